@@ -19,7 +19,7 @@ impl Schedule {
         if self.serving.is_empty() {
             let all = self.roster.unanswered() >= self.roster.idle();
             assert!(
-                all || self.roster.donor().is_none(),
+                all || self.roster.donation().is_none(),
                 "threads are idle while ranks have work to give back"
             );
         }

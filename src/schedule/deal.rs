@@ -8,9 +8,7 @@ impl Schedule {
     /// Deals as long as there are jobs and ranks with credit: maps in turn, a chunk at a time, each to the rank that
     /// has least to do.
     pub(super) fn deal(&mut self, out: &mut Vec<Action>) {
-        while let Some(&map) = self.serving.front()
-            && let Some(rank) = self.roster.next()
-        {
+        while let (Some(&map), Some(rank)) = (self.serving.front(), self.roster.next()) {
             self.serving.pop_front();
             self.assign(map, rank, out);
             if !self.queue_is_empty(map) {
@@ -84,12 +82,11 @@ impl Schedule {
     /// This comes to an end: a chunk is recalled once; a chunk that waits goes to an idle thread; a chunk that runs is
     /// only cut if it is so long that its jobs, dealt again, make smaller chunks.
     pub(super) fn fetch_back(&mut self, out: &mut Vec<Action>) {
-        while self.serving.is_empty()
-            && self.roster.unanswered() < self.roster.idle()
-            && let Some(rank) = self.roster.donor()
-            && let Some(chunk) = self.roster.get(rank).and_then(|rank| rank.recallable.last_key_value())
-        {
-            self.recall(rank, *chunk.0, out);
+        while self.serving.is_empty() && self.roster.unanswered() < self.roster.idle() {
+            let Some((rank, chunk)) = self.roster.donation() else {
+                return;
+            };
+            self.recall(rank, chunk, out);
         }
     }
 

@@ -18,6 +18,8 @@ mod event;
 mod pace;
 mod queue;
 mod roster;
+#[doc(hidden)]
+pub mod sim;
 #[cfg(test)]
 mod tests;
 
@@ -412,10 +414,8 @@ impl Schedule {
     }
 
     fn release_if_over(&mut self, id: MapId, out: &mut Vec<Action>) {
-        if let Some(map) = self.maps.get(&id)
-            && (map.closed || map.abandoned)
-            && map.settled == map.submitted
-        {
+        let over = |map: &Map| (map.closed || map.abandoned) && map.settled == map.submitted;
+        if self.maps.get(&id).is_some_and(over) {
             self.maps.remove(&id);
             out.push(Action::Release { map: id });
         }

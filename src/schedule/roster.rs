@@ -147,9 +147,11 @@ impl Roster {
         self.spare.first().map(|key| key.2)
     }
 
-    /// The rank with the most work among those that have a chunk to give back.
-    pub(super) fn donor(&self) -> Option<RankId> {
-        self.donors.last().map(|key| key.1)
+    /// The chunk to recall: the last one of the rank with the most work among those that have one to give back.
+    pub(super) fn donation(&self) -> Option<(RankId, ChunkId)> {
+        let id = self.donors.last()?.1;
+        let (chunk, _) = self.ranks.get(&id)?.recallable.last_key_value()?;
+        Some((id, *chunk))
     }
 
     /// Present ranks in the order of their ids.
