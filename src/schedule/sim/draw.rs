@@ -129,7 +129,7 @@ fn map(random: &mut Random, horizon: u64, kind: bool) -> MapPlan {
     } else {
         0
     };
-    let jobs = random.magnitude(0, 5) * random.magnitude(1, 200) + random.between(0, 3);
+    let jobs = random.magnitude(1, 1_000) - 1;
     let time = random.magnitude(50, 50 * MILLI);
     let mix = match random.between(0, 2) {
         0 => Mix::Constant(time),

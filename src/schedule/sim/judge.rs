@@ -80,6 +80,11 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// How many chunks are held.
+    pub(super) fn held(&self) -> usize {
+        self.chunks.len()
+    }
+
     fn present(&self, rank: RankId) -> bool {
         self.ranks.get(&rank).is_some_and(|rank| !rank.lost && !rank.dismissed)
     }

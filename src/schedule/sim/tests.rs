@@ -51,3 +51,16 @@ fn simulated_outcomes_do_not_depend_on_the_ranks() {
         }
     });
 }
+
+#[test]
+fn simulated_worlds_are_rich() {
+    let runs: Vec<_> = (0..500).map(|seed| run(&World::draw(seed))).collect();
+    let outcomes = || runs.iter().flat_map(|run| run.outcomes.iter().flatten());
+    let sum = |one: Outcome| outcomes().filter(|job| **job == Some(one)).count();
+    let all = [Outcome::Done, Outcome::Failed, Outcome::Lost, Outcome::Cancelled, Outcome::Stopped].map(sum);
+    let recalls: u64 = runs.iter().map(|run| run.recalls).sum();
+    let messages: u64 = runs.iter().map(|run| run.messages).sum();
+    eprintln!("{all:?} recalls {recalls} messages {messages}");
+    assert!(all.iter().all(|jobs| *jobs > 100), "{all:?}");
+    assert!(recalls > 1_000);
+}
