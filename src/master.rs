@@ -33,15 +33,15 @@ use join::gather_facts;
 pub(crate) enum MasterError {
     #[error(transparent)]
     Transport(#[from] TransportError),
-    #[error("rank {0} on {1}: {2}", .0.0)]
+    #[error("rank {0} on {1}: {2}")]
     Codec(RankId, String, wire::CodecError),
-    #[error("rank {0} on {1} failed: {2}", .0.0)]
+    #[error("rank {0} on {1} failed: {2}")]
     Broken(RankId, String, String),
     #[error("{0} of {1} ranks have not reported for work within {2} s; are all nodes well?")]
     Missing(usize, u32, u64),
     #[error(
         "the program on {1} (rank {0}) differs from the one on {2} (rank 0): start the same executable file everywhere, \
-         and rebuild or copy it to all nodes first", .0.0
+         and rebuild or copy it to all nodes first"
     )]
     OtherProgram(RankId, String, String),
     #[error("the last rank has gone")]
@@ -384,7 +384,7 @@ impl<'t> Master<'t> {
                 Action::Assign { rank, chunk, map, first, count, attempt } => {
                     self.assign(rank, chunk, map, first, count, attempt);
                 }
-                Action::Recall { rank, chunk } => self.post(rank, ToRank::Recall { chunk }, []),
+                Action::Recall { rank, chunk } => self.post(rank, ToRank::Recall { chunk }, Vec::new()),
                 Action::Settle { map, first, count, outcome, attempt } => {
                     self.settle(map, first, count, outcome, attempt, arrived.as_mut());
                 }

@@ -17,6 +17,7 @@ use crate::master::{Ended, Master};
 use crate::notice::Listener;
 use crate::pool::{JobError, JobErrorKind, Pool};
 use crate::report;
+#[cfg(feature = "mpi")]
 use crate::schedule::RankId;
 use crate::stop::Signals;
 use crate::transport::local::{Spoke, star};
@@ -226,7 +227,7 @@ impl<'a> Launch<'a> {
             let doorbell = Doorbell::default();
             let (own, spokes) = star(1, &doorbell);
             let joined = Joined { own, others: &mut mpi };
-            self.be_master(joined, size, &doorbell, spokes, facts, |code| Mpi::abort(code), driver)
+            self.be_master(joined, size, &doorbell, spokes, facts, Mpi::abort, driver)
         } else {
             be_worker(rank, &mut mpi, facts).then_some(ExitCode::Success)
         };
@@ -247,7 +248,7 @@ impl<'a> Launch<'a> {
         doorbell: &Doorbell,
         spokes: Vec<Spoke>,
         facts: RankFacts,
-        abort: impl Fn(u8) -> std::convert::Infallible,
+        abort: fn(u8) -> !,
         driver: impl FnOnce(&Pool) -> ExitCode + Send,
     ) -> Option<ExitCode> {
         let signals = listen();
@@ -301,17 +302,10 @@ impl<'a> Launch<'a> {
                     pool.settle_handles();
                     code.recv().ok()
                 }
-                Some(Ended::Stopped) => {
-                    abort(ExitCode::Stopped as u8);
-                    None
-                }
+                Some(Ended::Stopped) => abort(ExitCode::Stopped as u8),
                 // The driver learns it from every call of the pool; one that does not come back is not waited for.
-                None => {
-                    if code.recv_timeout(GRACE).is_err() {
-                        abort(ExitCode::Failure as u8);
-                    }
-                    None
-                }
+                None if code.recv_timeout(GRACE).is_err() => abort(ExitCode::Failure as u8),
+                None => None,
             }
         })
     }

@@ -62,7 +62,7 @@ struct Running {
     waiting: Waiting,
     waiting_bytes: usize,
     current: Option<Cursor>,
-    ticker: Option<Ticker>,
+    _ticker: Option<Ticker>,
 }
 
 /// Results that were received and not handed on.
@@ -183,7 +183,7 @@ where
             waiting,
             waiting_bytes: 0,
             current: None,
-            ticker,
+            _ticker: ticker,
         }))
     }
 

@@ -1,5 +1,6 @@
 //! The scheduler's language: facts in, orders out. Ids and counts only; payloads stay with the shell.
 
+use std::fmt;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,12 @@ use serde::{Deserialize, Serialize};
 /// One MPI process, or one thread group of the local transport. Rank 0 is the master's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RankId(pub u32);
+
+impl fmt::Display for RankId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// One function applied to one stream of inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

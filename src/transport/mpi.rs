@@ -179,7 +179,7 @@ impl Mpi {
 
     /// Ends all ranks at once, with this exit code.
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
-    pub(crate) fn abort(code: u8) -> std::convert::Infallible {
+    pub(crate) fn abort(code: u8) -> ! {
         RUNNING.store(false, Ordering::SeqCst);
         // SAFETY: it takes no pointers and does not come back.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
@@ -256,7 +256,7 @@ impl Mpi {
         // SAFETY: pointers to live locals.
         check(unsafe { ffi::MPI_Get_count(&status, ffi::RSMPI_UINT8_T, &mut count) }, "MPI_Get_count")?;
         let length = usize::try_from(count).map_err(|_| TransportError("MPI_Get_count gave no count".into()))?;
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes: Vec<u8> = Vec::with_capacity(length);
         let mut request = MaybeUninit::uninit();
         // SAFETY: the buffer has room for `count` bytes and moves into `receiving` (its heap part stays where it is) until the
         // request is complete.
