@@ -65,6 +65,10 @@ impl Sink {
                 // Network file systems report a full disk or a quota only here, and a rename may reach the disk before
                 // the contents do.
                 partial.as_file().sync_all()?;
+                // The superuser's rename would replace even a device that has taken the name since.
+                if fs::symlink_metadata(&path).is_ok_and(|now| !now.is_file() && !now.is_symlink()) {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
                 partial.persist(path)?;
                 Ok(())
             }

@@ -12,6 +12,16 @@ fn open(path: &Path) -> JsonLines {
     JsonLines::open(&Target::new(path)).unwrap()
 }
 
+/// Opens a device of this machine, and goes no further if it would be replaced: the superuser's rename would succeed.
+fn open_device(path: &str) -> JsonLines {
+    let output = open(Path::new(path));
+    assert!(
+        matches!(output.writer.get_ref(), Sink::Direct(_)),
+        "{path} would be replaced"
+    );
+    output
+}
+
 fn refusal(path: impl Into<PathBuf>) -> String {
     JsonLines::open(&Target::new(path))
         .err()
@@ -152,7 +162,7 @@ fn a_read_only_file_is_not_replaced() {
 
 #[test]
 fn a_full_disk_is_an_error_that_names_the_file_and_nothing_whole_can_follow() {
-    let mut output = open(Path::new("/dev/full"));
+    let mut output = open_device("/dev/full");
     output.write(&1).unwrap();
     let error = output.flush().unwrap_err();
     assert_eq!(error.to_string(), "cannot write /dev/full: No space left on device");
@@ -162,17 +172,28 @@ fn a_full_disk_is_an_error_that_names_the_file_and_nothing_whole_can_follow() {
         "/dev/full is not complete: writing it failed before"
     );
 
-    let mut output = open(Path::new("/dev/full"));
+    let mut output = open_device("/dev/full");
     output.write(&1).unwrap();
     assert!(matches!(output.finish(), Err(OutputError::Unwritable { .. })));
 }
 
 #[test]
 fn special_files_are_written_directly_and_stay_what_they_are() {
-    let mut output = open(Path::new("/dev/null"));
+    let mut output = open_device("/dev/null");
     output.write(&1).unwrap();
     output.finish().unwrap();
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+}
+
+#[test]
+fn a_special_file_that_took_the_name_meanwhile_is_not_replaced() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("results.jsonl");
+    let output = open(&path);
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(output.finish(), Err(OutputError::Unwritable { .. })));
+    assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
+    assert_eq!(names_in(&directory), ["results.jsonl"]);
 }
 
 /// A FIFO with a reader that takes one line and goes.

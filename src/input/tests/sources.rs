@@ -77,7 +77,7 @@ fn a_record_beyond_the_limit_ends_the_reading_without_growing_further() {
 
 #[test]
 fn a_record_within_the_limit_is_read_however_many_there_are() {
-    let rows = format!("x\n{}\n", "\"123456\"\n\n".repeat(1000));
+    let rows = format!("x\n{}{}", "\n".repeat(1000), "\"123456\"\n\n".repeat(1000));
     let bytes: Bytes = Box::new(Cursor::new(rows.into_bytes()));
     let records = Records::with_limit("j".into(), bytes, Some(Format::Csv), 10).unwrap();
     assert_eq!(
