@@ -289,7 +289,7 @@ fn every_interleaving_with_a_lost_rank_ends_well() {
 #[test]
 fn every_interleaving_with_cancelling_and_abandoning_ends_well() {
     assert!(search(State::new(&[1, 1], policy(1, 1), &[4], 1, &[CANCEL])) > 100);
-    assert!(search(State::new(&[1, 1], policy(2, 1), &[3, 1], 1, &[ABANDONED])) > 100);
+    assert!(search(State::new(&[1, 1], policy(2, 1), &[2, 1], 1, &[ABANDONED])) > 100);
     assert!(search(State::new(&[1, 1], policy(2, 0), &[3], 0, &[ABANDONED, LOST])) > 100);
 }
 
