@@ -15,6 +15,8 @@
 mod check;
 mod deal;
 mod event;
+#[cfg(test)]
+mod exhaustive;
 mod pace;
 mod queue;
 mod roster;

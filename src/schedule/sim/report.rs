@@ -1,5 +1,8 @@
 //! How well the policy does: makespan and idle time of large pools, so that constants are chosen by numbers.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::{Fate, MICRO, MILLI, MapPlan, Mix, RankPlan, Run, World, run};
 use crate::schedule::{ChunkSize, Policy};
 
@@ -16,6 +19,9 @@ pub struct Line {
     pub run: Run,
     /// The least possible makespan (ns): all work spread evenly, or the longest job.
     pub ideal: u64,
+    /// Makespan of a pool without messages (ns), where a thread that is free takes the next job: what a scheduler that
+    /// does not know durations beforehand can hope for.
+    pub greedy: u64,
     /// Thread time spent outside jobs, in thousandths.
     pub idle_per_mille: u64,
 }
@@ -75,6 +81,7 @@ pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix
     let total: u64 = durations().sum();
     let speeds: u64 = (0..ranks).map(|rank| 10_000 / speed(rank) * u64::from(threads)).sum();
     let ideal = (total / speeds * 100).max(durations().max().unwrap_or(0));
+    let greedy = greedy(durations(), ranks, threads, speed);
     let run = run(&world);
     let offered = run.makespan * u64::from(ranks) * u64::from(threads) / 1_000;
     let idle_per_mille = 1_000 - (run.busy / offered.max(1)).min(1_000);
@@ -84,8 +91,24 @@ pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix
         jobs,
         run,
         ideal,
+        greedy,
         idle_per_mille,
     }
+}
+
+/// Gives each job to the thread that is free first.
+fn greedy(durations: impl Iterator<Item = u64>, ranks: u32, threads: u32, slowness: impl Fn(u32) -> u64) -> u64 {
+    let mut free: BinaryHeap<_> = (0..ranks * threads)
+        .map(|thread| Reverse((0, thread % ranks)))
+        .collect();
+    let mut makespan = 0;
+    for duration in durations {
+        let Some(Reverse((time, rank))) = free.pop() else { break };
+        let ends = time + duration * slowness(rank) / 100;
+        makespan = makespan.max(ends);
+        free.push(Reverse((ends, rank)));
+    }
+    makespan
 }
 
 /// The table for pools of so many ranks with so many jobs for each thread, of 100 ms on average.

@@ -57,7 +57,14 @@ fn simulated_worlds_are_rich() {
     let runs: Vec<_> = (0..500).map(|seed| run(&World::draw(seed))).collect();
     let outcomes = || runs.iter().flat_map(|run| run.outcomes.iter().flatten());
     let sum = |one: Outcome| outcomes().filter(|job| **job == Some(one)).count();
-    let all = [Outcome::Done, Outcome::Failed, Outcome::Lost, Outcome::Cancelled, Outcome::Stopped].map(sum);
+    let all = [
+        Outcome::Done,
+        Outcome::Failed,
+        Outcome::Lost,
+        Outcome::Cancelled,
+        Outcome::Stopped,
+    ]
+    .map(sum);
     let recalls: u64 = runs.iter().map(|run| run.recalls).sum();
     let messages: u64 = runs.iter().map(|run| run.messages).sum();
     eprintln!("{all:?} recalls {recalls} messages {messages}");
