@@ -1,6 +1,11 @@
 //! Ends that nobody planned: every run ends, says why, and has the right exit code.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::{program, rankpool, run};
 
@@ -24,6 +29,7 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("processes_that_see_only_themselves_are_refused", processes_that_see_only_themselves),
     ("another_program_on_a_rank_is_refused", another_program_is_refused),
     ("sigterm_to_the_launcher_ends_everything", sigterm_ends_everything),
+    ("sigterm_to_one_rank_stops_the_run_with_exit_code_75", sigterm_to_one_rank_stops_the_run),
 ];
 
 fn succeeds(name: &str) {
@@ -90,20 +96,33 @@ fn another_program_is_refused() {
     finished.expect_said("differs from the one on");
 }
 
-fn sigterm_ends_everything() {
-    use std::io::{BufRead, BufReader};
+/// A program that never ends by itself: its launcher, and the processes of its ranks.
+fn endless() -> (Child, Vec<i32>) {
     let mut child = crate::support::start(&mut program(3, "endless"));
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     let pids = lines.next().expect("a first line").expect("text");
-    crate::support::signal(&child, nix::sys::signal::Signal::SIGTERM);
-    let status = crate::support::wait(&mut child, crate::LIMIT);
-    assert!(status.is_some_and(|status| status.code() != Some(0)), "{status:?}");
-    for pid in pids.split(' ') {
-        let gone = || !std::path::Path::new("/proc").join(pid).exists();
-        let deadline = std::time::Instant::now() + crate::LIMIT;
-        while !gone() {
-            assert!(std::time::Instant::now() < deadline, "process {pid} is still there");
-            std::thread::sleep(std::time::Duration::from_millis(20));
+    (child, pids.split(' ').map(|pid| pid.parse().expect("a number")).collect())
+}
+
+/// The launcher's exit code says little here: MPICH's gives 0.
+fn sigterm_ends_everything() {
+    let (mut child, pids) = endless();
+    crate::support::signal(&child, Signal::SIGTERM);
+    assert!(crate::support::wait(&mut child, crate::LIMIT).is_some(), "the launcher hangs");
+    let deadline = Instant::now() + crate::LIMIT;
+    for pid in pids {
+        while kill(Pid::from_raw(pid), None).is_ok() {
+            assert!(Instant::now() < deadline, "process {pid} is still there");
+            std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+fn sigterm_to_one_rank_stops_the_run() {
+    for rank in [0, 2] {
+        let (mut child, pids) = endless();
+        kill(Pid::from_raw(pids[rank]), Signal::SIGTERM).expect("the rank runs");
+        let status = crate::support::wait(&mut child, crate::LIMIT);
+        assert_eq!(status.and_then(|status| status.code()), Some(75), "after a signal to rank {rank}");
     }
 }

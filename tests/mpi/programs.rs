@@ -115,7 +115,7 @@ fn many_maps(pool: &Pool) -> DriverResult {
         let threads: Vec<_> = (0..16).map(|start| (start, scope.spawn(map(start)))).collect();
         for (start, thread) in threads {
             let sum = thread.join().expect("it does not panic").expect("no job fails");
-            assert_eq!(sum, (start..start + 2000).map(|x| x * 3).sum());
+            assert_eq!(sum, (start..start + 2000).map(|x| x * 3).sum::<u64>());
         }
     });
     Ok(())
