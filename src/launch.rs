@@ -120,40 +120,56 @@ pub(crate) fn threads_per_rank(facts: &[RankFacts], dedicated_master: bool) -> V
 }
 
 /// What the people who run this should know about the placement of the ranks, a sentence each.
-pub(crate) fn warnings(ranks: &[Rank]) -> Vec<String> {
-    let mut hosts: BTreeMap<&str, Vec<(usize, &Rank)>> = BTreeMap::new();
-    for (number, rank) in ranks.iter().enumerate() {
-        hosts.entry(&rank.facts.host).or_default().push((number, rank));
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Warnings {
+    /// The launcher leaves most of a machine idle. Nobody wants this.
+    pub bound: Option<String>,
+    /// More threads than CPUs. Some want this: for a test, or for jobs that sleep.
+    pub crowded: Option<String>,
+}
+
+impl Warnings {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        [&self.bound, &self.crowded].into_iter().flatten().map(String::as_str)
+    }
+}
+
+/// What is wrong with the placement of these ranks.
+pub(crate) fn warnings(ranks: &[Rank]) -> Warnings {
+    let mut hosts: BTreeMap<&str, Vec<&Rank>> = BTreeMap::new();
+    for rank in ranks {
+        hosts.entry(&rank.facts.host).or_default().push(rank);
     }
     let mut bound = Vec::new();
     let mut crowded = Vec::new();
     for (host, ranks) in &hosts {
-        let cpus: BTreeSet<u32> = ranks.iter().flat_map(|(_, rank)| &rank.facts.cpus).copied().collect();
-        let machine = ranks.iter().map(|(_, rank)| rank.facts.machine_cpus).max().unwrap_or(1);
-        let threads: u32 = ranks.iter().map(|(_, rank)| rank.threads).sum();
-        let one_core = |(_, rank): &&(usize, &Rank)| rank.facts.cpus.len() == 1 && rank.facts.threads_asked.is_none();
-        if (cpus.len() as u32) < machine && ranks.iter().all(|rank| one_core(&rank)) {
+        let cpus: BTreeSet<u32> = ranks.iter().flat_map(|rank| &rank.facts.cpus).copied().collect();
+        let machine = ranks.iter().map(|rank| rank.facts.machine_cpus).max().unwrap_or(1);
+        let threads: u32 = ranks.iter().map(|rank| rank.threads).sum();
+        // One thread on one core may be what was asked for.
+        let one_core = |rank: &&Rank| rank.facts.cpus.len() == 1 && (rank.facts.threads_asked.is_none() || rank.threads > 1);
+        if (cpus.len() as u32) < machine && ranks.iter().all(one_core) {
             bound.push((host, ranks.len(), cpus.len(), machine));
         } else if !cpus.is_empty() && threads as usize > cpus.len() {
             crowded.push((host, threads, cpus.len()));
         }
     }
-    let mut warnings = Vec::new();
     let more = |hosts: usize| if hosts > 1 { format!(" (and {} more hosts like it)", hosts - 1) } else { String::new() };
-    if let Some((host, ranks, cpus, machine)) = bound.first() {
-        warnings.push(format!(
-            "the launcher bound each of the {ranks} rank(s) on {host} to one core: {cpus} of {machine} CPUs are in use{}. \
-             Start with `mpiexec --bind-to none` (Open MPI), `srun -c CPUS` (Slurm), or one rank per node.",
-            more(bound.len())
-        ));
+    Warnings {
+        bound: bound.first().map(|(host, ranks, cpus, machine)| {
+            format!(
+                "the launcher bound each of the {ranks} rank(s) on {host} to one core: {cpus} of {machine} CPUs are in \
+                 use{}. Start with `mpiexec --bind-to none` (Open MPI), `srun -c CPUS` (Slurm), or one rank per node.",
+                more(bound.len())
+            )
+        }),
+        crowded: crowded.first().map(|(host, threads, cpus)| {
+            format!(
+                "{threads} threads share {cpus} CPU(s) on {host}{}. Start fewer ranks, or give a smaller `--threads`.",
+                more(crowded.len())
+            )
+        }),
     }
-    if let Some((host, threads, cpus)) = crowded.first() {
-        warnings.push(format!(
-            "{threads} threads share {cpus} CPU(s) on {host}{}. Start fewer ranks, or give a smaller `--threads`.",
-            more(crowded.len())
-        ));
-    }
-    warnings
 }
 
 /// Where a launcher put this process: its number, and of how many.
@@ -248,10 +264,22 @@ mod tests {
     fn binding_to_one_core_and_crowding_are_told_of() {
         let rank = |facts: RankFacts, threads| Rank { facts, threads };
         let bound = warnings(&[rank(facts("a", &[0]), 1), rank(facts("a", &[1]), 1)]);
-        assert!(bound.len() == 1 && bound[0].contains("one core") && bound[0].contains("2 of 4"), "{bound:?}");
+        let Warnings { bound: Some(bound), crowded: None } = bound else { panic!("{bound:?}") };
+        assert!(bound.contains("one core") && bound.contains("2 of 4"), "{bound:?}");
         let crowded = warnings(&[rank(facts("a", &[0, 1, 2, 3]), 9)]);
-        assert!(crowded.len() == 1 && crowded[0].contains("9 threads share 4"), "{crowded:?}");
-        assert!(warnings(&[rank(facts("a", &[0, 1, 2, 3]), 4)]).is_empty());
+        let Warnings { bound: None, crowded: Some(crowded) } = crowded else { panic!("{crowded:?}") };
+        assert!(crowded.contains("9 threads share 4"), "{crowded:?}");
+        assert_eq!(warnings(&[rank(facts("a", &[0, 1, 2, 3]), 4)]), Warnings::default());
+    }
+
+    #[test]
+    fn one_core_is_no_surprise_for_one_thread_that_was_asked_for() {
+        let rank = |threads| Rank {
+            facts: RankFacts { threads_asked: NonZeroU32::new(threads), ..facts("a", &[0]) },
+            threads,
+        };
+        assert_eq!(warnings(&[rank(1)]), Warnings::default());
+        assert!(warnings(&[rank(2)]).bound.is_some());
     }
 
     #[test]

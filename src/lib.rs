@@ -78,4 +78,5 @@ pub use pool::{
 pub use report::{Progress, Summary};
 pub use run::{DriverResult, ExitCode, Launch, launch};
 pub use schedule::RankId;
+pub use transport::TransportInfo;
 pub use worker::{CurrentJob, current_job};

@@ -5,6 +5,7 @@
 
 mod book;
 mod join;
+mod leave;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -20,7 +21,7 @@ use crate::launch::{self, Rank};
 use crate::notice::{Listener, Notice};
 use crate::pool::{Block, Delivery, Failure, JobErrorKind, RankStats, Stats};
 use crate::report::Meter;
-use crate::schedule::{Action, ChunkId, Event, MapId, Outcome, Policy, RankId, Schedule};
+use crate::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, Policy, RankId, Schedule};
 use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
 use crate::wire::{self, Packet, ToMaster, ToRank};
@@ -99,13 +100,6 @@ struct RankBook {
     lost: bool,
 }
 
-/// A chunk on a rank.
-struct Flying {
-    map: MapId,
-    first: u64,
-    attempt: u32,
-}
-
 /// Rank 0's loop and all that it knows.
 pub(crate) struct Master<'t> {
     transport: &'t mut dyn Transport,
@@ -117,7 +111,6 @@ pub(crate) struct Master<'t> {
     maps: BTreeMap<MapId, MapBook>,
     /// Maps that have something for their clients.
     ready: Vec<MapId>,
-    flying: BTreeMap<ChunkId, Flying>,
     ranks: Vec<RankBook>,
     /// Ranks that have something in their outboxes.
     unsent: Vec<RankId>,
@@ -127,6 +120,7 @@ pub(crate) struct Master<'t> {
     failed: u64,
     cancelled: u64,
     stopping: Option<Instant>,
+    driver_gone: bool,
     undismissed: u32,
 }
 
@@ -165,7 +159,6 @@ impl<'t> Master<'t> {
             actions: Vec::new(),
             maps: BTreeMap::new(),
             ready: Vec::new(),
-            flying: BTreeMap::new(),
             ranks: ranks.collect(),
             unsent: Vec::new(),
             first_dispatch: None,
@@ -174,6 +167,7 @@ impl<'t> Master<'t> {
             failed: 0,
             cancelled: 0,
             stopping: None,
+            driver_gone: false,
             undismissed: 0,
         };
         master.welcome()?;
@@ -202,7 +196,6 @@ impl<'t> Master<'t> {
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.
     pub(crate) fn run(&mut self) -> Result<Ended, MasterError> {
         let mut idle = Idle::new();
-        let mut driver_left = false;
         while self.undismissed > 0 {
             let mut active = false;
             for _ in 0..TURN {
@@ -214,15 +207,11 @@ impl<'t> Master<'t> {
                 match self.commands.try_recv() {
                     Ok(command) => {
                         active = true;
-                        driver_left |= matches!(command, Command::DriverLeft);
                         self.obey(command);
                     }
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
-                        if !driver_left {
-                            driver_left = true;
-                            self.tell(Event::DriverLeft, None);
-                        }
+                        self.driver_left();
                         break;
                     }
                 }
@@ -236,27 +225,13 @@ impl<'t> Master<'t> {
             self.send()?;
             self.deliver();
             if active {
-                idle.reset();
+                idle.reset(self.schedule.idle_threads() > 0);
             } else {
                 idle.wait(self.transport.must_poll());
             }
         }
         self.farewell()?;
         Ok(Ended::Whole)
-    }
-
-    /// Waits until the last messages have left.
-    fn farewell(&mut self) -> Result<(), MasterError> {
-        let deadline = Instant::now() + FAREWELL;
-        let mut idle = Idle::new();
-        while !self.transport.is_flushed() {
-            self.transport.receive()?;
-            if Instant::now() > deadline {
-                return Err(MasterError::Undelivered(FAREWELL.as_secs()));
-            }
-            idle.wait(true);
-        }
-        Ok(())
     }
 
     fn stop(&mut self) {
@@ -291,12 +266,7 @@ impl<'t> Master<'t> {
                 ToMaster::Finished { chunk, count, busy, failed, .. } => {
                     self.finished(rank, chunk, count, busy, failed, payload);
                 }
-                ToMaster::Returned { chunk, kept } => {
-                    if kept == 0 {
-                        self.flying.remove(&chunk);
-                    }
-                    self.tell(Event::Returned { rank, chunk, kept }, None);
-                }
+                ToMaster::Returned { chunk, kept } => self.tell(Event::Returned { rank, chunk, kept }, None),
                 ToMaster::Signalled => self.stop(),
                 ToMaster::Broken { message } => return Err(MasterError::Broken(rank, self.host(rank), message)),
                 ToMaster::Join(_) => {}
@@ -310,14 +280,16 @@ impl<'t> Master<'t> {
     }
 
     fn finished(&mut self, rank: RankId, chunk: ChunkId, count: u32, busy: u64, failed: Vec<u32>, frames: Bytes) {
-        let Some(flying) = self.flying.remove(&chunk) else { return };
+        let Some(Assignment { map, first, attempt, .. }) =
+            self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
+        else {
+            return;
+        };
         let stats = &mut self.ranks[rank.0 as usize].stats;
         stats.jobs += u64::from(count);
         stats.busy += Duration::from_nanos(busy);
         self.last_result = Some(Instant::now());
-        let host = self.host(rank);
-        let arrived = Arrived::new(rank, host, flying.first, count, flying.attempt, frames);
-        let map = flying.map;
+        let arrived = Arrived::new(rank, first, count, attempt, frames);
         self.tell(Event::Finished { rank, chunk, busy, failed }, Some(arrived));
         self.advise(map);
     }
@@ -339,6 +311,8 @@ impl<'t> Master<'t> {
 
     fn obey(&mut self, command: Command) {
         match command {
+            // Nobody would close it; its client learns from the end of its channel that the pool has ended.
+            Command::Open { .. } if self.driver_gone => {}
             Command::Open { map, function, context, policy, client } => {
                 self.maps.insert(map, MapBook::new(function, context, client, self.ranks.len()));
                 self.tell(Event::Opened { map, policy }, None);
@@ -351,7 +325,10 @@ impl<'t> Master<'t> {
                     self.tell(Event::Submitted { map, count }, None);
                 }
             }
-            Command::Close { map } => self.tell(Event::Closed { map }, None),
+            Command::Close { map } => {
+                self.maps.entry(map).and_modify(|book| book.closed = true);
+                self.tell(Event::Closed { map }, None);
+            }
             Command::Abandon { map } => self.tell(Event::Abandoned { map }, None),
             Command::Cancel { map, job, reply } => {
                 let before = self.cancelled;
@@ -365,7 +342,7 @@ impl<'t> Master<'t> {
                 }
             }
             Command::Stats { reply } => drop(reply.send(self.stats())),
-            Command::DriverLeft => self.tell(Event::DriverLeft, None),
+            Command::DriverLeft => self.driver_left(),
         }
     }
 
@@ -411,7 +388,6 @@ impl<'t> Master<'t> {
         if let Some((function, context)) = definition {
             self.post(rank, ToRank::Define { map, function, bytes: context.len() as u64 }, vec![context]);
         }
-        self.flying.insert(chunk, Flying { map, first, attempt });
         self.post(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
     }
 
@@ -431,7 +407,12 @@ impl<'t> Master<'t> {
         match (failure, arrived) {
             (Some(failure), _) => book.deliver(Delivery::Unrun { first, count, attempt, failure }),
             (None, Some(arrived)) if how == Outcome::Done => book.deliver(arrived.done(first, count)),
-            (None, Some(arrived)) => (first..first + count).for_each(|job| book.deliver(arrived.failed(job))),
+            (None, Some(arrived)) => {
+                for job in first..first + count {
+                    let host = &self.ranks[arrived.rank().0 as usize].rank.facts.host;
+                    book.deliver(arrived.failed(job, host));
+                }
+            }
             (None, None) => {}
         }
         book.settle(first, count);

@@ -90,12 +90,17 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Says why nothing is run, and gives the exit code. Of many processes started together only the first says it and fails, so
 /// that the launcher does not end it before it could.
 pub(crate) fn refuse_as(message: &str, code: ExitCode) -> ExitCode {
-    if place().is_none_or(|place| place.rank == 0) {
+    if is_first() {
         report::complain(message);
         code
     } else {
         ExitCode::Success
     }
+}
+
+/// Whether this is the only process or, as far as its launcher says, rank 0. It is known before MPI is started.
+pub(crate) fn is_first() -> bool {
+    place().is_none_or(|place| place.rank == 0)
 }
 
 /// Says what is wrong with the way in which the program was started.
@@ -112,6 +117,21 @@ pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+pub(crate) const THREADS_VARIABLE: &str = "RANKPOOL_THREADS";
+pub(crate) const LOCAL_VARIABLE: &str = "RANKPOOL_LOCAL";
+
+/// A number from 1 in a variable of the environment, if the variable is there.
+pub(crate) fn number_from(
+    environment: impl Fn(&str) -> Option<String>,
+    name: &str,
+) -> Result<Option<NonZeroU32>, String> {
+    let Some(text) = environment(name) else { return Ok(None) };
+    match text.trim().parse() {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(format!("{name}={text} in the environment is not a number from 1")),
+    }
+}
+
 impl<'a> Launch<'a> {
     /// The defaults: MPI, or one rank where no launcher started the program; as many threads as the rank's CPUs.
     pub fn new() -> Self {
@@ -123,14 +143,8 @@ impl<'a> Launch<'a> {
     /// # Errors
     /// A sentence, if one is not a number from 1.
     pub fn from_env() -> Result<Self, String> {
-        let number = |name: &str| match environment(name) {
-            None => Ok(None),
-            Some(text) => match text.trim().parse() {
-                Ok(number) => Ok(Some(number)),
-                Err(_) => Err(format!("{name}={text} in the environment is not a number from 1")),
-            },
-        };
-        Ok(Launch { threads: number("RANKPOOL_THREADS")?, local: number("RANKPOOL_LOCAL")?, ..Launch::default() })
+        let number = |name| number_from(environment, name);
+        Ok(Launch { threads: number(THREADS_VARIABLE)?, local: number(LOCAL_VARIABLE)?, ..Launch::default() })
     }
 
     /// Compute threads on each rank. 0 stands for the default: the rank's CPUs, divided among the ranks that share them.
@@ -268,12 +282,13 @@ impl<'a> Launch<'a> {
             }
             // From here on the transport is dropped before the scope ends, which lets the workers go.
             let mut transport = transport;
+            let carrier = transport.info();
             let (sender, commands) = unbounded();
             let dedicated = self.dedicated_master;
             let master =
                 Master::gather(&mut transport, size, dedicated, commands, doorbell, signals, self.listeners);
             let mut master = master.map_err(|error| broken(&error)).ok()?;
-            let pool = Pool::new(sender, doorbell.clone(), executable, master.ranks());
+            let pool = Pool::new(sender, doorbell.clone(), executable, master.ranks(), carrier);
             let (returned, code) = bounded(1);
             let driver_pool = pool.clone();
             let drive = move || {

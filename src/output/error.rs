@@ -45,7 +45,7 @@ impl OutputError {
         matches!(self, OutputError::Closed { .. })
     }
 
-    pub(super) fn from_io(name: &Arc<str>, source: io::Error) -> OutputError {
+    pub(crate) fn from_io(name: &Arc<str>, source: io::Error) -> OutputError {
         let name = name.clone();
         match source.kind() {
             io::ErrorKind::BrokenPipe => OutputError::Closed { name },

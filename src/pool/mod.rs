@@ -23,7 +23,7 @@ use crate::launch::Rank;
 use crate::master::{Client, Command};
 use crate::report::Meter;
 use crate::schedule::{ChunkSize, MapId, Policy};
-use crate::transport::Doorbell;
+use crate::transport::{Doorbell, TransportInfo};
 use crate::{wire, worker};
 
 pub(crate) use block::{Block, BlockBuilder, Delivery};
@@ -51,6 +51,7 @@ struct Core {
     master: Doorbell,
     executable: u64,
     ranks: Vec<Rank>,
+    transport: TransportInfo,
     next_map: AtomicU64,
     next_value: AtomicU64,
     /// The driver has returned.
@@ -70,12 +71,19 @@ fn closed() -> Failure {
 }
 
 impl Pool {
-    pub(crate) fn new(commands: Sender<Command>, master: Doorbell, executable: u64, ranks: Vec<Rank>) -> Self {
+    pub(crate) fn new(
+        commands: Sender<Command>,
+        master: Doorbell,
+        executable: u64,
+        ranks: Vec<Rank>,
+        transport: TransportInfo,
+    ) -> Self {
         let core = Core {
             commands,
             master,
             executable,
             ranks,
+            transport,
             next_map: AtomicU64::new(0),
             next_value: AtomicU64::new(0),
             left: AtomicBool::new(false),
@@ -230,6 +238,11 @@ impl Pool {
     /// The ranks of the run, rank 0 first.
     pub fn ranks(&self) -> &[Rank] {
         &self.core.ranks
+    }
+
+    /// What carries messages between the ranks.
+    pub fn transport(&self) -> &TransportInfo {
+        &self.core.transport
     }
 
     /// All compute threads of the run.

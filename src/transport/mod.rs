@@ -24,6 +24,21 @@ pub(crate) use idle::{Doorbell, Idle};
 #[error("{0}")]
 pub(crate) struct TransportError(pub String);
 
+/// What carries the messages of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransportInfo {
+    /// The ranks are threads of one process.
+    Local,
+    /// The ranks are MPI processes.
+    Mpi {
+        /// What the MPI library says of itself, on one line.
+        library: String,
+        /// The thread level it grants, by its name in the standard.
+        thread_level: &'static str,
+    },
+}
+
 /// What came in.
 #[derive(Debug)]
 pub(crate) enum Incoming {
@@ -46,6 +61,11 @@ pub(crate) trait Transport {
 
     /// Whether everything that was sent has left.
     fn is_flushed(&self) -> bool;
+
+    /// What carries the messages, for people to read.
+    fn info(&self) -> TransportInfo {
+        TransportInfo::Local
+    }
 }
 
 /// The master's end when its own rank's worker is a thread beside it and the other ranks are MPI processes.
@@ -74,5 +94,9 @@ impl Transport for Joined<'_> {
 
     fn is_flushed(&self) -> bool {
         self.others.is_flushed()
+    }
+
+    fn info(&self) -> TransportInfo {
+        self.others.info()
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ::mpi::ffi;
 use bytes::{Bytes, BytesMut};
 
-use super::{Incoming, Transport, TransportError};
+use super::{Incoming, Transport, TransportError, TransportInfo};
 use crate::schedule::RankId;
 
 /// MPI counts in C ints; parts stay well below.
@@ -139,7 +139,7 @@ impl Mpi {
     }
 
     /// The thread level that MPI grants, by its name in the standard.
-    pub(crate) fn threading(&self) -> &'static str {
+    fn threading(&self) -> &'static str {
         #[expect(unsafe_code, reason = "reads of constants that the MPI library defines")]
         // SAFETY: they are initialised when the program is loaded and never written to.
         let (serialized, multiple) = unsafe { (ffi::RSMPI_THREAD_SERIALIZED, ffi::RSMPI_THREAD_MULTIPLE) };
@@ -152,7 +152,7 @@ impl Mpi {
 
     /// What the MPI library says of itself, its first line.
     #[expect(unsafe_code, reason = "a call of MPI that fills a buffer of the documented length")]
-    pub(crate) fn library() -> String {
+    fn library() -> String {
         let mut length = 0;
         // SAFETY: the buffer has the length that MPI asks for.
         let mut text = unsafe { vec![0u8; ffi::RSMPI_MAX_LIBRARY_VERSION_STRING as usize + 1] };
@@ -346,5 +346,9 @@ impl Transport for Mpi {
 
     fn is_flushed(&self) -> bool {
         self.sending.is_empty()
+    }
+
+    fn info(&self) -> TransportInfo {
+        TransportInfo::Mpi { library: Mpi::library(), thread_level: self.threading() }
     }
 }

@@ -224,6 +224,35 @@ fn a_chain_of_callbacks_that_submit_ends() {
 }
 
 #[test]
+fn a_callback_that_would_wait_for_itself_is_refused() {
+    local(2, 1, |pool| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let callback_pool = pool.clone();
+        let gate: &'static Gate = &GATE;
+        pool.submit(
+            |x: u64| {
+                GATE.pass();
+                x
+            },
+            1,
+        )
+        .on_done(move |_| {
+            // Only this thread could settle them.
+            sender.send(callback_pool.submit(double, 2).wait()).unwrap();
+            let _ = rankpool::wait_all(&[callback_pool.submit(double, 3)], None);
+            sender.send(Ok(0)).unwrap();
+        });
+        gate.open();
+        let error = receiver.recv_timeout(LONG).expect("it does not hang").unwrap_err();
+        assert_eq!(error.kind, JobErrorKind::Refused);
+        assert!(error.message.contains("callback"), "{error}");
+        assert!(receiver.recv_timeout(LONG).is_err(), "the callback has panicked, which is reported");
+        assert_eq!(pool.apply(double, 4), Ok(8));
+    });
+    static GATE: Gate = Gate::new();
+}
+
+#[test]
 fn a_wait_that_times_out_leaves_the_job_alone() {
     static GATE: Gate = Gate::new();
     local(2, 1, |pool| {

@@ -207,17 +207,6 @@ fn a_callback_that_submits_after_the_driver_has_left_gets_an_error_value() {
 }
 
 #[test]
-fn waiting_inside_a_callback_does_not_hang_the_run() {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    local(2, 1, move |pool| {
-        let next = pool.clone();
-        pool.submit(double, 1).on_done(move |_| sender.send(next.submit(double, 2).wait()).unwrap());
-    });
-    let end = receiver.try_recv().expect("the callback has run");
-    assert!(end.is_ok() || matches!(end.unwrap_err().kind, JobErrorKind::Refused | JobErrorKind::Closed));
-}
-
-#[test]
 fn the_exit_code_is_0_when_the_driver_returns_ok() {
     let code = code_of(launch(), |pool| {
         let failed = pool.apply(|_: u8| -> u8 { panic!("handled by the driver") }, 1);
