@@ -19,7 +19,7 @@ use crate::func::FunctionId;
 use crate::launch::{self, Rank};
 use crate::notice::{Listener, Notice};
 use crate::pool::{Block, Delivery, Failure, JobErrorKind, RankStats, Stats};
-use crate::report::Meter;
+use crate::report::{self, Meter};
 use crate::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, Policy, RankId, Schedule};
 use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
@@ -44,6 +44,8 @@ pub(crate) enum MasterError {
          and rebuild or copy it to all nodes first"
     )]
     OtherProgram(RankId, String, String),
+    #[error("cannot start the driver's thread: {0}")]
+    Driver(std::io::Error),
     #[error("the last rank has gone")]
     Alone,
     #[error("messages to the ranks could not be delivered within {0} s")]
@@ -320,6 +322,7 @@ impl<'t> Master<'t> {
         if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
             return Err(MasterError::Alone);
         }
+        report::complain(&format!("rank {rank} on {host} is gone; its jobs are given to others"));
         self.announce(Notice::Lost { rank, host: &host });
         self.tell(Event::Lost { rank }, None);
         Ok(())
@@ -402,7 +405,15 @@ impl<'t> Master<'t> {
         self.post(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
     }
 
-    fn settle(&mut self, map: MapId, first: u64, count: u64, how: Outcome, attempt: u32, arrived: Option<&mut Arrived>) {
+    fn settle(
+        &mut self,
+        map: MapId,
+        first: u64,
+        count: u64,
+        how: Outcome,
+        attempt: u32,
+        arrived: Option<&mut Arrived>,
+    ) {
         let failure = |kind, message: &str| Some(Failure::new(kind, message));
         let failure = match how {
             Outcome::Done | Outcome::Failed => None,
@@ -480,7 +491,8 @@ impl<'t> Master<'t> {
             if book.outbox.is_empty() {
                 continue;
             }
-            let packet = book.outbox.take().map_err(|error| MasterError::Codec(rank, book.stats.host.clone(), error))?;
+            let packet =
+                book.outbox.take().map_err(|error| MasterError::Codec(rank, book.stats.host.clone(), error))?;
             book.stats.messages_to += 1;
             book.stats.bytes_to += packet.len() as u64;
             self.transport.send(rank, packet)?;

@@ -126,7 +126,9 @@ Examples:
   rankpool completions bash > ~/.local/share/bash-completion/completions/rankpool
   rankpool completions zsh > ~/.zfunc/_rankpool
   rankpool completions fish > ~/.config/fish/completions/rankpool.fish")]
-    Completions { shell: Shell },
+    Completions {
+        shell: Shell,
+    },
     /// Write the manual page
     #[command(after_help = "\
 Examples:
