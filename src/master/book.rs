@@ -22,6 +22,8 @@ pub(super) struct MapBook {
     function: FunctionId,
     context: Bytes,
     pub client: Client,
+    /// It gets no more jobs.
+    pub closed: bool,
     /// By rank: whether it was told of this map.
     known: Vec<bool>,
     /// In the order of their jobs; the front is dropped when all its jobs are settled.
@@ -36,6 +38,7 @@ impl MapBook {
             function,
             context,
             client,
+            closed: false,
             known: vec![false; ranks],
             inputs: VecDeque::new(),
             submitted: 0,

@@ -421,7 +421,7 @@ where
                 return failed.map(Err);
             }
             if deadline.is_none() {
-                deadline = self.timeout.map(|limit| Instant::now() + limit);
+                deadline = self.timeout.and_then(|limit| Instant::now().checked_add(limit));
             }
             if let Some(error) = self.receive(deadline) {
                 return Some(Err(error));
