@@ -1,7 +1,6 @@
 //! Who gets what: dealing queued jobs to ranks with credit, and fetching work back for idle threads.
 
 use super::event::{Action, ChunkId, MapId, RankId};
-use super::roster::Gain;
 use super::{Chunk, Recall, Schedule};
 
 impl Schedule {
@@ -38,11 +37,7 @@ impl Schedule {
         map.held += jobs.count;
 
         let work = map.pace.estimate(jobs.count, threads);
-        let cut = if map.pace.may_be_cut() {
-            work / jobs.count * (jobs.count - 1) / 2
-        } else {
-            0
-        };
+        let gain = map.pace.gain(work, jobs.count, threads);
         let id = ChunkId(self.next_chunk);
         self.next_chunk += 1;
         self.chunks.insert(
@@ -57,13 +52,7 @@ impl Schedule {
         );
         self.roster.update(rank, |rank| {
             rank.held.insert(id);
-            rank.recallable.insert(
-                id,
-                Gain {
-                    waiting: work,
-                    running: cut,
-                },
-            );
+            rank.recallable.insert(id, gain);
             rank.work = rank.work.saturating_add(work);
         });
         out.push(Action::Assign {

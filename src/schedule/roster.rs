@@ -18,10 +18,6 @@ pub(super) const CREDIT_TIME: u64 = 4_000_000;
 /// A rank never holds more chunks per thread than this, lest a stall or a loss takes too much with it.
 pub(super) const CREDIT_CHUNKS_MAX: u64 = 1_024;
 
-/// A chunk is fetched back for an idle thread if that brings at least this much work (ns): the two messages and the
-/// wait for them take a good part of it.
-const RECALL_TIME: u64 = 1_000_000;
-
 /// Where a rank is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Status {
@@ -30,7 +26,7 @@ pub(super) enum Status {
     Dismissed,
 }
 
-/// The work that a recall of a chunk would bring back, in ns of one thread.
+/// The work that a recall of a chunk would bring back, in ns of one thread; 0 if it is not worth it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Gain {
     /// If no thread has begun the chunk.
@@ -98,7 +94,7 @@ impl Rank {
             .recallable
             .last_key_value()
             .map(|(_, gain)| if waiting { gain.waiting } else { gain.running });
-        gain.is_some_and(|gain| gain >= RECALL_TIME)
+        gain.is_some_and(|gain| gain > 0)
     }
 }
 

@@ -275,20 +275,45 @@ fn an_idle_thread_gets_the_last_waiting_chunk_of_the_rank_with_most_to_do() {
 }
 
 #[test]
-fn a_running_chunk_is_cut_and_its_rest_is_spread() {
+fn a_running_chunk_is_cut_and_its_rest_is_dealt_in_smaller_chunks() {
     let mut desk = Desk::new(ChunkSize::Auto, 0, &[1, 1]);
     desk.submit(2);
-    desk.finish(0, 0, 1_000, &[]);
-    desk.finish(1, 1, 1_000, &[]);
-    let actions = desk.submit(100);
-    let cut = dealt(&actions)[0];
-    assert!(cut.3 > 1, "{cut:?}");
-    for (rank, chunk, ..) in dealt(&actions).into_iter().skip(1) {
-        desk.finish(rank, chunk, 20_000_000, &[]);
+    desk.finish(0, 0, 200_000, &[]);
+    desk.finish(1, 1, 200_000, &[]);
+    let chunks = dealt(&desk.submit(30));
+    let (rank, cut, first, count, _) = chunks[0];
+    assert!(count > 4, "{chunks:?}");
+    for (rank, chunk, _, count, _) in chunks.into_iter().skip(1) {
+        desk.finish(rank, chunk, u64::from(count) * 200_000, &[]);
     }
-    desk.finish(1 - cut.0, 99, 0, &[]);
-    let asked = recalled(&desk.log);
-    assert!(asked.is_empty() || asked.contains(&(cut.0, cut.1)), "{asked:?}");
+    for chunk in 0..100 {
+        if chunk != cut {
+            desk.finish(1, chunk, 200_000, &[]);
+            desk.finish(0, chunk, 200_000, &[]);
+        }
+    }
+    assert!(recalled(&desk.log).contains(&(rank, cut)));
+    let again = dealt(&desk.give_back(rank, cut, 1));
+    assert_eq!((again[0].0, again[0].2), (1 - rank, first + 1));
+    assert!(again.iter().all(|chunk| chunk.3 < count), "{again:?}");
+}
+
+#[test]
+fn jobs_that_failed_together_are_tried_again_apart() {
+    let mut desk = Desk::new(fixed(3), 1, &[1, 1]);
+    desk.submit(3);
+    let again = dealt(&desk.finish(0, 0, SECOND, &[1, 2]));
+    assert_eq!(again, [(0, 1, 1, 1, 2), (1, 2, 2, 1, 2)]);
+}
+
+#[test]
+fn jobs_given_back_are_dealt_before_those_that_came_meanwhile() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1]);
+    desk.submit(4);
+    desk.finish(0, 0, SECOND, &[]);
+    assert_eq!(recalled(&desk.finish(0, 2, SECOND, &[])), [(1, 3)]);
+    desk.submit(10);
+    assert_eq!(dealt(&desk.give_back(1, 3, 0)), [(1, 6, 3, 1, 1)]);
 }
 
 #[test]
