@@ -157,7 +157,9 @@ fn resolve(args: KernelArgs) -> Result<(Option<PathBuf>, Function), String> {
         KernelArgs::Sqrt(InputArgs { input }) => (input, Function::Sqrt),
         KernelArgs::Power { input: InputArgs { input }, y, each_y } => {
             if each_y && y.is_some() && input.is_some() {
-                return Err("with --each-y and --input the exponents are read from the file; --y is one too many".into());
+                return Err(
+                    "with --each-y and --input the exponents are read from the file; --y is one too many".into()
+                );
             }
             let y = y.unwrap_or(Number::Int(2));
             (input, if each_y { Function::PowerOfPair { y } } else { Function::Power { y } })
