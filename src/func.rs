@@ -103,8 +103,8 @@ fn conjure<F: Copy>() -> F {
              pass what it captures as the context of `map_with`"
         );
     }
-    // SAFETY: `F` has no bytes, and is the type of a value that the driver has and could copy.
-    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+    // SAFETY: `F` has no bytes, so that any aligned address holds one; the driver has a value of it and could copy it.
+    unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }
 
 /// What inputs, results and contexts must be: able to cross ranks.

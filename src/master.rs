@@ -20,7 +20,7 @@ use crate::launch::{self, Rank};
 use crate::notice::{Listener, Notice};
 use crate::pool::{Block, Delivery, Failure, JobErrorKind, RankStats, Stats};
 use crate::report::Meter;
-use crate::schedule::{Action, ChunkId, Event, MapId, Outcome, Policy, RankId, Schedule};
+use crate::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, Policy, RankId, Schedule};
 use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
 use crate::wire::{self, Packet, ToMaster, ToRank};
@@ -99,13 +99,6 @@ struct RankBook {
     lost: bool,
 }
 
-/// A chunk on a rank.
-struct Flying {
-    map: MapId,
-    first: u64,
-    attempt: u32,
-}
-
 /// Rank 0's loop and all that it knows.
 pub(crate) struct Master<'t> {
     transport: &'t mut dyn Transport,
@@ -117,7 +110,6 @@ pub(crate) struct Master<'t> {
     maps: BTreeMap<MapId, MapBook>,
     /// Maps that have something for their clients.
     ready: Vec<MapId>,
-    flying: BTreeMap<ChunkId, Flying>,
     ranks: Vec<RankBook>,
     /// Ranks that have something in their outboxes.
     unsent: Vec<RankId>,
@@ -165,7 +157,6 @@ impl<'t> Master<'t> {
             actions: Vec::new(),
             maps: BTreeMap::new(),
             ready: Vec::new(),
-            flying: BTreeMap::new(),
             ranks: ranks.collect(),
             unsent: Vec::new(),
             first_dispatch: None,
@@ -236,7 +227,7 @@ impl<'t> Master<'t> {
             self.send()?;
             self.deliver();
             if active {
-                idle.reset();
+                idle.reset(self.schedule.idle_threads() > 0);
             } else {
                 idle.wait(self.transport.must_poll());
             }
@@ -291,12 +282,7 @@ impl<'t> Master<'t> {
                 ToMaster::Finished { chunk, count, busy, failed, .. } => {
                     self.finished(rank, chunk, count, busy, failed, payload);
                 }
-                ToMaster::Returned { chunk, kept } => {
-                    if kept == 0 {
-                        self.flying.remove(&chunk);
-                    }
-                    self.tell(Event::Returned { rank, chunk, kept }, None);
-                }
+                ToMaster::Returned { chunk, kept } => self.tell(Event::Returned { rank, chunk, kept }, None),
                 ToMaster::Signalled => self.stop(),
                 ToMaster::Broken { message } => return Err(MasterError::Broken(rank, self.host(rank), message)),
                 ToMaster::Join(_) => {}
@@ -310,14 +296,16 @@ impl<'t> Master<'t> {
     }
 
     fn finished(&mut self, rank: RankId, chunk: ChunkId, count: u32, busy: u64, failed: Vec<u32>, frames: Bytes) {
-        let Some(flying) = self.flying.remove(&chunk) else { return };
+        let Some(Assignment { map, first, attempt, .. }) =
+            self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
+        else {
+            return;
+        };
         let stats = &mut self.ranks[rank.0 as usize].stats;
         stats.jobs += u64::from(count);
         stats.busy += Duration::from_nanos(busy);
         self.last_result = Some(Instant::now());
-        let host = self.host(rank);
-        let arrived = Arrived::new(rank, host, flying.first, count, flying.attempt, frames);
-        let map = flying.map;
+        let arrived = Arrived::new(rank, first, count, attempt, frames);
         self.tell(Event::Finished { rank, chunk, busy, failed }, Some(arrived));
         self.advise(map);
     }
@@ -411,7 +399,6 @@ impl<'t> Master<'t> {
         if let Some((function, context)) = definition {
             self.post(rank, ToRank::Define { map, function, bytes: context.len() as u64 }, vec![context]);
         }
-        self.flying.insert(chunk, Flying { map, first, attempt });
         self.post(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
     }
 
@@ -431,7 +418,12 @@ impl<'t> Master<'t> {
         match (failure, arrived) {
             (Some(failure), _) => book.deliver(Delivery::Unrun { first, count, attempt, failure }),
             (None, Some(arrived)) if how == Outcome::Done => book.deliver(arrived.done(first, count)),
-            (None, Some(arrived)) => (first..first + count).for_each(|job| book.deliver(arrived.failed(job))),
+            (None, Some(arrived)) => {
+                for job in first..first + count {
+                    let host = &self.ranks[arrived.rank().0 as usize].rank.facts.host;
+                    book.deliver(arrived.failed(job, host));
+                }
+            }
             (None, None) => {}
         }
         book.settle(first, count);

@@ -185,9 +185,9 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
     let (value, used) = match bytes.len() {
-        0..=KIB => limited::<T, { 16 * KIB }>(bytes),
-        ..=MIB => limited::<T, { 16 * MIB }>(bytes),
-        _ if bytes.len() <= 64 * MIB => limited::<T, { 1024 * MIB }>(bytes),
+        length if length <= KIB => limited::<T, { 16 * KIB }>(bytes),
+        length if length <= MIB => limited::<T, { 16 * MIB }>(bytes),
+        length if length <= 64 * MIB => limited::<T, { 1024 * MIB }>(bytes),
         _ => limited::<T, { usize::MAX }>(bytes),
     }?;
     if used == bytes.len() { Ok(value) } else { Err(CodecError::garbled("bytes are left over after a value")) }

@@ -212,7 +212,7 @@ struct Bench {
 }
 
 /// How long results may lie while the rank has other chunks to work on: they leave together. In µs.
-const GATHER: u64 = 200;
+const GATHER: u64 = 500;
 
 impl Bench {
     /// Runs a chunk on the calling thread.
@@ -345,7 +345,7 @@ impl Worker<'_> {
             }
             self.send()?;
             if active {
-                idle.reset();
+                idle.reset(self.bench.waiting.load(Ordering::Relaxed) == 0);
             } else {
                 idle.wait(self.transport.must_poll());
             }

@@ -110,7 +110,6 @@ impl MapBook {
 /// frames are read once.
 pub(super) struct Arrived {
     rank: RankId,
-    host: String,
     first: u64,
     count: u32,
     attempt: u32,
@@ -121,8 +120,13 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    pub(super) fn new(rank: RankId, host: String, first: u64, count: u32, attempt: u32, frames: Bytes) -> Self {
-        Arrived { rank, host, first, count, attempt, frames, next: first, position: 0 }
+    pub(super) fn new(rank: RankId, first: u64, count: u32, attempt: u32, frames: Bytes) -> Self {
+        Arrived { rank, first, count, attempt, frames, next: first, position: 0 }
+    }
+
+    /// The rank that computed them.
+    pub(super) fn rank(&self) -> RankId {
+        self.rank
     }
 
     /// Where the frame of this job starts; the end, if the frames are cut short before it.
@@ -151,7 +155,7 @@ impl Arrived {
     }
 
     /// The failure of this job.
-    pub(super) fn failed(&mut self, job: u64) -> Delivery {
+    pub(super) fn failed(&mut self, job: u64, host: &str) -> Delivery {
         let start = self.position_of(job);
         let failure = match Frames::new(&self.frames[start..]).next() {
             Ok(Frame::Failure(failure)) => wire::decode(failure),
@@ -161,7 +165,7 @@ impl Arrived {
         let failure = failure.unwrap_or_else(|error| Failure::new(JobErrorKind::Decode, error.to_string()));
         let error = JobError {
             rank: Some(self.rank.0),
-            host: Some(self.host.clone()),
+            host: Some(host.to_string()),
             attempt: self.attempt,
             ..JobError::of(job, failure)
         };

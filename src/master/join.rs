@@ -17,7 +17,7 @@ pub(super) fn gather_facts(transport: &mut dyn Transport, size: u32) -> Result<V
     while there.len() < size as usize {
         match transport.receive()? {
             Some(Incoming::Message(rank, packet)) => {
-                idle.reset();
+                idle.reset(true);
                 let garbled = |error| MasterError::Codec(rank, "an unknown host".into(), error);
                 for (message, _) in wire::open::<ToMaster>(packet).map_err(garbled)? {
                     match message {

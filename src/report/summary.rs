@@ -28,6 +28,8 @@ pub struct Summary {
     messages_from_ranks: u64,
     bytes_to_ranks: u64,
     bytes_from_ranks: u64,
+    /// The most memory that rank 0's process has had in use.
+    peak_memory_bytes: u64,
     /// Each rank, in order.
     per_rank: Vec<RankSummary>,
 }
@@ -76,6 +78,7 @@ impl Summary {
             messages_from_ranks: sum(|rank| rank.messages_from),
             bytes_to_ranks: sum(|rank| rank.bytes_to),
             bytes_from_ranks: sum(|rank| rank.bytes_from),
+            peak_memory_bytes: peak_memory(),
             per_rank: per_rank.collect(),
         }
     }
@@ -129,6 +132,15 @@ impl Summary {
         }
         Ok(())
     }
+}
+
+/// The largest resident set of this process so far, in bytes; 0 if the system does not say.
+fn peak_memory() -> u64 {
+    // The status file is right also where `getrusage` counts the process that started this one.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 const MANY_RANKS: usize = 8;

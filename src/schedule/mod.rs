@@ -160,6 +160,12 @@ impl Schedule {
         })
     }
 
+    /// Threads of present ranks that hold no job.
+    #[must_use]
+    pub fn idle_threads(&self) -> u64 {
+        self.roster.idle()
+    }
+
     /// Jobs of a map that no rank holds.
     #[must_use]
     pub fn queued(&self, map: MapId) -> u64 {

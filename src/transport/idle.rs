@@ -27,6 +27,8 @@ const HOT: Duration = Duration::from_micros(20);
 /// The first sleep after that, and the longest; each is twice the one before.
 const SHORTEST: Duration = Duration::from_micros(20);
 const LONGEST: Duration = Duration::from_millis(1);
+/// The first sleep of a loop that has nothing urgent to wait for.
+const CALM: Duration = Duration::from_micros(250);
 /// How often a loop that is woken by its doorbell looks around all the same (for signals).
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
@@ -42,17 +44,22 @@ impl Idle {
         Idle { active: Instant::now(), pause: SHORTEST }
     }
 
-    /// Something came: look again at once, and soon after.
-    pub(crate) fn reset(&mut self) {
-        self.active = Instant::now();
-        self.pause = SHORTEST;
+    /// Something came. If somebody is out of work, look again at once and soon after; if not, there is time, and looking would
+    /// only take it from the threads that compute.
+    pub(crate) fn reset(&mut self, urgent: bool) {
+        if urgent {
+            self.active = Instant::now();
+            self.pause = SHORTEST;
+        } else {
+            self.pause = CALM;
+        }
     }
 
     /// Nothing came: wait for the doorbell, or, if the loop has to look by itself, a little longer than the last time.
     pub(crate) fn wait(&mut self, must_poll: bool) {
         if !must_poll {
             thread::park_timeout(LOOK_AROUND);
-        } else if self.active.elapsed() < HOT {
+        } else if self.pause < CALM && self.active.elapsed() < HOT {
             thread::yield_now();
         } else {
             thread::park_timeout(self.pause);
