@@ -91,7 +91,7 @@ pub(super) struct CsvRecords {
 impl CsvRecords {
     /// Reads the header.
     pub(super) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> Result<CsvRecords, InputError> {
-        let mut rows = CsvRows::new(name.clone(), bytes, limit);
+        let mut rows = CsvRows::new(name, bytes, limit);
         let fault = match rows.next_row(column_number) {
             Ok(Some((place, row))) => match header(&row) {
                 Ok(header) => {
@@ -102,16 +102,12 @@ impl CsvRecords {
                 }
                 Err(fault) => (place, fault),
             },
+            // No text at all is no jobs, as it is in JSON Lines: standard input has no ending that would tell the two apart.
             Ok(None) => {
-                let place = Place {
-                    file: name,
-                    line: 1,
-                    column: None,
-                };
-                (
-                    place,
-                    "the file is empty; a CSV file of jobs begins with the names of its columns".to_owned(),
-                )
+                return Ok(CsvRecords {
+                    rows,
+                    header: Arc::default(),
+                });
             }
             // A header that is not text is a fault of the file, not of one record.
             Err(InputError::Value {
