@@ -411,9 +411,13 @@ impl<'t> Master<'t> {
             Outcome::Stopped => failure(JobErrorKind::Stopped, "the run was stopped before the job started"),
         };
         let Some(book) = self.maps.get_mut(&map) else { return };
-        let failed = if how == Outcome::Done { 0 } else { count };
+        let (ended, failed) = match how {
+            Outcome::Done => (count, 0),
+            Outcome::Failed | Outcome::Lost => (count, count),
+            Outcome::Cancelled | Outcome::Stopped => (0, 0),
+        };
         if let Some(meter) = &book.client.meter {
-            meter.add(count, failed);
+            meter.add(ended, failed);
         }
         match (failure, arrived) {
             (Some(failure), _) => book.deliver(Delivery::Unrun { first, count, attempt, failure }),

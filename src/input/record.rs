@@ -10,7 +10,7 @@ use super::error::{InputError, Place, quote, shorten};
 use crate::kernels::Number;
 
 /// The column names of a CSV file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Header {
     names: Vec<String>,
     positions: HashMap<String, usize>,
