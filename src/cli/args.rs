@@ -1,0 +1,212 @@
+//! What was typed.
+//!
+//! The texts of `--help` are here, too. What the options mean together is decided in [`config`](super::config).
+
+mod kernels;
+
+use std::ffi::OsString;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::{Args as ArgGroup, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::parse::{Chunk, from_one};
+
+pub(super) use kernels::{InputArgs, KernelArgs, RunKernelArgs};
+
+const EXAMPLES: &str = "\
+Examples:
+  rankpool kernel square                            ten squares, on this machine
+  mpiexec -n 4 rankpool kernel slow-fn              512 jobs on four ranks
+  srun rankpool kernel parzen --samples data.csv    inside a Slurm allocation
+  rankpool --local 3 kernel nop --jobs 1000000      three ranks as threads, without MPI
+  rankpool kernel sqrt --input jobs.csv --output roots.jsonl
+  mpiexec -n 4 rankpool info                        where the ranks are, and with how many threads
+
+Exit codes:
+  0   every job succeeded
+  1   rankpool itself failed (a full disk, a broken connection)
+  2   wrong usage or bad input
+  3   some jobs failed; their lines say why
+  75  stopped early by a signal
+
+Environment:
+  RANKPOOL_THREADS, RANKPOOL_LOCAL    defaults for --threads and --local";
+
+/// Runs a function for every input, on all cores of all nodes.
+///
+/// `mpiexec -n N rankpool …` or `srun rankpool …` starts N ranks of this program. Rank 0 deals the jobs to all ranks, which
+/// compute them on all their cores, and writes the results as JSON Lines in the order of the inputs: line k answers job k.
+#[derive(Debug, Parser)]
+#[command(name = "rankpool", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(subcommand)]
+    pub task: TaskArgs,
+}
+
+/// Options of every subcommand, accepted before and after it.
+#[derive(Debug, ArgGroup)]
+pub(super) struct RunArgs {
+    /// Compute threads on each rank [default: its CPUs]
+    #[arg(long, value_name = "N", global = true, value_parser = from_one::<NonZeroU32>, help_heading = RANKS)]
+    pub threads: Option<NonZeroU32>,
+    /// N ranks as threads of this one process, without MPI
+    #[arg(long, value_name = "N", global = true, value_parser = from_one::<NonZeroU32>, help_heading = RANKS)]
+    pub local: Option<NonZeroU32>,
+    /// Rank 0 only serves the others and computes nothing
+    #[arg(long, global = true, help_heading = RANKS)]
+    pub dedicated_master: bool,
+    /// Jobs that travel as one message: a number, or `auto` to follow the jobs' measured duration
+    #[arg(long, value_name = "N", global = true, default_value = "auto", help_heading = JOBS)]
+    pub chunk: Chunk,
+    /// Jobs that are read and not yet written, at most [default: what keeps the ranks busy]
+    #[arg(long, value_name = "N", global = true, value_parser = from_one::<NonZeroUsize>, help_heading = JOBS)]
+    pub window: Option<NonZeroUsize>,
+    /// Write results as they come: the lines no longer follow the inputs
+    #[arg(long, global = true, help_heading = JOBS)]
+    pub unordered: bool,
+    /// Run a job that fails so many times more
+    #[arg(long, value_name = "N", global = true, default_value_t = 0, help_heading = JOBS)]
+    pub retries: u32,
+    /// Seed of everything random: the same seed gives the same output on any number of ranks
+    #[arg(long, value_name = "N", global = true, default_value_t = 0, help_heading = JOBS)]
+    pub seed: u64,
+    /// Where results go. A regular file appears when it is whole
+    #[arg(short, long, value_name = "FILE", global = true, default_value = "-", help_heading = REPORT)]
+    pub output: PathBuf,
+    /// Write what the run did as one JSON object: jobs, failures, times, messages, every rank
+    #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
+    pub summary: Option<PathBuf>,
+    /// How progress is shown on standard error
+    #[arg(long, value_name = "HOW", global = true, value_enum, help_heading = REPORT)]
+    pub progress: Option<ProgressArg>,
+    /// Say at the start where the ranks are, and with how many threads
+    #[arg(short, long, global = true, help_heading = REPORT)]
+    pub verbose: bool,
+    /// Say nothing on standard error but what is wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = REPORT)]
+    pub quiet: bool,
+}
+
+const RANKS: &str = "Ranks";
+const JOBS: &str = "Jobs";
+const REPORT: &str = "Results and messages";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProgressArg {
+    /// A bar on a terminal, else lines
+    Auto,
+    /// A bar with rate and time left
+    Bar,
+    /// A line every few seconds, for log files
+    Line,
+    /// Nothing
+    Off,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TaskArgs {
+    Kernel(RunKernelArgs),
+    /// Say where the ranks are, with how many threads, and what is wrong with that
+    #[command(after_help = "\
+Start it exactly as you would start a run:
+  mpiexec -n 4 rankpool info
+  srun -n 2 -c 8 rankpool info --json")]
+    Info {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  rankpool completions bash > ~/.local/share/bash-completion/completions/rankpool
+  rankpool completions zsh > ~/.zfunc/_rankpool
+  rankpool completions fish > ~/.config/fish/completions/rankpool.fish")]
+    Completions { shell: Shell },
+    /// Write the manual page
+    #[command(after_help = "\
+Examples:
+  rankpool man > rankpool.1
+  rankpool man kernel parzen | man -l -")]
+    Man {
+        /// The page of a subcommand
+        #[arg(value_name = "SUBCOMMAND")]
+        words: Vec<String>,
+    },
+}
+
+/// The command line as clap sees it.
+pub(super) fn command() -> Command {
+    let mut command = Args::command();
+    let run_options: Vec<_> =
+        command.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.get_id().clone()).collect();
+    // Global options are handed down here. Where they mean nothing, they are accepted and not shown.
+    command.build();
+    let hide = |names: &'static [&str]| {
+        let run_options = run_options.clone();
+        move |command: Command| {
+            command.mut_args(|arg| {
+                let shown = names.contains(&arg.get_id().as_str()) || !run_options.contains(arg.get_id());
+                arg.hide(!shown)
+            })
+        }
+    };
+    command
+        .mut_subcommand("info", hide(&["threads", "local", "dedicated_master"]))
+        .mut_subcommand("completions", hide(&[]))
+        .mut_subcommand("man", hide(&[]))
+}
+
+pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(line: &str) -> Result<Args, clap::Error> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn options_are_accepted_before_and_after_the_subcommands() {
+        for line in [
+            "rankpool --threads 3 --chunk 7 kernel nop",
+            "rankpool kernel --threads 3 nop --chunk 7",
+            "rankpool --chunk 7 kernel nop --threads 3",
+        ] {
+            let args = parse_words(line).unwrap();
+            assert_eq!((args.run.threads, args.run.chunk.jobs()), (NonZeroU32::new(3), 7), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_built_in_function_is_a_subcommand_and_the_other_way_round() {
+        let command = command();
+        let kernel = command.find_subcommand("kernel").unwrap();
+        let names: Vec<_> = kernel.get_subcommands().map(Command::get_name).collect();
+        let expected: Vec<_> = crate::kernels::ALL.iter().map(|kernel| kernel.name).collect();
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn help_shows_only_what_means_something_there() {
+        let help = |line: &str| parse_words(line).unwrap_err().to_string();
+        assert!(help("rankpool kernel nop --help").contains("--chunk"));
+        assert!(help("rankpool info --help").contains("--threads"));
+        assert!(!help("rankpool info --help").contains("--chunk"));
+        assert!(!help("rankpool completions --help").contains("--threads"));
+    }
+}

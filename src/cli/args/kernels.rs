@@ -1,0 +1,222 @@
+//! The built-in functions and their own options.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ArgGroup, Subcommand};
+
+use super::super::parse::{Point, Widths, from_one, micros, seconds};
+use crate::kernels::{Number, SLOW_FN_MALLOC_POINTS, SLOW_FN_POINTS, find};
+
+/// Run a built-in function for every input
+#[derive(Debug, ArgGroup)]
+#[command(
+    subcommand_help_heading = "Built-in functions",
+    subcommand_value_name = "NAME",
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  rankpool kernel square
+  rankpool kernel power --y 0.5 --input numbers.csv
+  seq 1 100 | rankpool kernel cube --input -
+  rankpool kernel nop --help                        the options of one function
+
+Results are JSON Lines. A job that failed has its reason in the place of its result:
+  {\"error\":{\"job\":3,\"kind\":\"panic\",\"message\":\"sqrt of -1: …\"}}"
+)]
+pub(in crate::cli) struct RunKernelArgs {
+    #[command(subcommand)]
+    pub kernel: KernelArgs,
+}
+
+/// Jobs from a file instead of the default ones.
+#[derive(Debug, ArgGroup)]
+pub(in crate::cli) struct InputArgs {
+    /// Read the jobs from this file: CSV with a header, or JSON Lines; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+}
+
+fn about(name: &str) -> &'static str {
+    find(name).map_or("", |kernel| kernel.summary)
+}
+
+const SINGLE_INPUT: &str = "\
+A job is one number: a line of JSON, or a CSV column named x (or the only one).
+";
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum KernelArgs {
+    #[command(about = about("square"), after_help = format!("{SINGLE_INPUT}
+Examples:
+  rankpool kernel square                            0, 1, 4, … 81
+  seq 1 100 | rankpool kernel square --input -"))]
+    Square(InputArgs),
+    #[command(about = about("cube"), after_help = format!("{SINGLE_INPUT}
+Examples:
+  rankpool kernel cube                              1, 8, 27, … 216
+  seq 1 100 | rankpool kernel cube --input -"))]
+    Cube(InputArgs),
+    #[command(about = about("sqrt"), after_help = format!("{SINGLE_INPUT}
+Examples:
+  rankpool kernel sqrt                              of 1, 2, … 4999
+  rankpool kernel sqrt --input numbers.csv --output roots.jsonl"))]
+    Sqrt(InputArgs),
+    #[command(about = about("power"), after_help = "\
+With --each-y a job is a pair: CSV columns x and y, or JSON [x, y] or {\"x\": …, \"y\": …}.
+
+Examples:
+  rankpool kernel power                             0, 1, 4, … 81
+  rankpool kernel power --y -0.5 --input numbers.csv
+  rankpool kernel power --each-y --input pairs.csv")]
+    Power {
+        #[command(flatten)]
+        input: InputArgs,
+        /// The exponent y: an integer, or a number with a point [default: 2]
+        #[arg(long, visible_alias = "exponent", value_name = "Y", allow_negative_numbers = true)]
+        y: Option<Number>,
+        /// Send an exponent with every job
+        #[arg(long)]
+        each_y: bool,
+    },
+    #[command(about = about("sum"), after_help = "\
+A job has the CSV columns or JSON keys param1 and param2.
+
+Examples:
+  rankpool kernel sum
+  echo '{\"param1\": 1, \"param2\": 2}' | rankpool kernel sum --input -")]
+    Sum(InputArgs),
+    #[command(about = about("rand-string"), after_help = "\
+Example:
+  rankpool kernel rand-string --jobs 3 --length 8 --seed 7     [0,\"…\"], [1,\"…\"], [2,\"…\"]")]
+    RandString {
+        #[command(flatten)]
+        input: InputArgs,
+        /// How many strings
+        #[arg(long, visible_alias = "count", value_name = "N", default_value_t = 4, conflicts_with = "input")]
+        jobs: u64,
+        /// Characters in each
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        length: usize,
+    },
+    #[command(about = about("sleep-square"), after_help = format!("{SINGLE_INPUT}
+Example, ten jobs of a second on five threads, which takes two seconds:
+  rankpool kernel sleep-square --threads 5"))]
+    SleepSquare {
+        #[command(flatten)]
+        input: InputArgs,
+        /// How long each job sleeps
+        #[arg(long, value_name = "S", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
+        seconds: Duration,
+    },
+    #[command(about = about("slow-fn"), after_help = VECTORS)]
+    SlowFn(VectorArgs<{ SLOW_FN_POINTS }, 512>),
+    #[command(about = about("slow-fn-malloc"), after_help = VECTORS)]
+    SlowFnMalloc(VectorArgs<{ SLOW_FN_MALLOC_POINTS }, 4096>),
+    #[command(about = about("parzen"), after_help = "\
+A job is a width h; the samples are sent once to each rank. The answer is
+{\"h\": …, \"count\": k, \"density\": k/(N·h^D)} for N samples in D dimensions.
+
+Examples:
+  rankpool kernel parzen --samples data.csv --point 0,0 --widths 0.1:1.2:12
+  rankpool kernel parzen --samples data.csv --input widths.csv")]
+    Parzen(ParzenArgs),
+    #[command(about = about("nop"), after_help = "\
+Example, what ten million jobs cost:
+  rankpool kernel nop --jobs 10000000 --output /dev/null")]
+    Nop {
+        #[command(flatten)]
+        input: InputArgs,
+        #[command(flatten)]
+        jobs: IndexArgs,
+    },
+    #[command(about = about("spin"), after_help = "\
+Example, how well jobs of 100 µs keep all cores busy:
+  rankpool kernel spin --jobs 100000 --micros 100 --output /dev/null")]
+    Spin {
+        #[command(flatten)]
+        input: InputArgs,
+        #[command(flatten)]
+        jobs: IndexArgs,
+        /// How long each job computes
+        #[arg(long, value_name = "µS", default_value = "100", value_parser = micros, allow_negative_numbers = true)]
+        micros: Duration,
+    },
+    #[command(about = about("sleep"), after_help = "\
+Example:
+  rankpool kernel sleep --jobs 20 --seconds 0.5")]
+    Sleep {
+        #[command(flatten)]
+        input: InputArgs,
+        /// How many jobs
+        #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "input")]
+        jobs: u64,
+        /// How long each job sleeps
+        #[arg(long, value_name = "S", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
+        seconds: Duration,
+    },
+}
+
+const VECTORS: &str = "\
+A job is a vector of any length: CSV columns p1, p2, … or a JSON array.
+
+Examples:
+  mpiexec -n 4 rankpool kernel slow-fn
+  rankpool kernel slow-fn-malloc --jobs 100 --seed 7
+  rankpool kernel slow-fn --input vectors.csv --n 1000";
+
+/// Options of the functions of a vector; the parameters are the defaults of `--n` and `--jobs`.
+#[derive(Debug, ArgGroup)]
+pub(in crate::cli) struct VectorArgs<const N: u64, const JOBS: u64> {
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// How many vectors of five numbers from 0 to 1, drawn from --seed
+    #[arg(long, value_name = "N", default_value_t = JOBS, conflicts_with = "input")]
+    pub jobs: u64,
+    /// Grid points in each job
+    #[arg(long, value_name = "N", default_value_t = NonZeroU64::new(N).unwrap_or(NonZeroU64::MIN), value_parser = from_one::<NonZeroU64>)]
+    pub n: NonZeroU64,
+}
+
+#[derive(Debug, ArgGroup)]
+pub(in crate::cli) struct ParzenArgs {
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// The samples: CSV, a row for each, with or without a header
+    #[arg(long, value_name = "FILE")]
+    pub samples: PathBuf,
+    /// The point at which to estimate, with commas between its coordinates [default: the origin]
+    #[arg(long, value_name = "X,Y,…", allow_hyphen_values = true)]
+    pub point: Option<Point>,
+    /// The windows' widths, evenly spaced, both ends included
+    #[arg(long, value_name = "START:END:COUNT", default_value = "1.0:1.2:100", conflicts_with = "input")]
+    pub widths: Widths,
+}
+
+#[derive(Debug, ArgGroup)]
+pub(in crate::cli) struct IndexArgs {
+    /// How many jobs
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "input")]
+    pub jobs: u64,
+}
+
+impl KernelArgs {
+    pub(in crate::cli) fn name(&self) -> &'static str {
+        match self {
+            KernelArgs::Square(_) => "square",
+            KernelArgs::Cube(_) => "cube",
+            KernelArgs::Sqrt(_) => "sqrt",
+            KernelArgs::Power { .. } => "power",
+            KernelArgs::Sum(_) => "sum",
+            KernelArgs::RandString { .. } => "rand-string",
+            KernelArgs::SleepSquare { .. } => "sleep-square",
+            KernelArgs::SlowFn(_) => "slow-fn",
+            KernelArgs::SlowFnMalloc(_) => "slow-fn-malloc",
+            KernelArgs::Parzen(_) => "parzen",
+            KernelArgs::Nop { .. } => "nop",
+            KernelArgs::Spin { .. } => "spin",
+            KernelArgs::Sleep { .. } => "sleep",
+        }
+    }
+}

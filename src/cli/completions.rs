@@ -1,0 +1,35 @@
+//! `rankpool completions` and `rankpool man`: texts made from the definition of the command line.
+
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::{args, print};
+use crate::run::{self, ExitCode};
+
+pub(super) fn write_completions(shell: Shell) -> ExitCode {
+    if !run::is_first() {
+        return ExitCode::Success;
+    }
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut args::command(), "rankpool", &mut script);
+    print(&script)
+}
+
+/// The page of the program, or of the subcommand that `words` lead to.
+pub(super) fn write_manual(words: &[String]) -> ExitCode {
+    let mut command = &args::command();
+    for word in words {
+        match command.find_subcommand(word) {
+            Some(inner) => command = inner,
+            None => return run::refuse(&format!("there is no subcommand `rankpool {}`", words.join(" "))),
+        }
+    }
+    if !run::is_first() {
+        return ExitCode::Success;
+    }
+    let mut page = Vec::new();
+    match Man::new(command.clone()).render(&mut page) {
+        Ok(()) => print(&page),
+        Err(error) => run::refuse_as(&format!("cannot write the manual page: {error}"), ExitCode::Failure),
+    }
+}

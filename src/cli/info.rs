@@ -1,0 +1,130 @@
+//! `rankpool info`, which is also what a run says with `--verbose`: the ranks, their CPUs and threads, the MPI library, and
+//! what is wrong with all that.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use serde::Serialize;
+
+use super::config::{Config, Talk};
+use super::print;
+use crate::launch::{self, Warnings, cpu_list};
+use crate::pool::Pool;
+use crate::report;
+use crate::run::{self, ExitCode};
+use crate::transport::TransportInfo;
+
+/// What there is to say, with the keys of `--json`.
+#[derive(Debug, Serialize)]
+struct Info<'a> {
+    /// rankpool's version.
+    version: &'static str,
+    /// Whether this program can run on MPI at all.
+    built_with_mpi: bool,
+    /// `null` if the ranks are threads of one process.
+    mpi: Option<MpiInfo<'a>>,
+    /// What Slurm, PBS or another system granted.
+    allocation: Option<String>,
+    threads: u32,
+    ranks: Vec<RankInfo<'a>>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct MpiInfo<'a> {
+    library: &'a str,
+    thread_level: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct RankInfo<'a> {
+    rank: usize,
+    host: &'a str,
+    pid: u32,
+    threads: u32,
+    /// The CPUs it may use.
+    cpus: &'a [u32],
+    machine_cpus: u32,
+}
+
+pub(super) fn run(config: &Config, json: bool) -> ExitCode {
+    config.launch().run_to_code(|pool| {
+        let info = Info::new(pool);
+        if !json {
+            return print(info.text().as_bytes());
+        }
+        match serde_json::to_vec_pretty(&info) {
+            Ok(mut text) => {
+                text.push(b'\n');
+                print(&text)
+            }
+            Err(error) => run::refuse_as(&error.to_string(), ExitCode::Failure),
+        }
+    })
+}
+
+/// At the start of a run: what is wrong with the placement of the ranks, and on demand everything else.
+pub(super) fn announce(config: &Config, pool: &Pool) {
+    match config.talk {
+        Talk::Quiet => {}
+        Talk::Verbose => drop(std::io::stderr().write_all(Info::new(pool).text().as_bytes())),
+        Talk::Normal => {
+            let Warnings { bound, crowded } = launch::warnings(pool.ranks());
+            // Whoever asks for so many threads, or for ranks that are threads, knows.
+            let asked = config.threads.is_some() || config.local.is_some();
+            for warning in bound.into_iter().chain(crowded.filter(|_| !asked)) {
+                report::complain(&format!("warning: {warning}"));
+            }
+        }
+    }
+}
+
+impl<'a> Info<'a> {
+    fn new(pool: &'a Pool) -> Info<'a> {
+        let rank = |(rank, of): (usize, &'a launch::Rank)| RankInfo {
+            rank,
+            host: &of.facts.host,
+            pid: of.facts.pid,
+            threads: of.threads,
+            cpus: &of.facts.cpus,
+            machine_cpus: of.facts.machine_cpus,
+        };
+        Info {
+            version: env!("CARGO_PKG_VERSION"),
+            built_with_mpi: cfg!(feature = "mpi"),
+            mpi: match pool.transport() {
+                TransportInfo::Local => None,
+                TransportInfo::Mpi { library, thread_level } => Some(MpiInfo { library, thread_level }),
+            },
+            allocation: launch::allocation(run::environment),
+            threads: pool.threads(),
+            ranks: pool.ranks().iter().enumerate().map(rank).collect(),
+            warnings: launch::warnings(pool.ranks()).iter().map(str::to_string).collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("rankpool {}, ", self.version);
+        let _ = match (&self.mpi, self.built_with_mpi) {
+            (Some(MpiInfo { library, thread_level }), _) => writeln!(text, "{library}, {thread_level}"),
+            (None, true) => writeln!(text, "without MPI: the ranks are threads of this process"),
+            (None, false) => writeln!(text, "built without MPI: the ranks are threads of this process"),
+        };
+        if let Some(allocation) = &self.allocation {
+            let _ = writeln!(text, "allocation: {allocation}");
+        }
+        let hosts: std::collections::BTreeSet<_> = self.ranks.iter().map(|rank| rank.host).collect();
+        let _ = writeln!(text, "{} rank(s) on {} host(s), {} thread(s)", self.ranks.len(), hosts.len(), self.threads);
+        for RankInfo { rank, host, pid, threads, cpus, machine_cpus } in &self.ranks {
+            let cpus = cpu_list(cpus);
+            let _ = writeln!(
+                text,
+                "  rank {rank} on {host}, process {pid}: {threads} thread(s) on CPUs {cpus} of {machine_cpus}"
+            );
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {warning}");
+        }
+        text
+    }
+}

@@ -1,0 +1,89 @@
+//! The batch program's command line.
+//!
+//! [`args`] is what was typed, [`config`] is what will be done: resolved and checked, without a look at any file. Then one
+//! file for each subcommand. Every rank goes through the first two; only rank 0 says what is wrong with them, opens files and
+//! prints results.
+
+mod args;
+mod completions;
+mod config;
+mod info;
+mod jobs;
+mod kernel;
+mod parse;
+mod session;
+
+use std::io::{self, Write};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::output::OutputError;
+use crate::run::{self, ExitCode};
+use crate::{kernels, report};
+
+use config::{Config, Task};
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    let args = match args::parse(std::env::args_os()) {
+        Ok(args) => args,
+        Err(error) => return explain(&error),
+    };
+    let config = match Config::new(args, run::environment) {
+        Ok(config) => config,
+        Err(message) => return run::refuse(&message),
+    };
+    match &config.task {
+        Task::Kernel(kernel) => kernel::run(&config, kernel),
+        Task::Info { json } => info::run(&config, *json),
+        Task::Completions(shell) => completions::write_completions(*shell),
+        Task::Man(words) => completions::write_manual(words),
+    }
+}
+
+/// Prints what clap has to say, a fault or the help that was asked for: once, whatever the number of ranks.
+fn explain(error: &clap::Error) -> ExitCode {
+    let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
+    if !run::is_first() {
+        return ExitCode::Success;
+    }
+    match unknown_kernel(error) {
+        Some(message) => report::complain(&message),
+        // A reader who has gone away is no reason to fail.
+        None => drop(error.print()),
+    }
+    code
+}
+
+/// What to say of a name that no built-in function has.
+fn unknown_kernel(error: &clap::Error) -> Option<String> {
+    let is_kernel = matches!(error.get(ContextKind::Usage), Some(ContextValue::StyledStr(usage))
+        if usage.to_string().contains("rankpool kernel"));
+    if error.kind() != ErrorKind::InvalidSubcommand || !is_kernel {
+        return None;
+    }
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let near = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(near)) if !near.is_empty() => format!(" Did you mean {}?", near.join(" or ")),
+        Some(ContextValue::String(near)) => format!(" Did you mean {near}?"),
+        _ => String::new(),
+    };
+    let mut message = format!("there is no built-in function '{name}'.{near}\n\nThere are:\n");
+    for kernel in kernels::ALL {
+        message += &format!("  {:<14}  {}\n", kernel.name, kernel.summary);
+    }
+    Some(message + "\n`rankpool kernel NAME --help` says more about each.")
+}
+
+/// Prints what was asked for on standard output. A reader who has gone away has seen enough.
+fn print(bytes: &[u8]) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::Success,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::Success,
+        Err(error) => {
+            report::complain(&OutputError::from_io(&"standard output".into(), error).to_string());
+            ExitCode::Failure
+        }
+    }
+}

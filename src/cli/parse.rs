@@ -1,0 +1,156 @@
+//! How the values of options are read.
+
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::input::{Linspace, linspace};
+
+/// `auto`, or a number from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chunk {
+    Auto,
+    Fixed(NonZeroU32),
+}
+
+impl FromStr for Chunk {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Chunk::Auto),
+            text => text.parse().map(Chunk::Fixed).map_err(|_| "neither `auto` nor a number from 1".into()),
+        }
+    }
+}
+
+impl Chunk {
+    /// As [`Map::chunk_size`](crate::Map::chunk_size) takes it.
+    pub(super) fn jobs(self) -> u32 {
+        match self {
+            Chunk::Auto => 0,
+            Chunk::Fixed(jobs) => jobs.get(),
+        }
+    }
+}
+
+/// `START:END:COUNT`, evenly spaced, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Widths {
+    start: f64,
+    end: f64,
+    pub(super) count: u64,
+}
+
+impl FromStr for Widths {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let [start, end, count] = parts[..] else { return Err("not of the form START:END:COUNT".into()) };
+        let width = |text: &str| match finite(text) {
+            Ok(width) if width > 0.0 => Ok(width),
+            _ => Err(format!("'{text}' is not a width: a number above 0")),
+        };
+        let (start, end) = (width(start)?, width(end)?);
+        match count.trim().parse() {
+            Ok(count) if count > 0 => Ok(Widths { start, end, count }),
+            _ => Err(format!("'{count}' is not a count: a number from 1")),
+        }
+    }
+}
+
+impl Widths {
+    pub(super) fn iter(self) -> Linspace {
+        linspace(self.start, self.end, self.count)
+    }
+}
+
+/// Coordinates with commas between them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Point(pub(super) Vec<f64>);
+
+impl FromStr for Point {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let coordinates = text.split(',').map(finite).collect::<Result<_, _>>()?;
+        Ok(Point(coordinates))
+    }
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err(format!("'{text}' is not a number")),
+    }
+}
+
+/// A number from 1 that fits the type.
+pub(super) fn from_one<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "not a number from 1".into())
+}
+
+/// A time in seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    duration(text, 1.0)
+}
+
+/// A time in microseconds.
+pub(super) fn micros(text: &str) -> Result<Duration, String> {
+    duration(text, 1e-6)
+}
+
+fn duration(text: &str, unit: f64) -> Result<Duration, String> {
+    let value = finite(text)?;
+    Duration::try_from_secs_f64(value * unit).map_err(|_| "negative, or too long".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_automatic_or_a_number_from_one() {
+        assert_eq!("auto".parse(), Ok(Chunk::Auto));
+        assert_eq!("7".parse::<Chunk>().map(Chunk::jobs), Ok(7));
+        for wrong in ["0", "-1", "", "Auto", "1.5", "4294967296"] {
+            assert_eq!(wrong.parse::<Chunk>(), Err("neither `auto` nor a number from 1".into()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn widths_have_two_ends_above_zero_and_a_count() {
+        let widths: Widths = "1.0:1.2:3".parse().unwrap();
+        assert_eq!(widths.iter().collect::<Vec<_>>(), [1.0, 1.1, 1.2]);
+        assert_eq!("2:1:2".parse::<Widths>().unwrap().iter().collect::<Vec<_>>(), [2.0, 1.0]);
+        for (wrong, message) in [
+            ("1:2", "not of the form START:END:COUNT"),
+            ("1:2:3:4", "not of the form START:END:COUNT"),
+            ("0:2:3", "'0' is not a width: a number above 0"),
+            ("1:-2:3", "'-2' is not a width: a number above 0"),
+            ("1:inf:3", "'inf' is not a width: a number above 0"),
+            ("1:2:0", "'0' is not a count: a number from 1"),
+            ("1:2:x", "'x' is not a count: a number from 1"),
+        ] {
+            assert_eq!(wrong.parse::<Widths>(), Err(message.into()));
+        }
+    }
+
+    #[test]
+    fn a_point_has_finite_coordinates() {
+        assert_eq!("0,-1.5, 2".parse(), Ok(Point(vec![0.0, -1.5, 2.0])));
+        assert_eq!("0,".parse::<Point>(), Err("'' is not a number".into()));
+        assert_eq!("nan".parse::<Point>(), Err("'nan' is not a number".into()));
+    }
+
+    #[test]
+    fn times_are_not_negative() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(micros("100"), Ok(Duration::from_micros(100)));
+        assert_eq!(micros("0"), Ok(Duration::ZERO));
+        assert_eq!(seconds("-1"), Err("negative, or too long".into()));
+        assert_eq!(seconds("1e30"), Err("negative, or too long".into()));
+        assert_eq!(seconds("long"), Err("'long' is not a number".into()));
+    }
+}

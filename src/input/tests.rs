@@ -1,0 +1,60 @@
+mod conversions;
+mod csv_files;
+mod json_lines;
+mod properties;
+mod sources;
+mod tables;
+
+use std::io::Write;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tempfile::{NamedTempFile, TempDir};
+
+use super::convert::{index, integer, number, pair, summands, vector, width};
+use super::*;
+use crate::kernels::Number::{Float, Int};
+use crate::kernels::Summands;
+
+fn records(name: &str, text: impl Into<Vec<u8>>) -> Result<Records, InputError> {
+    let format = Format::from_ending(Path::new(name));
+    Records::new(name, Cursor::new(text.into()), format)
+}
+
+/// What `parse` makes of each record, and where the record lies; messages in the place of errors.
+fn parsed<T>(
+    name: &str,
+    text: impl Into<Vec<u8>>,
+    parse: impl Fn(&Record) -> Result<T, InputError>,
+) -> Vec<Result<(u64, T), String>> {
+    let one = |record: Result<Record, InputError>| {
+        let record = record?;
+        Ok((record.place().line, parse(&record)?))
+    };
+    match records(name, text) {
+        Ok(records) => records
+            .map(|record| one(record).map_err(|error: InputError| error.to_string()))
+            .collect(),
+        Err(error) => vec![Err(error.to_string())],
+    }
+}
+
+/// The values alone, of a text without errors.
+fn values<T>(name: &str, text: &str, parse: impl Fn(&Record) -> Result<T, InputError>) -> Vec<T> {
+    parsed(name, text, parse)
+        .into_iter()
+        .map(|outcome| outcome.unwrap().1)
+        .collect()
+}
+
+/// The only error of a text.
+#[track_caller]
+fn error<T>(name: &str, text: impl Into<Vec<u8>>, parse: impl Fn(&Record) -> Result<T, InputError>) -> String {
+    let mut errors: Vec<String> = parsed(name, text, parse).into_iter().filter_map(Result::err).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors.remove(0)
+}
+
+fn texts(record: &Record) -> Result<Vec<String>, InputError> {
+    record.cells().map(|cell| cell.text().map(str::to_owned)).collect()
+}

@@ -1,0 +1,89 @@
+use super::*;
+
+/// Reads everything in every way; the outcome does not matter, only that there is one.
+fn exercise(bytes: &[u8], format: Option<Format>) {
+    let owned = Cursor::new(bytes.to_vec());
+    if let Ok(records) = Records::with_limit("any".into(), Box::new(owned.clone()), format, 64) {
+        for record in records {
+            match record {
+                Ok(record) => {
+                    let outcomes = [
+                        integer(&record).map(drop),
+                        number(&record).map(drop),
+                        pair(&record).map(drop),
+                        summands(&record).map(drop),
+                        vector(&record).map(drop),
+                        texts(&record).map(drop),
+                    ];
+                    for error in outcomes.into_iter().filter_map(Result::err) {
+                        assert!(!error.to_string().chars().any(char::is_control));
+                    }
+                }
+                Err(error) => assert!(error.to_string().starts_with("any:")),
+            }
+        }
+    }
+    let _: Result<Table, InputError> = Table::read("any".into(), Box::new(owned), 64);
+}
+
+/// Text of the characters that mean something in CSV or JSON, and some that do not.
+fn tricky_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let token: Vec<&'static [u8]> = [
+        "\"", ",", "\r", "\n", "\r\n", "[", "]", "{", "}", ":", "1", "-2.5e3", "x", "p1", " ", "\u{feff}", "é", "null",
+    ]
+    .map(str::as_bytes)
+    .into_iter()
+    .chain([&b"\xFF"[..], b"\0"])
+    .collect();
+    vec(proptest::sample::select(token), 0..60).prop_map(|tokens| tokens.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_records_or_an_error(bytes in vec(any::<u8>(), 0..300)) {
+        for format in [None, Some(Format::Csv), Some(Format::JsonLines)] {
+            exercise(&bytes, format);
+        }
+    }
+
+    #[test]
+    fn any_mixture_of_delimiters_gives_records_or_an_error(bytes in tricky_bytes()) {
+        for format in [None, Some(Format::Csv), Some(Format::JsonLines)] {
+            exercise(&bytes, format);
+        }
+    }
+
+    #[test]
+    fn any_fields_written_as_csv_are_read_back_with_their_lines(
+        rows in vec(([".*", ".*"], 0_usize..3), 0..20),
+        crlf: bool,
+    ) {
+        let newline = if crlf { "\r\n" } else { "\n" };
+        let mut text = format!("a,b{newline}");
+        let mut expected = Vec::new();
+        for (fields, empty_lines) in rows {
+            text += &newline.repeat(empty_lines);
+            let line = 1 + text.matches('\n').count() as u64;
+            let quoted = fields.clone().map(|field| format!("\"{}\"", field.replace('"', "\"\"")));
+            text += &(quoted.join(",") + newline);
+            expected.push(Ok((line, fields.to_vec())));
+        }
+        prop_assert_eq!(parsed("j.csv", text, texts), expected);
+    }
+
+    #[test]
+    fn any_finite_numbers_are_read_back_exactly(rows in vec(vec(any::<f64>(), 3), 1..20)) {
+        let rows: Vec<Vec<f64>> = rows.into_iter().filter(|row| row.iter().all(|x| x.is_finite())).collect();
+        let lines: Vec<String> = rows.iter().map(|row| serde_json::to_string(row).unwrap()).collect();
+        prop_assert_eq!(&values("j.jsonl", &lines.join("\n"), vector), &rows);
+        let csv: String = lines.iter().map(|line| line.trim_matches(['[', ']']).to_owned() + "\n").collect();
+        prop_assert_eq!(&values("j.csv", &format!("p1,p2,p3\n{csv}"), vector), &rows);
+    }
+
+    #[test]
+    fn any_integer_is_read_back_exactly(values_written in vec(any::<i64>(), 0..20)) {
+        let text: String = values_written.iter().map(|x| format!("{x}\n")).collect();
+        prop_assert_eq!(&values("j.jsonl", &text, integer), &values_written);
+        prop_assert_eq!(&values("j.csv", &format!("x\n{text}"), integer), &values_written);
+    }
+}

@@ -1,0 +1,82 @@
+//! A futures-style process pool for clusters, in Rust on MPI.
+//!
+//! `mpiexec -n N program` starts N *ranks* of one program. Rank 0 is the *master*: it deals *chunks* of *jobs* to the ranks.
+//! Every rank, rank 0 too, computes them on its own rayon threads; results come back in batches. Ranks never talk to each
+//! other.
+//!
+//! ```no_run
+//! fn main() -> rankpool::ExitCode {
+//!     rankpool::launch(|pool| {
+//!         let squares: Vec<u64> = pool.map(|x: u64| x * x, 0..100).collect::<Result<_, _>>()?;
+//!         println!("{squares:?}");
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
+//! Start with [`launch`] and [`Pool`].
+//!
+//! # Architecture
+//!
+//! ```text
+//! driver thread on rank 0                   rank 0 main thread                  every rank
+//! inputs ─ pool (encode blocks) ─channel─▶ master ─ Event ▶ schedule
+//!                                             ◀ Action ─┘
+//!                                          master ─ wire ─ transport ─────────▶ worker ─▶ rayon threads
+//! outputs ◀ pool (decode, order) ◀─channel─ master ◀────── one message per chunk, or fewer ── worker
+//!                                             └─ Notice ─▶ whoever listens;  Meter ─▶ progress
+//! ```
+//!
+//! | room | decides |
+//! |---|---|
+//! | `run` | how a run starts and ends: transport, threads, exit code |
+//! | `launch` | who and where the ranks are: hosts, CPU masks, threads, launchers |
+//! | `pool` | the driver's side: maps, handles, errors; encoding, decoding, order |
+//! | `func` | how a function crosses ranks |
+//! | `schedule` | who runs which jobs next; pure: no clock, no I/O, no payloads |
+//! | `master` | rank 0's loop, the only place that carries out the scheduler's orders |
+//! | `worker` | a rank's loop: chunks to threads, results to messages |
+//! | `wire` | messages and values to bytes and back |
+//! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
+//! | `notice`, `report` | what the outside is told while the run goes on, and at its end |
+//! | `input`, `output`, `kernels`, `cli` | the batch program |
+//!
+//! Invariants: the main thread of every rank owns MPI and computes nothing. The master's work for a chunk does not depend on
+//! the number of jobs in it. Sends never block. Waiting sleeps. Every job settles exactly once.
+//!
+//! Words: a *job* is one function applied to one input; a *chunk* is a run of consecutive jobs that travels as one message; a
+//! *rank* is one MPI process; the *master* is rank 0's loop; a *worker* is a rank's computing side; the *driver* is the user's
+//! closure on rank 0; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is
+//! what Slurm or PBS granted.
+
+#[doc(hidden)]
+pub mod cli;
+mod func;
+pub mod input;
+pub mod kernels;
+mod launch;
+mod master;
+mod notice;
+pub mod output;
+mod pool;
+mod report;
+mod run;
+#[doc(hidden)]
+pub mod schedule;
+mod stop;
+mod transport;
+mod wire;
+mod worker;
+
+pub use func::{StarFunction, Value};
+pub use launch::{Rank, RankFacts};
+pub use notice::{Listener, Notice};
+pub use pool::{
+    AsCompleted, JobError, JobErrorKind, JobHandle, Map, Pool, RankStats, Shared, Stats, Waited, as_completed, wait_all,
+    wait_any, wait_failed,
+};
+pub use report::{Progress, Summary};
+pub use run::{DriverResult, ExitCode, Launch, launch};
+pub use schedule::RankId;
+pub use transport::TransportInfo;
+pub use worker::{CurrentJob, current_job};

@@ -1,0 +1,84 @@
+//! What travels between the driver's threads and the master: encoded inputs one way, encoded results the other.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{Failure, JobError};
+use crate::wire;
+
+/// The encoded inputs of some consecutive jobs, cut anywhere between two jobs without looking at the bytes.
+#[derive(Debug)]
+pub(crate) struct Block {
+    frames: Bytes,
+    /// Where each job's frame ends.
+    ends: Box<[usize]>,
+    count: u32,
+}
+
+impl Block {
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The frames of the jobs at these offsets.
+    pub(crate) fn frames(&self, jobs: Range<u32>) -> Bytes {
+        let end = |job: u32| if job == 0 { Some(0) } else { self.ends.get(job as usize - 1).copied() };
+        match (end(jobs.start), end(jobs.end)) {
+            (Some(start), Some(end)) => self.frames.slice(start..end),
+            _ => Bytes::new(),
+        }
+    }
+
+    /// Lets go of the bytes: nobody will ask for them again.
+    pub(crate) fn forget(&mut self) {
+        self.frames = Bytes::new();
+        self.ends = Box::default();
+    }
+}
+
+/// A [`Block`] that is being filled.
+#[derive(Debug, Default)]
+pub(crate) struct BlockBuilder {
+    frames: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl BlockBuilder {
+    /// Adds a job. An input that cannot be encoded becomes a job that fails when its turn comes.
+    pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>) {
+        if let Err(failure) = wire::push_value(&mut self.frames, write) {
+            wire::push_failure(&mut self.frames, &failure);
+        }
+        self.ends.push(self.frames.len());
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// The block so far; the builder starts anew.
+    pub(crate) fn take(&mut self) -> Block {
+        let (jobs, bytes) = (self.ends.len(), self.frames.len());
+        let frames = std::mem::replace(&mut self.frames, Vec::with_capacity(bytes));
+        let ends = std::mem::replace(&mut self.ends, Vec::with_capacity(jobs));
+        Block { count: u32::try_from(jobs).expect("blocks are small"), frames: frames.into(), ends: ends.into() }
+    }
+}
+
+/// What the master has for the owner of a map.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// Results, a frame for each job.
+    Done { first: u64, count: u64, frames: Bytes },
+    /// A job that failed for good.
+    Failed(Box<JobError>),
+    /// Jobs that never ran to an end, all for the same reason.
+    Unrun { first: u64, count: u64, attempt: u32, failure: Failure },
+    /// Jobs that were handed to a rank.
+    Started { first: u64, count: u32 },
+}

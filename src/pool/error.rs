@@ -1,0 +1,126 @@
+//! What is said of a job that has no result.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a job has no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JobErrorKind {
+    /// The function panicked.
+    Panic,
+    /// An input could not be serialised on the driver's side, or a result on the rank that computed it.
+    Encode,
+    /// An input, a context or a result could not be deserialised.
+    Decode,
+    /// The `init` of `map_init` panicked on the rank that had the job.
+    Init,
+    /// The iterator of inputs panicked; the map has no inputs after this one.
+    Input,
+    /// The ranks that had the job are gone.
+    Lost,
+    /// It was cancelled before it started.
+    Cancelled,
+    /// The run was stopped before it started.
+    Stopped,
+    /// No result came within the map's time-out. The job goes on; its result comes later.
+    Timeout,
+    /// It was never accepted: a pool used inside a job, or a function that cannot cross ranks.
+    Refused,
+    /// The pool had ended.
+    Closed,
+}
+
+impl fmt::Display for JobErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            JobErrorKind::Panic => "panic",
+            JobErrorKind::Encode => "encode",
+            JobErrorKind::Decode => "decode",
+            JobErrorKind::Init => "init",
+            JobErrorKind::Input => "input",
+            JobErrorKind::Lost => "lost",
+            JobErrorKind::Cancelled => "cancelled",
+            JobErrorKind::Stopped => "stopped",
+            JobErrorKind::Timeout => "timeout",
+            JobErrorKind::Refused => "refused",
+            JobErrorKind::Closed => "closed",
+        })
+    }
+}
+
+/// What went wrong, as the rank that saw it tells the master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub kind: JobErrorKind,
+    pub message: String,
+    /// `file:line:column` of a panic.
+    pub location: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: JobErrorKind, message: impl Into<String>) -> Self {
+        Failure { kind, message: message.into(), location: None }
+    }
+}
+
+/// A job that has no result: what went wrong, and where.
+///
+/// ```
+/// # use rankpool::{Launch, JobErrorKind};
+/// # Launch::new().local(1).threads(1).run(|pool| {
+/// let error = pool.apply(|x: u32| if x == 3 { panic!("no threes") } else { x }, 3).unwrap_err();
+/// assert_eq!((error.kind, error.message.as_str()), (JobErrorKind::Panic, "no threes"));
+/// # Ok(()) });
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub struct JobError {
+    /// What kind of failure.
+    pub kind: JobErrorKind,
+    /// The panic's message, or a sentence.
+    pub message: String,
+    /// Where the panic was, as `file:line:column`, if it is known.
+    pub location: Option<String>,
+    /// The job's index in its map, from 0; for `submit`, how many jobs of the same function were submitted before.
+    pub job: u64,
+    /// The rank that ran it, if one did.
+    pub rank: Option<u32>,
+    /// That rank's host.
+    pub host: Option<String>,
+    /// How often it ran: 1 for the first time, 0 if it never started.
+    pub attempt: u32,
+}
+
+impl JobError {
+    pub(crate) fn new(job: u64, kind: JobErrorKind, message: impl Into<String>) -> Self {
+        Self::of(job, Failure::new(kind, message))
+    }
+
+    pub(crate) fn of(job: u64, failure: Failure) -> Self {
+        let Failure { kind, message, location } = failure;
+        JobError { kind, message, location, job, rank: None, host: None, attempt: 0 }
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job {}: {}: {}", self.job, self.kind, self.message)?;
+        if let Some(location) = &self.location {
+            write!(f, ", at {location}")?;
+        }
+        if let Some(rank) = self.rank {
+            write!(f, " (rank {rank}")?;
+            if let Some(host) = &self.host {
+                write!(f, " on {host}")?;
+            }
+            if self.attempt > 1 {
+                write!(f, ", attempt {}", self.attempt)?;
+            }
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}

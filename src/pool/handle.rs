@@ -1,0 +1,251 @@
+//! The future of one submitted job.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::bounded;
+
+use super::map::decode_result;
+use super::wait::Watch;
+use super::{JobError, JobErrorKind, Pool};
+use crate::func::Value;
+use crate::master::Command;
+use crate::report;
+use crate::schedule::MapId;
+use crate::wire::Frames;
+use crate::worker;
+
+type Callback = Box<dyn FnOnce() + Send>;
+
+/// What is known of a job.
+enum Status {
+    /// Not known to have ended; `running` when a rank has it.
+    Open { running: bool, callbacks: Vec<Callback>, wakers: Vec<Waker>, watches: Vec<(Weak<Watch>, usize)> },
+    /// It has ended: its result's frame, or why there is none.
+    Done(Result<Bytes, JobError>),
+}
+
+/// The part of a handle that its clones and the pool share.
+pub(crate) struct Shared {
+    status: Mutex<Status>,
+    changed: Condvar,
+}
+
+impl Shared {
+    pub(super) fn new() -> Arc<Self> {
+        let status =
+            Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watches: Vec::new() };
+        Arc::new(Shared { status: Mutex::new(status), changed: Condvar::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_running(&self) {
+        if let Status::Open { running, .. } = &mut *self.lock() {
+            *running = true;
+        }
+    }
+
+    /// The job has ended. The first word counts; whoever waits is told, then the callbacks run, on this thread.
+    pub(super) fn settle(&self, result: Result<Bytes, JobError>) {
+        let failed = result.is_err();
+        let mut status = self.lock();
+        if matches!(*status, Status::Done(_)) {
+            return;
+        }
+        let before = std::mem::replace(&mut *status, Status::Done(result));
+        drop(status);
+        self.changed.notify_all();
+        let Status::Open { callbacks, wakers, watches, .. } = before else { return };
+        for (watch, index) in watches {
+            if let Some(watch) = watch.upgrade() {
+                watch.tell(index, failed);
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        callbacks.into_iter().for_each(run_callback);
+    }
+
+    /// Tells a watch of this job's end, under this index: at once if it has ended.
+    pub(super) fn watch(&self, watch: &Arc<Watch>, index: usize) {
+        let failed = match &mut *self.lock() {
+            Status::Open { watches, .. } => {
+                watches.retain(|(watch, _)| watch.strong_count() > 0);
+                watches.push((Arc::downgrade(watch), index));
+                return;
+            }
+            Status::Done(result) => result.is_err(),
+        };
+        watch.tell(index, failed);
+    }
+}
+
+fn run_callback(callback: Callback) {
+    if let Err(panic) = worker::catch(callback) {
+        let place = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
+        report::complain(&format!("a callback of a job panicked: {}{place}", panic.message));
+    }
+}
+
+/// The future of one job: pending, then running, then done; or cancelled before it ran.
+///
+/// Clones stand for the same job. Each may wait for the result, as often as it likes: it is decoded anew for each. Dropping a
+/// handle does not cancel its job. As a [`Future`], it can be awaited by any executor.
+#[must_use = "a handle is the only way to the job's result"]
+pub struct JobHandle<O> {
+    pool: Pool,
+    map: MapId,
+    job: u64,
+    shared: Arc<Shared>,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<O> Clone for JobHandle<O> {
+    fn clone(&self) -> Self {
+        let JobHandle { pool, map, job, shared, .. } = self;
+        JobHandle { pool: pool.clone(), map: *map, job: *job, shared: shared.clone(), output: PhantomData }
+    }
+}
+
+impl<O> fmt::Debug for JobHandle<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &*self.shared.lock() {
+            Status::Open { running: false, .. } => "pending",
+            Status::Open { running: true, .. } => "running",
+            Status::Done(Ok(_)) => "done",
+            Status::Done(Err(_)) => "failed",
+        };
+        write!(f, "JobHandle({}, {state})", self.job)
+    }
+}
+
+impl<O: Value> JobHandle<O> {
+    pub(super) fn new(pool: Pool, map: MapId, job: u64, shared: Arc<Shared>) -> Self {
+        JobHandle { pool, map, job, shared, output: PhantomData }
+    }
+
+    fn read(&self, result: &Result<Bytes, JobError>) -> Result<O, JobError> {
+        match result {
+            Ok(frame) => decode_result(self.job, Frames::new(frame).next()),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    /// Waits for the job's end.
+    ///
+    /// # Errors
+    /// The job's failure.
+    pub fn wait(&self) -> Result<O, JobError> {
+        if worker::in_compute_thread() {
+            let message = "a handle was waited for inside a job, where it could wait for itself";
+            return Err(JobError::new(self.job, JobErrorKind::Refused, message));
+        }
+        let mut status = self.shared.lock();
+        loop {
+            if let Status::Done(result) = &*status {
+                return self.read(&result.clone());
+            }
+            status = self.shared.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for the job's end, but no longer than this. `None` when the time is over; the job goes on.
+    pub fn wait_timeout(&self, limit: Duration) -> Option<Result<O, JobError>> {
+        let deadline = Instant::now().checked_add(limit);
+        let mut status = self.shared.lock();
+        loop {
+            if let Status::Done(result) = &*status {
+                let result = result.clone();
+                drop(status);
+                return Some(self.read(&result));
+            }
+            let left = deadline.map_or(limit, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return None;
+            }
+            status = self.shared.changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Calls this when the job has ended, with this handle: at once if it has, else on a thread of the pool. Callbacks run in
+    /// the order in which they were added, so none should take long; one that panics is reported and stops no other.
+    pub fn on_done(&self, callback: impl FnOnce(JobHandle<O>) + Send + 'static)
+    where
+        O: 'static,
+    {
+        let handle = self.clone();
+        let callback: Callback = Box::new(move || callback(handle));
+        if let Status::Open { callbacks, .. } = &mut *self.shared.lock() {
+            callbacks.push(callback);
+            return;
+        }
+        run_callback(callback);
+    }
+}
+
+impl<O> JobHandle<O> {
+    /// Whether the job has ended, in whatever way.
+    pub fn is_done(&self) -> bool {
+        matches!(*self.shared.lock(), Status::Done(_))
+    }
+
+    /// Whether a rank has the job and it has not ended, as far as is known here.
+    pub fn is_running(&self) -> bool {
+        matches!(*self.shared.lock(), Status::Open { running: true, .. })
+    }
+
+    /// Whether the job was cancelled before it ran.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(&*self.shared.lock(), Status::Done(Err(error)) if error.kind == JobErrorKind::Cancelled)
+    }
+
+    /// The job's number among those of the same function that were submitted to this pool, from 0.
+    pub fn job(&self) -> u64 {
+        self.job
+    }
+
+    /// Cancels the job if no rank has it yet. True if it is cancelled now, by this or an earlier call; false if a rank has it
+    /// or it has ended.
+    pub fn cancel(&self) -> bool {
+        if self.is_done() {
+            return self.is_cancelled();
+        }
+        let (reply, answer) = bounded(1);
+        let asked = self.pool.command(Command::Cancel { map: self.map, job: self.job, reply });
+        let cancelled = asked.is_ok() && answer.recv().unwrap_or(false);
+        if cancelled {
+            let message = "cancelled before it started";
+            self.shared.settle(Err(JobError::new(self.job, JobErrorKind::Cancelled, message)));
+        }
+        cancelled || self.is_cancelled()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl<O: Value> Future for JobHandle<O> {
+    type Output = Result<O, JobError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = match &mut *self.shared.lock() {
+            Status::Done(result) => result.clone(),
+            Status::Open { wakers, .. } => {
+                if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+                    wakers.push(context.waker().clone());
+                }
+                return Poll::Pending;
+            }
+        };
+        Poll::Ready(self.read(&result))
+    }
+}

@@ -1,0 +1,321 @@
+//! The driver's side: what a user's closure on rank 0 holds and calls.
+//!
+//! Everything that costs time for each job on rank 0 happens here, on the driver's own threads: pulling and encoding inputs,
+//! decoding and ordering results. The master only sees blocks of bytes.
+
+mod block;
+mod error;
+mod handle;
+mod map;
+mod shared;
+mod stats;
+mod submit;
+mod wait;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::func::{self, Builder, FunctionId, StarFunction, Value};
+use crate::launch::Rank;
+use crate::master::{Client, Command};
+use crate::report::Meter;
+use crate::schedule::{ChunkSize, MapId, Policy};
+use crate::transport::{Doorbell, TransportInfo};
+use crate::{wire, worker};
+
+pub(crate) use block::{Block, BlockBuilder, Delivery};
+pub(crate) use error::Failure;
+pub use error::{JobError, JobErrorKind};
+pub use handle::JobHandle;
+pub use map::Map;
+pub use shared::Shared;
+pub use stats::{RankStats, Stats};
+pub use wait::{AsCompleted, Waited, as_completed, wait_all, wait_any, wait_failed};
+
+use submit::Submits;
+
+/// The ranks, as the driver sees them: functions go in, results come out.
+///
+/// A pool can be used from several threads at once (`&Pool` is all they need, and it can be cloned), for any number of maps
+/// and submitted jobs; they share the ranks fairly. It cannot be used inside a job.
+#[derive(Clone)]
+pub struct Pool {
+    core: Arc<Core>,
+}
+
+struct Core {
+    commands: Sender<Command>,
+    master: Doorbell,
+    executable: u64,
+    ranks: Vec<Rank>,
+    transport: TransportInfo,
+    next_map: AtomicU64,
+    next_value: AtomicU64,
+    /// The driver has returned.
+    left: AtomicBool,
+    submits: Submits,
+}
+
+/// A map that the master knows, and what it needs to be served.
+struct Opened {
+    map: MapId,
+    deliveries: Receiver<(MapId, Vec<Delivery>)>,
+    advice: Arc<AtomicU64>,
+}
+
+fn closed() -> Failure {
+    Failure::new(JobErrorKind::Closed, "the pool has ended")
+}
+
+impl Pool {
+    pub(crate) fn new(
+        commands: Sender<Command>,
+        master: Doorbell,
+        executable: u64,
+        ranks: Vec<Rank>,
+        transport: TransportInfo,
+    ) -> Self {
+        let core = Core {
+            commands,
+            master,
+            executable,
+            ranks,
+            transport,
+            next_map: AtomicU64::new(0),
+            next_value: AtomicU64::new(0),
+            left: AtomicBool::new(false),
+            submits: Submits::default(),
+        };
+        Pool { core: Arc::new(core) }
+    }
+
+    /// Applies a function to every input; the results come in the order of the inputs.
+    ///
+    /// The map is lazy: it starts with the first [`next`](Iterator::next), pulls inputs as fast as the ranks need them and no
+    /// further than its [window](Map::window), so an endless iterator is fine. `function` may be a plain function or a closure
+    /// that captures nothing; what it needs beside its input goes through [`map_with`](Self::map_with) or
+    /// [`map_init`](Self::map_init). A job that fails is one `Err`; the others go on.
+    ///
+    /// ```
+    /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
+    /// let squares: Vec<u64> = pool.map(|x: u64| x * x, 0..5).collect::<Result<_, _>>()?;
+    /// assert_eq!(squares, [0, 1, 4, 9, 16]);
+    /// # Ok(()) });
+    /// ```
+    pub fn map<F, X, O>(&self, function: F, inputs: X) -> Map<'_, X::IntoIter, O>
+    where
+        X: IntoIterator,
+        X::Item: Value + 'static,
+        F: Fn(X::Item) -> O + Copy + Send + Sync + 'static,
+        O: Value + 'static,
+    {
+        Map::new(self, func::plain(function), Ok(Bytes::new()), inputs.into_iter())
+    }
+
+    /// [`map`](Self::map) for a function of several arguments and inputs that are tuples of them.
+    ///
+    /// ```
+    /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
+    /// fn power(base: u64, exponent: u32) -> u64 { base.pow(exponent) }
+    /// let powers: Vec<u64> = pool.starmap(power, [(2, 10), (3, 2)]).collect::<Result<_, _>>()?;
+    /// assert_eq!(powers, [1024, 9]);
+    /// # Ok(()) });
+    /// ```
+    pub fn starmap<F, X, O>(&self, function: F, inputs: X) -> Map<'_, X::IntoIter, O>
+    where
+        X: IntoIterator,
+        X::Item: Value + 'static,
+        F: StarFunction<X::Item, Output = O> + Copy + Send + Sync + 'static,
+        O: Value + 'static,
+    {
+        Map::new(self, func::star(function), Ok(Bytes::new()), inputs.into_iter())
+    }
+
+    /// Applies a function to a context and every input. The context, which takes the place of captured variables, is
+    /// serialised once, sent to each rank once, and kept there until the map ends.
+    ///
+    /// ```
+    /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
+    /// let exponent = 3.0;
+    /// let ys: Vec<f64> = pool.map_with(exponent, [1.0, 2.0], |y, x: f64| x.powf(*y)).collect::<Result<_, _>>()?;
+    /// assert_eq!(ys, [1.0, 8.0]);
+    /// # Ok(()) });
+    /// ```
+    pub fn map_with<C, X, F, O>(&self, context: C, inputs: X, function: F) -> Map<'_, X::IntoIter, O>
+    where
+        C: Value + Send + Sync + 'static,
+        X: IntoIterator,
+        X::Item: Value + 'static,
+        F: Fn(&C, X::Item) -> O + Copy + Send + Sync + 'static,
+        O: Value + 'static,
+    {
+        let context = wire::encode(&context).map_err(|error| {
+            Failure::new(JobErrorKind::Encode, format!("the context of the map cannot be serialised: {error}"))
+        });
+        Map::new(self, func::with_context(function), context, inputs.into_iter())
+    }
+
+    /// Applies a function to a state and every input. The state is made by `init` where it is used and never travels: lazily,
+    /// at most once for each compute thread of a rank. If `init` panics, the jobs of this map on that rank fail with its
+    /// message.
+    ///
+    /// ```
+    /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
+    /// let load_model = || vec![1.0, 2.0, 4.0];
+    /// let ys: Vec<f64> = pool.map_init(load_model, 0..3, |model, i: usize| model[i]).collect::<Result<_, _>>()?;
+    /// assert_eq!(ys, [1.0, 2.0, 4.0]);
+    /// # Ok(()) });
+    /// ```
+    pub fn map_init<S, N, X, F, O>(&self, init: N, inputs: X, function: F) -> Map<'_, X::IntoIter, O>
+    where
+        S: Send + 'static,
+        N: Fn() -> S + Copy + Send + Sync + 'static,
+        X: IntoIterator,
+        X::Item: Value + 'static,
+        F: Fn(&mut S, X::Item) -> O + Copy + Send + Sync + 'static,
+        O: Value + 'static,
+    {
+        Map::new(self, func::with_init(init, function), Ok(Bytes::new()), inputs.into_iter())
+    }
+
+    /// Hands over one job and returns at once with its future.
+    ///
+    /// ```
+    /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
+    /// let handle = pool.submit(|x: u32| x * x, 7);
+    /// assert_eq!(handle.wait()?, 49);
+    /// # Ok(()) });
+    /// ```
+    pub fn submit<F, I, O>(&self, function: F, input: I) -> JobHandle<O>
+    where
+        F: Fn(I) -> O + Copy + Send + Sync + 'static,
+        I: Value + 'static,
+        O: Value + 'static,
+    {
+        self.submit_encoded(func::plain(function), |out| encode_input(&input, out))
+    }
+
+    /// Runs one job somewhere and waits for its result: [`submit`](Self::submit) and [`wait`](JobHandle::wait).
+    ///
+    /// # Errors
+    /// The job's failure.
+    pub fn apply<F, I, O>(&self, function: F, input: I) -> Result<O, JobError>
+    where
+        F: Fn(I) -> O + Copy + Send + Sync + 'static,
+        I: Value + 'static,
+        O: Value + 'static,
+    {
+        self.submit(function, input).wait()
+    }
+
+    /// Sends a value to every rank once, for use in many jobs: put the result into contexts or inputs, where it travels as a
+    /// number, and read it through `Deref`. The ranks keep it until the run ends.
+    ///
+    /// ```
+    /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
+    /// let table = pool.broadcast(vec![10, 20, 30])?;
+    /// let ys: Vec<i32> = pool.map_with(table.clone(), 0..3, |table, i: usize| table[i]).collect::<Result<_, _>>()?;
+    /// assert_eq!(ys, [10, 20, 30]);
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// If the value cannot be serialised, the pool has ended, or this is inside a job.
+    pub fn broadcast<T: Value + Send + Sync + 'static>(&self, value: T) -> Result<Shared<T>, JobError> {
+        let error = |failure| JobError::of(0, failure);
+        self.check_use().map_err(error)?;
+        let bytes = wire::encode(&value).map_err(|e| {
+            error(Failure::new(JobErrorKind::Encode, format!("the value to broadcast cannot be serialised: {e}")))
+        })?;
+        let number = self.core.next_value.fetch_add(1, Ordering::Relaxed);
+        self.command(Command::Keep { value: number, bytes }).map_err(error)?;
+        Ok(Shared::new(number, value))
+    }
+
+    /// The ranks of the run, rank 0 first.
+    pub fn ranks(&self) -> &[Rank] {
+        &self.core.ranks
+    }
+
+    /// What carries messages between the ranks.
+    pub fn transport(&self) -> &TransportInfo {
+        &self.core.transport
+    }
+
+    /// All compute threads of the run.
+    pub fn threads(&self) -> u32 {
+        self.core.ranks.iter().map(|rank| rank.threads).sum()
+    }
+
+    /// What the run has done so far. `None` when it has ended.
+    pub fn stats(&self) -> Option<Stats> {
+        let (reply, answer) = bounded(1);
+        self.command(Command::Stats { reply }).ok()?;
+        answer.recv().ok()
+    }
+
+    /// The driver has returned: what was submitted is finished, nothing new begins.
+    pub(crate) fn leave(&self) {
+        self.core.left.store(true, Ordering::SeqCst);
+        for map in self.core.submits.close() {
+            let _ = self.command(Command::Close { map });
+        }
+        let _ = self.command(Command::DriverLeft);
+    }
+
+    /// After the master's end: waits until the handles' callbacks have run.
+    pub(crate) fn settle_handles(&self) {
+        self.core.submits.join();
+    }
+
+    fn command(&self, command: Command) -> Result<(), Failure> {
+        self.core.commands.send(command).map_err(|_| closed())?;
+        self.core.master.ring();
+        Ok(())
+    }
+
+    fn check_use(&self) -> Result<(), Failure> {
+        if worker::in_compute_thread() {
+            return Err(Failure::new(
+                JobErrorKind::Refused,
+                "the pool was used inside a job, where it could wait for itself; return what is to be done next to the driver",
+            ));
+        }
+        if self.core.left.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Makes a map known to the master.
+    fn open(
+        &self,
+        builder: Builder,
+        context: Bytes,
+        policy: Policy,
+        meter: Option<Arc<Meter>>,
+    ) -> Result<Opened, Failure> {
+        let (sender, deliveries) = unbounded();
+        let client = Client { deliveries: sender, starts: false, advice: Arc::default(), meter };
+        let advice = client.advice.clone();
+        let map = self.open_for(builder, context, policy, client)?;
+        Ok(Opened { map, deliveries, advice })
+    }
+
+    fn open_for(&self, builder: Builder, context: Bytes, policy: Policy, client: Client) -> Result<MapId, Failure> {
+        self.check_use()?;
+        let function = FunctionId::of(builder, self.core.executable)?;
+        let map = MapId(self.core.next_map.fetch_add(1, Ordering::Relaxed));
+        self.command(Command::Open { map, function, context, policy, client })?;
+        Ok(map)
+    }
+}
+
+/// What a job's input becomes, or why it cannot.
+fn encode_input<I: serde::Serialize>(input: &I, out: &mut Vec<u8>) -> Result<(), Failure> {
+    wire::encode_into(input, out)
+        .map_err(|error| Failure::new(JobErrorKind::Encode, format!("the input cannot be serialised: {error}")))
+}
+
+/// How a map's jobs travel when nothing else is asked for.
+const DEFAULT_POLICY: Policy = Policy { chunk: ChunkSize::Auto, retries: 0 };

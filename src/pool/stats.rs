@@ -1,0 +1,83 @@
+//! What a run has done so far, in numbers.
+
+use std::time::Duration;
+
+/// What one rank has done.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RankStats {
+    /// The rank's number.
+    pub rank: u32,
+    /// Its host.
+    pub host: String,
+    /// The threads it computes with: 0 for a dedicated master.
+    pub threads: u32,
+    /// Jobs that it has run, failed ones too.
+    pub jobs: u64,
+    /// The time that its threads have spent in jobs, all threads added up.
+    pub busy: Duration,
+    /// Messages from the master to this rank.
+    pub messages_to: u64,
+    /// Bytes from the master to this rank.
+    pub bytes_to: u64,
+    /// Messages from this rank to the master.
+    pub messages_from: u64,
+    /// Bytes from this rank to the master.
+    pub bytes_from: u64,
+}
+
+impl RankStats {
+    pub(crate) fn new(rank: u32, host: &str, threads: u32) -> Self {
+        RankStats {
+            rank,
+            host: host.to_string(),
+            threads,
+            jobs: 0,
+            busy: Duration::ZERO,
+            messages_to: 0,
+            bytes_to: 0,
+            messages_from: 0,
+            bytes_from: 0,
+        }
+    }
+
+    /// The part of the wall time in which this rank's threads were in jobs, from 0 to 1.
+    pub fn busy_fraction(&self, wall: Duration) -> f64 {
+        let offered = wall.as_secs_f64() * f64::from(self.threads);
+        if offered > 0.0 { self.busy.as_secs_f64() / offered } else { 0.0 }
+    }
+}
+
+/// What a run has done so far.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Jobs that are settled: they have a result or have failed for good.
+    pub jobs: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// From the first job's dispatch to the last result.
+    pub wall: Duration,
+    /// Every rank, in order.
+    pub ranks: Vec<RankStats>,
+}
+
+impl Stats {
+    /// All compute threads of the run.
+    pub fn threads(&self) -> u32 {
+        self.ranks.iter().map(|rank| rank.threads).sum()
+    }
+
+    /// Settled jobs per second of wall time.
+    pub fn jobs_per_second(&self) -> f64 {
+        let wall = self.wall.as_secs_f64();
+        if wall > 0.0 { self.jobs as f64 / wall } else { 0.0 }
+    }
+
+    /// The part of all threads' wall time that was spent in jobs, from 0 to 1.
+    pub fn efficiency(&self) -> f64 {
+        let offered = self.wall.as_secs_f64() * f64::from(self.threads());
+        let busy: Duration = self.ranks.iter().map(|rank| rank.busy).sum();
+        if offered > 0.0 { busy.as_secs_f64() / offered } else { 0.0 }
+    }
+}

@@ -1,0 +1,165 @@
+//! Waiting for several handles at once.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::handle::JobHandle;
+
+/// Where jobs that somebody waits for announce their ends.
+#[derive(Default)]
+pub(super) struct Watch {
+    ended: Mutex<VecDeque<(usize, bool)>>,
+    changed: Condvar,
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(usize, bool)>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The job with this index has ended.
+    pub(super) fn tell(&self, index: usize, failed: bool) {
+        self.lock().push_back((index, failed));
+        self.changed.notify_all();
+    }
+
+    /// The next job that has ended and whether it failed; `None` when the deadline passes first.
+    fn next(&self, deadline: Option<Instant>) -> Option<(usize, bool)> {
+        let mut ended = self.lock();
+        loop {
+            if let Some(next) = ended.pop_front() {
+                return Some(next);
+            }
+            ended = match deadline {
+                None => self.changed.wait(ended).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    self.changed.wait_timeout(ended, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+/// The handles whose jobs have ended and those whose have not, as indexes into what was given, ascending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waited {
+    /// Ended, in whatever way.
+    pub done: Vec<usize>,
+    /// Not ended when the wait was over.
+    pub pending: Vec<usize>,
+}
+
+fn wait_until<O>(
+    handles: &[JobHandle<O>],
+    limit: Option<Duration>,
+    enough: impl Fn(usize, bool) -> bool,
+) -> Waited {
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let watch = Arc::new(Watch::default());
+    for (index, handle) in handles.iter().enumerate() {
+        handle.shared().watch(&watch, index);
+    }
+    let mut done = BTreeSet::new();
+    let mut any_failed = false;
+    // What has ended already is counted, whatever would be enough.
+    let mut take_ended = |done: &mut BTreeSet<usize>| {
+        while let Some((index, failed)) = watch.lock().pop_front() {
+            done.insert(index);
+            any_failed |= failed;
+        }
+        any_failed
+    };
+    let mut failed = take_ended(&mut done);
+    while done.len() < handles.len() && !enough(done.len(), failed) {
+        let Some((index, job_failed)) = watch.next(deadline) else { break };
+        done.insert(index);
+        failed = take_ended(&mut done) || failed || job_failed;
+    }
+    let pending = (0..handles.len()).filter(|index| !done.contains(index)).collect();
+    Waited { done: done.into_iter().collect(), pending }
+}
+
+/// Waits until at least one of the jobs has ended, or the time is over.
+pub fn wait_any<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited {
+    wait_until(handles, limit, |done, _| done > 0)
+}
+
+/// Waits until all of the jobs have ended, or the time is over.
+pub fn wait_all<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited {
+    wait_until(handles, limit, |_, _| false)
+}
+
+/// Waits until one of the jobs has failed or all have ended, or the time is over.
+pub fn wait_failed<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited {
+    wait_until(handles, limit, |_, failed| failed)
+}
+
+/// Handles in the order in which their jobs end; see [`as_completed`].
+pub struct AsCompleted<O> {
+    watch: Arc<Watch>,
+    handles: Vec<Option<JobHandle<O>>>,
+    left: usize,
+    deadline: Option<Instant>,
+}
+
+/// Yields handles as their jobs end, those that have ended already first. A job that is given twice is yielded once.
+///
+/// ```
+/// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
+/// let handles = (1..=3).map(|x: u64| pool.submit(|x: u64| x * x, x));
+/// let mut squares = Vec::new();
+/// for done in rankpool::as_completed(handles) {
+///     squares.push(done.wait()?);
+/// }
+/// squares.sort();
+/// assert_eq!(squares, [1, 4, 9]);
+/// # Ok(()) });
+/// ```
+pub fn as_completed<O>(handles: impl IntoIterator<Item = JobHandle<O>>) -> AsCompleted<O> {
+    let watch = Arc::new(Watch::default());
+    let mut seen = BTreeSet::new();
+    let mut kept = Vec::new();
+    for handle in handles {
+        if seen.insert(Arc::as_ptr(handle.shared())) {
+            handle.shared().watch(&watch, kept.len());
+            kept.push(Some(handle));
+        }
+    }
+    AsCompleted { watch, left: kept.len(), handles: kept, deadline: None }
+}
+
+impl<O> AsCompleted<O> {
+    /// Ends the iteration when so much time, from now, is over. What has ended by then is yielded all the same.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.deadline = Instant::now().checked_add(limit);
+        self
+    }
+
+    /// How many jobs were not yielded yet.
+    pub fn pending(&self) -> usize {
+        self.left
+    }
+}
+
+impl<O> Iterator for AsCompleted<O> {
+    type Item = JobHandle<O>;
+
+    fn next(&mut self) -> Option<JobHandle<O>> {
+        if self.left == 0 {
+            return None;
+        }
+        let (index, _) = self.watch.next(self.deadline)?;
+        self.left -= 1;
+        self.handles[index].take()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.left))
+    }
+}

@@ -1,0 +1,142 @@
+//! How many jobs are finished, shown while a map runs: a bar on a terminal, now and then a line in a log file.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+/// How progress is shown on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Progress {
+    /// A bar if standard error is a terminal, else lines.
+    #[default]
+    Auto,
+    /// A bar with rate and estimated time.
+    Bar,
+    /// A line every five seconds.
+    Line,
+    /// Nothing.
+    Off,
+}
+
+/// Counts the jobs of a map that are settled. The master adds, a [`Ticker`] reads.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    jobs: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Meter {
+    pub(crate) fn add(&self, jobs: u64, failed: u64) {
+        self.jobs.fetch_add(jobs, Ordering::Relaxed);
+        self.failed.fetch_add(failed, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> (u64, u64) {
+        (self.jobs.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+}
+
+const LINE_PERIOD: Duration = Duration::from_secs(5);
+const BAR_PERIOD: Duration = Duration::from_millis(100);
+
+impl Progress {
+    /// Shows a meter until the ticker is dropped.
+    pub(crate) fn start(self, name: &str, total: Option<u64>, meter: Arc<Meter>) -> Option<Ticker> {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = match self {
+            Progress::Off => return None,
+            Progress::Bar => true,
+            Progress::Line => false,
+            Progress::Auto => terminal,
+        };
+        let name = name.to_string();
+        let (stop, stopped) = bounded(0);
+        let show = move || if bar { show_bar(name, total, &meter, &stopped) } else { show_lines(&name, total, &meter, &stopped) };
+        let thread = thread::Builder::new().name("rankpool progress".into()).spawn(show).ok()?;
+        Some(Ticker { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// The display of one meter; it ends when this is dropped.
+pub(crate) struct Ticker {
+    stop: Option<Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether to go on after this pause.
+fn pause(stopped: &Receiver<()>, period: Duration) -> bool {
+    stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout)
+}
+
+fn show_bar(name: String, total: Option<u64>, meter: &Meter, stopped: &Receiver<()>) {
+    let (bar, template) = match total {
+        Some(total) => (ProgressBar::new(total), "{prefix} [{bar:30}] {human_pos}/{human_len} {per_sec} ETA {eta}{msg}"),
+        None => (ProgressBar::new_spinner(), "{prefix} {spinner} {human_pos} {per_sec} {elapsed}{msg}"),
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style.progress_chars("=> "));
+    bar.set_prefix(name);
+    while pause(stopped, BAR_PERIOD) {
+        let (jobs, failed) = meter.read();
+        if failed > 0 {
+            bar.set_message(format!(", {failed} failed"));
+        }
+        bar.set_position(jobs);
+    }
+    bar.set_position(meter.read().0);
+    bar.abandon();
+}
+
+fn show_lines(name: &str, total: Option<u64>, meter: &Meter, stopped: &Receiver<()>) {
+    let start = Instant::now();
+    while pause(stopped, LINE_PERIOD) {
+        let (jobs, failed) = meter.read();
+        let line = progress_line(name, jobs, failed, total, start.elapsed());
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+}
+
+/// `name: 500 of 1000 jobs (50 %), 3 failed, 100 jobs/s, 5 seconds left`
+fn progress_line(name: &str, jobs: u64, failed: u64, total: Option<u64>, elapsed: Duration) -> String {
+    let rate = jobs as f64 / elapsed.as_secs_f64().max(1e-9);
+    let mut line = match total {
+        Some(total) if total > 0 => format!("{name}: {jobs} of {total} jobs ({} %)", 100 * jobs / total),
+        _ => format!("{name}: {jobs} jobs"),
+    };
+    if failed > 0 {
+        line += &format!(", {failed} failed");
+    }
+    line += &format!(", {rate:.*} jobs/s", usize::from(rate < 10.0) * 2);
+    if let Some(left) = total.map(|total| total.saturating_sub(jobs)).filter(|_| jobs > 0) {
+        let left = Duration::try_from_secs_f64(left as f64 / rate).unwrap_or(Duration::MAX);
+        line += &format!(", {} left", HumanDuration(left));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_progress_line_tells_count_failures_rate_and_time_left() {
+        let line = progress_line("slow-fn", 500, 3, Some(1000), Duration::from_secs(5));
+        assert_eq!(line, "slow-fn: 500 of 1000 jobs (50 %), 3 failed, 100 jobs/s, 5 seconds left");
+        assert_eq!(progress_line("x", 0, 0, None, Duration::from_secs(5)), "x: 0 jobs, 0.00 jobs/s");
+    }
+}

@@ -1,0 +1,156 @@
+//! What a run did, at its end: a few lines for people, one JSON object for programs.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::pool::{RankStats, Stats};
+
+/// The end summary of a run. Its JSON has the keys below.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// What was run.
+    name: String,
+    /// Jobs that have a result or have failed for good.
+    jobs: u64,
+    /// Those of them that failed.
+    failed: u64,
+    /// From the first job's dispatch to the last result, in s.
+    wall_seconds: f64,
+    jobs_per_second: f64,
+    /// How many ranks the run had.
+    ranks: usize,
+    /// How many compute threads, all ranks together.
+    threads: u32,
+    /// The part of all threads' wall time that was spent in jobs.
+    efficiency: f64,
+    messages_to_ranks: u64,
+    messages_from_ranks: u64,
+    bytes_to_ranks: u64,
+    bytes_from_ranks: u64,
+    /// The most memory that rank 0's process has had in use.
+    peak_memory_bytes: u64,
+    /// Each rank, in order.
+    per_rank: Vec<RankSummary>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct RankSummary {
+    rank: u32,
+    host: String,
+    threads: u32,
+    jobs: u64,
+    busy_seconds: f64,
+    /// Time its threads spent in jobs / (wall × threads).
+    busy_fraction: f64,
+    messages_to: u64,
+    messages_from: u64,
+    bytes_to: u64,
+    bytes_from: u64,
+}
+
+impl Summary {
+    /// The summary of what was run under this name.
+    pub fn new(name: &str, stats: &Stats) -> Self {
+        let sum = |count: fn(&RankStats) -> u64| stats.ranks.iter().map(count).sum();
+        let per_rank = stats.ranks.iter().map(|rank| RankSummary {
+            rank: rank.rank,
+            host: rank.host.clone(),
+            threads: rank.threads,
+            jobs: rank.jobs,
+            busy_seconds: rank.busy.as_secs_f64(),
+            busy_fraction: rank.busy_fraction(stats.wall),
+            messages_to: rank.messages_to,
+            messages_from: rank.messages_from,
+            bytes_to: rank.bytes_to,
+            bytes_from: rank.bytes_from,
+        });
+        Summary {
+            name: name.to_string(),
+            jobs: stats.jobs,
+            failed: stats.failed,
+            wall_seconds: stats.wall.as_secs_f64(),
+            jobs_per_second: stats.jobs_per_second(),
+            ranks: stats.ranks.len(),
+            threads: stats.threads(),
+            efficiency: stats.efficiency(),
+            messages_to_ranks: sum(|rank| rank.messages_to),
+            messages_from_ranks: sum(|rank| rank.messages_from),
+            bytes_to_ranks: sum(|rank| rank.bytes_to),
+            bytes_from_ranks: sum(|rank| rank.bytes_from),
+            peak_memory_bytes: peak_memory(),
+            per_rank: per_rank.collect(),
+        }
+    }
+
+    /// One JSON object on several lines.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_json(&self, mut out: impl Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut out, self)?;
+        out.write_all(b"\n")
+    }
+
+    /// A few lines for people.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_text(&self, mut out: impl Write) -> io::Result<()> {
+        let failed = if self.failed > 0 { format!(" ({} failed)", self.failed) } else { String::new() };
+        writeln!(
+            out,
+            "{}: {} jobs{failed} in {} s, {} jobs/s, efficiency {:.0} %",
+            self.name,
+            self.jobs,
+            rounded(self.wall_seconds),
+            rounded(self.jobs_per_second),
+            100.0 * self.efficiency,
+        )?;
+        writeln!(
+            out,
+            "{} rank(s), {} thread(s); {} messages ({}) to ranks, {} ({}) back",
+            self.ranks,
+            self.threads,
+            self.messages_to_ranks,
+            bytes(self.bytes_to_ranks),
+            self.messages_from_ranks,
+            bytes(self.bytes_from_ranks),
+        )?;
+        // A few ranks are told of one by one, many by their extremes.
+        let mut shown: Vec<&RankSummary> = self.per_rank.iter().collect();
+        if shown.len() > MANY_RANKS {
+            shown.retain(|rank| rank.threads > 0);
+            shown.sort_by(|a, b| a.busy_fraction.total_cmp(&b.busy_fraction));
+            let (least, most) = (shown[0], shown[shown.len() - 1]);
+            shown = vec![least, most];
+            writeln!(out, "least and most busy:")?;
+        }
+        for rank in shown {
+            let RankSummary { rank, host, threads, jobs, busy_fraction, .. } = rank;
+            writeln!(out, "  rank {rank} on {host}: {jobs} jobs, {threads} thread(s), {:.0} % busy", 100.0 * busy_fraction)?;
+        }
+        Ok(())
+    }
+}
+
+/// The largest resident set of this process so far, in bytes; 0 if the system does not say.
+fn peak_memory() -> u64 {
+    // The status file is right also where `getrusage` counts the process that started this one.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+const MANY_RANKS: usize = 8;
+
+/// Three significant digits, or whole numbers.
+fn rounded(value: f64) -> String {
+    let digits = if value >= 100.0 || value == 0.0 { 0 } else { (2 - value.log10().floor() as i32).max(0) };
+    format!("{value:.*}", digits as usize)
+}
+
+fn bytes(count: u64) -> indicatif::BinaryBytes {
+    indicatif::BinaryBytes(count)
+}

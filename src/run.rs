@@ -1,0 +1,355 @@
+//! Starting a run and ending it: which transport, which threads, which exit code.
+//!
+//! Every rank of a run executes [`Launch::run`]. On rank 0 it starts the driver's closure on a thread of its own and becomes
+//! the master; on the others it becomes a worker, and the closure is never called.
+
+use std::error::Error;
+use std::num::NonZeroU32;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::Termination;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, unbounded};
+
+use crate::launch::{self, Place, RankFacts};
+use crate::master::{Ended, Master};
+use crate::notice::Listener;
+use crate::pool::{JobError, JobErrorKind, Pool};
+use crate::report;
+#[cfg(feature = "mpi")]
+use crate::schedule::RankId;
+use crate::stop::Signals;
+use crate::transport::local::{Spoke, star};
+use crate::transport::{Doorbell, Transport};
+use crate::worker;
+
+/// How a run ended, as the exit code of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum ExitCode {
+    /// Every job succeeded.
+    Success = 0,
+    /// rankpool itself, or the driver, failed.
+    Failure = 1,
+    /// The command line or the input is wrong; nothing was run.
+    Usage = 2,
+    /// Some jobs failed.
+    JobsFailed = 3,
+    /// The run was stopped early by a signal.
+    Stopped = 75,
+}
+
+impl Termination for ExitCode {
+    fn report(self) -> std::process::ExitCode {
+        std::process::ExitCode::from(self as u8)
+    }
+}
+
+/// What a driver returns: any error ends up on standard error and in the exit code.
+pub type DriverResult = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Runs a program on all its ranks: `driver` is called on rank 0 with the pool, the other ranks compute.
+///
+/// Call it from `main`, on every rank, before anything that should happen only once. The environment variables
+/// `RANKPOOL_THREADS` and `RANKPOOL_LOCAL` set the options of [`Launch`].
+///
+/// The exit code is 0 if the driver returns `Ok`, 3 if it returns the [`JobError`] of a failed job, and 1 for any other error
+/// or a panic.
+///
+/// ```no_run
+/// fn main() -> rankpool::ExitCode {
+///     rankpool::launch(|pool| {
+///         for y in pool.map(|x: u64| x * x, 0..10) {
+///             println!("{}", y?);
+///         }
+///         Ok(())
+///     })
+/// }
+/// ```
+pub fn launch(driver: impl FnOnce(&Pool) -> DriverResult + Send) -> ExitCode {
+    match Launch::from_env() {
+        Ok(launch) => launch.run(driver),
+        Err(message) => refuse(&message),
+    }
+}
+
+/// How a program is run: the options of [`launch`].
+#[derive(Default)]
+pub struct Launch<'a> {
+    threads: Option<NonZeroU32>,
+    local: Option<NonZeroU32>,
+    dedicated_master: bool,
+    listeners: Vec<Box<dyn Listener + 'a>>,
+}
+
+/// How long the driver may take to return after the run was stopped or has failed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Says why nothing is run, and gives the exit code. Of many processes started together only the first says it and fails, so
+/// that the launcher does not end it before it could.
+pub(crate) fn refuse_as(message: &str, code: ExitCode) -> ExitCode {
+    if is_first() {
+        report::complain(message);
+        code
+    } else {
+        ExitCode::Success
+    }
+}
+
+/// Whether this is the only process or, as far as its launcher says, rank 0. It is known before MPI is started.
+pub(crate) fn is_first() -> bool {
+    place().is_none_or(|place| place.rank == 0)
+}
+
+/// Says what is wrong with the way in which the program was started.
+pub(crate) fn refuse(message: &str) -> ExitCode {
+    refuse_as(message, ExitCode::Usage)
+}
+
+fn place() -> Option<Place> {
+    launch::place(environment)
+}
+
+/// An environment variable, if it is there and not empty.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+pub(crate) const THREADS_VARIABLE: &str = "RANKPOOL_THREADS";
+pub(crate) const LOCAL_VARIABLE: &str = "RANKPOOL_LOCAL";
+
+/// A number from 1 in a variable of the environment, if the variable is there.
+pub(crate) fn number_from(
+    environment: impl Fn(&str) -> Option<String>,
+    name: &str,
+) -> Result<Option<NonZeroU32>, String> {
+    let Some(text) = environment(name) else { return Ok(None) };
+    match text.trim().parse() {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(format!("{name}={text} in the environment is not a number from 1")),
+    }
+}
+
+impl<'a> Launch<'a> {
+    /// The defaults: MPI, or one rank where no launcher started the program; as many threads as the rank's CPUs.
+    pub fn new() -> Self {
+        Launch::default()
+    }
+
+    /// The options that the environment sets: `RANKPOOL_THREADS`, `RANKPOOL_LOCAL`.
+    ///
+    /// # Errors
+    /// A sentence, if one is not a number from 1.
+    pub fn from_env() -> Result<Self, String> {
+        let number = |name| number_from(environment, name);
+        Ok(Launch { threads: number(THREADS_VARIABLE)?, local: number(LOCAL_VARIABLE)?, ..Launch::default() })
+    }
+
+    /// Compute threads on each rank. 0 stands for the default: the rank's CPUs, divided among the ranks that share them.
+    pub fn threads(mut self, threads: u32) -> Self {
+        self.threads = NonZeroU32::new(threads).or(self.threads);
+        self
+    }
+
+    /// Ranks as threads of this one process, without MPI. 0 stands for the default, MPI.
+    pub fn local(mut self, ranks: u32) -> Self {
+        self.local = NonZeroU32::new(ranks).or(self.local);
+        self
+    }
+
+    /// Rank 0 only serves the others and computes nothing (unless it is the only rank).
+    pub fn dedicated_master(mut self, dedicated: bool) -> Self {
+        self.dedicated_master = dedicated;
+        self
+    }
+
+    /// Somebody who wants to know what happens while the run goes on.
+    pub fn listener(mut self, listener: impl Listener + 'a) -> Self {
+        self.listeners.push(Box::new(listener));
+        self
+    }
+
+    /// Runs a program on all its ranks, see [`launch`].
+    pub fn run(self, driver: impl FnOnce(&Pool) -> DriverResult + Send) -> ExitCode {
+        self.run_to_code(|pool| match driver(pool) {
+            Ok(()) => ExitCode::Success,
+            Err(error) => {
+                let job = error.downcast_ref::<JobError>();
+                report::complain(&error.to_string());
+                match job.map(|job| job.kind) {
+                    None | Some(JobErrorKind::Closed | JobErrorKind::Refused) => ExitCode::Failure,
+                    Some(JobErrorKind::Stopped) => ExitCode::Stopped,
+                    Some(_) => ExitCode::JobsFailed,
+                }
+            }
+        })
+    }
+
+    /// [`run`](Self::run) with a driver that says the exit code itself.
+    pub fn run_to_code(self, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+        if worker::in_compute_thread() {
+            return refuse("a run was launched inside a job");
+        }
+        let facts = match RankFacts::gather(self.threads) {
+            Ok(facts) => facts,
+            Err(message) => return refuse(&message),
+        };
+        match self.local {
+            Some(ranks) => self.run_local(ranks.get(), facts, driver),
+            None => self.run_mpi(facts, driver),
+        }
+    }
+
+    fn run_local(self, ranks: u32, facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+        if let Some(place) = place().filter(|place| place.size > 1) {
+            return refuse(&format!(
+                "local ranks are threads of one process, but {} processes were started: start one, without mpiexec or srun",
+                place.size
+            ));
+        }
+        let doorbell = Doorbell::default();
+        let (center, spokes) = star(ranks, &doorbell);
+        let abort = |code| std::process::exit(i32::from(code));
+        self.be_master(center, ranks, &doorbell, spokes, facts, abort, driver).unwrap_or(ExitCode::Failure)
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    fn run_mpi(self, facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+        match launch::worlds_of_one(place(), 1) {
+            Some(message) => refuse_as(&message, ExitCode::Failure),
+            None => self.run_local(1, facts, driver),
+        }
+    }
+
+    #[cfg(feature = "mpi")]
+    fn run_mpi(self, facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+        use crate::transport::Joined;
+        use crate::transport::mpi::Mpi;
+
+        let mut mpi = match Mpi::start() {
+            Ok(mpi) => mpi,
+            Err(error) => return refuse_as(&error.to_string(), ExitCode::Failure),
+        };
+        if let Some(message) = launch::worlds_of_one(place(), mpi.size()) {
+            let _ = mpi.finish();
+            return refuse_as(&message, ExitCode::Failure);
+        }
+        let (rank, size) = (mpi.rank(), mpi.size());
+        let code = if rank == RankId(0) {
+            let doorbell = Doorbell::default();
+            let (own, spokes) = star(1, &doorbell);
+            let joined = Joined { own, others: &mut mpi };
+            self.be_master(joined, size, &doorbell, spokes, facts, Mpi::abort, driver)
+        } else {
+            be_worker(rank, &mut mpi, facts).then_some(ExitCode::Success)
+        };
+        let Some(code) = code else { Mpi::abort(ExitCode::Failure as u8) };
+        match mpi.finish() {
+            Ok(()) => code,
+            Err(error) => refuse_as(&error.to_string(), ExitCode::Failure),
+        }
+    }
+
+    /// Rank 0: the driver on a thread of its own, this process's workers on theirs, the master here. `None` when the run
+    /// failed, which was said. `abort` ends all ranks at once.
+    #[expect(clippy::too_many_arguments, reason = "everything that the two transports set up differently")]
+    fn be_master(
+        self,
+        transport: impl Transport,
+        size: u32,
+        doorbell: &Doorbell,
+        spokes: Vec<Spoke>,
+        facts: RankFacts,
+        abort: fn(u8) -> !,
+        driver: impl FnOnce(&Pool) -> ExitCode + Send,
+    ) -> Option<ExitCode> {
+        let signals = listen();
+        let signals = &signals;
+        let executable = facts.executable;
+        let broken = |error: &dyn std::fmt::Display| report::complain(&error.to_string());
+        thread::scope(|scope| {
+            for mut spoke in spokes {
+                let facts = facts.clone();
+                let name = format!("rankpool rank {}", spoke.rank().0);
+                let work = move || {
+                    let (rank, doorbell) = (spoke.rank(), spoke.doorbell());
+                    // What is wrong reaches the master as a message.
+                    let _ = worker::serve(rank, &mut spoke, doorbell, facts, signals);
+                };
+                thread::Builder::new().name(name).spawn_scoped(scope, work).map_err(|error| broken(&error)).ok()?;
+            }
+            // From here on the transport is dropped before the scope ends, which lets the workers go.
+            let mut transport = transport;
+            let carrier = transport.info();
+            let (sender, commands) = unbounded();
+            let dedicated = self.dedicated_master;
+            let master =
+                Master::gather(&mut transport, size, dedicated, commands, doorbell, signals, self.listeners);
+            let mut master = master.map_err(|error| broken(&error)).ok()?;
+            let pool = Pool::new(sender, doorbell.clone(), executable, master.ranks(), carrier);
+            let (returned, code) = bounded(1);
+            let driver_pool = pool.clone();
+            let drive = move || {
+                let code = panic::catch_unwind(AssertUnwindSafe(|| driver(&driver_pool)));
+                driver_pool.leave();
+                let _ = returned.send(code.unwrap_or(ExitCode::Failure));
+            };
+            let driver = thread::Builder::new().name("rankpool driver".into()).spawn_scoped(scope, drive);
+            driver.map_err(|error| broken(&error)).ok()?;
+            let run = panic::catch_unwind(AssertUnwindSafe(|| master.run()));
+            let ended = match run {
+                Ok(Ok(ended)) => Some(ended),
+                Ok(Err(error)) => {
+                    broken(&error);
+                    None
+                }
+                Err(payload) => {
+                    broken(&format!("a bug in rankpool: {}", worker::panic_message(&*payload)));
+                    None
+                }
+            };
+            drop(master);
+            drop(transport);
+            match ended {
+                Some(Ended::Whole) => {
+                    pool.settle_handles();
+                    code.recv().ok()
+                }
+                Some(Ended::Stopped) => abort(ExitCode::Stopped as u8),
+                // The driver learns it from every call of the pool; one that does not come back is not waited for.
+                None if code.recv_timeout(GRACE).is_err() => abort(ExitCode::Failure as u8),
+                None => None,
+            }
+        })
+    }
+}
+
+/// A rank other than 0, until it is dismissed. False when it failed.
+#[cfg(feature = "mpi")]
+fn be_worker(rank: RankId, mpi: &mut crate::transport::mpi::Mpi, facts: RankFacts) -> bool {
+    use crate::transport::Idle;
+
+    let signals = listen();
+    let result = worker::serve(rank, mpi, Doorbell::default(), facts, &signals);
+    // The last message is on its way: results that were asked for, or what is wrong.
+    let deadline = std::time::Instant::now() + GRACE;
+    let mut idle = Idle::new();
+    while (result.is_err() || !mpi.is_flushed()) && std::time::Instant::now() < deadline && mpi.receive().is_ok() {
+        idle.wait(true);
+    }
+    match result {
+        Ok(()) => true,
+        // The master was told and ends the run; this is for the case that it cannot.
+        Err(error) => {
+            report::complain(&format!("rank {}: {error}", rank.0));
+            false
+        }
+    }
+}
+
+/// Listens for signals. Where that is not possible, a signal ends the process as it would without us.
+fn listen() -> Signals {
+    Signals::listen().unwrap_or_default()
+}

@@ -1,0 +1,121 @@
+//! Who gets what: dealing queued jobs to ranks with credit, and fetching work back for idle threads.
+
+use super::event::{Action, ChunkId, MapId, RankId};
+use super::roster::Gain;
+use super::{Chunk, Recall, Schedule};
+
+impl Schedule {
+    /// Deals as long as there are jobs and ranks with credit: maps in turn, a chunk at a time, each to the rank that
+    /// has least to do.
+    pub(super) fn deal(&mut self, out: &mut Vec<Action>) {
+        while let (Some(&map), Some(rank)) = (self.serving.front(), self.roster.next()) {
+            self.serving.pop_front();
+            self.assign(map, rank, out);
+            if !self.queue_is_empty(map) {
+                self.serving.push_back(map);
+            }
+        }
+    }
+
+    fn queue_is_empty(&self, map: MapId) -> bool {
+        self.maps.get(&map).is_none_or(|map| map.queue.is_empty())
+    }
+
+    /// Cuts the next chunk of a map and gives it to a rank.
+    fn assign(&mut self, map_id: MapId, rank: RankId, out: &mut Vec<Action>) {
+        let threads = self.roster.threads();
+        let Some(map) = self.maps.get_mut(&map_id) else { return };
+        let Some(front) = map.queue.front() else { return };
+        // A job that may have killed its rank goes alone, so that it takes no others with it.
+        let size = if front.losses > 0 {
+            1
+        } else {
+            map.pace.chunk_jobs(map.queue.len(), threads)
+        };
+        let Some(jobs) = map.queue.pop_front(size.min(u64::from(u32::MAX))) else {
+            return;
+        };
+        map.held += jobs.count;
+
+        let work = map.pace.estimate(jobs.count, threads);
+        let cut = if map.pace.may_be_cut() {
+            work / jobs.count * (jobs.count - 1) / 2
+        } else {
+            0
+        };
+        let id = ChunkId(self.next_chunk);
+        self.next_chunk += 1;
+        self.chunks.insert(
+            id,
+            Chunk {
+                rank,
+                map: map_id,
+                jobs,
+                work,
+                recall: Recall::Never,
+            },
+        );
+        self.roster.update(rank, |rank| {
+            rank.held.insert(id);
+            rank.recallable.insert(
+                id,
+                Gain {
+                    waiting: work,
+                    running: cut,
+                },
+            );
+            rank.work = rank.work.saturating_add(work);
+        });
+        out.push(Action::Assign {
+            rank,
+            chunk: id,
+            map: map_id,
+            first: jobs.first,
+            count: u32::try_from(jobs.count).unwrap_or(u32::MAX),
+            attempt: jobs.failures.saturating_add(1),
+        });
+    }
+
+    /// When nothing is queued and threads are idle, asks the ranks with most to do for what they have not started: one
+    /// chunk for each idle thread. What comes back is dealt to the idle ones, since they have least to do.
+    ///
+    /// This comes to an end: a chunk is recalled once; a chunk that waits goes to an idle thread; a chunk that runs is
+    /// only cut if it is so long that its jobs, dealt again, make smaller chunks.
+    pub(super) fn fetch_back(&mut self, out: &mut Vec<Action>) {
+        while self.serving.is_empty() && self.roster.unanswered() < self.roster.idle() {
+            let Some((rank, chunk)) = self.roster.donation() else {
+                return;
+            };
+            self.recall(rank, chunk, out);
+        }
+    }
+
+    /// Asks for what ranks have not started of a map that nobody wants any more, or of all maps.
+    pub(super) fn withdraw(&mut self, only: Option<MapId>, out: &mut Vec<Action>) {
+        let mut chunks = Vec::new();
+        for (id, rank) in self.roster.present() {
+            let threads = usize::try_from(rank.threads).unwrap_or(usize::MAX);
+            for (place, chunk) in rank.held.iter().enumerate() {
+                let Some(state) = self.chunks.get(chunk) else { continue };
+                let started = place < threads && state.jobs.count == 1;
+                if state.recall == Recall::Never && !started && only.is_none_or(|map| state.map == map) {
+                    chunks.push((id, *chunk));
+                }
+            }
+        }
+        for (rank, chunk) in chunks {
+            self.recall(rank, chunk, out);
+        }
+    }
+
+    fn recall(&mut self, rank: RankId, id: ChunkId, out: &mut Vec<Action>) {
+        if let Some(chunk) = self.chunks.get_mut(&id) {
+            chunk.recall = Recall::Asked;
+            self.roster.update(rank, |rank| {
+                rank.recallable.remove(&id);
+                rank.unanswered += 1;
+            });
+            out.push(Action::Recall { rank, chunk: id });
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Every interleaving of tiny worlds: whatever can happen next is tried, from every state that can be reached.
+//!
+//! Links keep order; everything else is free: when threads end jobs, when messages arrive, when the driver acts, when
+//! ranks are lost. States that were seen are not looked at again, so that the search ends.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
+
+use super::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId, Schedule};
+
+const MAP: MapId = MapId(0);
+
+/// A chunk at a rank, of which the first `started` jobs were started.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Work {
+    chunk: ChunkId,
+    count: u32,
+    started: u32,
+    failed: Vec<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Rank {
+    threads: usize,
+    /// In the order of arrival; those with a started job are on a thread.
+    work: Vec<Work>,
+    heard: VecDeque<Action>,
+    said: VecDeque<Event>,
+    alive: bool,
+    told: bool,
+    dismissed: bool,
+}
+
+/// All that matters for what may happen next.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct State {
+    schedule: Schedule,
+    ranks: Vec<Rank>,
+    /// What the driver does next, in this order.
+    script: VecDeque<Event>,
+    /// What may happen at any time, once.
+    surprises: BTreeSet<Event>,
+    settled: BTreeMap<u64, Outcome>,
+    submitted: u64,
+    released: bool,
+    /// How many more jobs fail.
+    failures: u32,
+}
+
+impl State {
+    fn new(threads: &[u32], policy: Policy, batches: &[u64], failures: u32, surprises: &[Event]) -> Self {
+        let rank = |(id, threads): (u32, &u32)| {
+            let joined = Event::Joined {
+                rank: RankId(id),
+                threads: NonZeroU32::new(*threads).unwrap(),
+            };
+            let (work, heard, said) = (Vec::new(), VecDeque::new(), VecDeque::from([joined]));
+            Rank {
+                threads: *threads as usize,
+                work,
+                heard,
+                said,
+                alive: true,
+                told: false,
+                dismissed: false,
+            }
+        };
+        let mut script = VecDeque::from([Event::Opened { map: MAP, policy }]);
+        script.extend(batches.iter().map(|count| Event::Submitted {
+            map: MAP,
+            count: *count,
+        }));
+        script.extend([Event::Closed { map: MAP }, Event::DriverLeft]);
+        Self {
+            schedule: Schedule::new(),
+            ranks: (0..).zip(threads).map(rank).collect(),
+            script,
+            surprises: surprises.iter().cloned().collect(),
+            settled: BTreeMap::new(),
+            submitted: 0,
+            released: false,
+            failures,
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::Submitted { count, .. } if !self.released => self.submitted += count,
+            Event::Lost { rank } => {
+                let rank = &mut self.ranks[rank.0 as usize];
+                (rank.alive, rank.told) = (false, true);
+            }
+            _ => {}
+        }
+        let mut actions = Vec::new();
+        self.schedule.handle(event.clone(), &mut actions);
+        self.schedule.check();
+        for action in actions {
+            match action {
+                Action::Assign { rank, .. } | Action::Recall { rank, .. } => {
+                    let rank = &mut self.ranks[rank.0 as usize];
+                    assert!(
+                        !rank.told && !rank.dismissed && !self.released,
+                        "{action:?} to a rank that is gone"
+                    );
+                    rank.heard.push_back(action);
+                }
+                Action::Settle {
+                    first, count, outcome, ..
+                } => {
+                    for job in first..first + count {
+                        assert!(self.settled.insert(job, outcome).is_none(), "job {job} settles twice");
+                    }
+                }
+                Action::Release { .. } => {
+                    assert!(
+                        !self.released && self.settled.len() as u64 == self.submitted,
+                        "released early"
+                    );
+                    self.released = true;
+                }
+                Action::Dismiss { rank } => {
+                    let rank = &mut self.ranks[rank.0 as usize];
+                    assert!(
+                        !rank.told && !rank.dismissed && self.released,
+                        "dismissed early or twice"
+                    );
+                    rank.dismissed = true;
+                }
+            }
+        }
+    }
+
+    /// All states that may come next.
+    fn next(&self) -> Vec<Self> {
+        let mut next = Vec::new();
+        let mut branch = |change: &dyn Fn(&mut Self)| {
+            let mut state = self.clone();
+            change(&mut state);
+            next.push(state);
+        };
+        if !self.script.is_empty() {
+            branch(&|state| {
+                let event = state.script.pop_front().unwrap();
+                state.tell(&event);
+            });
+        }
+        for event in &self.surprises {
+            branch(&|state| {
+                state.surprises.remove(event);
+                state.tell(event);
+            });
+        }
+        for (id, rank) in self.ranks.iter().enumerate() {
+            if !rank.said.is_empty() {
+                branch(&|state| {
+                    let event = state.ranks[id].said.pop_front().unwrap();
+                    state.tell(&event);
+                });
+            }
+            if !rank.alive {
+                continue;
+            }
+            if !rank.heard.is_empty() {
+                branch(&|state| state.ranks[id].hear(u32::try_from(id).unwrap()));
+            }
+            for place in 0..rank.work.len().min(rank.threads) {
+                branch(&|state| state.ranks[id].go_on(id, place, false));
+                if self.failures > 0 && rank.work[place].started > 0 {
+                    branch(&|state| {
+                        state.failures -= 1;
+                        state.ranks[id].go_on(id, place, true);
+                    });
+                }
+            }
+        }
+        next
+    }
+}
+
+impl Rank {
+    fn hear(&mut self, me: u32) {
+        match self.heard.pop_front().unwrap() {
+            Action::Assign { chunk, count, .. } => {
+                self.work.push(Work {
+                    chunk,
+                    count,
+                    started: 0,
+                    failed: Vec::new(),
+                });
+            }
+            Action::Recall { chunk, .. } => {
+                if let Some(work) = self.work.iter_mut().find(|work| work.chunk == chunk) {
+                    work.count = work.started;
+                    self.said.push_back(Event::Returned {
+                        rank: RankId(me),
+                        chunk,
+                        kept: work.started,
+                    });
+                }
+                self.work.retain(|work| work.count > 0);
+            }
+            _ => unreachable!("only these are sent"),
+        }
+    }
+
+    /// A thread ends the job it is in, if it is in one, and starts the next or answers.
+    fn go_on(&mut self, me: usize, place: usize, fails: bool) {
+        let work = &mut self.work[place];
+        if fails {
+            work.failed.push(work.started - 1);
+        }
+        if work.started < work.count {
+            work.started += 1;
+            return;
+        }
+        let Work {
+            chunk, count, failed, ..
+        } = self.work.remove(place);
+        let rank = RankId(u32::try_from(me).unwrap());
+        self.said.push_back(Event::Finished {
+            rank,
+            chunk,
+            busy: u64::from(count) * 10_000_000,
+            failed,
+        });
+    }
+}
+
+/// Visits all states and returns how many there are. Where nothing can happen any more, all must be over.
+fn search(start: State) -> usize {
+    let mut seen = BTreeSet::from([start.clone()]);
+    let mut open = vec![start];
+    while let Some(state) = open.pop() {
+        let next = state.next();
+        if next.is_empty() {
+            assert!(
+                state.schedule.is_finished() && state.released,
+                "quiet but not finished: {state:#?}"
+            );
+            assert_eq!(state.settled.len() as u64, state.submitted);
+            assert!(state.ranks.iter().all(|rank| rank.told || rank.dismissed));
+        }
+        for state in next {
+            if seen.insert(state.clone()) {
+                open.push(state);
+            }
+        }
+        assert!(seen.len() < 2_000_000, "the search does not end");
+    }
+    seen.len()
+}
+
+fn policy(chunk: u32, retries: u32) -> Policy {
+    let chunk = NonZeroU32::new(chunk).map_or(ChunkSize::Auto, ChunkSize::Fixed);
+    Policy { chunk, retries }
+}
+
+const LOST: Event = Event::Lost { rank: RankId(1) };
+const ABANDONED: Event = Event::Abandoned { map: MAP };
+const CANCEL: Event = Event::CancelAsked { map: MAP, job: 2 };
+
+#[test]
+fn every_interleaving_of_recalls_ends_well() {
+    assert!(search(State::new(&[1, 1], policy(0, 0), &[4], 0, &[])) > 100);
+    assert!(search(State::new(&[1, 2], policy(2, 0), &[4, 2], 0, &[])) > 100);
+}
+
+#[test]
+fn every_interleaving_with_failures_ends_well() {
+    assert!(search(State::new(&[1, 1], policy(2, 1), &[3], 3, &[])) > 100);
+    assert!(search(State::new(&[2], policy(0, 2), &[2, 1], 3, &[])) > 100);
+}
+
+#[test]
+fn every_interleaving_with_a_lost_rank_ends_well() {
+    assert!(search(State::new(&[1, 1], policy(2, 0), &[3], 0, &[LOST])) > 100);
+    assert!(search(State::new(&[1, 1], policy(0, 1), &[3], 1, &[LOST])) > 100);
+    let all = [LOST, Event::Lost { rank: RankId(0) }, Event::Lost { rank: RankId(2) }];
+    let mut start = State::new(&[1, 1, 1], policy(2, 0), &[2], 0, &all);
+    // All have joined, so that no rank is waited for that does not come.
+    for rank in 0..3 {
+        let joined = start.ranks[rank].said.pop_front().unwrap();
+        start.tell(&joined);
+    }
+    assert!(search(start) > 100);
+}
+
+#[test]
+fn every_interleaving_with_cancelling_and_abandoning_ends_well() {
+    assert!(search(State::new(&[1, 1], policy(1, 1), &[4], 1, &[CANCEL])) > 100);
+    assert!(search(State::new(&[1, 1], policy(2, 1), &[2, 1], 1, &[ABANDONED])) > 100);
+    assert!(search(State::new(&[1, 1], policy(2, 0), &[3], 0, &[ABANDONED, LOST])) > 100);
+}
+
+#[test]
+fn every_interleaving_with_draining_ends_well() {
+    assert!(search(State::new(&[1, 1], policy(0, 1), &[3], 1, &[Event::Draining])) > 100);
+    assert!(search(State::new(&[1, 1], policy(2, 0), &[2, 1], 0, &[Event::Draining, LOST])) > 100);
+}

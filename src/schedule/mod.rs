@@ -1,0 +1,477 @@
+//! Which rank runs which jobs next: facts in, orders out.
+//!
+//! Decides how many jobs travel together, who gets them, how far ahead ranks are supplied, when work is fetched back
+//! from a rank that has too much, what happens to failed jobs and to the jobs of a lost rank, and when a job's outcome
+//! is final. Leaves to others everything that takes time or can fail: payloads, messages, clocks, deciding that a rank
+//! is lost, opening and closing maps. There are no clocks, no I/O and no errors here; the same events give the same
+//! actions, on any machine. A fact about something that is over (a late answer of a lost rank, a map that was
+//! released) is ignored, since messages cross.
+//!
+//! * `event`: the language.
+//! * `queue`: the queued jobs of a map. `pace`: how long they take and how many make a chunk. `roster`: the ranks.
+//! * this file: what each event means. `deal`: who gets what. `check`: the invariants.
+//! * `sim`: a simulated cluster around it, which judges it and measures it.
+
+mod check;
+mod deal;
+mod event;
+#[cfg(test)]
+mod exhaustive;
+mod pace;
+mod queue;
+mod roster;
+#[doc(hidden)]
+pub mod sim;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use event::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId};
+use pace::Pace;
+use queue::{Queue, Range};
+use roster::Roster;
+
+/// A job that was lost with its rank this many times is not dealt again: it may be what kills them.
+const LOSSES_MAX: u32 = 3;
+
+/// A chunk in flight, as the shell may ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Assignment {
+    /// Who has it.
+    pub rank: RankId,
+    /// Whose jobs they are.
+    pub map: MapId,
+    /// The first job.
+    pub first: u64,
+    /// How many jobs, without those that were given back.
+    pub count: u32,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+}
+
+/// A chunk in flight.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Chunk {
+    rank: RankId,
+    map: MapId,
+    jobs: Range,
+    /// Estimated duration in ns.
+    work: u64,
+    recall: Recall,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Recall {
+    Never,
+    Asked,
+    Answered,
+}
+
+/// A map that is not released.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Map {
+    retries: u32,
+    pace: Pace,
+    queue: Queue,
+    submitted: u64,
+    settled: u64,
+    /// Jobs held by ranks; `submitted` is the sum of settled, queued and held ones.
+    held: u64,
+    closed: bool,
+    abandoned: bool,
+}
+
+/// The scheduler. All of its state, without a clock: clones and comparisons are exact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Schedule {
+    maps: BTreeMap<MapId, Map>,
+    /// Maps with queued jobs, in the order in which they are served.
+    serving: VecDeque<MapId>,
+    chunks: BTreeMap<ChunkId, Chunk>,
+    next_chunk: u64,
+    roster: Roster,
+    draining: bool,
+    driver_left: bool,
+}
+
+impl Schedule {
+    /// No ranks, no maps.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in a fact and appends the orders that follow from it, to be carried out in sequence.
+    pub fn handle(&mut self, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Joined { rank, threads } => {
+                self.roster.join(rank, threads.get());
+            }
+            Event::Opened { map, policy } => self.opened(map, policy),
+            Event::Submitted { map, count } => self.submitted(map, count, out),
+            Event::Closed { map } => self.closed(map, out),
+            Event::Abandoned { map } => self.abandoned(map, out),
+            Event::CancelAsked { map, job } => self.cancel_asked(map, job, out),
+            Event::Finished {
+                rank,
+                chunk,
+                busy,
+                failed,
+            } => self.finished(rank, chunk, busy, failed, out),
+            Event::Returned { rank, chunk, kept } => self.returned(rank, chunk, kept, out),
+            Event::Lost { rank } => self.lost(rank, out),
+            Event::Draining => self.drain(out),
+            Event::DriverLeft => self.driver_left = true,
+        }
+        self.deal(out);
+        self.fetch_back(out);
+        self.dismiss(out);
+    }
+
+    /// Whether the run is over: the driver left and every map is released, so that every rank was dismissed.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.driver_left && self.maps.is_empty()
+    }
+
+    /// Whether a map is open: it was opened and is not released.
+    #[must_use]
+    pub fn is_open(&self, map: MapId) -> bool {
+        self.maps.contains_key(&map)
+    }
+
+    /// Whether a rank joined and was neither lost nor dismissed.
+    #[must_use]
+    pub fn is_present(&self, rank: RankId) -> bool {
+        self.roster.get(rank).is_some_and(roster::Rank::is_present)
+    }
+
+    /// A chunk in flight; none once it is finished, given back or lost.
+    #[must_use]
+    pub fn chunk(&self, chunk: ChunkId) -> Option<Assignment> {
+        let chunk = self.chunks.get(&chunk)?;
+        Some(Assignment {
+            rank: chunk.rank,
+            map: chunk.map,
+            first: chunk.jobs.first,
+            count: u32::try_from(chunk.jobs.count).unwrap_or(u32::MAX),
+            attempt: chunk.jobs.failures.saturating_add(1),
+        })
+    }
+
+    /// Threads of present ranks that hold no job.
+    #[must_use]
+    pub fn idle_threads(&self) -> u64 {
+        self.roster.idle()
+    }
+
+    /// Jobs of a map that no rank holds.
+    #[must_use]
+    pub fn queued(&self, map: MapId) -> u64 {
+        self.maps.get(&map).map_or(0, |map| map.queue.len())
+    }
+
+    /// How many jobs of a map should be queued so that ranks are never short of work and chunks get their full size:
+    /// what all threads may ask for at once, twice. The shell bounds it by the memory that the inputs may take.
+    #[must_use]
+    pub fn queue_advice(&self, map: MapId) -> u64 {
+        let threads = self.roster.threads().max(1);
+        let jobs = self.maps.get(&map).map_or(1, |map| map.pace.full_chunk_jobs(threads));
+        threads.saturating_mul(2).saturating_mul(jobs.max(2))
+    }
+
+    fn opened(&mut self, id: MapId, policy: Policy) {
+        if self.is_finished() {
+            return;
+        }
+        self.maps.entry(id).or_insert_with(|| Map {
+            retries: policy.retries,
+            pace: Pace::new(policy.chunk),
+            queue: Queue::default(),
+            submitted: 0,
+            settled: 0,
+            held: 0,
+            closed: false,
+            abandoned: false,
+        });
+    }
+
+    fn submitted(&mut self, id: MapId, count: u64, out: &mut Vec<Action>) {
+        let Some(map) = self.maps.get_mut(&id) else { return };
+        let first = map.submitted;
+        let count = count.min(u64::MAX - first);
+        if count == 0 {
+            return;
+        }
+        map.submitted += count;
+        self.requeue(
+            id,
+            Range {
+                first,
+                count,
+                failures: 0,
+                losses: 0,
+            },
+            false,
+            out,
+        );
+    }
+
+    fn closed(&mut self, id: MapId, out: &mut Vec<Action>) {
+        if let Some(map) = self.maps.get_mut(&id) {
+            map.closed = true;
+            self.release_if_over(id, out);
+        }
+    }
+
+    fn abandoned(&mut self, id: MapId, out: &mut Vec<Action>) {
+        if let Some(map) = self.maps.get_mut(&id) {
+            map.abandoned = true;
+            self.settle_queue(id, out);
+            self.withdraw(Some(id), out);
+            self.release_if_over(id, out);
+        }
+    }
+
+    fn cancel_asked(&mut self, id: MapId, job: u64, out: &mut Vec<Action>) {
+        let Some(map) = self.maps.get_mut(&id) else { return };
+        let Some(job) = map.queue.take(job) else { return };
+        if map.queue.is_empty() {
+            self.serving.retain(|other| *other != id);
+        }
+        self.settle(id, &job, Outcome::Cancelled, job.runs(), out);
+        self.release_if_over(id, out);
+    }
+
+    fn finished(&mut self, rank: RankId, id: ChunkId, busy: u64, failed: Vec<u32>, out: &mut Vec<Action>) {
+        let Some(Chunk { map: map_id, jobs, .. }) = self.take_chunk(rank, id) else {
+            return;
+        };
+        let Some(map) = self.maps.get_mut(&map_id) else { return };
+        map.pace.learn(busy, jobs.count);
+        let attempt = jobs.failures.saturating_add(1);
+        let again = attempt <= map.retries && !map.abandoned && !self.draining;
+
+        for (bad, at, end) in runs(jobs.count, failed) {
+            let part = Range {
+                first: jobs.first + at,
+                count: end - at,
+                ..jobs
+            };
+            if !bad {
+                self.settle(map_id, &part, Outcome::Done, attempt, out);
+            } else if !again {
+                self.settle(map_id, &part, Outcome::Failed, attempt, out);
+            } else {
+                // Alone, since one of them may fail again.
+                for first in part.first..part.end() {
+                    self.requeue(
+                        map_id,
+                        Range {
+                            first,
+                            count: 1,
+                            failures: attempt,
+                            ..jobs
+                        },
+                        false,
+                        out,
+                    );
+                }
+            }
+        }
+        self.release_if_over(map_id, out);
+    }
+
+    fn returned(&mut self, rank: RankId, id: ChunkId, kept: u32, out: &mut Vec<Action>) {
+        let kept = u64::from(kept);
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        if chunk.rank != rank || chunk.recall != Recall::Asked {
+            return;
+        }
+        let (map_id, jobs) = (chunk.map, chunk.jobs);
+        if kept == 0 {
+            self.take_chunk(rank, id);
+        } else {
+            let kept = kept.min(jobs.count);
+            let work = chunk.work / jobs.count * kept;
+            let less = chunk.work - work;
+            chunk.work = work;
+            chunk.jobs.count = kept;
+            chunk.recall = Recall::Answered;
+            self.roster.update(rank, |rank| {
+                rank.work = rank.work.saturating_sub(less);
+                rank.unanswered -= 1;
+            });
+            if let Some(map) = self.maps.get_mut(&map_id) {
+                map.held -= jobs.count - kept;
+            }
+        }
+        if kept < jobs.count {
+            let back = Range {
+                first: jobs.first + kept,
+                count: jobs.count - kept,
+                ..jobs
+            };
+            self.requeue(map_id, back, true, out);
+            self.release_if_over(map_id, out);
+        }
+    }
+
+    fn lost(&mut self, rank: RankId, out: &mut Vec<Action>) {
+        let held = self.roster.lose(rank);
+        let mut touched = Vec::new();
+        // Last first, so that at the front of the queue they are in order again.
+        for id in held.into_iter().rev() {
+            let Some(chunk) = self.chunks.remove(&id) else { continue };
+            let Some(map) = self.maps.get_mut(&chunk.map) else {
+                continue;
+            };
+            map.held -= chunk.jobs.count;
+            let jobs = Range {
+                losses: chunk.jobs.losses.saturating_add(1),
+                ..chunk.jobs
+            };
+            if jobs.losses >= LOSSES_MAX {
+                self.settle(chunk.map, &jobs, Outcome::Lost, jobs.runs(), out);
+            } else {
+                self.requeue(chunk.map, jobs, true, out);
+            }
+            touched.push(chunk.map);
+        }
+        if self.roster.is_stranded() {
+            self.settle_queues(out);
+        }
+        for map in touched {
+            self.release_if_over(map, out);
+        }
+    }
+
+    fn drain(&mut self, out: &mut Vec<Action>) {
+        if !self.draining {
+            self.draining = true;
+            self.settle_queues(out);
+            self.withdraw(None, out);
+        }
+    }
+
+    /// Takes a chunk off its rank and out of the books; none if it is not that rank's.
+    fn take_chunk(&mut self, rank: RankId, id: ChunkId) -> Option<Chunk> {
+        if self.chunks.get(&id)?.rank != rank {
+            return None;
+        }
+        let chunk = self.chunks.remove(&id)?;
+        self.roster.update(rank, |rank| {
+            rank.held.remove(&id);
+            rank.recallable.remove(&id);
+            rank.work = rank.work.saturating_sub(chunk.work);
+            rank.unanswered -= u64::from(chunk.recall == Recall::Asked);
+        });
+        if let Some(map) = self.maps.get_mut(&chunk.map) {
+            map.held -= chunk.jobs.count;
+        }
+        Some(chunk)
+    }
+
+    /// Queues jobs that nobody holds, or settles them if they will not be dealt.
+    fn requeue(&mut self, id: MapId, jobs: Range, in_front: bool, out: &mut Vec<Action>) {
+        let Some(map) = self.maps.get_mut(&id) else { return };
+        if let Some(outcome) = undealt(map.abandoned, self.draining, self.roster.is_stranded()) {
+            self.settle(id, &jobs, outcome, jobs.runs(), out);
+            return;
+        }
+        if map.queue.is_empty() {
+            self.serving.push_back(id);
+        }
+        if in_front {
+            map.queue.push_front(jobs);
+        } else {
+            map.queue.push_back(jobs);
+        }
+    }
+
+    /// Settles what is queued in a map that is not dealt any more.
+    fn settle_queue(&mut self, id: MapId, out: &mut Vec<Action>) {
+        let Some(map) = self.maps.get_mut(&id) else { return };
+        let queue = std::mem::take(&mut map.queue);
+        let outcome = undealt(map.abandoned, self.draining, self.roster.is_stranded());
+        self.serving.retain(|other| *other != id);
+        for jobs in queue.ranges() {
+            self.settle(id, jobs, outcome.unwrap_or(Outcome::Cancelled), jobs.runs(), out);
+        }
+    }
+
+    fn settle_queues(&mut self, out: &mut Vec<Action>) {
+        for id in self.maps.keys().copied().collect::<Vec<_>>() {
+            self.settle_queue(id, out);
+            self.release_if_over(id, out);
+        }
+    }
+
+    fn settle(&mut self, id: MapId, jobs: &Range, outcome: Outcome, attempt: u32, out: &mut Vec<Action>) {
+        if let Some(map) = self.maps.get_mut(&id) {
+            map.settled += jobs.count;
+            out.push(Action::Settle {
+                map: id,
+                first: jobs.first,
+                count: jobs.count,
+                outcome,
+                attempt,
+            });
+        }
+    }
+
+    fn release_if_over(&mut self, id: MapId, out: &mut Vec<Action>) {
+        let over = |map: &Map| (map.closed || map.abandoned) && map.settled == map.submitted;
+        if self.maps.get(&id).is_some_and(over) {
+            self.maps.remove(&id);
+            out.push(Action::Release { map: id });
+        }
+    }
+
+    fn dismiss(&mut self, out: &mut Vec<Action>) {
+        if self.is_finished() {
+            for rank in self.roster.present().map(|(rank, _)| rank).collect::<Vec<_>>() {
+                self.roster.dismiss(rank);
+                out.push(Action::Dismiss { rank });
+            }
+        }
+    }
+}
+
+/// Splits `0 .. count` into maximal runs `(failed, start, end)`. Offsets that are out of range or given twice count for
+/// nothing.
+fn runs(count: u64, failed: Vec<u32>) -> Vec<(bool, u64, u64)> {
+    let failed: BTreeSet<u64> = failed.into_iter().map(u64::from).filter(|job| *job < count).collect();
+    let mut runs: Vec<(bool, u64, u64)> = Vec::new();
+    let mut end = 0;
+    for job in failed {
+        match runs.last_mut() {
+            Some(last) if job == end => last.2 = job + 1,
+            _ => {
+                if job > end {
+                    runs.push((false, end, job));
+                }
+                runs.push((true, job, job + 1));
+            }
+        }
+        end = job + 1;
+    }
+    if end < count {
+        runs.push((false, end, count));
+    }
+    runs
+}
+
+/// Why jobs are not dealt, if they are not.
+fn undealt(abandoned: bool, draining: bool, stranded: bool) -> Option<Outcome> {
+    if abandoned {
+        Some(Outcome::Cancelled)
+    } else if draining {
+        Some(Outcome::Stopped)
+    } else if stranded {
+        Some(Outcome::Lost)
+    } else {
+        None
+    }
+}

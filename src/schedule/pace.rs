@@ -1,0 +1,130 @@
+//! How long the jobs of a map take, and how many of them travel together.
+//!
+//! Works on durations that the shell measured; integers only, so that a run can be replayed on any machine.
+
+use super::event::ChunkSize;
+
+/// A chunk should keep a thread busy at least this long (ns): a message costs the master and the worker a few
+/// microseconds each, so that 2 ms keeps the cost of travelling well below one percent.
+pub(super) const CHUNK_TIME: u64 = 2_000_000;
+
+/// Chunk time asked for per thread of the pool (ns). The master handles `threads / chunk time` chunks a second, so
+/// that 4 µs per thread bounds it to 250 000 chunks a second however many threads there are.
+const CHUNK_TIME_PER_THREAD: u64 = 4_000;
+
+/// No chunk is planned for longer than this (ns): results should keep coming in.
+const CHUNK_TIME_MAX: u64 = 1_000_000_000;
+
+/// Near the end of the queue chunks shrink, but not below this much work (ns), or the messages would cost more than
+/// the better balance gains.
+const CHUNK_TIME_MIN: u64 = 100_000;
+
+/// No chunk has more jobs than this: its answer must stay a message of reasonable size.
+pub(super) const CHUNK_JOBS_MAX: u64 = 16_384;
+
+/// While durations are being learned, a finished chunk lets the next ones be this many times larger.
+const GROWTH: u64 = 8;
+
+/// A job of unknown duration counts as this long (ns): longer than the horizon of a rank's credit, so that no rank
+/// hoards jobs that may be hours long, and long enough to be worth fetching back.
+pub(super) const UNKNOWN_JOB: u64 = 4_000_000;
+
+/// No estimate of a chunk is longer than this (ns, about three days), so that sums of them stay far from overflow.
+const ESTIMATE_MAX: u64 = 1 << 48;
+
+/// Fixed-point: durations of jobs are kept in 1/256 ns, since a job may take a few nanoseconds.
+const FRACTION_BITS: u32 = 8;
+
+/// What is known about the duration of a map's jobs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Pace {
+    chunk: ChunkSize,
+    /// Mean duration of a job in 1/256 ns, an exponentially weighted average over chunks; 0 is unknown.
+    mean: u64,
+    /// No chunk is larger while durations are being learned.
+    limit: u64,
+}
+
+impl Pace {
+    pub(super) fn new(chunk: ChunkSize) -> Self {
+        Self {
+            chunk,
+            mean: 0,
+            limit: 1,
+        }
+    }
+
+    /// Takes in that `count` jobs kept a thread busy for `busy` ns.
+    pub(super) fn learn(&mut self, busy: u64, count: u64) {
+        let sample =
+            ((u128::from(busy) << FRACTION_BITS) / u128::from(count.max(1))).clamp(1, u128::from(u64::MAX >> 1));
+        let sample = u64::try_from(sample).unwrap_or(u64::MAX >> 1);
+        self.mean = match self.mean {
+            0 => sample,
+            // Jobs that got much longer must show at once: chunks that are too long hurt, too short ones only cost.
+            mean if sample / 4 > mean => mean / 2 + sample / 2,
+            mean => mean - mean / 8 + sample / 8,
+        }
+        .max(1);
+        self.limit = (self.limit * GROWTH).min(CHUNK_JOBS_MAX);
+    }
+
+    /// The estimated duration in ns of a chunk of so many jobs. While durations are being learned, a chunk counts as a
+    /// full one at least, lest a rank is flooded with small chunks a moment before they would have been large.
+    pub(super) fn estimate(&self, count: u64, threads: u64) -> u64 {
+        let mean = if self.mean == 0 {
+            UNKNOWN_JOB << FRACTION_BITS
+        } else {
+            self.mean
+        };
+        let work = (u128::from(mean) * u128::from(count)) >> FRACTION_BITS;
+        let work = u64::try_from(work).unwrap_or(u64::MAX).min(ESTIMATE_MAX);
+        let learning = self.chunk == ChunkSize::Auto && self.limit < self.jobs_in(chunk_time(threads));
+        if learning { work.max(CHUNK_TIME) } else { work }
+    }
+
+    /// Whether a chunk that a thread has begun may be cut.
+    pub(super) fn may_be_cut(&self) -> bool {
+        self.chunk == ChunkSize::Auto
+    }
+
+    /// How many jobs a chunk should have when `queued` are there for a pool of so many `threads`.
+    pub(super) fn chunk_jobs(&self, queued: u64, threads: u64) -> u64 {
+        match self.chunk {
+            ChunkSize::Fixed(jobs) => u64::from(jobs.get()),
+            ChunkSize::Auto => {
+                let share = queued.div_ceil(threads.saturating_mul(2).max(1));
+                self.full_chunk_jobs(threads)
+                    .min(share.max(self.jobs_in(CHUNK_TIME_MIN)))
+            }
+        }
+    }
+
+    /// How many jobs a chunk has while the queue is long.
+    pub(super) fn full_chunk_jobs(&self, threads: u64) -> u64 {
+        match self.chunk {
+            ChunkSize::Fixed(jobs) => u64::from(jobs.get()),
+            ChunkSize::Auto => {
+                let time = threads
+                    .saturating_mul(CHUNK_TIME_PER_THREAD)
+                    .clamp(CHUNK_TIME, CHUNK_TIME_MAX);
+                self.jobs_in(time).min(self.limit)
+            }
+        }
+    }
+
+    /// How many jobs take about so many ns: at least one, and one when durations are unknown.
+    fn jobs_in(&self, time: u64) -> u64 {
+        (time << FRACTION_BITS)
+            .checked_div(self.mean)
+            .unwrap_or(1)
+            .clamp(1, CHUNK_JOBS_MAX)
+    }
+}
+
+/// How long a chunk should keep a thread busy in a pool of so many threads, in ns.
+fn chunk_time(threads: u64) -> u64 {
+    threads
+        .saturating_mul(CHUNK_TIME_PER_THREAD)
+        .clamp(CHUNK_TIME, CHUNK_TIME_MAX)
+}

@@ -1,0 +1,501 @@
+//! A simulated cluster around the scheduler: one thread, one seed, no real clock.
+//!
+//! It replaces master, workers and driver: ranks with threads, links with latencies, jobs with durations that are drawn
+//! from the seed, things that go wrong. It decides nothing about scheduling. The same world gives the same trace, on
+//! any machine with the same `ln`. `draw` makes worlds from seeds, `judge` says whether the scheduler kept its promises,
+//! `report` measures how well it does. Public so that `benches/simulate.rs` reaches it; not part of the crate's API.
+
+mod draw;
+mod judge;
+mod rank;
+pub mod report;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
+
+use super::{Action, Event, MapId, Outcome, Policy, RankId, Schedule};
+use judge::Judge;
+use rank::{Order, Rank, Reply};
+
+/// Nanoseconds in units that people read.
+pub const MICRO: u64 = 1_000;
+/// A millisecond in nanoseconds.
+pub const MILLI: u64 = 1_000_000;
+
+/// How long jobs take.
+#[derive(Clone, Copy, Debug)]
+pub enum Mix {
+    /// All the same (ns).
+    Constant(u64),
+    /// Exponentially distributed around this mean (ns).
+    Exponential(u64),
+    /// Short ones, and so many percent of long ones (ns).
+    Bimodal {
+        /// Duration of most jobs.
+        short: u64,
+        /// Duration of the others.
+        long: u64,
+        /// How many in a hundred are long.
+        percent: u64,
+    },
+}
+
+/// What becomes of a rank.
+#[derive(Clone, Copy, Debug)]
+pub enum Fate {
+    /// It lives to the end.
+    Stays,
+    /// It ends at one time; the master is told at another.
+    Dies {
+        /// When it ends.
+        at: u64,
+        /// When the master is told.
+        told: u64,
+    },
+    /// What it says from one time on arrives only from a later time on; in between or after the master gives it up.
+    Stalls {
+        /// When it falls silent.
+        at: u64,
+        /// When its words arrive.
+        until: u64,
+        /// When the master is told that it is lost.
+        told: u64,
+    },
+}
+
+/// A rank of a world.
+#[derive(Clone, Debug)]
+pub struct RankPlan {
+    /// How many threads it has.
+    pub threads: u32,
+    /// When it says that it is there.
+    pub joins: u64,
+    /// How long its jobs take, in percent of what they should.
+    pub slowness: u64,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// A map of a world.
+#[derive(Clone, Debug)]
+pub struct MapPlan {
+    /// When it is opened.
+    pub opens: u64,
+    /// What it asks of the scheduler.
+    pub policy: Policy,
+    /// How many jobs it has.
+    pub jobs: u64,
+    /// How many of them may be unsettled at once.
+    pub window: u64,
+    /// How long they take.
+    pub mix: Mix,
+    /// How many attempts in a hundred fail.
+    pub failing: u64,
+    /// A job that kills its rank.
+    pub poison: Option<u64>,
+    /// When nobody wants it any more.
+    pub abandoned: Option<u64>,
+    /// When somebody asks to cancel which job.
+    pub cancels: Vec<(u64, u64)>,
+}
+
+/// Everything that a run depends on.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Of the durations, failures and latencies.
+    pub seed: u64,
+    /// The ranks, by id.
+    pub ranks: Vec<RankPlan>,
+    /// The maps, by id.
+    pub maps: Vec<MapPlan>,
+    /// Shortest and longest latency of a message (ns).
+    pub latency: (u64, u64),
+    /// How long the master takes for a message, in or out (ns).
+    pub service: u64,
+    /// When the run is to end early.
+    pub drains: Option<u64>,
+    /// Whether every step is checked; a measurement goes without.
+    pub judged: bool,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Hash of all events and actions with their times.
+    pub trace: u64,
+    /// When the last job settled (ns).
+    pub makespan: u64,
+    /// Time threads spent in jobs (ns).
+    pub busy: u64,
+    /// Jobs that each rank ran.
+    pub jobs_of_rank: Vec<u64>,
+    /// Messages between master and ranks.
+    pub messages: u64,
+    /// Recalls among them.
+    pub recalls: u64,
+    /// Final outcomes, by map and job (only if judged).
+    pub outcomes: Vec<Vec<Option<Outcome>>>,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Happening {
+    /// The master is told something.
+    Told(Event),
+    /// An order arrives at a rank.
+    Arrived(RankId, Order),
+    /// A thread of a rank ends a chunk, unless the chunk was cut in between.
+    Ended {
+        rank: RankId,
+        thread: usize,
+        generation: u64,
+    },
+    Joins(RankId),
+    Dies(RankId),
+    /// The driver looks after a map.
+    Drives(MapId),
+}
+
+/// Draws numbers that depend on the given ones only.
+fn draw_from(numbers: &[u64]) -> u64 {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    for number in numbers {
+        state = mix(state ^ *number).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    }
+    mix(state)
+}
+
+/// The output function of splitmix64 (Steele, Lea, Flood 2014).
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+impl World {
+    /// How long a job takes on a rank of normal speed (ns).
+    #[must_use]
+    pub fn duration(&self, map: MapId, job: u64) -> u64 {
+        let draw = draw_from(&[self.seed, 1, map.0, job]);
+        match self.plan(map).mix {
+            Mix::Constant(time) => time,
+            Mix::Exponential(mean) => exponential(mean, draw),
+            Mix::Bimodal { short, long, percent } => {
+                if draw % 100 < percent {
+                    long
+                } else {
+                    short
+                }
+            }
+        }
+    }
+
+    /// Whether an attempt at a job fails.
+    fn fails(&self, map: MapId, job: u64, attempt: u32) -> bool {
+        draw_from(&[self.seed, 2, map.0, job, u64::from(attempt)]) % 100 < self.plan(map).failing
+    }
+
+    fn plan(&self, map: MapId) -> &MapPlan {
+        &self.maps[usize::try_from(map.0).expect("a map of this world")]
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a random draw"
+)]
+fn exponential(mean: u64, draw: u64) -> u64 {
+    let uniform = ((draw >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    (-uniform.ln() * mean as f64) as u64
+}
+
+/// The driver's side of a map.
+#[derive(Clone, Debug, Default)]
+struct Driven {
+    opened: bool,
+    submitted: u64,
+    settled: u64,
+    over: bool,
+}
+
+/// A run in progress.
+struct Sim<'a> {
+    world: &'a World,
+    now: u64,
+    sequence: u64,
+    heap: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    schedule: Schedule,
+    actions: Vec<Action>,
+    ranks: Vec<Rank>,
+    driven: Vec<Driven>,
+    driver_left: bool,
+    /// When the master has done what it was told so far.
+    master_free: u64,
+    judge: Option<Judge<'a>>,
+    trace: DefaultHasher,
+    makespan: u64,
+    messages: u64,
+    recalls: u64,
+}
+
+/// Runs a world to its end.
+///
+/// # Panics
+///
+/// If the world is judged and the scheduler breaks a promise.
+#[must_use]
+pub fn run(world: &World) -> Run {
+    let mut sim = Sim::new(world);
+    let mut steps = 0_u64;
+    while let Some(Reverse((now, _, happening))) = sim.heap.pop() {
+        sim.now = now;
+        sim.step(happening);
+        steps += 1;
+        assert!(!world.judged || steps < 2_000_000, "the run does not come to an end");
+    }
+    if let Some(judge) = &sim.judge {
+        judge.quiet(&sim.schedule);
+    }
+    Run {
+        trace: sim.trace.finish(),
+        makespan: sim.makespan,
+        busy: sim.ranks.iter().map(|rank| rank.busy).sum(),
+        jobs_of_rank: sim.ranks.iter().map(|rank| rank.jobs).collect(),
+        messages: sim.messages,
+        recalls: sim.recalls,
+        outcomes: sim.judge.map(Judge::into_outcomes).unwrap_or_default(),
+    }
+}
+
+impl<'a> Sim<'a> {
+    fn new(world: &'a World) -> Self {
+        let mut sim = Self {
+            world,
+            now: 0,
+            sequence: 0,
+            heap: BinaryHeap::new(),
+            schedule: Schedule::new(),
+            actions: Vec::new(),
+            ranks: world.ranks.iter().map(|plan| Rank::new(plan.clone())).collect(),
+            driven: vec![Driven::default(); world.maps.len()],
+            driver_left: false,
+            master_free: 0,
+            judge: world.judged.then(|| Judge::new(world)),
+            trace: DefaultHasher::new(),
+            makespan: 0,
+            messages: 0,
+            recalls: 0,
+        };
+        for (id, plan) in (0..).map(RankId).zip(&world.ranks) {
+            sim.at(plan.joins, Happening::Joins(id));
+            match plan.fate {
+                Fate::Stays => {}
+                Fate::Dies { at, told } => {
+                    sim.at(at, Happening::Dies(id));
+                    sim.at(told, Happening::Told(Event::Lost { rank: id }));
+                }
+                Fate::Stalls { told, .. } => sim.at(told, Happening::Told(Event::Lost { rank: id })),
+            }
+        }
+        for (id, plan) in (0..).map(MapId).zip(&world.maps) {
+            sim.at(plan.opens, Happening::Drives(id));
+            if let Some(at) = plan.abandoned {
+                sim.at(at.max(plan.opens), Happening::Drives(id));
+            }
+            for (at, job) in &plan.cancels {
+                sim.at(*at, Happening::Told(Event::CancelAsked { map: id, job: *job }));
+            }
+        }
+        if let Some(at) = world.drains {
+            sim.at(at, Happening::Told(Event::Draining));
+        }
+        sim
+    }
+
+    fn at(&mut self, time: u64, happening: Happening) {
+        self.sequence += 1;
+        self.heap.push(Reverse((time.max(self.now), self.sequence, happening)));
+    }
+
+    fn step(&mut self, happening: Happening) {
+        if self.world.judged {
+            (self.now, &happening).hash(&mut self.trace);
+        }
+        match happening {
+            Happening::Told(event) => self.tell(event),
+            Happening::Arrived(id, order) => {
+                let rank = &mut self.ranks[id.0 as usize];
+                let replies = rank.take(order, self.now, self.world);
+                self.reply(id, replies);
+            }
+            Happening::Ended {
+                rank: id,
+                thread,
+                generation,
+            } => {
+                let rank = &mut self.ranks[id.0 as usize];
+                let replies = rank.end(thread, generation, self.now, self.world);
+                self.reply(id, replies);
+            }
+            Happening::Joins(id) => {
+                let threads = NonZeroU32::new(self.world.ranks[id.0 as usize].threads).expect("threads");
+                self.reply(id, vec![Reply::Say(Event::Joined { rank: id, threads })]);
+            }
+            Happening::Dies(id) => self.ranks[id.0 as usize].alive = false,
+            Happening::Drives(map) => self.drive(map),
+        }
+    }
+
+    fn latency(&self) -> u64 {
+        let (least, most) = self.world.latency;
+        least + draw_from(&[self.world.seed, 3, self.sequence]) % (most - least + 1)
+    }
+
+    /// What a rank does becomes events: its words arrive in order, after a latency, if it lives.
+    fn reply(&mut self, id: RankId, replies: Vec<Reply>) {
+        for reply in replies {
+            let arrives = self.now + self.latency();
+            let rank = &mut self.ranks[id.0 as usize];
+            match reply {
+                Reply::Say(mut event) if rank.alive => {
+                    if let Event::Joined { rank, .. } | Event::Finished { rank, .. } | Event::Returned { rank, .. } =
+                        &mut event
+                    {
+                        *rank = id;
+                    }
+                    let stalled = match rank.plan.fate {
+                        Fate::Stalls { at, until, .. } if self.now >= at => until,
+                        _ => 0,
+                    };
+                    rank.last_said = arrives.max(rank.last_said).max(stalled);
+                    let arrives = rank.last_said;
+                    self.messages += 1;
+                    self.at(arrives, Happening::Told(event));
+                }
+                Reply::Say(_) => {}
+                Reply::Wake { at, thread, generation } => {
+                    self.at(
+                        at,
+                        Happening::Ended {
+                            rank: id,
+                            thread,
+                            generation,
+                        },
+                    );
+                }
+                Reply::Die => {
+                    rank.alive = false;
+                    self.at(self.now + MILLI, Happening::Told(Event::Lost { rank: id }));
+                }
+            }
+        }
+    }
+
+    /// The master takes in one event and carries out the actions, one service time each.
+    fn tell(&mut self, event: Event) {
+        if let Some(judge) = &mut self.judge {
+            judge.before(&event);
+        }
+        let mut actions = std::mem::take(&mut self.actions);
+        self.schedule.handle(event.clone(), &mut actions);
+        self.master_free = self.master_free.max(self.now) + self.world.service;
+        if let Some(judge) = &mut self.judge {
+            actions.hash(&mut self.trace);
+            judge.after(&event, &actions);
+            // The check costs as much as the state is large.
+            if judge.held() < 100 || self.sequence % 16 == 0 {
+                self.schedule.check();
+            }
+        }
+        for action in actions.drain(..) {
+            match action {
+                Action::Assign {
+                    rank,
+                    chunk,
+                    map,
+                    first,
+                    count,
+                    attempt,
+                } => {
+                    self.send(
+                        rank,
+                        Order::Run {
+                            chunk,
+                            map,
+                            first,
+                            count,
+                            attempt,
+                        },
+                    );
+                }
+                Action::Recall { rank, chunk } => {
+                    self.recalls += 1;
+                    self.send(rank, Order::GiveBack(chunk));
+                }
+                Action::Settle { map, count, .. } => {
+                    self.makespan = self.now;
+                    let driven = &mut self.driven[usize::try_from(map.0).expect("a map")];
+                    driven.settled += count;
+                    if !driven.over {
+                        self.at(self.now + MICRO, Happening::Drives(map));
+                    }
+                }
+                Action::Release { .. } | Action::Dismiss { .. } => {}
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn send(&mut self, id: RankId, order: Order) {
+        self.master_free += self.world.service;
+        self.messages += 1;
+        let arrives = self.master_free + self.latency();
+        let rank = &mut self.ranks[id.0 as usize];
+        rank.last_heard = rank.last_heard.max(arrives);
+        let arrives = rank.last_heard;
+        self.at(arrives, Happening::Arrived(id, order));
+    }
+
+    /// The driver opens a map, fills its window, and closes or abandons it; with the last one it leaves.
+    fn drive(&mut self, id: MapId) {
+        let plan = self.world.plan(id);
+        let index = usize::try_from(id.0).expect("a map");
+        let driven = &mut self.driven[index];
+        let mut events = Vec::new();
+        if !driven.opened {
+            driven.opened = true;
+            events.push(Event::Opened {
+                map: id,
+                policy: plan.policy,
+            });
+        }
+        if !driven.over {
+            let room = plan.window.saturating_sub(driven.submitted - driven.settled);
+            let count = room.min(plan.jobs - driven.submitted);
+            if count > 0 {
+                driven.submitted += count;
+                events.push(Event::Submitted { map: id, count });
+            }
+            if plan.abandoned.is_some_and(|at| at <= self.now) {
+                driven.over = true;
+                events.push(Event::Abandoned { map: id });
+            } else if driven.submitted == plan.jobs {
+                driven.over = true;
+                events.push(Event::Closed { map: id });
+            }
+        }
+        if !self.driver_left && self.driven.iter().all(|driven| driven.over) {
+            self.driver_left = true;
+            events.push(Event::DriverLeft);
+        }
+        for event in events {
+            self.tell(event);
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! What each event means, a sentence a test.
+
+use std::num::NonZeroU32;
+
+use super::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId, Schedule};
+
+const MAP: MapId = MapId(7);
+
+/// A schedule that is checked after each event.
+#[derive(Default)]
+struct Desk {
+    schedule: Schedule,
+    log: Vec<Action>,
+}
+
+impl Desk {
+    /// One open map and ranks with so many threads, from rank 0.
+    fn new(chunk: ChunkSize, retries: u32, ranks: &[u32]) -> Self {
+        let mut desk = Self::default();
+        desk.tell(Event::Opened {
+            map: MAP,
+            policy: Policy { chunk, retries },
+        });
+        for (rank, threads) in (0..).zip(ranks) {
+            desk.join(rank, *threads);
+        }
+        desk
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.schedule.handle(event, &mut out);
+        self.schedule.check();
+        self.log.extend(out.iter().cloned());
+        out
+    }
+
+    fn join(&mut self, rank: u32, threads: u32) -> Vec<Action> {
+        self.tell(Event::Joined {
+            rank: RankId(rank),
+            threads: NonZeroU32::new(threads).unwrap(),
+        })
+    }
+
+    fn submit(&mut self, count: u64) -> Vec<Action> {
+        self.tell(Event::Submitted { map: MAP, count })
+    }
+
+    fn finish(&mut self, rank: u32, chunk: u64, busy: u64, failed: &[u32]) -> Vec<Action> {
+        let failed = failed.to_vec();
+        self.tell(Event::Finished {
+            rank: RankId(rank),
+            chunk: ChunkId(chunk),
+            busy,
+            failed,
+        })
+    }
+
+    fn give_back(&mut self, rank: u32, chunk: u64, kept: u32) -> Vec<Action> {
+        self.tell(Event::Returned {
+            rank: RankId(rank),
+            chunk: ChunkId(chunk),
+            kept,
+        })
+    }
+
+    fn lose(&mut self, rank: u32) -> Vec<Action> {
+        self.tell(Event::Lost { rank: RankId(rank) })
+    }
+}
+
+fn fixed(jobs: u32) -> ChunkSize {
+    ChunkSize::Fixed(NonZeroU32::new(jobs).unwrap())
+}
+
+fn settle(first: u64, count: u64, outcome: Outcome, attempt: u32) -> Action {
+    Action::Settle {
+        map: MAP,
+        first,
+        count,
+        outcome,
+        attempt,
+    }
+}
+
+/// `(rank, chunk, first, count, attempt)` of each assignment.
+fn dealt(actions: &[Action]) -> Vec<(u32, u64, u64, u32, u32)> {
+    let mut dealt = Vec::new();
+    for action in actions {
+        if let Action::Assign {
+            rank,
+            chunk,
+            first,
+            count,
+            attempt,
+            ..
+        } = action
+        {
+            dealt.push((rank.0, chunk.0, *first, *count, *attempt));
+        }
+    }
+    dealt
+}
+
+fn recalled(actions: &[Action]) -> Vec<(u32, u64)> {
+    let mut recalled = Vec::new();
+    for action in actions {
+        if let Action::Recall { rank, chunk } = action {
+            recalled.push((rank.0, chunk.0));
+        }
+    }
+    recalled
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn work_goes_to_every_rank_before_any_rank_gets_a_second_chunk() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 2, 1]);
+    let ranks: Vec<_> = dealt(&desk.submit(20)).iter().map(|chunk| chunk.0).collect();
+    assert_eq!(ranks, [0, 1, 2, 1, 0, 1, 2, 1]);
+}
+
+#[test]
+fn a_rank_holds_two_long_chunks_per_thread_and_no_more() {
+    let mut desk = Desk::new(fixed(5), 0, &[3]);
+    assert_eq!(dealt(&desk.submit(100)).len(), 6);
+    assert_eq!(dealt(&desk.finish(0, 0, SECOND, &[])).len(), 1);
+}
+
+#[test]
+fn a_rank_holds_more_chunks_while_they_are_short() {
+    let mut desk = Desk::new(fixed(1), 0, &[1]);
+    desk.submit(100_000);
+    desk.finish(0, 0, 10_000, &[]);
+    let more = dealt(&desk.finish(0, 1, 10_000, &[]));
+    assert!((399..=400).contains(&more.len()), "4 ms of work: {}", more.len());
+}
+
+#[test]
+fn a_rank_never_holds_more_than_1024_chunks_per_thread() {
+    let mut desk = Desk::new(fixed(1), 0, &[1]);
+    desk.submit(100_000);
+    for chunk in 0..4 {
+        desk.finish(0, chunk, 1, &[]);
+    }
+    assert_eq!(dealt(&desk.log).len(), 4 + 1024);
+}
+
+#[test]
+fn fixed_chunks_are_exact_but_for_the_last() {
+    let mut desk = Desk::new(fixed(4), 0, &[8]);
+    let counts: Vec<_> = dealt(&desk.submit(10)).iter().map(|chunk| (chunk.2, chunk.3)).collect();
+    assert_eq!(counts, [(0, 4), (4, 4), (8, 2)]);
+}
+
+#[test]
+fn chunks_of_short_jobs_grow_and_shrink_at_once_when_jobs_get_long() {
+    let mut desk = Desk::new(ChunkSize::Auto, 0, &[1]);
+    desk.submit(10_000_000);
+    let mut largest = 1;
+    for chunk in 0..12 {
+        let count = u64::from(desk.schedule.chunk(ChunkId(chunk)).unwrap().count);
+        assert!(count <= largest * 8);
+        largest = largest.max(count);
+        desk.finish(0, chunk, count * 50, &[]);
+    }
+    assert_eq!(largest, 16_384);
+    let held = desk.schedule.chunk(ChunkId(12)).unwrap().count;
+    let next = dealt(&desk.finish(0, 12, u64::from(held) * 1_000_000, &[]));
+    assert!(next.iter().all(|chunk| chunk.3 <= 16), "{next:?}");
+}
+
+#[test]
+fn chunks_shrink_towards_the_end_of_the_queue() {
+    let mut desk = Desk::new(ChunkSize::Auto, 0, &[1, 1]);
+    desk.submit(4);
+    for chunk in 0..4 {
+        desk.finish(u32::try_from(chunk % 2).unwrap(), chunk, 40_000, &[]);
+    }
+    let counts: Vec<_> = dealt(&desk.submit(100)).iter().map(|chunk| chunk.3).collect();
+    assert!(counts.is_sorted_by(|a, b| a >= b), "{counts:?}");
+    assert!(counts[0] >= 20 && *counts.last().unwrap() <= 3, "{counts:?}");
+}
+
+#[test]
+fn finished_jobs_settle_as_maximal_runs() {
+    let mut desk = Desk::new(fixed(8), 0, &[1]);
+    desk.submit(8);
+    let done = desk.finish(0, 0, SECOND, &[0, 3, 4]);
+    let failed = |first, count| settle(first, count, Outcome::Failed, 1);
+    assert_eq!(
+        done,
+        [
+            failed(0, 1),
+            settle(1, 2, Outcome::Done, 1),
+            failed(3, 2),
+            settle(5, 3, Outcome::Done, 1)
+        ]
+    );
+}
+
+#[test]
+fn a_failed_job_is_tried_again_alone_until_its_retries_are_used_up() {
+    let mut desk = Desk::new(fixed(3), 2, &[1]);
+    desk.submit(3);
+    let actions = desk.finish(0, 0, SECOND, &[1]);
+    assert_eq!(
+        actions[..2],
+        [settle(0, 1, Outcome::Done, 1), settle(2, 1, Outcome::Done, 1)]
+    );
+    assert_eq!(dealt(&actions), [(0, 1, 1, 1, 2)]);
+    assert_eq!(dealt(&desk.finish(0, 1, SECOND, &[0])), [(0, 2, 1, 1, 3)]);
+    assert_eq!(desk.finish(0, 2, SECOND, &[0]), [settle(1, 1, Outcome::Failed, 3)]);
+}
+
+#[test]
+fn jobs_of_a_lost_rank_are_dealt_again_alone_and_in_front_without_being_charged() {
+    let mut desk = Desk::new(fixed(3), 0, &[1, 1]);
+    desk.submit(30);
+    let again = desk.lose(1);
+    assert!(again.is_empty(), "no credit: {again:?}");
+    let first = dealt(&desk.finish(0, 0, SECOND, &[]));
+    assert_eq!(first, [(0, 4, 3, 1, 1)]);
+}
+
+#[test]
+fn a_job_that_is_lost_with_three_ranks_is_settled_as_lost() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1, 1, 1]);
+    desk.submit(1);
+    assert_eq!(dealt(&desk.lose(0)), [(1, 1, 0, 1, 1)]);
+    assert_eq!(dealt(&desk.lose(1)), [(2, 2, 0, 1, 1)]);
+    assert_eq!(desk.lose(2), [settle(0, 1, Outcome::Lost, 3)]);
+}
+
+#[test]
+fn when_every_rank_is_lost_jobs_do_not_wait_for_ever() {
+    let mut desk = Desk::new(fixed(1), 0, &[1]);
+    desk.submit(4);
+    let over = desk.lose(0);
+    assert_eq!(over.len(), 3, "two that were held, the rest together: {over:?}");
+    assert_eq!(desk.submit(2), [settle(4, 2, Outcome::Lost, 0)]);
+    desk.join(1, 1);
+    assert_eq!(dealt(&desk.submit(1)).len(), 1);
+}
+
+#[test]
+fn jobs_wait_for_the_first_rank() {
+    let mut desk = Desk::new(fixed(1), 0, &[]);
+    assert!(desk.submit(3).is_empty());
+    assert_eq!(dealt(&desk.join(3, 2)).len(), 3);
+}
+
+#[test]
+fn what_a_lost_rank_says_later_is_ignored() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1]);
+    desk.submit(2);
+    desk.lose(0);
+    let before = desk.schedule.clone();
+    assert!(desk.finish(0, 0, SECOND, &[]).is_empty());
+    assert!(desk.give_back(0, 0, 0).is_empty());
+    assert!(desk.join(0, 4).is_empty());
+    assert!(desk.lose(0).is_empty());
+    assert_eq!(desk.schedule, before);
+}
+
+#[test]
+fn an_idle_thread_gets_the_last_waiting_chunk_of_the_rank_with_most_to_do() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1, 1]);
+    desk.submit(6);
+    desk.finish(0, 0, SECOND, &[]);
+    assert_eq!(recalled(&desk.finish(0, 3, SECOND, &[])), [(2, 5)]);
+    assert_eq!(dealt(&desk.give_back(2, 5, 0)), [(0, 6, 5, 1, 1)]);
+    assert!(desk.give_back(2, 5, 0).is_empty());
+}
+
+#[test]
+fn a_running_chunk_is_cut_and_its_rest_is_spread() {
+    let mut desk = Desk::new(ChunkSize::Auto, 0, &[1, 1]);
+    desk.submit(2);
+    desk.finish(0, 0, 1_000, &[]);
+    desk.finish(1, 1, 1_000, &[]);
+    let actions = desk.submit(100);
+    let cut = dealt(&actions)[0];
+    assert!(cut.3 > 1, "{cut:?}");
+    for (rank, chunk, ..) in dealt(&actions).into_iter().skip(1) {
+        desk.finish(rank, chunk, 20_000_000, &[]);
+    }
+    desk.finish(1 - cut.0, 99, 0, &[]);
+    let asked = recalled(&desk.log);
+    assert!(asked.is_empty() || asked.contains(&(cut.0, cut.1)), "{asked:?}");
+}
+
+#[test]
+fn short_work_is_not_fetched_back() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1]);
+    desk.submit(2);
+    desk.finish(0, 0, 1_000, &[]);
+    desk.finish(1, 1, 1_000, &[]);
+    desk.submit(4);
+    desk.finish(0, 2, 1_000, &[]);
+    desk.finish(0, 4, 1_000, &[]);
+    assert_eq!(recalled(&desk.log), []);
+}
+
+#[test]
+fn an_abandoned_map_settles_what_is_queued_and_asks_for_what_waits() {
+    let mut desk = Desk::new(fixed(1), 3, &[1]);
+    desk.submit(5);
+    let actions = desk.tell(Event::Abandoned { map: MAP });
+    assert_eq!(actions[0], settle(2, 3, Outcome::Cancelled, 0));
+    assert_eq!(recalled(&actions), [(0, 1)]);
+    assert_eq!(desk.give_back(0, 1, 0), [settle(1, 1, Outcome::Cancelled, 0)]);
+    let last = desk.finish(0, 0, SECOND, &[0]);
+    assert_eq!(last, [settle(0, 1, Outcome::Failed, 1), Action::Release { map: MAP }]);
+}
+
+#[test]
+fn draining_stops_what_is_queued_and_what_comes_later_and_lets_running_jobs_end() {
+    let mut desk = Desk::new(fixed(1), 3, &[1]);
+    desk.submit(5);
+    let actions = desk.tell(Event::Draining);
+    assert_eq!(actions[0], settle(2, 3, Outcome::Stopped, 0));
+    assert_eq!(recalled(&actions), [(0, 1)]);
+    assert_eq!(desk.submit(1), [settle(5, 1, Outcome::Stopped, 0)]);
+    assert_eq!(desk.finish(0, 0, SECOND, &[0]), [settle(0, 1, Outcome::Failed, 1)]);
+    assert_eq!(desk.finish(0, 1, SECOND, &[]), [settle(1, 1, Outcome::Done, 1)]);
+    assert_eq!(desk.tell(Event::Closed { map: MAP }), [Action::Release { map: MAP }]);
+}
+
+#[test]
+fn a_queued_job_is_cancelled_and_a_held_one_is_not() {
+    let mut desk = Desk::new(fixed(1), 0, &[1]);
+    desk.submit(10);
+    assert!(desk.tell(Event::CancelAsked { map: MAP, job: 1 }).is_empty());
+    let cancelled = desk.tell(Event::CancelAsked { map: MAP, job: 5 });
+    assert_eq!(cancelled, [settle(5, 1, Outcome::Cancelled, 0)]);
+    assert!(desk.tell(Event::CancelAsked { map: MAP, job: 5 }).is_empty());
+    assert!(desk.tell(Event::CancelAsked { map: MAP, job: 10 }).is_empty());
+    assert_eq!(desk.schedule.queued(MAP), 7);
+}
+
+#[test]
+fn maps_take_turns() {
+    let mut desk = Desk::new(fixed(1), 0, &[]);
+    desk.submit(10);
+    desk.tell(Event::Opened {
+        map: MapId(8),
+        policy: Policy {
+            chunk: fixed(1),
+            retries: 0,
+        },
+    });
+    desk.tell(Event::Submitted {
+        map: MapId(8),
+        count: 10,
+    });
+    let mut maps = Vec::new();
+    for action in desk.join(0, 2) {
+        if let Action::Assign { map, .. } = action {
+            maps.push(map.0);
+        }
+    }
+    assert_eq!(maps, [7, 8, 7, 8]);
+}
+
+#[test]
+fn ranks_are_dismissed_when_the_driver_left_and_every_map_is_released() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1]);
+    desk.submit(1);
+    assert!(desk.tell(Event::DriverLeft).is_empty());
+    assert!(desk.tell(Event::Closed { map: MAP }).is_empty());
+    let end = desk.finish(0, 0, SECOND, &[]);
+    let dismiss = |rank| Action::Dismiss { rank: RankId(rank) };
+    assert_eq!(end[1..], [Action::Release { map: MAP }, dismiss(0), dismiss(1)]);
+    assert!(desk.schedule.is_finished());
+    assert_eq!(desk.join(9, 1), [dismiss(9)]);
+}
+
+#[test]
+fn facts_about_unknown_things_change_nothing() {
+    let mut desk = Desk::new(fixed(2), 0, &[1]);
+    desk.submit(3);
+    let before = desk.schedule.clone();
+    desk.finish(0, 99, 1, &[0]);
+    desk.finish(3, 0, 1, &[0]);
+    desk.give_back(0, 0, 1);
+    desk.tell(Event::Submitted {
+        map: MapId(1),
+        count: 4,
+    });
+    desk.tell(Event::Closed { map: MapId(1) });
+    desk.tell(Event::Abandoned { map: MapId(1) });
+    desk.tell(Event::CancelAsked { map: MapId(1), job: 0 });
+    assert_eq!(desk.schedule, before);
+    let done = desk.finish(0, 0, u64::MAX, &[u32::MAX, 1, 1, 2]);
+    assert_eq!(done, [settle(0, 1, Outcome::Done, 1), settle(1, 1, Outcome::Failed, 1)]);
+}

@@ -1,0 +1,46 @@
+//! What the built-in functions take and answer survives the binary format in which chunks travel.
+
+use rankpool::kernels::{Number, Parzen, RandString, Summands, cube, parzen, rand_string, square, sum};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fn there_and_back<T: Serialize + DeserializeOwned>(value: &T) -> T {
+    let config = bincode::config::standard();
+    let bytes = bincode::serde::encode_to_vec(value, config).unwrap();
+    let (back, read) = bincode::serde::decode_from_slice(&bytes, config).unwrap();
+    assert_eq!(read, bytes.len());
+    back
+}
+
+#[test]
+fn numbers_keep_their_kind_and_every_bit() {
+    for value in [i128::MIN, -1, 0, i64::MAX.into(), i128::MAX] {
+        assert_eq!(there_and_back(&Number::Int(value)), Number::Int(value));
+    }
+    for value in [2.0, -0.1, f64::MAX, f64::MIN_POSITIVE] {
+        assert_eq!(there_and_back(&Number::Float(value)), Number::Float(value));
+    }
+}
+
+#[test]
+fn inputs_contexts_and_answers_survive() {
+    let summands = Summands {
+        param1: Number::Int(3),
+        param2: Number::Float(0.5),
+    };
+    assert_eq!(there_and_back(&summands), summands);
+    assert_eq!(there_and_back(&sum(summands)), sum(summands));
+    assert_eq!(there_and_back(&square(i64::MIN)), square(i64::MIN));
+    assert_eq!(there_and_back(&cube(-3)), -27);
+    let strings = RandString {
+        seed: u64::MAX,
+        length: 5,
+    };
+    assert_eq!(
+        there_and_back(&rand_string(&strings, 9)),
+        rand_string(&there_and_back(&strings), 9)
+    );
+    let context = Parzen::new(2, vec![0.1, 0.2, 0.3, 0.4], vec![0.0, 0.0]).unwrap();
+    assert_eq!(there_and_back(&context), context);
+    assert_eq!(there_and_back(&parzen(&context, 0.5)), parzen(&context, 0.5));
+}

@@ -1,0 +1,128 @@
+//! Ends that nobody planned: every run ends, says why, and has the right exit code.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{program, rankpool, run};
+
+pub const TRIALS: &[(&str, fn())] = &[
+    ("a_panicking_job_names_rank_host_place_and_attempt", a_panicking_job_is_described),
+    ("an_exit_with_code_0_inside_a_job_ends_the_whole_run", || ends_with_words("exit-0-in-job", "ended from inside")),
+    ("an_exit_with_code_7_inside_a_job_ends_the_whole_run", || ends_with_words("exit-7-in-job", "ended from inside")),
+    ("an_exit_inside_the_driver_ends_the_whole_run", || ends_with_words("exit-in-driver", "ended from inside")),
+    ("a_killed_rank_ends_the_whole_run", || ends_with_words("kill-a-rank", "")),
+    ("a_panicking_driver_gives_exit_code_1", || drop(run(&mut program(3, "panic-in-driver")).expect_code(1))),
+    ("a_driver_that_leaves_early_loses_no_submitted_job", a_driver_that_leaves_early),
+    ("a_driver_that_returns_an_error_gives_exit_code_1", || drop(run(&mut program(3, "driver-error")).expect_code(1))),
+    ("a_panicking_input_iterator_fails_its_map_only", || succeeds("panicking-inputs")),
+    ("a_dropped_endless_map_ends", || succeeds("dropped-map")),
+    ("many_maps_from_many_threads_share_the_ranks", || succeeds("many-maps")),
+    ("values_of_many_megabytes_cross", || succeeds("large-values")),
+    ("messages_in_many_parts_cross", messages_in_many_parts),
+    ("a_slow_rank_gets_fewer_jobs", || succeeds("slow-rank")),
+    ("broadcast_values_reach_every_rank_once", || succeeds("broadcast")),
+    ("retried_jobs_succeed_in_the_end", || succeeds("retries")),
+    ("processes_that_see_only_themselves_are_refused", processes_that_see_only_themselves),
+    ("another_program_on_a_rank_is_refused", another_program_is_refused),
+    ("sigterm_to_the_launcher_ends_everything", sigterm_ends_everything),
+    ("sigterm_to_one_rank_stops_the_run_with_exit_code_75", sigterm_to_one_rank_stops_the_run),
+];
+
+fn succeeds(name: &str) {
+    for ranks in [1, 2, 3, 5] {
+        run(&mut program(ranks, name)).expect_code(0);
+    }
+}
+
+/// The exit code is the launcher's, and launchers differ; it is not 0.
+fn ends_with_words(name: &str, words: &str) {
+    let finished = run(&mut program(3, name));
+    assert!(finished.code != Some(0), "{name} is taken for a success:\n{}", finished.stderr);
+    finished.expect_said(words);
+}
+
+fn a_panicking_job_is_described() {
+    for ranks in [1, 2, 3, 5] {
+        let out = run(&mut program(ranks, "panicking-job")).expect_code(0).out();
+        let expected = "panic|no threes please|true|3|true|true|2\n";
+        assert_eq!(out, expected);
+    }
+}
+
+fn a_driver_that_leaves_early() {
+    for ranks in [1, 2, 3, 5] {
+        let out = run(&mut program(ranks, "leave-early")).expect_code(0).out();
+        assert_eq!(out.lines().count(), 50, "{out}");
+    }
+}
+
+fn messages_in_many_parts() {
+    run(program(3, "large-values").env("RANKPOOL_MPI_LONGEST_PART", "10007")).expect_code(0);
+}
+
+fn processes_that_see_only_themselves() {
+    // A launcher's variables without the launcher: what a process sees whose MPI is not the launcher's.
+    for variables in [["PMI_RANK", "PMI_SIZE"], ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"]] {
+        // Each MPI takes its own launcher's variables seriously and fails by itself.
+        let library = run(Command::new(rankpool()).args(["info", "--json"])).expect_code(0).out();
+        let own = if library.contains("Open MPI") { "OMPI" } else { "PMI" };
+        if variables[0].starts_with(own) {
+            continue;
+        }
+        let mut command = Command::new(rankpool());
+        command.args(["kernel", "square"]).env(variables[0], "0").env(variables[1], "4");
+        run(&mut command).expect_code(1).expect_said("4 processes were started, but each sees only itself");
+    }
+}
+
+fn another_program_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    let other = directory.path().join("rankpool");
+    let mut bytes = std::fs::read(rankpool()).expect("the program");
+    bytes.extend_from_slice(b"another build");
+    std::fs::write(&other, bytes).expect("a copy of the program");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&other, mode).expect("a mode of the copy");
+    let mut command = crate::mpiexec(1, &rankpool());
+    command.args(["kernel", "square", ":"]);
+    // The flags are the launcher's own and hold for both parts.
+    command.args(["-n", "1"]).arg(&other).args(["kernel", "square"]);
+    let finished = run(&mut command);
+    assert!(finished.code != Some(0), "{}", finished.stderr);
+    finished.expect_said("differs from the one on");
+}
+
+/// A program that never ends by itself: its launcher, and the processes of its ranks.
+fn endless() -> (Child, Vec<i32>) {
+    let mut child = crate::support::start(&mut program(3, "endless"));
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let pids = lines.next().expect("a first line").expect("text");
+    (child, pids.split(' ').map(|pid| pid.parse().expect("a number")).collect())
+}
+
+/// The launcher's exit code says little here: MPICH's gives 0.
+fn sigterm_ends_everything() {
+    let (mut child, pids) = endless();
+    crate::support::signal(&child, Signal::SIGTERM);
+    assert!(crate::support::wait(&mut child, crate::LIMIT).is_some(), "the launcher hangs");
+    let deadline = Instant::now() + crate::LIMIT;
+    for pid in pids {
+        while kill(Pid::from_raw(pid), None).is_ok() {
+            assert!(Instant::now() < deadline, "process {pid} is still there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn sigterm_to_one_rank_stops_the_run() {
+    for rank in [0, 2] {
+        let (mut child, pids) = endless();
+        kill(Pid::from_raw(pids[rank]), Signal::SIGTERM).expect("the rank runs");
+        let status = crate::support::wait(&mut child, crate::LIMIT);
+        assert_eq!(status.and_then(|status| status.code()), Some(75), "after a signal to rank {rank}");
+    }
+}

@@ -1,0 +1,77 @@
+//! rankpool under a real `mpiexec`.
+//!
+//! `RANKPOOL_MPIEXEC` names the launcher that belongs to the MPI the program was built with (default: `mpiexec`),
+//! `RANKPOOL_MPIEXEC_FLAGS` its extra flags. `tests/run.sh` sets both, for each MPI.
+//!
+//! The test program is its own subject, too: with `RANKPOOL_TEST_PROGRAM` set it is one of the programs of `programs.rs`.
+
+mod commands;
+mod failures;
+mod programs;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Trial};
+
+use support::Finished;
+
+/// How long one run may take before it counts as a hang.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A command under the launcher, with so many ranks.
+pub fn mpiexec(ranks: u32, program: &PathBuf) -> Command {
+    let launcher = std::env::var("RANKPOOL_MPIEXEC").unwrap_or_else(|_| "mpiexec".into());
+    let flags = std::env::var("RANKPOOL_MPIEXEC_FLAGS").unwrap_or_default();
+    let mut command = Command::new(launcher);
+    command.args(flags.split_whitespace()).args(["-n", &ranks.to_string()]).arg(program);
+    // Ranks more than cores is what these tests are about; nobody needs to be told.
+    command.env("OMPI_MCA_rmaps_base_oversubscribe", "1");
+    command
+}
+
+/// The `rankpool` program.
+pub fn rankpool() -> PathBuf {
+    env!("CARGO_BIN_EXE_rankpool").into()
+}
+
+/// An example of this build.
+pub fn example(name: &str) -> PathBuf {
+    let path = rankpool().with_file_name("examples").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --examples` with the same profile first", path.display());
+    path
+}
+
+/// One of the programs of `programs.rs` with so many ranks.
+pub fn program(ranks: u32, name: &str) -> Command {
+    let own = std::env::current_exe().expect("a program knows its own file");
+    let mut command = mpiexec(ranks, &own);
+    command.env("RANKPOOL_TEST_PROGRAM", name);
+    command
+}
+
+pub fn run(command: &mut Command) -> Finished {
+    support::run(command, LIMIT)
+}
+
+fn trial(name: &str, test: fn()) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}
+
+fn main() {
+    if let Ok(name) = std::env::var("RANKPOOL_TEST_PROGRAM") {
+        let code = programs::run(&name);
+        std::process::exit(code as i32);
+    }
+    let mut arguments = Arguments::from_args();
+    // One launcher at a time: the ranks of each already are more than the cores.
+    arguments.test_threads.get_or_insert(1);
+    let trials = commands::TRIALS.iter().chain(failures::TRIALS).map(|(name, test)| trial(name, *test)).collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}

@@ -1,0 +1,200 @@
+//! Programs for the tests, each a driver as a user might write it.
+
+use std::time::{Duration, Instant};
+
+use rankpool::{DriverResult, ExitCode, JobError, JobErrorKind, Launch, Pool, current_job};
+
+pub fn run(name: &str) -> ExitCode {
+    let driver: fn(&Pool) -> DriverResult = match name {
+        "panicking-job" => panicking_job,
+        "exit-0-in-job" => |pool| exit_in_job(pool, 0),
+        "exit-7-in-job" => |pool| exit_in_job(pool, 7),
+        "exit-in-driver" => |_| std::process::exit(0),
+        "kill-a-rank" => kill_a_rank,
+        "panic-in-driver" => |_| panic!("the driver has had enough"),
+        "leave-early" => leave_early,
+        "driver-error" => |_| Err("the driver found nothing to do".into()),
+        "panicking-inputs" => panicking_inputs,
+        "dropped-map" => dropped_map,
+        "many-maps" => many_maps,
+        "large-values" => large_values,
+        "slow-rank" => slow_rank,
+        "broadcast" => broadcast,
+        "retries" => retries,
+        "wait-and-tell-cpu" => wait_and_tell_cpu,
+        "endless" => endless,
+        _ => |_| Err("there is no such program".into()),
+    };
+    Launch::new().threads(1).run(driver)
+}
+
+fn last_rank(pool: &Pool) -> u32 {
+    pool.ranks().len() as u32 - 1
+}
+
+fn own_rank() -> u32 {
+    current_job().map_or(u32::MAX, |job| job.rank)
+}
+
+fn panicking_job(pool: &Pool) -> DriverResult {
+    let squares = pool.map(|x: u64| if x == 3 { panic!("no threes please") } else { x * x }, 0..6).retries(1);
+    let (good, bad): (Vec<_>, Vec<_>) = squares.partition(Result::is_ok);
+    assert_eq!(good.len(), 5, "the others go on");
+    let error: JobError = bad.into_iter().next().and_then(Result::err).ok_or("no failure")?;
+    let JobError { kind, message, location, job, rank, host, attempt, .. } = error;
+    let known_rank = rank.is_some_and(|rank| rank <= last_rank(pool));
+    let here = location.is_some_and(|location| location.contains("programs.rs:"));
+    println!("{kind}|{message}|{here}|{job}|{known_rank}|{}|{attempt}", host.is_some());
+    Ok(())
+}
+
+fn exit_in_job(pool: &Pool, code: i32) -> DriverResult {
+    let jobs = (0..1000).map(|_| (last_rank(pool), code));
+    let exits = pool.map(
+        |(victim, code): (u32, i32)| {
+            if own_rank() == victim {
+                std::process::exit(code);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        },
+        jobs,
+    );
+    exits.chunk_size(1).collect::<Result<Vec<()>, _>>()?;
+    Ok(())
+}
+
+fn kill_a_rank(pool: &Pool) -> DriverResult {
+    let jobs = (0..1000).map(|_| last_rank(pool));
+    let kills = pool.map(
+        |victim: u32| {
+            if own_rank() == victim {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        },
+        jobs,
+    );
+    kills.chunk_size(1).collect::<Result<Vec<()>, _>>()?;
+    Ok(())
+}
+
+fn leave_early(pool: &Pool) -> DriverResult {
+    for number in 0..50_u64 {
+        let handle = pool.submit(
+            |x: u64| {
+                std::thread::sleep(Duration::from_millis(5));
+                x
+            },
+            number,
+        );
+        handle.on_done(|done| println!("{:?}", done.wait().map_err(|error| error.kind)));
+    }
+    Ok(())
+}
+
+fn panicking_inputs(pool: &Pool) -> DriverResult {
+    let inputs = (0..).inspect(|x| assert!(*x < 100, "the inputs are spoilt"));
+    let results: Vec<Result<u64, JobError>> = pool.map(|x: u64| x, inputs).collect();
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 100);
+    let last = results.last().and_then(|result| result.as_ref().err()).ok_or("no failure")?;
+    assert_eq!(last.kind, JobErrorKind::Input);
+    assert_eq!(pool.apply(|x: u64| x + 1, 1)?, 2, "the pool lives");
+    Ok(())
+}
+
+fn dropped_map(pool: &Pool) -> DriverResult {
+    let first: Vec<u64> = pool.map(|x: u64| x, 0..).take(10).collect::<Result<_, _>>()?;
+    assert!(first.into_iter().eq(0..10));
+    assert_eq!(pool.map(|x: u64| x, 0..100).count(), 100, "the pool lives");
+    Ok(())
+}
+
+fn many_maps(pool: &Pool) -> DriverResult {
+    std::thread::scope(|scope| {
+        let map = |start: u64| move || pool.map(|x: u64| x * 3, start..start + 2000).sum::<Result<u64, _>>();
+        let threads: Vec<_> = (0..16).map(|start| (start, scope.spawn(map(start)))).collect();
+        for (start, thread) in threads {
+            let sum = thread.join().expect("it does not panic").expect("no job fails");
+            assert_eq!(sum, (start..start + 2000).map(|x| x * 3).sum::<u64>());
+        }
+    });
+    Ok(())
+}
+
+/// Long messages both ways at the same time, more of them than a transport's buffers hold.
+fn large_values(pool: &Pool) -> DriverResult {
+    let lengths = [1, 70_000, 3_000_000, 20_000_000, 9, 5_000_000, 0, 1_000_000];
+    let inputs = lengths.iter().map(|&length: &usize| vec![7_u8; length]);
+    let doubled = pool.map(|bytes: Vec<u8>| bytes.iter().map(|byte| byte * 2).collect::<Vec<u8>>(), inputs);
+    for (result, length) in doubled.zip(lengths) {
+        let result = result?;
+        assert!(result.len() == length && result.iter().all(|&byte| byte == 14));
+    }
+    Ok(())
+}
+
+fn slow_rank(pool: &Pool) -> DriverResult {
+    let victim = last_rank(pool);
+    let ranks: Vec<u32> = pool
+        .map(
+            |victim: u32| {
+                std::thread::sleep(Duration::from_millis(if own_rank() == victim { 40 } else { 2 }));
+                own_rank()
+            },
+            std::iter::repeat_n(victim, 200),
+        )
+        .collect::<Result<_, _>>()?;
+    let slow = ranks.iter().filter(|&&rank| rank == victim).count();
+    assert!(victim == 0 || slow * (victim as usize + 1) < 150, "{slow} of 200 jobs went to the slow one");
+    Ok(())
+}
+
+fn broadcast(pool: &Pool) -> DriverResult {
+    let table = pool.broadcast((0..1000_u64).collect::<Vec<_>>())?;
+    for _ in 0..2 {
+        let sum: u64 = pool.map_with(table.clone(), 0..1000, |table, i: usize| table[i]).sum::<Result<_, _>>()?;
+        assert_eq!(sum, 999 * 500);
+    }
+    Ok(())
+}
+
+fn retries(pool: &Pool) -> DriverResult {
+    let flaky = |x: u64| {
+        assert!(current_job().is_some_and(|job| job.attempt == 3), "not yet");
+        x
+    };
+    let all: Vec<u64> = pool.map(flaky, 0..100).retries(2).collect::<Result<_, _>>()?;
+    assert!(all.into_iter().eq(0..100));
+    assert_eq!(pool.map(flaky, 0..10).retries(1).filter(Result::is_err).count(), 10);
+    Ok(())
+}
+
+/// The CPU time of this process so far.
+fn cpu_time() -> Duration {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("it is always there");
+    let seconds = |time: nix::sys::time::TimeVal| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000);
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
+/// One job on each rank that sleeps and measures what its process used meanwhile, as a fraction of a core.
+fn wait_and_tell_cpu(pool: &Pool) -> DriverResult {
+    let nap = |_: usize| {
+        let (start, before) = (Instant::now(), cpu_time());
+        std::thread::sleep(Duration::from_secs(1));
+        (cpu_time() - before).as_secs_f64() / start.elapsed().as_secs_f64()
+    };
+    for fraction in pool.map(nap, 0..pool.ranks().len()).chunk_size(1) {
+        println!("{}", fraction?);
+    }
+    Ok(())
+}
+
+/// Prints the ranks' processes, then computes until it is ended.
+fn endless(pool: &Pool) -> DriverResult {
+    let pids: Vec<String> = pool.ranks().iter().map(|rank| rank.facts.pid.to_string()).collect();
+    println!("{}", pids.join(" "));
+    for result in pool.map(|_: u64| std::thread::sleep(Duration::from_millis(10)), 0..) {
+        result?;
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Running a program with a time limit, so that a hang is a failure.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// What a program did.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Finished {
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Fails with everything that the program said unless it ended with this code.
+    #[track_caller]
+    pub fn expect_code(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out(), self.stderr);
+        self
+    }
+
+    /// Fails unless the program said this on standard error.
+    #[track_caller]
+    pub fn expect_said(&self, words: &str) -> &Self {
+        assert!(self.stderr.contains(words), "'{words}' is missing in stderr:\n{}", self.stderr);
+        self
+    }
+}
+
+/// Runs a program to its end; one that takes longer than `limit` is ended, and the test fails.
+#[track_caller]
+pub fn run(command: &mut Command, limit: Duration) -> Finished {
+    let mut child = start(command);
+    let stdout = drain(child.stdout.take().expect("it is piped"));
+    let stderr = drain(child.stderr.take().expect("it is piped"));
+    let status = wait(&mut child, limit);
+    let stdout = stdout.join().expect("reading does not panic");
+    let stderr = String::from_utf8_lossy(&stderr.join().expect("reading does not panic")).into_owned();
+    match status {
+        Some(status) => Finished { code: status.code(), stdout, stderr },
+        None => panic!("{command:?} took longer than {limit:?}; it said:\n{stderr}"),
+    }
+}
+
+/// Starts a program with its outputs piped and nothing to read.
+pub fn start(command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
+}
+
+fn drain(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// Waits for the program's end. One that takes too long is asked to end, so that a launcher can end its ranks, then killed.
+pub fn wait(child: &mut Child, limit: Duration) -> Option<std::process::ExitStatus> {
+    let until = |child: &mut Child, limit: Duration| {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                return Some(status);
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    if let Some(status) = until(child, limit) {
+        return Some(status);
+    }
+    signal(child, Signal::SIGTERM);
+    if until(child, Duration::from_secs(5)).is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    None
+}
+
+/// Sends a signal to a program.
+pub fn signal(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).expect("process ids fit");
+    let _ = kill(Pid::from_raw(pid), signal);
+}
