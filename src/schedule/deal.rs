@@ -26,11 +26,7 @@ impl Schedule {
         let Some(map) = self.maps.get_mut(&map_id) else { return };
         let Some(front) = map.queue.front() else { return };
         // A job that may have killed its rank goes alone, so that it takes no others with it.
-        let size = if front.losses > 0 {
-            1
-        } else {
-            map.pace.chunk_jobs(map.queue.len(), threads)
-        };
+        let size = if front.losses > 0 { 1 } else { map.pace.chunk_jobs(map.queue.len(), threads) };
         let Some(jobs) = map.queue.pop_front(size.min(u64::from(u32::MAX))) else {
             return;
         };
@@ -40,16 +36,7 @@ impl Schedule {
         let gain = map.pace.gain(work, jobs.count, threads);
         let id = ChunkId(self.next_chunk);
         self.next_chunk += 1;
-        self.chunks.insert(
-            id,
-            Chunk {
-                rank,
-                map: map_id,
-                jobs,
-                work,
-                recall: Recall::Never,
-            },
-        );
+        self.chunks.insert(id, Chunk { rank, map: map_id, jobs, work, recall: Recall::Never });
         self.roster.update(rank, |rank| {
             rank.held.insert(id);
             rank.recallable.insert(id, gain);

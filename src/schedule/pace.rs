@@ -64,11 +64,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(chunk: ChunkSize) -> Self {
-        Self {
-            chunk,
-            mean: 0,
-            limit: 1,
-        }
+        Self { chunk, mean: 0, limit: 1 }
     }
 
     /// Takes in that `count` jobs kept a thread busy for `busy` ns.
@@ -89,11 +85,7 @@ impl Pace {
     /// The estimated duration in ns of a chunk of so many jobs. While durations are being learned, a chunk counts as a
     /// full one at least, lest a rank is flooded with small chunks a moment before they would have been large.
     pub(super) fn estimate(&self, count: u64, threads: u64) -> u64 {
-        let mean = if self.mean == 0 {
-            UNKNOWN_JOB << FRACTION_BITS
-        } else {
-            self.mean
-        };
+        let mean = if self.mean == 0 { UNKNOWN_JOB << FRACTION_BITS } else { self.mean };
         let work = (u128::from(mean) * u128::from(count)) >> FRACTION_BITS;
         let work = u64::try_from(work).unwrap_or(u64::MAX).min(ESTIMATE_MAX);
         let learning = self.chunk == ChunkSize::Auto && self.limit < self.jobs_in(chunk_time(threads));
@@ -104,15 +96,8 @@ impl Pace {
     pub(super) fn gain(&self, work: u64, jobs: u64, threads: u64) -> Gain {
         let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { 0 };
         // A chunk of a size asked for is not cut, and of one that runs a thread is halfway through on average.
-        let cut = if self.chunk == ChunkSize::Auto {
-            work / jobs.max(1) * jobs.saturating_sub(1) / 2
-        } else {
-            0
-        };
-        Gain {
-            waiting: worth(work),
-            running: worth(cut),
-        }
+        let cut = if self.chunk == ChunkSize::Auto { work / jobs.max(1) * jobs.saturating_sub(1) / 2 } else { 0 };
+        Gain { waiting: worth(work), running: worth(cut) }
     }
 
     /// How many jobs a chunk should have when `queued` are there for a pool of so many `threads`.
@@ -121,8 +106,7 @@ impl Pace {
             ChunkSize::Fixed(jobs) => u64::from(jobs.get()),
             ChunkSize::Auto => {
                 let share = queued.div_ceil(threads.saturating_mul(2).max(1));
-                self.full_chunk_jobs(threads)
-                    .min(share.max(self.jobs_in(least_time(threads))))
+                self.full_chunk_jobs(threads).min(share.max(self.jobs_in(least_time(threads))))
             }
         }
     }
@@ -132,9 +116,7 @@ impl Pace {
         match self.chunk {
             ChunkSize::Fixed(jobs) => u64::from(jobs.get()),
             ChunkSize::Auto => {
-                let time = threads
-                    .saturating_mul(CHUNK_TIME_PER_THREAD)
-                    .clamp(CHUNK_TIME, CHUNK_TIME_MAX);
+                let time = threads.saturating_mul(CHUNK_TIME_PER_THREAD).clamp(CHUNK_TIME, CHUNK_TIME_MAX);
                 self.jobs_in(time).min(self.limit)
             }
         }
@@ -142,25 +124,18 @@ impl Pace {
 
     /// How many jobs take about so many ns: at least one, and one when durations are unknown.
     fn jobs_in(&self, time: u64) -> u64 {
-        (time << FRACTION_BITS)
-            .checked_div(self.mean)
-            .unwrap_or(1)
-            .clamp(1, CHUNK_JOBS_MAX)
+        (time << FRACTION_BITS).checked_div(self.mean).unwrap_or(1).clamp(1, CHUNK_JOBS_MAX)
     }
 }
 
 /// How long a chunk should keep a thread busy in a pool of so many threads, in ns.
 fn chunk_time(threads: u64) -> u64 {
-    threads
-        .saturating_mul(CHUNK_TIME_PER_THREAD)
-        .clamp(CHUNK_TIME, CHUNK_TIME_MAX)
+    threads.saturating_mul(CHUNK_TIME_PER_THREAD).clamp(CHUNK_TIME, CHUNK_TIME_MAX)
 }
 
 /// How much work a chunk should have at least near the end of the queue, in ns.
 fn least_time(threads: u64) -> u64 {
-    threads
-        .saturating_mul(CHUNK_TIME_MIN_PER_THREAD)
-        .clamp(CHUNK_TIME_MIN, CHUNK_TIME_MAX)
+    threads.saturating_mul(CHUNK_TIME_MIN_PER_THREAD).clamp(CHUNK_TIME_MIN, CHUNK_TIME_MAX)
 }
 
 /// How much work makes a recall worth it, in ns.

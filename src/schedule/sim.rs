@@ -181,11 +181,7 @@ impl<'a> Sim<'a> {
                 let replies = rank.take(order, self.now, self.world);
                 self.reply(id, replies);
             }
-            Happening::Ended {
-                rank: id,
-                thread,
-                generation,
-            } => {
+            Happening::Ended { rank: id, thread, generation } => {
                 let rank = &mut self.ranks[id.0 as usize];
                 let replies = rank.end(thread, generation, self.now, self.world);
                 self.reply(id, replies);
@@ -227,14 +223,7 @@ impl<'a> Sim<'a> {
                 }
                 Reply::Say(_) => {}
                 Reply::Wake { at, thread, generation } => {
-                    self.at(
-                        at,
-                        Happening::Ended {
-                            rank: id,
-                            thread,
-                            generation,
-                        },
-                    );
+                    self.at(at, Happening::Ended { rank: id, thread, generation });
                 }
                 Reply::Die => {
                     rank.alive = false;
@@ -262,24 +251,8 @@ impl<'a> Sim<'a> {
         }
         for action in actions.drain(..) {
             match action {
-                Action::Assign {
-                    rank,
-                    chunk,
-                    map,
-                    first,
-                    count,
-                    attempt,
-                } => {
-                    self.send(
-                        rank,
-                        Order::Run {
-                            chunk,
-                            map,
-                            first,
-                            count,
-                            attempt,
-                        },
-                    );
+                Action::Assign { rank, chunk, map, first, count, attempt } => {
+                    self.send(rank, Order::Run { chunk, map, first, count, attempt });
                 }
                 Action::Recall { rank, chunk } => {
                     self.recalls += 1;
@@ -317,10 +290,7 @@ impl<'a> Sim<'a> {
         let mut events = Vec::new();
         if !driven.opened {
             driven.opened = true;
-            events.push(Event::Opened {
-                map: id,
-                policy: plan.policy,
-            });
+            events.push(Event::Opened { map: id, policy: plan.policy });
         }
         if !driven.over {
             let room = plan.window.saturating_sub(driven.submitted - driven.settled);
