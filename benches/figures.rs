@@ -57,7 +57,7 @@ const FIGURES: &[(&str, f64, &str, bool, Measurement)] = &[
     ("simulated, 16 384 ranks x 100 jobs, slowest mix", 10.0, "s", false, |_| {
         let slowest = cases(100_000_000).into_iter().map(|(name, mix, slowness)| {
             let start = Instant::now();
-            measure(name, 16_384, 1, 1_638_400, mix, slowness);
+            let _ = measure(name, 16_384, 1, 1_638_400, mix, slowness);
             start.elapsed().as_secs_f64()
         });
         slowest.max_by(f64::total_cmp)

@@ -8,7 +8,6 @@ mod join;
 mod leave;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use crate::func::FunctionId;
 use crate::launch::{self, Rank};
 use crate::notice::{Listener, Notice};
 use crate::pool::{Block, Delivery, Failure, JobErrorKind, RankStats, Stats};
-use crate::report::Meter;
+use crate::report::{self, Meter};
 use crate::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, Policy, RankId, Schedule};
 use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
@@ -45,6 +44,8 @@ pub(crate) enum MasterError {
          and rebuild or copy it to all nodes first"
     )]
     OtherProgram(RankId, String, String),
+    #[error("cannot start the driver's thread: {0}")]
+    Driver(std::io::Error),
     #[error("the last rank has gone")]
     Alone,
     #[error("messages to the ranks could not be delivered within {0} s")]
@@ -179,20 +180,6 @@ impl<'t> Master<'t> {
         self.ranks.iter().map(|book| book.rank.clone()).collect()
     }
 
-    fn welcome(&mut self) -> Result<(), MasterError> {
-        for number in 0..self.ranks.len() as u32 {
-            let rank = RankId(number);
-            if let Some(threads) = NonZeroU32::new(self.ranks[number as usize].rank.threads) {
-                self.post(rank, ToRank::Welcome { threads: threads.get() }, Vec::new());
-                self.undismissed += 1;
-                self.tell(Event::Joined { rank, threads }, None);
-            }
-        }
-        let ranks = self.ranks();
-        self.announce(Notice::Started { ranks: &ranks });
-        self.send()
-    }
-
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.
     pub(crate) fn run(&mut self) -> Result<Ended, MasterError> {
         let mut idle = Idle::new();
@@ -304,6 +291,7 @@ impl<'t> Master<'t> {
         if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
             return Err(MasterError::Alone);
         }
+        report::complain(&format!("rank {rank} on {host} is gone; its jobs are given to others"));
         self.announce(Notice::Lost { rank, host: &host });
         self.tell(Event::Lost { rank }, None);
         Ok(())
@@ -391,7 +379,15 @@ impl<'t> Master<'t> {
         self.post(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
     }
 
-    fn settle(&mut self, map: MapId, first: u64, count: u64, how: Outcome, attempt: u32, arrived: Option<&mut Arrived>) {
+    fn settle(
+        &mut self,
+        map: MapId,
+        first: u64,
+        count: u64,
+        how: Outcome,
+        attempt: u32,
+        arrived: Option<&mut Arrived>,
+    ) {
         let failure = |kind, message: &str| Some(Failure::new(kind, message));
         let failure = match how {
             Outcome::Done | Outcome::Failed => None,
@@ -400,9 +396,13 @@ impl<'t> Master<'t> {
             Outcome::Stopped => failure(JobErrorKind::Stopped, "the run was stopped before the job started"),
         };
         let Some(book) = self.maps.get_mut(&map) else { return };
-        let failed = if how == Outcome::Done { 0 } else { count };
+        let (ended, failed) = match how {
+            Outcome::Done => (count, 0),
+            Outcome::Failed | Outcome::Lost => (count, count),
+            Outcome::Cancelled | Outcome::Stopped => (0, 0),
+        };
         if let Some(meter) = &book.client.meter {
-            meter.add(count, failed);
+            meter.add(ended, failed);
         }
         match (failure, arrived) {
             (Some(failure), _) => book.deliver(Delivery::Unrun { first, count, attempt, failure }),
@@ -469,7 +469,8 @@ impl<'t> Master<'t> {
             if book.outbox.is_empty() {
                 continue;
             }
-            let packet = book.outbox.take().map_err(|error| MasterError::Codec(rank, book.stats.host.clone(), error))?;
+            let packet =
+                book.outbox.take().map_err(|error| MasterError::Codec(rank, book.stats.host.clone(), error))?;
             book.stats.messages_to += 1;
             book.stats.bytes_to += packet.len() as u64;
             self.transport.send(rank, packet)?;
@@ -486,3 +487,6 @@ impl<'t> Master<'t> {
         Stats { jobs: self.jobs, failed: self.failed, wall, ranks }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,27 @@
 //! Being asked to stop: SIGINT and SIGTERM as a flag that the loops look at.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{SigId, flag, low_level};
 
-/// Whether the run was asked to end. The first signal raises the flag, the second one ends the process at once.
+/// Whether the run was asked to end. The first signal raises the flag; another one, later, ends the process at once.
+///
+/// One wish can arrive as several signals: `timeout` signals the process and its group, a terminal signals the launcher and
+/// the ranks, and the launcher passes it on.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     raised: Arc<AtomicBool>,
+    since: OnceLock<Instant>,
+    /// From now on a signal is another wish.
+    armed: Arc<AtomicBool>,
     registered: Vec<SigId>,
 }
+
+/// How far apart the signals of one wish can be.
+const ONE_WISH: Duration = Duration::from_secs(1);
 
 impl Signals {
     /// Listens until it is dropped.
@@ -19,14 +29,18 @@ impl Signals {
         let mut signals = Signals::default();
         for signal in [SIGINT, SIGTERM] {
             let code = 128 + signal;
-            signals.registered.push(flag::register_conditional_shutdown(signal, code, signals.raised.clone())?);
+            signals.registered.push(flag::register_conditional_shutdown(signal, code, signals.armed.clone())?);
             signals.registered.push(flag::register(signal, signals.raised.clone())?);
         }
         Ok(signals)
     }
 
     pub(crate) fn raised(&self) -> bool {
-        self.raised.load(Ordering::Relaxed)
+        let raised = self.raised.load(Ordering::Relaxed);
+        if raised && self.since.get_or_init(Instant::now).elapsed() > ONE_WISH {
+            self.armed.store(true, Ordering::Relaxed);
+        }
+        raised
     }
 }
 

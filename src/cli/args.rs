@@ -80,7 +80,8 @@ pub(super) struct RunArgs {
     /// Write what the run did as one JSON object: jobs, failures, times, messages, every rank
     #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
     pub summary: Option<PathBuf>,
-    /// How progress is shown on standard error
+    /// Progress on standard error: a bar, a line every few seconds for log files, or nothing [default: auto, which is a bar
+    /// on a terminal]
     #[arg(long, value_name = "HOW", global = true, value_enum, help_heading = REPORT)]
     pub progress: Option<ProgressArg>,
     /// Say at the start where the ranks are, and with how many threads
@@ -97,13 +98,9 @@ const REPORT: &str = "Results and messages";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ProgressArg {
-    /// A bar on a terminal, else lines
     Auto,
-    /// A bar with rate and time left
     Bar,
-    /// A line every few seconds, for log files
     Line,
-    /// Nothing
     Off,
 }
 
@@ -126,7 +123,9 @@ Examples:
   rankpool completions bash > ~/.local/share/bash-completion/completions/rankpool
   rankpool completions zsh > ~/.zfunc/_rankpool
   rankpool completions fish > ~/.config/fish/completions/rankpool.fish")]
-    Completions { shell: Shell },
+    Completions {
+        shell: Shell,
+    },
     /// Write the manual page
     #[command(after_help = "\
 Examples:

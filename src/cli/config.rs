@@ -157,7 +157,9 @@ fn resolve(args: KernelArgs) -> Result<(Option<PathBuf>, Function), String> {
         KernelArgs::Sqrt(InputArgs { input }) => (input, Function::Sqrt),
         KernelArgs::Power { input: InputArgs { input }, y, each_y } => {
             if each_y && y.is_some() && input.is_some() {
-                return Err("with --each-y and --input the exponents are read from the file; --y is one too many".into());
+                return Err(
+                    "with --each-y and --input the exponents are read from the file; --y is one too many".into()
+                );
             }
             let y = y.unwrap_or(Number::Int(2));
             (input, if each_y { Function::PowerOfPair { y } } else { Function::Power { y } })
@@ -165,8 +167,8 @@ fn resolve(args: KernelArgs) -> Result<(Option<PathBuf>, Function), String> {
         KernelArgs::Sum(InputArgs { input }) => (input, Function::Sum),
         KernelArgs::RandString { input, jobs, length } => (input.input, Function::RandString { jobs, length }),
         KernelArgs::SleepSquare { input, seconds } => (input.input, Function::SleepSquare { duration: seconds }),
-        KernelArgs::SlowFn(args) => (args.input.input, Function::SlowFn { jobs: args.jobs, n: args.n }),
-        KernelArgs::SlowFnMalloc(args) => (args.input.input, Function::SlowFnMalloc { jobs: args.jobs, n: args.n }),
+        KernelArgs::SlowFn { input, jobs, n } => (input.input, Function::SlowFn { jobs, n }),
+        KernelArgs::SlowFnMalloc { input, jobs, n } => (input.input, Function::SlowFnMalloc { jobs, n }),
         KernelArgs::Parzen(args) => {
             let samples = Source::new(args.samples);
             let point = args.point.map(|point| point.0);
@@ -250,7 +252,7 @@ mod tests {
     fn the_exponent_is_exact_if_it_is_an_integer() {
         assert_eq!(function("kernel power"), Function::Power { y: Number::Int(2) });
         assert_eq!(function("kernel power --exponent -3"), Function::Power { y: Number::Int(-3) });
-        assert_eq!(function("kernel power --y -.5 --each-y"), Function::PowerOfPair { y: Number::Float(-0.5) });
+        assert_eq!(function("kernel power --y -0.5 --each-y"), Function::PowerOfPair { y: Number::Float(-0.5) });
         assert!(config("kernel power --y two").unwrap_err().contains("not a finite number"));
         assert!(config("kernel power --y 2 --each-y --input f").unwrap_err().contains("one too many"));
     }

@@ -67,10 +67,7 @@ impl<T: Send + 'static> Jobs<T> {
 
     /// The records of a source. A file is read once now, so that nothing starts if something in it is wrong, and again, a
     /// little at a time, while the jobs run.
-    pub(super) fn read(
-        source: &Source,
-        parse: fn(&Record) -> Result<T, InputError>,
-    ) -> Result<Self, InputError> {
+    pub(super) fn read(source: &Source, parse: fn(&Record) -> Result<T, InputError>) -> Result<Self, InputError> {
         let total = source.check(None, parse)?;
         let items = match total {
             Some(_) => Items::Read(Box::new(source.open(None)?.map(move |record| parse(&record?)))),

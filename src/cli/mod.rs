@@ -64,7 +64,11 @@ fn unknown_kernel(error: &clap::Error) -> Option<String> {
     }
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return None };
     let near = match error.get(ContextKind::SuggestedSubcommand) {
-        Some(ContextValue::Strings(near)) if !near.is_empty() => format!(" Did you mean {}?", near.join(" or ")),
+        Some(ContextValue::Strings(near)) if !near.is_empty() => {
+            // The most similar ones come last.
+            let nearest: Vec<_> = near.iter().rev().take(2).map(String::as_str).collect();
+            format!(" Did you mean {}?", nearest.join(" or "))
+        }
         Some(ContextValue::String(near)) => format!(" Did you mean {near}?"),
         _ => String::new(),
     };

@@ -211,8 +211,10 @@ fn unfinished(results: &mut JsonLines, output: &Target) -> String {
     // Whoever reads standard output has gone away, or it is full: the run ends with a message anyway.
     let _ = results.flush();
     match output {
-        Target::Stdout => String::new(),
-        Target::File(_) => format!("; {} was not written, because it would not be whole", output.name()),
+        Target::File(path) if path.metadata().map_or(true, |metadata| metadata.is_file()) => {
+            format!("; {} was not written, because it would not be whole", output.name())
+        }
+        Target::Stdout | Target::File(_) => String::new(),
     }
 }
 

@@ -162,7 +162,9 @@ impl Arrived {
         let start = self.position_of(job);
         let failure = match Frames::new(&self.frames[start..]).next() {
             Ok(Frame::Failure(failure)) => wire::decode(failure),
-            Ok(Frame::Value(_)) => Ok(Failure::new(JobErrorKind::Decode, "garbled message: a result in a failure's place")),
+            Ok(Frame::Value(_)) => {
+                Ok(Failure::new(JobErrorKind::Decode, "garbled message: a result in a failure's place"))
+            }
             Err(error) => Err(error),
         };
         let failure = failure.unwrap_or_else(|error| Failure::new(JobErrorKind::Decode, error.to_string()));

@@ -61,8 +61,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(super) fn new() -> Arc<Self> {
-        let status =
-            Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watches: Vec::new() };
+        let status = Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watches: Vec::new() };
         Arc::new(Shared { status: Mutex::new(status), changed: Condvar::new() })
     }
 

@@ -58,11 +58,7 @@ pub struct Waited {
     pub pending: Vec<usize>,
 }
 
-fn wait_until<O>(
-    handles: &[JobHandle<O>],
-    limit: Option<Duration>,
-    enough: impl Fn(usize, bool) -> bool,
-) -> Waited {
+fn wait_until<O>(handles: &[JobHandle<O>], limit: Option<Duration>, enough: impl Fn(usize, bool) -> bool) -> Waited {
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     let watch = Arc::new(Watch::default());
     for (index, handle) in handles.iter().enumerate() {

@@ -42,6 +42,10 @@ fn about(name: &str) -> &'static str {
     find(name).map_or("", |kernel| kernel.summary)
 }
 
+fn points(count: u64) -> NonZeroU64 {
+    NonZeroU64::new(count).unwrap_or(NonZeroU64::MIN)
+}
+
 const SINGLE_INPUT: &str = "\
 A job is one number: a line of JSON, or a CSV column named x (or the only one).
 ";
@@ -111,9 +115,27 @@ Example, ten jobs of a second on five threads, which takes two seconds:
         seconds: Duration,
     },
     #[command(about = about("slow-fn"), after_help = VECTORS)]
-    SlowFn(VectorArgs<{ SLOW_FN_POINTS }, 512>),
+    SlowFn {
+        #[command(flatten)]
+        input: InputArgs,
+        /// How many vectors of five numbers from 0 to 1, drawn from --seed
+        #[arg(long, value_name = "N", default_value_t = 512, conflicts_with = "input")]
+        jobs: u64,
+        /// Grid points in each job
+        #[arg(long, value_name = "N", default_value_t = points(SLOW_FN_POINTS), value_parser = from_one::<NonZeroU64>)]
+        n: NonZeroU64,
+    },
     #[command(about = about("slow-fn-malloc"), after_help = VECTORS)]
-    SlowFnMalloc(VectorArgs<{ SLOW_FN_MALLOC_POINTS }, 4096>),
+    SlowFnMalloc {
+        #[command(flatten)]
+        input: InputArgs,
+        /// How many vectors of five numbers from 0 to 1, drawn from --seed
+        #[arg(long, value_name = "N", default_value_t = 4096, conflicts_with = "input")]
+        jobs: u64,
+        /// Grid points in each job
+        #[arg(long, value_name = "N", default_value_t = points(SLOW_FN_MALLOC_POINTS), value_parser = from_one::<NonZeroU64>)]
+        n: NonZeroU64,
+    },
     #[command(about = about("parzen"), after_help = "\
 A job is a width h; the samples are sent once to each rank. The answer is
 {\"h\": …, \"count\": k, \"density\": k/(N·h^D)} for N samples in D dimensions.
@@ -166,19 +188,6 @@ Examples:
   rankpool kernel slow-fn-malloc --jobs 100 --seed 7
   rankpool kernel slow-fn --input vectors.csv --n 1000";
 
-/// Options of the functions of a vector; the parameters are the defaults of `--n` and `--jobs`.
-#[derive(Debug, ArgGroup)]
-pub(in crate::cli) struct VectorArgs<const N: u64, const JOBS: u64> {
-    #[command(flatten)]
-    pub input: InputArgs,
-    /// How many vectors of five numbers from 0 to 1, drawn from --seed
-    #[arg(long, value_name = "N", default_value_t = JOBS, conflicts_with = "input")]
-    pub jobs: u64,
-    /// Grid points in each job
-    #[arg(long, value_name = "N", default_value_t = NonZeroU64::new(N).unwrap_or(NonZeroU64::MIN), value_parser = from_one::<NonZeroU64>)]
-    pub n: NonZeroU64,
-}
-
 #[derive(Debug, ArgGroup)]
 pub(in crate::cli) struct ParzenArgs {
     #[command(flatten)]
@@ -211,8 +220,8 @@ impl KernelArgs {
             KernelArgs::Sum(_) => "sum",
             KernelArgs::RandString { .. } => "rand-string",
             KernelArgs::SleepSquare { .. } => "sleep-square",
-            KernelArgs::SlowFn(_) => "slow-fn",
-            KernelArgs::SlowFnMalloc(_) => "slow-fn-malloc",
+            KernelArgs::SlowFn { .. } => "slow-fn",
+            KernelArgs::SlowFnMalloc { .. } => "slow-fn-malloc",
             KernelArgs::Parzen(_) => "parzen",
             KernelArgs::Nop { .. } => "nop",
             KernelArgs::Spin { .. } => "spin",
