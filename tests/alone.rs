@@ -195,16 +195,16 @@ fn the_handle_of_a_small_result_does_not_hold_its_neighbours() {
     alone("the_handle_of_a_small_result_does_not_hold_its_neighbours", || {
         run(2, 1, |pool| {
             let before = LIVING.load(Relaxed);
+            // Many at once, so that they share chunks: twenty large ones among small ones.
             let job = |n: usize| vec![1u8; n];
-            let mut small = Vec::new();
-            for _ in 0..50 {
-                let handles = [pool.submit(job, 1), pool.submit(job, MEGABYTE), pool.submit(job, 1)];
-                assert_eq!(wait_all(&handles, None).done.len(), 3);
-                let [first, _, last] = handles;
-                small.extend([first, last]);
-            }
-            until("the large ones are given back", || LIVING.load(Relaxed) < before + 5 * MEGABYTE);
-            assert!(small.iter().all(|handle| handle.wait().is_ok()));
+            let handles = (0..10_000).map(|x| pool.submit(job, if x % 500 == 250 { MEGABYTE } else { 1 }));
+            let mut handles: Vec<_> = handles.collect();
+            wait_all(&handles, None);
+            assert!(LIVING.load(Relaxed) > before + 20 * MEGABYTE);
+            let mut number = 0..;
+            handles.retain(|_| number.next().is_some_and(|x| x % 500 != 250));
+            until("the large ones are given back", || LIVING.load(Relaxed) < before + 10 * MEGABYTE);
+            assert!(handles.iter().all(|handle| handle.wait().is_ok()));
         });
     });
 }
