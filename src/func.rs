@@ -339,7 +339,10 @@ mod tests {
         let function = with_init(init, |_: &mut u8, x: u8| x)(&[]).unwrap();
         for _ in 0..3 {
             let failure = function.call(&[1], &mut Vec::new()).unwrap_err();
-            assert_eq!((failure.kind, failure.message.as_str()), (JobErrorKind::Init, "the initialisation failed: no model"));
+            assert_eq!(
+                (failure.kind, failure.message.as_str()),
+                (JobErrorKind::Init, "the initialisation failed: no model")
+            );
         }
         assert_eq!(TRIES.load(Ordering::SeqCst), 1);
     }

@@ -147,14 +147,16 @@ pub(crate) fn warnings(ranks: &[Rank]) -> Warnings {
         let machine = ranks.iter().map(|rank| rank.facts.machine_cpus).max().unwrap_or(1);
         let threads: u32 = ranks.iter().map(|rank| rank.threads).sum();
         // One thread on one core may be what was asked for.
-        let one_core = |rank: &&Rank| rank.facts.cpus.len() == 1 && (rank.facts.threads_asked.is_none() || rank.threads > 1);
+        let one_core =
+            |rank: &&Rank| rank.facts.cpus.len() == 1 && (rank.facts.threads_asked.is_none() || rank.threads > 1);
         if (cpus.len() as u32) < machine && ranks.iter().all(one_core) {
             bound.push((host, ranks.len(), cpus.len(), machine));
         } else if !cpus.is_empty() && threads as usize > cpus.len() {
             crowded.push((host, threads, cpus.len()));
         }
     }
-    let more = |hosts: usize| if hosts > 1 { format!(" (and {} more hosts like it)", hosts - 1) } else { String::new() };
+    let more =
+        |hosts: usize| if hosts > 1 { format!(" (and {} more hosts like it)", hosts - 1) } else { String::new() };
     Warnings {
         bound: bound.first().map(|(host, ranks, cpus, machine)| {
             format!(

@@ -72,8 +72,8 @@ pub use func::{StarFunction, Value};
 pub use launch::{Rank, RankFacts};
 pub use notice::{Listener, Notice};
 pub use pool::{
-    AsCompleted, JobError, JobErrorKind, JobHandle, Map, Pool, RankStats, Shared, Stats, Waited, as_completed, wait_all,
-    wait_any, wait_failed,
+    AsCompleted, JobError, JobErrorKind, JobHandle, Map, Pool, RankStats, Shared, Stats, Waited, as_completed,
+    wait_all, wait_any, wait_failed,
 };
 pub use report::{Progress, Summary};
 pub use run::{DriverResult, ExitCode, Launch, launch};

@@ -5,6 +5,7 @@
 
 mod book;
 mod join;
+mod leave;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -19,7 +20,7 @@ use crate::func::FunctionId;
 use crate::launch::{self, Rank};
 use crate::notice::{Listener, Notice};
 use crate::pool::{Block, Delivery, Failure, JobErrorKind, RankStats, Stats};
-use crate::report::Meter;
+use crate::report::{self, Meter};
 use crate::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, Policy, RankId, Schedule};
 use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
@@ -44,6 +45,8 @@ pub(crate) enum MasterError {
          and rebuild or copy it to all nodes first"
     )]
     OtherProgram(RankId, String, String),
+    #[error("cannot start the driver's thread: {0}")]
+    Driver(std::io::Error),
     #[error("the last rank has gone")]
     Alone,
     #[error("messages to the ranks could not be delivered within {0} s")]
@@ -119,6 +122,7 @@ pub(crate) struct Master<'t> {
     failed: u64,
     cancelled: u64,
     stopping: Option<Instant>,
+    driver_gone: bool,
     undismissed: u32,
 }
 
@@ -165,6 +169,7 @@ impl<'t> Master<'t> {
             failed: 0,
             cancelled: 0,
             stopping: None,
+            driver_gone: false,
             undismissed: 0,
         };
         master.welcome()?;
@@ -193,7 +198,6 @@ impl<'t> Master<'t> {
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.
     pub(crate) fn run(&mut self) -> Result<Ended, MasterError> {
         let mut idle = Idle::new();
-        let mut driver_left = false;
         while self.undismissed > 0 {
             let mut active = false;
             for _ in 0..TURN {
@@ -205,15 +209,11 @@ impl<'t> Master<'t> {
                 match self.commands.try_recv() {
                     Ok(command) => {
                         active = true;
-                        driver_left |= matches!(command, Command::DriverLeft);
                         self.obey(command);
                     }
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
-                        if !driver_left {
-                            driver_left = true;
-                            self.tell(Event::DriverLeft, None);
-                        }
+                        self.driver_left();
                         break;
                     }
                 }
@@ -234,20 +234,6 @@ impl<'t> Master<'t> {
         }
         self.farewell()?;
         Ok(Ended::Whole)
-    }
-
-    /// Waits until the last messages have left.
-    fn farewell(&mut self) -> Result<(), MasterError> {
-        let deadline = Instant::now() + FAREWELL;
-        let mut idle = Idle::new();
-        while !self.transport.is_flushed() {
-            self.transport.receive()?;
-            if Instant::now() > deadline {
-                return Err(MasterError::Undelivered(FAREWELL.as_secs()));
-            }
-            idle.wait(true);
-        }
-        Ok(())
     }
 
     fn stop(&mut self) {
@@ -320,6 +306,7 @@ impl<'t> Master<'t> {
         if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
             return Err(MasterError::Alone);
         }
+        report::complain(&format!("rank {rank} on {host} is gone; its jobs are given to others"));
         self.announce(Notice::Lost { rank, host: &host });
         self.tell(Event::Lost { rank }, None);
         Ok(())
@@ -327,6 +314,8 @@ impl<'t> Master<'t> {
 
     fn obey(&mut self, command: Command) {
         match command {
+            // Nobody would close it; its client learns from the end of its channel that the pool has ended.
+            Command::Open { .. } if self.driver_gone => {}
             Command::Open { map, function, context, policy, client } => {
                 self.maps.insert(map, MapBook::new(function, context, client, self.ranks.len()));
                 self.tell(Event::Opened { map, policy }, None);
@@ -339,7 +328,10 @@ impl<'t> Master<'t> {
                     self.tell(Event::Submitted { map, count }, None);
                 }
             }
-            Command::Close { map } => self.tell(Event::Closed { map }, None),
+            Command::Close { map } => {
+                self.maps.entry(map).and_modify(|book| book.closed = true);
+                self.tell(Event::Closed { map }, None);
+            }
             Command::Abandon { map } => self.tell(Event::Abandoned { map }, None),
             Command::Cancel { map, job, reply } => {
                 let before = self.cancelled;
@@ -353,7 +345,7 @@ impl<'t> Master<'t> {
                 }
             }
             Command::Stats { reply } => drop(reply.send(self.stats())),
-            Command::DriverLeft => self.tell(Event::DriverLeft, None),
+            Command::DriverLeft => self.driver_left(),
         }
     }
 
@@ -402,7 +394,15 @@ impl<'t> Master<'t> {
         self.post(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
     }
 
-    fn settle(&mut self, map: MapId, first: u64, count: u64, how: Outcome, attempt: u32, arrived: Option<&mut Arrived>) {
+    fn settle(
+        &mut self,
+        map: MapId,
+        first: u64,
+        count: u64,
+        how: Outcome,
+        attempt: u32,
+        arrived: Option<&mut Arrived>,
+    ) {
         let failure = |kind, message: &str| Some(Failure::new(kind, message));
         let failure = match how {
             Outcome::Done | Outcome::Failed => None,
@@ -484,7 +484,8 @@ impl<'t> Master<'t> {
             if book.outbox.is_empty() {
                 continue;
             }
-            let packet = book.outbox.take().map_err(|error| MasterError::Codec(rank, book.stats.host.clone(), error))?;
+            let packet =
+                book.outbox.take().map_err(|error| MasterError::Codec(rank, book.stats.host.clone(), error))?;
             book.stats.messages_to += 1;
             book.stats.bytes_to += packet.len() as u64;
             self.transport.send(rank, packet)?;

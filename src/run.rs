@@ -3,26 +3,23 @@
 //! Every rank of a run executes [`Launch::run`]. On rank 0 it starts the driver's closure on a thread of its own and becomes
 //! the master; on the others it becomes a worker, and the closure is never called.
 
+mod ranks;
+
 use std::error::Error;
 use std::num::NonZeroU32;
-use std::panic::{self, AssertUnwindSafe};
 use std::process::Termination;
-use std::thread;
-use std::time::Duration;
-
-use crossbeam_channel::{bounded, unbounded};
 
 use crate::launch::{self, Place, RankFacts};
-use crate::master::{Ended, Master};
 use crate::notice::Listener;
 use crate::pool::{JobError, JobErrorKind, Pool};
 use crate::report;
 #[cfg(feature = "mpi")]
 use crate::schedule::RankId;
-use crate::stop::Signals;
-use crate::transport::local::{Spoke, star};
-use crate::transport::{Doorbell, Transport};
+use crate::transport::Doorbell;
+use crate::transport::local::star;
 use crate::worker;
+
+use ranks::Rank0;
 
 /// How a run ended, as the exit code of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +80,6 @@ pub struct Launch<'a> {
     dedicated_master: bool,
     listeners: Vec<Box<dyn Listener + 'a>>,
 }
-
-/// How long the driver may take to return after the run was stopped or has failed.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Says why nothing is run, and gives the exit code. Of many processes started together only the first says it and fails, so
 /// that the launcher does not end it before it could.
@@ -212,7 +206,8 @@ impl<'a> Launch<'a> {
         let doorbell = Doorbell::default();
         let (center, spokes) = star(ranks, &doorbell);
         let abort = |code| std::process::exit(i32::from(code));
-        self.be_master(center, ranks, &doorbell, spokes, facts, abort, driver).unwrap_or(ExitCode::Failure)
+        let rank0 = Rank0 { size: ranks, dedicated_master: self.dedicated_master, doorbell, facts, abort };
+        rank0.run(center, spokes, self.listeners, driver).unwrap_or(ExitCode::Failure)
     }
 
     #[cfg(not(feature = "mpi"))]
@@ -241,9 +236,10 @@ impl<'a> Launch<'a> {
             let doorbell = Doorbell::default();
             let (own, spokes) = star(1, &doorbell);
             let joined = Joined { own, others: &mut mpi };
-            self.be_master(joined, size, &doorbell, spokes, facts, Mpi::abort, driver)
+            let rank0 = Rank0 { size, dedicated_master: self.dedicated_master, doorbell, facts, abort: Mpi::abort };
+            rank0.run(joined, spokes, self.listeners, driver)
         } else {
-            be_worker(rank, &mut mpi, facts).then_some(ExitCode::Success)
+            ranks::be_worker(rank, &mut mpi, facts).then_some(ExitCode::Success)
         };
         let Some(code) = code else { Mpi::abort(ExitCode::Failure as u8) };
         match mpi.finish() {
@@ -251,105 +247,4 @@ impl<'a> Launch<'a> {
             Err(error) => refuse_as(&error.to_string(), ExitCode::Failure),
         }
     }
-
-    /// Rank 0: the driver on a thread of its own, this process's workers on theirs, the master here. `None` when the run
-    /// failed, which was said. `abort` ends all ranks at once.
-    #[expect(clippy::too_many_arguments, reason = "everything that the two transports set up differently")]
-    fn be_master(
-        self,
-        transport: impl Transport,
-        size: u32,
-        doorbell: &Doorbell,
-        spokes: Vec<Spoke>,
-        facts: RankFacts,
-        abort: fn(u8) -> !,
-        driver: impl FnOnce(&Pool) -> ExitCode + Send,
-    ) -> Option<ExitCode> {
-        let signals = listen();
-        let signals = &signals;
-        let executable = facts.executable;
-        let broken = |error: &dyn std::fmt::Display| report::complain(&error.to_string());
-        thread::scope(|scope| {
-            for mut spoke in spokes {
-                let facts = facts.clone();
-                let name = format!("rankpool rank {}", spoke.rank().0);
-                let work = move || {
-                    let (rank, doorbell) = (spoke.rank(), spoke.doorbell());
-                    // What is wrong reaches the master as a message.
-                    let _ = worker::serve(rank, &mut spoke, doorbell, facts, signals);
-                };
-                thread::Builder::new().name(name).spawn_scoped(scope, work).map_err(|error| broken(&error)).ok()?;
-            }
-            // From here on the transport is dropped before the scope ends, which lets the workers go.
-            let mut transport = transport;
-            let carrier = transport.info();
-            let (sender, commands) = unbounded();
-            let dedicated = self.dedicated_master;
-            let master =
-                Master::gather(&mut transport, size, dedicated, commands, doorbell, signals, self.listeners);
-            let mut master = master.map_err(|error| broken(&error)).ok()?;
-            let pool = Pool::new(sender, doorbell.clone(), executable, master.ranks(), carrier);
-            let (returned, code) = bounded(1);
-            let driver_pool = pool.clone();
-            let drive = move || {
-                let code = panic::catch_unwind(AssertUnwindSafe(|| driver(&driver_pool)));
-                driver_pool.leave();
-                let _ = returned.send(code.unwrap_or(ExitCode::Failure));
-            };
-            let driver = thread::Builder::new().name("rankpool driver".into()).spawn_scoped(scope, drive);
-            driver.map_err(|error| broken(&error)).ok()?;
-            let run = panic::catch_unwind(AssertUnwindSafe(|| master.run()));
-            let ended = match run {
-                Ok(Ok(ended)) => Some(ended),
-                Ok(Err(error)) => {
-                    broken(&error);
-                    None
-                }
-                Err(payload) => {
-                    broken(&format!("a bug in rankpool: {}", worker::panic_message(&*payload)));
-                    None
-                }
-            };
-            drop(master);
-            drop(transport);
-            match ended {
-                Some(Ended::Whole) => {
-                    pool.settle_handles();
-                    code.recv().ok()
-                }
-                Some(Ended::Stopped) => abort(ExitCode::Stopped as u8),
-                // The driver learns it from every call of the pool; one that does not come back is not waited for.
-                None if code.recv_timeout(GRACE).is_err() => abort(ExitCode::Failure as u8),
-                None => None,
-            }
-        })
-    }
-}
-
-/// A rank other than 0, until it is dismissed. False when it failed.
-#[cfg(feature = "mpi")]
-fn be_worker(rank: RankId, mpi: &mut crate::transport::mpi::Mpi, facts: RankFacts) -> bool {
-    use crate::transport::Idle;
-
-    let signals = listen();
-    let result = worker::serve(rank, mpi, Doorbell::default(), facts, &signals);
-    // The last message is on its way: results that were asked for, or what is wrong.
-    let deadline = std::time::Instant::now() + GRACE;
-    let mut idle = Idle::new();
-    while (result.is_err() || !mpi.is_flushed()) && std::time::Instant::now() < deadline && mpi.receive().is_ok() {
-        idle.wait(true);
-    }
-    match result {
-        Ok(()) => true,
-        // The master was told and ends the run; this is for the case that it cannot.
-        Err(error) => {
-            report::complain(&format!("rank {}: {error}", rank.0));
-            false
-        }
-    }
-}
-
-/// Listens for signals. Where that is not possible, a signal ends the process as it would without us.
-fn listen() -> Signals {
-    Signals::listen().unwrap_or_default()
 }

@@ -116,7 +116,8 @@ impl<H: Head> Packet<H> {
     pub(crate) fn take(&mut self) -> Result<Bytes, CodecError> {
         let mut bytes = vec![0; 4];
         encode_into(&self.heads, &mut bytes)?;
-        let length = u32::try_from(bytes.len() - 4).map_err(|_| CodecError("more than 4 GiB of message heads".into()))?;
+        let length =
+            u32::try_from(bytes.len() - 4).map_err(|_| CodecError("more than 4 GiB of message heads".into()))?;
         bytes[..4].copy_from_slice(&length.to_le_bytes());
         bytes.reserve_exact(self.payload.iter().map(Bytes::len).sum());
         for part in self.payload.drain(..) {
@@ -208,10 +209,7 @@ const FAILURE: u8 = 254;
 const LONG: u8 = 255;
 
 /// Appends a value's frame. On an error nothing is appended.
-pub(crate) fn push_value<E>(
-    out: &mut Vec<u8>,
-    write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-) -> Result<(), E> {
+pub(crate) fn push_value<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
     let start = out.len();
     out.push(0);
     if let Err(error) = write(out) {

@@ -76,10 +76,7 @@ pub fn pair(record: &Record) -> Result<(Number, Number), InputError> {
 /// # Errors
 /// If one is missing or not a number.
 pub fn summands(record: &Record) -> Result<Summands, InputError> {
-    Ok(Summands {
-        param1: record.require("param1")?.number()?,
-        param2: record.require("param2")?.number()?,
-    })
+    Ok(Summands { param1: record.require("param1")?.number()?, param2: record.require("param2")?.number()? })
 }
 
 /// A vector of any length: the columns or keys `p1`, `p2`, … without a gap if there are any, wherever they stand, else all

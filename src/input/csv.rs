@@ -19,21 +19,9 @@ pub(super) struct CsvRows {
 
 impl CsvRows {
     pub(super) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> CsvRows {
-        let feed = LineFeed {
-            bytes,
-            limit,
-            line: 1,
-            fed_line: 1,
-            record_line: None,
-            fed: 0,
-        };
+        let feed = LineFeed { bytes, limit, line: 1, fed_line: 1, record_line: None, fed: 0 };
         let reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(feed);
-        CsvRows {
-            reader,
-            name,
-            limit,
-            row: ByteRecord::new(),
-        }
+        CsvRows { reader, name, limit, row: ByteRecord::new() }
     }
 
     /// The next row that is not empty. `label` names a field by its position, for the message that it is not UTF-8.
@@ -43,11 +31,7 @@ impl CsvRows {
     ) -> Result<Option<(Place, StringRecord)>, InputError> {
         self.reader.get_mut().begin_record();
         let outcome = self.reader.read_byte_record(&mut self.row);
-        let place = Place {
-            file: self.name.clone(),
-            line: self.reader.get_ref().record_line(),
-            column: None,
-        };
+        let place = Place { file: self.name.clone(), line: self.reader.get_ref().record_line(), column: None };
         match outcome {
             Ok(false) => Ok(None),
             Ok(true) => match StringRecord::from_byte_record(std::mem::take(&mut self.row)) {
@@ -56,27 +40,16 @@ impl CsvRows {
                     let field = error.utf8_error().field();
                     let value = String::from_utf8_lossy(&error.into_byte_record()[field]).into_owned();
                     let (label, value) = (label(field), quote(&value));
-                    Err(InputError::Value {
-                        place,
-                        label,
-                        value,
-                        fault: "is not UTF-8 text",
-                    })
+                    Err(InputError::Value { place, label, value, fault: "is not UTF-8 text" })
                 }
             },
-            Err(_) if self.reader.get_ref().is_too_long() => Err(InputError::TooLong {
-                place,
-                limit: self.limit,
-            }),
+            Err(_) if self.reader.get_ref().is_too_long() => Err(InputError::TooLong { place, limit: self.limit }),
             Err(error) => {
                 let source = match error.into_kind() {
                     ErrorKind::Io(source) => source,
                     other => io::Error::other(format!("{other:?}")),
                 };
-                Err(InputError::Unreadable {
-                    file: self.name.clone(),
-                    source,
-                })
+                Err(InputError::Unreadable { file: self.name.clone(), source })
             }
         }
     }
@@ -95,33 +68,19 @@ impl CsvRecords {
         let fault = match rows.next_row(column_number) {
             Ok(Some((place, row))) => match header(&row) {
                 Ok(header) => {
-                    return Ok(CsvRecords {
-                        rows,
-                        header: Arc::new(header),
-                    });
+                    return Ok(CsvRecords { rows, header: Arc::new(header) });
                 }
                 Err(fault) => (place, fault),
             },
             // No text at all is no jobs, as it is in JSON Lines: standard input has no ending that would tell the two apart.
             Ok(None) => {
-                return Ok(CsvRecords {
-                    rows,
-                    header: Arc::default(),
-                });
+                return Ok(CsvRecords { rows, header: Arc::default() });
             }
             // A header that is not text is a fault of the file, not of one record.
-            Err(InputError::Value {
-                place,
-                label,
-                value,
-                fault,
-            }) => (place, format!("{label}{value} {fault}")),
+            Err(InputError::Value { place, label, value, fault }) => (place, format!("{label}{value} {fault}")),
             Err(error) => return Err(error),
         };
-        Err(InputError::Header {
-            place: fault.0,
-            fault: fault.1,
-        })
+        Err(InputError::Header { place: fault.0, fault: fault.1 })
     }
 
     pub(super) fn next_record(&mut self) -> Result<Option<Record>, InputError> {
@@ -130,12 +89,7 @@ impl CsvRecords {
         };
         let (found, expected) = (fields.len(), self.header.len());
         if found != expected {
-            return Err(InputError::Columns {
-                place,
-                found,
-                expected,
-                header: true,
-            });
+            return Err(InputError::Columns { place, found, expected, header: true });
         }
         Ok(Some(Record::from_row(place, self.header.clone(), fields)))
     }
@@ -147,9 +101,7 @@ fn header(row: &StringRecord) -> Result<Header, String> {
     // Without this, a file without header would silently lose its first job.
     if names.iter().all(|name| name.parse::<f64>().is_ok()) {
         let row = shorten(&names.join(","));
-        return Err(format!(
-            "the first line is '{row}'; a CSV file of jobs begins with the names of its columns"
-        ));
+        return Err(format!("the first line is '{row}'; a CSV file of jobs begins with the names of its columns"));
     }
     Header::new(names).map_err(|name| format!("two columns have the name {}", quote(&name)))
 }
@@ -196,10 +148,7 @@ impl Read for LineFeed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.bytes.fill_buf()?;
         let available = &available[..available.len().min(buffer.len())];
-        let end = available
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .map(|newline| newline + 1);
+        let end = available.iter().position(|&byte| byte == b'\n').map(|newline| newline + 1);
         let line = &available[..end.unwrap_or(available.len())];
         let count = line.len();
         buffer[..count].copy_from_slice(line);
@@ -210,11 +159,7 @@ impl Read for LineFeed {
         self.fed_line = self.line;
         self.line += u64::from(end.is_some());
         // Empty lines between records are not part of any.
-        self.fed = if self.record_line.is_some() {
-            self.fed + count
-        } else {
-            0
-        };
+        self.fed = if self.record_line.is_some() { self.fed + count } else { 0 };
         if self.is_too_long() {
             return Err(io::ErrorKind::FileTooLarge.into());
         }

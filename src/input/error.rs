@@ -122,10 +122,7 @@ impl InputError {
     }
 
     pub(super) fn unreadable(file: &Arc<str>, source: io::Error) -> InputError {
-        InputError::Unreadable {
-            file: file.clone(),
-            source,
-        }
+        InputError::Unreadable { file: file.clone(), source }
     }
 }
 

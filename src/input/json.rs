@@ -21,13 +21,7 @@ pub(super) struct JsonLines {
 
 impl JsonLines {
     pub(super) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> JsonLines {
-        JsonLines {
-            bytes,
-            name,
-            limit,
-            lines: 0,
-            line: Vec::new(),
-        }
+        JsonLines { bytes, name, limit, lines: 0, line: Vec::new() }
     }
 
     /// The next value; lines of nothing but blanks are skipped.
@@ -40,16 +34,9 @@ impl JsonLines {
                 return Ok(None);
             }
             self.lines += 1;
-            let place = Place {
-                file: self.name.clone(),
-                line: self.lines,
-                column: None,
-            };
+            let place = Place { file: self.name.clone(), line: self.lines, column: None };
             if self.line.len() > self.limit {
-                return Err(InputError::TooLong {
-                    place,
-                    limit: self.limit,
-                });
+                return Err(InputError::TooLong { place, limit: self.limit });
             }
             if self.line.trim_ascii().is_empty() {
                 continue;
@@ -70,11 +57,5 @@ fn parse_error(place: Place, error: &serde_json::Error) -> InputError {
         // The usual cause is a JSON document laid out over several lines.
         message.push_str(" (each line must hold a whole JSON value)");
     }
-    InputError::Json {
-        place: Place {
-            column: Some(error.column()),
-            ..place
-        },
-        message,
-    }
+    InputError::Json { place: Place { column: Some(error.column()), ..place }, message }
 }

@@ -128,10 +128,7 @@ impl Source {
         format: Option<Format>,
         parse: impl FnMut(&Record) -> Result<T, InputError>,
     ) -> Result<Option<u64>, InputError> {
-        let is_special = |path: &Path| {
-            path.metadata()
-                .is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
-        };
+        let is_special = |path: &Path| path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
         match self {
             Source::File(path) if !is_special(path) => {}
             Source::Stdin | Source::File(_) => return Ok(None),

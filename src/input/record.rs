@@ -60,17 +60,11 @@ enum Content {
 
 impl Record {
     pub(super) fn from_row(place: Place, header: Arc<Header>, fields: StringRecord) -> Record {
-        Record {
-            place,
-            content: Content::Row { header, fields },
-        }
+        Record { place, content: Content::Row { header, fields } }
     }
 
     pub(super) fn from_json(place: Place, value: Value) -> Record {
-        Record {
-            place,
-            content: Content::Json(value),
-        }
+        Record { place, content: Content::Json(value) }
     }
 
     /// Where the record begins.
@@ -90,11 +84,7 @@ impl Record {
             Content::Json(Value::Object(object)) => (None, Some(object.keys())),
             Content::Json(_) => (None, None),
         };
-        columns
-            .into_iter()
-            .flatten()
-            .chain(keys.into_iter().flatten())
-            .map(String::as_str)
+        columns.into_iter().flatten().chain(keys.into_iter().flatten()).map(String::as_str)
     }
 
     /// The value under that column name or key.
@@ -103,19 +93,11 @@ impl Record {
             Content::Row { header, fields } => {
                 let position = *header.positions.get(name)?;
                 let raw = Raw::Field(fields.get(position)?);
-                Some(Cell {
-                    place: &self.place,
-                    label: Label::Column(header, position),
-                    raw,
-                })
+                Some(Cell { place: &self.place, label: Label::Column(header, position), raw })
             }
             Content::Json(value) => {
                 let (key, value) = value.as_object()?.get_key_value(name)?;
-                Some(Cell {
-                    place: &self.place,
-                    label: Label::Key(key),
-                    raw: Raw::Json(value),
-                })
+                Some(Cell { place: &self.place, label: Label::Key(key), raw: Raw::Json(value) })
             }
         }
     }
@@ -128,44 +110,24 @@ impl Record {
         self.get(name).ok_or_else(|| {
             let (place, kind) = (self.place.clone(), if self.is_json() { "key" } else { "column" });
             let names: Vec<&str> = self.names().collect();
-            let present = if names.is_empty() {
-                "none".to_owned()
-            } else {
-                names.join(", ")
-            };
-            InputError::Missing {
-                place,
-                what: format!("{kind} {}", quote(name)),
-                present,
-            }
+            let present = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            InputError::Missing { place, what: format!("{kind} {}", quote(name)), present }
         })
     }
 
     /// All its values in order: fields, items, values by key, or the single one.
     pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
-        let cell = |label, raw| Cell {
-            place: &self.place,
-            label,
-            raw,
-        };
+        let cell = |label, raw| Cell { place: &self.place, label, raw };
         let cells: Box<dyn Iterator<Item = Cell<'_>>> = match &self.content {
             Content::Row { header, fields } => Box::new(
-                fields
-                    .iter()
-                    .enumerate()
-                    .map(move |(i, text)| cell(Label::Column(header, i), Raw::Field(text))),
+                fields.iter().enumerate().map(move |(i, text)| cell(Label::Column(header, i), Raw::Field(text))),
             ),
-            Content::Json(Value::Array(items)) => Box::new(
-                items
-                    .iter()
-                    .enumerate()
-                    .map(move |(i, value)| cell(Label::Item(i), Raw::Json(value))),
-            ),
-            Content::Json(Value::Object(object)) => Box::new(
-                object
-                    .iter()
-                    .map(move |(key, value)| cell(Label::Key(key), Raw::Json(value))),
-            ),
+            Content::Json(Value::Array(items)) => {
+                Box::new(items.iter().enumerate().map(move |(i, value)| cell(Label::Item(i), Raw::Json(value))))
+            }
+            Content::Json(Value::Object(object)) => {
+                Box::new(object.iter().map(move |(key, value)| cell(Label::Key(key), Raw::Json(value))))
+            }
             Content::Json(value) => Box::new(std::iter::once(cell(Label::Whole, Raw::Json(value)))),
         };
         cells
@@ -173,10 +135,7 @@ impl Record {
 
     /// That this record is of another kind than `expected`.
     pub fn wrong_shape(&self, expected: &'static str) -> InputError {
-        InputError::Shape {
-            place: self.place.clone(),
-            expected,
-        }
+        InputError::Shape { place: self.place.clone(), expected }
     }
 
     fn is_json(&self) -> bool {
@@ -276,12 +235,7 @@ impl<'a> Cell<'a> {
             Label::Key(key) => format!("key {}: ", quote(key)),
             Label::Whole => String::new(),
         };
-        InputError::Value {
-            place: self.place.clone(),
-            label,
-            value,
-            fault,
-        }
+        InputError::Value { place: self.place.clone(), label, value, fault }
     }
 
     /// `None` if it is not written as an integer, `Some(Err)` if it is too large a one.

@@ -11,12 +11,7 @@ pub struct Linspace {
 
 /// `count` evenly spaced numbers from `start` to `end`, both included exactly. With a count of 1 only `start`.
 pub fn linspace(start: f64, end: f64, count: u64) -> Linspace {
-    Linspace {
-        start,
-        end,
-        count,
-        next: 0,
-    }
+    Linspace { start, end, count, next: 0 }
 }
 
 impl Iterator for Linspace {
@@ -50,11 +45,7 @@ mod tests {
     fn both_ends_are_included_exactly() {
         let widths: Vec<f64> = linspace(1.0, 1.2, 100).collect();
         assert_eq!((widths.len(), widths[0], widths[99]), (100, 1.0, 1.2));
-        assert!(
-            widths
-                .windows(2)
-                .all(|pair| (pair[1] - pair[0] - 0.2 / 99.0).abs() < 1e-15)
-        );
+        assert!(widths.windows(2).all(|pair| (pair[1] - pair[0] - 0.2 / 99.0).abs() < 1e-15));
         assert_eq!(linspace(0.0, 1.0, 5).collect::<Vec<_>>(), [0.0, 0.25, 0.5, 0.75, 1.0]);
         assert_eq!(linspace(2.0, -2.0, 3).collect::<Vec<_>>(), [2.0, 0.0, -2.0]);
     }

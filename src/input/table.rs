@@ -21,10 +21,7 @@ pub struct Table {
 impl Table {
     pub(super) fn read(name: Arc<str>, bytes: Bytes, limit: usize) -> Result<Table, InputError> {
         let mut rows = CsvRows::new(name, bytes, limit);
-        let mut table = Table {
-            columns: 0,
-            values: Vec::new(),
-        };
+        let mut table = Table { columns: 0, values: Vec::new() };
         let mut header: Option<Vec<String>> = None;
         let mut is_first = true;
         loop {
@@ -45,12 +42,7 @@ impl Table {
             }
             if row.len() != table.columns {
                 let (found, expected) = (row.len(), table.columns);
-                return Err(InputError::Columns {
-                    place,
-                    found,
-                    expected,
-                    header: header.is_some(),
-                });
+                return Err(InputError::Columns { place, found, expected, header: header.is_some() });
             }
             for (column, field) in row.iter().enumerate() {
                 let fault = match field.trim().parse::<f64>() {
@@ -61,12 +53,7 @@ impl Table {
                     Ok(_) => "is not a finite number",
                     Err(_) => "is not a number",
                 };
-                return Err(InputError::Value {
-                    place,
-                    label: label(column),
-                    value: quote(field),
-                    fault,
-                });
+                return Err(InputError::Value { place, label: label(column), value: quote(field), fault });
             }
         }
     }

@@ -32,19 +32,14 @@ fn parsed<T>(
         Ok((record.place().line, parse(&record)?))
     };
     match records(name, text) {
-        Ok(records) => records
-            .map(|record| one(record).map_err(|error: InputError| error.to_string()))
-            .collect(),
+        Ok(records) => records.map(|record| one(record).map_err(|error: InputError| error.to_string())).collect(),
         Err(error) => vec![Err(error.to_string())],
     }
 }
 
 /// The values alone, of a text without errors.
 fn values<T>(name: &str, text: &str, parse: impl Fn(&Record) -> Result<T, InputError>) -> Vec<T> {
-    parsed(name, text, parse)
-        .into_iter()
-        .map(|outcome| outcome.unwrap().1)
-        .collect()
+    parsed(name, text, parse).into_iter().map(|outcome| outcome.unwrap().1).collect()
 }
 
 /// The only error of a text.

@@ -94,10 +94,7 @@ pub fn sum(Summands { param1, param2 }: Summands) -> Sum {
         },
         _ => Float(param1.to_f64() + param2.to_f64()),
     };
-    assert!(
-        sum.to_f64().is_finite(),
-        "the sum of {param1} and {param2} is not a finite number"
-    );
+    assert!(sum.to_f64().is_finite(), "the sum of {param1} and {param2} is not a finite number");
     Sum { sum }
 }
 
@@ -117,28 +114,16 @@ mod tests {
 
     #[test]
     fn square_is_exact_to_the_ends_of_the_input_range_and_prints_as_an_integer() {
-        assert_eq!(
-            (0..10).map(square).collect::<Vec<_>>(),
-            [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]
-        );
-        assert_eq!(
-            serde_json::to_string(&square(i64::MIN)).unwrap(),
-            "85070591730234615865843651857942052864"
-        );
+        assert_eq!((0..10).map(square).collect::<Vec<_>>(), [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]);
+        assert_eq!(serde_json::to_string(&square(i64::MIN)).unwrap(), "85070591730234615865843651857942052864");
     }
 
     #[test]
     fn cube_is_exact_while_it_fits_and_panics_with_its_input_beyond() {
         assert_eq!((1..7).map(cube).collect::<Vec<_>>(), [1, 8, 27, 64, 125, 216]);
         assert_eq!(cube(-5_541_191_377_756), -(5_541_191_377_756_i128.pow(3)));
-        assert_eq!(
-            panic_message(|| cube(5_541_191_377_757)),
-            "cube of 5541191377757 does not fit 128 bits"
-        );
-        assert_eq!(
-            panic_message(|| cube(i64::MIN)),
-            "cube of -9223372036854775808 does not fit 128 bits"
-        );
+        assert_eq!(panic_message(|| cube(5_541_191_377_757)), "cube of 5541191377757 does not fit 128 bits");
+        assert_eq!(panic_message(|| cube(i64::MIN)), "cube of -9223372036854775808 does not fit 128 bits");
     }
 
     #[test]
@@ -181,25 +166,10 @@ mod tests {
 
     #[test]
     fn sum_takes_a_record_and_gives_a_record() {
-        let line = |param1| {
-            serde_json::to_string(&sum(Summands {
-                param1,
-                param2: Int(15),
-            }))
-            .unwrap()
-        };
+        let line = |param1| serde_json::to_string(&sum(Summands { param1, param2: Int(15) })).unwrap();
         let sums = [10, 22, 35, 4, 532, 12, 42, 53, 23].map(|param1| line(Int(param1)));
-        assert_eq!(
-            sums,
-            [25, 37, 50, 19, 547, 27, 57, 68, 38].map(|sum| format!("{{\"sum\":{sum}}}"))
-        );
+        assert_eq!(sums, [25, 37, 50, 19, 547, 27, 57, 68, 38].map(|sum| format!("{{\"sum\":{sum}}}")));
         assert_eq!(line(Float(0.5)), "{\"sum\":15.5}");
-        assert!(
-            panic_message(|| sum(Summands {
-                param1: Int(i128::MAX),
-                param2: Int(1)
-            }))
-            .contains("128 bits")
-        );
+        assert!(panic_message(|| sum(Summands { param1: Int(i128::MAX), param2: Int(1) })).contains("128 bits"));
     }
 }

@@ -34,58 +34,19 @@ pub struct Kernel {
 
 /// Every built-in function, in the order in which help texts show them.
 pub const ALL: &[Kernel] = &[
-    Kernel {
-        name: "square",
-        summary: "x², exact for every 64-bit integer",
-    },
-    Kernel {
-        name: "cube",
-        summary: "x³, exact while it fits 128 bits",
-    },
-    Kernel {
-        name: "sqrt",
-        summary: "the square root of x",
-    },
-    Kernel {
-        name: "power",
-        summary: "x to the power y, with y sent once to each rank, or in pairs (x, y)",
-    },
-    Kernel {
-        name: "sum",
-        summary: "{\"param1\": a, \"param2\": b} gives {\"sum\": a+b}",
-    },
-    Kernel {
-        name: "rand-string",
-        summary: "a random alphanumeric string, the same for any number of ranks",
-    },
-    Kernel {
-        name: "sleep-square",
-        summary: "sleeps, then x²",
-    },
-    Kernel {
-        name: "slow-fn",
-        summary: "a polynomial averaged over a grid, compute-bound",
-    },
-    Kernel {
-        name: "slow-fn-malloc",
-        summary: "the same with a fresh array for every operation, memory-bound",
-    },
-    Kernel {
-        name: "parzen",
-        summary: "Parzen-window density of shared samples at a point, one job for each width",
-    },
-    Kernel {
-        name: "nop",
-        summary: "answers the job's index: measures the pool itself",
-    },
-    Kernel {
-        name: "spin",
-        summary: "computes for a given time, then answers the job's index",
-    },
-    Kernel {
-        name: "sleep",
-        summary: "sleeps for a given time, then answers the job's index",
-    },
+    Kernel { name: "square", summary: "x², exact for every 64-bit integer" },
+    Kernel { name: "cube", summary: "x³, exact while it fits 128 bits" },
+    Kernel { name: "sqrt", summary: "the square root of x" },
+    Kernel { name: "power", summary: "x to the power y, with y sent once to each rank, or in pairs (x, y)" },
+    Kernel { name: "sum", summary: "{\"param1\": a, \"param2\": b} gives {\"sum\": a+b}" },
+    Kernel { name: "rand-string", summary: "a random alphanumeric string, the same for any number of ranks" },
+    Kernel { name: "sleep-square", summary: "sleeps, then x²" },
+    Kernel { name: "slow-fn", summary: "a polynomial averaged over a grid, compute-bound" },
+    Kernel { name: "slow-fn-malloc", summary: "the same with a fresh array for every operation, memory-bound" },
+    Kernel { name: "parzen", summary: "Parzen-window density of shared samples at a point, one job for each width" },
+    Kernel { name: "nop", summary: "answers the job's index: measures the pool itself" },
+    Kernel { name: "spin", summary: "computes for a given time, then answers the job's index" },
+    Kernel { name: "sleep", summary: "sleeps for a given time, then answers the job's index" },
 ];
 
 /// The built-in function of that name.

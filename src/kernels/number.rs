@@ -155,10 +155,7 @@ mod tests {
         assert_eq!("12.".parse(), Ok(Float(12.0)));
         assert_eq!("1e3".parse(), Ok(Float(1000.0)));
         assert_eq!("170141183460469231731687303715884105727".parse(), Ok(Int(i128::MAX)));
-        assert_eq!(
-            "170141183460469231731687303715884105728".parse::<Number>(),
-            Err(NotANumber)
-        );
+        assert_eq!("170141183460469231731687303715884105728".parse::<Number>(), Err(NotANumber));
         for bad in ["", "-", "nan", "inf", "1e999", "abc", "1 2", "0x10", "--1"] {
             assert_eq!(bad.parse::<Number>(), Err(NotANumber), "{bad:?}");
         }

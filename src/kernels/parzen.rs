@@ -37,16 +37,10 @@ impl Parzen {
             return Err(ParzenError::NoSamples);
         }
         if dimensions != point.len() {
-            return Err(ParzenError::Dimensions {
-                samples: dimensions,
-                point: point.len(),
-            });
+            return Err(ParzenError::Dimensions { samples: dimensions, point: point.len() });
         }
         if samples.len() % dimensions != 0 {
-            return Err(ParzenError::Ragged {
-                values: samples.len(),
-                dimensions,
-            });
+            return Err(ParzenError::Ragged { values: samples.len(), dimensions });
         }
         Ok(Parzen { point, samples })
     }
@@ -79,22 +73,11 @@ pub struct Density {
 /// # Panics
 /// If h is not a positive finite number.
 pub fn parzen(context: &Parzen, h: f64) -> Density {
-    assert!(
-        h > 0.0 && h.is_finite(),
-        "a window of width {h}: the width must be a positive finite number"
-    );
+    assert!(h > 0.0 && h.is_finite(), "a window of width {h}: the width must be a positive finite number");
     let inside = |sample: &&[f64]| sample.iter().zip(&context.point).all(|(x, c)| (x - c).abs() / h <= 0.5);
-    let count = context
-        .samples
-        .chunks_exact(context.dimensions())
-        .filter(inside)
-        .count() as u64;
+    let count = context.samples.chunks_exact(context.dimensions()).filter(inside).count() as u64;
     let volume = h.powf(context.dimensions() as f64);
-    Density {
-        h,
-        count,
-        density: count as f64 / (context.sample_count() as f64 * volume),
-    }
+    Density { h, count, density: count as f64 / (context.sample_count() as f64 * volume) }
 }
 
 #[cfg(test)]
@@ -104,10 +87,7 @@ mod tests {
     const GAUSSIAN: &str = include_str!("../../tests/data/gaussian_2d.csv");
 
     fn gaussian() -> Parzen {
-        let samples: Vec<f64> = GAUSSIAN
-            .split([',', '\n'])
-            .filter_map(|field| field.trim().parse().ok())
-            .collect();
+        let samples: Vec<f64> = GAUSSIAN.split([',', '\n']).filter_map(|field| field.trim().parse().ok()).collect();
         assert_eq!(samples.len(), 20_000);
         Parzen::new(2, samples, vec![0.0, 0.0]).unwrap()
     }
@@ -115,9 +95,7 @@ mod tests {
     #[test]
     fn counts_at_the_origin_of_a_bivariate_normal_are_exact() {
         let context = gaussian();
-        let counts: Vec<_> = (1..=12)
-            .map(|tenths| parzen(&context, f64::from(tenths) / 10.0).count)
-            .collect();
+        let counts: Vec<_> = (1..=12).map(|tenths| parzen(&context, f64::from(tenths) / 10.0).count).collect();
         assert_eq!(counts, [16, 61, 135, 247, 390, 547, 742, 939, 1194, 1445, 1728, 2022]);
     }
 
@@ -157,14 +135,9 @@ mod tests {
     #[test]
     fn samples_that_do_not_fit_the_point_are_refused() {
         let refused = |dimensions, values: usize, point: usize| {
-            Parzen::new(dimensions, vec![0.0; values], vec![0.0; point])
-                .unwrap_err()
-                .to_string()
+            Parzen::new(dimensions, vec![0.0; values], vec![0.0; point]).unwrap_err().to_string()
         };
-        assert_eq!(
-            refused(3, 6, 2),
-            "the samples have 3 coordinates each, but the point has 2"
-        );
+        assert_eq!(refused(3, 6, 2), "the samples have 3 coordinates each, but the point has 2");
         assert_eq!(refused(2, 5, 2), "5 coordinates do not make whole samples of 2");
         assert_eq!(refused(2, 0, 2), "there are no samples");
         assert_eq!(refused(0, 4, 0), "the point has no coordinates");

@@ -39,35 +39,22 @@ mod tests {
         let mut backwards: Vec<_> = (0..100).rev().map(|index| rand_string(&context, index)).collect();
         backwards.reverse();
         assert_eq!(forwards, backwards);
-        let other_seed: Vec<_> = (0..100)
-            .map(|index| rand_string(&RandString { seed: 8, ..context }, index))
-            .collect();
+        let other_seed: Vec<_> = (0..100).map(|index| rand_string(&RandString { seed: 8, ..context }, index)).collect();
         assert!(forwards.iter().zip(&other_seed).all(|(one, other)| one.1 != other.1));
-        assert_eq!(
-            forwards.iter().map(|(_, string)| string).collect::<BTreeSet<_>>().len(),
-            100
-        );
+        assert_eq!(forwards.iter().map(|(_, string)| string).collect::<BTreeSet<_>>().len(), 100);
     }
 
     /// A new version of the generator's crates that changes the strings must be noticed: they are reproducible results.
     #[test]
     fn strings_stay_the_same_from_release_to_release() {
-        let strings: Vec<_> = (0..4)
-            .map(|index| rand_string(&RandString { seed: 0, length: 5 }, index))
-            .collect();
+        let strings: Vec<_> = (0..4).map(|index| rand_string(&RandString { seed: 0, length: 5 }, index)).collect();
         let expected = ["ptudg", "ywbv8", "FVH51", "QC1DP"];
         assert_eq!(strings, (0..).zip(expected.map(String::from)).collect::<Vec<_>>());
     }
 
     #[test]
     fn strings_have_the_length_asked_for_and_use_all_62_characters() {
-        let (index, string) = rand_string(
-            &RandString {
-                seed: 1,
-                length: 10_000,
-            },
-            9,
-        );
+        let (index, string) = rand_string(&RandString { seed: 1, length: 10_000 }, 9);
         assert_eq!((index, string.len()), (9, 10_000));
         assert!(string.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         assert_eq!(string.bytes().collect::<BTreeSet<_>>().len(), 62);

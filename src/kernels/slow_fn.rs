@@ -74,10 +74,7 @@ mod tests {
 
     #[track_caller]
     fn assert_close(value: f64, expected: f64) {
-        assert!(
-            (value - expected).abs() <= 1e-12 * expected.abs(),
-            "{value} is not {expected}"
-        );
+        assert!((value - expected).abs() <= 1e-12 * expected.abs(), "{value} is not {expected}");
     }
 
     #[test]

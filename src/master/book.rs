@@ -22,6 +22,8 @@ pub(super) struct MapBook {
     function: FunctionId,
     context: Bytes,
     pub client: Client,
+    /// It gets no more jobs.
+    pub closed: bool,
     /// By rank: whether it was told of this map.
     known: Vec<bool>,
     /// In the order of their jobs; the front is dropped when all its jobs are settled.
@@ -36,6 +38,7 @@ impl MapBook {
             function,
             context,
             client,
+            closed: false,
             known: vec![false; ranks],
             inputs: VecDeque::new(),
             submitted: 0,
@@ -159,7 +162,9 @@ impl Arrived {
         let start = self.position_of(job);
         let failure = match Frames::new(&self.frames[start..]).next() {
             Ok(Frame::Failure(failure)) => wire::decode(failure),
-            Ok(Frame::Value(_)) => Ok(Failure::new(JobErrorKind::Decode, "garbled message: a result in a failure's place")),
+            Ok(Frame::Value(_)) => {
+                Ok(Failure::new(JobErrorKind::Decode, "garbled message: a result in a failure's place"))
+            }
             Err(error) => Err(error),
         };
         let failure = failure.unwrap_or_else(|error| Failure::new(JobErrorKind::Decode, error.to_string()));

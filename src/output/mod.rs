@@ -96,12 +96,7 @@ impl JsonLines {
         match Sink::open(target) {
             Ok(sink) => {
                 let writer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, sink);
-                Ok(JsonLines {
-                    name,
-                    writer,
-                    line: Vec::new(),
-                    is_broken: false,
-                })
+                Ok(JsonLines { name, writer, line: Vec::new(), is_broken: false })
             }
             Err(source) => Err(OutputError::from_io(&name, source)),
         }
@@ -113,10 +108,8 @@ impl JsonLines {
     /// If the value has no JSON form (then nothing was written, and the output is still good), or writing fails.
     pub fn write<T: Serialize + ?Sized>(&mut self, result: &T) -> Result<(), OutputError> {
         self.line.clear();
-        serde_json::to_writer(&mut self.line, result).map_err(|source| OutputError::Value {
-            name: self.name.clone(),
-            source,
-        })?;
+        serde_json::to_writer(&mut self.line, result)
+            .map_err(|source| OutputError::Value { name: self.name.clone(), source })?;
         self.line.push(b'\n');
         let written = self.writer.write_all(&self.line);
         self.note(written)

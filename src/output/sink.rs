@@ -38,10 +38,7 @@ impl Sink {
         };
         let Some(old) = old else {
             let partial = partial_file_beside(path)?;
-            return Ok(Sink::Whole {
-                partial,
-                path: path.to_owned(),
-            });
+            return Ok(Sink::Whole { partial, path: path.to_owned() });
         };
         // Opening for writing tells a directory and a file that its owner has made read-only, which a rename would not.
         let file = OpenOptions::new().write(true).open(path)?;
@@ -51,9 +48,7 @@ impl Sink {
         // A symbolic link stays one: its target is replaced.
         let path = fs::canonicalize(path)?;
         let partial = partial_file_beside(&path)?;
-        partial
-            .as_file()
-            .set_permissions(Permissions::from_mode(old.permissions().mode() & 0o777))?;
+        partial.as_file().set_permissions(Permissions::from_mode(old.permissions().mode() & 0o777))?;
         Ok(Sink::Whole { partial, path })
     }
 

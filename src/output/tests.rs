@@ -15,18 +15,12 @@ fn open(path: &Path) -> JsonLines {
 /// Opens a device of this machine, and goes no further if it would be replaced: the superuser's rename would succeed.
 fn open_device(path: &str) -> JsonLines {
     let output = open(Path::new(path));
-    assert!(
-        matches!(output.writer.get_ref(), Sink::Direct(_)),
-        "{path} would be replaced"
-    );
+    assert!(matches!(output.writer.get_ref(), Sink::Direct(_)), "{path} would be replaced");
     output
 }
 
 fn refusal(path: impl Into<PathBuf>) -> String {
-    JsonLines::open(&Target::new(path))
-        .err()
-        .expect("an output that cannot be written")
-        .to_string()
+    JsonLines::open(&Target::new(path)).err().expect("an output that cannot be written").to_string()
 }
 
 fn names_in(directory: &TempDir) -> Vec<String> {
@@ -49,13 +43,7 @@ fn each_result_is_a_line_and_a_failure_stands_in_its_place() {
     let mut output = open(&path);
     output.write(&i128::MAX).unwrap();
     output.write(&(1, "a\nb")).unwrap();
-    output
-        .write_failure(Failure {
-            job: 2,
-            kind: "panic",
-            message: "said \"no\"\nand left",
-        })
-        .unwrap();
+    output.write_failure(Failure { job: 2, kind: "panic", message: "said \"no\"\nand left" }).unwrap();
     output.write(&f64::NAN).unwrap();
     output.finish().unwrap();
     let expected = concat!(
@@ -97,11 +85,8 @@ fn an_unfinished_output_is_removed_and_the_old_file_stays() {
 #[test]
 fn a_new_file_follows_the_umask_and_an_old_one_keeps_its_mode() {
     let directory = TempDir::new().unwrap();
-    let (usual, new, old) = (
-        directory.path().join("usual"),
-        directory.path().join("new"),
-        directory.path().join("old"),
-    );
+    let (usual, new, old) =
+        (directory.path().join("usual"), directory.path().join("new"), directory.path().join("old"));
     fs::write(&usual, "").unwrap();
     fs::write(&old, "").unwrap();
     fs::set_permissions(&old, Permissions::from_mode(0o640)).unwrap();
@@ -129,14 +114,8 @@ fn an_output_that_cannot_be_written_is_found_out_when_it_is_opened() {
     let directory = TempDir::new().unwrap();
     let shown = directory.path().display().to_string();
     let refused = |name: &str| refusal(directory.path().join(name));
-    assert_eq!(
-        refused("no/r.jsonl"),
-        format!("cannot write {shown}/no/r.jsonl: No such file or directory")
-    );
-    assert_eq!(
-        refusal(directory.path()),
-        format!("cannot write {shown}: Is a directory")
-    );
+    assert_eq!(refused("no/r.jsonl"), format!("cannot write {shown}/no/r.jsonl: No such file or directory"));
+    assert_eq!(refusal(directory.path()), format!("cannot write {shown}: Is a directory"));
     assert!(refused("new/").starts_with(&format!("cannot write {shown}/new/: ")));
     assert!(refused(&"x".repeat(300)).ends_with(": File name too long"));
     assert!(refusal("").starts_with("cannot write : "));
@@ -153,10 +132,7 @@ fn a_read_only_file_is_not_replaced() {
     fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
     // The superuser may write it all the same, and then so may this program.
     if fs::OpenOptions::new().write(true).open(&path).is_err() {
-        assert_eq!(
-            refusal(&path),
-            format!("cannot write {}: Permission denied", path.display())
-        );
+        assert_eq!(refusal(&path), format!("cannot write {}: Permission denied", path.display()));
     }
 }
 
@@ -167,10 +143,7 @@ fn a_full_disk_is_an_error_that_names_the_file_and_nothing_whole_can_follow() {
     let error = output.flush().unwrap_err();
     assert_eq!(error.to_string(), "cannot write /dev/full: No space left on device");
     assert!(!error.is_closed());
-    assert_eq!(
-        output.finish().unwrap_err().to_string(),
-        "/dev/full is not complete: writing it failed before"
-    );
+    assert_eq!(output.finish().unwrap_err().to_string(), "/dev/full is not complete: writing it failed before");
 
     let mut output = open_device("/dev/full");
     output.write(&1).unwrap();
@@ -228,10 +201,7 @@ fn a_reader_that_goes_away_is_told_apart_from_other_failures() {
     output.write(&1).unwrap();
     let error = output.flush().unwrap_err();
     assert!(error.is_closed());
-    assert_eq!(
-        error.to_string(),
-        format!("the reader of {} has gone away", path.display())
-    );
+    assert_eq!(error.to_string(), format!("the reader of {} has gone away", path.display()));
 }
 
 #[test]
@@ -257,10 +227,7 @@ fn a_line_larger_than_the_buffer_arrives_whole_and_in_order() {
     output.write(&large).unwrap();
     output.write("b").unwrap();
     output.finish().unwrap();
-    assert_eq!(
-        fs::read_to_string(&path).unwrap(),
-        format!("\"a\"\n\"{large}\"\n\"b\"\n")
-    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("\"a\"\n\"{large}\"\n\"b\"\n"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The future of one submitted job.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -23,6 +24,27 @@ use crate::worker;
 
 type Callback = Box<dyn FnOnce() + Send>;
 
+thread_local! {
+    /// Whether this thread settles handles, so that nobody else would if it waited for one.
+    static SETTLES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The calling thread is the one that settles handles and runs their callbacks.
+pub(super) fn settle_here() {
+    SETTLES.set(true);
+}
+
+/// Whether the calling thread can wait for a job without waiting for itself.
+pub(super) fn check_wait() -> Result<(), &'static str> {
+    if worker::in_compute_thread() {
+        Err("a handle was waited for inside a job, where it could wait for itself")
+    } else if SETTLES.get() {
+        Err("a handle was waited for in a callback, on the thread that would settle it")
+    } else {
+        Ok(())
+    }
+}
+
 /// What is known of a job.
 enum Status {
     /// Not known to have ended; `running` when a rank has it.
@@ -39,8 +61,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(super) fn new() -> Arc<Self> {
-        let status =
-            Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watches: Vec::new() };
+        let status = Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watches: Vec::new() };
         Arc::new(Shared { status: Mutex::new(status), changed: Condvar::new() })
     }
 
@@ -142,16 +163,16 @@ impl<O: Value> JobHandle<O> {
     /// Waits for the job's end.
     ///
     /// # Errors
-    /// The job's failure.
+    /// The job's failure. [`Refused`](JobErrorKind::Refused) if the job has not ended and this is a job or a callback, where
+    /// the wait could have no end.
     pub fn wait(&self) -> Result<O, JobError> {
-        if worker::in_compute_thread() {
-            let message = "a handle was waited for inside a job, where it could wait for itself";
-            return Err(JobError::new(self.job, JobErrorKind::Refused, message));
-        }
         let mut status = self.shared.lock();
         loop {
             if let Status::Done(result) = &*status {
                 return self.read(&result.clone());
+            }
+            if let Err(message) = check_wait() {
+                return Err(JobError::new(self.job, JobErrorKind::Refused, message));
             }
             status = self.shared.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
         }

@@ -162,11 +162,8 @@ where
         let Opened { map, deliveries, advice } = self.pool.open(self.builder, context, self.policy, meter.clone())?;
         let ticker =
             self.progress.take().zip(meter).and_then(|((progress, name), meter)| progress.start(&name, total, meter));
-        let waiting = if self.unordered {
-            Waiting::Unordered(VecDeque::new())
-        } else {
-            Waiting::Ordered(BTreeMap::new())
-        };
+        let waiting =
+            if self.unordered { Waiting::Unordered(VecDeque::new()) } else { Waiting::Ordered(BTreeMap::new()) };
         Ok(Box::new(Running {
             map,
             deliveries,
@@ -424,7 +421,7 @@ where
                 return failed.map(Err);
             }
             if deadline.is_none() {
-                deadline = self.timeout.map(|limit| Instant::now() + limit);
+                deadline = self.timeout.and_then(|limit| Instant::now().checked_add(limit));
             }
             if let Some(error) = self.receive(deadline) {
                 return Some(Err(error));

@@ -7,7 +7,7 @@ use std::thread;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::handle::{JobHandle, Shared};
+use super::handle::{JobHandle, Shared, settle_here};
 use super::{BlockBuilder, DEFAULT_POLICY, Delivery, Failure, JobError, Pool, closed};
 use crate::func::{Builder, Value};
 use crate::master::{Client, Command};
@@ -130,6 +130,7 @@ impl Pool {
 
 /// Settles handles as their jobs end, until the master has gone; then those that are left.
 fn settle_all(deliveries: &Receiver<(MapId, Vec<Delivery>)>, registry: &Registry) {
+    settle_here();
     for (map, deliveries) in deliveries {
         for delivery in deliveries {
             settle_delivery(map, delivery, registry);

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::handle::JobHandle;
+use super::handle::{JobHandle, check_wait};
 
 /// Where jobs that somebody waits for announce their ends.
 #[derive(Default)]
@@ -31,6 +31,9 @@ impl Watch {
             if let Some(next) = ended.pop_front() {
                 return Some(next);
             }
+            if deadline.is_none() {
+                check_wait().unwrap_or_else(|message| panic!("{message}"));
+            }
             ended = match deadline {
                 None => self.changed.wait(ended).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
@@ -55,11 +58,7 @@ pub struct Waited {
     pub pending: Vec<usize>,
 }
 
-fn wait_until<O>(
-    handles: &[JobHandle<O>],
-    limit: Option<Duration>,
-    enough: impl Fn(usize, bool) -> bool,
-) -> Waited {
+fn wait_until<O>(handles: &[JobHandle<O>], limit: Option<Duration>, enough: impl Fn(usize, bool) -> bool) -> Waited {
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     let watch = Arc::new(Watch::default());
     for (index, handle) in handles.iter().enumerate() {
@@ -86,16 +85,25 @@ fn wait_until<O>(
 }
 
 /// Waits until at least one of the jobs has ended, or the time is over.
+///
+/// # Panics
+/// Without a limit, in a job or in a callback, where the wait could have no end.
 pub fn wait_any<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited {
     wait_until(handles, limit, |done, _| done > 0)
 }
 
 /// Waits until all of the jobs have ended, or the time is over.
+///
+/// # Panics
+/// Without a limit, in a job or in a callback, where the wait could have no end.
 pub fn wait_all<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited {
     wait_until(handles, limit, |_, _| false)
 }
 
 /// Waits until one of the jobs has failed or all have ended, or the time is over.
+///
+/// # Panics
+/// Without a limit, in a job or in a callback, where the wait could have no end.
 pub fn wait_failed<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited {
     wait_until(handles, limit, |_, failed| failed)
 }
@@ -109,6 +117,8 @@ pub struct AsCompleted<O> {
 }
 
 /// Yields handles as their jobs end, those that have ended already first. A job that is given twice is yielded once.
+///
+/// `next` panics, without a time-out, in a job or in a callback, where the wait could have no end.
 ///
 /// ```
 /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {

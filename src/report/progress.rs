@@ -57,7 +57,9 @@ impl Progress {
         };
         let name = name.to_string();
         let (stop, stopped) = bounded(0);
-        let show = move || if bar { show_bar(name, total, &meter, &stopped) } else { show_lines(&name, total, &meter, &stopped) };
+        let show = move || {
+            if bar { show_bar(name, total, &meter, &stopped) } else { show_lines(&name, total, &meter, &stopped) }
+        };
         let thread = thread::Builder::new().name("rankpool progress".into()).spawn(show).ok()?;
         Some(Ticker { stop: Some(stop), thread: Some(thread) })
     }
@@ -85,7 +87,9 @@ fn pause(stopped: &Receiver<()>, period: Duration) -> bool {
 
 fn show_bar(name: String, total: Option<u64>, meter: &Meter, stopped: &Receiver<()>) {
     let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total), "{prefix} [{bar:30}] {human_pos}/{human_len} {per_sec} ETA {eta}{msg}"),
+        Some(total) => {
+            (ProgressBar::new(total), "{prefix} [{bar:30}] {human_pos}/{human_len} {per_sec} ETA {eta}{msg}")
+        }
         None => (ProgressBar::new_spinner(), "{prefix} {spinner} {human_pos} {per_sec} {elapsed}{msg}"),
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

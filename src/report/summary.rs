@@ -128,7 +128,11 @@ impl Summary {
         }
         for rank in shown {
             let RankSummary { rank, host, threads, jobs, busy_fraction, .. } = rank;
-            writeln!(out, "  rank {rank} on {host}: {jobs} jobs, {threads} thread(s), {:.0} % busy", 100.0 * busy_fraction)?;
+            writeln!(
+                out,
+                "  rank {rank} on {host}: {jobs} jobs, {threads} thread(s), {:.0} % busy",
+                100.0 * busy_fraction
+            )?;
         }
         Ok(())
     }

@@ -12,68 +12,32 @@ impl Schedule {
         self.roster.check();
         self.check_maps();
         self.check_chunks();
-        assert!(
-            self.serving.is_empty() || self.roster.next().is_none(),
-            "jobs wait while ranks have credit"
-        );
+        assert!(self.serving.is_empty() || self.roster.next().is_none(), "jobs wait while ranks have credit");
         if self.serving.is_empty() {
             let all = self.roster.unanswered() >= self.roster.idle();
-            assert!(
-                all || self.roster.donation().is_none(),
-                "threads are idle while ranks have work to give back"
-            );
+            assert!(all || self.roster.donation().is_none(), "threads are idle while ranks have work to give back");
         }
-        assert!(
-            !self.is_finished() || self.roster.present().next().is_none(),
-            "a rank was not dismissed"
-        );
+        assert!(!self.is_finished() || self.roster.present().next().is_none(), "a rank was not dismissed");
     }
 
     fn check_maps(&self) {
-        let waiting = self
-            .maps
-            .iter()
-            .filter(|(_, map)| !map.queue.is_empty())
-            .map(|(id, _)| *id);
+        let waiting = self.maps.iter().filter(|(_, map)| !map.queue.is_empty()).map(|(id, _)| *id);
         let mut serving: Vec<_> = self.serving.iter().copied().collect();
         serving.sort_unstable();
         assert_eq!(serving, waiting.collect::<Vec<_>>(), "maps in the round");
         for (id, map) in &self.maps {
             map.queue.check();
-            assert_eq!(
-                map.submitted,
-                map.settled + map.queue.len() + map.held,
-                "jobs of {id:?}"
-            );
-            assert!(
-                !(map.closed || map.abandoned) || map.settled < map.submitted,
-                "{id:?} was not released"
-            );
+            assert_eq!(map.submitted, map.settled + map.queue.len() + map.held, "jobs of {id:?}");
+            assert!(!(map.closed || map.abandoned) || map.settled < map.submitted, "{id:?} was not released");
             let undealt = undealt(map.abandoned, self.draining, self.roster.is_stranded());
-            assert!(
-                map.queue.is_empty() || undealt.is_none(),
-                "{id:?} has jobs that will not be dealt: {undealt:?}"
-            );
+            assert!(map.queue.is_empty() || undealt.is_none(), "{id:?} has jobs that will not be dealt: {undealt:?}");
 
-            let held = self
-                .chunks
-                .values()
-                .filter(|chunk| chunk.map == *id)
-                .map(|chunk| chunk.jobs);
+            let held = self.chunks.values().filter(|chunk| chunk.map == *id).map(|chunk| chunk.jobs);
             let mut ranges: Vec<_> = held.chain(map.queue.ranges().copied()).collect();
             ranges.sort_unstable();
-            assert!(
-                ranges.windows(2).all(|pair| pair[0].end() <= pair[1].first),
-                "{id:?} has a job twice"
-            );
-            assert!(
-                ranges.last().is_none_or(|last| last.end() <= map.submitted),
-                "{id:?} has a job from nowhere"
-            );
-            assert!(
-                ranges.iter().all(|jobs| jobs.failures <= map.retries),
-                "{id:?} retries too often"
-            );
+            assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].first), "{id:?} has a job twice");
+            assert!(ranges.last().is_none_or(|last| last.end() <= map.submitted), "{id:?} has a job from nowhere");
+            assert!(ranges.iter().all(|jobs| jobs.failures <= map.retries), "{id:?} retries too often");
         }
     }
 
@@ -83,20 +47,12 @@ impl Schedule {
         for (id, chunk) in &self.chunks {
             let rank = self.roster.get(chunk.rank).expect("a chunk's rank");
             assert!(rank.held.contains(id), "{id:?} is held by its rank");
-            assert_eq!(
-                rank.recallable.contains_key(id),
-                chunk.recall == Recall::Never,
-                "{id:?} recallable"
-            );
+            assert_eq!(rank.recallable.contains_key(id), chunk.recall == Recall::Never, "{id:?} recallable");
             assert!(chunk.jobs.count > 0, "{id:?} is empty");
         }
         for (map, held) in self.maps.iter().map(|(id, map)| (id, map.held)) {
             let chunks = self.chunks.values().filter(|chunk| chunk.map == *map);
-            assert_eq!(
-                held,
-                chunks.map(|chunk| chunk.jobs.count).sum::<u64>(),
-                "jobs of {map:?} held"
-            );
+            assert_eq!(held, chunks.map(|chunk| chunk.jobs.count).sum::<u64>(), "jobs of {map:?} held");
         }
         for (id, rank) in self.roster.present() {
             let chunks = || rank.held.iter().filter_map(|chunk| self.chunks.get(chunk));

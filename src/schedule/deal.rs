@@ -1,7 +1,6 @@
 //! Who gets what: dealing queued jobs to ranks with credit, and fetching work back for idle threads.
 
 use super::event::{Action, ChunkId, MapId, RankId};
-use super::roster::Gain;
 use super::{Chunk, Recall, Schedule};
 
 impl Schedule {
@@ -27,43 +26,20 @@ impl Schedule {
         let Some(map) = self.maps.get_mut(&map_id) else { return };
         let Some(front) = map.queue.front() else { return };
         // A job that may have killed its rank goes alone, so that it takes no others with it.
-        let size = if front.losses > 0 {
-            1
-        } else {
-            map.pace.chunk_jobs(map.queue.len(), threads)
-        };
+        let size = if front.losses > 0 { 1 } else { map.pace.chunk_jobs(map.queue.len(), threads) };
         let Some(jobs) = map.queue.pop_front(size.min(u64::from(u32::MAX))) else {
             return;
         };
         map.held += jobs.count;
 
         let work = map.pace.estimate(jobs.count, threads);
-        let cut = if map.pace.may_be_cut() {
-            work / jobs.count * (jobs.count - 1) / 2
-        } else {
-            0
-        };
+        let gain = map.pace.gain(work, jobs.count, threads);
         let id = ChunkId(self.next_chunk);
         self.next_chunk += 1;
-        self.chunks.insert(
-            id,
-            Chunk {
-                rank,
-                map: map_id,
-                jobs,
-                work,
-                recall: Recall::Never,
-            },
-        );
+        self.chunks.insert(id, Chunk { rank, map: map_id, jobs, work, recall: Recall::Never });
         self.roster.update(rank, |rank| {
             rank.held.insert(id);
-            rank.recallable.insert(
-                id,
-                Gain {
-                    waiting: work,
-                    running: cut,
-                },
-            );
+            rank.recallable.insert(id, gain);
             rank.work = rank.work.saturating_add(work);
         });
         out.push(Action::Assign {

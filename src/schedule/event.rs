@@ -58,12 +58,7 @@ pub enum Event {
     CancelAsked { map: MapId, job: u64 },
     /// A rank answered a chunk (what it had kept of it). `busy` is the time its thread spent in the jobs; `failed` holds the
     /// failed jobs as offsets from the chunk's first, ascending.
-    Finished {
-        rank: RankId,
-        chunk: ChunkId,
-        busy: u64,
-        failed: Vec<u32>,
-    },
+    Finished { rank: RankId, chunk: ChunkId, busy: u64, failed: Vec<u32> },
     /// A rank answered a recall: it keeps the first `kept` jobs of the chunk (those it had started) and gives the rest back.
     /// With `kept == 0` there will be no `Finished` for the chunk. Comes before the chunk's `Finished`.
     Returned { rank: RankId, chunk: ChunkId, kept: u32 },
@@ -94,24 +89,11 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Send jobs `first .. first + count` of a map to a rank. `attempt` counts from 1, the same for all of them.
-    Assign {
-        rank: RankId,
-        chunk: ChunkId,
-        map: MapId,
-        first: u64,
-        count: u32,
-        attempt: u32,
-    },
+    Assign { rank: RankId, chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32 },
     /// Ask a rank for the jobs of a chunk that it has not started; it answers `Returned`, or `Finished` was on its way.
     Recall { rank: RankId, chunk: ChunkId },
     /// Jobs `first .. first + count` have their final outcome. `attempt` is how often they ran (0: never).
-    Settle {
-        map: MapId,
-        first: u64,
-        count: u64,
-        outcome: Outcome,
-        attempt: u32,
-    },
+    Settle { map: MapId, first: u64, count: u64, outcome: Outcome, attempt: u32 },
     /// All jobs of a closed or abandoned map are settled: forget it, here and on the ranks.
     Release { map: MapId },
     /// A rank has nothing more to do in this run. It is the last word to this rank.

@@ -50,26 +50,12 @@ struct State {
 impl State {
     fn new(threads: &[u32], policy: Policy, batches: &[u64], failures: u32, surprises: &[Event]) -> Self {
         let rank = |(id, threads): (u32, &u32)| {
-            let joined = Event::Joined {
-                rank: RankId(id),
-                threads: NonZeroU32::new(*threads).unwrap(),
-            };
+            let joined = Event::Joined { rank: RankId(id), threads: NonZeroU32::new(*threads).unwrap() };
             let (work, heard, said) = (Vec::new(), VecDeque::new(), VecDeque::from([joined]));
-            Rank {
-                threads: *threads as usize,
-                work,
-                heard,
-                said,
-                alive: true,
-                told: false,
-                dismissed: false,
-            }
+            Rank { threads: *threads as usize, work, heard, said, alive: true, told: false, dismissed: false }
         };
         let mut script = VecDeque::from([Event::Opened { map: MAP, policy }]);
-        script.extend(batches.iter().map(|count| Event::Submitted {
-            map: MAP,
-            count: *count,
-        }));
+        script.extend(batches.iter().map(|count| Event::Submitted { map: MAP, count: *count }));
         script.extend([Event::Closed { map: MAP }, Event::DriverLeft]);
         Self {
             schedule: Schedule::new(),
@@ -99,32 +85,21 @@ impl State {
             match action {
                 Action::Assign { rank, .. } | Action::Recall { rank, .. } => {
                     let rank = &mut self.ranks[rank.0 as usize];
-                    assert!(
-                        !rank.told && !rank.dismissed && !self.released,
-                        "{action:?} to a rank that is gone"
-                    );
+                    assert!(!rank.told && !rank.dismissed && !self.released, "{action:?} to a rank that is gone");
                     rank.heard.push_back(action);
                 }
-                Action::Settle {
-                    first, count, outcome, ..
-                } => {
+                Action::Settle { first, count, outcome, .. } => {
                     for job in first..first + count {
                         assert!(self.settled.insert(job, outcome).is_none(), "job {job} settles twice");
                     }
                 }
                 Action::Release { .. } => {
-                    assert!(
-                        !self.released && self.settled.len() as u64 == self.submitted,
-                        "released early"
-                    );
+                    assert!(!self.released && self.settled.len() as u64 == self.submitted, "released early");
                     self.released = true;
                 }
                 Action::Dismiss { rank } => {
                     let rank = &mut self.ranks[rank.0 as usize];
-                    assert!(
-                        !rank.told && !rank.dismissed && self.released,
-                        "dismissed early or twice"
-                    );
+                    assert!(!rank.told && !rank.dismissed && self.released, "dismissed early or twice");
                     rank.dismissed = true;
                 }
             }
@@ -182,21 +157,12 @@ impl Rank {
     fn hear(&mut self, me: u32) {
         match self.heard.pop_front().unwrap() {
             Action::Assign { chunk, count, .. } => {
-                self.work.push(Work {
-                    chunk,
-                    count,
-                    started: 0,
-                    failed: Vec::new(),
-                });
+                self.work.push(Work { chunk, count, started: 0, failed: Vec::new() });
             }
             Action::Recall { chunk, .. } => {
                 if let Some(work) = self.work.iter_mut().find(|work| work.chunk == chunk) {
                     work.count = work.started;
-                    self.said.push_back(Event::Returned {
-                        rank: RankId(me),
-                        chunk,
-                        kept: work.started,
-                    });
+                    self.said.push_back(Event::Returned { rank: RankId(me), chunk, kept: work.started });
                 }
                 self.work.retain(|work| work.count > 0);
             }
@@ -214,16 +180,9 @@ impl Rank {
             work.started += 1;
             return;
         }
-        let Work {
-            chunk, count, failed, ..
-        } = self.work.remove(place);
+        let Work { chunk, count, failed, .. } = self.work.remove(place);
         let rank = RankId(u32::try_from(me).unwrap());
-        self.said.push_back(Event::Finished {
-            rank,
-            chunk,
-            busy: u64::from(count) * 10_000_000,
-            failed,
-        });
+        self.said.push_back(Event::Finished { rank, chunk, busy: u64::from(count) * 10_000_000, failed });
     }
 }
 
@@ -234,10 +193,7 @@ fn search(start: State) -> usize {
     while let Some(state) = open.pop() {
         let next = state.next();
         if next.is_empty() {
-            assert!(
-                state.schedule.is_finished() && state.released,
-                "quiet but not finished: {state:#?}"
-            );
+            assert!(state.schedule.is_finished() && state.released, "quiet but not finished: {state:#?}");
             assert_eq!(state.settled.len() as u64, state.submitted);
             assert!(state.ranks.iter().all(|rank| rank.told || rank.dismissed));
         }

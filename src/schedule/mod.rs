@@ -113,12 +113,7 @@ impl Schedule {
             Event::Closed { map } => self.closed(map, out),
             Event::Abandoned { map } => self.abandoned(map, out),
             Event::CancelAsked { map, job } => self.cancel_asked(map, job, out),
-            Event::Finished {
-                rank,
-                chunk,
-                busy,
-                failed,
-            } => self.finished(rank, chunk, busy, failed, out),
+            Event::Finished { rank, chunk, busy, failed } => self.finished(rank, chunk, busy, failed, out),
             Event::Returned { rank, chunk, kept } => self.returned(rank, chunk, kept, out),
             Event::Lost { rank } => self.lost(rank, out),
             Event::Draining => self.drain(out),
@@ -205,17 +200,7 @@ impl Schedule {
             return;
         }
         map.submitted += count;
-        self.requeue(
-            id,
-            Range {
-                first,
-                count,
-                failures: 0,
-                losses: 0,
-            },
-            false,
-            out,
-        );
+        self.requeue(id, Range { first, count, failures: 0, losses: 0 }, false, out);
     }
 
     fn closed(&mut self, id: MapId, out: &mut Vec<Action>) {
@@ -254,11 +239,7 @@ impl Schedule {
         let again = attempt <= map.retries && !map.abandoned && !self.draining;
 
         for (bad, at, end) in runs(jobs.count, failed) {
-            let part = Range {
-                first: jobs.first + at,
-                count: end - at,
-                ..jobs
-            };
+            let part = Range { first: jobs.first + at, count: end - at, ..jobs };
             if !bad {
                 self.settle(map_id, &part, Outcome::Done, attempt, out);
             } else if !again {
@@ -266,17 +247,7 @@ impl Schedule {
             } else {
                 // Alone, since one of them may fail again.
                 for first in part.first..part.end() {
-                    self.requeue(
-                        map_id,
-                        Range {
-                            first,
-                            count: 1,
-                            failures: attempt,
-                            ..jobs
-                        },
-                        false,
-                        out,
-                    );
+                    self.requeue(map_id, Range { first, count: 1, failures: attempt, ..jobs }, false, out);
                 }
             }
         }
@@ -308,11 +279,7 @@ impl Schedule {
             }
         }
         if kept < jobs.count {
-            let back = Range {
-                first: jobs.first + kept,
-                count: jobs.count - kept,
-                ..jobs
-            };
+            let back = Range { first: jobs.first + kept, count: jobs.count - kept, ..jobs };
             self.requeue(map_id, back, true, out);
             self.release_if_over(map_id, out);
         }
@@ -328,10 +295,7 @@ impl Schedule {
                 continue;
             };
             map.held -= chunk.jobs.count;
-            let jobs = Range {
-                losses: chunk.jobs.losses.saturating_add(1),
-                ..chunk.jobs
-            };
+            let jobs = Range { losses: chunk.jobs.losses.saturating_add(1), ..chunk.jobs };
             if jobs.losses >= LOSSES_MAX {
                 self.settle(chunk.map, &jobs, Outcome::Lost, jobs.runs(), out);
             } else {
@@ -411,13 +375,7 @@ impl Schedule {
     fn settle(&mut self, id: MapId, jobs: &Range, outcome: Outcome, attempt: u32, out: &mut Vec<Action>) {
         if let Some(map) = self.maps.get_mut(&id) {
             map.settled += jobs.count;
-            out.push(Action::Settle {
-                map: id,
-                first: jobs.first,
-                count: jobs.count,
-                outcome,
-                attempt,
-            });
+            out.push(Action::Settle { map: id, first: jobs.first, count: jobs.count, outcome, attempt });
         }
     }
 

@@ -3,6 +3,7 @@
 //! Works on durations that the shell measured; integers only, so that a run can be replayed on any machine.
 
 use super::event::ChunkSize;
+use super::roster::Gain;
 
 /// A chunk should keep a thread busy at least this long (ns): a message costs the master and the worker a few
 /// microseconds each, so that 2 ms keeps the cost of travelling well below one percent.
@@ -18,6 +19,22 @@ const CHUNK_TIME_MAX: u64 = 1_000_000_000;
 /// Near the end of the queue chunks shrink, but not below this much work (ns), or the messages would cost more than
 /// the better balance gains.
 const CHUNK_TIME_MIN: u64 = 100_000;
+
+/// The same per thread of the pool (ns), so that the master keeps up with small chunks for all. On 16 384 ranks and
+/// jobs of 1 ms this saves a fifth of the messages; 1 µs leaves half of them, but lets stragglers run 40 % longer.
+const CHUNK_TIME_MIN_PER_THREAD: u64 = 250;
+
+/// A chunk is fetched back for an idle thread if that brings at least this much work (ns): the messages and the wait
+/// for them take a good part of it. With 1 ms, a slow rank keeps a pool waiting for chunks of a few milliseconds.
+const RECALL_TIME: u64 = 500_000;
+
+/// The same per thread of the pool (ns): when all are idle at once, the master has a message each way to handle for
+/// each of them. Without it, 16 384 ranks at the end of a map of 10 µs jobs send three times as many messages as with
+/// it, and forty times as many if chunks may not get smaller than 1 µs per thread: the same chunks go to and fro.
+///
+/// A chunk that runs is cut only if it has twice this, so that what is dealt again is cut into smaller chunks: they
+/// have at least `CHUNK_TIME_MIN`, a quarter of this or less. That is why recalls come to an end.
+const RECALL_TIME_PER_THREAD: u64 = 1_000;
 
 /// No chunk has more jobs than this: its answer must stay a message of reasonable size.
 pub(super) const CHUNK_JOBS_MAX: u64 = 16_384;
@@ -47,11 +64,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(chunk: ChunkSize) -> Self {
-        Self {
-            chunk,
-            mean: 0,
-            limit: 1,
-        }
+        Self { chunk, mean: 0, limit: 1 }
     }
 
     /// Takes in that `count` jobs kept a thread busy for `busy` ns.
@@ -72,20 +85,19 @@ impl Pace {
     /// The estimated duration in ns of a chunk of so many jobs. While durations are being learned, a chunk counts as a
     /// full one at least, lest a rank is flooded with small chunks a moment before they would have been large.
     pub(super) fn estimate(&self, count: u64, threads: u64) -> u64 {
-        let mean = if self.mean == 0 {
-            UNKNOWN_JOB << FRACTION_BITS
-        } else {
-            self.mean
-        };
+        let mean = if self.mean == 0 { UNKNOWN_JOB << FRACTION_BITS } else { self.mean };
         let work = (u128::from(mean) * u128::from(count)) >> FRACTION_BITS;
         let work = u64::try_from(work).unwrap_or(u64::MAX).min(ESTIMATE_MAX);
         let learning = self.chunk == ChunkSize::Auto && self.limit < self.jobs_in(chunk_time(threads));
         if learning { work.max(CHUNK_TIME) } else { work }
     }
 
-    /// Whether a chunk that a thread has begun may be cut.
-    pub(super) fn may_be_cut(&self) -> bool {
-        self.chunk == ChunkSize::Auto
+    /// What a recall of a chunk with so much work would bring back, if it waits and if it runs; 0 if it is not worth it.
+    pub(super) fn gain(&self, work: u64, jobs: u64, threads: u64) -> Gain {
+        let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { 0 };
+        // A chunk of a size asked for is not cut, and of one that runs a thread is halfway through on average.
+        let cut = if self.chunk == ChunkSize::Auto { work / jobs.max(1) * jobs.saturating_sub(1) / 2 } else { 0 };
+        Gain { waiting: worth(work), running: worth(cut) }
     }
 
     /// How many jobs a chunk should have when `queued` are there for a pool of so many `threads`.
@@ -94,8 +106,7 @@ impl Pace {
             ChunkSize::Fixed(jobs) => u64::from(jobs.get()),
             ChunkSize::Auto => {
                 let share = queued.div_ceil(threads.saturating_mul(2).max(1));
-                self.full_chunk_jobs(threads)
-                    .min(share.max(self.jobs_in(CHUNK_TIME_MIN)))
+                self.full_chunk_jobs(threads).min(share.max(self.jobs_in(least_time(threads))))
             }
         }
     }
@@ -105,9 +116,7 @@ impl Pace {
         match self.chunk {
             ChunkSize::Fixed(jobs) => u64::from(jobs.get()),
             ChunkSize::Auto => {
-                let time = threads
-                    .saturating_mul(CHUNK_TIME_PER_THREAD)
-                    .clamp(CHUNK_TIME, CHUNK_TIME_MAX);
+                let time = threads.saturating_mul(CHUNK_TIME_PER_THREAD).clamp(CHUNK_TIME, CHUNK_TIME_MAX);
                 self.jobs_in(time).min(self.limit)
             }
         }
@@ -115,16 +124,21 @@ impl Pace {
 
     /// How many jobs take about so many ns: at least one, and one when durations are unknown.
     fn jobs_in(&self, time: u64) -> u64 {
-        (time << FRACTION_BITS)
-            .checked_div(self.mean)
-            .unwrap_or(1)
-            .clamp(1, CHUNK_JOBS_MAX)
+        (time << FRACTION_BITS).checked_div(self.mean).unwrap_or(1).clamp(1, CHUNK_JOBS_MAX)
     }
 }
 
 /// How long a chunk should keep a thread busy in a pool of so many threads, in ns.
 fn chunk_time(threads: u64) -> u64 {
-    threads
-        .saturating_mul(CHUNK_TIME_PER_THREAD)
-        .clamp(CHUNK_TIME, CHUNK_TIME_MAX)
+    threads.saturating_mul(CHUNK_TIME_PER_THREAD).clamp(CHUNK_TIME, CHUNK_TIME_MAX)
+}
+
+/// How much work a chunk should have at least near the end of the queue, in ns.
+fn least_time(threads: u64) -> u64 {
+    threads.saturating_mul(CHUNK_TIME_MIN_PER_THREAD).clamp(CHUNK_TIME_MIN, CHUNK_TIME_MAX)
+}
+
+/// How much work makes a recall worth it, in ns.
+fn recall_time(threads: u64) -> u64 {
+    threads.saturating_mul(RECALL_TIME_PER_THREAD).max(RECALL_TIME)
 }

@@ -72,10 +72,7 @@ impl Queue {
 
     /// Puts jobs first.
     pub(super) fn push_front(&mut self, range: Range) {
-        let place = self
-            .line
-            .first_key_value()
-            .map_or(0, |(key, _)| key.0.saturating_sub(1));
+        let place = self.line.first_key_value().map_or(0, |(key, _)| key.0.saturating_sub(1));
         self.insert(place, range);
     }
 
@@ -83,18 +80,8 @@ impl Queue {
     pub(super) fn pop_front(&mut self, count: u64) -> Option<Range> {
         let (&(place, first), &range) = self.line.first_key_value()?;
         self.remove(place, first);
-        let taken = Range {
-            count: count.clamp(1, range.count),
-            ..range
-        };
-        self.insert(
-            place,
-            Range {
-                first: taken.end(),
-                count: range.count - taken.count,
-                ..range
-            },
-        );
+        let taken = Range { count: count.clamp(1, range.count), ..range };
+        self.insert(place, Range { first: taken.end(), count: range.count - taken.count, ..range });
         Some(taken)
     }
 
@@ -106,26 +93,9 @@ impl Queue {
             return None;
         }
         self.remove(place, first);
-        self.insert(
-            place,
-            Range {
-                count: job - first,
-                ..range
-            },
-        );
-        self.insert(
-            place,
-            Range {
-                first: job + 1,
-                count: range.end() - job - 1,
-                ..range
-            },
-        );
-        Some(Range {
-            first: job,
-            count: 1,
-            ..range
-        })
+        self.insert(place, Range { count: job - first, ..range });
+        self.insert(place, Range { first: job + 1, count: range.end() - job - 1, ..range });
+        Some(Range { first: job, count: 1, ..range })
     }
 
     /// The ranges in dealing order.
@@ -150,11 +120,7 @@ impl Queue {
 
     /// Asserts what must hold between the fields.
     pub(super) fn check(&self) {
-        assert_eq!(
-            self.len,
-            self.line.values().map(|range| range.count).sum::<u64>(),
-            "queue length"
-        );
+        assert_eq!(self.len, self.line.values().map(|range| range.count).sum::<u64>(), "queue length");
         assert_eq!(self.line.len(), self.place.len(), "every range has a place");
         for ((place, first), range) in &self.line {
             assert!(range.count > 0 && range.first == *first, "range {range:?} at {first}");

@@ -18,10 +18,6 @@ pub(super) const CREDIT_TIME: u64 = 4_000_000;
 /// A rank never holds more chunks per thread than this, lest a stall or a loss takes too much with it.
 pub(super) const CREDIT_CHUNKS_MAX: u64 = 1_024;
 
-/// A chunk is fetched back for an idle thread if that brings at least this much work (ns): the two messages and the
-/// wait for them take a good part of it.
-const RECALL_TIME: u64 = 1_000_000;
-
 /// Where a rank is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Status {
@@ -30,7 +26,7 @@ pub(super) enum Status {
     Dismissed,
 }
 
-/// The work that a recall of a chunk would bring back, in ns of one thread.
+/// The work that a recall of a chunk would bring back, in ns of one thread; 0 if it is not worth it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Gain {
     /// If no thread has begun the chunk.
@@ -94,11 +90,8 @@ impl Rank {
     /// Whether the last chunk that can be recalled is worth it.
     fn is_donor(&self) -> bool {
         let waiting = self.last_is_waiting();
-        let gain = self
-            .recallable
-            .last_key_value()
-            .map(|(_, gain)| if waiting { gain.waiting } else { gain.running });
-        gain.is_some_and(|gain| gain >= RECALL_TIME)
+        let gain = self.recallable.last_key_value().map(|(_, gain)| if waiting { gain.waiting } else { gain.running });
+        gain.is_some_and(|gain| gain > 0)
     }
 }
 
@@ -156,10 +149,7 @@ impl Roster {
 
     /// Present ranks in the order of their ids.
     pub(super) fn present(&self) -> impl Iterator<Item = (RankId, &Rank)> {
-        self.ranks
-            .iter()
-            .filter(|(_, rank)| rank.is_present())
-            .map(|(id, rank)| (*id, rank))
+        self.ranks.iter().filter(|(_, rank)| rank.is_present()).map(|(id, rank)| (*id, rank))
     }
 
     /// A rank is there. False if it was heard of before.
@@ -214,11 +204,7 @@ impl Roster {
         self.unanswered = self.unanswered - unanswered + rank.unanswered;
 
         let load = rank.work / rank.threads;
-        let idle = if rank.is_present() {
-            rank.threads.saturating_sub(rank.chunks())
-        } else {
-            0
-        };
+        let idle = if rank.is_present() { rank.threads.saturating_sub(rank.chunks()) } else { 0 };
         self.idle = self.idle - rank.idle + idle;
         rank.idle = idle;
         let spare_key = rank.has_credit().then_some((idle == 0, load));
@@ -244,48 +230,22 @@ impl Roster {
         let present = || self.ranks.values().filter(|rank| rank.is_present());
         assert_eq!(self.threads, present().map(|rank| rank.threads).sum::<u64>(), "threads");
         assert_eq!(self.present, present().count() as u64, "present ranks");
-        assert_eq!(
-            self.unanswered,
-            present().map(|rank| rank.unanswered).sum::<u64>(),
-            "unanswered recalls"
-        );
-        let idle = present()
-            .map(|rank| rank.threads.saturating_sub(rank.chunks()))
-            .sum::<u64>();
+        assert_eq!(self.unanswered, present().map(|rank| rank.unanswered).sum::<u64>(), "unanswered recalls");
+        let idle = present().map(|rank| rank.threads.saturating_sub(rank.chunks())).sum::<u64>();
         assert_eq!(self.idle, idle, "idle threads");
         for (id, rank) in &self.ranks {
-            assert!(
-                rank.is_present() || rank.held.is_empty(),
-                "{id:?} is gone and holds chunks"
-            );
-            assert!(
-                rank.recallable.keys().all(|chunk| rank.held.contains(chunk)),
-                "{id:?} recallable"
-            );
-            assert!(
-                rank.unanswered <= (rank.held.len() - rank.recallable.len()) as u64,
-                "{id:?} unanswered"
-            );
-            assert!(
-                rank.chunks() <= CREDIT_CHUNKS_MAX * rank.threads,
-                "{id:?} holds too much"
-            );
-            let spare = rank
-                .has_credit()
-                .then_some((rank.chunks() >= rank.threads, rank.work / rank.threads));
+            assert!(rank.is_present() || rank.held.is_empty(), "{id:?} is gone and holds chunks");
+            assert!(rank.recallable.keys().all(|chunk| rank.held.contains(chunk)), "{id:?} recallable");
+            assert!(rank.unanswered <= (rank.held.len() - rank.recallable.len()) as u64, "{id:?} unanswered");
+            assert!(rank.chunks() <= CREDIT_CHUNKS_MAX * rank.threads, "{id:?} holds too much");
+            let spare = rank.has_credit().then_some((rank.chunks() >= rank.threads, rank.work / rank.threads));
             assert_eq!(rank.spare_key, spare, "{id:?} key");
             let donor = (rank.is_present() && rank.is_donor()).then_some(rank.work / rank.threads);
             assert_eq!(rank.donor_key, donor, "{id:?} donor");
         }
-        let spare = self
-            .ranks
-            .iter()
-            .filter_map(|(id, rank)| rank.spare_key.map(|key| (key.0, key.1, *id)));
+        let spare = self.ranks.iter().filter_map(|(id, rank)| rank.spare_key.map(|key| (key.0, key.1, *id)));
         assert_eq!(self.spare, spare.collect(), "ranks with credit");
-        let donors = self
-            .ranks
-            .iter()
-            .filter_map(|(id, rank)| rank.donor_key.map(|key| (key, *id)));
+        let donors = self.ranks.iter().filter_map(|(id, rank)| rank.donor_key.map(|key| (key, *id)));
         assert_eq!(self.donors, donors.collect(), "donors");
     }
 }

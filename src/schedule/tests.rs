@@ -17,10 +17,7 @@ impl Desk {
     /// One open map and ranks with so many threads, from rank 0.
     fn new(chunk: ChunkSize, retries: u32, ranks: &[u32]) -> Self {
         let mut desk = Self::default();
-        desk.tell(Event::Opened {
-            map: MAP,
-            policy: Policy { chunk, retries },
-        });
+        desk.tell(Event::Opened { map: MAP, policy: Policy { chunk, retries } });
         for (rank, threads) in (0..).zip(ranks) {
             desk.join(rank, *threads);
         }
@@ -36,10 +33,7 @@ impl Desk {
     }
 
     fn join(&mut self, rank: u32, threads: u32) -> Vec<Action> {
-        self.tell(Event::Joined {
-            rank: RankId(rank),
-            threads: NonZeroU32::new(threads).unwrap(),
-        })
+        self.tell(Event::Joined { rank: RankId(rank), threads: NonZeroU32::new(threads).unwrap() })
     }
 
     fn submit(&mut self, count: u64) -> Vec<Action> {
@@ -48,20 +42,11 @@ impl Desk {
 
     fn finish(&mut self, rank: u32, chunk: u64, busy: u64, failed: &[u32]) -> Vec<Action> {
         let failed = failed.to_vec();
-        self.tell(Event::Finished {
-            rank: RankId(rank),
-            chunk: ChunkId(chunk),
-            busy,
-            failed,
-        })
+        self.tell(Event::Finished { rank: RankId(rank), chunk: ChunkId(chunk), busy, failed })
     }
 
     fn give_back(&mut self, rank: u32, chunk: u64, kept: u32) -> Vec<Action> {
-        self.tell(Event::Returned {
-            rank: RankId(rank),
-            chunk: ChunkId(chunk),
-            kept,
-        })
+        self.tell(Event::Returned { rank: RankId(rank), chunk: ChunkId(chunk), kept })
     }
 
     fn lose(&mut self, rank: u32) -> Vec<Action> {
@@ -74,28 +59,14 @@ fn fixed(jobs: u32) -> ChunkSize {
 }
 
 fn settle(first: u64, count: u64, outcome: Outcome, attempt: u32) -> Action {
-    Action::Settle {
-        map: MAP,
-        first,
-        count,
-        outcome,
-        attempt,
-    }
+    Action::Settle { map: MAP, first, count, outcome, attempt }
 }
 
 /// `(rank, chunk, first, count, attempt)` of each assignment.
 fn dealt(actions: &[Action]) -> Vec<(u32, u64, u64, u32, u32)> {
     let mut dealt = Vec::new();
     for action in actions {
-        if let Action::Assign {
-            rank,
-            chunk,
-            first,
-            count,
-            attempt,
-            ..
-        } = action
-        {
+        if let Action::Assign { rank, chunk, first, count, attempt, .. } = action {
             dealt.push((rank.0, chunk.0, *first, *count, *attempt));
         }
     }
@@ -189,15 +160,7 @@ fn finished_jobs_settle_as_maximal_runs() {
     desk.submit(8);
     let done = desk.finish(0, 0, SECOND, &[0, 3, 4]);
     let failed = |first, count| settle(first, count, Outcome::Failed, 1);
-    assert_eq!(
-        done,
-        [
-            failed(0, 1),
-            settle(1, 2, Outcome::Done, 1),
-            failed(3, 2),
-            settle(5, 3, Outcome::Done, 1)
-        ]
-    );
+    assert_eq!(done, [failed(0, 1), settle(1, 2, Outcome::Done, 1), failed(3, 2), settle(5, 3, Outcome::Done, 1)]);
 }
 
 #[test]
@@ -205,10 +168,7 @@ fn a_failed_job_is_tried_again_alone_until_its_retries_are_used_up() {
     let mut desk = Desk::new(fixed(3), 2, &[1]);
     desk.submit(3);
     let actions = desk.finish(0, 0, SECOND, &[1]);
-    assert_eq!(
-        actions[..2],
-        [settle(0, 1, Outcome::Done, 1), settle(2, 1, Outcome::Done, 1)]
-    );
+    assert_eq!(actions[..2], [settle(0, 1, Outcome::Done, 1), settle(2, 1, Outcome::Done, 1)]);
     assert_eq!(dealt(&actions), [(0, 1, 1, 1, 2)]);
     assert_eq!(dealt(&desk.finish(0, 1, SECOND, &[0])), [(0, 2, 1, 1, 3)]);
     assert_eq!(desk.finish(0, 2, SECOND, &[0]), [settle(1, 1, Outcome::Failed, 3)]);
@@ -275,20 +235,45 @@ fn an_idle_thread_gets_the_last_waiting_chunk_of_the_rank_with_most_to_do() {
 }
 
 #[test]
-fn a_running_chunk_is_cut_and_its_rest_is_spread() {
+fn a_running_chunk_is_cut_and_its_rest_is_dealt_in_smaller_chunks() {
     let mut desk = Desk::new(ChunkSize::Auto, 0, &[1, 1]);
     desk.submit(2);
-    desk.finish(0, 0, 1_000, &[]);
-    desk.finish(1, 1, 1_000, &[]);
-    let actions = desk.submit(100);
-    let cut = dealt(&actions)[0];
-    assert!(cut.3 > 1, "{cut:?}");
-    for (rank, chunk, ..) in dealt(&actions).into_iter().skip(1) {
-        desk.finish(rank, chunk, 20_000_000, &[]);
+    desk.finish(0, 0, 200_000, &[]);
+    desk.finish(1, 1, 200_000, &[]);
+    let chunks = dealt(&desk.submit(30));
+    let (rank, cut, first, count, _) = chunks[0];
+    assert!(count > 4, "{chunks:?}");
+    for (rank, chunk, _, count, _) in chunks.into_iter().skip(1) {
+        desk.finish(rank, chunk, u64::from(count) * 200_000, &[]);
     }
-    desk.finish(1 - cut.0, 99, 0, &[]);
-    let asked = recalled(&desk.log);
-    assert!(asked.is_empty() || asked.contains(&(cut.0, cut.1)), "{asked:?}");
+    for chunk in 0..100 {
+        if chunk != cut {
+            desk.finish(1, chunk, 200_000, &[]);
+            desk.finish(0, chunk, 200_000, &[]);
+        }
+    }
+    assert!(recalled(&desk.log).contains(&(rank, cut)));
+    let again = dealt(&desk.give_back(rank, cut, 1));
+    assert_eq!((again[0].0, again[0].2), (1 - rank, first + 1));
+    assert!(again.iter().all(|chunk| chunk.3 < count), "{again:?}");
+}
+
+#[test]
+fn jobs_that_failed_together_are_tried_again_apart() {
+    let mut desk = Desk::new(fixed(3), 1, &[1, 1]);
+    desk.submit(3);
+    let again = dealt(&desk.finish(0, 0, SECOND, &[1, 2]));
+    assert_eq!(again, [(0, 1, 1, 1, 2), (1, 2, 2, 1, 2)]);
+}
+
+#[test]
+fn jobs_given_back_are_dealt_before_those_that_came_meanwhile() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1]);
+    desk.submit(4);
+    desk.finish(0, 0, SECOND, &[]);
+    assert_eq!(recalled(&desk.finish(0, 2, SECOND, &[])), [(1, 3)]);
+    desk.submit(10);
+    assert_eq!(dealt(&desk.give_back(1, 3, 0)), [(1, 6, 3, 1, 1)]);
 }
 
 #[test]
@@ -344,17 +329,8 @@ fn a_queued_job_is_cancelled_and_a_held_one_is_not() {
 fn maps_take_turns() {
     let mut desk = Desk::new(fixed(1), 0, &[]);
     desk.submit(10);
-    desk.tell(Event::Opened {
-        map: MapId(8),
-        policy: Policy {
-            chunk: fixed(1),
-            retries: 0,
-        },
-    });
-    desk.tell(Event::Submitted {
-        map: MapId(8),
-        count: 10,
-    });
+    desk.tell(Event::Opened { map: MapId(8), policy: Policy { chunk: fixed(1), retries: 0 } });
+    desk.tell(Event::Submitted { map: MapId(8), count: 10 });
     let mut maps = Vec::new();
     for action in desk.join(0, 2) {
         if let Action::Assign { map, .. } = action {
@@ -385,10 +361,7 @@ fn facts_about_unknown_things_change_nothing() {
     desk.finish(0, 99, 1, &[0]);
     desk.finish(3, 0, 1, &[0]);
     desk.give_back(0, 0, 1);
-    desk.tell(Event::Submitted {
-        map: MapId(1),
-        count: 4,
-    });
+    desk.tell(Event::Submitted { map: MapId(1), count: 4 });
     desk.tell(Event::Closed { map: MapId(1) });
     desk.tell(Event::Abandoned { map: MapId(1) });
     desk.tell(Event::CancelAsked { map: MapId(1), job: 0 });

@@ -40,7 +40,8 @@ const KERNELS: &[&[&str]] = &[
 fn every_kernel_answers_the_same() {
     for kernel in KERNELS {
         let arguments = [&["-q", "kernel"], *kernel].concat();
-        let expected = run(Command::new(rankpool()).args(["--local", "1"]).args(&arguments)).expect_code(0).stdout.clone();
+        let expected =
+            run(Command::new(rankpool()).args(["--local", "1"]).args(&arguments)).expect_code(0).stdout.clone();
         assert!(!expected.is_empty(), "{kernel:?} answers nothing");
         for ranks in RANKS {
             let threads = if ranks % 2 == 0 { "2" } else { "1" };

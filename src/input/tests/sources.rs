@@ -4,41 +4,23 @@ use super::*;
 fn the_ending_tells_the_format_and_else_the_first_byte() {
     let ending = |name| Format::from_ending(Path::new(name));
     assert_eq!(ending("a/b.CSV"), Some(Format::Csv));
-    assert_eq!(
-        [ending("j.jsonl"), ending("j.ndjson"), ending("j.json")],
-        [Some(Format::JsonLines); 3]
-    );
+    assert_eq!([ending("j.jsonl"), ending("j.ndjson"), ending("j.json")], [Some(Format::JsonLines); 3]);
     assert_eq!([ending("jobs"), ending("jobs.dat"), ending(".csv")], [None; 3]);
     for text in ["1\n", "\n\n [1]\n", "\u{feff}{\"x\":1}", "-0.5"] {
-        assert!(
-            matches!(records("jobs", text).unwrap().reader, Reader::JsonLines(_)),
-            "{text:?}"
-        );
+        assert!(matches!(records("jobs", text).unwrap().reader, Reader::JsonLines(_)), "{text:?}");
     }
     for text in ["x\n1\n", "\u{feff}\n\"x\"\n"] {
-        assert!(
-            matches!(records("jobs", text).unwrap().reader, Reader::Csv(_)),
-            "{text:?}"
-        );
+        assert!(matches!(records("jobs", text).unwrap().reader, Reader::Csv(_)), "{text:?}");
     }
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     let directory = TempDir::new().unwrap();
-    let (missing, shown) = (
-        directory.path().join("jobs.csv"),
-        directory.path().display().to_string(),
-    );
+    let (missing, shown) = (directory.path().join("jobs.csv"), directory.path().display().to_string());
     let refused = |path: &Path| Source::new(path).check(None, integer).unwrap_err().to_string();
-    assert_eq!(
-        refused(&missing),
-        format!("cannot read {shown}/jobs.csv: No such file or directory")
-    );
-    assert_eq!(
-        refused(directory.path()),
-        format!("cannot read {shown}: Is a directory")
-    );
+    assert_eq!(refused(&missing), format!("cannot read {shown}/jobs.csv: No such file or directory"));
+    assert_eq!(refused(directory.path()), format!("cannot read {shown}: Is a directory"));
     assert!(Source::new(&missing).table().is_err());
 }
 
@@ -66,10 +48,7 @@ fn a_record_beyond_the_limit_ends_the_reading_without_growing_further() {
     for (format, first) in [(Format::Csv, &b"x\n\n1\n\""[..]), (Format::JsonLines, b"{}\n\n1\n\"")] {
         let mut records = Records::with_limit("j".into(), endless(first), Some(format), 1000).unwrap();
         let error = records.by_ref().find_map(Result::err).unwrap();
-        assert!(
-            error.to_string().starts_with("j:4: a record of more than 1000 bytes"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("j:4: a record of more than 1000 bytes"), "{error}");
         assert!(!error.is_bad_record());
         assert!(records.next().is_none());
     }
@@ -80,13 +59,7 @@ fn a_record_within_the_limit_is_read_however_many_there_are() {
     let rows = format!("x\n{}{}", "\n".repeat(1000), "\"123456\"\n\n".repeat(1000));
     let bytes: Bytes = Box::new(Cursor::new(rows.into_bytes()));
     let records = Records::with_limit("j".into(), bytes, Some(Format::Csv), 10).unwrap();
-    assert_eq!(
-        records
-            .map(|record| integer(&record.unwrap()).unwrap())
-            .filter(|&x| x == 123_456)
-            .count(),
-        1000
-    );
+    assert_eq!(records.map(|record| integer(&record.unwrap()).unwrap()).filter(|&x| x == 123_456).count(), 1000);
 }
 
 #[test]

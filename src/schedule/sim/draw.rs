@@ -50,71 +50,35 @@ impl World {
         // Half of the worlds are kind: no rank is lost and nobody stops anything.
         let kind = random.percent(50);
         let horizon = random.magnitude(MILLI, 4_000 * MILLI);
-        let ranks = (0..random.magnitude(1, 12))
-            .map(|_| rank(&mut random, horizon, kind))
-            .collect();
-        let maps = (0..random.magnitude(1, 6))
-            .map(|_| map(&mut random, horizon, kind))
-            .collect();
+        let ranks = (0..random.magnitude(1, 12)).map(|_| rank(&mut random, horizon, kind)).collect();
+        let maps = (0..random.magnitude(1, 6)).map(|_| map(&mut random, horizon, kind)).collect();
         let least = random.magnitude(MICRO, MILLI);
         let latency = (least, random.magnitude(least, 10 * least));
         let service = random.between(0, 3) * MICRO;
         let drains = (!kind && random.percent(20)).then(|| random.between(0, horizon));
-        Self {
-            seed,
-            ranks,
-            maps,
-            latency,
-            service,
-            drains,
-            judged: true,
-        }
+        Self { seed, ranks, maps, latency, service, drains, judged: true }
     }
 
     /// The same maps on other ranks with other latencies, none of which fails.
     #[must_use]
     pub fn moved(&self, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let ranks = (0..random.between(1, 12))
-            .map(|_| rank(&mut random, 100 * MILLI, true))
-            .collect();
-        Self {
-            ranks,
-            latency: (MICRO, random.magnitude(MICRO, 10 * MILLI)),
-            drains: None,
-            ..self.clone()
-        }
+        let ranks = (0..random.between(1, 12)).map(|_| rank(&mut random, 100 * MILLI, true)).collect();
+        Self { ranks, latency: (MICRO, random.magnitude(MICRO, 10 * MILLI)), drains: None, ..self.clone() }
     }
 }
 
 fn rank(random: &mut Random, horizon: u64, kind: bool) -> RankPlan {
-    let joins = if random.percent(80) {
-        random.between(0, MILLI)
-    } else {
-        random.between(0, horizon)
-    };
-    let slowness = if random.percent(15) {
-        random.between(100, 2_000)
-    } else {
-        100
-    };
+    let joins = if random.percent(80) { random.between(0, MILLI) } else { random.between(0, horizon) };
+    let slowness = if random.percent(15) { random.between(100, 2_000) } else { 100 };
     let at = joins + random.between(0, horizon);
     let told = at + random.between(0, horizon / 4);
     let fate = match random.between(0, 9) {
         0 | 1 if !kind => Fate::Dies { at, told },
-        2 if !kind => Fate::Stalls {
-            at,
-            until: at + random.between(0, horizon / 2),
-            told,
-        },
+        2 if !kind => Fate::Stalls { at, until: at + random.between(0, horizon / 2), told },
         _ => Fate::Stays,
     };
-    RankPlan {
-        threads: random.threads(),
-        joins,
-        slowness,
-        fate,
-    }
+    RankPlan { threads: random.threads(), joins, slowness, fate }
 }
 
 fn map(random: &mut Random, horizon: u64, kind: bool) -> MapPlan {
@@ -124,48 +88,26 @@ fn map(random: &mut Random, horizon: u64, kind: bool) -> MapPlan {
         ),
         _ => ChunkSize::Auto,
     };
-    let retries = if random.percent(50) {
-        u32::try_from(random.between(0, 4)).unwrap_or(0)
-    } else {
-        0
-    };
+    let retries = if random.percent(50) { u32::try_from(random.between(0, 4)).unwrap_or(0) } else { 0 };
     let jobs = random.magnitude(1, 1_000) - 1;
     let time = random.magnitude(50, 50 * MILLI);
     let mix = match random.between(0, 2) {
         0 => Mix::Constant(time),
         1 => Mix::Exponential(time),
-        _ => Mix::Bimodal {
-            short: time,
-            long: random.magnitude(time, 100 * time),
-            percent: random.between(0, 30),
-        },
+        _ => Mix::Bimodal { short: time, long: random.magnitude(time, 100 * time), percent: random.between(0, 30) },
     };
-    let opens = if random.percent(60) {
-        0
-    } else {
-        random.between(0, horizon)
-    };
+    let opens = if random.percent(60) { 0 } else { random.between(0, horizon) };
     let abandoned = (!kind && random.percent(20)).then(|| opens + random.between(0, horizon));
-    let cancels = if kind || random.percent(70) {
-        0
-    } else {
-        random.between(1, 10)
-    };
+    let cancels = if kind || random.percent(70) { 0 } else { random.between(1, 10) };
     MapPlan {
         opens,
         policy: Policy { chunk, retries },
         jobs,
-        window: if random.percent(50) {
-            u64::MAX
-        } else {
-            random.magnitude(1, 500)
-        },
+        window: if random.percent(50) { u64::MAX } else { random.magnitude(1, 500) },
         mix,
         failing: if random.percent(30) { random.between(1, 60) } else { 0 },
         poison: (!kind && random.percent(5)).then(|| random.between(0, jobs)),
         abandoned,
-        cancels: (0..cancels)
-            .map(|_| (random.between(opens, opens + horizon), random.between(0, jobs)))
-            .collect(),
+        cancels: (0..cancels).map(|_| (random.between(opens, opens + horizon), random.between(0, jobs))).collect(),
     }
 }

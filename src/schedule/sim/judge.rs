@@ -110,10 +110,7 @@ impl<'a> Judge<'a> {
         self.answer = Answer::default();
         match event {
             Event::Joined { rank, threads } => {
-                let joined = Rank {
-                    threads: u64::from(threads.get()),
-                    ..Rank::default()
-                };
+                let joined = Rank { threads: u64::from(threads.get()), ..Rank::default() };
                 self.ranks.entry(*rank).or_insert(joined);
             }
             Event::Opened { map, .. } => {
@@ -128,9 +125,7 @@ impl<'a> Judge<'a> {
             Event::Closed { map } => self.maps.get_mut(map).expect("an open map").closed = true,
             Event::Abandoned { map } => self.maps.get_mut(map).expect("an open map").abandoned = true,
             Event::CancelAsked { .. } => {}
-            Event::Finished {
-                rank, chunk, failed, ..
-            } => self.finished(*rank, *chunk, failed),
+            Event::Finished { rank, chunk, failed, .. } => self.finished(*rank, *chunk, failed),
             Event::Returned { rank, chunk, kept } => self.returned(*rank, *chunk, u64::from(*kept)),
             Event::Lost { rank } => self.lost(*rank),
             Event::Draining => self.draining = true,
@@ -145,23 +140,11 @@ impl<'a> Judge<'a> {
         let held = self.chunks.remove(&chunk).expect("a rank answers what it has, once");
         assert_eq!(held.rank, rank);
         self.ranks.get_mut(&rank).expect("a rank").chunks -= 1;
-        let bad: BTreeSet<u64> = failed
-            .iter()
-            .map(|offset| held.jobs.start + u64::from(*offset))
-            .collect();
-        assert!(
-            bad.iter().all(|job| held.jobs.contains(job)),
-            "the answer is about the jobs that were kept"
-        );
-        self.free(held.map, held.jobs.clone(), |index, job| {
-            job.failures += u32::from(bad.contains(&index))
-        });
+        let bad: BTreeSet<u64> = failed.iter().map(|offset| held.jobs.start + u64::from(*offset)).collect();
+        assert!(bad.iter().all(|job| held.jobs.contains(job)), "the answer is about the jobs that were kept");
+        self.free(held.map, held.jobs.clone(), |index, job| job.failures += u32::from(bad.contains(&index)));
         let good = held.jobs.filter(|job| !bad.contains(job)).collect();
-        self.answer = Answer {
-            map: Some(held.map),
-            good,
-            bad,
-        };
+        self.answer = Answer { map: Some(held.map), good, bad };
     }
 
     fn returned(&mut self, rank: RankId, chunk: ChunkId, kept: u64) {
@@ -184,9 +167,7 @@ impl<'a> Judge<'a> {
         let rank = self.ranks.entry(id).or_default();
         rank.lost = true;
         rank.chunks = 0;
-        let (lost, kept) = std::mem::take(&mut self.chunks)
-            .into_iter()
-            .partition(|(_, held)| held.rank == id);
+        let (lost, kept) = std::mem::take(&mut self.chunks).into_iter().partition(|(_, held)| held.rank == id);
         self.chunks = kept;
         let lost: BTreeMap<ChunkId, Held> = lost;
         for held in lost.into_values() {
@@ -198,14 +179,7 @@ impl<'a> Judge<'a> {
     pub(super) fn after(&mut self, event: &Event, actions: &[Action]) {
         for action in actions {
             match action {
-                Action::Assign {
-                    rank,
-                    chunk,
-                    map,
-                    first,
-                    count,
-                    attempt,
-                } => {
+                Action::Assign { rank, chunk, map, first, count, attempt } => {
                     self.assigned(*rank, *chunk, *map, *first..*first + u64::from(*count), *attempt);
                 }
                 Action::Recall { rank, chunk } => {
@@ -214,13 +188,7 @@ impl<'a> Judge<'a> {
                     assert!(held.rank == *rank && !held.recalled, "{chunk:?} was recalled");
                     held.recalled = true;
                 }
-                Action::Settle {
-                    map,
-                    first,
-                    count,
-                    outcome,
-                    attempt,
-                } => {
+                Action::Settle { map, first, count, outcome, attempt } => {
                     for job in *first..*first + *count {
                         self.settled(event, *map, job, *outcome, *attempt);
                     }
@@ -233,10 +201,7 @@ impl<'a> Judge<'a> {
                 }
                 Action::Dismiss { rank } => {
                     assert!(self.present(*rank), "{rank:?} is gone");
-                    assert!(
-                        self.driver_left && self.maps.values().all(|map| map.released),
-                        "dismissed early"
-                    );
+                    assert!(self.driver_left && self.maps.values().all(|map| map.released), "dismissed early");
                     self.ranks.get_mut(rank).expect("a rank").dismissed = true;
                 }
             }
@@ -248,10 +213,7 @@ impl<'a> Judge<'a> {
         }
         if self.maps.values().any(|map| map.queued > 0) {
             for (id, rank) in self.ranks.iter().filter(|(id, _)| self.present(**id)) {
-                assert!(
-                    rank.chunks >= 2 * rank.threads,
-                    "{id:?} could take more while jobs wait"
-                );
+                assert!(rank.chunks >= 2 * rank.threads, "{id:?} could take more while jobs wait");
             }
         }
     }
@@ -260,47 +222,26 @@ impl<'a> Judge<'a> {
         assert!(self.present(rank), "{rank:?} is gone");
         assert!(!jobs.is_empty() && !self.draining);
         let policy = self.world.plan(id).policy;
-        assert!(
-            attempt >= 1 && attempt <= policy.retries.saturating_add(1),
-            "attempt {attempt}"
-        );
+        assert!(attempt >= 1 && attempt <= policy.retries.saturating_add(1), "attempt {attempt}");
         let map = self.maps.get_mut(&id).expect("a map");
         assert!(!map.abandoned && !map.released);
         for index in jobs.clone() {
             let job = &mut map.jobs[usize::try_from(index).expect("an index")];
-            assert!(
-                job.outcome.is_none() && job.holder.is_none(),
-                "job {index} is dealt again"
-            );
+            assert!(job.outcome.is_none() && job.holder.is_none(), "job {index} is dealt again");
             assert_eq!(job.failures + 1, attempt, "job {index}");
-            assert!(
-                job.losses == 0 || jobs.end - jobs.start == 1,
-                "job {index} was lost before and is not alone"
-            );
+            assert!(job.losses == 0 || jobs.end - jobs.start == 1, "job {index} was lost before and is not alone");
             assert!(job.losses < 3, "job {index} was lost too often");
             job.holder = Some(chunk);
             map.queued -= 1;
         }
         if let ChunkSize::Fixed(size) = policy.chunk {
-            assert!(
-                jobs.end - jobs.start <= u64::from(size.get()),
-                "a chunk larger than asked for"
-            );
+            assert!(jobs.end - jobs.start <= u64::from(size.get()), "a chunk larger than asked for");
         }
         let holder = self.ranks.get_mut(&rank).expect("a rank");
         holder.chunks += 1;
         let credit = if self.all_long { 2 } else { 1_024 };
-        assert!(
-            holder.chunks <= credit * holder.threads,
-            "{rank:?} holds more than its credit"
-        );
-        let held = Held {
-            rank,
-            map: id,
-            jobs,
-            recalled: false,
-            returned: false,
-        };
+        assert!(holder.chunks <= credit * holder.threads, "{rank:?} holds more than its credit");
+        let held = Held { rank, map: id, jobs, recalled: false, returned: false };
         assert!(self.chunks.insert(chunk, held).is_none(), "{chunk:?} is used twice");
     }
 
@@ -310,29 +251,17 @@ impl<'a> Judge<'a> {
         let map = self.maps.get_mut(&id).expect("a map");
         let job = &mut map.jobs[usize::try_from(index).expect("an index")];
         assert!(!map.released && job.outcome.is_none(), "job {index} settles twice");
-        assert!(
-            job.holder.is_none(),
-            "job {index} settles as {outcome:?} while a rank has it"
-        );
+        assert!(job.holder.is_none(), "job {index} settles as {outcome:?} while a rank has it");
         let answered = self.answer.map == Some(id);
         let ran = job.failures + job.losses;
         match outcome {
             Outcome::Done => {
-                assert!(
-                    answered && self.answer.good.contains(&index),
-                    "job {index} has no result"
-                );
+                assert!(answered && self.answer.good.contains(&index), "job {index} has no result");
                 assert_eq!(attempt, job.failures + 1);
             }
             Outcome::Failed => {
-                assert!(
-                    answered && self.answer.bad.contains(&index),
-                    "job {index} has no failure"
-                );
-                assert!(
-                    job.failures > retries || map.abandoned || self.draining,
-                    "job {index} has retries left"
-                );
+                assert!(answered && self.answer.bad.contains(&index), "job {index} has no failure");
+                assert!(job.failures > retries || map.abandoned || self.draining, "job {index} has retries left");
                 assert_eq!(attempt, job.failures);
             }
             Outcome::Lost => assert!((stranded || job.losses >= 3) && attempt == ran, "job {index} is lost"),

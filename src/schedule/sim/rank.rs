@@ -8,13 +8,7 @@ use crate::schedule::{ChunkId, Event, MapId, RankId};
 /// What the master sends.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Order {
-    Run {
-        chunk: ChunkId,
-        map: MapId,
-        first: u64,
-        count: u32,
-        attempt: u32,
-    },
+    Run { chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32 },
     GiveBack(ChunkId),
 }
 
@@ -66,24 +60,13 @@ impl Rank {
     pub(super) fn new(plan: RankPlan) -> Self {
         let threads = (0..plan.threads).map(|_| None).collect();
         let waiting = VecDeque::new();
-        Self {
-            plan,
-            alive: true,
-            last_said: 0,
-            last_heard: 0,
-            busy: 0,
-            jobs: 0,
-            waiting,
-            threads,
-            generation: 0,
-        }
+        Self { plan, alive: true, last_said: 0, last_heard: 0, busy: 0, jobs: 0, waiting, threads, generation: 0 }
     }
 
     /// How long the first `count` jobs of a chunk take here.
     fn time(&self, work: Work, count: u32, world: &World) -> u64 {
         let jobs = work.first..work.first + u64::from(count);
-        jobs.map(|job| world.duration(work.map, job) * self.plan.slowness / 100)
-            .sum()
+        jobs.map(|job| world.duration(work.map, job) * self.plan.slowness / 100).sum()
     }
 
     pub(super) fn take(&mut self, order: Order, now: u64, world: &World) -> Vec<Reply> {
@@ -91,20 +74,8 @@ impl Rank {
             return Vec::new();
         }
         match order {
-            Order::Run {
-                chunk,
-                map,
-                first,
-                count,
-                attempt,
-            } => {
-                self.waiting.push_back(Work {
-                    chunk,
-                    map,
-                    first,
-                    count,
-                    attempt,
-                });
+            Order::Run { chunk, map, first, count, attempt } => {
+                self.waiting.push_back(Work { chunk, map, first, count, attempt });
                 match self.threads.iter().position(Option::is_none) {
                     Some(thread) => self.start(thread, now, world),
                     None => Vec::new(),
@@ -124,24 +95,12 @@ impl Rank {
         }
         self.generation += 1;
         let generation = self.generation;
-        self.threads[thread] = Some(Running {
-            work,
-            started: now,
-            generation,
-        });
-        vec![Reply::Wake {
-            at: now + self.time(work, work.count, world),
-            thread,
-            generation,
-        }]
+        self.threads[thread] = Some(Running { work, started: now, generation });
+        vec![Reply::Wake { at: now + self.time(work, work.count, world), thread, generation }]
     }
 
     pub(super) fn end(&mut self, thread: usize, generation: u64, now: u64, world: &World) -> Vec<Reply> {
-        if !self.alive
-            || self.threads[thread]
-                .as_ref()
-                .is_none_or(|running| running.generation != generation)
-        {
+        if !self.alive || self.threads[thread].as_ref().is_none_or(|running| running.generation != generation) {
             return Vec::new();
         }
         let Some(Running { work, started, .. }) = self.threads[thread].take() else {
@@ -152,12 +111,7 @@ impl Rank {
         self.jobs += u64::from(work.count);
         let fails = |offset: &u32| world.fails(work.map, work.first + u64::from(*offset), work.attempt);
         let failed = (0..work.count).filter(fails).collect();
-        let mut replies = vec![Reply::Say(Event::Finished {
-            rank: ME,
-            chunk: work.chunk,
-            busy,
-            failed,
-        })];
+        let mut replies = vec![Reply::Say(Event::Finished { rank: ME, chunk: work.chunk, busy, failed })];
         replies.extend(self.start(thread, now, world));
         replies
     }
@@ -165,11 +119,7 @@ impl Rank {
     fn give_back(&mut self, chunk: ChunkId, now: u64, world: &World) -> Vec<Reply> {
         if let Some(place) = self.waiting.iter().position(|work| work.chunk == chunk) {
             self.waiting.remove(place);
-            return vec![Reply::Say(Event::Returned {
-                rank: ME,
-                chunk,
-                kept: 0,
-            })];
+            return vec![Reply::Say(Event::Returned { rank: ME, chunk, kept: 0 })];
         }
         let running = |running: &Option<Running>| running.as_ref().is_some_and(|running| running.work.chunk == chunk);
         let Some(thread) = self.threads.iter().position(running) else {
@@ -187,16 +137,8 @@ impl Rank {
         work.count = kept;
         self.generation += 1;
         let generation = self.generation;
-        self.threads[thread] = Some(Running {
-            work,
-            started,
-            generation,
-        });
-        let wake = Reply::Wake {
-            at: ends,
-            thread,
-            generation,
-        };
+        self.threads[thread] = Some(Running { work, started, generation });
+        let wake = Reply::Wake { at: ends, thread, generation };
         vec![Reply::Say(Event::Returned { rank: ME, chunk, kept }), wake]
     }
 }

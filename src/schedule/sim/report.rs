@@ -31,11 +31,7 @@ pub struct Line {
 pub fn cases(mean: u64) -> Vec<(&'static str, Mix, u64)> {
     // 95 % short and 5 % long jobs, ten times as long.
     let short = mean * 100 / 145;
-    let bimodal = Mix::Bimodal {
-        short,
-        long: 10 * short,
-        percent: 5,
-    };
+    let bimodal = Mix::Bimodal { short, long: 10 * short, percent: 5 };
     vec![
         ("constant", Mix::Constant(mean), 100),
         ("exponential", Mix::Exponential(mean), 100),
@@ -48,18 +44,10 @@ pub fn cases(mean: u64) -> Vec<(&'static str, Mix, u64)> {
 #[must_use]
 pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix, slowness: u64) -> Line {
     let speed = |rank: u32| if rank == 1 { slowness } else { 100 };
-    let plan = |rank| RankPlan {
-        threads,
-        joins: 0,
-        slowness: speed(rank),
-        fate: Fate::Stays,
-    };
+    let plan = |rank| RankPlan { threads, joins: 0, slowness: speed(rank), fate: Fate::Stays };
     let map = MapPlan {
         opens: 0,
-        policy: Policy {
-            chunk: ChunkSize::Auto,
-            retries: 0,
-        },
+        policy: Policy { chunk: ChunkSize::Auto, retries: 0 },
         jobs,
         window: u64::MAX,
         mix,
@@ -85,22 +73,12 @@ pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix
     let run = run(&world);
     let offered = run.makespan * u64::from(ranks) * u64::from(threads) / 1_000;
     let idle_per_mille = 1_000 - (run.busy / offered.max(1)).min(1_000);
-    Line {
-        name,
-        ranks,
-        jobs,
-        run,
-        ideal,
-        greedy,
-        idle_per_mille,
-    }
+    Line { name, ranks, jobs, run, ideal, greedy, idle_per_mille }
 }
 
 /// Gives each job to the thread that is free first.
 fn greedy(durations: impl Iterator<Item = u64>, ranks: u32, threads: u32, slowness: impl Fn(u32) -> u64) -> u64 {
-    let mut free: BinaryHeap<_> = (0..ranks * threads)
-        .map(|thread| Reverse((0, thread % ranks)))
-        .collect();
+    let mut free: BinaryHeap<_> = (0..ranks * threads).map(|thread| Reverse((0, thread % ranks))).collect();
     let mut makespan = 0;
     for duration in durations {
         let Some(Reverse((time, rank))) = free.pop() else { break };
@@ -116,7 +94,5 @@ fn greedy(durations: impl Iterator<Item = u64>, ranks: u32, threads: u32, slowne
 pub fn report(ranks: u32, threads: u32, jobs_per_thread: u64) -> Vec<Line> {
     let jobs = u64::from(ranks) * u64::from(threads) * jobs_per_thread;
     let cases = cases(100 * MILLI).into_iter();
-    cases
-        .map(|(name, mix, slowness)| measure(name, ranks, threads, jobs, mix, slowness))
-        .collect()
+    cases.map(|(name, mix, slowness)| measure(name, ranks, threads, jobs, mix, slowness)).collect()
 }

@@ -1,6 +1,7 @@
 //! Thousands of worlds, each judged at every step. `SEED=123 cargo test simulated` replays one.
 
-use super::{World, run};
+use super::report::{cases, measure};
+use super::{MILLI, Mix, World, run};
 use crate::schedule::Outcome;
 
 /// Runs a check for every seed, or for the one asked for; names the seed that fails.
@@ -26,9 +27,7 @@ fn simulated_worlds_keep_every_promise() {
 
 #[test]
 fn simulated_runs_of_one_seed_have_one_trace() {
-    for_seeds(0..100, |seed| {
-        assert_eq!(run(&World::draw(seed)), run(&World::draw(seed)))
-    });
+    for_seeds(0..100, |seed| assert_eq!(run(&World::draw(seed)), run(&World::draw(seed))));
 }
 
 #[test]
@@ -40,12 +39,7 @@ fn simulated_outcomes_do_not_depend_on_the_ranks() {
             map.cancels.clear();
         }
         let expected = run(&world.moved(0)).outcomes;
-        assert!(
-            expected
-                .iter()
-                .flatten()
-                .all(|job| matches!(job, Some(Outcome::Done | Outcome::Failed)))
-        );
+        assert!(expected.iter().flatten().all(|job| matches!(job, Some(Outcome::Done | Outcome::Failed))));
         for other in 1..4 {
             assert_eq!(run(&world.moved(seed * 10 + other)).outcomes, expected);
         }
@@ -57,17 +51,34 @@ fn simulated_worlds_are_rich() {
     let runs: Vec<_> = (0..500).map(|seed| run(&World::draw(seed))).collect();
     let outcomes = || runs.iter().flat_map(|run| run.outcomes.iter().flatten());
     let sum = |one: Outcome| outcomes().filter(|job| **job == Some(one)).count();
-    let all = [
-        Outcome::Done,
-        Outcome::Failed,
-        Outcome::Lost,
-        Outcome::Cancelled,
-        Outcome::Stopped,
-    ]
-    .map(sum);
+    let all = [Outcome::Done, Outcome::Failed, Outcome::Lost, Outcome::Cancelled, Outcome::Stopped].map(sum);
     let recalls: u64 = runs.iter().map(|run| run.recalls).sum();
-    let messages: u64 = runs.iter().map(|run| run.messages).sum();
-    eprintln!("{all:?} recalls {recalls} messages {messages}");
     assert!(all.iter().all(|jobs| *jobs > 100), "{all:?}");
     assert!(recalls > 1_000);
+}
+
+#[test]
+fn simulated_pools_lose_little_against_a_greedy_one_without_messages() {
+    for (name, mix, slowness) in cases(10 * MILLI) {
+        let line = measure(name, 64, 4, 25_600, mix, slowness);
+        // Whether a slow rank gets one of the last jobs is luck, for either.
+        let most = if slowness == 100 { line.greedy * 104 } else { line.ideal * 130 };
+        assert!(line.run.makespan * 100 <= most, "{line:?}");
+        assert!(line.run.messages <= 3 * line.jobs, "{line:?}");
+    }
+}
+
+#[test]
+fn simulated_pools_do_not_send_jobs_to_and_fro_when_they_are_few_and_short() {
+    for (name, mix, slowness) in cases(MILLI / 100) {
+        let line = measure(name, 2_048, 1, 204_800, mix, slowness);
+        assert!(line.run.recalls <= u64::from(line.ranks), "{line:?}");
+    }
+}
+
+#[test]
+fn a_slow_rank_gets_fewer_jobs() {
+    let line = measure("slow", 8, 2, 4_000, Mix::Constant(10 * MILLI), 1_000);
+    let jobs = &line.run.jobs_of_rank;
+    assert!(jobs[1] * 8 < jobs[0] && jobs[1] * 12 > jobs[0], "{jobs:?}");
 }

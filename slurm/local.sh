@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Sets everything up on one machine and runs rankpool there: finds or installs an MPI, builds, starts the ranks.
+# It needs a Rust toolchain (cargo) and nothing else; Debian and Ubuntu are what it is tested on.
+set -euo pipefail
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+usage() {
+  cat <<'END'
+Usage: slurm/local.sh [-n RANKS] [--mpi openmpi|mpich] [--build-only] [RANKPOOL ARGUMENTS…]
+
+Finds an MPI on this machine or installs one (with apt-get as root, else under target/ without root), builds rankpool
+and runs it on RANKS ranks. Without arguments for rankpool it runs the main job: the density of 10 000 samples at the
+origin by Parzen windows of twelve widths. The exit code is rankpool's.
+
+  -n RANKS       how many ranks (4)
+  --mpi FLAVOUR  openmpi or mpich (whatever is found first)
+  --build-only   stop when the program is built, and print where it is
+
+Examples:
+  slurm/local.sh                                         the main job on 4 ranks
+  slurm/local.sh -n 2 --mpi mpich                        the same on 2 ranks with MPICH
+  slurm/local.sh kernel slow-fn                          a heavier built-in function
+  slurm/local.sh -n 8 kernel nop --jobs 100000           what the pool itself costs
+  slurm/local.sh --help; slurm/local.sh -- --help        this text; rankpool's own
+
+A machine with several MPIs: MPICC=/path/to/mpicc slurm/local.sh. On a cluster's compute nodes use
+slurm/rankpool.sbatch or slurm/rankpool.pbs; `slurm/local.sh --build-only` builds the program for them.
+END
+}
+
+misuse() {
+  printf 'local.sh: %s\nTry: slurm/local.sh --help\n' "$1" >&2
+  exit 2
+}
+
+ranks=4
+flavour=any
+build_only=no
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    -n | --mpi)
+      [ $# -ge 2 ] || misuse "$1 needs a value"
+      if [ "$1" = -n ]; then ranks=$2; else flavour=$2; fi
+      shift 2
+      ;;
+    --build-only)
+      build_only=yes
+      shift
+      ;;
+    --)
+      shift
+      break
+      ;;
+    -*) misuse "no such option: $1 (options for rankpool stand after --)" ;;
+    # The first word that is no option is rankpool's subcommand, and everything after it is rankpool's.
+    *) break ;;
+  esac
+done
+[[ $ranks =~ ^[1-9][0-9]*$ ]] || misuse "-n takes a number of ranks, not '$ranks'"
+case $flavour in any | openmpi | mpich) ;; *) misuse "--mpi is openmpi or mpich, not '$flavour'" ;; esac
+
+if [ $# -eq 0 ]; then
+  set -- kernel parzen --samples "$top/tests/data/gaussian_2d.csv" --point 0,0 --widths 0.1:1.2:12
+fi
+
+# shellcheck source=slurm/mpi.sh
+source "$top/slurm/mpi.sh"
+mpi_setup "$flavour"
+
+printf 'local.sh: building (the first time takes some minutes)\n' >&2
+# cargo runs in the repository, so that its settings count; the job runs where the user stands, so that relative names of
+# files mean what they say.
+(cd "$top" && cargo build --release --locked)
+program=$CARGO_TARGET_DIR/release/rankpool
+if [ "$build_only" = yes ]; then
+  printf '%s\n' "$program"
+  exit 0
+fi
+if [ -z "$RANKPOOL_MPIEXEC" ]; then
+  printf 'local.sh: error: rankpool is built (%s), but this MPI has no mpiexec.\n' "$program" >&2
+  printf 'local.sh:   On a cluster submit slurm/rankpool.sbatch; else set MPIEXEC to the launcher.\n' >&2
+  exit 1
+fi
+
+# The flags are several words.
+read -r -a flags <<<"$RANKPOOL_MPIEXEC_FLAGS"
+printf 'local.sh: %s -n %s %s %s %s\n' "$RANKPOOL_MPIEXEC" "$ranks" "${flags[*]}" "$program" "$*" >&2
+exec "$RANKPOOL_MPIEXEC" -n "$ranks" "${flags[@]}" "$program" "$@"

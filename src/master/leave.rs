@@ -1,0 +1,35 @@
+//! The end of a run: the driver leaves, and the last messages go out.
+
+use std::time::Instant;
+
+use super::{FAREWELL, Master, MasterError};
+use crate::schedule::Event;
+use crate::transport::Idle;
+
+impl Master<'_> {
+    /// The driver has returned: what was submitted is finished. A map that is still open was left behind with its iterator, by
+    /// `mem::forget` or in a thread that nobody waits for, and would keep the run alive forever; it is given up.
+    pub(super) fn driver_left(&mut self) {
+        if !std::mem::replace(&mut self.driver_gone, true) {
+            let open = self.maps.iter().filter(|(_, book)| !book.closed).map(|(map, _)| *map);
+            for map in open.collect::<Vec<_>>() {
+                self.tell(Event::Abandoned { map }, None);
+            }
+            self.tell(Event::DriverLeft, None);
+        }
+    }
+
+    /// Waits until the last messages have left.
+    pub(super) fn farewell(&mut self) -> Result<(), MasterError> {
+        let deadline = Instant::now() + FAREWELL;
+        let mut idle = Idle::new();
+        while !self.transport.is_flushed() {
+            self.transport.receive()?;
+            if Instant::now() > deadline {
+                return Err(MasterError::Undelivered(FAREWELL.as_secs()));
+            }
+            idle.wait(true);
+        }
+        Ok(())
+    }
+}

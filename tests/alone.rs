@@ -1,0 +1,227 @@
+//! What only shows in a process of one's own: threads and memory that a pool leaves behind. Each test starts this program
+//! again for itself, with its own name.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rankpool::{ExitCode, Launch, Pool, as_completed, wait_all};
+
+/// Counts the bytes that are allocated and not freed.
+struct Counting;
+
+static LIVING: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: everything is handed on to the system's allocator unchanged.
+#[expect(unsafe_code, reason = "an allocator is unsafe by its signature")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(LIVING.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        // SAFETY: the caller's promise is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVING.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// Names the test in the process that is started for it.
+const ALONE: &str = "RANKPOOL_TEST_ALONE";
+const LIMIT: Duration = Duration::from_secs(60);
+const MEGABYTE: usize = 1 << 20;
+
+/// Runs the test with this name, which is the caller's, in a process of its own.
+fn alone(name: &str, test: impl FnOnce()) {
+    if std::env::var_os(ALONE).is_some() {
+        return test();
+    }
+    let program = std::env::current_exe().expect("a program knows its own file");
+    let mut command = Command::new(program);
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ALONE, name);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be started");
+    let deadline = Instant::now() + LIMIT;
+    let status = loop {
+        match child.try_wait().expect("it can be waited for") {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                child.kill().expect("it can be ended");
+                panic!("{name} hangs: no end after {LIMIT:?}");
+            }
+            None => thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut said).expect("it is text");
+    assert!(status.success(), "{said}");
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("this is Linux").count()
+}
+
+fn run(ranks: u32, threads: u32, driver: impl FnOnce(&Pool) + Send) {
+    let code = Launch::new().local(ranks).threads(threads).run(|pool| {
+        driver(pool);
+        Ok(())
+    });
+    assert_eq!(code, ExitCode::Success);
+}
+
+#[track_caller]
+fn until(what: &str, is_true: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A bit of everything that a driver may do.
+fn use_pool(pool: &Pool) {
+    let table = pool.broadcast(vec![1u64; 10_000]).expect("it is sent");
+    let sum: u64 =
+        pool.map_with(table, 0..2000, |table, i: usize| table[i]).map(|one| one.expect("no job fails")).sum();
+    assert_eq!(sum, 2000);
+    assert_eq!(pool.map(|x: u64| x, 0..).take(10).count(), 10);
+    assert_eq!(pool.map_init(|| vec![0u8; 1000], 0..100, |bytes, i: usize| bytes[i]).count(), 100);
+    let handles: Vec<_> =
+        (0..100).map(|x: u64| pool.submit(|x: u64| if x % 9 == 0 { panic!() } else { x }, x)).collect();
+    handles[1].on_done(|handle| drop(handle.wait()));
+    assert_eq!(wait_all(&handles, None).done.len(), 100);
+    let _running = pool.submit(|x: u8| x, 1);
+}
+
+#[test]
+fn pools_one_after_another_leave_no_thread_behind() {
+    alone("pools_one_after_another_leave_no_thread_behind", || {
+        run(2, 2, use_pool);
+        until("the first pool's threads are gone", || threads() <= 2);
+        let before = threads();
+        for round in 0..100 {
+            run(1 + round % 4, 1 + round % 3, use_pool);
+            // Compute threads end by themselves a moment later; they must not pile up.
+            until("the threads of the pools are gone", || threads() <= before);
+        }
+    });
+}
+
+#[test]
+fn pools_one_after_another_leave_no_memory_behind() {
+    alone("pools_one_after_another_leave_no_memory_behind", || {
+        let settle = || until("all threads are gone", || threads() <= 2);
+        for _ in 0..5 {
+            run(2, 2, use_pool);
+        }
+        settle();
+        let before = LIVING.load(Relaxed);
+        for _ in 0..100 {
+            run(2, 2, use_pool);
+            settle();
+        }
+        let after = LIVING.load(Relaxed);
+        assert!(after < before + 100 * 1000, "{} bytes more after 100 pools", after - before);
+    });
+}
+
+#[test]
+fn maps_one_after_another_leave_no_memory_behind() {
+    alone("maps_one_after_another_leave_no_memory_behind", || {
+        run(2, 1, |pool| {
+            let round = || {
+                let context = vec![3u8; MEGABYTE];
+                assert_eq!(pool.map_with(context, 0..100, |context, i: usize| context[i]).count(), 100);
+                let big = pool.map(|x: usize| vec![0u8; x], (0..50).map(|_| 20_000)).unordered();
+                assert_eq!(big.filter(Result::is_ok).count(), 50);
+                assert!(pool.map(|x: Vec<u8>| x.len(), std::iter::repeat(vec![7; 10_000])).next().is_some());
+            };
+            for _ in 0..5 {
+                round();
+            }
+            let before = LIVING.load(Relaxed);
+            for _ in 0..100 {
+                round();
+            }
+            // The ranks forget a map a moment after it has ended.
+            until("all is given back", || LIVING.load(Relaxed) < before + 2 * MEGABYTE);
+        });
+    });
+}
+
+#[test]
+fn an_endless_map_runs_in_constant_memory() {
+    alone("an_endless_map_runs_in_constant_memory", || {
+        run(2, 1, |pool| {
+            let before = LIVING.load(Relaxed);
+            let map = pool.map(|x: Vec<u8>| x, (0u32..).map(|x| vec![x as u8; 10_000])).window(100);
+            for result in map.take(10_000) {
+                assert_eq!(result.expect("no job fails").len(), 10_000);
+            }
+            let peak = PEAK.load(Relaxed) - before;
+            assert!(peak < 10 * MEGABYTE, "100 MB went through a window of 1 MB, and {peak} bytes were in use");
+        });
+    });
+}
+
+#[test]
+fn results_that_were_yielded_are_released() {
+    alone("results_that_were_yielded_are_released", || {
+        run(2, 1, |pool| {
+            let handles: Vec<_> = (0..50).map(|_| pool.submit(|n: usize| vec![1u8; n], MEGABYTE)).collect();
+            wait_all(&handles, None);
+            let held = LIVING.load(Relaxed);
+            assert!(held > 50 * MEGABYTE);
+            let mut completed = as_completed(handles);
+            for done in completed.by_ref().take(49) {
+                assert_eq!(done.wait().expect("no job fails").len(), MEGABYTE);
+            }
+            let left = LIVING.load(Relaxed);
+            assert!(left + 45 * MEGABYTE < held, "{left} of {held} bytes are still held");
+            assert!(completed.next().is_some());
+        });
+    });
+}
+
+#[test]
+fn the_handle_of_a_small_result_does_not_hold_its_neighbours() {
+    alone("the_handle_of_a_small_result_does_not_hold_its_neighbours", || {
+        run(2, 1, |pool| {
+            let before = LIVING.load(Relaxed);
+            let job = |n: usize| vec![1u8; n];
+            let mut small = Vec::new();
+            for _ in 0..50 {
+                let handles = [pool.submit(job, 1), pool.submit(job, MEGABYTE), pool.submit(job, 1)];
+                assert_eq!(wait_all(&handles, None).done.len(), 3);
+                let [first, _, last] = handles;
+                small.extend([first, last]);
+            }
+            until("the large ones are given back", || LIVING.load(Relaxed) < before + 5 * MEGABYTE);
+            assert!(small.iter().all(|handle| handle.wait().is_ok()));
+        });
+    });
+}
+
+#[test]
+fn inputs_and_broadcast_values_are_held_once_however_many_jobs_there_are() {
+    alone("inputs_and_broadcast_values_are_held_once_however_many_jobs_there_are", || {
+        run(2, 1, |pool| {
+            let before = LIVING.load(Relaxed);
+            let table = pool.broadcast(vec![1u8; MEGABYTE]).expect("it is sent");
+            for _ in 0..20 {
+                let map = pool.map_with(table.clone(), 0..100, |table, i: usize| table[i]);
+                assert_eq!(map.filter(Result::is_ok).count(), 100);
+            }
+            let held = LIVING.load(Relaxed) - before;
+            // The driver's value, its encoding, and what each rank has read.
+            assert!(held < 7 * MEGABYTE, "{held} bytes for one value of a megabyte on two ranks");
+        });
+    });
+}

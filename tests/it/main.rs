@@ -1,0 +1,13 @@
+//! What users of futures pools rely on, each sentence a test, over the local transport: ranks are threads of this process,
+//! so that jobs can reach the statics of the test that runs them.
+
+mod handles;
+mod initialisation;
+mod kernels_on_the_wire;
+mod maps;
+mod ranks;
+mod shutdown;
+mod support;
+mod tidy;
+mod values;
+mod waiting;

@@ -1,0 +1,270 @@
+//! Reads the sources and keeps the rules of the architecture ("Who may know what"), so that nobody has to remember them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A source file: its path below the crate's root, and its lines without comments.
+struct Source {
+    path: String,
+    lines: Vec<String>,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+/// All files below a folder of the crate.
+fn sources(folder: &str) -> Vec<Source> {
+    let mut files = Vec::new();
+    rust_files(&root().join(folder), &mut files);
+    let source = |file: &PathBuf| {
+        let path = file.strip_prefix(root()).expect("below the root").to_string_lossy().replace('\\', "/");
+        let text = fs::read_to_string(file).expect("sources are UTF-8");
+        Source { path, lines: text.lines().map(|line| without_comment(line).to_string()).collect() }
+    };
+    let sources: Vec<_> = files.iter().map(source).collect();
+    assert!(!sources.is_empty(), "no sources below {folder}");
+    sources
+}
+
+/// A line without its comment. What looks like one inside a string is none.
+fn without_comment(line: &str) -> &str {
+    let bytes = line.as_bytes();
+    let mut in_string = false;
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if in_string => at += 1,
+            b'"' if at == 0 || bytes[at - 1] != b'\'' => in_string = !in_string,
+            b'/' if !in_string && bytes.get(at + 1) == Some(&b'/') => return &line[..at],
+            _ => {}
+        }
+        at += 1;
+    }
+    line
+}
+
+/// Whether a line names this crate in a path (`mpi::`, `use mpi`) that is not below another path (`transport::mpi`).
+fn contains_path(line: &str, name: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(name).any(|(at, _)| {
+        let (before, after) = (&line[..at], &line[at + name.len()..]);
+        if before.ends_with(is_word) || after.starts_with(is_word) {
+            return false;
+        }
+        // `::mpi` alone names the crate, too; after another word it is one of our own modules.
+        let below = before.strip_suffix("::").is_some_and(|before| before.ends_with(is_word));
+        let imported = before.trim_start().trim_start_matches("pub ").trim_start().trim_end() == "use";
+        !below && (after.starts_with("::") || imported)
+    })
+}
+
+/// Whether a file holds unit tests only.
+fn is_test_file(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/")
+}
+
+/// The lines that break a rule, of all files but those that `may`.
+fn offenders(sources: &[Source], may: impl Fn(&str) -> bool, breaks: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut offenders = Vec::new();
+    for source in sources.iter().filter(|source| !may(&source.path)) {
+        for (number, line) in (1..).zip(&source.lines) {
+            if breaks(line) {
+                offenders.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    offenders
+}
+
+#[track_caller]
+fn assert_none(offenders: Vec<String>, rule: &str) {
+    assert!(offenders.is_empty(), "{rule}:\n{}", offenders.join("\n"));
+}
+
+#[test]
+fn the_eyes_of_these_tests_are_good() {
+    assert_eq!(without_comment("let x = 1; // mpi::"), "let x = 1; ");
+    assert_eq!(without_comment(r#"let x = "http://"; y"#), r#"let x = "http://"; y"#);
+    for names in ["use mpi::ffi;", "mpi::init()", "use ::mpi::topology;", "let x = ::mpi::init();", "use mpi as other;"]
+    {
+        assert!(contains_path(names, "mpi"), "{names}");
+    }
+    for other in
+        ["use crate::transport::mpi::Mpi;", "pub(crate) mod mpi;", "my_mpi::x", "feature = \"mpi\"", "mpi_x::y"]
+    {
+        assert!(!contains_path(other, "mpi"), "{other}");
+    }
+}
+
+#[test]
+fn only_the_transport_knows_mpi() {
+    let may = |path: &str| path == "src/transport/mpi.rs";
+    // `mpi::Mpi` is our own, by way of `use super::mpi`.
+    let breaks = |line: &str| contains_path(&line.replace("mpi::Mpi", ""), "mpi");
+    assert_none(offenders(&sources("src"), may, breaks), "the crate `mpi` is used outside of the transport");
+}
+
+#[test]
+fn only_the_worker_knows_rayon() {
+    let may = |path: &str| path == "src/worker.rs" || path.starts_with("src/worker/");
+    assert_none(
+        offenders(&sources("src"), may, |line| contains_path(line, "rayon")),
+        "only the worker has compute threads",
+    );
+}
+
+#[test]
+fn only_the_command_line_knows_clap() {
+    let may = |path: &str| path.starts_with("src/cli/");
+    for name in ["clap", "clap_complete", "clap_mangen"] {
+        assert_none(offenders(&sources("src"), may, |line| contains_path(line, name)), "only cli/ reads arguments");
+    }
+}
+
+#[test]
+fn only_the_wire_and_the_journal_know_the_binary_format() {
+    let may = |path: &str| ["src/wire", "src/journal"].iter().any(|room| path.starts_with(room));
+    assert_none(
+        offenders(&sources("src"), may, |line| contains_path(line, "bincode")),
+        "bincode is behind wire and journal",
+    );
+}
+
+#[test]
+fn unsafe_code_is_in_two_files() {
+    let may = |path: &str| path == "src/func.rs" || path == "src/transport/mpi.rs";
+    let word = |line: &str, word: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word);
+    let breaks = |line: &str| word(line, "unsafe") || word(line, "unsafe_code");
+    assert_none(offenders(&sources("src"), may, breaks), "unsafe code outside of the two files that argue for it");
+}
+
+#[test]
+fn the_scheduler_is_pure() {
+    // Its simulator is not: it reads a seed and writes a report.
+    let simulator = |path: &str| path.starts_with("src/schedule/sim");
+    let sources = sources("src/schedule");
+    for impure in
+        ["Instant", "SystemTime", "HashMap", "HashSet", "std::time", "std::thread", "std::io", "std::fs", "rand::"]
+    {
+        let breaks = |line: &str| line.contains(impure);
+        let may = |path: &str| simulator(path) && !impure.contains("Hash");
+        assert_none(offenders(&sources, may, breaks), "no clock, no I/O, no unordered container in the scheduler");
+    }
+    let may = |path: &str| simulator(path) || is_test_file(path);
+    let breaks = |line: &str| line.contains("crate::") && !line.contains("crate::schedule");
+    assert_none(offenders(&sources, may, breaks), "the scheduler knows nobody");
+}
+
+#[test]
+fn nothing_imports_the_command_line() {
+    let may = |path: &str| path.starts_with("src/cli/") || path == "src/main.rs";
+    let breaks = |line: &str| ["crate::cli", "super::cli", "rankpool::cli"].iter().any(|path| line.contains(path));
+    assert_none(offenders(&sources("src"), may, breaks), "nothing but main imports cli");
+}
+
+#[test]
+fn the_scheduler_s_orders_are_carried_out_in_one_place() {
+    let mut sources = sources("src");
+    sources.retain(|source| !source.path.starts_with("src/schedule/"));
+    let matched: Vec<_> = sources
+        .iter()
+        .filter(|source| source.lines.iter().any(|line| line.contains("Action::")))
+        .map(|source| &source.path)
+        .collect();
+    assert_eq!(matched, ["src/master.rs"]);
+    let master = sources.iter().find(|source| source.path == "src/master.rs").expect("it is there");
+    let arms = master.lines.iter().filter(|line| line.contains("Action::Assign")).count();
+    assert_eq!(arms, 1, "one `match` on `Action`");
+}
+
+#[test]
+fn lints_are_expected_with_a_reason_and_never_allowed() {
+    for folder in ["src", "tests", "examples", "benches"] {
+        let sources = sources(folder);
+        let this = |path: &str| path == "tests/it/tidy.rs";
+        let allows = |line: &str| line.contains("[allow(") || line.contains(", allow(");
+        assert_none(offenders(&sources, this, allows), "use `expect` with a reason");
+        for source in sources.iter().filter(|source| !this(&source.path)) {
+            let text = source.lines.join("\n");
+            for (at, _) in text.match_indices("[expect(") {
+                let end = text[at..].find(")]").expect("an attribute ends");
+                assert!(text[at..at + end].contains("reason"), "an `expect` without a reason in {}", source.path);
+            }
+        }
+    }
+}
+
+#[test]
+fn files_are_no_longer_than_500_lines() {
+    // Tests are lists, and lists may be long.
+    let long = |source: &&Source| source.lines.len() > 500 && !is_test_file(&source.path);
+    let sources = sources("src");
+    let long: Vec<_> =
+        sources.iter().filter(long).map(|source| format!("{}: {}", source.path, source.lines.len())).collect();
+    assert_none(long, "a file over 500 lines is usually two things");
+}
+
+#[test]
+fn functions_are_no_longer_than_70_lines() {
+    let mut long = Vec::new();
+    for source in sources("src").iter().filter(|source| !is_test_file(&source.path)) {
+        let mut begin: Option<(usize, usize)> = None;
+        for (number, line) in (1..).zip(&source.lines) {
+            let indent = line.len() - line.trim_start().len();
+            let words: Vec<_> = line.split_whitespace().collect();
+            let starts = words.iter().position(|word| *word == "fn").is_some_and(|at| {
+                words[..at]
+                    .iter()
+                    .all(|word| word.starts_with("pub") || ["const", "async", "unsafe", "extern"].contains(word))
+            });
+            match begin {
+                None if starts => begin = Some((number, indent)),
+                // rustfmt ends a function with a brace as far right as its first line.
+                Some((first, depth)) if indent == depth && (line.trim() == "}" || line.trim_end().ends_with(';')) => {
+                    if number - first >= 70 {
+                        long.push(format!("{}:{first}: {} lines", source.path, number - first + 1));
+                    }
+                    begin = None;
+                }
+                // One line, or a declaration.
+                Some((first, _)) if starts => begin = Some((number.max(first), indent)),
+                _ => {}
+            }
+        }
+    }
+    assert_none(long, "a function over 70 lines is usually two things");
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    let mut silent = Vec::new();
+    for source in sources("src") {
+        let text = fs::read_to_string(root().join(&source.path)).expect("it was there");
+        if !text.trim().is_empty() && !text.starts_with("//!") {
+            silent.push(source.path);
+        }
+    }
+    assert_none(silent, "a module begins with a sentence on what it decides");
+}
+
+#[test]
+fn no_path_of_somebody_s_machine_is_written_down() {
+    let machine = |line: &str| ["/home/", "/work/", "/root/"].iter().any(|path| line.contains(path));
+    for folder in ["src", "tests", "examples", "benches"] {
+        let this = |path: &str| path == "tests/it/tidy.rs";
+        assert_none(offenders(&sources(folder), this, machine), "a path that other machines do not have");
+    }
+}
