@@ -502,3 +502,6 @@ impl<'t> Master<'t> {
         Stats { jobs: self.jobs, failed: self.failed, wall, ranks }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -157,7 +157,7 @@ proptest! {
         for packet in [packet_of(&there), packet_of(&back)] {
             let mut bytes = packet.to_vec();
             let place = place.index(bytes.len());
-            bytes[place] ^= 1 << bit;
+            bytes[place] ^= 1_u8 << bit;
             read_in_all_ways(&bytes);
         }
     }

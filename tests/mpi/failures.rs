@@ -14,6 +14,7 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("an_exit_with_code_0_inside_a_job_ends_the_whole_run", || ends_with_words("exit-0-in-job", "ended from inside")),
     ("an_exit_with_code_7_inside_a_job_ends_the_whole_run", || ends_with_words("exit-7-in-job", "ended from inside")),
     ("an_exit_inside_the_driver_ends_the_whole_run", || ends_with_words("exit-in-driver", "ended from inside")),
+    ("a_bug_in_the_master_ends_the_whole_run", || ends_with_words("bug-in-the-master", "a bug in rankpool")),
     ("a_killed_rank_ends_the_whole_run", || ends_with_words("kill-a-rank", "")),
     ("a_panicking_driver_gives_exit_code_1", || drop(run(&mut program(3, "panic-in-driver")).expect_code(1))),
     ("a_driver_that_leaves_early_loses_no_submitted_job", a_driver_that_leaves_early),

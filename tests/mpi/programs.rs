@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use rankpool::{DriverResult, ExitCode, JobError, JobErrorKind, Launch, Pool, current_job};
+use rankpool::{DriverResult, ExitCode, JobError, JobErrorKind, Launch, Listener, Notice, Pool, current_job};
 
 pub fn run(name: &str) -> ExitCode {
+    if name == "bug-in-the-master" {
+        return Launch::new().threads(1).listener(PanicsWhenStopped).run(endless_with_signal);
+    }
     let driver: fn(&Pool) -> DriverResult = match name {
         "panicking-job" => panicking_job,
         "exit-0-in-job" => |pool| exit_in_job(pool, 0),
@@ -197,4 +200,18 @@ fn endless(pool: &Pool) -> DriverResult {
         result?;
     }
     Ok(())
+}
+
+/// Stands for a bug in rank 0's loop, which calls it.
+struct PanicsWhenStopped;
+
+impl Listener for PanicsWhenStopped {
+    fn notice(&mut self, notice: Notice<'_>) {
+        assert!(!matches!(notice, Notice::Stopping), "something that cannot happen");
+    }
+}
+
+fn endless_with_signal(pool: &Pool) -> DriverResult {
+    nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGTERM)?;
+    endless(pool)
 }

@@ -1,0 +1,186 @@
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+use crate::func::{self, FunctionId};
+use crate::launch::RankFacts;
+use crate::pool::Pool;
+use crate::transport::TransportInfo;
+use crate::transport::local::{Spoke, star};
+use crate::worker;
+
+const EXECUTABLE: u64 = 7;
+
+fn facts(executable: u64) -> RankFacts {
+    RankFacts {
+        host: "here".into(),
+        pid: 1,
+        cpus: vec![0],
+        parallelism: 1,
+        machine_cpus: 1,
+        threads_asked: None,
+        executable,
+    }
+}
+
+fn send(spoke: &mut Spoke, message: ToMaster) {
+    let mut packet = Packet::default();
+    packet.push(message);
+    spoke.send(RankId(0), packet.take().unwrap()).unwrap();
+}
+
+/// Waits until the master has sent something that matches.
+fn wait_for(spoke: &mut Spoke, wanted: impl Fn(&ToRank) -> bool) -> (ToRank, Bytes) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(Incoming::Message(_, packet)) = spoke.receive().unwrap() {
+            for (message, payload) in wire::open::<ToRank>(packet).unwrap() {
+                if wanted(&message) {
+                    return (message, payload);
+                }
+            }
+        }
+        assert!(Instant::now() < deadline, "the master did not say it");
+        thread::yield_now();
+    }
+}
+
+/// A run of two ranks: a real worker, and one that `other` plays. What the master and a map of 100 jobs come to.
+fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<Ended, MasterError>, Vec<Result<u64, JobErrorKind>>) {
+    let doorbell = Doorbell::default();
+    let signals = &Signals::default();
+    let (mut center, mut spokes) = star(2, &doorbell);
+    let (played, mut real) = (spokes.pop().unwrap(), spokes.pop().unwrap());
+    let (sender, results) = mpsc::channel();
+    let ended = thread::scope(|scope| {
+        scope.spawn(move || {
+            let (rank, doorbell) = (real.rank(), real.doorbell());
+            worker::serve(rank, &mut real, doorbell, facts(EXECUTABLE), signals)
+        });
+        scope.spawn(move || other(played));
+        let (commands, received) = crossbeam_channel::unbounded();
+        let mut master = Master::gather(&mut center, 2, false, received, &doorbell, signals, Vec::new())?;
+        let pool = Pool::new(commands, doorbell.clone(), EXECUTABLE, master.ranks(), TransportInfo::Local);
+        scope.spawn(move || {
+            let map = pool.map(|x: u64| x * x, 0..100).chunk_size(1);
+            let _ = sender.send(map.map(|result| result.map_err(|error| error.kind)).collect());
+            pool.leave();
+        });
+        let ended = master.run();
+        drop(master);
+        drop(center);
+        ended
+    });
+    (ended, results.recv().unwrap_or_default())
+}
+
+fn squares() -> Vec<Result<u64, JobErrorKind>> {
+    (0..100).map(|x| Ok(x * x)).collect()
+}
+
+#[test]
+fn the_jobs_of_a_rank_that_goes_away_are_run_by_another() {
+    let (ended, results) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+        wait_for(&mut spoke, |message| matches!(message, ToRank::Chunk { .. }));
+    });
+    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(results, squares());
+}
+
+#[test]
+fn a_garbled_message_ends_the_run_and_names_the_rank() {
+    let (ended, results) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+        wait_for(&mut spoke, |message| matches!(message, ToRank::Welcome { .. }));
+        spoke.send(RankId(0), Bytes::from_static(b"nonsense")).unwrap();
+        wait_until_closed(&mut spoke);
+    });
+    let error = ended.unwrap_err().to_string();
+    assert!(error.starts_with("rank 1 on here: garbled message"), "{error}");
+    assert_eq!(results.last().unwrap(), &Err(JobErrorKind::Closed), "the driver is told");
+}
+
+fn wait_until_closed(spoke: &mut Spoke) {
+    while !matches!(spoke.receive().unwrap(), Some(Incoming::Closed(_))) {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_rank_that_fails_ends_the_run_with_its_own_words() {
+    let (ended, _) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+        send(&mut spoke, ToMaster::Broken { message: "out of threads".into() });
+        wait_until_closed(&mut spoke);
+    });
+    assert_eq!(ended.unwrap_err().to_string(), "rank 1 on here failed: out of threads");
+}
+
+#[test]
+fn another_executable_on_a_rank_is_refused() {
+    let (ended, _) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE + 1))));
+        wait_until_closed(&mut spoke);
+    });
+    let error = ended.unwrap_err().to_string();
+    assert!(error.starts_with("the program on here (rank 1) differs from the one on here (rank 0)"), "{error}");
+}
+
+#[test]
+fn a_rank_that_leaves_before_it_joins_ends_the_run() {
+    let (ended, _) = run_with(drop);
+    assert!(ended.unwrap_err().to_string().contains("left before the run began"));
+}
+
+#[test]
+fn late_and_repeated_answers_change_nothing() {
+    let (ended, results) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+        let is_chunk = |message: &ToRank| matches!(message, ToRank::Chunk { .. });
+        let (ToRank::Chunk { chunk, .. }, _) = wait_for(&mut spoke, is_chunk) else { return };
+        // An answer to a chunk that nobody has, two recalls nobody asked for, then the chunk is never answered.
+        let stranger = ChunkId(chunk.0 + 1_000_000);
+        let answer = ToMaster::Finished { chunk: stranger, count: 3, busy: 1, failed: vec![0, 9], bytes: 0 };
+        send(&mut spoke, answer);
+        send(&mut spoke, ToMaster::Returned { chunk: stranger, kept: 1 });
+        send(&mut spoke, ToMaster::Returned { chunk, kept: 0 });
+    });
+    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(results, squares());
+}
+
+#[test]
+fn a_broken_worker_tells_the_master() {
+    let doorbell = Doorbell::default();
+    let (mut center, mut spokes) = star(1, &doorbell);
+    let mut spoke = spokes.pop().unwrap();
+    center.send(RankId(0), Bytes::from_static(b"nonsense")).unwrap();
+    let doorbell = spoke.doorbell();
+    assert!(worker::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), &Signals::default()).is_err());
+    let mut told = Vec::new();
+    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
+        told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+    }
+    assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.contains("garbled")), "{told:?}");
+}
+
+#[test]
+fn a_bug_in_a_worker_is_told_to_the_master_too() {
+    let doorbell = Doorbell::default();
+    let (mut center, mut spokes) = star(1, &doorbell);
+    let mut spoke = spokes.pop().unwrap();
+    // A chunk before the threads are there is a bug of the master's, and a panic here.
+    let function = FunctionId::of(func::plain(|x: u64| x), EXECUTABLE).unwrap();
+    let mut packet = Packet::default();
+    packet.push(ToRank::Define { map: MapId(0), function, bytes: 0 });
+    packet.push(ToRank::Chunk { chunk: ChunkId(0), map: MapId(0), first: 0, count: 0, attempt: 1, bytes: 0 });
+    center.send(RankId(0), packet.take().unwrap()).unwrap();
+    let doorbell = spoke.doorbell();
+    assert!(worker::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), &Signals::default()).is_err());
+    let mut told = Vec::new();
+    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
+        told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+    }
+    assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.starts_with("a bug in")), "{told:?}");
+}
