@@ -60,9 +60,14 @@ fn cpu_mask() -> Vec<u32> {
     (0..nix::sched::CpuSet::count()).filter(|&cpu| mask.is_set(cpu).unwrap_or(false)).map(|cpu| cpu as u32).collect()
 }
 
-/// A hash of the file that this process runs, read in pieces.
+/// A hash of the file that this process runs, read in pieces, once.
 fn hash_executable() -> Result<u64, String> {
     use std::io::Read;
+    use std::sync::OnceLock;
+    static HASH: OnceLock<u64> = OnceLock::new();
+    if let Some(hash) = HASH.get() {
+        return Ok(*hash);
+    }
     // The link in /proc still leads to the file after it was replaced on disk.
     let proc_link = std::path::Path::new("/proc/self/exe");
     let path = if proc_link.exists() { proc_link.to_path_buf() } else { std::env::current_exe().unwrap_or_default() };
@@ -72,7 +77,7 @@ fn hash_executable() -> Result<u64, String> {
     let mut buffer = vec![0; 1 << 18];
     loop {
         match file.read(&mut buffer).map_err(explain)? {
-            0 => return Ok(hash.digest()),
+            0 => return Ok(*HASH.get_or_init(|| hash.digest())),
             length => hash.update(&buffer[..length]),
         }
     }

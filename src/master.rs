@@ -8,7 +8,6 @@ mod join;
 mod leave;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -179,20 +178,6 @@ impl<'t> Master<'t> {
     /// The ranks of the run, rank 0 first.
     pub(crate) fn ranks(&self) -> Vec<Rank> {
         self.ranks.iter().map(|book| book.rank.clone()).collect()
-    }
-
-    fn welcome(&mut self) -> Result<(), MasterError> {
-        for number in 0..self.ranks.len() as u32 {
-            let rank = RankId(number);
-            if let Some(threads) = NonZeroU32::new(self.ranks[number as usize].rank.threads) {
-                self.post(rank, ToRank::Welcome { threads: threads.get() }, Vec::new());
-                self.undismissed += 1;
-                self.tell(Event::Joined { rank, threads }, None);
-            }
-        }
-        let ranks = self.ranks();
-        self.announce(Notice::Started { ranks: &ranks });
-        self.send()
     }
 
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.

@@ -106,7 +106,7 @@ fn pools_one_after_another_leave_no_thread_behind() {
         run(2, 2, use_pool);
         until("the first pool's threads are gone", || threads() <= 2);
         let before = threads();
-        for round in 0..100 {
+        for round in 0..40 {
             run(1 + round % 4, 1 + round % 3, use_pool);
             // Compute threads end by themselves a moment later; they must not pile up.
             until("the threads of the pools are gone", || threads() <= before);

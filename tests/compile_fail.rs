@@ -1,36 +1,49 @@
-//! What must not compile does not, and the message says what to do. The check is one that the compiler makes when it builds
-//! the function for real, so a small program is built, with this crate's own build as its library.
+//! What must not compile does not, and the message says what to do. The check is one that the compiler makes when it makes
+//! code of a function, not when it checks types, so small programs are compiled against this build of the library.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::SystemTime;
+
+/// The library that this test was built with: the youngest beside it.
+fn library() -> PathBuf {
+    let own = std::env::current_exe().expect("a program knows its own file");
+    let folder = own.parent().expect("it is in a folder").read_dir().expect("it can be read");
+    let file_name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let libraries = folder.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| {
+        let name = file_name(path);
+        name.starts_with("librankpool-") && name.ends_with(".rlib")
+    });
+    let age = |path: &PathBuf| path.metadata().and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    libraries.max_by_key(age).expect("the library is beside its tests")
+}
 
 /// Compiles a driver; what the compiler says, and whether it is content.
 fn compile(name: &str, driver: &str) -> (bool, String) {
     let folder = tempfile::tempdir().expect("there is room for a small program");
     let program =
-        format!("pub fn main() {{ rankpool::Launch::new().local(1).threads(1).run(|pool| {{ {driver} Ok(()) }}); }}");
-    std::fs::create_dir(folder.path().join("src")).expect("the folder is new");
-    std::fs::write(folder.path().join("src/main.rs"), program).expect("it can be written");
-    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let manifest = format!(
-        "[package]\nname = \"{name}\"\nedition = \"2024\"\n[workspace]\n[profile.dev]\ndebug = false\nincremental = false\n\
-         [dependencies]\nrankpool = {{ path = {crate_root:?}, default-features = false }}\n",
-    );
-    std::fs::write(folder.path().join("Cargo.toml"), manifest).expect("it can be written");
-    std::fs::copy(crate_root.join("Cargo.lock"), folder.path().join("Cargo.lock")).expect("the same dependencies");
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--offline", "--quiet", "--color=never"])
-        .current_dir(folder.path())
-        .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compile_fail"))
-        .env("CARGO_TERM_COLOR", "never")
+        format!("fn main() {{ rankpool::Launch::new().local(1).threads(1).run(|pool| {{ {driver} Ok(()) }}); }}");
+    let source = folder.path().join(format!("{name}.rs"));
+    std::fs::write(&source, program).expect("it can be written");
+    let library = library();
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc)
+        // Code is made, but not linked: what the library is linked with may be elsewhere.
+        .args(["--edition=2024", "--crate-type=bin", "--emit=obj", "--color=never", "--out-dir"])
+        .arg(folder.path())
+        .arg("--extern")
+        .arg(format!("rankpool={}", library.display()))
+        .arg("-L")
+        .arg(format!("dependency={}", library.parent().expect("it is in a folder").display()))
+        .arg(&source)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
-        .expect("cargo can be started");
+        .expect("the compiler can be started");
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
 fn functions_that_cannot_cross_ranks_do_not_compile_and_the_message_names_map_with() {
-    // One program after another: they share what is built of the library.
     let (built, said) = compile("plain", "assert_eq!(pool.apply(|x: u32| x + 1, 1), Ok(2));");
     assert!(built, "a program that does nothing wrong must compile, or this test says nothing:\n{said}");
     for (name, driver) in [

@@ -1,13 +1,15 @@
 //! The start of a run: every rank reports for work.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Instant;
 
-use super::{JOIN, MasterError};
+use super::{JOIN, Master, MasterError};
 use crate::launch::RankFacts;
-use crate::schedule::RankId;
+use crate::notice::Notice;
+use crate::schedule::{Event, RankId};
 use crate::transport::{Idle, Incoming, Transport};
-use crate::wire::{self, ToMaster};
+use crate::wire::{self, ToMaster, ToRank};
 
 /// What each of the ranks says of itself, rank 0 first. Waits for all, within bounds.
 pub(super) fn gather_facts(transport: &mut dyn Transport, size: u32) -> Result<Vec<RankFacts>, MasterError> {
@@ -35,6 +37,23 @@ pub(super) fn gather_facts(transport: &mut dyn Transport, size: u32) -> Result<V
         }
     }
     Ok(there.into_values().collect())
+}
+
+impl Master<'_> {
+    /// Tells every rank its number of threads, and the listeners who is there.
+    pub(super) fn welcome(&mut self) -> Result<(), MasterError> {
+        for number in 0..self.ranks.len() as u32 {
+            let rank = RankId(number);
+            if let Some(threads) = NonZeroU32::new(self.ranks[number as usize].rank.threads) {
+                self.post(rank, ToRank::Welcome { threads: threads.get() }, Vec::new());
+                self.undismissed += 1;
+                self.tell(Event::Joined { rank, threads }, None);
+            }
+        }
+        let ranks = self.ranks();
+        self.announce(Notice::Started { ranks: &ranks });
+        self.send()
+    }
 }
 
 fn broken(rank: RankId, there: &BTreeMap<RankId, RankFacts>, message: String) -> MasterError {

@@ -14,8 +14,7 @@ mod tests;
 mod world;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::hash_map::DefaultHasher;
+use std::collections::{BinaryHeap, hash_map::DefaultHasher};
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 
