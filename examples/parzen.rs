@@ -8,6 +8,7 @@ use std::error::Error;
 type Point = [f64; 2];
 
 /// The number of samples in the square of width `width` around the origin.
+#[expect(clippy::ptr_arg, reason = "the context is a Vec, and the function takes a reference to just that")]
 fn count_inside(samples: &Vec<Point>, width: f64) -> usize {
     samples.iter().filter(|sample| sample.iter().all(|x| x.abs() <= width / 2.0)).count()
 }

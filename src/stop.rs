@@ -1,10 +1,12 @@
-//! Being asked to stop: SIGINT and SIGTERM as a flag that the loops look at.
+//! Being asked to stop: SIGINT, SIGTERM and SIGUSR2 as a flag that the loops look at.
+//!
+//! SIGUSR2 is the one that Open MPI's `mpiexec` hands on to its ranks; after SIGTERM it kills them within a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::{SigId, flag, low_level};
 
 /// Whether the run was asked to end. The first signal raises the flag; another one, later, ends the process at once.
@@ -27,7 +29,7 @@ impl Signals {
     /// Listens until it is dropped.
     pub(crate) fn listen() -> std::io::Result<Self> {
         let mut signals = Signals::default();
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGINT, SIGTERM, SIGUSR2] {
             let code = 128 + signal;
             signals.registered.push(flag::register_conditional_shutdown(signal, code, signals.armed.clone())?);
             signals.registered.push(flag::register(signal, signals.raised.clone())?);

@@ -181,7 +181,10 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe
 END
 export SLURM_CONF=$dir/slurm.conf
 # The virtual nodes share one host name, by which Open MPI believes that they share memory: it must use TCP.
-export OMPI_MCA_btl=tcp,self PRTE_MCA_btl=tcp,self
+export OMPI_MCA_btl=tcp,self
+if [ "$(id -u)" = 0 ]; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
 # slurm.conf is for programs of this Slurm only; these could lead them to another one.
 unset SLURM_JOB_ID SLURM_JOBID SLURM_NODELIST SLURM_JOB_NODELIST
 

@@ -24,9 +24,11 @@ pub(super) struct Session<'p> {
 /// How long no result must come for the written ones to be handed to the system.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long results that trickle in are collected before they are handed to the system.
-const COLLECT: Duration = Duration::from_millis(500);
-/// The clock is looked at once in so many results, so that it costs nothing.
-const CLOCK_EVERY: u64 = 16;
+const COLLECT: Duration = Duration::from_millis(200);
+/// The clock is looked at once in so many results while they come fast, so that it costs nothing.
+const STRIDE: u64 = 64;
+/// Results come fast if a stride, or the result since the last look, took less than this.
+const FAST: Duration = Duration::from_micros(100);
 /// How long running jobs are waited for after a signal: less than the time after which the run is ended from outside.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -128,7 +130,7 @@ where
     T: Value,
     O: Value,
 {
-    let mut collected_since = Instant::now();
+    let mut trickle = Trickle::new();
     let mut stopped = false;
     for result in map {
         let written = match result {
@@ -158,11 +160,10 @@ where
             return End::of(error);
         }
         tally.lines += 1;
-        if tally.lines % CLOCK_EVERY == 0 && collected_since.elapsed() > COLLECT {
+        if trickle.is_due(tally.lines) {
             if let Err(error) = results.flush() {
                 return End::of(error);
             }
-            collected_since = Instant::now();
         }
     }
     if stopped || control.cut.get() { End::Stopped } else { End::Whole }
@@ -174,6 +175,33 @@ fn write_failure(results: &mut JsonLines, tally: &mut Tally, error: JobError) ->
     tally.failed += 1;
     tally.first_failure.get_or_insert(error);
     written
+}
+
+/// Says when results that come one by one, without a pause, are due to be seen.
+struct Trickle {
+    flushed: Instant,
+    looked: Instant,
+    next_look: u64,
+}
+
+impl Trickle {
+    fn new() -> Trickle {
+        Trickle { flushed: Instant::now(), looked: Instant::now(), next_look: 1 }
+    }
+
+    fn is_due(&mut self, lines: u64) -> bool {
+        if lines < self.next_look {
+            return false;
+        }
+        let now = Instant::now();
+        self.next_look = lines + if now - self.looked < FAST { STRIDE } else { 1 };
+        self.looked = now;
+        let is_due = now - self.flushed > COLLECT;
+        if is_due {
+            self.flushed = now;
+        }
+        is_due
+    }
 }
 
 impl End {

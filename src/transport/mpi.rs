@@ -163,10 +163,9 @@ impl Mpi {
         }
         text.truncate(usize::try_from(length).unwrap_or(0));
         let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().take(2).map(|line| line.trim_end_matches('\0').trim()).collect();
-        // Open MPI puts everything on one line, MPICH a field on each.
-        let line = if lines[0].starts_with("MPICH") || lines[0].len() < 12 { lines.join(" ") } else { lines[0].into() };
-        line.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches(',').to_string()
+        // The first line, to the first comma: Open MPI puts all of its life there.
+        let name = text.lines().next().unwrap_or_default().split(',').next().unwrap_or_default();
+        name.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// Ends MPI in good order. All ranks do this; what was sent has been received.

@@ -120,7 +120,7 @@ fn a_map_that_goes_on_in_another_thread_is_told_of_the_end() {
         let pool: &'static Pool = Box::leak(Box::new(pool.clone()));
         let (started, starts) = std::sync::mpsc::channel();
         thread::spawn(move || {
-            let end = pool.map(double, 0..).inspect(|_| drop(started.send(()))).find_map(Result::err);
+            let end = pool.map(double, 0..).inspect(|_| _ = started.send(())).find_map(Result::err);
             sender.send(end).unwrap();
         });
         starts.recv().unwrap();

@@ -334,7 +334,7 @@ fn serialisation_that_panics_is_the_failure_of_a_job_or_a_map_not_of_the_run() {
     }
     local(2, 1, |pool| {
         // In a job, going out and coming in.
-        let results: Vec<_> = pool.map(|x: u32| drop(Mine(x)), 0..6).collect();
+        let results: Vec<_> = pool.map(|x: u32| _ = Mine(x), 0..6).collect();
         assert!(results.iter().all(Result::is_ok));
         let out: Vec<_> = pool.map(Mine, [1, 3, 4]).map(|result| result.map_err(|error| error.kind)).collect();
         assert_eq!(out, [Ok(Mine(1)), Err(JobErrorKind::Panic), Ok(Mine(4))]);

@@ -1,0 +1,79 @@
+//! The program `rankpool` as its users see it: what goes in, what comes out, exit codes and messages. Without MPI, so that
+//! it runs everywhere; `tests/mpi` asks the same of the program under `mpiexec`.
+
+mod answers;
+mod ends;
+#[path = "../support/mod.rs"]
+mod support;
+mod words;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use support::Finished;
+
+/// No run here takes longer, unless it hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rankpool"));
+    command.env_remove("RANKPOOL_THREADS").env_remove("RANKPOOL_LOCAL").args(["--local", "2"]).args(arguments);
+    command
+}
+
+/// Runs `rankpool kernel` with these words.
+#[track_caller]
+fn kernel(words: &str) -> Finished {
+    let words: Vec<&str> = ["kernel"].into_iter().chain(words.split_whitespace()).collect();
+    support::run(&mut command(&words), LIMIT)
+}
+
+fn data(name: &str) -> String {
+    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A directory for the files of one test.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Files {
+        Files(tempfile::tempdir().expect("a directory for the test"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A file with this text.
+    fn with(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        fs::write(self.path(name), text).expect("a file for the test");
+        self.path(name).display().to_string()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).expect("the directory is there");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn floats(out: &str) -> Vec<f64> {
+    out.lines().map(|line| line.parse().expect("a number on each line")).collect()
+}
+
+/// Runs `rankpool kernel` with these words, `--input -`, and this text to read.
+fn piped(words: &str, text: &str) -> Finished {
+    let files = Files::new();
+    let file = files.with("stdin", text);
+    // Through cat, because a file as standard input would not be a pipe.
+    let script = format!("cat {file} | {} --local 2 kernel {words} --input -", env!("CARGO_BIN_EXE_rankpool"));
+    support::run(Command::new("sh").args(["-c", &script]), LIMIT)
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).expect("the file is there")).expect("it is JSON")
+}
