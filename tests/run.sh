@@ -1,0 +1,304 @@
+#!/usr/bin/env bash
+# Runs every test, in a fresh clone too: it installs what is missing (an MPI, with slurm/mpi.sh) and goes on after a failure.
+#
+# Usage: tests/run.sh [--only STEP]… [--mpi openmpi|mpich|both] [--slurm] [--local] [-- ARGUMENTS FOR cargo test…]
+#
+# Steps, in this order:
+#   format      cargo fmt --check
+#   lint        clippy without MPI and with it (which also checks that nothing newer than our rust-version is used)
+#   msrv        no dependency needs a newer Rust than our rust-version; builds with that version if rustup has it
+#   shell       shellcheck, if it is here
+#   test        everything that needs no MPI: unit tests, simulation, pool over threads, documentation
+#   openmpi     the MPI tests under Open MPI's mpiexec
+#   mpich       the same under MPICH's
+#   local       slurm/local.sh, its main job (only with --local or --only local: it is a second, optimised build)
+#   slurm       slurm/rankpool.sbatch in a small Slurm on this machine (only with --slurm or --only slurm)
+#
+# Examples:
+#   tests/run.sh                                     all but the last two
+#   tests/run.sh --mpi mpich                         with MPICH only
+#   tests/run.sh --only test -- schedule             the tests with `schedule` in their names
+#   tests/run.sh --only openmpi -- --nocapture
+#
+# The last line is `N passed, N failed`, counted in steps; the exit code is 1 if one failed. Every step has a time limit,
+# and what a step leaves running is ended and makes it fail.
+set -euo pipefail
+
+self=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/$(basename "${BASH_SOURCE[0]}")
+top=$(cd "$(dirname "$self")/.." && pwd)
+cd "$top"
+# One folder for all builds; every MPI has its own in it. (In a shell that took the output of slurm/mpi.sh, CARGO_TARGET_DIR
+# is already the one of an MPI.)
+export CARGO_TARGET_DIR=${RANKPOOL_TARGET_BASE:-${CARGO_TARGET_DIR:-$top/target}}
+export CARGO_TERM_PROGRESS_WHEN=never
+
+usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$self"; }
+misuse() {
+  printf 'run.sh: %s\nTry: tests/run.sh --help\n' "$1" >&2
+  exit 2
+}
+
+# A step that cannot run here ends with this code: it is neither passed nor failed.
+skipped=77
+skip() {
+  printf 'skipped: %s\n' "$*"
+  exit "$skipped"
+}
+
+### The steps. Each runs in a process of its own, with the arguments for `cargo test`.
+
+# rustfmt and clippy are parts of a toolchain that a minimal one lacks.
+need_component() {
+  cargo "$1" --version >/dev/null 2>&1 || rustup component add "$2"
+}
+
+step_format() {
+  need_component fmt rustfmt
+  cargo fmt --check
+}
+
+step_lint() {
+  need_component clippy clippy
+  cargo clippy --locked --all-targets --no-default-features -- -D warnings
+  use_mpi "${RANKPOOL_TEST_MPIS%% *}"
+  cargo clippy --locked --all-targets -- -D warnings
+}
+
+step_msrv() {
+  local version host toolchain
+  version=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' Cargo.toml)
+  [ -n "$version" ] || {
+    echo 'Cargo.toml has no rust-version'
+    return 1
+  }
+  host=$(rustc -vV | sed -n 's/^host: //p')
+  # In cargo's JSON a package's id comes before its rust_version. Nothing else there has a rust_version.
+  cargo metadata --locked --format-version 1 --all-features --filter-platform "$host" |
+    grep -oE '"(id|rust_version)":"[^"]*"' |
+    awk -F'"' -v ours="$version" '
+      function number(text, part) { split(text, part, "."); return part[1] * 1000000 + part[2] * 1000 + part[3] }
+      $2 == "id" { package = $4 }
+      $2 == "rust_version" { known++ }
+      $2 == "rust_version" && number($4) > number(ours) { print package " needs Rust " $4; bad = 1 }
+      END { print known + 0 " packages say which Rust they need; ours is " ours; exit bad || !known }'
+  toolchain=$({ rustup toolchain list 2>/dev/null || true; } | awk -v version="$version" '
+    index($1, version ".") == 1 || index($1, version "-") == 1 { print $1; exit }')
+  if [ -n "$toolchain" ]; then
+    cargo "+$toolchain" check --locked --no-default-features --all-targets --target-dir "$CARGO_TARGET_DIR/msrv"
+  else
+    echo "Rust $version is not installed, so nothing was built with it (rustup toolchain install $version)."
+  fi
+}
+
+step_shell() {
+  command -v shellcheck >/dev/null || skip 'there is no shellcheck here'
+  shellcheck --external-sources slurm/*.sh slurm/*.sbatch slurm/*.pbs tests/*.sh .ci/run
+}
+
+step_test() {
+  cargo test --locked --no-default-features "$@"
+}
+
+use_mpi() {
+  # shellcheck source=slurm/mpi.sh
+  source "$top/slurm/mpi.sh"
+  mpi_setup "$1"
+}
+
+# `cargo build --profile test`: the same libraries as the tests use, not another build of them.
+build_with_mpi() {
+  use_mpi "$1"
+  cargo build --locked --profile test --bins --examples
+}
+
+mpi_tests() {
+  local flavour=$1
+  shift
+  build_with_mpi "$flavour"
+  cargo test --locked --test mpi "$@"
+}
+step_openmpi() { mpi_tests openmpi "$@"; }
+step_mpich() { mpi_tests mpich "$@"; }
+
+step_local() {
+  local counts
+  # The main job's answer is known: these are the counts of the twelve windows.
+  counts=$(slurm/local.sh | tee /dev/stderr | grep -o '"count":[0-9]*' | cut -d: -f2 | tr '\n' ' ')
+  [ "$counts" = '16 61 135 247 390 547 742 939 1194 1445 1728 2022 ' ]
+}
+
+step_slurm() {
+  local flavour
+  for flavour in $RANKPOOL_TEST_MPIS; do
+    (
+      build_with_mpi "$flavour"
+      RANKPOOL=$CARGO_TARGET_DIR/debug/rankpool tests/slurm.sh --seconds 240 bash tests/sbatch.sh
+    )
+  done
+}
+
+title() {
+  case $1 in
+    format) echo 'Format' ;;
+    lint) echo 'Lint, without MPI and with it' ;;
+    msrv) echo 'The oldest Rust that is promised' ;;
+    shell) echo 'Shell scripts' ;;
+    test) echo 'Tests without MPI' ;;
+    openmpi) echo 'MPI tests under Open MPI' ;;
+    mpich) echo 'MPI tests under MPICH' ;;
+    local) echo 'One command on this machine' ;;
+    slurm) echo 'Job script under Slurm' ;;
+    *) return 1 ;;
+  esac
+}
+
+# In seconds; several times what it takes on two cores when everything has to be built and installed.
+time_limit() {
+  case $1 in
+    format | shell) echo 120 ;;
+    *) echo 1200 ;;
+  esac
+}
+
+# How this script calls itself for one step. `set -e` works there as it should; in a condition it would not.
+if [ "${1:-}" = --inside ]; then
+  step=$2
+  shift 2
+  "step_$step" "$@"
+  exit
+fi
+
+### What is to be run.
+
+only=()
+mpis='openmpi mpich'
+with_slurm=no
+with_local=no
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --only)
+      [ $# -ge 2 ] || misuse '--only needs the name of a step'
+      title "$2" >/dev/null || misuse "there is no step $2"
+      only+=("$2")
+      shift 2
+      ;;
+    --mpi)
+      case ${2:-} in
+        openmpi | mpich) mpis=$2 ;;
+        both) mpis='openmpi mpich' ;;
+        *) misuse '--mpi is openmpi, mpich or both' ;;
+      esac
+      shift 2
+      ;;
+    --slurm)
+      with_slurm=yes
+      shift
+      ;;
+    --local)
+      with_local=yes
+      shift
+      ;;
+    --)
+      shift
+      break
+      ;;
+    *) misuse "no such option: $1" ;;
+  esac
+done
+# Each MPI is looked for by itself: a compiler wrapper of the other flavour is passed over.
+export RANKPOOL_TEST_MPIS=$mpis
+
+steps=("${only[@]}")
+if [ ${#steps[@]} -eq 0 ]; then
+  # shellcheck disable=SC2206  # the names of the MPIs are words
+  steps=(format lint msrv shell test $mpis)
+  [ "$with_local" = no ] || steps+=(local)
+  [ "$with_slurm" = no ] || steps+=(slurm)
+fi
+
+command -v cargo >/dev/null || {
+  echo 'run.sh: error: there is no cargo on the PATH. Install Rust (https://rustup.rs), then run this again.' >&2
+  exit 1
+}
+
+### Running a step: a process that `timeout` puts into a group of its own, known by a mark in its environment.
+
+mark=RANKPOOL_TEST_RUN=$$
+child=
+
+# The processes of the running step, wherever they went: a launcher's ranks are in groups of their own.
+marked() {
+  local file pid
+  for file in /proc/[0-9]*/environ; do
+    pid=${file//[!0-9]/}
+    if { tr '\0' '\n' <"$file"; } 2>/dev/null | grep -qxF "$mark"; then printf '%s\n' "$pid"; fi
+  done
+}
+
+# Ends what is left of a step, and says so with its exit code. Ranks get a moment to notice that their launcher is gone.
+end_leftovers() {
+  local left try pid
+  for try in 1 2 3 4 5 6; do
+    left=$(marked)
+    [ -n "$left" ] || return 0
+    [ "$try" = 6 ] || sleep 0.5
+  done
+  for pid in $left; do
+    printf 'left running, and ended now: %s %s\n' "$pid" "$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" || true)"
+    kill -KILL "$pid" 2>/dev/null || true
+  done
+  return 1
+}
+
+interrupted() {
+  trap '' INT TERM HUP
+  printf '\nrun.sh: interrupted: ending the running step\n' >&2
+  if [ -n "$child" ]; then
+    # `timeout` hands it on to the step's whole group, and kills the group if that does not help.
+    kill -TERM "$child" 2>/dev/null || true
+    wait "$child" || true
+  fi
+  end_leftovers >&2 || true
+  exit 130
+}
+trap interrupted INT TERM HUP
+
+passed=0
+failed=0
+verdicts=()
+for step in "${steps[@]}"; do
+  printf '\n=== %s (%s)\n' "$(title "$step")" "$step"
+  start=$SECONDS
+  limit=$(time_limit "$step")
+  status=0
+  env "$mark" timeout --kill-after=15 "$limit" bash "$self" --inside "$step" "$@" </dev/null &
+  child=$!
+  wait "$child" || status=$?
+  child=
+  [ "$status" != 124 ] && [ "$status" != 137 ] || echo "took longer than $limit seconds"
+  if ! end_leftovers && [ "$status" = 0 ]; then status=1; fi
+  case $status in
+    0)
+      verdict=passed
+      passed=$((passed + 1))
+      ;;
+    "$skipped") verdict=skipped ;;
+    *)
+      verdict=FAILED
+      failed=$((failed + 1))
+      ;;
+  esac
+  line=$(printf '%-8s %-8s %4s s  %s' "$verdict" "$step" $((SECONDS - start)) "$(title "$step")")
+  verdicts+=("$line")
+  [ "$verdict" != FAILED ] || printf -- '--- %s FAILED\n' "$step"
+done
+
+printf '\n=== Verdict\n'
+printf '%s\n' "${verdicts[@]}"
+[ "$failed" = 0 ] || printf 'Run one of them again with: tests/run.sh --only STEP\n'
+printf '%s passed, %s failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]
