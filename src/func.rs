@@ -26,10 +26,11 @@ use std::any::type_name;
 use std::marker::PhantomData;
 use std::sync::Mutex;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 
-use crate::pool::{Failure, JobErrorKind};
-use crate::wire;
+use crate::catch::catch;
+use crate::failure::{Failure, JobErrorKind};
+use crate::wire::{self, FunctionId};
 
 /// A function as it is called on a rank: from an encoded input to an encoded result.
 pub(crate) trait Function: Send + Sync {
@@ -39,13 +40,6 @@ pub(crate) trait Function: Send + Sync {
 
 /// Makes the function of a map from the map's encoded context, once on every rank.
 pub(crate) type Builder = fn(&[u8]) -> Result<Box<dyn Function>, Failure>;
-
-/// The name of a [`Builder`] that holds on every rank of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct FunctionId {
-    offset: i64,
-    seal: u64,
-}
 
 fn anchor() -> usize {
     fn here() {}
@@ -215,7 +209,7 @@ where
         if let Some(failure) = lock(&self.broken).as_ref() {
             return Err(failure.clone());
         }
-        crate::worker::catch(&self.init).map_err(|panic| {
+        catch(&self.init).map_err(|panic| {
             let failure = Failure {
                 kind: JobErrorKind::Init,
                 message: format!("the initialisation failed: {}", panic.message),

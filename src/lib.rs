@@ -32,10 +32,12 @@
 //! | `run` | how a run starts and ends: transport, threads, exit code |
 //! | `launch` | who and where the ranks are: hosts, CPU masks, threads, launchers |
 //! | `pool` | the driver's side: maps, handles, errors; encoding, decoding, order |
+//! | `exchange` | what the driver's threads and the master tell each other; `stats`, `failure`: what they say of runs and jobs |
 //! | `func` | how a function crosses ranks |
 //! | `schedule` | who runs which jobs next; pure: no clock, no I/O, no payloads |
 //! | `master` | rank 0's loop, the only place that carries out the scheduler's orders |
 //! | `worker` | a rank's loop: chunks to threads, results to messages |
+//! | `catch` | how other people's code runs without ending ours |
 //! | `wire` | messages and values to bytes and back |
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
 //! | `notice`, `report` | what the outside is told while the run goes on, and at its end |
@@ -49,8 +51,11 @@
 //! closure on rank 0; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is
 //! what Slurm or PBS granted.
 
+mod catch;
 #[doc(hidden)]
 pub mod cli;
+mod exchange;
+mod failure;
 mod func;
 pub mod input;
 pub mod kernels;
@@ -63,20 +68,20 @@ mod report;
 mod run;
 #[doc(hidden)]
 pub mod schedule;
+mod stats;
 mod stop;
 mod transport;
 mod wire;
 mod worker;
 
+pub use failure::{JobError, JobErrorKind};
 pub use func::{StarFunction, Value};
 pub use launch::{Rank, RankFacts};
 pub use notice::{Listener, Notice};
-pub use pool::{
-    AsCompleted, JobError, JobErrorKind, JobHandle, Map, Pool, RankStats, Shared, Stats, Waited, as_completed,
-    wait_all, wait_any, wait_failed,
-};
+pub use pool::{AsCompleted, JobHandle, Map, Pool, Shared, Waited, as_completed, wait_all, wait_any, wait_failed};
 pub use report::{Progress, Summary};
 pub use run::{DriverResult, ExitCode, Launch, launch};
 pub use schedule::RankId;
+pub use stats::{RankStats, Stats};
 pub use transport::TransportInfo;
 pub use worker::{CurrentJob, current_job};

@@ -8,19 +8,19 @@ mod join;
 mod leave;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError};
 
-use crate::func::FunctionId;
+use crate::exchange::{Command, Delivery};
+use crate::failure::{Failure, JobErrorKind};
 use crate::launch::{self, Rank};
 use crate::notice::{Listener, Notice};
-use crate::pool::{Block, Delivery, Failure, JobErrorKind, RankStats, Stats};
-use crate::report::{self, Meter};
-use crate::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, Policy, RankId, Schedule};
+use crate::report;
+use crate::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, RankId, Schedule};
+use crate::stats::{RankStats, Stats};
 use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
 use crate::wire::{self, Packet, ToMaster, ToRank};
@@ -50,29 +50,6 @@ pub(crate) enum MasterError {
     Alone,
     #[error("messages to the ranks could not be delivered within {0} s")]
     Undelivered(u64),
-}
-
-/// What the driver's side asks of the master.
-pub(crate) enum Command {
-    Open { map: MapId, function: FunctionId, context: Bytes, policy: Policy, client: Client },
-    Submit { map: MapId, block: Block },
-    Close { map: MapId },
-    Abandon { map: MapId },
-    Cancel { map: MapId, job: u64, reply: Sender<bool> },
-    Keep { value: u64, bytes: Bytes },
-    Stats { reply: Sender<Stats> },
-    DriverLeft,
-}
-
-/// Who gets a map's results, and what else it wants of the master.
-pub(crate) struct Client {
-    pub deliveries: Sender<(MapId, Vec<Delivery>)>,
-    /// Tell when jobs are handed to a rank, too.
-    pub starts: bool,
-    /// How many queued jobs keep the ranks busy; the master keeps it up to date.
-    pub advice: Arc<AtomicU64>,
-    /// Counts the jobs that are settled, for a progress display.
-    pub meter: Option<Arc<Meter>>,
 }
 
 /// How a run came to its end.

@@ -9,9 +9,10 @@ use std::error::Error;
 use std::num::NonZeroU32;
 use std::process::Termination;
 
+use crate::failure::{JobError, JobErrorKind};
 use crate::launch::{self, Place, RankFacts};
 use crate::notice::Listener;
-use crate::pool::{JobError, JobErrorKind, Pool};
+use crate::pool::Pool;
 use crate::report;
 #[cfg(feature = "mpi")]
 use crate::schedule::RankId;

@@ -11,7 +11,7 @@ use bincode::config;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::func::FunctionId;
+use crate::failure::Failure;
 use crate::launch::RankFacts;
 use crate::schedule::{ChunkId, MapId};
 
@@ -24,6 +24,15 @@ impl CodecError {
     fn garbled(what: &str) -> Self {
         CodecError(format!("garbled message: {what}"))
     }
+}
+
+/// The name of a function that holds on every rank of a run; `func` makes and reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct FunctionId {
+    /// Where it stands in the executable.
+    pub offset: i64,
+    /// Proves that it is an id, and of this executable.
+    pub seal: u64,
 }
 
 /// What the master tells a rank.
@@ -199,7 +208,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
 pub(crate) enum Frame<'a> {
     /// The encoding of an input or a result.
     Value(&'a [u8]),
-    /// The encoding of a [`crate::pool::Failure`] that stands where a value should.
+    /// The encoding of a [`Failure`] that stands where a value should.
     Failure(&'a [u8]),
 }
 
@@ -228,7 +237,7 @@ pub(crate) fn push_value<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) 
 }
 
 /// Appends a failure's frame.
-pub(crate) fn push_failure(out: &mut Vec<u8>, failure: &crate::pool::Failure) {
+pub(crate) fn push_failure(out: &mut Vec<u8>, failure: &Failure) {
     out.push(FAILURE);
     let start = out.len();
     out.extend_from_slice(&[0; 8]);

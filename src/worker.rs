@@ -10,19 +10,20 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::func::{Function, FunctionId};
+use crate::catch::{catch, panic_message};
+use crate::failure::{Failure, JobErrorKind};
+use crate::func::Function;
 use crate::launch::RankFacts;
-use crate::pool::{Failure, JobErrorKind};
 use crate::schedule::{ChunkId, MapId, RankId};
 use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
-use crate::wire::{self, Frame, Frames, Packet, ToMaster, ToRank};
+use crate::wire::{self, Frame, Frames, FunctionId, Packet, ToMaster, ToRank};
 
 /// Why a rank cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +54,6 @@ thread_local! {
     static CURRENT: Cell<Option<CurrentJob>> = const { Cell::new(None) };
     /// Whether this is a compute thread of a rank.
     static COMPUTES: Cell<bool> = const { Cell::new(false) };
-    /// How deep this thread is in [`catch`], and where the last panic in it was.
-    static CATCHING: Cell<u32> = const { Cell::new(0) };
-    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
     /// The broadcast values of the rank whose thread this is.
     static KEPT: RefCell<Option<Arc<Kept>>> = const { RefCell::new(None) };
 }
@@ -68,50 +66,6 @@ pub fn current_job() -> Option<CurrentJob> {
 /// Whether the calling thread belongs to a rank's computing side.
 pub(crate) fn in_compute_thread() -> bool {
     COMPUTES.get()
-}
-
-/// A panic of somebody else's code, as data.
-#[derive(Debug)]
-pub(crate) struct Panic {
-    pub message: String,
-    pub location: Option<String>,
-}
-
-/// Runs somebody else's code; a panic in it comes back as data and is not printed.
-pub(crate) fn catch<R>(code: impl FnOnce() -> R) -> Result<R, Panic> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let earlier = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if CATCHING.get() > 0 {
-                LAST_PANIC.set(info.location().map(ToString::to_string));
-            } else {
-                earlier(info);
-            }
-        }));
-    });
-    CATCHING.set(CATCHING.get() + 1);
-    LAST_PANIC.set(None);
-    let result = panic::catch_unwind(AssertUnwindSafe(code));
-    let result = result.map_err(|payload| {
-        let message = panic_message(&*payload);
-        // The payload is the panicking code's own value, and its drop may panic again.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
-        Panic { message, location: LAST_PANIC.take() }
-    });
-    CATCHING.set(CATCHING.get() - 1);
-    result
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&str>() {
-        (*text).to_string()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a panic without a message".to_string()
-    }
 }
 
 /// A broadcast value as a rank got it, and as it was first read.

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::config::{Config, Talk};
 use super::jobs::{Control, Feed, Jobs};
+use crate::failure::{JobError, JobErrorKind};
 use crate::func::Value;
 use crate::output::{Failure, JsonLines, OutputError, Target};
-use crate::pool::{JobError, JobErrorKind, Map, Pool};
+use crate::pool::{Map, Pool};
 use crate::report::{self, Progress, Summary};
 use crate::run::ExitCode;
 

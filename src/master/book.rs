@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::Client;
-use crate::func::FunctionId;
-use crate::pool::{Block, Delivery, Failure, JobError, JobErrorKind};
+use crate::exchange::{Block, Client, Delivery};
+use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::schedule::{MapId, RankId};
-use crate::wire::{self, Frame, Frames};
+use crate::wire::{self, Frame, Frames, FunctionId};
 
 /// Inputs that came together.
 struct Inputs {

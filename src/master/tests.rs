@@ -2,11 +2,12 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
-use crate::func::{self, FunctionId};
+use crate::func;
 use crate::launch::RankFacts;
 use crate::pool::Pool;
 use crate::transport::TransportInfo;
 use crate::transport::local::{Spoke, star};
+use crate::wire::FunctionId;
 use crate::worker;
 
 const EXECUTABLE: u64 = 7;

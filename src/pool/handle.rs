@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::bounded;
 
+use super::Pool;
 use super::map::decode_result;
 use super::wait::Watch;
-use super::{JobError, JobErrorKind, Pool};
+use crate::catch::catch;
+use crate::exchange::Command;
+use crate::failure::{JobError, JobErrorKind};
 use crate::func::Value;
-use crate::master::Command;
 use crate::report;
 use crate::schedule::MapId;
 use crate::wire::Frames;
@@ -110,7 +112,7 @@ impl Shared {
 }
 
 fn run_callback(callback: Callback) {
-    if let Err(panic) = worker::catch(callback) {
+    if let Err(panic) = catch(callback) {
         let place = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
         report::complain(&format!("a callback of a job panicked: {}{place}", panic.message));
     }

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::{BlockBuilder, DEFAULT_POLICY, Delivery, Failure, JobError, JobErrorKind, Opened, Pool, encode_input};
+use super::{DEFAULT_POLICY, Opened, Pool, encode_input};
+use crate::catch::catch;
+use crate::exchange::{BlockBuilder, Command, Delivery};
+use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::{Builder, Value};
-use crate::master::Command;
 use crate::report::{Meter, Progress, Ticker};
 use crate::schedule::{ChunkSize, MapId, Policy};
 use crate::wire::{self, Frame, Frames};
-use crate::worker;
 
 /// The results of a map, an iterator of `Result<O, JobError>`: in the order of the inputs, or as they come.
 ///
@@ -262,7 +263,7 @@ impl Running {
     {
         let jobs = self.block_size.min(usize::try_from(room).unwrap_or(usize::MAX));
         let block = &mut self.block;
-        let filled = worker::catch(|| {
+        let filled = catch(|| {
             while block.count() < jobs && block.bytes() < BLOCK_BYTES {
                 match inputs.next() {
                     Some(input) => block.push(|out| encode_input(&input, out)),

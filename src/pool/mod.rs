@@ -3,12 +3,9 @@
 //! Everything that costs time for each job on rank 0 happens here, on the driver's own threads: pulling and encoding inputs,
 //! decoding and ordering results. The master only sees blocks of bytes.
 
-mod block;
-mod error;
 mod handle;
 mod map;
 mod shared;
-mod stats;
 mod submit;
 mod wait;
 
@@ -18,21 +15,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::func::{self, Builder, FunctionId, StarFunction, Value};
+use crate::exchange::{Client, Command, Delivery};
+use crate::failure::{Failure, JobError, JobErrorKind};
+use crate::func::{self, Builder, StarFunction, Value};
 use crate::launch::Rank;
-use crate::master::{Client, Command};
 use crate::report::Meter;
 use crate::schedule::{ChunkSize, MapId, Policy};
+use crate::stats::Stats;
 use crate::transport::{Doorbell, TransportInfo};
-use crate::{wire, worker};
+use crate::wire::{self, FunctionId};
+use crate::worker;
 
-pub(crate) use block::{Block, BlockBuilder, Delivery};
-pub(crate) use error::Failure;
-pub use error::{JobError, JobErrorKind};
 pub use handle::JobHandle;
 pub use map::Map;
 pub use shared::Shared;
-pub use stats::{RankStats, Stats};
 pub use wait::{AsCompleted, Waited, as_completed, wait_all, wait_any, wait_failed};
 
 use submit::Submits;

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::handle::{JobHandle, Shared, settle_here};
-use super::{BlockBuilder, DEFAULT_POLICY, Delivery, Failure, JobError, Pool, closed};
+use super::{DEFAULT_POLICY, Pool, closed};
+use crate::exchange::{BlockBuilder, Client, Command, Delivery};
+use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::{Builder, Value};
-use crate::master::{Client, Command};
 use crate::schedule::MapId;
 use crate::wire::Frames;
 
@@ -116,9 +117,7 @@ impl Pool {
                 let thread = thread::Builder::new()
                     .name("rankpool handles".into())
                     .spawn(move || settle_all(&deliveries, &registry))
-                    .map_err(|error| {
-                        Failure::new(super::JobErrorKind::Refused, format!("cannot start a thread: {error}"))
-                    })?;
+                    .map_err(|error| Failure::new(JobErrorKind::Refused, format!("cannot start a thread: {error}")))?;
                 state.thread = Some(thread);
                 state.settler.insert(sender).clone()
             }
@@ -162,9 +161,8 @@ fn settle_delivery(map: MapId, delivery: Delivery, registry: &Registry) {
                 if let Some(shared) = take(job) {
                     // Copied, so that a handle that is kept does not keep its neighbours' results.
                     let frame = Bytes::copy_from_slice(&frames[start..end]);
-                    let garbled = |error: crate::wire::CodecError| {
-                        JobError::new(job, super::JobErrorKind::Decode, error.to_string())
-                    };
+                    let garbled =
+                        |error: crate::wire::CodecError| JobError::new(job, JobErrorKind::Decode, error.to_string());
                     shared.settle(read.map(|_| frame).map_err(garbled));
                 }
             }

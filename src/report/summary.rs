@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::pool::{RankStats, Stats};
+use crate::stats::{RankStats, Stats};
 
 /// The end summary of a run. Its JSON has the keys below.
 #[derive(Debug, Clone, Serialize)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::ExitCode;
+use crate::catch::panic_message;
 use crate::launch::RankFacts;
 use crate::master::{Ended, Master, MasterError};
 use crate::notice::Listener;
@@ -70,7 +71,7 @@ impl Rank0 {
                 Ok(Ok(Ended::Whole)) => return code.recv().ok(),
                 Ok(Ok(Ended::Stopped)) => abort(ExitCode::Stopped as u8),
                 Ok(Err(error)) => complain(&error),
-                Err(payload) => complain(&format!("a bug in rankpool: {}", worker::panic_message(&*payload))),
+                Err(payload) => complain(&format!("a bug in rankpool: {}", panic_message(&*payload))),
             }
             // The driver, if it was started, learns it from its next call of the pool. One that makes none is not waited for.
             if code.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {

@@ -9,8 +9,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::func::FunctionId;
-use crate::pool::{Failure, JobErrorKind};
+use crate::failure::{Failure, JobErrorKind};
+use crate::wire::FunctionId;
 
 /// A function's id has secrets; one is made from the bytes of its encoding.
 fn function_id(offset: i64, seal: u64) -> FunctionId {

@@ -8,6 +8,7 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("every_kernel_answers_the_same_for_every_number_of_ranks", every_kernel_answers_the_same),
     ("every_example_prints_the_same_for_every_number_of_ranks", every_example_prints_the_same),
     ("chunks_windows_and_a_dedicated_master_change_no_result", options_change_no_result),
+    ("ranks_with_different_thread_counts_work_together", ranks_with_different_thread_counts),
     ("info_names_every_rank", info_names_every_rank),
     ("help_is_printed_once", help_is_printed_once),
     ("a_usage_error_is_said_once_with_exit_code_2", a_usage_error_is_said_once),
@@ -79,6 +80,21 @@ fn options_change_no_result() {
         unordered.expect_code(0).out().lines().map(|line| line.parse().expect("a number")).collect();
     lines.sort_unstable();
     assert!(lines.into_iter().eq(0..20_000), "unordered results are the same set");
+}
+
+fn ranks_with_different_thread_counts() {
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    let file = directory.path().join("summary.json");
+    let kernel = ["-q", "kernel", "spin", "--micros", "200", "--jobs", "2000", "-o", "/dev/null"];
+    let mut command = mpiexec(1, &rankpool());
+    command.args(kernel).args(["--threads", "1", "--summary"]).arg(&file);
+    command.args([":", "-n", "1"]).arg(rankpool()).args(kernel).args(["--threads", "3"]);
+    run(&mut command).expect_code(0);
+    let summary: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).expect("the summary")).expect("it is JSON");
+    let threads: Vec<_> = summary["per_rank"].as_array().expect("a list").iter().map(|rank| &rank["threads"]).collect();
+    assert_eq!(threads, [&serde_json::json!(1), &serde_json::json!(3)]);
+    assert_eq!(summary["jobs"], 2000);
 }
 
 fn info_names_every_rank() {

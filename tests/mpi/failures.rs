@@ -16,9 +16,9 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("an_exit_inside_the_driver_ends_the_whole_run", || ends_with_words("exit-in-driver", "ended from inside")),
     ("a_bug_in_the_master_ends_the_whole_run", || ends_with_words("bug-in-the-master", "a bug in rankpool")),
     ("a_killed_rank_ends_the_whole_run", || ends_with_words("kill-a-rank", "")),
-    ("a_panicking_driver_gives_exit_code_1", || drop(run(&mut program(3, "panic-in-driver")).expect_code(1))),
+    ("a_panicking_driver_gives_exit_code_1", || ends_with_code("panic-in-driver", 1)),
     ("a_driver_that_leaves_early_loses_no_submitted_job", a_driver_that_leaves_early),
-    ("a_driver_that_returns_an_error_gives_exit_code_1", || drop(run(&mut program(3, "driver-error")).expect_code(1))),
+    ("a_driver_that_returns_an_error_gives_exit_code_1", || ends_with_code("driver-error", 1)),
     ("a_panicking_input_iterator_fails_its_map_only", || succeeds("panicking-inputs")),
     ("a_dropped_endless_map_ends", || succeeds("dropped-map")),
     ("many_maps_from_many_threads_share_the_ranks", || succeeds("many-maps")),
@@ -37,6 +37,10 @@ fn succeeds(name: &str) {
     for ranks in [1, 2, 3, 5] {
         run(&mut program(ranks, name)).expect_code(0);
     }
+}
+
+fn ends_with_code(name: &str, code: i32) {
+    run(&mut program(3, name)).expect_code(code);
 }
 
 /// The exit code is the launcher's, and launchers differ; it is not 0.

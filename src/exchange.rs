@@ -1,11 +1,41 @@
-//! What travels between the driver's threads and the master: encoded inputs one way, encoded results the other.
+//! What travels between the driver's threads and the master, as channel messages: requests and encoded inputs one way,
+//! encoded results the other.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
+use crossbeam_channel::Sender;
 
-use super::{Failure, JobError};
-use crate::wire;
+use crate::failure::{Failure, JobError};
+use crate::report::Meter;
+use crate::schedule::{MapId, Policy};
+use crate::stats::Stats;
+use crate::wire::{self, FunctionId};
+
+/// What the driver's side asks of the master.
+pub(crate) enum Command {
+    Open { map: MapId, function: FunctionId, context: Bytes, policy: Policy, client: Client },
+    Submit { map: MapId, block: Block },
+    Close { map: MapId },
+    Abandon { map: MapId },
+    Cancel { map: MapId, job: u64, reply: Sender<bool> },
+    Keep { value: u64, bytes: Bytes },
+    Stats { reply: Sender<Stats> },
+    DriverLeft,
+}
+
+/// Who gets a map's results, and what else it wants of the master.
+pub(crate) struct Client {
+    pub deliveries: Sender<(MapId, Vec<Delivery>)>,
+    /// Tell when jobs are handed to a rank, too.
+    pub starts: bool,
+    /// How many queued jobs keep the ranks busy; the master keeps it up to date.
+    pub advice: Arc<AtomicU64>,
+    /// Counts the jobs that are settled, for a progress display.
+    pub meter: Option<Arc<Meter>>,
+}
 
 /// The encoded inputs of some consecutive jobs, cut anywhere between two jobs without looking at the bytes.
 #[derive(Debug)]

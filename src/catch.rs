@@ -1,0 +1,56 @@
+//! Other people's code runs here: a panic in it is data, not the end.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+
+thread_local! {
+    /// How deep this thread is in [`catch`], and where the last panic in it was.
+    static CATCHING: Cell<u32> = const { Cell::new(0) };
+    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// A panic of somebody else's code, as data.
+#[derive(Debug)]
+pub(crate) struct Panic {
+    pub message: String,
+    pub location: Option<String>,
+}
+
+/// Runs somebody else's code; a panic in it comes back as data and is not printed.
+pub(crate) fn catch<R>(code: impl FnOnce() -> R) -> Result<R, Panic> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let earlier = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if CATCHING.get() > 0 {
+                LAST_PANIC.set(info.location().map(ToString::to_string));
+            } else {
+                earlier(info);
+            }
+        }));
+    });
+    CATCHING.set(CATCHING.get() + 1);
+    LAST_PANIC.set(None);
+    let result = panic::catch_unwind(AssertUnwindSafe(code));
+    let result = result.map_err(|payload| {
+        let message = panic_message(&*payload);
+        // The payload is the panicking code's own value, and its drop may panic again.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        Panic { message, location: LAST_PANIC.take() }
+    });
+    CATCHING.set(CATCHING.get() - 1);
+    result
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_string()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without a message".to_string()
+    }
+}
