@@ -58,10 +58,13 @@ step_format() {
 }
 
 step_lint() {
+  local status=0
   need_component clippy clippy
-  cargo clippy --locked --all-targets --no-default-features -- -D warnings
+  # Both are asked, whatever the first one says.
+  cargo clippy --locked --all-targets --no-default-features -- -D warnings || status=1
   use_mpi "${RANKPOOL_TEST_MPIS%% *}"
-  cargo clippy --locked --all-targets -- -D warnings
+  cargo clippy --locked --all-targets -- -D warnings || status=1
+  return "$status"
 }
 
 step_msrv() {
