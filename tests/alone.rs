@@ -225,3 +225,20 @@ fn inputs_and_broadcast_values_are_held_once_however_many_jobs_there_are() {
         });
     });
 }
+
+#[test]
+fn a_signal_after_a_run_has_its_usual_effect() {
+    use std::os::unix::process::ExitStatusExt;
+
+    use nix::sys::signal::{Signal, kill};
+
+    if std::env::var_os(ALONE).is_some() {
+        run(1, 1, use_pool);
+        kill(nix::unistd::Pid::this(), Signal::SIGTERM).expect("a process can signal itself");
+        thread::sleep(LIMIT);
+    }
+    let mut command = Command::new(std::env::current_exe().expect("a program knows its own file"));
+    command.args(["--exact", "a_signal_after_a_run_has_its_usual_effect", "--test-threads=1"]).env(ALONE, "signal");
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it can be started");
+    assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{status:?}");
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test, in a fresh clone too: it installs what is missing (an MPI, with slurm/mpi.sh) and goes on after a failure.
 #
-# Usage: tests/run.sh [--only STEP]… [--mpi openmpi|mpich|both] [--slurm] [--local] [-- ARGUMENTS FOR cargo test…]
+# Usage: tests/run.sh [--only STEP]… [--mpi openmpi|mpich|both] [--slurm] [-- ARGUMENTS FOR cargo test…]
 #
 # Steps, in this order:
 #   format      cargo fmt --check
@@ -11,11 +11,11 @@
 #   test        everything that needs no MPI: unit tests, simulation, pool over threads, documentation
 #   openmpi     the MPI tests under Open MPI's mpiexec
 #   mpich       the same under MPICH's
-#   local       slurm/local.sh, its main job (only with --local or --only local: it is a second, optimised build)
+#   local       slurm/local.sh, its main job
 #   slurm       slurm/rankpool.sbatch in a small Slurm on this machine (only with --slurm or --only slurm)
 #
 # Examples:
-#   tests/run.sh                                     all but the last two
+#   tests/run.sh                                     all but the last one
 #   tests/run.sh --mpi mpich                         with MPICH only
 #   tests/run.sh --only test -- schedule             the tests with `schedule` in their names
 #   tests/run.sh --only openmpi -- --nocapture
@@ -108,17 +108,25 @@ use_mpi() {
   mpi_setup "$1"
 }
 
-# `cargo build --profile test`: the same libraries as the tests use, not another build of them.
+# What is tested is what is built: Open MPI's tests run the optimised program, which slurm/local.sh then finds built, and
+# MPICH's the one with all checks.
+profile_for() {
+  case $1 in
+    openmpi) echo release ;;
+    mpich) echo test ;;
+  esac
+}
+
 build_with_mpi() {
   use_mpi "$1"
-  cargo build --locked --profile test --bins --examples
+  cargo build --locked --profile "$(profile_for "$1")" --bins --examples
 }
 
 mpi_tests() {
   local flavour=$1
   shift
   build_with_mpi "$flavour"
-  cargo test --locked --test mpi "$@"
+  cargo test --locked --profile "$(profile_for "$flavour")" --test mpi "$@"
 }
 step_openmpi() { mpi_tests openmpi "$@"; }
 step_mpich() { mpi_tests mpich "$@"; }
@@ -126,7 +134,7 @@ step_mpich() { mpi_tests mpich "$@"; }
 step_local() {
   local counts
   # The main job's answer is known: these are the counts of the twelve windows.
-  counts=$(slurm/local.sh | tee /dev/stderr | grep -o '"count":[0-9]*' | cut -d: -f2 | tr '\n' ' ')
+  counts=$(slurm/local.sh --mpi "${RANKPOOL_TEST_MPIS%% *}" | tee /dev/stderr | grep -o '"count":[0-9]*' | cut -d: -f2 | tr '\n' ' ')
   [ "$counts" = '16 61 135 247 390 547 742 939 1194 1445 1728 2022 ' ]
 }
 
@@ -135,7 +143,9 @@ step_slurm() {
   for flavour in $RANKPOOL_TEST_MPIS; do
     (
       build_with_mpi "$flavour"
-      RANKPOOL=$CARGO_TARGET_DIR/debug/rankpool tests/slurm.sh --seconds 240 bash tests/sbatch.sh
+      folder=release
+      [ "$(profile_for "$flavour")" = release ] || folder=debug
+      RANKPOOL=$CARGO_TARGET_DIR/$folder/rankpool tests/slurm.sh --seconds 240 bash tests/sbatch.sh
     )
   done
 }
@@ -176,7 +186,6 @@ fi
 only=()
 mpis='openmpi mpich'
 with_slurm=no
-with_local=no
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help)
@@ -201,10 +210,6 @@ while [ $# -gt 0 ]; do
       with_slurm=yes
       shift
       ;;
-    --local)
-      with_local=yes
-      shift
-      ;;
     --)
       shift
       break
@@ -218,8 +223,7 @@ export RANKPOOL_TEST_MPIS=$mpis
 steps=("${only[@]}")
 if [ ${#steps[@]} -eq 0 ]; then
   # shellcheck disable=SC2206  # the names of the MPIs are words
-  steps=(format lint msrv shell test $mpis)
-  [ "$with_local" = no ] || steps+=(local)
+  steps=(format lint msrv shell test $mpis local)
   [ "$with_slurm" = no ] || steps+=(slurm)
 fi
 
