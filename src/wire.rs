@@ -196,6 +196,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     const MIB: usize = 1 << 20;
     let (value, used) = match bytes.len() {
         length if length <= KIB => limited::<T, { 16 * KIB }>(bytes),
+        length if length <= 32 * KIB => limited::<T, { 16 * 32 * KIB }>(bytes),
         length if length <= MIB => limited::<T, { 16 * MIB }>(bytes),
         length if length <= 64 * MIB => limited::<T, { 1024 * MIB }>(bytes),
         _ => limited::<T, { usize::MAX }>(bytes),

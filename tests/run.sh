@@ -134,7 +134,7 @@ step_mpich() { mpi_tests mpich "$@"; }
 step_local() {
   local counts
   # The main job's answer is known: these are the counts of the twelve windows.
-  counts=$(slurm/local.sh --mpi "${RANKPOOL_TEST_MPIS%% *}" | tee /dev/stderr | grep -o '"count":[0-9]*' | cut -d: -f2 | tr '\n' ' ')
+  counts=$(slurm/local.sh --mpi "${RANKPOOL_TEST_MPIS%% *}" | tee >(cat >&2) | grep -o '"count":[0-9]*' | cut -d: -f2 | tr '\n' ' ')
   [ "$counts" = '16 61 135 247 390 547 742 939 1194 1445 1728 2022 ' ]
 }
 

@@ -27,7 +27,7 @@ impl Iterator for Linspace {
         Some(match i {
             0 => self.start,
             _ if i == self.count - 1 => self.end,
-            _ => self.start + (self.end - self.start) * (i as f64 / (self.count - 1) as f64),
+            _ => self.start + (self.end - self.start) * i as f64 / (self.count - 1) as f64,
         })
     }
 

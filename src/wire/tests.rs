@@ -83,10 +83,10 @@ fn packet_of<H: Head + Clone>(messages: &[(H, Bytes)]) -> Bytes {
     bytes
 }
 
-/// What a reader may allocate for so many bytes: some times what is there, and what three nested collections allocate in
-/// advance, a mebibyte each.
+/// What a reader may allocate for so many bytes: the decode limit, which is 16 times the upper end of the class that their
+/// number is in and so at most 512 times the number, and what three nested collections allocate in advance, a mebibyte each.
 fn allowance(bytes: usize) -> u64 {
-    64 * bytes as u64 + (4 << 20)
+    512 * bytes as u64 + (4 << 20)
 }
 
 /// Reads bytes in all ways there are; none may panic, or allocate more than it should.
