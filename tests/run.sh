@@ -5,7 +5,8 @@
 #
 # Steps, in this order:
 #   format      cargo fmt --check
-#   lint        clippy without MPI and with it (which also checks that nothing newer than our rust-version is used)
+#   lint        clippy without MPI and with it (which also checks that nothing newer than our rust-version is used), and
+#               the links of the documentation
 #   msrv        no dependency needs a newer Rust than our rust-version; builds with that version if rustup has it
 #   shell       shellcheck, if it is here
 #   test        everything that needs no MPI: unit tests, simulation, pool over threads, documentation

@@ -1,6 +1,6 @@
 //! The batch program's command line.
 //!
-//! [`args`] is what was typed, [`config`] is what will be done: resolved and checked, without a look at any file. Then one
+//! `args` is what was typed, `config` is what will be done: resolved and checked, without a look at any file. Then one
 //! file for each subcommand. Every rank goes through the first two; only rank 0 says what is wrong with them, opens files and
 //! prints results.
 

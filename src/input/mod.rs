@@ -5,7 +5,7 @@
 //! record grows beyond [`MAX_RECORD_BYTES`]. It starts nothing and prints nothing; what a bad record means for the run is
 //! left to the caller, who asks [`InputError::is_bad_record`].
 //!
-//! A new format is a variant of [`Format`] and an iterator of records beside [`csv`] and [`json`].
+//! A new format is a variant of [`Format`] and an iterator of records beside `csv` and `json`.
 
 pub mod convert;
 mod csv;
