@@ -46,6 +46,8 @@ pub(crate) enum MasterError {
     OtherProgram(RankId, String, String),
     #[error("cannot start the driver's thread: {0}")]
     Driver(std::io::Error),
+    #[error("stopped by a signal before the run began")]
+    Interrupted,
     #[error("the last rank has gone")]
     Alone,
     #[error("messages to the ranks could not be delivered within {0} s")]
@@ -114,7 +116,7 @@ impl<'t> Master<'t> {
         listeners: Vec<Box<dyn Listener + 't>>,
     ) -> Result<Self, MasterError> {
         doorbell.install();
-        let facts = gather_facts(transport, size)?;
+        let facts = gather_facts(transport, size, signals)?;
         for (rank, other) in facts.iter().enumerate() {
             if other.executable != facts[0].executable {
                 let (host, first) = (other.host.clone(), facts[0].host.clone());
@@ -264,7 +266,7 @@ impl<'t> Master<'t> {
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
         book.lost = true;
         book.outbox = Packet::default();
-        self.undismissed -= 1;
+        self.undismissed -= u32::from(book.rank.threads > 0);
         if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
             return Err(MasterError::Alone);
         }

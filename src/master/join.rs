@@ -8,11 +8,16 @@ use super::{JOIN, Master, MasterError};
 use crate::launch::RankFacts;
 use crate::notice::Notice;
 use crate::schedule::{Event, RankId};
+use crate::stop::Signals;
 use crate::transport::{Idle, Incoming, Transport};
 use crate::wire::{self, ToMaster, ToRank};
 
 /// What each of the ranks says of itself, rank 0 first. Waits for all, within bounds.
-pub(super) fn gather_facts(transport: &mut dyn Transport, size: u32) -> Result<Vec<RankFacts>, MasterError> {
+pub(super) fn gather_facts(
+    transport: &mut dyn Transport,
+    size: u32,
+    signals: &Signals,
+) -> Result<Vec<RankFacts>, MasterError> {
     let mut there = BTreeMap::new();
     let deadline = Instant::now() + JOIN;
     let mut idle = Idle::new();
@@ -30,6 +35,7 @@ pub(super) fn gather_facts(transport: &mut dyn Transport, size: u32) -> Result<V
                 }
             }
             Some(Incoming::Closed(rank)) => return Err(broken(rank, &there, "it left before the run began".into())),
+            None if signals.raised() => return Err(MasterError::Interrupted),
             None if Instant::now() > deadline => {
                 return Err(MasterError::Missing(size as usize - there.len(), size, JOIN.as_secs()));
             }

@@ -69,7 +69,16 @@ impl Rank0 {
             }));
             match ended {
                 Ok(Ok(Ended::Whole)) => return code.recv().ok(),
-                Ok(Ok(Ended::Stopped)) => abort(ExitCode::Stopped as u8),
+                Ok(Ok(Ended::Stopped)) => {
+                    complain(
+                        &"the driver or a job did not end within the time of grace after a signal; ending all ranks",
+                    );
+                    abort(ExitCode::Stopped as u8);
+                }
+                Ok(Err(error @ MasterError::Interrupted)) => {
+                    complain(&error);
+                    abort(ExitCode::Stopped as u8);
+                }
                 Ok(Err(error)) => complain(&error),
                 Err(payload) => complain(&format!("a bug in rankpool: {}", panic_message(&*payload))),
             }
