@@ -85,3 +85,8 @@ pub use schedule::RankId;
 pub use stats::{RankStats, Stats};
 pub use transport::TransportInfo;
 pub use worker::{CurrentJob, current_job};
+
+/// The README's program is run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
