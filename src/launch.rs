@@ -155,7 +155,7 @@ pub(crate) fn warnings(ranks: &[Rank]) -> Warnings {
         let one_core =
             |rank: &&Rank| rank.facts.cpus.len() == 1 && (rank.facts.threads_asked.is_none() || rank.threads > 1);
         if (cpus.len() as u32) < machine && ranks.iter().all(one_core) {
-            bound.push((host, ranks.len(), cpus.len(), machine));
+            bound.push((host, cpus.len(), machine));
         } else if !cpus.is_empty() && threads as usize > cpus.len() {
             crowded.push((host, threads, cpus.len()));
         }
@@ -163,10 +163,9 @@ pub(crate) fn warnings(ranks: &[Rank]) -> Warnings {
     let more =
         |hosts: usize| if hosts > 1 { format!(" (and {} more hosts like it)", hosts - 1) } else { String::new() };
     Warnings {
-        bound: bound.first().map(|(host, ranks, cpus, machine)| {
+        bound: bound.first().map(|(host, cpus, machine)| {
             format!(
-                "the launcher bound each of the {ranks} rank(s) on {host} to one core: {cpus} of {machine} CPUs are in \
-                 use{}. Start with `mpiexec --bind-to none` (Open MPI), `srun -c CPUS` (Slurm), or one rank per node.",
+                "the launcher bound each rank on {host} to one core: {cpus} of {machine} CPU(s) are in use{}. Start with `mpiexec --bind-to none` (Open MPI), `srun -c CPUS` (Slurm), or one rank per node.",
                 more(bound.len())
             )
         }),

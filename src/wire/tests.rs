@@ -131,7 +131,8 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    // A case that fails is printed whole; no file is left behind.
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn packets_of_all_messages_survive(there in vec(to_rank(), 0..20), back in vec(to_master(), 0..20)) {

@@ -39,6 +39,9 @@ fn tricky_bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    // A case that fails is printed whole; no file is left behind.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_bytes_give_records_or_an_error(bytes in vec(any::<u8>(), 0..300)) {
         for format in [None, Some(Format::Csv), Some(Format::JsonLines)] {
