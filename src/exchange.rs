@@ -16,13 +16,21 @@ use crate::wire::{self, FunctionId};
 
 /// What the driver's side asks of the master.
 pub(crate) enum Command {
+    /// A new map, without jobs yet.
     Open { map: MapId, function: FunctionId, context: Bytes, policy: Policy, client: Client },
+    /// The inputs of a map's next jobs.
     Submit { map: MapId, block: Block },
+    /// The map gets no more jobs.
     Close { map: MapId },
+    /// Nobody wants the rest of the map.
     Abandon { map: MapId },
+    /// Cancel a job if no rank has it; the answer is whether it was cancelled.
     Cancel { map: MapId, job: u64, reply: Sender<bool> },
+    /// Broadcast a value.
     Keep { value: u64, bytes: Bytes },
+    /// Say what the run has done so far.
     Stats { reply: Sender<Stats> },
+    /// The driver's closure has returned.
     DriverLeft,
 }
 

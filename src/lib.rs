@@ -31,7 +31,7 @@
 //! |---|---|
 //! | `run` | how a run starts and ends: transport, threads, exit code |
 //! | `launch` | who and where the ranks are: hosts, CPU masks, threads, launchers |
-//! | `pool` | the driver's side: maps, handles, errors; encoding, decoding, order |
+//! | `pool` | the driver's side: maps, handles; encoding, decoding, order |
 //! | `exchange` | what the driver's threads and the master tell each other; `stats`, `failure`: what they say of runs and jobs |
 //! | `func` | how a function crosses ranks |
 //! | `schedule` | who runs which jobs next; pure: no clock, no I/O, no payloads |
@@ -41,6 +41,7 @@
 //! | `wire` | messages and values to bytes and back |
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
 //! | `notice`, `report` | what the outside is told while the run goes on, and at its end |
+//! | `stop` | whether a signal asked for the end |
 //! | `input`, `output`, `kernels`, `cli` | the batch program |
 //!
 //! Invariants: the main thread of every rank owns MPI and computes nothing. The master's work for a chunk does not depend on

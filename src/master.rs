@@ -260,7 +260,7 @@ impl<'t> Master<'t> {
         self.advise(map);
     }
 
-    /// A rank is gone. Without rank 0 there is no run; the others' jobs are given to those that remain.
+    /// A rank is gone; its jobs are given to those that remain, if any do.
     fn lose(&mut self, rank: RankId) -> Result<(), MasterError> {
         let host = self.host(rank);
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
@@ -270,7 +270,7 @@ impl<'t> Master<'t> {
         if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
             return Err(MasterError::Alone);
         }
-        report::complain(&format!("rank {rank} on {host} is gone; its jobs are given to others"));
+        report::complain(format_args!("rank {rank} on {host} is gone; its jobs are given to others"));
         self.announce(Notice::Lost { rank, host: &host });
         self.tell(Event::Lost { rank }, None);
         Ok(())

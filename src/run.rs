@@ -172,7 +172,7 @@ impl<'a> Launch<'a> {
             Ok(()) => ExitCode::Success,
             Err(error) => {
                 let job = error.downcast_ref::<JobError>();
-                report::complain(&error.to_string());
+                report::complain(&error);
                 match job.map(|job| job.kind) {
                     None | Some(JobErrorKind::Closed | JobErrorKind::Refused) => ExitCode::Failure,
                     Some(JobErrorKind::Stopped) => ExitCode::Stopped,

@@ -261,16 +261,16 @@ pub(crate) fn serve(
     };
     worker.outbox.push(ToMaster::Join(Box::new(facts)));
     let result = panic::catch_unwind(AssertUnwindSafe(|| worker.work()));
-    let complaint = match result {
+    let (message, result) = match result {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(WorkerError::Deserted)) => return Err(WorkerError::Deserted),
         Ok(Err(error)) => (error.to_string(), Err(error)),
         Err(payload) => (format!("a bug in rankpool: {}", panic_message(&*payload)), Err(WorkerError::Deserted)),
     };
     // The master ends the run with this message; if it cannot be sent any more, the caller's own message remains.
-    worker.outbox.push(ToMaster::Broken { message: complaint.0 });
+    worker.outbox.push(ToMaster::Broken { message });
     let _ = worker.send();
-    complaint.1
+    result
 }
 
 impl Worker<'_> {
@@ -284,7 +284,7 @@ impl Worker<'_> {
                 let Incoming::Message(_, packet) = incoming else { return Err(WorkerError::Deserted) };
                 for (message, payload) in wire::open::<ToRank>(packet)? {
                     if message == ToRank::Dismiss {
-                        return self.leave();
+                        return Ok(());
                     }
                     self.take_in(message, payload)?;
                 }
@@ -370,13 +370,6 @@ impl Worker<'_> {
             self.bench.sent.store(now, Ordering::Relaxed);
             self.transport.send(RankId(0), self.outbox.take()?)?;
         }
-        Ok(())
-    }
-
-    /// The master wants nothing more. What a job still runs was given up by everybody.
-    fn leave(&mut self) -> Result<(), WorkerError> {
-        self.maps.clear();
-        self.chunks.clear();
         Ok(())
     }
 }

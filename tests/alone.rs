@@ -1,8 +1,12 @@
 //! What only shows in a process of one's own: threads and memory that a pool leaves behind. Each test starts this program
 //! again for itself, with its own name.
 
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "other test programs use more of it")]
+mod support;
+
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,21 +51,7 @@ fn alone(name: &str, test: impl FnOnce()) {
     let program = std::env::current_exe().expect("a program knows its own file");
     let mut command = Command::new(program);
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ALONE, name);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be started");
-    let deadline = Instant::now() + LIMIT;
-    let status = loop {
-        match child.try_wait().expect("it can be waited for") {
-            Some(status) => break status,
-            None if Instant::now() > deadline => {
-                child.kill().expect("it can be ended");
-                panic!("{name} hangs: no end after {LIMIT:?}");
-            }
-            None => thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut said).expect("it is text");
-    assert!(status.success(), "{said}");
+    support::run(&mut command, LIMIT).expect_code(0);
 }
 
 fn threads() -> usize {
@@ -239,6 +229,7 @@ fn a_signal_after_a_run_has_its_usual_effect() {
     }
     let mut command = Command::new(std::env::current_exe().expect("a program knows its own file"));
     command.args(["--exact", "a_signal_after_a_run_has_its_usual_effect", "--test-threads=1"]).env(ALONE, "signal");
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it can be started");
+    let mut child = support::start(&mut command);
+    let status = support::wait(&mut child, LIMIT).expect("it does not hang");
     assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{status:?}");
 }

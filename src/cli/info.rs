@@ -73,7 +73,7 @@ pub(super) fn announce(config: &Config, pool: &Pool) {
             // Whoever asks for so many threads, or for ranks that are threads, knows.
             let asked = config.threads.is_some() || config.local.is_some();
             for warning in bound.into_iter().chain(crowded.filter(|_| !asked)) {
-                report::complain(&format!("warning: {warning}"));
+                report::complain(format_args!("warning: {warning}"));
             }
         }
     }

@@ -22,7 +22,7 @@ pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
         info::announce(config, pool);
         let control = Control::new(&stopping);
         run_map(config, task, pool, &control).unwrap_or_else(|error| {
-            report::complain(&error.to_string());
+            report::complain(error);
             ExitCode::Usage
         })
     })

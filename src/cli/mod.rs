@@ -86,7 +86,7 @@ fn print(bytes: &[u8]) -> ExitCode {
         Ok(()) => ExitCode::Success,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::Success,
         Err(error) => {
-            report::complain(&OutputError::from_io(&"standard output".into(), error).to_string());
+            report::complain(OutputError::from_io(&"standard output".into(), error));
             ExitCode::Failure
         }
     }

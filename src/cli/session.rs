@@ -96,11 +96,11 @@ impl<'p> Session<'p> {
         let no_reader = matches!(end, End::NoReader);
         let code = conclude(end, results, &tally, control, &config.output);
         if let Some(error) = tally.first_failure.filter(|_| !no_reader) {
-            report::complain(&format!("{} job(s) failed; the first was {error}", tally.failed));
+            report::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
         match sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary) {
             Err(error) if !error.is_closed() => {
-                report::complain(&error.to_string());
+                report::complain(error);
                 if code == ExitCode::Success { ExitCode::Failure } else { code }
             }
             Ok(()) | Err(_) => code,

@@ -114,7 +114,7 @@ impl Shared {
 fn run_callback(callback: Callback) {
     if let Err(panic) = catch(callback) {
         let place = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
-        report::complain(&format!("a callback of a job panicked: {}{place}", panic.message));
+        report::complain(format_args!("a callback of a job panicked: {}{place}", panic.message));
     }
 }
 

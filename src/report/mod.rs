@@ -3,6 +3,7 @@
 mod progress;
 mod summary;
 
+use std::fmt::Display;
 use std::io::Write;
 
 pub use progress::Progress;
@@ -10,6 +11,6 @@ pub(crate) use progress::{Meter, Ticker};
 pub use summary::Summary;
 
 /// Says what is wrong, in one line. A closed standard error is no reason to fail.
-pub(crate) fn complain(message: &str) {
+pub(crate) fn complain(message: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "rankpool: {message}");
 }

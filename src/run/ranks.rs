@@ -1,7 +1,6 @@
 //! What the ranks of a run do, from joining it to its end: rank 0 with the driver, its own workers and the master; the others
 //! as workers.
 
-use std::fmt::Display;
 use std::panic::{self, AssertUnwindSafe};
 use std::thread::{self, Scope};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::launch::RankFacts;
 use crate::master::{Ended, Master, MasterError};
 use crate::notice::Listener;
 use crate::pool::Pool;
-use crate::report;
+use crate::report::complain;
 #[cfg(feature = "mpi")]
 use crate::schedule::RankId;
 use crate::stop::Signals;
@@ -71,7 +70,7 @@ impl Rank0 {
                 Ok(Ok(Ended::Whole)) => return code.recv().ok(),
                 Ok(Ok(Ended::Stopped)) => {
                     complain(
-                        &"the driver or a job did not end within the time of grace after a signal; ending all ranks",
+                        "the driver or a job did not end within the time of grace after a signal; ending all ranks",
                     );
                     abort(ExitCode::Stopped as u8);
                 }
@@ -80,7 +79,7 @@ impl Rank0 {
                     abort(ExitCode::Stopped as u8);
                 }
                 Ok(Err(error)) => complain(&error),
-                Err(payload) => complain(&format!("a bug in rankpool: {}", panic_message(&*payload))),
+                Err(payload) => complain(format_args!("a bug in rankpool: {}", panic_message(&*payload))),
             }
             // The driver, if it was started, learns it from its next call of the pool. One that makes none is not waited for.
             if code.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
@@ -124,10 +123,6 @@ impl Rank0 {
     }
 }
 
-fn complain(what: &dyn Display) {
-    report::complain(&what.to_string());
-}
-
 /// A rank other than 0, until it is dismissed. False when it failed.
 #[cfg(feature = "mpi")]
 pub(super) fn be_worker(rank: RankId, mpi: &mut crate::transport::mpi::Mpi, facts: RankFacts) -> bool {
@@ -147,7 +142,7 @@ pub(super) fn be_worker(rank: RankId, mpi: &mut crate::transport::mpi::Mpi, fact
         Ok(()) => true,
         // The master was told and ends the run; this is for the case that it cannot.
         Err(error) => {
-            report::complain(&format!("rank {}: {error}", rank.0));
+            complain(format_args!("rank {}: {error}", rank.0));
             false
         }
     }

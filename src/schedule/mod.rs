@@ -130,18 +130,6 @@ impl Schedule {
         self.driver_left && self.maps.is_empty()
     }
 
-    /// Whether a map is open: it was opened and is not released.
-    #[must_use]
-    pub fn is_open(&self, map: MapId) -> bool {
-        self.maps.contains_key(&map)
-    }
-
-    /// Whether a rank joined and was neither lost nor dismissed.
-    #[must_use]
-    pub fn is_present(&self, rank: RankId) -> bool {
-        self.roster.get(rank).is_some_and(roster::Rank::is_present)
-    }
-
     /// A chunk in flight; none once it is finished, given back or lost.
     #[must_use]
     pub fn chunk(&self, chunk: ChunkId) -> Option<Assignment> {
