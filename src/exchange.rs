@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 
 use crate::failure::{Failure, JobError};
 use crate::report::Meter;
-use crate::schedule::{MapId, Policy};
+use crate::schedule::{MapId, Policy, RankId};
 use crate::stats::Stats;
 use crate::wire::{self, FunctionId};
 
@@ -22,8 +22,10 @@ pub(crate) enum Command {
     Submit { map: MapId, block: Block },
     /// The map gets no more jobs.
     Close { map: MapId },
-    /// Nobody wants the rest of the map.
+    /// Nobody wants the rest of the map, not even of the jobs that run.
     Abandon { map: MapId },
+    /// The driver has a piece of output, so that the rank may send the next one.
+    Took { rank: RankId, part: u64 },
     /// Cancel a job if no rank has it; the answer is whether it was cancelled.
     Cancel { map: MapId, job: u64, reply: Sender<bool> },
     /// Broadcast a value.
@@ -119,4 +121,17 @@ pub(crate) enum Delivery {
     Unrun { first: u64, count: u64, attempt: u32, failure: Failure },
     /// Jobs that were handed to a rank.
     Started { first: u64, count: u32 },
+    /// A piece of the output of a job that runs. It is to be answered with [`Command::Took`].
+    Part(OutputPart),
+}
+
+/// A piece of a job's output, ahead of its result.
+#[derive(Debug)]
+pub(crate) struct OutputPart {
+    pub job: u64,
+    /// The mark that the job's function gave it.
+    pub stream: u8,
+    pub bytes: Bytes,
+    pub rank: RankId,
+    pub part: u64,
 }

@@ -32,14 +32,40 @@ use crate::catch::catch;
 use crate::failure::{Failure, JobErrorKind};
 use crate::wire::{self, FunctionId};
 
-/// A function as it is called on a rank: from an encoded input to an encoded result.
-pub(crate) trait Function: Send + Sync {
+/// A map's function as a rank holds it.
+pub(crate) enum Function {
+    /// It runs one job at a time.
+    OfJobs(Box<dyn JobFunction>),
+    /// It runs the jobs of a chunk together.
+    OfChunks(Box<dyn ChunkFunction>),
+}
+
+/// From an encoded input to an encoded result.
+pub(crate) trait JobFunction: Send + Sync {
     /// Runs one job. On an error, `output` may have been written to in part.
     fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure>;
 }
 
+/// From the encoded inputs of a chunk to their encoded results. While it runs, the current job is the chunk's first one: its
+/// rank and slot hold for all.
+pub(crate) trait ChunkFunction: Send + Sync {
+    /// Pulls jobs until there are no more, and answers every one.
+    fn serve<'c>(&self, jobs: &mut dyn Jobs<'c>);
+}
+
+/// The jobs of a chunk. They are answered in the order in which they are pulled. What is not pulled can still be given to
+/// another thread or rank.
+pub(crate) trait Jobs<'c> {
+    /// The next job's input. `None`: there are no more.
+    fn pull(&mut self) -> Option<&'c [u8]>;
+    /// The job that was pulled last cannot be run; it counts as answered.
+    fn refuse(&mut self, failure: Failure);
+    /// Answers the oldest job that was pulled and not answered: `write` appends its encoded result.
+    fn answer(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Failure>);
+}
+
 /// Makes the function of a map from the map's encoded context, once on every rank.
-pub(crate) type Builder = fn(&[u8]) -> Result<Box<dyn Function>, Failure>;
+pub(crate) type Builder = fn(&[u8]) -> Result<Function, Failure>;
 
 fn anchor() -> usize {
     fn here() {}
@@ -119,7 +145,7 @@ fn encode_output<O: Value>(value: &O, output: &mut Vec<u8>) -> Result<(), Failur
 
 struct Plain<F, I, O>(F, PhantomData<fn(I) -> O>);
 
-impl<F, I, O> Function for Plain<F, I, O>
+impl<F, I, O> JobFunction for Plain<F, I, O>
 where
     F: Fn(I) -> O + Send + Sync,
     I: Value,
@@ -132,7 +158,7 @@ where
 
 struct WithContext<F, C, I, O>(F, C, PhantomData<fn(I) -> O>);
 
-impl<F, C, I, O> Function for WithContext<F, C, I, O>
+impl<F, C, I, O> JobFunction for WithContext<F, C, I, O>
 where
     F: Fn(&C, I) -> O + Send + Sync,
     C: Send + Sync,
@@ -177,7 +203,7 @@ star_function!(A B C D E G);
 
 struct Star<F, I, O>(F, PhantomData<fn(I) -> O>);
 
-impl<F, I, O> Function for Star<F, I, O>
+impl<F, I, O> JobFunction for Star<F, I, O>
 where
     F: StarFunction<I, Output = O> + Send + Sync,
     I: Value,
@@ -220,7 +246,7 @@ where
     }
 }
 
-impl<S, N, F, I, O> Function for WithInit<S, N, F, I, O>
+impl<S, N, F, I, O> JobFunction for WithInit<S, N, F, I, O>
 where
     S: Send,
     N: Fn() -> S + Send + Sync,
@@ -249,7 +275,7 @@ where
     I: Value + 'static,
     O: Value + 'static,
 {
-    |_| Ok(Box::new(Plain(conjure::<F>(), PhantomData)))
+    |_| Ok(Function::OfJobs(Box::new(Plain(conjure::<F>(), PhantomData))))
 }
 
 /// The builder of a function of several arguments.
@@ -259,7 +285,7 @@ where
     I: Value + 'static,
     O: Value + 'static,
 {
-    |_| Ok(Box::new(Star(conjure::<F>(), PhantomData)))
+    |_| Ok(Function::OfJobs(Box::new(Star(conjure::<F>(), PhantomData))))
 }
 
 /// The builder of a function of a context and an input.
@@ -271,10 +297,68 @@ where
     O: Value + 'static,
 {
     |context| {
-        let context: C = wire::decode(context).map_err(|error| {
-            Failure::new(JobErrorKind::Decode, format!("the context cannot be read as {}: {error}", type_name::<C>()))
-        })?;
-        Ok(Box::new(WithContext(conjure::<F>(), context, PhantomData)))
+        let context = decode_context(context)?;
+        Ok(Function::OfJobs(Box::new(WithContext(conjure::<F>(), context, PhantomData))))
+    }
+}
+
+fn decode_context<C: Value>(context: &[u8]) -> Result<C, Failure> {
+    wire::decode(context).map_err(|error| {
+        Failure::new(JobErrorKind::Decode, format!("the context cannot be read as {}: {error}", type_name::<C>()))
+    })
+}
+
+/// The jobs of a chunk, decoded.
+pub(crate) struct ChunkJobs<'j, 'c, I, O> {
+    jobs: &'j mut dyn Jobs<'c>,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<I: Value, O: Value> ChunkJobs<'_, '_, I, O> {
+    /// The next job. `None`: there are no more.
+    pub(crate) fn pull(&mut self) -> Option<I> {
+        loop {
+            match decode_input(self.jobs.pull()?) {
+                Ok(input) => return Some(input),
+                Err(failure) => self.jobs.refuse(failure),
+            }
+        }
+    }
+
+    /// Answers the oldest job that was pulled and not answered.
+    pub(crate) fn answer(&mut self, value: &O) {
+        self.jobs.answer(&mut |out| encode_output(value, out));
+    }
+}
+
+struct OfChunks<F, S, I, O>(F, S, PhantomData<fn(I) -> O>);
+
+impl<F, S, I, O> ChunkFunction for OfChunks<F, S, I, O>
+where
+    F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + Send + Sync,
+    S: Send + Sync,
+    I: Value,
+    O: Value,
+{
+    fn serve<'c>(&self, jobs: &mut dyn Jobs<'c>) {
+        (self.0)(&self.1, &mut ChunkJobs { jobs, types: PhantomData });
+    }
+}
+
+/// The builder of a function that takes the jobs of a chunk together, and of the function that makes what it keeps on a rank
+/// from the map's context.
+pub(crate) fn of_chunks<N, C, S, F, I, O>(_: N, _: F) -> Builder
+where
+    N: Fn(C) -> S + Copy + Send + Sync + 'static,
+    C: Value + 'static,
+    S: Send + Sync + 'static,
+    F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + Copy + Send + Sync + 'static,
+    I: Value + 'static,
+    O: Value + 'static,
+{
+    |context| {
+        let kept = conjure::<N>()(decode_context(context)?);
+        Ok(Function::OfChunks(Box::new(OfChunks(conjure::<F>(), kept, PhantomData))))
     }
 }
 
@@ -288,19 +372,26 @@ where
     O: Value + 'static,
 {
     |_| {
-        Ok(Box::new(WithInit {
+        Ok(Function::OfJobs(Box::new(WithInit {
             init: conjure::<N>(),
             function: conjure::<F>(),
             idle: Mutex::new(Vec::new()),
             broken: Mutex::new(None),
             types: PhantomData,
-        }))
+        })))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn built(function: Function) -> Box<dyn JobFunction> {
+        match function {
+            Function::OfJobs(function) => function,
+            Function::OfChunks(_) => panic!("a function of chunks"),
+        }
+    }
 
     fn double(x: u32) -> u32 {
         2 * x
@@ -309,7 +400,7 @@ mod tests {
     #[test]
     fn a_function_is_found_again_by_its_id_and_runs() {
         let id = FunctionId::of(plain(double), 7).unwrap();
-        let function = id.builder(7).unwrap()(&[]).unwrap();
+        let function = built(id.builder(7).unwrap()(&[]).unwrap());
         let mut output = Vec::new();
         function.call(&wire::encode(&21u32).unwrap(), &mut output).unwrap();
         assert_eq!(wire::decode::<u32>(&output).unwrap(), 42);
@@ -330,7 +421,7 @@ mod tests {
             TRIES.fetch_add(1, Ordering::SeqCst);
             panic!("no model")
         };
-        let function = with_init(init, |_: &mut u8, x: u8| x)(&[]).unwrap();
+        let function = built(with_init(init, |_: &mut u8, x: u8| x)(&[]).unwrap());
         for _ in 0..3 {
             let failure = function.call(&[1], &mut Vec::new()).unwrap_err();
             assert_eq!(

@@ -23,8 +23,12 @@ pub struct RankFacts {
     pub machine_cpus: u32,
     /// The threads that were asked for, by option or environment.
     pub threads_asked: Option<NonZeroU32>,
+    /// How many CPUs a job needs.
+    pub cpus_per_job: NonZeroU32,
     /// A hash of the executable file.
     pub executable: u64,
+    /// Why jobs cannot run here, if the program has looked.
+    pub complaint: Option<String>,
 }
 
 /// A rank of the run.
@@ -51,7 +55,17 @@ impl RankFacts {
             .and_then(|cpus| u32::try_from(cpus).ok())
             .unwrap_or(parallelism);
         let executable = hash_executable()?;
-        Ok(RankFacts { host, pid: std::process::id(), cpus, parallelism, machine_cpus, threads_asked, executable })
+        Ok(RankFacts {
+            host,
+            pid: std::process::id(),
+            cpus,
+            parallelism,
+            machine_cpus,
+            threads_asked,
+            cpus_per_job: NonZeroU32::MIN,
+            executable,
+            complaint: None,
+        })
     }
 }
 
@@ -98,7 +112,7 @@ pub fn cpu_list(cpus: &[u32]) -> String {
 
 /// How many threads each rank gets, in the order of the ranks. A rank's own wish comes first; else it gets the CPUs of its
 /// mask, divided among the ranks of the same host that share them (the later ranks get what does not divide evenly, since
-/// rank 0 has the master, too).
+/// rank 0 has the master, too). Jobs that need several CPUs leave a thread for each such group.
 pub(crate) fn threads_per_rank(facts: &[RankFacts], dedicated_master: bool) -> Vec<u32> {
     let computes = |rank: usize| !(dedicated_master && rank == 0 && facts.len() > 1);
     let mut sharing: BTreeMap<(&str, &[u32]), Vec<usize>> = BTreeMap::new();
@@ -118,7 +132,8 @@ pub(crate) fn threads_per_rank(facts: &[RankFacts], dedicated_master: bool) -> V
             let available = facts[rank].parallelism.max(1);
             let extra = u32::from(place as u32 + available % count >= ranks.len() as u32);
             let share = (available / count + extra).max(1);
-            threads[rank] = facts[rank].threads_asked.map_or(share, NonZeroU32::get);
+            let cpus = facts[rank].threads_asked.map_or(share, NonZeroU32::get);
+            threads[rank] = (cpus / facts[rank].cpus_per_job).max(1);
         }
     }
     threads
@@ -239,7 +254,9 @@ mod tests {
             parallelism: cpus.len() as u32,
             machine_cpus: 4,
             threads_asked: None,
+            cpus_per_job: NonZeroU32::MIN,
             executable: 0,
+            complaint: None,
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use crate::exchange::{Command, Delivery};
+use crate::exchange::{Command, Delivery, OutputPart};
 use crate::failure::{Failure, JobErrorKind};
 use crate::launch::{self, Rank};
 use crate::notice::{Listener, Notice};
@@ -232,6 +232,9 @@ impl<'t> Master<'t> {
                 ToMaster::Finished { chunk, count, busy, failed, .. } => {
                     self.finished(rank, chunk, count, busy, failed, payload);
                 }
+                ToMaster::Part { part, map, job, stream, .. } => {
+                    self.pass_on(map, OutputPart { job, stream, bytes: payload, rank, part });
+                }
                 ToMaster::Returned { chunk, kept } => self.tell(Event::Returned { rank, chunk, kept }, None),
                 ToMaster::Signalled => self.stop(),
                 ToMaster::Broken { message } => return Err(MasterError::Broken(rank, self.host(rank), message)),
@@ -296,7 +299,8 @@ impl<'t> Master<'t> {
                 self.maps.entry(map).and_modify(|book| book.closed = true);
                 self.tell(Event::Closed { map }, None);
             }
-            Command::Abandon { map } => self.tell(Event::Abandoned { map }, None),
+            Command::Abandon { map } => self.abandon(map),
+            Command::Took { rank, part } => self.post(rank, ToRank::Took { part }, Vec::new()),
             Command::Cancel { map, job, reply } => {
                 let before = self.cancelled;
                 self.tell(Event::CancelAsked { map, job }, None);
@@ -403,6 +407,14 @@ impl<'t> Master<'t> {
                 self.jobs += count;
                 self.failed += failed;
             }
+        }
+    }
+
+    /// A piece of output for a map's client.
+    fn pass_on(&mut self, map: MapId, part: OutputPart) {
+        if let Some(book) = self.maps.get_mut(&map) {
+            book.deliver(Delivery::Part(part));
+            self.mark_ready(map);
         }
     }
 

@@ -79,6 +79,8 @@ pub struct Launch<'a> {
     threads: Option<NonZeroU32>,
     local: Option<NonZeroU32>,
     dedicated_master: bool,
+    cpus_per_job: Option<NonZeroU32>,
+    complaint: Option<String>,
     listeners: Vec<Box<dyn Listener + 'a>>,
 }
 
@@ -160,6 +162,19 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// How many CPUs a job needs: a rank has a thread for each such group. 0 stands for the default, one.
+    pub fn cpus_per_job(mut self, cpus: u32) -> Self {
+        self.cpus_per_job = NonZeroU32::new(cpus).or(self.cpus_per_job);
+        self
+    }
+
+    /// What this process has found out to be in the way of the jobs, for the driver: it reads it in
+    /// [`RankFacts::complaint`].
+    pub fn complaint(mut self, complaint: Option<String>) -> Self {
+        self.complaint = complaint;
+        self
+    }
+
     /// Somebody who wants to know what happens while the run goes on.
     pub fn listener(mut self, listener: impl Listener + 'a) -> Self {
         self.listeners.push(Box::new(listener));
@@ -183,14 +198,16 @@ impl<'a> Launch<'a> {
     }
 
     /// [`run`](Self::run) with a driver that says the exit code itself.
-    pub fn run_to_code(self, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+    pub fn run_to_code(mut self, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
         if worker::in_compute_thread() {
             return refuse("a run was launched inside a job");
         }
-        let facts = match RankFacts::gather(self.threads) {
+        let mut facts = match RankFacts::gather(self.threads) {
             Ok(facts) => facts,
             Err(message) => return refuse(&message),
         };
+        facts.cpus_per_job = self.cpus_per_job.unwrap_or(NonZeroU32::MIN);
+        facts.complaint = self.complaint.take();
         match self.local {
             Some(ranks) => self.run_local(ranks.get(), facts, driver),
             None => self.run_mpi(facts, driver),

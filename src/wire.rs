@@ -38,8 +38,8 @@ pub(crate) struct FunctionId {
 /// What the master tells a rank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToRank {
-    /// The rank belongs to the run and computes with this many threads.
-    Welcome { threads: u32 },
+    /// The rank belongs to the run and computes with this many threads; the ranks before it on the same host have so many.
+    Welcome { threads: u32, slots_before: u32 },
     /// What a map's jobs are to call. The payload is the map's context.
     Define { map: MapId, function: FunctionId, bytes: u64 },
     /// A broadcast value to keep until the run ends. The payload is the value.
@@ -48,6 +48,10 @@ pub(crate) enum ToRank {
     Chunk { chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32, bytes: u64 },
     /// Give back the jobs of this chunk that have not started.
     Recall { chunk: ChunkId },
+    /// The driver has this piece of output.
+    Took { part: u64 },
+    /// Nobody wants a map's jobs any more, not even those that run.
+    Cancel { map: MapId },
     /// A map is over; forget it.
     Release { map: MapId },
     /// Nothing more will come; leave.
@@ -61,6 +65,8 @@ pub(crate) enum ToMaster {
     Join(Box<RankFacts>),
     /// A chunk is done. The payload is its results, a frame each; `failed` are offsets from its first job.
     Finished { chunk: ChunkId, count: u32, busy: u64, failed: Vec<u32>, bytes: u64 },
+    /// A piece of a job's output, ahead of its result. The payload is the piece; `part` numbers the pieces of this rank.
+    Part { part: u64, map: MapId, job: u64, stream: u8, bytes: u64 },
     /// The answer to a recall: the first `kept` jobs stay.
     Returned { chunk: ChunkId, kept: u32 },
     /// The rank was told by a signal that the run is to end.
@@ -78,7 +84,12 @@ impl Head for ToRank {
     fn payload(&self) -> u64 {
         match self {
             ToRank::Define { bytes, .. } | ToRank::Keep { bytes, .. } | ToRank::Chunk { bytes, .. } => *bytes,
-            ToRank::Welcome { .. } | ToRank::Recall { .. } | ToRank::Release { .. } | ToRank::Dismiss => 0,
+            ToRank::Welcome { .. }
+            | ToRank::Recall { .. }
+            | ToRank::Took { .. }
+            | ToRank::Cancel { .. }
+            | ToRank::Release { .. }
+            | ToRank::Dismiss => 0,
         }
     }
 }
@@ -86,7 +97,7 @@ impl Head for ToRank {
 impl Head for ToMaster {
     fn payload(&self) -> u64 {
         match self {
-            ToMaster::Finished { bytes, .. } => *bytes,
+            ToMaster::Finished { bytes, .. } | ToMaster::Part { bytes, .. } => *bytes,
             ToMaster::Join(_) | ToMaster::Returned { .. } | ToMaster::Signalled | ToMaster::Broken { .. } => 0,
         }
     }

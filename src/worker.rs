@@ -5,25 +5,30 @@
 //! time from the chunk, so that the jobs that have not started can still be given back. What is finished while the loop
 //! sleeps goes out as one message.
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+mod bench;
+mod context;
+
+use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::catch::{catch, panic_message};
-use crate::failure::{Failure, JobErrorKind};
-use crate::func::Function;
+use crate::catch::panic_message;
 use crate::launch::RankFacts;
 use crate::schedule::{ChunkId, MapId, RankId};
 use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
-use crate::wire::{self, Frame, Frames, FunctionId, Packet, ToMaster, ToRank};
+use crate::wire::{self, Packet, ToMaster, ToRank};
+
+use bench::{Bench, Chunk, MapFunction, Part, Results, Upward};
+use context::{Kept, enter_compute_thread};
+
+pub use context::{CurrentJob, current_job};
+pub(crate) use context::{cancellation, give_up, in_compute_thread, kept_value, send_part};
 
 /// Why a rank cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -36,184 +41,8 @@ pub(crate) enum WorkerError {
     Threads(u32, rayon::ThreadPoolBuildError),
     #[error("the master has gone")]
     Deserted,
-}
-
-/// The job that the calling thread is running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CurrentJob {
-    /// Its index in its map, from 0.
-    pub job: u64,
-    /// The rank that runs it.
-    pub rank: u32,
-    /// How often it has been started, from 1.
-    pub attempt: u32,
-}
-
-thread_local! {
-    static CURRENT: Cell<Option<CurrentJob>> = const { Cell::new(None) };
-    /// Whether this is a compute thread of a rank.
-    static COMPUTES: Cell<bool> = const { Cell::new(false) };
-    /// The broadcast values of the rank whose thread this is.
-    static KEPT: RefCell<Option<Arc<Kept>>> = const { RefCell::new(None) };
-}
-
-/// The job that the calling thread is running; `None` outside of jobs.
-pub fn current_job() -> Option<CurrentJob> {
-    CURRENT.get()
-}
-
-/// Whether the calling thread belongs to a rank's computing side.
-pub(crate) fn in_compute_thread() -> bool {
-    COMPUTES.get()
-}
-
-/// A broadcast value as a rank got it, and as it was first read.
-#[derive(Default)]
-struct KeptValue {
-    bytes: Bytes,
-    value: OnceLock<Arc<dyn Any + Send + Sync>>,
-}
-
-/// The broadcast values of a rank.
-#[derive(Default)]
-struct Kept(Mutex<HashMap<u64, Arc<KeptValue>>>);
-
-/// The broadcast value with this number on the rank that the calling thread computes for, read with `read` the first time.
-pub(crate) fn kept_value<T: Any + Send + Sync>(
-    number: u64,
-    read: impl FnOnce(&[u8]) -> Result<T, wire::CodecError>,
-) -> Result<Arc<T>, String> {
-    let kept = KEPT.with_borrow(Clone::clone).ok_or("a broadcast value can only be read inside a job")?;
-    let kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
-    let kept = kept.ok_or_else(|| format!("there is no broadcast value {number} on this rank"))?;
-    if kept.value.get().is_none() {
-        // Two threads may both read it the first time; one of the results is kept.
-        let value: Arc<dyn Any + Send + Sync> = Arc::new(read(&kept.bytes).map_err(|error| error.to_string())?);
-        let _ = kept.value.set(value);
-    }
-    let value = kept.value.get().cloned().ok_or("a broadcast value was not kept")?;
-    value.downcast::<T>().map_err(|_| format!("broadcast value {number} is of another type"))
-}
-
-/// A map's function on this rank, made from its context when its first chunk runs.
-struct MapFunction {
-    function: FunctionId,
-    context: Bytes,
-    executable: u64,
-    made: OnceLock<Result<Box<dyn Function>, Failure>>,
-}
-
-impl MapFunction {
-    fn get(&self) -> Result<&dyn Function, &Failure> {
-        let made = self.made.get_or_init(|| {
-            let builder = self.function.builder(self.executable)?;
-            catch(|| builder(&self.context)).unwrap_or_else(|panic| {
-                Err(Failure { kind: JobErrorKind::Decode, message: panic.message, location: panic.location })
-            })
-        });
-        made.as_ref().map(|function| &**function)
-    }
-}
-
-/// A chunk that is being worked on. `taken` packs two numbers: how many jobs were taken to be run (high half, it may run past
-/// the end) and how many there are (low half, cut when jobs are given back).
-struct Chunk {
-    id: ChunkId,
-    first: u64,
-    attempt: u32,
-    taken: AtomicU64,
-    inputs: Bytes,
-    map: Arc<MapFunction>,
-}
-
-impl Chunk {
-    /// The next job to run, as an offset.
-    fn take(&self) -> Option<u32> {
-        let before = self.taken.fetch_add(1 << 32, Ordering::Relaxed);
-        let (next, end) = ((before >> 32) as u32, before as u32);
-        (next < end).then_some(next)
-    }
-
-    /// Gives up the jobs that were not taken; says how many were.
-    fn cut(&self) -> u32 {
-        let cut = |taken: u64| Some(taken & !u64::from(u32::MAX) | (taken >> 32).min(taken & u64::from(u32::MAX)));
-        let before = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cut).unwrap_or_else(|taken| taken);
-        ((before >> 32) as u32).min(before as u32)
-    }
-}
-
-/// A chunk's results.
-struct Results {
-    chunk: ChunkId,
-    count: u32,
-    busy: u64,
-    failed: Vec<u32>,
-    frames: Vec<u8>,
-}
-
-/// What the compute threads share with the rank's loop.
-struct Bench {
-    rank: RankId,
-    results: Sender<Results>,
-    doorbell: Doorbell,
-    started: Instant,
-    /// Chunks that no thread has begun.
-    waiting: AtomicUsize,
-    /// When the loop last sent results, in µs since `started`.
-    sent: AtomicU64,
-    kept: Arc<Kept>,
-}
-
-/// How long results may lie while the rank has other chunks to work on: they leave together. In µs.
-const GATHER: u64 = 500;
-
-impl Bench {
-    /// Runs a chunk on the calling thread.
-    fn run(&self, chunk: &Chunk) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        let outer = KEPT.replace(Some(self.kept.clone()));
-        let start = Instant::now();
-        let mut results = Results { chunk: chunk.id, count: 0, busy: 0, failed: Vec::new(), frames: Vec::new() };
-        let mut inputs = Frames::new(&chunk.inputs);
-        while let Some(offset) = chunk.take() {
-            results.count += 1;
-            if let Err(failure) = self.run_job(chunk, offset, &mut inputs, &mut results.frames) {
-                results.failed.push(offset);
-                wire::push_failure(&mut results.frames, &failure);
-            }
-        }
-        let end = Instant::now();
-        KEPT.set(outer);
-        if results.count == 0 {
-            return;
-        }
-        results.busy = u64::try_from((end - start).as_nanos()).unwrap_or(u64::MAX);
-        let _ = self.results.send(results);
-        let now = u64::try_from((end - self.started).as_micros()).unwrap_or(u64::MAX);
-        if self.waiting.load(Ordering::Relaxed) == 0 || now.saturating_sub(self.sent.load(Ordering::Relaxed)) > GATHER {
-            self.doorbell.ring();
-        }
-    }
-
-    /// Runs one job and appends its result's frame; on a failure nothing is appended.
-    fn run_job(&self, chunk: &Chunk, offset: u32, inputs: &mut Frames, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let garbled = |error: wire::CodecError| Failure::new(JobErrorKind::Decode, error.to_string());
-        let input = match inputs.next().map_err(garbled)? {
-            Frame::Value(input) => input,
-            Frame::Failure(failure) => return Err(wire::decode(failure).map_err(garbled)?),
-        };
-        let function = chunk.map.get().map_err(Clone::clone)?;
-        let current = CurrentJob { job: chunk.first + u64::from(offset), rank: self.rank.0, attempt: chunk.attempt };
-        let outer = CURRENT.replace(Some(current));
-        let start = out.len();
-        let result = catch(|| wire::push_value(out, |out| function.call(input, out)));
-        CURRENT.set(outer);
-        result.unwrap_or_else(|panic| {
-            out.truncate(start);
-            Err(Failure { kind: JobErrorKind::Panic, message: panic.message, location: panic.location })
-        })
-    }
+    #[error("{0}")]
+    GaveUp(String),
 }
 
 /// A rank's computing side, from joining the run to being dismissed.
@@ -223,11 +52,19 @@ pub(crate) struct Worker<'t> {
     signals: &'t Signals,
     threads: Option<rayon::ThreadPool>,
     bench: Arc<Bench>,
-    finished: Receiver<Results>,
+    finished: Receiver<Upward>,
     maps: BTreeMap<MapId, Arc<MapFunction>>,
     chunks: BTreeMap<ChunkId, Arc<Chunk>>,
+    /// Pieces of output that the driver has not taken: the map, and whom to tell.
+    parts: BTreeMap<u64, (MapId, Sender<()>)>,
+    next_part: u64,
+    /// Held by every task that lets go of a map's function; nothing is ever sent.
+    releases: (Sender<()>, Receiver<()>),
     outbox: Packet<ToMaster>,
 }
+
+/// How long a rank that was dismissed waits for its functions to let go of what they hold, such as worker processes.
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// Works for the master at the other end of the transport until it dismisses this rank.
 pub(crate) fn serve(
@@ -241,12 +78,14 @@ pub(crate) fn serve(
     let (sender, finished) = unbounded();
     let bench = Bench {
         rank,
+        slots_before: AtomicU32::new(0),
         results: sender,
         doorbell,
         started: Instant::now(),
         waiting: AtomicUsize::new(0),
         sent: AtomicU64::new(0),
-        kept: Arc::default(),
+        kept: Kept::default(),
+        broken: OnceLock::new(),
     };
     let mut worker = Worker {
         transport,
@@ -257,6 +96,9 @@ pub(crate) fn serve(
         finished,
         maps: BTreeMap::new(),
         chunks: BTreeMap::new(),
+        parts: BTreeMap::new(),
+        next_part: 0,
+        releases: bounded(0),
         outbox: Packet::default(),
     };
     worker.outbox.push(ToMaster::Join(Box::new(facts)));
@@ -284,14 +126,21 @@ impl Worker<'_> {
                 let Incoming::Message(_, packet) = incoming else { return Err(WorkerError::Deserted) };
                 for (message, payload) in wire::open::<ToRank>(packet)? {
                     if message == ToRank::Dismiss {
+                        self.await_releases();
                         return Ok(());
                     }
                     self.take_in(message, payload)?;
                 }
             }
-            while let Ok(results) = self.finished.try_recv() {
+            while let Ok(upward) = self.finished.try_recv() {
                 active = true;
-                self.hand_over(results);
+                match upward {
+                    Upward::Results(results) => self.hand_over(results),
+                    Upward::Part(part) => self.hand_over_part(part),
+                }
+            }
+            if let Some(message) = self.bench.broken.get() {
+                return Err(WorkerError::GaveUp(message.clone()));
             }
             if self.signals.raised() && !signalled {
                 signalled = true;
@@ -308,16 +157,19 @@ impl Worker<'_> {
 
     fn take_in(&mut self, message: ToRank, payload: Bytes) -> Result<(), WorkerError> {
         match message {
-            ToRank::Welcome { threads } => self.start_threads(threads)?,
+            ToRank::Welcome { threads, slots_before } => self.start_threads(threads, slots_before)?,
             ToRank::Define { map, function, .. } => {
-                let made = OnceLock::new();
-                let function = MapFunction { function, context: payload, executable: self.executable, made };
+                let function = MapFunction {
+                    id: map,
+                    function,
+                    context: payload,
+                    executable: self.executable,
+                    made: OnceLock::new(),
+                    cancellation: Mutex::default(),
+                };
                 self.maps.insert(map, Arc::new(function));
             }
-            ToRank::Keep { value, .. } => {
-                let mut kept = self.bench.kept.0.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.insert(value, Arc::new(KeptValue { bytes: payload, value: OnceLock::new() }));
-            }
+            ToRank::Keep { value, .. } => self.bench.kept.insert(value, payload),
             ToRank::Chunk { chunk, map, first, count, attempt, .. } => {
                 let Some(map) = self.maps.get(&map).cloned() else {
                     return Err(TransportError(format!("a chunk came before its map {}", map.0)).into());
@@ -339,18 +191,50 @@ impl Worker<'_> {
                     self.outbox.push(ToMaster::Returned { chunk, kept });
                 }
             }
-            ToRank::Release { map } => drop(self.maps.remove(&map)),
+            ToRank::Took { part } => {
+                if let Some((_, taken)) = self.parts.remove(&part) {
+                    let _ = taken.send(());
+                }
+            }
+            ToRank::Cancel { map } => self.cancel(map),
+            ToRank::Release { map } => self.release(map),
             ToRank::Dismiss => {}
         }
         Ok(())
     }
 
-    fn start_threads(&mut self, threads: u32) -> Result<(), WorkerError> {
+    /// Tells the jobs of a map that nobody wants them.
+    fn cancel(&mut self, map: MapId) {
+        self.parts.retain(|_, (of, _)| *of != map);
+        if let Some(cancellation) = self.maps.get(&map).and_then(|map| map.cancellation()) {
+            cancellation.cancel();
+        }
+    }
+
+    /// Lets go of a map's function: on a compute thread, since it may take its time.
+    fn release(&mut self, map: MapId) {
+        if let (Some(function), Some(threads)) = (self.maps.remove(&map), &self.threads) {
+            let released = self.releases.0.clone();
+            threads.spawn(move || {
+                drop(function);
+                drop(released);
+            });
+        }
+    }
+
+    fn await_releases(&mut self) {
+        let own = bounded(0).0;
+        drop(std::mem::replace(&mut self.releases.0, own));
+        let _ = self.releases.1.recv_timeout(RELEASE);
+    }
+
+    fn start_threads(&mut self, threads: u32, slots_before: u32) -> Result<(), WorkerError> {
+        self.bench.slots_before.store(slots_before, Ordering::Relaxed);
         let rank = self.bench.rank.0;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads as usize)
             .thread_name(move |thread| format!("rank {rank} thread {thread}"))
-            .start_handler(|_| COMPUTES.set(true))
+            .start_handler(|_| enter_compute_thread())
             .build()
             .map_err(|error| WorkerError::Threads(threads, error))?;
         self.threads = Some(pool);
@@ -362,6 +246,15 @@ impl Worker<'_> {
         let Results { chunk, count, busy, failed, frames } = results;
         let bytes = frames.len() as u64;
         self.outbox.push_with(ToMaster::Finished { chunk, count, busy, failed, bytes }, [frames.into()]);
+    }
+
+    fn hand_over_part(&mut self, part: Part) {
+        let Part { map, job, stream, bytes, taken } = part;
+        let part = self.next_part;
+        self.next_part += 1;
+        self.parts.insert(part, (map, taken));
+        let head = ToMaster::Part { part, map, job, stream, bytes: bytes.len() as u64 };
+        self.outbox.push_with(head, [bytes.into()]);
     }
 
     fn send(&mut self) -> Result<(), WorkerError> {

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Instant;
 
 use super::{JOIN, Master, MasterError};
-use crate::launch::RankFacts;
+use crate::launch::{Rank, RankFacts};
 use crate::notice::Notice;
 use crate::schedule::{Event, RankId};
 use crate::stop::Signals;
@@ -30,7 +30,10 @@ pub(super) fn gather_facts(
                     match message {
                         ToMaster::Join(facts) => drop(there.insert(rank, *facts)),
                         ToMaster::Broken { message } => return Err(broken(rank, &there, message)),
-                        ToMaster::Finished { .. } | ToMaster::Returned { .. } | ToMaster::Signalled => {}
+                        ToMaster::Finished { .. }
+                        | ToMaster::Part { .. }
+                        | ToMaster::Returned { .. }
+                        | ToMaster::Signalled => {}
                     }
                 }
             }
@@ -48,10 +51,15 @@ pub(super) fn gather_facts(
 impl Master<'_> {
     /// Tells every rank its number of threads, and the listeners who is there.
     pub(super) fn welcome(&mut self) -> Result<(), MasterError> {
+        let mut slots = BTreeMap::new();
         for number in 0..self.ranks.len() as u32 {
             let rank = RankId(number);
-            if let Some(threads) = NonZeroU32::new(self.ranks[number as usize].rank.threads) {
-                self.post(rank, ToRank::Welcome { threads: threads.get() }, Vec::new());
+            let Rank { facts, threads } = &self.ranks[number as usize].rank;
+            if let Some(threads) = NonZeroU32::new(*threads) {
+                let slots: &mut u32 = slots.entry(facts.host.clone()).or_default();
+                let slots_before = *slots;
+                *slots += threads.get();
+                self.post(rank, ToRank::Welcome { threads: threads.get(), slots_before }, Vec::new());
                 self.undismissed += 1;
                 self.tell(Event::Joined { rank, threads }, None);
             }

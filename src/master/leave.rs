@@ -3,17 +3,27 @@
 use std::time::Instant;
 
 use super::{FAREWELL, Master, MasterError};
-use crate::schedule::Event;
+use crate::schedule::{Event, MapId};
 use crate::transport::Idle;
+use crate::wire::ToRank;
 
 impl Master<'_> {
+    /// Nobody wants the rest of a map: what waits is given up, and what runs is told.
+    pub(super) fn abandon(&mut self, map: MapId) {
+        let ranks = self.maps.get(&map).map(|book| book.known_by());
+        for rank in ranks.into_iter().flatten() {
+            self.post(rank, ToRank::Cancel { map }, Vec::new());
+        }
+        self.tell(Event::Abandoned { map }, None);
+    }
+
     /// The driver has returned: what was submitted is finished. A map that is still open was left behind with its iterator, by
     /// `mem::forget` or in a thread that nobody waits for, and would keep the run alive forever; it is given up.
     pub(super) fn driver_left(&mut self) {
         if !std::mem::replace(&mut self.driver_gone, true) {
             let open = self.maps.iter().filter(|(_, book)| !book.closed).map(|(map, _)| *map);
             for map in open.collect::<Vec<_>>() {
-                self.tell(Event::Abandoned { map }, None);
+                self.abandon(map);
             }
             self.tell(Event::DriverLeft, None);
         }

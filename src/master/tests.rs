@@ -20,7 +20,9 @@ fn facts(executable: u64) -> RankFacts {
         parallelism: 1,
         machine_cpus: 1,
         threads_asked: None,
+        cpus_per_job: std::num::NonZeroU32::MIN,
         executable,
+        complaint: None,
     }
 }
 

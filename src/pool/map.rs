@@ -1,27 +1,29 @@
 //! A map in progress: inputs go out in blocks, results come back in batches, one item at a time is handed on.
 
-use std::collections::{BTreeMap, VecDeque};
+mod running;
+
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, never};
 
-use super::{DEFAULT_POLICY, Opened, Pool, encode_input};
-use crate::catch::catch;
-use crate::exchange::{BlockBuilder, Command, Delivery};
+use super::{DEFAULT_POLICY, Pool};
+use crate::exchange::{Command, Delivery, OutputPart};
 use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::{Builder, Value};
-use crate::report::{Meter, Progress, Ticker};
-use crate::schedule::{ChunkSize, MapId, Policy};
-use crate::wire::{self, Frame, Frames};
+use crate::report::{Meter, Progress};
+use crate::schedule::{ChunkSize, Policy};
+
+use running::Running;
+pub(super) use running::decode_result;
 
 /// The results of a map, an iterator of `Result<O, JobError>`: in the order of the inputs, or as they come.
 ///
-/// Options are set before the first `next`. Dropping a map early gives up its jobs that have not started.
+/// Options are set before the first `next`. Dropping a map early gives up its jobs.
 #[must_use = "a map is lazy: it does nothing until it is iterated"]
 pub struct Map<'p, X: Iterator, O> {
     pool: &'p Pool,
@@ -33,8 +35,21 @@ pub struct Map<'p, X: Iterator, O> {
     window: Option<u64>,
     timeout: Option<Duration>,
     progress: Option<(Progress, String)>,
+    pause: Option<Pause>,
+    on_part: Option<OnPart<'p>>,
     state: State,
     output: PhantomData<fn() -> O>,
+}
+
+/// Who gets the pieces of output that jobs send ahead of their results: index of the job, mark, bytes.
+type OnPart<'p> = Box<dyn FnMut(u64, u8, Bytes) + Send + 'p>;
+
+/// How an iterator of inputs says that it has none at the moment.
+pub(crate) struct Pause {
+    /// Set by an iterator that returns `None` and is to be asked again.
+    pub paused: Arc<AtomicBool>,
+    /// Says that it is time to ask again.
+    pub wake: Receiver<()>,
 }
 
 enum State {
@@ -43,46 +58,8 @@ enum State {
     Ended,
 }
 
-/// A map that the ranks are working on.
-struct Running {
-    map: MapId,
-    deliveries: Receiver<(MapId, Vec<Delivery>)>,
-    advice: Arc<AtomicU64>,
-    block: BlockBuilder,
-    block_size: usize,
-    submitted: u64,
-    yielded: u64,
-    /// Below this many jobs submitted and not yielded, inputs are pulled again.
-    low_water: u64,
-    inputs_ended: bool,
-    /// The inputs' end was a panic.
-    inputs_failed: Option<JobError>,
-    /// Blocks that hold jobs not yielded yet: the number of jobs up to their end, and their bytes.
-    sent: VecDeque<(u64, usize)>,
-    sent_bytes: usize,
-    waiting: Waiting,
-    waiting_bytes: usize,
-    current: Option<Cursor>,
-    _ticker: Option<Ticker>,
-}
-
-/// Results that were received and not handed on.
-enum Waiting {
-    Ordered(BTreeMap<u64, Delivery>),
-    Unordered(VecDeque<Delivery>),
-}
-
-/// A delivery that is being handed on, one job at a time.
-struct Cursor {
-    delivery: Delivery,
-    job: u64,
-    left: u64,
-    position: usize,
-}
-
-/// The largest block of inputs, in jobs and bytes.
+/// The largest block of inputs, in jobs.
 const BLOCK_JOBS: usize = 4096;
-const BLOCK_BYTES: usize = 1 << 18;
 /// A block that took longer than this to fill is followed by a smaller one: the inputs are what the ranks wait for.
 const BLOCK_TIME: Duration = Duration::from_micros(500);
 /// How long inputs are pulled on while there are results to hand on.
@@ -110,6 +87,8 @@ where
             window: None,
             timeout: None,
             progress: None,
+            pause: None,
+            on_part: None,
             state: State::NotStarted,
             output: PhantomData,
         }
@@ -153,6 +132,18 @@ where
         self
     }
 
+    /// The inputs may pause: results are handed on meanwhile.
+    pub(crate) fn pausing(mut self, pause: Pause) -> Self {
+        self.pause = Some(pause);
+        self
+    }
+
+    /// Hands on the pieces of output that jobs send ahead of their results (`worker::send_part`).
+    pub(crate) fn on_part(mut self, on_part: impl FnMut(u64, u8, Bytes) + Send + 'p) -> Self {
+        self.on_part = Some(Box::new(on_part));
+        self
+    }
+
     fn start(&mut self) -> Result<Box<Running>, Failure> {
         let context = std::mem::replace(&mut self.context, Ok(Bytes::new()))?;
         let total = match self.inputs.size_hint() {
@@ -160,29 +151,10 @@ where
             _ => None,
         };
         let meter = self.progress.is_some().then(|| Arc::new(Meter::default()));
-        let Opened { map, deliveries, advice } = self.pool.open(self.builder, context, self.policy, meter.clone())?;
+        let opened = self.pool.open(self.builder, context, self.policy, meter.clone())?;
         let ticker =
             self.progress.take().zip(meter).and_then(|((progress, name), meter)| progress.start(&name, total, meter));
-        let waiting =
-            if self.unordered { Waiting::Unordered(VecDeque::new()) } else { Waiting::Ordered(BTreeMap::new()) };
-        Ok(Box::new(Running {
-            map,
-            deliveries,
-            advice,
-            block: BlockBuilder::default(),
-            block_size: 1,
-            submitted: 0,
-            yielded: 0,
-            low_water: 0,
-            inputs_ended: false,
-            inputs_failed: None,
-            sent: VecDeque::new(),
-            sent_bytes: 0,
-            waiting,
-            waiting_bytes: 0,
-            current: None,
-            _ticker: ticker,
-        }))
+        Ok(Running::new(opened, self.unordered, ticker))
     }
 
     /// Pulls inputs until the window is full, or for a while.
@@ -203,7 +175,12 @@ where
                 break;
             }
             running.fill_block(&mut self.inputs, room);
+            let paused = self.pause.as_ref().is_some_and(|pause| pause.paused.swap(false, Ordering::Relaxed));
+            running.inputs_ended &= !paused;
             running.submit_block(self.pool)?;
+            if paused {
+                break;
+            }
             let now = Instant::now();
             running.block_size = if now - block_begin > BLOCK_TIME {
                 (running.block_size / 2).max(1)
@@ -215,16 +192,26 @@ where
         Ok(())
     }
 
-    /// Waits for results. `None` means that they came.
+    /// Waits for results, or for inputs that have paused. `None` means that they came.
     fn receive(&mut self, deadline: Option<Instant>) -> Option<JobError> {
         let State::Running(running) = &mut self.state else { return None };
+        if let Some(pause) = &mut self.pause {
+            if !wait_for_either(&running.deliveries, pause, deadline) {
+                return None;
+            }
+        }
         let received = match deadline {
             None => running.deliveries.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(deadline) => running.deliveries.recv_deadline(deadline),
         };
         match received {
             Ok((_, deliveries)) => {
-                deliveries.into_iter().for_each(|delivery| running.put(delivery));
+                for delivery in deliveries {
+                    match delivery {
+                        Delivery::Part(part) => take_part(self.pool, self.on_part.as_mut(), part),
+                        delivery => running.put(delivery),
+                    }
+                }
                 None
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -246,144 +233,35 @@ where
     }
 }
 
-impl Running {
-    fn has_results(&self) -> bool {
-        let waiting = match &self.waiting {
-            Waiting::Ordered(waiting) => waiting.contains_key(&self.yielded),
-            Waiting::Unordered(waiting) => !waiting.is_empty(),
-        };
-        waiting || self.current.is_some() || !self.deliveries.is_empty()
-    }
-
-    /// Fills a block with at most `room` jobs.
-    fn fill_block<X>(&mut self, inputs: &mut X, room: u64)
-    where
-        X: Iterator,
-        X::Item: Value,
-    {
-        let jobs = self.block_size.min(usize::try_from(room).unwrap_or(usize::MAX));
-        let block = &mut self.block;
-        let filled = catch(|| {
-            while block.count() < jobs && block.bytes() < BLOCK_BYTES {
-                match inputs.next() {
-                    Some(input) => block.push(|out| encode_input(&input, out)),
-                    None => return true,
-                }
-            }
-            false
-        });
-        match filled {
-            Ok(ended) => self.inputs_ended = ended,
-            Err(panic) => {
-                self.inputs_ended = true;
-                let message = format!("the iterator of inputs panicked: {}", panic.message);
-                let failure = Failure { kind: JobErrorKind::Input, message, location: panic.location };
-                self.inputs_failed = Some(JobError::of(self.submitted + self.block.count() as u64, failure));
-            }
-        }
-    }
-
-    fn submit_block(&mut self, pool: &Pool) -> Result<(), Failure> {
-        let jobs = self.block.count();
-        if jobs > 0 {
-            let bytes = self.block.bytes();
-            self.submitted += jobs as u64;
-            self.sent.push_back((self.submitted, bytes));
-            self.sent_bytes += bytes;
-            pool.command(Command::Submit { map: self.map, block: self.block.take() })?;
-        }
-        if self.inputs_ended {
-            pool.command(Command::Close { map: self.map })?;
-        }
-        Ok(())
-    }
-
-    /// Takes in what the master delivered.
-    fn put(&mut self, delivery: Delivery) {
-        let (first, bytes) = match &delivery {
-            Delivery::Done { first, frames, .. } => (*first, frames.len()),
-            Delivery::Failed(error) => (error.job, 0),
-            Delivery::Unrun { first, .. } => (*first, 0),
-            Delivery::Started { .. } => return,
-        };
-        self.waiting_bytes += bytes;
-        match &mut self.waiting {
-            Waiting::Ordered(waiting) => drop(waiting.insert(first, delivery)),
-            Waiting::Unordered(waiting) => waiting.push_back(delivery),
-        }
-    }
-
-    /// The next result that can be handed on now.
-    fn take<O: Value>(&mut self) -> Option<Result<O, JobError>> {
-        if self.current.is_none() {
-            let delivery = match &mut self.waiting {
-                Waiting::Ordered(waiting) => waiting.remove(&self.yielded)?,
-                Waiting::Unordered(waiting) => waiting.pop_front()?,
-            };
-            self.current = Cursor::new(delivery);
-        }
-        let cursor = self.current.as_mut()?;
-        let item = cursor.take();
-        if cursor.left == 0 {
-            if let Delivery::Done { frames, .. } = &cursor.delivery {
-                self.waiting_bytes -= frames.len();
-            }
-            self.current = None;
-        }
-        self.yielded += 1;
-        while let Some(&(_, bytes)) = self.sent.front().filter(|(end, _)| *end <= self.yielded) {
-            self.sent_bytes -= bytes;
-            self.sent.pop_front();
-        }
-        Some(item)
-    }
-}
-
-impl Cursor {
-    fn new(delivery: Delivery) -> Option<Self> {
-        let (job, left) = match &delivery {
-            Delivery::Done { first, count, .. } | Delivery::Unrun { first, count, .. } => (*first, *count),
-            Delivery::Failed(error) => (error.job, 1),
-            Delivery::Started { .. } => return None,
-        };
-        Some(Cursor { delivery, job, left, position: 0 })
-    }
-
-    fn take<O: Value>(&mut self) -> Result<O, JobError> {
-        let job = self.job;
-        self.job += 1;
-        self.left -= 1;
-        match &self.delivery {
-            Delivery::Done { frames, .. } => {
-                let mut rest = Frames::new(&frames[self.position..]);
-                let frame = rest.next();
-                self.position = frames.len() - rest.rest().len();
-                decode_result(job, frame)
-            }
-            Delivery::Failed(error) => Err((**error).clone()),
-            Delivery::Unrun { attempt, failure, .. } => {
-                Err(JobError { attempt: *attempt, ..JobError::of(job, failure.clone()) })
-            }
-            Delivery::Started { .. } => Err(JobError::of(job, super::closed())),
-        }
-    }
-}
-
-/// The value in a result's frame.
-pub(super) fn decode_result<O: Value>(job: u64, frame: Result<Frame<'_>, wire::CodecError>) -> Result<O, JobError> {
-    let value = match frame {
-        Ok(Frame::Value(value)) => wire::decode(value),
-        Ok(Frame::Failure(failure)) => return Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
-        Err(error) => Err(error),
+/// Waits until there are results, inputs are to be asked again, or the time is over. False: it is the inputs' turn.
+fn wait_for_either<T>(deliveries: &Receiver<T>, pause: &mut Pause, deadline: Option<Instant>) -> bool {
+    let mut select = Select::new();
+    let results = select.recv(deliveries);
+    select.recv(&pause.wake);
+    let ready = match deadline {
+        None => select.ready(),
+        Some(deadline) => match select.ready_deadline(deadline) {
+            Ok(ready) => ready,
+            Err(_) => return true,
+        },
     };
-    value.map_err(|error| {
-        let message = format!("the result cannot be read as {}: {error}", std::any::type_name::<O>());
-        JobError::new(job, JobErrorKind::Decode, message)
-    })
+    if ready == results {
+        return true;
+    }
+    if pause.wake.try_recv().is_err_and(|error| error.is_disconnected()) {
+        // Nobody will call again, which is no reason to look all the time.
+        pause.wake = never();
+    }
+    false
 }
 
-fn garbled(error: wire::CodecError) -> Failure {
-    Failure::new(JobErrorKind::Decode, error.to_string())
+fn take_part(pool: &Pool, on_part: Option<&mut OnPart<'_>>, part: OutputPart) {
+    let OutputPart { job, stream, bytes, rank, part } = part;
+    if let Some(on_part) = on_part {
+        on_part(job, stream, bytes);
+    }
+    // A pool that has ended shows when the results run out.
+    let _ = pool.command(Command::Took { rank, part });
 }
 
 impl<X, O> Iterator for Map<'_, X, O>

@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::exchange::{Client, Command, Delivery};
 use crate::failure::{Failure, JobError, JobErrorKind};
-use crate::func::{self, Builder, StarFunction, Value};
+use crate::func::{self, Builder, ChunkJobs, StarFunction, Value};
 use crate::launch::Rank;
 use crate::report::Meter;
 use crate::schedule::{ChunkSize, MapId, Policy};
@@ -28,6 +28,7 @@ use crate::worker;
 
 pub use handle::JobHandle;
 pub use map::Map;
+pub(crate) use map::Pause;
 pub use shared::Shared;
 pub use wait::{AsCompleted, Waited, as_completed, wait_all, wait_any, wait_failed};
 
@@ -148,10 +149,7 @@ impl Pool {
         F: Fn(&C, X::Item) -> O + Copy + Send + Sync + 'static,
         O: Value + 'static,
     {
-        let context = wire::encode(&context).map_err(|error| {
-            Failure::new(JobErrorKind::Encode, format!("the context of the map cannot be serialised: {error}"))
-        });
-        Map::new(self, func::with_context(function), context, inputs.into_iter())
+        Map::new(self, func::with_context(function), encode_context(&context), inputs.into_iter())
     }
 
     /// Applies a function to a state and every input. The state is made by `init` where it is used and never travels: lazily,
@@ -175,6 +173,27 @@ impl Pool {
         O: Value + 'static,
     {
         Map::new(self, func::with_init(init, function), Ok(Bytes::new()), inputs.into_iter())
+    }
+
+    /// Applies a function to the jobs of a chunk together: it pulls as many as it likes and answers them in that order. What
+    /// it keeps on a rank is made by `make` from the context, once, and dropped when the map is over.
+    pub(crate) fn map_chunks<C, S, N, X, F, I, O>(
+        &self,
+        context: C,
+        make: N,
+        inputs: X,
+        function: F,
+    ) -> Map<'_, X::IntoIter, O>
+    where
+        C: Value + 'static,
+        S: Send + Sync + 'static,
+        N: Fn(C) -> S + Copy + Send + Sync + 'static,
+        X: IntoIterator<Item = I>,
+        F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + Copy + Send + Sync + 'static,
+        I: Value + 'static,
+        O: Value + 'static,
+    {
+        Map::new(self, func::of_chunks(make, function), encode_context(&context), inputs.into_iter())
     }
 
     /// Hands over one job and returns at once with its future.
@@ -305,6 +324,12 @@ impl Pool {
         self.command(Command::Open { map, function, context, policy, client })?;
         Ok(map)
     }
+}
+
+fn encode_context<C: serde::Serialize>(context: &C) -> Result<Bytes, Failure> {
+    wire::encode(context).map_err(|error| {
+        Failure::new(JobErrorKind::Encode, format!("the context of the map cannot be serialised: {error}"))
+    })
 }
 
 /// What a job's input becomes, or why it cannot.

@@ -144,6 +144,7 @@ fn settle_all(deliveries: &Receiver<(MapId, Vec<Delivery>)>, registry: &Registry
 fn settle_delivery(map: MapId, delivery: Delivery, registry: &Registry) {
     let take = |job| lock(registry).remove(&(map, job));
     match delivery {
+        Delivery::Part(_) => {}
         Delivery::Started { first, count } => {
             for job in first..first + u64::from(count) {
                 let shared = lock(registry).get(&(map, job)).cloned();

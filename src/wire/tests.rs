@@ -25,7 +25,9 @@ fn payload() -> impl Strategy<Value = Bytes> {
 /// A message to a rank with its payload, empty where it has none.
 fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
     let plain = prop_oneof![
-        any::<u32>().prop_map(|threads| ToRank::Welcome { threads }),
+        any::<(u32, u32)>().prop_map(|(threads, slots_before)| ToRank::Welcome { threads, slots_before }),
+        any::<u64>().prop_map(|part| ToRank::Took { part }),
+        any::<u64>().prop_map(|map| ToRank::Cancel { map: MapId(map) }),
         any::<u64>().prop_map(|chunk| ToRank::Recall { chunk: ChunkId(chunk) }),
         any::<u64>().prop_map(|map| ToRank::Release { map: MapId(map) }),
         Just(ToRank::Dismiss),
@@ -46,7 +48,17 @@ fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
 fn facts() -> impl Strategy<Value = RankFacts> {
     (".*", any::<(u32, u32, u32, u32, u64)>(), vec(any::<u32>(), 0..200)).prop_map(|(host, numbers, cpus)| {
         let (pid, parallelism, machine_cpus, asked, executable) = numbers;
-        RankFacts { host, pid, cpus, parallelism, machine_cpus, threads_asked: NonZeroU32::new(asked), executable }
+        RankFacts {
+            host,
+            pid,
+            cpus,
+            parallelism,
+            machine_cpus,
+            threads_asked: NonZeroU32::new(asked),
+            cpus_per_job: NonZeroU32::new(pid).unwrap_or(NonZeroU32::MIN),
+            executable,
+            complaint: (pid % 2 == 0).then(|| "no such program".into()),
+        }
     })
 }
 
@@ -57,12 +69,17 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
         Just(ToMaster::Signalled),
         ".*".prop_map(|message| ToMaster::Broken { message }),
     ];
-    let loaded =
-        (any::<(u64, u32, u64)>(), vec(any::<u32>(), 0..50), payload()).prop_map(|(numbers, failed, payload)| {
-            let (chunk, count, busy) = numbers;
+    let loaded = (any::<(u64, u32, u64, Option<u8>)>(), vec(any::<u32>(), 0..50), payload()).prop_map(
+        |(numbers, failed, payload)| {
+            let (a, count, b, stream) = numbers;
             let bytes = payload.len() as u64;
-            (ToMaster::Finished { chunk: ChunkId(chunk), count, busy, failed, bytes }, payload)
-        });
+            let head = match stream {
+                Some(stream) => ToMaster::Part { part: a, map: MapId(b), job: a ^ b, stream, bytes },
+                None => ToMaster::Finished { chunk: ChunkId(a), count, busy: b, failed, bytes },
+            };
+            (head, payload)
+        },
+    );
     prop_oneof![plain.prop_map(|head| (head, Bytes::new())), loaded]
 }
 

@@ -326,7 +326,8 @@ fn a_dropped_map_stops_dealing() {
         assert_eq!(pool.apply(mix, 1), Ok(mix(1)));
     });
     let ran = RAN.load(SeqCst);
-    assert!(ran <= 5, "two threads hold four jobs at most, but {ran} have run");
+    // What a rank holds may run before the order to give it back arrives: four chunks of eight at most, so early in a map.
+    assert!(ran <= 1 + 4 * 8, "two threads hold four small chunks at most, but {ran} jobs have run");
 }
 
 #[test]
