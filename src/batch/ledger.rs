@@ -1,0 +1,218 @@
+//! The jobs of a batch that are not settled: read, under way, or waiting to be run again.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+
+use super::attempt::{Attempt, seed_of};
+use super::intake::{Intake, Next};
+use super::stopping::Stopping;
+use crate::input::InputError;
+use crate::pool::Pause;
+
+/// A job as it was read.
+pub(crate) struct Planned<W> {
+    /// The place of its record in the input, from 1.
+    pub number: u64,
+    pub work: W,
+    /// Its record as JSON, if the records of the run will tell it.
+    pub input: Option<Box<RawValue>>,
+    /// What stands before each line of its output.
+    pub tag: Option<String>,
+}
+
+/// A job that is not settled.
+pub(crate) struct Job<W> {
+    /// Its place in the output, from 0.
+    pub place: u64,
+    pub number: u64,
+    /// How often it has been run, with the attempt under way.
+    pub attempt: u32,
+    pub input: Option<Box<RawValue>>,
+    pub tag: Option<String>,
+    /// Kept only if it may be run again.
+    work: Option<W>,
+}
+
+/// All jobs of a batch that are not settled.
+pub(crate) struct Ledger<W> {
+    intake: Intake<Result<Planned<W>, InputError>>,
+    seed: u64,
+    /// How often a job that fails is run again.
+    retries: u32,
+    /// By the time at which they are due.
+    waiting: BTreeMap<(Instant, u64), Job<W>>,
+    /// By their index in the map.
+    under_way: HashMap<u64, Job<W>>,
+    next_index: u64,
+    next_place: u64,
+    /// There is nothing more to read.
+    read: bool,
+    /// No more jobs are wanted.
+    closed: bool,
+    /// The jobs were cut off by a signal: there may have been more.
+    cut: bool,
+    /// What ended the reading.
+    fault: Option<InputError>,
+}
+
+/// The pause before a job is run again doubles each time, up to this many times.
+const DOUBLINGS: u32 = 6;
+
+impl<W> Ledger<W> {
+    pub(crate) fn new(intake: Intake<Result<Planned<W>, InputError>>, seed: u64, retries: u32) -> Self {
+        Ledger {
+            intake,
+            seed,
+            retries,
+            waiting: BTreeMap::new(),
+            under_way: HashMap::new(),
+            next_index: 0,
+            next_place: 0,
+            read: false,
+            closed: false,
+            cut: false,
+            fault: None,
+        }
+    }
+
+    /// No more jobs are wanted.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether a signal has kept jobs from being run.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// What ended the reading early.
+    pub(crate) fn take_fault(&mut self) -> Option<InputError> {
+        self.fault.take()
+    }
+
+    /// The job of an attempt that has come to an end.
+    pub(crate) fn take(&mut self, index: u64) -> Option<Job<W>> {
+        self.under_way.remove(&index)
+    }
+
+    /// The place in the output of an attempt that is under way.
+    pub(crate) fn place_of(&self, index: u64) -> Option<u64> {
+        self.under_way.get(&index).map(|job| job.place)
+    }
+
+    /// Runs a job again, after a pause that grows with its attempts; gives it back if it had all of them.
+    pub(crate) fn run_again(&mut self, job: Job<W>, pause: Duration) -> Result<(), Job<W>> {
+        if job.attempt > self.retries || self.closed || self.cut {
+            return Err(job);
+        }
+        let due = Instant::now() + pause * (1 << (job.attempt - 1).min(DOUBLINGS));
+        self.waiting.insert((due, job.place), job);
+        Ok(())
+    }
+
+    /// All jobs that are under way or wait, in the order of the input; they are forgotten.
+    pub(crate) fn take_rest(&mut self) -> Vec<Job<W>> {
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        let mut rest: Vec<_> = waiting.chain(std::mem::take(&mut self.under_way).into_values()).collect();
+        rest.sort_by_key(|job| job.place);
+        rest
+    }
+
+    /// The next job that was never started, if it can be had at once.
+    pub(crate) fn take_unread(&mut self) -> Option<Job<W>> {
+        while !self.read {
+            match self.intake.next() {
+                Next::Item(Ok(planned)) => return Some(self.admit(planned).0),
+                Next::Item(Err(_)) | Next::Later | Next::End => self.read = true,
+            }
+        }
+        None
+    }
+
+    fn admit(&mut self, planned: Planned<W>) -> (Job<W>, W) {
+        let Planned { number, work, input, tag } = planned;
+        let place = self.next_place;
+        self.next_place += 1;
+        (Job { place, number, attempt: 1, input, tag, work: None }, work)
+    }
+}
+
+impl<W: Clone> Ledger<W> {
+    /// The next attempt; `None` also while there is none, see [`Intake::paused`].
+    fn next(&mut self, stopping: &Stopping) -> Option<Attempt<W>> {
+        if self.closed {
+            return None;
+        }
+        if stopping.since().is_some() {
+            self.cut |= !self.read || !self.waiting.is_empty();
+            return None;
+        }
+        if let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= Instant::now()) {
+            let mut job = entry.remove();
+            job.attempt += 1;
+            if let Some(work) = job.work.take() {
+                return Some(self.start(job, work));
+            }
+        }
+        if !self.read {
+            match self.intake.next() {
+                Next::Item(Ok(planned)) => {
+                    let (job, work) = self.admit(planned);
+                    return Some(self.start(job, work));
+                }
+                Next::Item(Err(fault)) => {
+                    self.fault = Some(fault);
+                    self.closed = true;
+                    return None;
+                }
+                Next::Later => return self.later(),
+                Next::End => self.read = true,
+            }
+        }
+        let may_go_on = !self.waiting.is_empty() || self.retries > 0 && !self.under_way.is_empty();
+        if may_go_on { self.later() } else { None }
+    }
+
+    fn later(&self) -> Option<Attempt<W>> {
+        self.intake.paused().store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn start(&mut self, mut job: Job<W>, work: W) -> Attempt<W> {
+        job.work = (job.attempt <= self.retries).then(|| work.clone());
+        let index = self.next_index;
+        self.next_index += 1;
+        let Job { number, attempt, .. } = job;
+        self.under_way.insert(index, job);
+        Attempt { index, number, attempt, seed: seed_of(self.seed, number), work }
+    }
+}
+
+/// The attempts of a batch as the iterator that a map pulls from.
+pub(crate) struct Feed<'l, W> {
+    ledger: &'l RefCell<Ledger<W>>,
+    stopping: &'l Stopping,
+}
+
+impl<'l, W> Feed<'l, W> {
+    pub(crate) fn new(ledger: &'l RefCell<Ledger<W>>, stopping: &'l Stopping) -> Self {
+        Feed { ledger, stopping }
+    }
+
+    /// How the map learns that there is nothing at the moment.
+    pub(crate) fn pause(&self) -> Pause {
+        self.ledger.borrow().intake.pause()
+    }
+}
+
+impl<W: Clone> Iterator for Feed<'_, W> {
+    type Item = Attempt<W>;
+
+    fn next(&mut self) -> Option<Attempt<W>> {
+        self.ledger.borrow_mut().next(self.stopping)
+    }
+}
