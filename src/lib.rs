@@ -42,6 +42,7 @@
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
 //! | `notice`, `report` | what the outside is told while the run goes on, and at its end |
 //! | `stop` | whether a signal asked for the end |
+//! | `exec` | external commands |
 //! | `input`, `output`, `kernels`, `cli` | the batch program |
 //!
 //! Invariants: the main thread of every rank owns MPI and computes nothing. The master's work for a chunk does not depend on
@@ -56,6 +57,8 @@ mod catch;
 #[doc(hidden)]
 pub mod cli;
 mod exchange;
+#[cfg_attr(not(test), expect(dead_code, reason = "the commands that use it come next"))]
+mod exec;
 mod failure;
 mod func;
 pub mod input;

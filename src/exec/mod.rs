@@ -1,0 +1,3 @@
+//! External commands: what a record makes of the words that were typed.
+
+pub(crate) mod template;
