@@ -43,6 +43,7 @@
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
 //! | `notice`, `report` | what the outside is told while the run goes on, and at its end |
 //! | `stop` | whether a signal asked for the end |
+//! | `exec` | external commands |
 //! | `input`, `output`, `kernels`, `cli` | the batch program |
 //!
 //! Invariants: the main thread of every rank owns MPI and computes nothing. The master's work for a chunk does not depend on
@@ -53,12 +54,12 @@
 //! closure on rank 0; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is
 //! what Slurm or PBS granted.
 
+mod batch;
 mod catch;
 #[doc(hidden)]
 pub mod cli;
 mod exchange;
-#[cfg_attr(not(test), expect(dead_code, reason = "the commands that start processes come next"))]
-pub(crate) mod exec;
+mod exec;
 mod failure;
 mod func;
 pub mod input;

@@ -1,5 +1,6 @@
 //! `rankpool run` on a rank: one process for each attempt.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,29 +10,20 @@ use serde_bytes::ByteBuf;
 use super::attempt::{Attempt, Outcome, Run, Trouble, Usage};
 use crate::exec::command::{self, CommandEnd, How, Limits, Stream};
 use crate::exec::process::Launch;
-use crate::exec::template::{Place, Template};
+use crate::exec::template::{Filled, Place, Template, Values};
 use crate::output::Status;
 use crate::worker;
 
 /// What all jobs of a `rankpool run` have in common. It travels once to each rank.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Commands {
-    /// The words of the command, and behind them those that are there of the next three, in their order.
     pub template: Template,
-    /// The words are one script for the shell.
-    pub shell: bool,
-    pub has_stdin: bool,
-    pub has_cwd: bool,
-    /// The names of the variables that are set, with a word each.
-    pub env: Vec<String>,
     /// CPUs for each job, if they were asked for.
     pub job_cpus: Option<u32>,
     pub timeout: Option<Duration>,
     pub kill_after: Duration,
 }
 
-/// What a command must print at least on a stream for it to be sent ahead of the result: so much is kept of it meanwhile.
-const INLINE: usize = 64 << 10;
 /// How much output is sent at a time.
 const PIECE: usize = 256 << 10;
 
@@ -40,15 +32,15 @@ pub(crate) const STDOUT: u8 = 0;
 pub(crate) const STDERR: u8 = 1;
 
 /// Runs one attempt on the calling compute thread.
-pub(crate) fn run(commands: &Commands, attempt: Attempt<Vec<String>>) -> Outcome {
+pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
     let seat = worker::current_job();
     let (rank, slot) = seat.map_or((0, 0), |job| (job.rank, job.slot + 1));
-    let (launch, stdin) = commands.fill(&attempt, rank, slot);
+    let (launch, filled) = commands.fill(&attempt, rank, slot);
     let cancellation = worker::cancellation();
-    let cancelled = cancellation.as_ref().map(|cancellation| std::os::fd::AsFd::as_fd(cancellation.watched()));
+    let cancelled = cancellation.as_ref().map(|cancellation| cancellation.watched().as_fd());
     let limits = Limits { timeout: commands.timeout, kill_after: commands.kill_after };
     let mut output = Output { index: attempt.index, out: Vec::new(), err: Vec::new(), bytes: 0, unwanted: false };
-    let end = command::run(&launch, stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
+    let end = command::run(&launch, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
         output.take(stream, bytes);
     });
     let end = match end {
@@ -100,22 +92,11 @@ fn judge(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Trouble
 }
 
 impl Commands {
-    /// What is to be started for this attempt, and what it is fed.
-    fn fill(&self, attempt: &Attempt<Vec<String>>, rank: u32, slot: u32) -> (Launch, Option<String>) {
-        let place = Place { number: attempt.number, slot };
-        let mut words = self.template.fill(&attempt.work, &place);
-        let env = words.split_off(words.len() - self.env.len());
-        let cwd = self.has_cwd.then(|| words.pop()).flatten();
-        let stdin = self.has_stdin.then(|| words.pop()).flatten();
-        let mut words = words.into_iter();
-        let (program, args) = if self.shell {
-            let script = words.next().unwrap_or_default();
-            ("/bin/sh".into(), vec!["-c".into(), script])
-        } else {
-            (words.next().unwrap_or_default(), words.collect())
-        };
-        let cpus = self.job_cpus.filter(|_| std::env::var_os("OMP_NUM_THREADS").is_none());
-        let threads = cpus.map(|cpus| ("OMP_NUM_THREADS".to_string(), cpus.to_string()));
+    /// What is to be started for this attempt.
+    fn fill(&self, attempt: &Attempt<Values>, rank: u32, slot: u32) -> (Launch, Filled) {
+        let mut filled = self.template.fill(&attempt.work, &Place { number: attempt.number, slot: slot.into() });
+        let mut words = std::mem::take(&mut filled.command).into_iter();
+        let program = words.next().unwrap_or_default();
         let own = [
             ("RANKPOOL_JOB", attempt.number),
             ("RANKPOOL_RANK", rank.into()),
@@ -123,11 +104,18 @@ impl Commands {
             ("RANKPOOL_ATTEMPT", attempt.attempt.into()),
             ("RANKPOOL_SEED", attempt.seed),
         ];
-        let own = own.map(|(name, value)| (name.to_string(), value.to_string()));
-        let env = own.into_iter().chain(threads).chain(self.env.iter().cloned().zip(env)).collect();
-        (Launch { program, arg0: None, args, env, cwd: cwd.map(PathBuf::from) }, stdin)
+        let mut env: Vec<_> = own.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        if let Some(cpus) = self.job_cpus.filter(|_| std::env::var_os(OMP_THREADS).is_none()) {
+            env.push((OMP_THREADS.into(), cpus.to_string()));
+        }
+        env.append(&mut filled.env);
+        let cwd = filled.cwd.take().map(PathBuf::from);
+        (Launch { program, arg0: None, args: words.collect(), env, cwd }, filled)
     }
 }
+
+/// How many threads most programs take, if nobody has said it.
+const OMP_THREADS: &str = "OMP_NUM_THREADS";
 
 /// What a command has written and was not sent ahead.
 struct Output {

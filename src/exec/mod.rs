@@ -16,12 +16,14 @@
 //! | `helper` | how rank and helper talk, and what the helper does |
 //! | `process` | what is to be started, and one process from its start to its end |
 //! | `command` | one command with its input, output and time limit |
+//! | `template` | what a record makes of the words that were typed |
 //! | `environment` | which variables of a rank are none of a command's business |
 
 pub(crate) mod command;
 pub(crate) mod environment;
 pub(crate) mod helper;
 pub(crate) mod process;
+pub(crate) mod template;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,164 @@
+//! Which braces are placeholders.
+
+use super::path::PathPart;
+use super::shell::Track;
+use super::{Base, Field, Part, Run, Template, TemplateError, Word, Words};
+
+pub(super) fn template(words: &Words<'_>) -> Result<Template, TemplateError> {
+    if words.command.first().is_none_or(String::is_empty) {
+        return Err(TemplateError::NoCommand);
+    }
+    let mut parser = Parser::default();
+    let run = if words.shell {
+        let script = words.command.join(" ");
+        if script.trim() == "{}" { Run::Record(parser.word(script.trim(), true)?) } else { parser.script(&script)? }
+    } else {
+        Run::Program(words.command.iter().map(|word| parser.word(word, true)).collect::<Result<_, _>>()?)
+    };
+    let cwd = words.cwd.map(|folder| parser.word(folder, true)).transpose()?;
+    let env = words.env.iter().map(|word| parser.variable(word)).collect::<Result<_, _>>()?;
+    let stdin = words.stdin.map(|text| parser.word(text, false)).transpose()?;
+    let tag = words.tag.map(|text| parser.word(text, false)).transpose()?;
+    Ok(Template { run, stdin, cwd, env, tag, fields: parser.fields })
+}
+
+#[derive(Default)]
+struct Parser {
+    fields: Vec<Field>,
+}
+
+impl Parser {
+    fn variable(&mut self, word: &str) -> Result<(String, Word), TemplateError> {
+        match word.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), self.word(value, true)?)),
+            _ => Err(TemplateError::Variable(word.to_owned())),
+        }
+    }
+
+    fn script(&mut self, text: &str) -> Result<Run, TemplateError> {
+        let mut track = Track::default();
+        let mut script = Vec::new();
+        for part in self.word(text, true)? {
+            let quotes = match &part {
+                Part::Text(text) => {
+                    track.text(text);
+                    track.quotes()
+                }
+                placeholder => {
+                    let quotes = track.placeholder().map_err(|(place, advice)| TemplateError::Shell {
+                        placeholder: self.typed(placeholder),
+                        place,
+                        advice,
+                    })?;
+                    // Braces that may stay as they are: the shell may read them.
+                    if let Part::Field(index) = placeholder {
+                        if !self.fields[*index as usize].must_be {
+                            track.text(&self.typed(placeholder));
+                        }
+                    }
+                    quotes
+                }
+            };
+            script.push((quotes, part));
+        }
+        Ok(Run::Script(script))
+    }
+
+    fn typed(&self, placeholder: &Part) -> String {
+        match placeholder {
+            Part::Field(index) => format!("{{{}}}", self.fields[*index as usize].name),
+            Part::Number => "{#}".to_owned(),
+            Part::Slot => "{%}".to_owned(),
+            Part::Text(text) => text.clone(),
+        }
+    }
+
+    /// `in_words` tells that it becomes an argument or the like, where no zero byte can be.
+    fn word(&mut self, typed: &str, in_words: bool) -> Result<Word, TemplateError> {
+        if in_words && typed.contains('\0') {
+            return Err(TemplateError::Nul);
+        }
+        let mut word = Word::new();
+        let mut text = String::new();
+        let mut doubled = 0;
+        let mut rest = typed;
+        while let Some(at) = rest.find(['{', '}']) {
+            text.push_str(&rest[..at]);
+            rest = &rest[at..];
+            if let Some(after) = rest.strip_prefix("{{") {
+                doubled += 1;
+                text.push('{');
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix("}}").filter(|_| doubled > 0) {
+                doubled -= 1;
+                text.push('}');
+                rest = after;
+            } else if let Some((part, after)) = self.placeholder(rest, text.ends_with('$'), in_words) {
+                if !text.is_empty() {
+                    word.push(Part::Text(std::mem::take(&mut text)));
+                }
+                word.push(part);
+                rest = after;
+            } else {
+                text.push_str(&rest[..1]);
+                rest = &rest[1..];
+            }
+        }
+        text.push_str(rest);
+        // An empty word is one, too.
+        if !text.is_empty() || word.is_empty() {
+            word.push(Part::Text(text));
+        }
+        Ok(word)
+    }
+
+    /// The placeholder at the beginning of `rest`, and what follows it.
+    fn placeholder<'a>(&mut self, rest: &'a str, is_variable: bool, in_words: bool) -> Option<(Part, &'a str)> {
+        let inside = rest.strip_prefix('{')?;
+        let (name, after) = inside.split_at(inside.find(['{', '}'])?);
+        let after = after.strip_prefix('}')?;
+        if is_variable && !name.is_empty() {
+            return None;
+        }
+        let part = match name {
+            "#" => Part::Number,
+            "%" => Part::Slot,
+            _ => Part::Field(self.field(name, in_words)?),
+        };
+        Some((part, after))
+    }
+
+    /// The index of a field; `None` if this can be none.
+    fn field(&mut self, name: &str, in_words: bool) -> Option<u32> {
+        let index = match self.fields.iter().position(|field| field.name == name) {
+            Some(index) => index,
+            None => {
+                let (base, part) = PathPart::split(name);
+                let position = base.parse().ok().filter(|position| *position > 0 && !base.starts_with(['0', '+']));
+                let (base, must_be) = match position {
+                    _ if base.is_empty() => (Base::Record, true),
+                    Some(position) => (Base::Position(position), true),
+                    None if is_name(base) => (Base::Name(base.to_owned()), true),
+                    None if name.chars().any(is_code) => return None,
+                    None => (Base::Name(base.to_owned()), false),
+                };
+                self.fields.push(Field { name: name.to_owned(), base, part, must_be, in_words });
+                self.fields.len() - 1
+            }
+        };
+        self.fields[index].in_words |= in_words;
+        u32::try_from(index).ok()
+    }
+}
+
+/// Whether it looks like the name of a column, and like nothing else.
+fn is_name(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
+        && characters.all(|character| character.is_alphanumeric() || matches!(character, '_' | '-' | '.'))
+}
+
+/// Whether braces around this character are somebody's program or data, whatever the columns are called.
+fn is_code(character: char) -> bool {
+    character.is_control() || matches!(character, '"' | '\'' | '`' | '\\' | '$' | ';' | '<' | '>' | '|' | '&')
+}
