@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Submit { map: MapId, block: Block },
     /// The map gets no more jobs.
     Close { map: MapId },
+    /// Nobody wants the jobs of the map that have not begun.
+    GiveUp { map: MapId },
     /// Nobody wants the rest of the map, not even of the jobs that run.
     Abandon { map: MapId },
     /// The driver has a piece of output, so that the rank may send the next one.
@@ -128,8 +130,8 @@ pub(crate) enum Delivery {
 /// A piece of a job's output, ahead of its result.
 #[derive(Debug)]
 pub(crate) struct OutputPart {
+    /// The marks that the job's function gave it.
     pub job: u64,
-    /// The mark that the job's function gave it.
     pub stream: u8,
     pub bytes: Bytes,
     pub rank: RankId,

@@ -299,6 +299,7 @@ impl<'t> Master<'t> {
                 self.maps.entry(map).and_modify(|book| book.closed = true);
                 self.tell(Event::Closed { map }, None);
             }
+            Command::GiveUp { map } => self.tell(Event::Abandoned { map }, None),
             Command::Abandon { map } => self.abandon(map),
             Command::Took { rank, part } => self.post(rank, ToRank::Took { part }, Vec::new()),
             Command::Cancel { map, job, reply } => {

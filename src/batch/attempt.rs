@@ -10,6 +10,8 @@ use crate::output::Status;
 pub(crate) struct Attempt<W> {
     /// Its index in the map: the driver's key for it.
     pub index: u64,
+    /// The job's place in the output, from 0.
+    pub place: u64,
     /// The job's number: the place of its record in the input, from 1.
     pub number: u64,
     /// How often the job is run with this attempt, from 1.

@@ -39,7 +39,7 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
     let cancellation = worker::cancellation();
     let cancelled = cancellation.as_ref().map(|cancellation| cancellation.watched().as_fd());
     let limits = Limits { timeout: commands.timeout, kill_after: commands.kill_after };
-    let mut output = Output { index: attempt.index, out: Vec::new(), err: Vec::new(), bytes: 0, unwanted: false };
+    let mut output = Output { place: attempt.place, out: Vec::new(), err: Vec::new(), bytes: 0, unwanted: false };
     let end = command::run(&launch, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
         output.take(stream, bytes);
     });
@@ -119,7 +119,7 @@ const OMP_THREADS: &str = "OMP_NUM_THREADS";
 
 /// What a command has written and was not sent ahead.
 struct Output {
-    index: u64,
+    place: u64,
     out: Vec<u8>,
     err: Vec<u8>,
     bytes: u64,
@@ -140,7 +140,7 @@ impl Output {
         kept.extend_from_slice(bytes);
         if kept.len() >= PIECE {
             let piece = std::mem::take(kept);
-            self.unwanted = worker::send_part(self.index, mark, piece).is_err();
+            self.unwanted = worker::send_part(self.place, mark, piece).is_err();
         }
     }
 }

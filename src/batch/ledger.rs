@@ -99,9 +99,9 @@ impl<W> Ledger<W> {
         self.under_way.remove(&index)
     }
 
-    /// The place in the output of an attempt that is under way.
-    pub(crate) fn place_of(&self, index: u64) -> Option<u64> {
-        self.under_way.get(&index).map(|job| job.place)
+    /// An attempt was not begun, because a signal has ended the run.
+    pub(crate) fn give_back(&mut self, index: u64) {
+        self.cut |= self.under_way.contains_key(&index);
     }
 
     /// Runs a job again, after a pause that grows with its attempts; gives it back if it had all of them.
@@ -186,9 +186,9 @@ impl<W: Clone> Ledger<W> {
         job.work = (job.attempt <= self.retries).then(|| work.clone());
         let index = self.next_index;
         self.next_index += 1;
-        let Job { number, attempt, .. } = job;
+        let Job { place, number, attempt, .. } = job;
         self.under_way.insert(index, job);
-        Attempt { index, number, attempt, seed: seed_of(self.seed, number), work }
+        Attempt { index, place, number, attempt, seed: seed_of(self.seed, number), work }
     }
 }
 

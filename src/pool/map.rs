@@ -41,7 +41,7 @@ pub struct Map<'p, X: Iterator, O> {
     output: PhantomData<fn() -> O>,
 }
 
-/// Who gets the pieces of output that jobs send ahead of their results: index of the job, mark, bytes.
+/// Who gets the pieces of output that jobs send ahead of their results: the jobs' two marks, and bytes.
 type OnPart<'p> = Box<dyn FnMut(u64, u8, Bytes) + Send + 'p>;
 
 /// How an iterator of inputs says that it has none at the moment.
@@ -224,6 +224,16 @@ where
                 self.state = State::Ended;
                 Some(error)
             }
+        }
+    }
+
+    /// Gives up the jobs that no thread has begun; those that run may end. Their results, and what became of the others, still
+    /// come.
+    pub(crate) fn deal_no_more(&mut self) {
+        if let State::Running(running) = &mut self.state {
+            running.inputs_ended = true;
+            // A pool that has ended shows when the results run out.
+            let _ = self.pool.command(Command::GiveUp { map: running.map });
         }
     }
 

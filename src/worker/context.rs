@@ -113,8 +113,8 @@ pub(crate) fn cancellation() -> Option<Arc<Cancellation>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unwanted;
 
-/// Sends a piece of the output of the job with this index ahead of its result. `stream` is the caller's own mark. Returns when
-/// the driver has taken the piece before, so that a rank never holds more than two.
+/// Sends a piece of a job's output ahead of its result. `job` and `stream` are the caller's own marks. Returns when the driver
+/// has taken the piece before, so that a thread never has more than two on their way.
 pub(crate) fn send_part(job: u64, stream: u8, bytes: Vec<u8>) -> Result<(), Unwanted> {
     let Surroundings { bench, map } = surroundings().ok_or(Unwanted)?;
     if let Some(before) = SENT_PART.take() {

@@ -1,0 +1,197 @@
+//! The driver of a batch: what becomes of each outcome, until there are no more or it is enough.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attempt::Outcome;
+use super::ledger::{Feed, Job, Ledger};
+use super::limits::Limits;
+use super::sinks::Sinks;
+use super::stopping::Stopping;
+use super::tally::Tally;
+use super::trickle::Trickle;
+use crate::failure::{JobError, JobErrorKind};
+use crate::func::Value;
+use crate::output::{OutputError, Status};
+use crate::pool::Map;
+use crate::report::Meter;
+
+/// How long no result must come for the written ones to be handed to the system, and how often the clock is looked at for
+/// jobs that wait to be run again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long running jobs are waited for after a signal: less than the time after which the run is ended from outside.
+const GRACE: Duration = Duration::from_secs(7);
+
+/// Why a batch is over.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// All jobs are settled, or it was enough.
+    Whole,
+    /// A signal.
+    Stopped,
+    /// Results cannot be handed on.
+    Sink(OutputError),
+    /// The pool has failed.
+    Broken(JobError),
+}
+
+/// A batch while it runs.
+pub(crate) struct Batch<'b, W> {
+    pub ledger: &'b RefCell<Ledger<W>>,
+    pub limits: &'b Limits,
+    pub stopping: &'b Stopping,
+    pub sinks: &'b mut Sinks,
+    pub meter: Arc<Meter>,
+    /// How many jobs there are, if that is known.
+    pub total: Option<u64>,
+    pub tally: Tally,
+}
+
+/// Whether to go on with a batch.
+enum Verdict {
+    GoOn,
+    /// No new jobs; what runs may end.
+    Enough,
+    /// What runs is ended, too.
+    EndAll,
+}
+
+impl<'b, W: Value + Clone> Batch<'b, W> {
+    /// Runs the map that `start` makes of the attempts, to its end.
+    pub(crate) fn run<'p>(
+        &mut self,
+        chunk: u32,
+        window: usize,
+        start: impl FnOnce(Feed<'b, W>) -> Map<'p, Feed<'b, W>, Outcome>,
+    ) -> End {
+        let feed = Feed::new(self.ledger, self.stopping);
+        let pause = feed.pause();
+        let parts = self.sinks.parts();
+        let mut map = start(feed)
+            .unordered()
+            .chunk_size(chunk)
+            .window(window)
+            .timeout(PAUSE)
+            .pausing(pause)
+            .on_part(move |place, stream, bytes| parts.take(place, stream, &bytes));
+        let end = self.take_results(&mut map);
+        // Ends what still runs.
+        drop(map);
+        self.conclude(&end);
+        end
+    }
+
+    fn take_results(&mut self, map: &mut Map<'_, Feed<'b, W>, Outcome>) -> End {
+        let mut trickle = Trickle::new();
+        let mut enough = false;
+        while let Some(result) = map.next() {
+            let outcome = match result {
+                Ok(outcome) => outcome,
+                Err(error) => match self.outcome_of(error) {
+                    Ok(Some(outcome)) => outcome,
+                    Ok(None) => {
+                        if self.stopping.since().is_some_and(|since| since.elapsed() > GRACE) {
+                            return End::Stopped;
+                        }
+                        if let Err(error) = self.sinks.flush() {
+                            return End::Sink(error);
+                        }
+                        continue;
+                    }
+                    Err(error) => return End::Broken(error),
+                },
+            };
+            match self.settle(outcome) {
+                Err(error) => return End::Sink(error),
+                Ok(Verdict::EndAll) => return End::Whole,
+                Ok(Verdict::Enough) if !enough => {
+                    enough = true;
+                    self.ledger.borrow_mut().close();
+                    map.deal_no_more();
+                }
+                Ok(Verdict::Enough | Verdict::GoOn) => {}
+            }
+            if trickle.is_due(self.tally.done) {
+                if let Err(error) = self.sinks.flush() {
+                    return End::Sink(error);
+                }
+            }
+        }
+        if self.ledger.borrow().was_cut() { End::Stopped } else { End::Whole }
+    }
+
+    /// What an attempt without outcome comes to; `None` if there is none to settle.
+    fn outcome_of(&mut self, error: JobError) -> Result<Option<Outcome>, JobError> {
+        let unrun = |status, kind| Ok(Some(Outcome::unrun(error.job, status, kind, error.message.clone())));
+        match error.kind {
+            JobErrorKind::Timeout => Ok(None),
+            JobErrorKind::Stopped => {
+                self.ledger.borrow_mut().give_back(error.job);
+                Ok(None)
+            }
+            JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => Err(error),
+            JobErrorKind::Cancelled => unrun(Status::Cancelled, "cancelled"),
+            JobErrorKind::Lost => unrun(Status::Lost, "lost"),
+            _ => unrun(Status::Spawn, "spawn"),
+        }
+    }
+
+    /// Runs the job of an outcome again, or settles it.
+    fn settle(&mut self, outcome: Outcome) -> Result<Verdict, OutputError> {
+        let Some(job) = self.ledger.borrow_mut().take(outcome.index) else { return Ok(Verdict::GoOn) };
+        let job = if self.limits.retry_on.contains(&outcome.status) {
+            let place = job.place;
+            match self.ledger.borrow_mut().run_again(job, self.limits.retry_pause) {
+                Ok(()) => {
+                    self.tally.again += 1;
+                    self.sinks.forget(place);
+                    return Ok(Verdict::GoOn);
+                }
+                Err(job) => job,
+            }
+        } else {
+            job
+        };
+        let (status, failed) = (outcome.status, !matches!(outcome.status, Status::Ok | Status::Cancelled));
+        self.tally.count(job.number, &outcome);
+        self.meter.add(1, u64::from(failed));
+        self.sinks.settle(&job, outcome)?;
+        let Tally { failed, done, .. } = self.tally;
+        Ok(match (status, self.limits.max_failures) {
+            (Status::Ok, _) if self.limits.stop_on_success => Verdict::EndAll,
+            (_, Some(most)) if most.exceeded(failed, done, self.total) => Verdict::Enough,
+            _ => Verdict::GoOn,
+        })
+    }
+
+    /// Accounts for the jobs that were not run to their end.
+    fn conclude(&mut self, end: &End) {
+        let mut ledger = self.ledger.borrow_mut();
+        let rest = ledger.take_rest();
+        match end {
+            End::Whole => {
+                for job in rest {
+                    self.cancel(&job);
+                }
+                // Those that were never looked at have records, too, if there is an end to them.
+                let deliberate = self.limits.stop_on_success || self.limits.max_failures.is_some();
+                if self.total.is_some() && deliberate {
+                    while let Some(job) = ledger.take_unread() {
+                        self.cancel(&job);
+                    }
+                }
+            }
+            // What did not come to its end is run when the batch is run again.
+            End::Stopped | End::Broken(_) => rest.iter().for_each(|job| self.sinks.leave_out(job)),
+            End::Sink(_) => {}
+        }
+    }
+
+    fn cancel(&mut self, job: &Job<W>) {
+        let outcome = Outcome::unrun(0, Status::Cancelled, "cancelled", "it was enough before its turn came".into());
+        self.tally.count(job.number, &outcome);
+        // What is wrong with a sink shows when it is finished.
+        let _ = self.sinks.settle(job, outcome);
+    }
+}

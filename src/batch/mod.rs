@@ -1,0 +1,33 @@
+//! A batch: jobs that are processes, from their records to their output.
+//!
+//! The driver's half reads records, keeps account of the jobs that are not settled, runs failed ones again, puts output in
+//! order and writes the records of what was done. Each attempt at a job is one job of an unordered map of the pool, so that a
+//! slow job holds nothing back. The rank's half runs an attempt with `exec` and answers with its outcome.
+//!
+//! | file | decides |
+//! |---|---|
+//! | `intake` | where inputs come from, without waiting for them |
+//! | `ledger` | which jobs are not settled, and which one is next |
+//! | `drive` | what becomes of each outcome; `limits`, `tally`: when it is enough, what is said of it |
+//! | `sinks` | where output and records go |
+//! | `attempt` | what travels |
+//! | `command`, `workers` | the rank's half: a process for each attempt, or processes that stay |
+
+mod attempt;
+pub(crate) mod command;
+mod drive;
+mod intake;
+mod ledger;
+mod limits;
+mod sinks;
+mod stopping;
+mod tally;
+mod trickle;
+
+pub(crate) use drive::{Batch, End};
+pub(crate) use intake::{Intake, Next};
+pub(crate) use ledger::Planned;
+pub(crate) use limits::{Limits, MaxFailures};
+pub(crate) use sinks::{Lines, Sinks};
+pub(crate) use stopping::Stopping;
+pub(crate) use trickle::Trickle;

@@ -1,0 +1,190 @@
+//! Where the output of a batch's jobs and the records of them go.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::attempt::{Outcome, Trouble};
+use super::command::STDOUT;
+use super::ledger::Job;
+use crate::output::{DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Records, Status, Stream, Writer, failure_line};
+
+/// What a job leaves in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    /// What it wrote, be it much or nothing.
+    AsWritten,
+    /// One line, whatever becomes of it.
+    OneForEach,
+}
+
+/// Where everything goes.
+pub(crate) struct Sinks {
+    lines: Lines,
+    out: Writer,
+    err: Writer,
+    records: Option<(Records, PathBuf)>,
+    waiting: Arc<Mutex<Waiting>>,
+    hosts: Vec<String>,
+    /// Behind the last place that is settled.
+    end: u64,
+}
+
+/// Output that is not handed on, and what went wrong with it while nobody looked.
+struct Waiting {
+    ordered: Ordered,
+    trouble: Option<OutputError>,
+}
+
+/// Takes the pieces of output that come ahead of results.
+pub(crate) struct Parts(Arc<Mutex<Waiting>>);
+
+impl Parts {
+    pub(crate) fn take(&self, place: u64, stream: u8, bytes: &[u8]) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = if stream == STDOUT { Stream::Out } else { Stream::Err };
+        if let Err(error) = waiting.ordered.part(place, stream, bytes) {
+            waiting.trouble.get_or_insert(error);
+        }
+    }
+}
+
+impl Sinks {
+    /// `hosts` are those of the ranks.
+    pub(crate) fn new(
+        lines: Lines,
+        unordered: bool,
+        out: Writer,
+        err: Writer,
+        records: Option<(Records, PathBuf)>,
+        hosts: Vec<String>,
+    ) -> Self {
+        let order = if unordered { Order::Settled } else { Order::Places };
+        let waiting = Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None };
+        Sinks { lines, out, err, records, waiting: Arc::new(Mutex::new(waiting)), hosts, end: 0 }
+    }
+
+    pub(crate) fn parts(&self) -> Parts {
+        Parts(self.waiting.clone())
+    }
+
+    /// The file of the records, if there are any.
+    pub(crate) fn records(&self) -> Option<&std::path::Path> {
+        self.records.as_ref().map(|(_, path)| path.as_path())
+    }
+
+    /// Takes what a job has come to, and hands on what is due.
+    pub(super) fn settle<W>(&mut self, job: &Job<W>, mut outcome: Outcome) -> Result<(), OutputError> {
+        if let Some((records, _)) = &mut self.records {
+            records.write(&record(job, &outcome, &self.hosts))?;
+        }
+        self.end = self.end.max(job.place + 1);
+        let mut out = std::mem::take(&mut outcome.out).into_vec();
+        let mut err = std::mem::take(&mut outcome.err).into_vec();
+        if let Some(trouble) = &outcome.trouble {
+            tell(job.number, outcome.status, trouble, self.lines, &mut out, &mut err);
+        }
+        self.hand_over(job.place, out, &err)
+    }
+
+    /// A job will not come to its end in this run.
+    pub(super) fn leave_out<W>(&mut self, job: &Job<W>) {
+        if self.lines == Lines::OneForEach && job.place < self.end {
+            let line = Failure { job: job.number, kind: "stopped", message: "the run was stopped before its end" };
+            // What is wrong with the output shows when it is finished.
+            let _ = self.hand_over(job.place, failure_line(line), &[]);
+        }
+    }
+
+    fn hand_over(&mut self, place: u64, out: Vec<u8>, err: &[u8]) -> Result<(), OutputError> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = waiting.trouble.take() {
+            return Err(error);
+        }
+        waiting.ordered.settle(place, out, err)?;
+        waiting.ordered.drain(&mut |_, stream, bytes| match stream {
+            Stream::Out => self.out.write_all(bytes),
+            Stream::Err => self.err.write_all(bytes),
+        })
+    }
+
+    /// What an attempt has written so far counts for nothing: the job is run again.
+    pub(super) fn forget(&mut self, place: u64) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).ordered.forget_parts(place);
+    }
+
+    /// Hands everything that is due to the system.
+    pub(crate) fn flush(&mut self) -> Result<(), OutputError> {
+        if let Some((records, _)) = &mut self.records {
+            records.flush()?;
+        }
+        self.err.flush()?;
+        self.out.flush()
+    }
+
+    /// Hands on what waits behind jobs that will not come to their end.
+    pub(crate) fn close_gaps(&mut self) -> Result<(), OutputError> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.ordered.skip_open();
+        waiting.ordered.drain(&mut |_, stream, bytes| match stream {
+            Stream::Out => self.out.write_all(bytes),
+            Stream::Err => self.err.write_all(bytes),
+        })
+    }
+
+    /// Ends all outputs. `whole`: the output is all that was asked for.
+    pub(crate) fn finish(self, whole: bool) -> Result<(), OutputError> {
+        let Sinks { out, err, records, .. } = self;
+        if let Some((records, _)) = records {
+            records.finish()?;
+        }
+        err.finish()?;
+        if whole { out.finish() } else { out.leave_partial() }
+    }
+}
+
+/// Puts into a job's output what went wrong with it.
+fn tell(number: u64, status: Status, trouble: &Trouble, lines: Lines, out: &mut Vec<u8>, err: &mut Vec<u8>) {
+    let Trouble { kind, message, traceback, .. } = trouble;
+    match lines {
+        Lines::OneForEach => {
+            *out = failure_line(Failure { job: number, kind, message });
+            if status != Status::Cancelled {
+                let text = traceback.as_ref().unwrap_or(message);
+                err.extend_from_slice(format!("rankpool: job {number}: {}\n", text.trim_end()).as_bytes());
+            }
+        }
+        // A command that fails says itself why.
+        Lines::AsWritten => match status {
+            Status::Spawn | Status::Timeout | Status::Lost => {
+                err.extend_from_slice(format!("rankpool: job {number}: {message}\n").as_bytes());
+            }
+            Status::Ok | Status::Failed | Status::Signal | Status::Cancelled => {}
+        },
+    }
+}
+
+fn record<'a, W>(job: &'a Job<W>, outcome: &'a Outcome, hosts: &'a [String]) -> JobRecord<'a> {
+    let trouble = outcome.trouble.as_deref();
+    let run = outcome.run.as_ref();
+    let usage = run.and_then(|run| run.usage);
+    JobRecord {
+        number: job.number,
+        input: job.input.as_deref(),
+        status: outcome.status,
+        exit: if outcome.status == Status::Ok { run.map(|_| 0) } else { trouble.and_then(|trouble| trouble.exit) },
+        signal: trouble.and_then(|trouble| trouble.signal),
+        attempts: if run.is_some() { job.attempt } else { job.attempt - 1 },
+        host: run.and_then(|run| hosts.get(run.rank as usize)).map(String::as_str),
+        rank: run.map(|run| run.rank),
+        slot: run.map(|run| run.slot),
+        start: run.map(|run| UNIX_EPOCH + Duration::from_micros(run.start)),
+        seconds: run.map(|run| run.seconds),
+        user: usage.map(|usage| usage.user),
+        system: usage.map(|usage| usage.system),
+        max_rss: usage.map(|usage| usage.max_rss),
+        output_bytes: outcome.output_bytes,
+        message: trouble.map(|trouble| trouble.message.as_str()),
+        traceback: trouble.and_then(|trouble| trouble.traceback.as_deref()),
+    }
+}

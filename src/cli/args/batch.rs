@@ -1,0 +1,187 @@
+//! The options of `rankpool run` and `rankpool map`.
+
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ArgGroup, ValueEnum};
+
+use super::InputArgs;
+use crate::cli::parse::{Failures, from_one, time};
+
+const FAILURES: &str = "Failures";
+const PROCESSES: &str = "Processes";
+
+/// What run and map have in common.
+#[derive(Debug, ArgGroup)]
+pub(in crate::cli) struct BatchArgs {
+    /// End a job that takes longer: 10s, 1.5m, 2h. Its process group gets TERM, and KILL after --kill-after
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = FAILURES)]
+    pub timeout: Option<Duration>,
+    /// How long processes may take to end after TERM
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = FAILURES)]
+    pub kill_after: Duration,
+    /// What --retries is for
+    #[arg(
+        long,
+        value_name = "STATUS",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "failed,timeout,signal,lost",
+        help_heading = FAILURES
+    )]
+    pub retry_on: Vec<RetryOn>,
+    /// The pause before a job is run again; twice as long each time
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s", help_heading = FAILURES)]
+    pub retry_pause: Duration,
+    /// Start no more jobs when more than so many have failed: a number, or a share such as 5%
+    #[arg(long, value_name = "N|N%", help_heading = FAILURES)]
+    pub max_failures: Option<Failures>,
+    /// The first job that succeeds ends all others
+    #[arg(long, help_heading = FAILURES)]
+    pub stop_on_success: bool,
+    /// Write a JSON line for each job: number, input, status, exit code or signal, attempts, host, times, memory. A file that
+    /// is there is replaced, unless --only-failed names it, too: then it goes on
+    #[arg(long, value_name = "FILE", help_heading = super::REPORT)]
+    pub records: Option<PathBuf>,
+    /// Run only the jobs of the input that did not succeed by these records
+    #[arg(long, value_name = "RECORDS", help_heading = FAILURES)]
+    pub only_failed: Option<PathBuf>,
+    /// CPUs for each job: a rank runs so many fewer at once, and OMP_NUM_THREADS is set if it is not
+    #[arg(long, value_name = "N", value_parser = from_one::<NonZeroU32>, help_heading = PROCESSES)]
+    pub job_cpus: Option<NonZeroU32>,
+    /// Run in this folder
+    #[arg(long, value_name = "DIR", help_heading = PROCESSES)]
+    pub cwd: Option<String>,
+    /// Set an environment variable
+    #[arg(long, value_name = "NAME=VALUE", help_heading = PROCESSES)]
+    pub env: Vec<String>,
+    /// Say what would be run, and run nothing
+    #[arg(long, help_heading = PROCESSES)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum RetryOn {
+    /// Ended with another exit code than 0, or with an error
+    Failed,
+    /// Took longer than --timeout
+    Timeout,
+    /// Was killed by a signal
+    Signal,
+    /// Could not be started
+    Spawn,
+    /// Its rank was lost
+    Lost,
+}
+
+/// Run a command for every record
+#[derive(Debug, ArgGroup)]
+#[command(
+    override_usage = "rankpool run [OPTIONS] -- COMMAND [ARG]...",
+    after_help = "\
+In every argument, and in --stdin, --cwd, --env and --tag:
+  {}      the record                      {#}     the job's number, from 1
+  {.}     without its extension           {%}     the slot: no two jobs of a host share one
+  {/}     its last part                   {name}  a column or key
+  {//}    its folder                      {2}     the second column
+  {/.}    last part without extension     {{ }}   braces
+There is no shell in between, so nothing needs quoting; --shell gives one, and quotes the values for it.
+RANKPOOL_JOB, _RANK, _SLOT, _ATTEMPT and _SEED are in the environment.
+
+Examples:
+  rankpool run --input files.txt -- gzip -k {}
+  mpiexec -n 4 rankpool run --range 1:1000 --records jobs.jsonl -- ./simulate --seed {}
+  find . -name '*.wav' -print0 | rankpool run -i - --null -- sox {} {.}.mp3
+  rankpool run --grid lr=0.1,0.01 --grid batch=32,64 -- python train.py --lr {lr} --batch {batch}
+  rankpool run --input jobs.csv --shell -- 'sort {file} | uniq -c > {out}'
+  rankpool run --input commands.txt --shell -- {}             every line is a command line
+  rankpool run --input files.txt --only-failed jobs.jsonl --records jobs.jsonl -- gzip -k {}"
+)]
+pub(in crate::cli) struct RunCommandArgs {
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// Give the command to /bin/sh: pipes, redirections and $VARIABLES work, and what is replaced is quoted
+    #[arg(long, help_heading = PROCESSES)]
+    pub shell: bool,
+    /// What the command reads on its standard input, such as '{}' [default: nothing]
+    #[arg(long, value_name = "TEXT", help_heading = PROCESSES)]
+    pub stdin: Option<String>,
+    /// Put the record, or this text, and a tab before every line of output
+    #[arg(
+        long,
+        value_name = "TEXT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "{}",
+        help_heading = super::REPORT
+    )]
+    pub tag: Option<String>,
+    /// Where the jobs' standard error goes, in the same order as their output [default: standard error]
+    #[arg(long, value_name = "FILE", help_heading = super::REPORT)]
+    pub stderr: Option<PathBuf>,
+    /// The command, run once for every record
+    #[arg(value_name = "COMMAND", last = true, required = true, num_args = 1.., allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// Ask a Python function, or any worker program that stays, for every record
+#[derive(Debug, ArgGroup)]
+#[command(
+    override_usage = "rankpool map [OPTIONS] --python FILE.py:FUNCTION\n       rankpool map [OPTIONS] -- WORKER [ARG]...",
+    after_help = "\
+Every thread of every rank has a process that stays: the file is imported once, the model is loaded once. Results are JSON
+Lines, and line k answers record k; a job that failed has {\"error\":{\"job\":…,\"kind\":…,\"message\":…}} in its place.
+
+--python calls FUNCTION of FILE.py with each record: JSON as it is, a table's row as a dict, a line or a word as a string or
+number. Plain Python 3.9 or newer does; nothing is installed. A WORKER is any program that reads a JSON value on a line and
+answers with one on a line, as long as it is asked.
+
+Examples:
+  rankpool map --python model.py:predict --input jobs.jsonl --output results.jsonl
+  mpiexec -n 8 rankpool map --python sim.py:run --setup load --range 1:100000
+  rankpool map --python fit.py:fit --star --grid alpha=0.1,1,10 --grid beta=2,3
+  rankpool map --python model.py:classify --batch 64 --input texts.txt
+  seq 10 | rankpool map -i - -- ./worker.sh"
+)]
+pub(in crate::cli) struct MapArgs {
+    #[command(flatten)]
+    pub input: InputArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    /// The function: FILE.py:FUNCTION, or package.module:function
+    #[arg(long, value_name = "FILE.py:FUNCTION", conflicts_with = "worker", required_unless_present = "worker", help_heading = WORKERS)]
+    pub python: Option<String>,
+    /// The interpreter
+    #[arg(long, value_name = "PROGRAM", default_value = "python3", requires = "python", help_heading = WORKERS)]
+    pub python_exe: String,
+    /// A function of the same file that is called once in each process, before the first record
+    #[arg(long, value_name = "FUNCTION", requires = "python", help_heading = WORKERS)]
+    pub setup: Option<String>,
+    /// A record that is a list or a dict becomes the function's arguments
+    #[arg(long, requires = "python", help_heading = WORKERS)]
+    pub star: bool,
+    /// The function takes a list of up to N records and returns a list of as many results
+    #[arg(
+        long = "batch",
+        value_name = "N",
+        value_parser = from_one::<NonZeroU32>,
+        requires = "python",
+        conflicts_with = "star",
+        help_heading = WORKERS
+    )]
+    pub batch_size: Option<NonZeroU32>,
+    /// Fields and lines stay text, also if they are numbers
+    #[arg(long, help_heading = WORKERS)]
+    pub text: bool,
+    /// Start each process anew after so many jobs: for those that leak
+    #[arg(long, value_name = "N", value_parser = from_one::<NonZeroU64>, help_heading = WORKERS)]
+    pub max_worker_jobs: Option<NonZeroU64>,
+    /// The worker program
+    #[arg(value_name = "WORKER", last = true, num_args = 1.., allow_hyphen_values = true)]
+    pub worker: Vec<String>,
+}
+
+const WORKERS: &str = "Workers";
