@@ -243,7 +243,7 @@ fn unfinished(results: &mut JsonLines, output: &Target) -> String {
         Target::File(path) if path.metadata().map_or(true, |metadata| metadata.is_file()) => {
             format!("; {} was not written, because it would not be whole", output.name())
         }
-        Target::Stdout | Target::File(_) => String::new(),
+        Target::Stdout | Target::Stderr | Target::File(_) => String::new(),
     }
 }
 

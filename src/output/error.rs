@@ -1,6 +1,7 @@
 //! What can go wrong with an output.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::input::reason;
@@ -30,6 +31,15 @@ pub enum OutputError {
         name: Arc<str>,
         /// What it has instead.
         source: serde_json::Error,
+    },
+    /// The temporary file that keeps what waits for its turn cannot be used.
+    #[error("cannot keep outputs that wait for their turn in a temporary file in {}: {} (TMPDIR chooses another folder)",
+        .folder.display(), reason(source))]
+    Waiting {
+        /// Where the temporary file is.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// Writing failed before, so there is nothing whole to finish.
     #[error("{name} is not complete: writing it failed before")]

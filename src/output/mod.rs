@@ -1,48 +1,59 @@
-//! Where results go: JSON Lines to standard output or to a file.
+//! Where results go: bytes or JSON Lines to standard output, standard error or a file.
 //!
-//! The room decides how a result becomes a line, when bytes reach the system, and that a file appears whole or not at all.
-//! The order of the lines, and what a failure to write means for the run, are left to the caller.
+//! The room decides how a result becomes a line, how outputs of jobs that end in any order come out in order ([`Ordered`]),
+//! when bytes reach the system, and whether a file appears whole or not at all. What a failure to write means for the run
+//! is left to the caller.
 //!
-//! * A regular file is written under another name in the same directory and renamed by [`JsonLines::finish`]. Whoever
+//! * A regular file is written under another name in the same directory and renamed by [`Writer::finish`]. Whoever
 //!   finds the name finds a whole file; a run that ends early removes what it wrote (unless it is killed outright: then
 //!   `.rankpool-*.partial` stays behind).
-//! * Whatever is not a regular file (`/dev/null`, a FIFO, a terminal) is written directly.
-//! * An output that cannot be written is found out by [`JsonLines::open`], before any job runs.
+//! * Whatever is not a regular file (`/dev/null`, a FIFO, a terminal) is written directly, and so is what must be readable
+//!   while the run goes on, and after it was killed: the records ([`Records`]).
+//! * An output that cannot be written is found out when it is opened, before any job runs.
 //! * A reader who has gone away (`| head`) is no fault of the run: [`OutputError::is_closed`] tells it apart.
 
 mod error;
+mod ordered;
+mod records;
 mod sink;
+mod spill;
+mod tag;
 #[cfg(test)]
 mod tests;
+mod writer;
 
-use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 pub use error::OutputError;
-use sink::Sink;
+pub use ordered::{DEFAULT_MEMORY, Order, Ordered, PIECE_BYTES, Stream};
+pub use records::{JobRecord, LastRecords, Records, Status, input_hash};
+pub use tag::Tag;
+pub use writer::{Existing, Writer};
 
-const WRITE_BUFFER_BYTES: usize = 64 << 10;
-
-/// Standard output or a file.
+/// Standard output, standard error or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Written as `-`.
     Stdout,
+    /// Written as `/dev/stderr`.
+    Stderr,
     /// Any path.
     File(PathBuf),
 }
 
 impl Target {
-    /// `-` is standard output, and so are its names in `/dev` and `/proc`; everything else is a path.
+    /// `-` is standard output, and so are its names in `/dev` and `/proc`; standard error has such names, too; everything
+    /// else is a path.
     ///
     /// Opening `/dev/stdout` anew would begin at the start of a file that the shell had redirected it to.
     pub fn new(path: impl Into<PathBuf>) -> Target {
         let path = path.into();
         match path.to_str() {
             Some("-" | "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1") => Target::Stdout,
+            Some("/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2") => Target::Stderr,
             _ => Target::File(path),
         }
     }
@@ -51,6 +62,7 @@ impl Target {
     pub fn name(&self) -> Arc<str> {
         match self {
             Target::Stdout => "standard output".into(),
+            Target::Stderr => "standard error".into(),
             Target::File(path) => path.to_string_lossy().into(),
         }
     }
@@ -79,11 +91,8 @@ pub struct Failure<'a> {
 /// [`JsonLines::flush`] when the results pause, so that a reader sees what there is, and [`JsonLines::finish`] at the end:
 /// dropping the writer without it removes an unfinished file.
 pub struct JsonLines {
-    name: Arc<str>,
-    writer: BufWriter<Sink>,
+    writer: Writer,
     line: Vec<u8>,
-    /// Set by the first failure to write: what is in the file from there on is not a whole output.
-    is_broken: bool,
 }
 
 impl JsonLines {
@@ -92,14 +101,7 @@ impl JsonLines {
     /// # Errors
     /// If it cannot be written: no such directory, no permission, a directory of that name, a read-only file.
     pub fn open(target: &Target) -> Result<JsonLines, OutputError> {
-        let name = target.name();
-        match Sink::open(target) {
-            Ok(sink) => {
-                let writer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, sink);
-                Ok(JsonLines { name, writer, line: Vec::new(), is_broken: false })
-            }
-            Err(source) => Err(OutputError::from_io(&name, source)),
-        }
+        Ok(JsonLines { writer: Writer::open(target)?, line: Vec::new() })
     }
 
     /// Writes one result. Numbers that JSON does not have (NaN, infinities) become `null`.
@@ -109,10 +111,9 @@ impl JsonLines {
     pub fn write<T: Serialize + ?Sized>(&mut self, result: &T) -> Result<(), OutputError> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, result)
-            .map_err(|source| OutputError::Value { name: self.name.clone(), source })?;
+            .map_err(|source| OutputError::Value { name: self.writer.name().clone(), source })?;
         self.line.push(b'\n');
-        let written = self.writer.write_all(&self.line);
-        self.note(written)
+        self.writer.write_all(&self.line)
     }
 
     /// Writes `{"error":{"job":3,"kind":"panic","message":"…"}}` in the place of a failed job's result.
@@ -128,27 +129,14 @@ impl JsonLines {
     /// # Errors
     /// If writing fails.
     pub fn flush(&mut self) -> Result<(), OutputError> {
-        let flushed = self.writer.flush();
-        self.note(flushed)
+        self.writer.flush()
     }
 
     /// Writes what is left and lets the file appear under its name.
     ///
     /// # Errors
     /// If writing fails now or failed before: then there is no file, or the old one is still there.
-    pub fn finish(mut self) -> Result<(), OutputError> {
-        if self.is_broken {
-            return Err(OutputError::Incomplete { name: self.name });
-        }
-        self.flush()?;
-        let (sink, _) = self.writer.into_parts();
-        sink.finish().map_err(|source| OutputError::from_io(&self.name, source))
-    }
-
-    fn note(&mut self, outcome: io::Result<()>) -> Result<(), OutputError> {
-        outcome.map_err(|source| {
-            self.is_broken = true;
-            OutputError::from_io(&self.name, source)
-        })
+    pub fn finish(self) -> Result<(), OutputError> {
+        self.writer.finish()
     }
 }

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::Target;
+use super::{Existing, Target};
 
 /// Read and write for everybody, as far as the user's umask lets them: what a shell's `>` asks for.
 const NEW_FILE_MODE: u32 = 0o666;
 
 pub(super) enum Sink {
-    /// Standard output, or something that is not a regular file.
+    /// Standard output or error, something that is not a regular file, or one that is read while it is written.
     Direct(File),
     /// A regular file, new or to be replaced.
     Whole { partial: NamedTempFile, path: PathBuf },
@@ -26,8 +26,22 @@ impl Sink {
         match target {
             // Not `io::stdout()`, which would write every line by itself.
             Target::Stdout => Ok(Sink::Direct(io::stdout().as_fd().try_clone_to_owned()?.into())),
+            Target::Stderr => Ok(Sink::Direct(io::stderr().as_fd().try_clone_to_owned()?.into())),
             Target::File(path) => Sink::open_file(path),
         }
+    }
+
+    pub(super) fn open_direct(target: &Target, existing: Existing) -> io::Result<Sink> {
+        let Target::File(path) = target else {
+            return Sink::open(target);
+        };
+        // What is not a regular file takes neither.
+        let mut options = OpenOptions::new();
+        match existing {
+            Existing::Replace => options.write(true).truncate(true),
+            Existing::Append => options.append(true),
+        };
+        Ok(Sink::Direct(options.create(true).open(path)?))
     }
 
     fn open_file(path: &Path) -> io::Result<Sink> {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::writer::WRITE_BUFFER_BYTES;
 use super::*;
 
 fn open(path: &Path) -> JsonLines {
@@ -15,7 +16,7 @@ fn open(path: &Path) -> JsonLines {
 /// Opens a device of this machine, and goes no further if it would be replaced: the superuser's rename would succeed.
 fn open_device(path: &str) -> JsonLines {
     let output = open(Path::new(path));
-    assert!(matches!(output.writer.get_ref(), Sink::Direct(_)), "{path} would be replaced");
+    assert!(output.writer.is_direct(), "{path} would be replaced");
     output
 }
 
