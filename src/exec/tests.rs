@@ -1,11 +1,17 @@
 //! External processes, with a real spawn helper: this test program, started again.
 
+mod alone;
+mod ends;
+mod starts;
+mod streams;
+
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::command::{CommandEnd, How, Limits, Stream, run};
 use super::helper;
-use super::process::{Launch, Process};
+use super::process::Launch;
 
 /// Makes this test program a spawn helper.
 const HELPER: &str = "RANKPOOL_TEST_HELPER";
@@ -23,7 +29,10 @@ fn start_helper() {
     helper::start_as(command).expect("the helper starts");
 }
 
-const LIMITS: Limits = Limits { timeout: Some(Duration::from_secs(60)), kill_after: Duration::from_secs(5) };
+/// Nothing here takes longer, unless it hangs.
+const LONG: Duration = Duration::from_secs(60);
+
+const LIMITS: Limits = Limits { timeout: Some(LONG), kill_after: Duration::from_secs(5) };
 
 fn launch(words: &[&str]) -> Launch {
     let mut words = words.iter().map(ToString::to_string);
@@ -34,29 +43,67 @@ fn shell(script: &str) -> Launch {
     launch(&["sh", "-c", script])
 }
 
-/// What a command does that nobody disturbs.
+/// What a command does within these limits.
 #[track_caller]
-fn finish(launch: &Launch, stdin: Option<&[u8]>) -> (CommandEnd, Vec<u8>, Vec<u8>) {
+fn finish_within(launch: &Launch, stdin: Option<&[u8]>, limits: &Limits) -> (CommandEnd, Vec<u8>, Vec<u8>) {
     start_helper();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let end = run(launch, stdin, &LIMITS, None, &mut |stream, bytes| match stream {
+    let end = run(launch, stdin, limits, None, &mut |stream, bytes| match stream {
         Stream::Stdout => stdout.extend_from_slice(bytes),
         Stream::Stderr => stderr.extend_from_slice(bytes),
     });
     (end.expect("the helper is there"), stdout, stderr)
 }
 
-#[test]
-fn a_command_s_outputs_and_exit_code_are_told() {
-    let (end, stdout, stderr) = finish(&shell("echo out; echo err >&2; exit 7"), None);
-    assert_eq!((end.how, &*stdout, &*stderr), (How::Exited(7), &b"out\n"[..], &b"err\n"[..]));
+/// What a command does that nobody disturbs.
+#[track_caller]
+fn finish(launch: &Launch, stdin: Option<&[u8]>) -> (CommandEnd, Vec<u8>, Vec<u8>) {
+    finish_within(launch, stdin, &LIMITS)
 }
 
-#[test]
-fn the_helper_is_started_once() {
-    start_helper();
-    helper::start().expect("it is there already");
-    let mut process = Process::start(&launch(&["true"]), [None; 3]).expect("it starts");
-    let ended = process.wait(Instant::now() + Duration::from_secs(20)).expect("the helper is there");
-    assert!(ended.is_some_and(|ended| ended.status.success()));
+/// The output of a command that succeeds.
+#[track_caller]
+fn output(launch: &Launch, stdin: Option<&[u8]>) -> Vec<u8> {
+    let (end, stdout, stderr) = finish(launch, stdin);
+    assert_eq!(end.how, How::Exited(0), "{}", String::from_utf8_lossy(&stderr));
+    stdout
+}
+
+/// Why a command was not started.
+#[track_caller]
+fn why_not(launch: &Launch) -> String {
+    match finish(launch, None).0.how {
+        How::NotStarted(why) => why,
+        other => panic!("it was started: {other:?}"),
+    }
+}
+
+/// The process ids in a command's output.
+fn pids(output: &[u8]) -> Vec<i32> {
+    String::from_utf8_lossy(output).split_whitespace().map(|pid| pid.parse().expect("a process id")).collect()
+}
+
+/// The fields of a process after its name: state, parent, group, …
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_string).collect())
+}
+
+/// Whether a process runs. One that is only to be reaped does not.
+fn lives(pid: i32) -> bool {
+    stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
+}
+
+#[track_caller]
+fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[track_caller]
+fn until_gone(pids: &[i32]) {
+    until(&format!("processes {pids:?} are gone"), || !pids.iter().any(|pid| lives(*pid)));
 }
