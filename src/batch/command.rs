@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use signal_hook::low_level::signal_name;
 use serde_bytes::ByteBuf;
 
 use super::attempt::{Attempt, Outcome, Run, Trouble, Usage};
 use crate::exec::command::{self, CommandEnd, How, Limits, Stream};
 use crate::exec::process::Launch;
 use crate::exec::template::{Filled, Place, Template, Values};
-use crate::output::Status;
+use crate::output::{Status, Tag};
 use crate::worker;
 
 /// What all jobs of a `rankpool run` have in common. It travels once to each rank.
@@ -39,7 +40,7 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
     let cancellation = worker::cancellation();
     let cancelled = cancellation.as_ref().map(|cancellation| cancellation.watched().as_fd());
     let limits = Limits { timeout: commands.timeout, kill_after: commands.kill_after };
-    let mut output = Output { place: attempt.place, out: Vec::new(), err: Vec::new(), bytes: 0, unwanted: false };
+    let mut output = Output::new(attempt.place, filled.tag.as_deref());
     let end = command::run(&launch, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
         output.take(stream, bytes);
     });
@@ -56,9 +57,9 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
         status,
         trouble: trouble.map(Box::new),
         run: Some(run_of(&end, rank, slot)),
-        out: ByteBuf::from(output.out),
-        err: ByteBuf::from(output.err),
         output_bytes: output.bytes,
+        out: ByteBuf::from(output.out.end()),
+        err: ByteBuf::from(output.err.end()),
     }
 }
 
@@ -78,7 +79,7 @@ fn judge(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Trouble
             (Status::Failed, Some(trouble))
         }
         How::Signalled(signal) => {
-            let name = crate::output::signal_name(*signal);
+            let name = signal_name(*signal).map_or_else(|| format!("signal {signal}"), str::to_string);
             let trouble = Trouble { signal: Some(*signal), ..trouble("signal", format!("killed by {name}")) };
             (Status::Signal, Some(trouble))
         }
@@ -117,29 +118,56 @@ impl Commands {
 /// How many threads most programs take, if nobody has said it.
 const OMP_THREADS: &str = "OMP_NUM_THREADS";
 
-/// What a command has written and was not sent ahead.
+/// What a command has written.
 struct Output {
     place: u64,
-    out: Vec<u8>,
-    err: Vec<u8>,
+    out: Written,
+    err: Written,
     bytes: u64,
     /// The driver has lost interest.
     unwanted: bool,
 }
 
+/// What a command has written to one of its streams, and was not sent ahead.
+struct Written {
+    tag: Option<Tag>,
+    bytes: Vec<u8>,
+}
+
+impl Written {
+    fn take(&mut self, bytes: &[u8]) {
+        match &mut self.tag {
+            Some(tag) => tag.piece(bytes, &mut self.bytes),
+            None => self.bytes.extend_from_slice(bytes),
+        }
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        if let Some(tag) = &mut self.tag {
+            tag.end(&mut self.bytes);
+        }
+        self.bytes
+    }
+}
+
 impl Output {
+    fn new(place: u64, tag: Option<&str>) -> Self {
+        let written = || Written { tag: tag.map(Tag::new), bytes: Vec::new() };
+        Output { place, out: written(), err: written(), bytes: 0, unwanted: false }
+    }
+
     fn take(&mut self, stream: Stream, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         if self.unwanted {
             return;
         }
-        let (mark, kept) = match stream {
+        let (mark, written) = match stream {
             Stream::Stdout => (STDOUT, &mut self.out),
             Stream::Stderr => (STDERR, &mut self.err),
         };
-        kept.extend_from_slice(bytes);
-        if kept.len() >= PIECE {
-            let piece = std::mem::take(kept);
+        written.take(bytes);
+        if written.bytes.len() >= PIECE {
+            let piece = std::mem::take(&mut written.bytes);
             self.unwanted = worker::send_part(self.place, mark, piece).is_err();
         }
     }

@@ -36,6 +36,16 @@ struct Waiting {
     trouble: Option<OutputError>,
 }
 
+impl Waiting {
+    /// Hands on what is due.
+    fn drain(&mut self, out: &mut Writer, err: &mut Writer) -> Result<(), OutputError> {
+        self.ordered.drain(&mut |_, stream, bytes| match stream {
+            Stream::Out => out.write_all(bytes),
+            Stream::Err => err.write_all(bytes),
+        })
+    }
+}
+
 /// Takes the pieces of output that come ahead of results.
 pub(crate) struct Parts(Arc<Mutex<Waiting>>);
 
@@ -76,7 +86,9 @@ impl Sinks {
     /// Takes what a job has come to, and hands on what is due.
     pub(super) fn settle<W>(&mut self, job: &Job<W>, mut outcome: Outcome) -> Result<(), OutputError> {
         if let Some((records, _)) = &mut self.records {
-            records.write(&record(job, &outcome, &self.hosts))?;
+            if let Some(record) = record(job, &outcome, &self.hosts) {
+                records.write(&record)?;
+            }
         }
         self.end = self.end.max(job.place + 1);
         let mut out = std::mem::take(&mut outcome.out).into_vec();
@@ -102,10 +114,7 @@ impl Sinks {
             return Err(error);
         }
         waiting.ordered.settle(place, out, err)?;
-        waiting.ordered.drain(&mut |_, stream, bytes| match stream {
-            Stream::Out => self.out.write_all(bytes),
-            Stream::Err => self.err.write_all(bytes),
-        })
+        waiting.drain(&mut self.out, &mut self.err)
     }
 
     /// What an attempt has written so far counts for nothing: the job is run again.
@@ -126,10 +135,7 @@ impl Sinks {
     pub(crate) fn close_gaps(&mut self) -> Result<(), OutputError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.ordered.skip_open();
-        waiting.ordered.drain(&mut |_, stream, bytes| match stream {
-            Stream::Out => self.out.write_all(bytes),
-            Stream::Err => self.err.write_all(bytes),
-        })
+        waiting.drain(&mut self.out, &mut self.err)
     }
 
     /// Ends all outputs. `whole`: the output is all that was asked for.
@@ -164,27 +170,28 @@ fn tell(number: u64, status: Status, trouble: &Trouble, lines: Lines, out: &mut 
     }
 }
 
-fn record<'a, W>(job: &'a Job<W>, outcome: &'a Outcome, hosts: &'a [String]) -> JobRecord<'a> {
+fn record<'a, W>(job: &'a Job<W>, outcome: &'a Outcome, hosts: &'a [String]) -> Option<JobRecord<'a>> {
     let trouble = outcome.trouble.as_deref();
-    let run = outcome.run.as_ref();
-    let usage = run.and_then(|run| run.usage);
-    JobRecord {
-        number: job.number,
-        input: job.input.as_deref(),
-        status: outcome.status,
-        exit: if outcome.status == Status::Ok { run.map(|_| 0) } else { trouble.and_then(|trouble| trouble.exit) },
-        signal: trouble.and_then(|trouble| trouble.signal),
-        attempts: if run.is_some() { job.attempt } else { job.attempt - 1 },
-        host: run.and_then(|run| hosts.get(run.rank as usize)).map(String::as_str),
-        rank: run.map(|run| run.rank),
-        slot: run.map(|run| run.slot),
-        start: run.map(|run| UNIX_EPOCH + Duration::from_micros(run.start)),
-        seconds: run.map(|run| run.seconds),
-        user: usage.map(|usage| usage.user),
-        system: usage.map(|usage| usage.system),
-        max_rss: usage.map(|usage| usage.max_rss),
-        output_bytes: outcome.output_bytes,
-        message: trouble.map(|trouble| trouble.message.as_str()),
-        traceback: trouble.and_then(|trouble| trouble.traceback.as_deref()),
+    let mut record = JobRecord::new(job.number, job.input.as_deref()?, outcome.status);
+    record.attempts = job.attempt - 1;
+    record.output_bytes = Some(outcome.output_bytes);
+    record.signal = trouble.and_then(|trouble| trouble.signal);
+    record.exit = trouble.and_then(|trouble| trouble.exit);
+    record.message = trouble.map(|trouble| trouble.message.as_str());
+    record.traceback = trouble.and_then(|trouble| trouble.traceback.as_deref());
+    if let Some(run) = &outcome.run {
+        record.attempts = job.attempt;
+        record.host = hosts.get(run.rank as usize).map(String::as_str);
+        record.rank = Some(run.rank);
+        record.slot = Some(run.slot.into());
+        record.start = Some(UNIX_EPOCH + Duration::from_micros(run.start));
+        record.seconds = Duration::try_from_secs_f64(run.seconds).ok();
+        if let Some(usage) = run.usage {
+            record.exit = record.exit.or((outcome.status == Status::Ok).then_some(0));
+            record.user = Duration::try_from_secs_f64(usage.user).ok();
+            record.system = Duration::try_from_secs_f64(usage.system).ok();
+            record.max_rss = Some(usage.max_rss);
+        }
     }
+    Some(record)
 }

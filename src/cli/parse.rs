@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::batch::MaxFailures;
 use crate::input::{Linspace, linspace};
 
 /// `auto`, or a number from 1.
@@ -86,6 +87,26 @@ fn finite(text: &str) -> Result<f64, String> {
     }
 }
 
+/// How many failures are too many: `10`, or a share of the jobs, `5%`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Failures(pub(super) MaxFailures);
+
+impl FromStr for Failures {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is neither a number nor a share from 0% to 100%");
+        let most = match text.strip_suffix('%') {
+            None => MaxFailures::Jobs(text.parse().map_err(|_| wrong())?),
+            Some(share) => match finite(share) {
+                Ok(share) if (0.0..=100.0).contains(&share) => MaxFailures::Share(share / 100.0),
+                _ => return Err(wrong()),
+            },
+        };
+        Ok(Failures(most))
+    }
+}
+
 /// A number from 1 that fits the type.
 pub(super) fn from_one<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "not a number from 1".into())
@@ -94,6 +115,26 @@ pub(super) fn from_one<T: FromStr>(text: &str) -> Result<T, String> {
 /// A time in seconds.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     duration(text, 1.0)
+}
+
+/// A time with its unit, `1h 30m`, or in seconds.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    if let Ok(time) = seconds(text) {
+        return Ok(time);
+    }
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
+    let scale = match unit.trim() {
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => {
+            let wrong = |_| format!("'{text}' is not a time: write 10s, 1.5m, 2h or 1h30m");
+            return humantime::parse_duration(text).map_err(wrong);
+        }
+    };
+    duration(number, scale)
 }
 
 /// A time in microseconds.
@@ -142,6 +183,35 @@ mod tests {
         assert_eq!("0,-1.5, 2".parse(), Ok(Point(vec![0.0, -1.5, 2.0])));
         assert_eq!("0,".parse::<Point>(), Err("'' is not a number".into()));
         assert_eq!("nan".parse::<Point>(), Err("'nan' is not a number".into()));
+    }
+
+    #[test]
+    fn times_have_units_or_are_seconds() {
+        for (text, millis) in [
+            ("10s", 10_000),
+            ("1.5m", 90_000),
+            ("2h", 7_200_000),
+            ("250ms", 250),
+            ("0.25", 250),
+            ("90", 90_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "s", "ten", "-1s", "1 fortnight", "1.5.5s"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn failures_are_a_number_or_a_share() {
+        assert_eq!("10".parse(), Ok(Failures(MaxFailures::Jobs(10))));
+        assert_eq!("2.5%".parse(), Ok(Failures(MaxFailures::Share(0.025))));
+        for wrong in ["", "%", "-1", "101%", "many", "1.5"] {
+            assert!(wrong.parse::<Failures>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

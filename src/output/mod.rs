@@ -29,6 +29,7 @@ use serde::Serialize;
 
 pub use error::OutputError;
 pub use ordered::{DEFAULT_MEMORY, Order, Ordered, PIECE_BYTES, Stream};
+pub(crate) use sink::partial_path;
 pub use records::{JobRecord, LastRecords, Records, Status, input_hash};
 pub use tag::Tag;
 pub use writer::{Existing, Writer};
@@ -74,10 +75,17 @@ struct FailureLine<'a> {
     error: Failure<'a>,
 }
 
+/// The line that stands in the place of a failed job's result: `{"error":{"job":3,"kind":"panic","message":"…"}}`.
+pub(crate) fn failure_line(failure: Failure<'_>) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&FailureLine { error: failure }).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
 /// Why a job has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure<'a> {
-    /// The job's index, from 0.
+    /// The job's number, from 1: that of the line on which it is.
     pub job: u64,
     /// What kind of failure, as one word: `panic`.
     pub kind: &'a str,

@@ -70,17 +70,15 @@ impl Sink {
     pub(super) fn finish(self) -> io::Result<()> {
         match self {
             Sink::Direct(_) => Ok(()),
-            Sink::Whole { partial, path } => {
-                // Network file systems report a full disk or a quota only here, and a rename may reach the disk before
-                // the contents do.
-                partial.as_file().sync_all()?;
-                // The superuser's rename would replace even a device that has taken the name since.
-                if fs::symlink_metadata(&path).is_ok_and(|now| !now.is_file() && !now.is_symlink()) {
-                    return Err(io::ErrorKind::AlreadyExists.into());
-                }
-                partial.persist(path)?;
-                Ok(())
-            }
+            Sink::Whole { partial, path } => appear(partial, &path),
+        }
+    }
+
+    /// Lets a regular file appear beside where it would have been whole.
+    pub(super) fn leave_partial(self) -> io::Result<()> {
+        match self {
+            Sink::Direct(_) => Ok(()),
+            Sink::Whole { partial, path } => appear(partial, &partial_path(&path)),
         }
     }
 
@@ -100,6 +98,25 @@ impl Write for Sink {
     fn flush(&mut self) -> io::Result<()> {
         self.file().flush()
     }
+}
+
+/// Gives a temporary file its name.
+fn appear(partial: NamedTempFile, path: &Path) -> io::Result<()> {
+    // Network file systems report a full disk or a quota only here, and a rename may reach the disk before the contents do.
+    partial.as_file().sync_all()?;
+    // The superuser's rename would replace even a device that has taken the name since.
+    if fs::symlink_metadata(path).is_ok_and(|now| !now.is_file() && !now.is_symlink()) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    partial.persist(path)?;
+    Ok(())
+}
+
+/// Where an output is left that is not whole.
+pub(crate) fn partial_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
 }
 
 /// A temporary file in the directory of `path`, where it can be renamed to `path`.

@@ -104,6 +104,17 @@ impl Writer {
         sink.finish().map_err(|source| OutputError::from_io(&self.name, source))
     }
 
+    /// Writes what is left of an output that is not whole. A file that would have appeared whole is left under its name with
+    /// `.partial` behind it.
+    ///
+    /// # Errors
+    /// If writing fails now or failed before.
+    pub fn leave_partial(mut self) -> Result<(), OutputError> {
+        self.flush()?;
+        let (sink, _) = self.buffer.into_parts();
+        sink.leave_partial().map_err(|source| OutputError::from_io(&self.name, source))
+    }
+
     fn note(&mut self, outcome: io::Result<()>) -> Result<(), OutputError> {
         outcome.map_err(|source| {
             self.is_broken = true;

@@ -1,0 +1,268 @@
+//! What `rankpool run` and `rankpool map` have in common: their options, resolved, and a batch from its inputs to its exit code.
+
+use std::cell::RefCell;
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::args::{BatchArgs, RetryOn};
+use super::config::{Config, Talk};
+use super::session::{progress, sum_up};
+use crate::batch::{Attempt, Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
+use crate::func::Value;
+use crate::input::{BadRecords, InputError, Inputs, Record};
+use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer, input_hash, partial_path};
+use crate::pool::{Map, Pool};
+use crate::report::{self, Meter};
+use crate::run::ExitCode;
+
+/// The options of both commands.
+#[derive(Debug, PartialEq)]
+pub(super) struct BatchConfig {
+    pub limits: Limits,
+    pub timeout: Option<Duration>,
+    pub kill_after: Duration,
+    pub records: Option<PathBuf>,
+    pub only_failed: Option<PathBuf>,
+    pub job_cpus: Option<NonZeroU32>,
+    pub dry_run: bool,
+    /// Where the jobs' standard error goes.
+    pub stderr: Target,
+    pub lines: Lines,
+    pub seed: u64,
+}
+
+impl BatchConfig {
+    /// # Errors
+    /// A sentence, if two things would be written to one file.
+    pub(super) fn new(
+        args: &BatchArgs,
+        retries: u32,
+        seed: u64,
+        stderr: Option<PathBuf>,
+        lines: Lines,
+    ) -> Result<BatchConfig, String> {
+        let stderr = stderr.map_or(Target::Stderr, Target::new);
+        if let (Target::File(stderr), Some(records)) = (&stderr, &args.records) {
+            if stderr == records {
+                return Err(format!("--stderr and --records cannot both be written to {}", stderr.display()));
+            }
+        }
+        let retry_on = args.retry_on.iter().map(|status| match status {
+            RetryOn::Failed => Status::Failed,
+            RetryOn::Timeout => Status::Timeout,
+            RetryOn::Signal => Status::Signal,
+            RetryOn::Spawn => Status::Spawn,
+            RetryOn::Lost => Status::Lost,
+        });
+        Ok(BatchConfig {
+            limits: Limits {
+                retries,
+                retry_on: retry_on.collect(),
+                retry_pause: args.retry_pause,
+                max_failures: args.max_failures.map(|most| most.0),
+                stop_on_success: args.stop_on_success,
+            },
+            timeout: args.timeout,
+            kill_after: args.kill_after,
+            records: args.records.clone(),
+            only_failed: args.only_failed.clone(),
+            job_cpus: args.job_cpus,
+            dry_run: args.dry_run,
+            stderr,
+            lines,
+            seed,
+        })
+    }
+}
+
+/// What a batch does: its name, where its records come from, and how each becomes work for a rank.
+pub(super) struct Plan<P> {
+    pub name: &'static str,
+    pub inputs: Inputs,
+    pub bind: P,
+}
+
+/// Says what is in the way of the jobs, once for each host; true if something is.
+pub(super) fn has_complaints(pool: &Pool) -> bool {
+    let mut said: Vec<(&str, &str)> = Vec::new();
+    for rank in pool.ranks() {
+        let Some(complaint) = rank.facts.complaint.as_deref() else { continue };
+        let this = (complaint, rank.facts.host.as_str());
+        if !said.contains(&this) {
+            report::complain(format_args!("{complaint} on {}", rank.facts.host));
+            said.push(this);
+        }
+    }
+    !said.is_empty()
+}
+
+/// Runs a batch to its end.
+///
+/// # Errors
+/// What is wrong with a file, if no job was started for that reason.
+pub(super) fn run<'p, W, P, S>(
+    config: &'p Config,
+    batch: &'p BatchConfig,
+    plan: Plan<P>,
+    pool: &'p Pool,
+    stopping: &Stopping,
+    chunk: u32,
+    start: S,
+) -> Result<ExitCode, Box<dyn std::error::Error>>
+where
+    W: Value + Clone + Send + 'static,
+    P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
+    S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
+{
+    let Plan { name, inputs, bind } = plan;
+    let total = inputs.check(&bind)?;
+    let done = batch.only_failed.as_deref().map(LastRecords::read).transpose()?;
+    let total = total.map(|total| total.saturating_sub(done.as_ref().map_or(0, LastRecords::ok_count)));
+    let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
+    let mut sinks = open_sinks(config, batch, pool)?;
+    let bad = Arc::new(std::sync::Mutex::new(BadRecords::default()));
+    let planned = read(inputs.clone(), bind, done, batch.records.is_some(), bad.clone());
+    let intake = if inputs.is_stream() { Intake::piped(planned) } else { Intake::ready(planned()) };
+    let ledger = RefCell::new(Ledger::new(intake, batch.seed, batch.limits.retries));
+    let meter = Arc::new(Meter::default());
+    let ticker = progress(config).start(name, total, meter.clone());
+    let mut driver =
+        Batch { ledger: &ledger, limits: &batch.limits, stopping, sinks: &mut sinks, meter, total, tally: Tally::default() };
+    let end = driver.run(chunk, config.map.window, start);
+    let tally = driver.tally;
+    drop(ticker);
+    let fault = ledger.borrow_mut().take_fault();
+    let bad = std::mem::take(&mut *bad.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let records = sinks.records().map(PathBuf::from);
+    let quiet = matches!(&end, End::Sink(error) if error.is_closed());
+    let code = conclude(end, fault, sinks, &tally, &config.output);
+    if quiet {
+        return Ok(code);
+    }
+    if let Some(text) = bad.said() {
+        report::complain(text);
+    }
+    if let Some(text) = tally.failures(records.as_deref()) {
+        report::complain(text);
+    }
+    let counted = |stats: &mut crate::stats::Stats| (stats.jobs, stats.failed) = (tally.done, tally.failed);
+    Ok(match sum_up(name, pool, config.talk != Talk::Quiet, summary, counted) {
+        Err(error) if !error.is_closed() => {
+            report::complain(error);
+            if code == ExitCode::Success { ExitCode::Failure } else { code }
+        }
+        Ok(()) | Err(_) => code,
+    })
+}
+
+fn open_sinks(config: &Config, batch: &BatchConfig, pool: &Pool) -> Result<Sinks, OutputError> {
+    let out = Writer::open(&config.output)?;
+    let err = Writer::open(&batch.stderr)?;
+    let records = match &batch.records {
+        None => None,
+        Some(path) => {
+            let goes_on = batch.only_failed.as_ref() == Some(path);
+            let existing = if goes_on { Existing::Append } else { Existing::Replace };
+            Some((Records::open(&Target::new(path), existing)?, path.clone()))
+        }
+    };
+    let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
+    Ok(Sinks::new(batch.lines, config.map.unordered, out, err, records, hosts))
+}
+
+/// The jobs of a batch, to be read where the reading may wait.
+fn read<W, P>(
+    inputs: Inputs,
+    bind: P,
+    done: Option<LastRecords>,
+    recorded: bool,
+    bad: Arc<std::sync::Mutex<BadRecords>>,
+) -> impl FnOnce() -> Box<dyn Iterator<Item = Result<Planned<W>, InputError>> + Send> + Send + 'static
+where
+    W: Send + 'static,
+    P: Fn(&Record) -> Result<W, InputError> + Send + 'static,
+{
+    move || {
+        let keep_input = recorded || done.is_some();
+        let parse = move |record: &Record| {
+            let work = bind(record)?;
+            let input = if keep_input { Some(json_of(record)?) } else { None };
+            Ok((work, input, record.place().clone()))
+        };
+        let jobs = inputs.open().noting(bad).jobs(parse);
+        let planned = jobs.filter_map(move |(number, job)| {
+            let (work, input, place) = match job {
+                Ok(job) => job,
+                Err(error) => return Some(Err(error)),
+            };
+            if let Some(done) = &done {
+                if done.is_ok(number) {
+                    return None;
+                }
+                let hash = input.as_deref().map(input_hash);
+                if done.input_hash(number).is_some_and(|recorded| Some(recorded) != hash) {
+                    let message = format!(
+                        "record {number} is not the one that --only-failed has as job {number}; take the same input, --skip \
+                         and --args as then"
+                    );
+                    return Some(Err(InputError::Refused { place, message }));
+                }
+            }
+            Some(Ok(Planned { number, work, input }))
+        });
+        Box::new(planned)
+    }
+}
+
+/// A record as its JSON text.
+fn json_of(record: &Record) -> Result<Box<RawValue>, InputError> {
+    let mut json = Vec::new();
+    record.push_json(false, &mut json);
+    let refused = |error: &dyn std::fmt::Display| InputError::Refused {
+        place: record.place().clone(),
+        message: format!("it has no JSON form: {error}"),
+    };
+    let text = String::from_utf8(json).map_err(|error| refused(&error))?;
+    RawValue::from_string(text).map_err(|error| refused(&error))
+}
+
+/// Ends the outputs in the way that the end of the batch asks for, says what was wrong, and gives the exit code.
+fn conclude(end: End, fault: Option<InputError>, mut sinks: Sinks, tally: &Tally, output: &Target) -> ExitCode {
+    let (message, code) = match (end, fault) {
+        (End::Sink(error), _) if error.is_closed() => return ExitCode::Success,
+        (End::Sink(error), _) => {
+            report::complain(error);
+            return ExitCode::Failure;
+        }
+        (End::Broken(error), _) => (error.to_string(), ExitCode::Failure),
+        (End::Stopped, _) => (format!("stopped early by a signal, after {} job(s)", tally.done), ExitCode::Stopped),
+        (End::Whole, Some(fault)) => (fault.to_string(), ExitCode::Usage),
+        (End::Whole, None) => {
+            return match sinks.finish(true) {
+                Err(error) if error.is_closed() => ExitCode::Success,
+                Err(error) => {
+                    report::complain(error);
+                    ExitCode::Failure
+                }
+                Ok(()) if tally.failed > 0 => ExitCode::JobsFailed,
+                Ok(()) => ExitCode::Success,
+            };
+        }
+    };
+    let left = match output {
+        Target::File(path) if path.metadata().map_or(true, |metadata| metadata.is_file()) => {
+            format!("; the output so far is in {}", partial_path(path).display())
+        }
+        Target::Stdout | Target::Stderr | Target::File(_) => String::new(),
+    };
+    match sinks.close_gaps().and_then(|()| sinks.finish(false)) {
+        Err(error) if !error.is_closed() => report::complain(format_args!("{message}; {error}")),
+        Ok(()) | Err(_) => report::complain(format_args!("{message}{left}")),
+    }
+    code
+}
