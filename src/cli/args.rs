@@ -2,6 +2,7 @@
 //!
 //! The texts of `--help` are here, too. What the options mean together is decided in [`config`](super::config).
 
+mod input;
 mod kernels;
 
 use std::ffi::OsString;
@@ -13,7 +14,8 @@ use clap_complete::Shell;
 
 use super::parse::{Chunk, from_one};
 
-pub(super) use kernels::{InputArgs, KernelArgs, RunKernelArgs};
+pub(super) use input::{FormatArg, InputArgs};
+pub(super) use kernels::{KernelArgs, RunKernelArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,7 +108,7 @@ pub(super) enum ProgressArg {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TaskArgs {
-    Kernel(RunKernelArgs),
+    Kernel(Box<RunKernelArgs>),
     /// Say where the ranks are, with how many threads, and what is wrong with that
     #[command(after_help = "\
 Start it exactly as you would start a run:

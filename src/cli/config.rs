@@ -1,14 +1,13 @@
 //! What will be done: the command line and the environment, resolved and checked. No file is looked at here.
 
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap_complete::Shell;
 
 use super::args::{Args, InputArgs, KernelArgs, ProgressArg, RunArgs, TaskArgs};
 use super::parse::Widths;
-use crate::input::Source;
+use crate::input::{Inputs, Source};
 use crate::kernels::Number;
 use crate::output::Target;
 use crate::report::Progress;
@@ -61,7 +60,7 @@ pub(super) enum Task {
 pub(super) struct KernelTask {
     pub name: &'static str,
     /// Where the jobs come from; `None` stands for those that the options describe.
-    pub input: Option<Source>,
+    pub input: Option<Inputs>,
     pub seed: u64,
     pub function: Function,
 }
@@ -140,9 +139,9 @@ impl KernelTask {
     fn new(args: KernelArgs, seed: u64) -> Result<KernelTask, String> {
         let name = args.name();
         let (input, function) = resolve(args)?;
-        let input = input.map(Source::new);
+        let input = input.resolve(seed, None)?;
         if let Function::Parzen { samples, .. } = &function {
-            if input.as_ref() == Some(samples) && *samples == Source::Stdin {
+            if *samples == Source::Stdin && input.as_ref().is_some_and(|input| input.reads(samples)) {
                 return Err("--samples and --input cannot both be read from standard input".into());
             }
         }
@@ -150,33 +149,34 @@ impl KernelTask {
     }
 }
 
-fn resolve(args: KernelArgs) -> Result<(Option<PathBuf>, Function), String> {
+fn resolve(args: KernelArgs) -> Result<(InputArgs, Function), String> {
     Ok(match args {
-        KernelArgs::Square(InputArgs { input }) => (input, Function::Square),
-        KernelArgs::Cube(InputArgs { input }) => (input, Function::Cube),
-        KernelArgs::Sqrt(InputArgs { input }) => (input, Function::Sqrt),
-        KernelArgs::Power { input: InputArgs { input }, y, each_y } => {
-            if each_y && y.is_some() && input.is_some() {
-                return Err(
-                    "with --each-y and --input the exponents are read from the file; --y is one too many".into()
-                );
+        KernelArgs::Square(input) => (input, Function::Square),
+        KernelArgs::Cube(input) => (input, Function::Cube),
+        KernelArgs::Sqrt(input) => (input, Function::Sqrt),
+        KernelArgs::Power { input, y, each_y } => {
+            if each_y && y.is_some() && input.has_source() {
+                return Err("with --each-y every record has its own exponent; --y is one too many".into());
             }
             let y = y.unwrap_or(Number::Int(2));
             (input, if each_y { Function::PowerOfPair { y } } else { Function::Power { y } })
         }
-        KernelArgs::Sum(InputArgs { input }) => (input, Function::Sum),
-        KernelArgs::RandString { input, jobs, length } => (input.input, Function::RandString { jobs, length }),
-        KernelArgs::SleepSquare { input, seconds } => (input.input, Function::SleepSquare { duration: seconds }),
-        KernelArgs::SlowFn { input, jobs, n } => (input.input, Function::SlowFn { jobs, n }),
-        KernelArgs::SlowFnMalloc { input, jobs, n } => (input.input, Function::SlowFnMalloc { jobs, n }),
+        KernelArgs::Sum(input) => (input, Function::Sum),
+        KernelArgs::RandString { mut input, jobs, length } => {
+            let jobs = input.take_lone_count().unwrap_or(jobs);
+            (input, Function::RandString { jobs, length })
+        }
+        KernelArgs::SleepSquare { input, seconds } => (input, Function::SleepSquare { duration: seconds }),
+        KernelArgs::SlowFn { input, jobs, n } => (input, Function::SlowFn { jobs, n }),
+        KernelArgs::SlowFnMalloc { input, jobs, n } => (input, Function::SlowFnMalloc { jobs, n }),
         KernelArgs::Parzen(args) => {
             let samples = Source::new(args.samples);
             let point = args.point.map(|point| point.0);
-            (args.input.input, Function::Parzen { samples, point, widths: args.widths })
+            (args.input, Function::Parzen { samples, point, widths: args.widths })
         }
-        KernelArgs::Nop { input, jobs } => (input.input, Function::Nop { jobs: jobs.jobs }),
-        KernelArgs::Spin { input, jobs, micros } => (input.input, Function::Spin { jobs: jobs.jobs, duration: micros }),
-        KernelArgs::Sleep { input, jobs, seconds } => (input.input, Function::Sleep { jobs, duration: seconds }),
+        KernelArgs::Nop { input, jobs } => (input, Function::Nop { jobs: jobs.jobs }),
+        KernelArgs::Spin { input, jobs, micros } => (input, Function::Spin { jobs: jobs.jobs, duration: micros }),
+        KernelArgs::Sleep { input, jobs, seconds } => (input, Function::Sleep { jobs, duration: seconds }),
     })
 }
 

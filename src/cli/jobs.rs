@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError, bounded};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::input::{InputError, Record, Source};
+use crate::input::{BadRecords, InputError, Inputs, Record};
 use crate::notice::{Listener, Notice};
 
 /// The moment at which a signal asked for the end of the run.
@@ -39,11 +39,19 @@ pub(super) struct Control<'a> {
     pub cut: Cell<bool>,
     /// The bad record at which the jobs ended.
     pub fault: RefCell<Option<InputError>>,
+    /// The bad records that were left out.
+    pub bad: RefCell<BadRecords>,
 }
 
 impl<'a> Control<'a> {
     pub(super) fn new(stopping: &'a Stopping) -> Self {
-        Control { stopping, enough: Cell::new(false), cut: Cell::new(false), fault: RefCell::new(None) }
+        Control {
+            stopping,
+            enough: Cell::new(false),
+            cut: Cell::new(false),
+            fault: RefCell::new(None),
+            bad: RefCell::default(),
+        }
     }
 }
 
@@ -51,6 +59,7 @@ impl<'a> Control<'a> {
 pub(super) struct Jobs<T> {
     items: Items<T>,
     total: Option<u64>,
+    bad: BadRecords,
 }
 
 enum Items<T> {
@@ -62,22 +71,23 @@ enum Items<T> {
 impl<T: Send + 'static> Jobs<T> {
     /// So many jobs that need no input.
     pub(super) fn made(jobs: impl Iterator<Item = T> + 'static, total: u64) -> Self {
-        Jobs { items: Items::Made(Box::new(jobs)), total: Some(total) }
+        Jobs { items: Items::Made(Box::new(jobs)), total: Some(total), bad: BadRecords::default() }
     }
 
-    /// The records of a source. A file is read once now, so that nothing starts if something in it is wrong, and again, a
+    /// The records of a run. Files are read once now, so that nothing starts if something in them is wrong, and again, a
     /// little at a time, while the jobs run.
-    pub(super) fn read(source: &Source, parse: fn(&Record) -> Result<T, InputError>) -> Result<Self, InputError> {
-        let total = source.check(None, parse)?;
-        let items = match total {
-            Some(_) => Items::Read(Box::new(source.open(None)?.map(move |record| parse(&record?)))),
-            None => Items::Piped(Piped::start(source.clone(), parse)),
-        };
-        Ok(Jobs { items, total })
+    pub(super) fn read(inputs: &Inputs, parse: fn(&Record) -> Result<T, InputError>) -> Result<Self, InputError> {
+        let total = inputs.check(parse)?;
+        let reading = inputs.open();
+        let bad = reading.bad_records();
+        let jobs = reading.jobs(parse).map(|(_, job)| job);
+        let items = if inputs.is_stream() { Items::Piped(Piped::start(jobs)) } else { Items::Read(Box::new(jobs)) };
+        Ok(Jobs { items, total, bad })
     }
 
     /// What a map pulls from.
     pub(super) fn feed<'c>(self, control: &'c Control<'c>) -> Feed<'c, T> {
+        control.bad.replace(self.bad);
         Feed { items: self.items, left: self.total, control }
     }
 }
@@ -140,13 +150,9 @@ const LOOK_UP: Duration = Duration::from_millis(100);
 const BATCH: usize = 1024;
 
 impl<T: Send + 'static> Piped<T> {
-    fn start(source: Source, parse: fn(&Record) -> Result<T, InputError>) -> Self {
+    fn start(jobs: impl Iterator<Item = Result<T, InputError>> + Send + 'static) -> Self {
         let (sender, batches) = bounded(1);
         thread::spawn(move || {
-            let jobs = match source.jobs(None, parse) {
-                Ok(jobs) => jobs,
-                Err(fault) => return drop(sender.send(vec![Err(fault)])),
-            };
             // While the driver is busy the batch grows; a driver that waits gets every line at once.
             let mut batch = Vec::new();
             for job in jobs {

@@ -8,6 +8,7 @@ mod args;
 mod completions;
 mod config;
 mod info;
+mod inputs;
 mod jobs;
 mod kernel;
 mod parse;
