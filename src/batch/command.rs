@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use signal_hook::low_level::signal_name;
 use serde_bytes::ByteBuf;
+use signal_hook::low_level::signal_name;
 
 use super::attempt::{Attempt, Outcome, Run, Trouble, Usage};
 use crate::exec::command::{self, CommandEnd, How, Limits, Stream};
@@ -41,9 +41,10 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
     let cancelled = cancellation.as_ref().map(|cancellation| cancellation.watched().as_fd());
     let limits = Limits { timeout: commands.timeout, kill_after: commands.kill_after };
     let mut output = Output::new(attempt.place, filled.tag.as_deref());
-    let end = command::run(&launch, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
-        output.take(stream, bytes);
-    });
+    let end =
+        command::run(&launch, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
+            output.take(stream, bytes);
+        });
     let end = match end {
         Ok(end) => end,
         Err(gone) => {

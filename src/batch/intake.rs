@@ -41,13 +41,13 @@ impl<T: Send + 'static> Intake<T> {
         Intake { items: Items::Ready(Box::new(items)), wake: never(), paused: Arc::default() }
     }
 
-    /// Items for which somebody may have to wait. `open` is called on the thread that waits.
-    pub(crate) fn piped<I: Iterator<Item = T>>(open: impl FnOnce() -> I + Send + 'static) -> Self {
-        let (sender, items) = bounded(AHEAD);
+    /// Items for which somebody may have to wait.
+    pub(crate) fn piped(items: impl Iterator<Item = T> + Send + 'static) -> Self {
+        let (sender, read) = bounded(AHEAD);
         let (waker, wake) = bounded(1);
         // Nobody joins it: it may wait for a line that never comes.
         thread::spawn(move || {
-            for item in open() {
+            for item in items {
                 if sender.send(item).is_err() {
                     return;
                 }
@@ -55,7 +55,7 @@ impl<T: Send + 'static> Intake<T> {
                 let _ = waker.try_send(());
             }
         });
-        Intake { items: Items::Piped(items), wake, paused: Arc::default() }
+        Intake { items: Items::Piped(read), wake, paused: Arc::default() }
     }
 }
 

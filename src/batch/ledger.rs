@@ -20,8 +20,6 @@ pub(crate) struct Planned<W> {
     pub work: W,
     /// Its record as JSON, if the records of the run will tell it.
     pub input: Option<Box<RawValue>>,
-    /// What stands before each line of its output.
-    pub tag: Option<String>,
 }
 
 /// A job that is not settled.
@@ -32,7 +30,6 @@ pub(crate) struct Job<W> {
     /// How often it has been run, with the attempt under way.
     pub attempt: u32,
     pub input: Option<Box<RawValue>>,
-    pub tag: Option<String>,
     /// Kept only if it may be run again.
     work: Option<W>,
 }
@@ -134,10 +131,10 @@ impl<W> Ledger<W> {
     }
 
     fn admit(&mut self, planned: Planned<W>) -> (Job<W>, W) {
-        let Planned { number, work, input, tag } = planned;
+        let Planned { number, work, input } = planned;
         let place = self.next_place;
         self.next_place += 1;
-        (Job { place, number, attempt: 1, input, tag, work: None }, work)
+        (Job { place, number, attempt: 1, input, work: None }, work)
     }
 }
 

@@ -24,10 +24,12 @@ mod stopping;
 mod tally;
 mod trickle;
 
+pub(crate) use attempt::Outcome;
 pub(crate) use drive::{Batch, End};
 pub(crate) use intake::{Intake, Next};
-pub(crate) use ledger::Planned;
+pub(crate) use ledger::{Feed, Ledger, Planned};
 pub(crate) use limits::{Limits, MaxFailures};
 pub(crate) use sinks::{Lines, Sinks};
 pub(crate) use stopping::Stopping;
+pub(crate) use tally::Tally;
 pub(crate) use trickle::Trickle;

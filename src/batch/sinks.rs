@@ -7,7 +7,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::attempt::{Outcome, Trouble};
 use super::command::STDOUT;
 use super::ledger::Job;
-use crate::output::{DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Records, Status, Stream, Writer, failure_line};
+use crate::output::{
+    DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Records, Status, Stream, Writer, failure_line,
+};
 
 /// What a job leaves in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

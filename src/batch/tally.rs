@@ -54,7 +54,9 @@ impl Tally {
         }
         text += &match records {
             Some(path) => format!("\nTo run just those again, add: --only-failed {}", path.display()),
-            None => "\n--records FILE would have kept what is needed to run just those again (--only-failed FILE)".into(),
+            None => {
+                "\n--records FILE would have kept what is needed to run just those again (--only-failed FILE)".into()
+            }
         };
         Some(text)
     }

@@ -2,6 +2,8 @@
 //!
 //! The texts of `--help` are here, too. What the options mean together is decided in [`config`](super::config).
 
+mod batch;
+mod input;
 mod kernels;
 
 use std::ffi::OsString;
@@ -13,7 +15,9 @@ use clap_complete::Shell;
 
 use super::parse::{Chunk, from_one};
 
-pub(super) use kernels::{InputArgs, KernelArgs, RunKernelArgs};
+pub(super) use batch::{BatchArgs, MapArgs, RetryOn, RunCommandArgs};
+pub(super) use input::{FormatArg, InputArgs};
+pub(super) use kernels::{KernelArgs, RunKernelArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,7 +110,9 @@ pub(super) enum ProgressArg {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TaskArgs {
-    Kernel(RunKernelArgs),
+    Run(Box<RunCommandArgs>),
+    Map(Box<MapArgs>),
+    Kernel(Box<RunKernelArgs>),
     /// Say where the ranks are, with how many threads, and what is wrong with that
     #[command(after_help = "\
 Start it exactly as you would start a run:

@@ -1,7 +1,6 @@
 //! What `rankpool run` and `rankpool map` have in common: their options, resolved, and a batch from its inputs to its exit code.
 
 use std::cell::RefCell;
-use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,10 +11,12 @@ use serde_json::value::RawValue;
 use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
 use super::session::{progress, sum_up};
-use crate::batch::{Attempt, Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
+use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
 use crate::func::Value;
-use crate::input::{BadRecords, InputError, Inputs, Record};
-use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer, input_hash, partial_path};
+use crate::input::{InputError, Inputs, Reading, Record};
+use crate::output::{
+    Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer, input_hash, partial_path,
+};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
 use crate::run::ExitCode;
@@ -45,11 +46,15 @@ impl BatchConfig {
         seed: u64,
         stderr: Option<PathBuf>,
         lines: Lines,
+        output: &Target,
     ) -> Result<BatchConfig, String> {
         let stderr = stderr.map_or(Target::Stderr, Target::new);
-        if let (Target::File(stderr), Some(records)) = (&stderr, &args.records) {
-            if stderr == records {
-                return Err(format!("--stderr and --records cannot both be written to {}", stderr.display()));
+        let records = args.records.clone().map(Target::new);
+        let written = [("--output", Some(output)), ("--stderr", Some(&stderr)), ("--records", records.as_ref())];
+        for (at, (one, target)) in written.iter().enumerate() {
+            if let Some((other, _)) = written[at + 1..].iter().find(|(_, other)| target.is_some() && other == target) {
+                let name = target.map(Target::name).unwrap_or_default();
+                return Err(format!("{one} and {other} cannot both be written to {name}"));
             }
         }
         let retry_on = args.retry_on.iter().map(|status| match status {
@@ -125,27 +130,34 @@ where
     let total = total.map(|total| total.saturating_sub(done.as_ref().map_or(0, LastRecords::ok_count)));
     let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
     let mut sinks = open_sinks(config, batch, pool)?;
-    let bad = Arc::new(std::sync::Mutex::new(BadRecords::default()));
-    let planned = read(inputs.clone(), bind, done, batch.records.is_some(), bad.clone());
-    let intake = if inputs.is_stream() { Intake::piped(planned) } else { Intake::ready(planned()) };
+    let reading = inputs.open();
+    let bad = reading.bad_records();
+    let planned = planned(reading, bind, done, batch.records.is_some());
+    let intake = if inputs.is_stream() { Intake::piped(planned) } else { Intake::ready(planned) };
     let ledger = RefCell::new(Ledger::new(intake, batch.seed, batch.limits.retries));
     let meter = Arc::new(Meter::default());
     let ticker = progress(config).start(name, total, meter.clone());
-    let mut driver =
-        Batch { ledger: &ledger, limits: &batch.limits, stopping, sinks: &mut sinks, meter, total, tally: Tally::default() };
+    let mut driver = Batch {
+        ledger: &ledger,
+        limits: &batch.limits,
+        stopping,
+        sinks: &mut sinks,
+        meter,
+        total,
+        tally: Tally::default(),
+    };
     let end = driver.run(chunk, config.map.window, start);
     let tally = driver.tally;
     drop(ticker);
     let fault = ledger.borrow_mut().take_fault();
-    let bad = std::mem::take(&mut *bad.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let records = sinks.records().map(PathBuf::from);
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
     let code = conclude(end, fault, sinks, &tally, &config.output);
     if quiet {
         return Ok(code);
     }
-    if let Some(text) = bad.said() {
-        report::complain(text);
+    if bad.count() > 0 {
+        report::complain(bad);
     }
     if let Some(text) = tally.failures(records.as_deref()) {
         report::complain(text);
@@ -175,48 +187,41 @@ fn open_sinks(config: &Config, batch: &BatchConfig, pool: &Pool) -> Result<Sinks
     Ok(Sinks::new(batch.lines, config.map.unordered, out, err, records, hosts))
 }
 
-/// The jobs of a batch, to be read where the reading may wait.
-fn read<W, P>(
-    inputs: Inputs,
+/// The jobs of a batch.
+fn planned<W, P>(
+    reading: Reading,
     bind: P,
     done: Option<LastRecords>,
     recorded: bool,
-    bad: Arc<std::sync::Mutex<BadRecords>>,
-) -> impl FnOnce() -> Box<dyn Iterator<Item = Result<Planned<W>, InputError>> + Send> + Send + 'static
+) -> impl Iterator<Item = Result<Planned<W>, InputError>> + Send + 'static
 where
     W: Send + 'static,
     P: Fn(&Record) -> Result<W, InputError> + Send + 'static,
 {
-    move || {
-        let keep_input = recorded || done.is_some();
-        let parse = move |record: &Record| {
-            let work = bind(record)?;
-            let input = if keep_input { Some(json_of(record)?) } else { None };
-            Ok((work, input, record.place().clone()))
+    let keep_input = recorded || done.is_some();
+    let jobs = reading.jobs(move |record: &Record| {
+        let input = if keep_input { Some(json_of(record)?) } else { None };
+        Ok((bind(record)?, input, record.place().clone()))
+    });
+    jobs.filter_map(move |(number, job)| {
+        let (work, input, place) = match job {
+            Ok(job) => job,
+            Err(error) => return Some(Err(error)),
         };
-        let jobs = inputs.open().noting(bad).jobs(parse);
-        let planned = jobs.filter_map(move |(number, job)| {
-            let (work, input, place) = match job {
-                Ok(job) => job,
-                Err(error) => return Some(Err(error)),
-            };
-            if let Some(done) = &done {
-                if done.is_ok(number) {
-                    return None;
-                }
-                let hash = input.as_deref().map(input_hash);
-                if done.input_hash(number).is_some_and(|recorded| Some(recorded) != hash) {
-                    let message = format!(
-                        "record {number} is not the one that --only-failed has as job {number}; take the same input, --skip \
-                         and --args as then"
-                    );
-                    return Some(Err(InputError::Refused { place, message }));
-                }
+        if let Some(done) = &done {
+            if done.is_ok(number) {
+                return None;
             }
-            Some(Ok(Planned { number, work, input }))
-        });
-        Box::new(planned)
-    }
+            let hash = input.as_deref().map(input_hash);
+            if done.input_hash(number).is_some_and(|recorded| Some(recorded) != hash) {
+                let message = format!(
+                    "record {number} is not the one that job {number} had by --only-failed; the input must be the same as then"
+                );
+                return Some(Err(InputError::Refused { place, message }));
+            }
+        }
+        Some(Ok(Planned { number, work, input }))
+    })
 }
 
 /// A record as its JSON text.

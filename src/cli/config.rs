@@ -1,14 +1,17 @@
 //! What will be done: the command line and the environment, resolved and checked. No file is looked at here.
 
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap_complete::Shell;
 
-use super::args::{Args, InputArgs, KernelArgs, ProgressArg, RunArgs, TaskArgs};
+use super::args::{Args, InputArgs, KernelArgs, ProgressArg, RunArgs, RunCommandArgs, TaskArgs};
+use super::batch::BatchConfig;
+use super::command::RunTask;
 use super::parse::Widths;
-use crate::input::Source;
+use crate::batch::Lines;
+use crate::exec::template::{Template, Words};
+use crate::input::{Format, Inputs, Source};
 use crate::kernels::Number;
 use crate::output::Target;
 use crate::report::Progress;
@@ -51,6 +54,7 @@ pub(super) enum Talk {
 
 #[derive(Debug)]
 pub(super) enum Task {
+    Run(Box<RunTask>),
     Kernel(KernelTask),
     Info { json: bool },
     Completions(Shell),
@@ -61,7 +65,7 @@ pub(super) enum Task {
 pub(super) struct KernelTask {
     pub name: &'static str,
     /// Where the jobs come from; `None` stands for those that the options describe.
-    pub input: Option<Source>,
+    pub input: Option<Inputs>,
     pub seed: u64,
     pub function: Function,
 }
@@ -105,6 +109,14 @@ impl Config {
             ProgressArg::Line => Progress::Line,
             ProgressArg::Off => Progress::Off,
         });
+        let task = match args.task {
+            TaskArgs::Run(args) => Task::Run(Box::new(run_task(*args, retries, seed, &output)?)),
+            TaskArgs::Map(_) => return Err("map: not there yet".into()),
+            TaskArgs::Kernel(args) => Task::Kernel(KernelTask::new(args.kernel, seed)?),
+            TaskArgs::Info { json } => Task::Info { json },
+            TaskArgs::Completions { shell } => Task::Completions(shell),
+            TaskArgs::Man { words } => Task::Man(words),
+        };
         Ok(Config {
             threads: from_environment(threads, THREADS_VARIABLE)?,
             local: from_environment(local, LOCAL_VARIABLE)?,
@@ -118,12 +130,7 @@ impl Config {
                 (false, true) => Talk::Verbose,
                 (false, false) => Talk::Normal,
             },
-            task: match args.task {
-                TaskArgs::Kernel(args) => Task::Kernel(KernelTask::new(args.kernel, seed)?),
-                TaskArgs::Info { json } => Task::Info { json },
-                TaskArgs::Completions { shell } => Task::Completions(shell),
-                TaskArgs::Man { words } => Task::Man(words),
-            },
+            task,
         })
     }
 
@@ -140,9 +147,9 @@ impl KernelTask {
     fn new(args: KernelArgs, seed: u64) -> Result<KernelTask, String> {
         let name = args.name();
         let (input, function) = resolve(args)?;
-        let input = input.map(Source::new);
+        let input = input.resolve(seed, None)?;
         if let Function::Parzen { samples, .. } = &function {
-            if input.as_ref() == Some(samples) && *samples == Source::Stdin {
+            if *samples == Source::Stdin && input.as_ref().is_some_and(|input| input.reads(samples)) {
                 return Err("--samples and --input cannot both be read from standard input".into());
             }
         }
@@ -150,33 +157,59 @@ impl KernelTask {
     }
 }
 
-fn resolve(args: KernelArgs) -> Result<(Option<PathBuf>, Function), String> {
+/// What `rankpool run` does.
+fn run_task(args: RunCommandArgs, retries: u32, seed: u64, output: &Target) -> Result<RunTask, String> {
+    let RunCommandArgs { input, batch, shell, stdin, tag, stderr, command } = args;
+    let words = Words {
+        command: &command,
+        shell,
+        stdin: stdin.as_deref(),
+        cwd: batch.cwd.as_deref(),
+        env: &batch.env,
+        tag: tag.as_deref(),
+    };
+    let template = Template::parse(&words).map_err(|error| error.to_string())?;
+    let inputs = records(input, seed)?;
+    let cwd = batch.cwd.clone().filter(|cwd| !cwd.contains('{'));
+    let batch = BatchConfig::new(&batch, retries, seed, stderr, Lines::AsWritten, output)?;
+    Ok(RunTask { inputs, template, cwd, batch })
+}
+
+/// The records of a batch, which has no default ones.
+fn records(input: InputArgs, seed: u64) -> Result<Inputs, String> {
+    input.resolve(seed, Some(Format::Lines))?.ok_or_else(|| {
+        "there are no records: say --input FILE (- is standard input), --range 1:100, --args A B C or --grid name=1,2,3".into()
+    })
+}
+
+fn resolve(args: KernelArgs) -> Result<(InputArgs, Function), String> {
     Ok(match args {
-        KernelArgs::Square(InputArgs { input }) => (input, Function::Square),
-        KernelArgs::Cube(InputArgs { input }) => (input, Function::Cube),
-        KernelArgs::Sqrt(InputArgs { input }) => (input, Function::Sqrt),
-        KernelArgs::Power { input: InputArgs { input }, y, each_y } => {
-            if each_y && y.is_some() && input.is_some() {
-                return Err(
-                    "with --each-y and --input the exponents are read from the file; --y is one too many".into()
-                );
+        KernelArgs::Square(input) => (input, Function::Square),
+        KernelArgs::Cube(input) => (input, Function::Cube),
+        KernelArgs::Sqrt(input) => (input, Function::Sqrt),
+        KernelArgs::Power { input, y, each_y } => {
+            if each_y && y.is_some() && input.has_source() {
+                return Err("with --each-y every record has its own exponent; --y is one too many".into());
             }
             let y = y.unwrap_or(Number::Int(2));
             (input, if each_y { Function::PowerOfPair { y } } else { Function::Power { y } })
         }
-        KernelArgs::Sum(InputArgs { input }) => (input, Function::Sum),
-        KernelArgs::RandString { input, jobs, length } => (input.input, Function::RandString { jobs, length }),
-        KernelArgs::SleepSquare { input, seconds } => (input.input, Function::SleepSquare { duration: seconds }),
-        KernelArgs::SlowFn { input, jobs, n } => (input.input, Function::SlowFn { jobs, n }),
-        KernelArgs::SlowFnMalloc { input, jobs, n } => (input.input, Function::SlowFnMalloc { jobs, n }),
+        KernelArgs::Sum(input) => (input, Function::Sum),
+        KernelArgs::RandString { mut input, jobs, length } => {
+            let jobs = input.take_lone_count().unwrap_or(jobs);
+            (input, Function::RandString { jobs, length })
+        }
+        KernelArgs::SleepSquare { input, seconds } => (input, Function::SleepSquare { duration: seconds }),
+        KernelArgs::SlowFn { input, jobs, n } => (input, Function::SlowFn { jobs, n }),
+        KernelArgs::SlowFnMalloc { input, jobs, n } => (input, Function::SlowFnMalloc { jobs, n }),
         KernelArgs::Parzen(args) => {
             let samples = Source::new(args.samples);
             let point = args.point.map(|point| point.0);
-            (args.input.input, Function::Parzen { samples, point, widths: args.widths })
+            (args.input, Function::Parzen { samples, point, widths: args.widths })
         }
-        KernelArgs::Nop { input, jobs } => (input.input, Function::Nop { jobs: jobs.jobs }),
-        KernelArgs::Spin { input, jobs, micros } => (input.input, Function::Spin { jobs: jobs.jobs, duration: micros }),
-        KernelArgs::Sleep { input, jobs, seconds } => (input.input, Function::Sleep { jobs, duration: seconds }),
+        KernelArgs::Nop { input, jobs } => (input, Function::Nop { jobs: jobs.jobs }),
+        KernelArgs::Spin { input, jobs, micros } => (input, Function::Spin { jobs: jobs.jobs, duration: micros }),
+        KernelArgs::Sleep { input, jobs, seconds } => (input, Function::Sleep { jobs, duration: seconds }),
     })
 }
 

@@ -4,8 +4,9 @@ use std::error::Error;
 
 use super::config::{Config, Function, KernelTask};
 use super::info;
-use super::jobs::{Control, Jobs, Stopping, random_vectors};
+use super::jobs::{Control, Jobs, random_vectors};
 use super::session::Session;
+use crate::batch::Stopping;
 use crate::input::convert::{float, index, integer, number, pair, summands, vector, width};
 use crate::input::{InputError, Record, Source};
 use crate::kernels::{
@@ -21,10 +22,15 @@ pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
     config.launch().listener(&stopping).run_to_code(|pool| {
         info::announce(config, pool);
         let control = Control::new(&stopping);
-        run_map(config, task, pool, &control).unwrap_or_else(|error| {
+        let code = run_map(config, task, pool, &control).unwrap_or_else(|error| {
             report::complain(error);
             ExitCode::Usage
-        })
+        });
+        let bad = control.bad.take();
+        if bad.count() > 0 {
+            report::complain(bad);
+        }
+        code
     })
 }
 
@@ -100,15 +106,15 @@ fn run_map<'p>(
 }
 
 impl KernelTask {
-    /// The jobs in the input file, or the default ones, so many.
+    /// The jobs that the input options describe, or the default ones, so many.
     fn jobs<T: Send + 'static>(
         &self,
         parse: fn(&Record) -> Result<T, InputError>,
-        default: impl Iterator<Item = T> + 'static,
+        default: impl Iterator<Item = T> + Send + 'static,
         total: u64,
     ) -> Result<Jobs<T>, InputError> {
         match &self.input {
-            Some(source) => Jobs::read(source, parse),
+            Some(inputs) => Jobs::read(inputs, parse),
             None => Ok(Jobs::made(default, total)),
         }
     }

@@ -5,9 +5,12 @@
 //! prints results.
 
 mod args;
+mod batch;
+mod command;
 mod completions;
 mod config;
 mod info;
+mod inputs;
 mod jobs;
 mod kernel;
 mod parse;
@@ -45,6 +48,7 @@ pub fn run() -> ExitCode {
         Err(message) => return run::refuse(&message),
     };
     match &config.task {
+        Task::Run(task) => command::run(&config, task),
         Task::Kernel(kernel) => kernel::run(&config, kernel),
         Task::Info { json } => info::run(&config, *json),
         Task::Completions(shell) => completions::write_completions(*shell),

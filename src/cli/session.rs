@@ -1,16 +1,18 @@
 //! A map from the command line: its results become lines, its end becomes an exit code.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::config::{Config, Talk};
 use super::jobs::{Control, Feed, Jobs};
+use crate::batch::Trickle;
 use crate::failure::{JobError, JobErrorKind};
 use crate::func::Value;
 use crate::output::{Failure, JsonLines, OutputError, Target};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Progress, Summary};
 use crate::run::ExitCode;
+use crate::stats::Stats;
 
 /// What it takes to run a map: the pool, and outputs that can be written.
 pub(super) struct Session<'p> {
@@ -24,12 +26,6 @@ pub(super) struct Session<'p> {
 
 /// How long no result must come for the written ones to be handed to the system.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long results that trickle in are collected before they are handed to the system.
-const COLLECT: Duration = Duration::from_millis(200);
-/// The clock is looked at once in so many results while they come fast, so that it costs nothing.
-const STRIDE: u64 = 64;
-/// Results come fast if a stride, or the result since the last look, took less than this.
-const FAST: Duration = Duration::from_micros(100);
 /// How long running jobs are waited for after a signal: less than the time after which the run is ended from outside.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -80,7 +76,10 @@ impl<'p> Session<'p> {
     {
         let Session { name, config, pool, control, mut results, summary } = self;
         let options = config.map;
-        let mut map = start(pool, jobs.feed(control))
+        let feed = jobs.feed(control);
+        let pause = feed.pause();
+        let mut map = start(pool, feed)
+            .pausing(pause)
             .chunk_size(options.chunk)
             .window(options.window)
             .retries(options.retries)
@@ -96,9 +95,11 @@ impl<'p> Session<'p> {
         let no_reader = matches!(end, End::NoReader);
         let code = conclude(end, results, &tally, control, &config.output);
         if let Some(error) = tally.first_failure.filter(|_| !no_reader) {
+            // Jobs are counted from 1 here, as lines are.
+            let error = JobError { job: error.job + 1, ..error };
             report::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
-        match sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary) {
+        match sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}) {
             Err(error) if !error.is_closed() => {
                 report::complain(error);
                 if code == ExitCode::Success { ExitCode::Failure } else { code }
@@ -109,7 +110,7 @@ impl<'p> Session<'p> {
 }
 
 /// A bar between results on one terminal would be unreadable.
-fn progress(config: &Config) -> Progress {
+pub(super) fn progress(config: &Config) -> Progress {
     let results_on_terminal = config.output == Target::Stdout && io::stdout().is_terminal();
     match config.progress {
         None if config.talk == Talk::Quiet => Progress::Off,
@@ -171,38 +172,11 @@ where
 }
 
 fn write_failure(results: &mut JsonLines, tally: &mut Tally, error: JobError) -> Result<(), OutputError> {
-    let line = Failure { job: error.job, kind: &error.kind.to_string(), message: &error.message };
+    let line = Failure { job: error.job + 1, kind: &error.kind.to_string(), message: &error.message };
     let written = results.write_failure(line);
     tally.failed += 1;
     tally.first_failure.get_or_insert(error);
     written
-}
-
-/// Says when results that come one by one, without a pause, are due to be seen.
-struct Trickle {
-    flushed: Instant,
-    looked: Instant,
-    next_look: u64,
-}
-
-impl Trickle {
-    fn new() -> Trickle {
-        Trickle { flushed: Instant::now(), looked: Instant::now(), next_look: 1 }
-    }
-
-    fn is_due(&mut self, lines: u64) -> bool {
-        if lines < self.next_look {
-            return false;
-        }
-        let now = Instant::now();
-        self.next_look = lines + if now - self.looked < FAST { STRIDE } else { 1 };
-        self.looked = now;
-        let is_due = now - self.flushed > COLLECT;
-        if is_due {
-            self.flushed = now;
-        }
-        is_due
-    }
 }
 
 impl End {
@@ -247,10 +221,17 @@ fn unfinished(results: &mut JsonLines, output: &Target) -> String {
     }
 }
 
-/// The summary for people and the one for programs.
-fn sum_up(name: &str, pool: &Pool, aloud: bool, file: Option<JsonLines>) -> Result<(), OutputError> {
+/// The summary for people and the one for programs. `correct` puts in what the pool does not know.
+pub(super) fn sum_up(
+    name: &str,
+    pool: &Pool,
+    aloud: bool,
+    file: Option<JsonLines>,
+    correct: impl FnOnce(&mut Stats),
+) -> Result<(), OutputError> {
     // A pool that has failed has nothing to tell, and the reason was told.
-    let Some(stats) = pool.stats() else { return Ok(()) };
+    let Some(mut stats) = pool.stats() else { return Ok(()) };
+    correct(&mut stats);
     let summary = Summary::new(name, &stats);
     if aloud {
         let mut text = Vec::new();

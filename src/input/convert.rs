@@ -1,11 +1,12 @@
 //! How records become the inputs of the built-in functions.
 //!
-//! Each function here reads one record and is handed to [`Source::jobs`](super::Source::jobs) and
-//! [`Source::check`](super::Source::check). Columns that a function does not name are ignored, so that a table of results
+//! Each function here reads one record and is handed to [`Inputs::jobs`](super::Inputs::jobs) and
+//! [`Inputs::check`](super::Inputs::check). Columns that a function does not name are ignored, so that a table of results
 //! can be read as a table of jobs.
 
+use super::cell::Cell;
 use super::error::InputError;
-use super::record::{Cell, Record};
+use super::record::Record;
 use crate::kernels::{Number, Summands};
 
 /// The names under which a single value is looked for among others, in this order.

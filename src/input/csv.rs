@@ -1,4 +1,4 @@
-//! CSV: rows, their line numbers, and the header that names their fields.
+//! CSV: rows and their line numbers.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -6,8 +6,7 @@ use std::sync::Arc;
 use ::csv::{ByteRecord, ErrorKind, ReaderBuilder, StringRecord};
 
 use super::Bytes;
-use super::error::{InputError, Place, quote, shorten};
-use super::record::{Header, Record};
+use super::error::{InputError, NOT_UTF_8, Place, quote};
 
 /// The rows of a CSV text, the first one included, each with its place.
 pub(super) struct CsvRows {
@@ -40,7 +39,7 @@ impl CsvRows {
                     let field = error.utf8_error().field();
                     let value = String::from_utf8_lossy(&error.into_byte_record()[field]).into_owned();
                     let (label, value) = (label(field), quote(&value));
-                    Err(InputError::Value { place, label, value, fault: "is not UTF-8 text" })
+                    Err(InputError::Value { place, label, value, fault: NOT_UTF_8 })
                 }
             },
             Err(_) if self.reader.get_ref().is_too_long() => Err(InputError::TooLong { place, limit: self.limit }),
@@ -53,62 +52,6 @@ impl CsvRows {
             }
         }
     }
-}
-
-/// The rows under a header, as records.
-pub(super) struct CsvRecords {
-    rows: CsvRows,
-    header: Arc<Header>,
-}
-
-impl CsvRecords {
-    /// Reads the header.
-    pub(super) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> Result<CsvRecords, InputError> {
-        let mut rows = CsvRows::new(name, bytes, limit);
-        let fault = match rows.next_row(column_number) {
-            Ok(Some((place, row))) => match header(&row) {
-                Ok(header) => {
-                    return Ok(CsvRecords { rows, header: Arc::new(header) });
-                }
-                Err(fault) => (place, fault),
-            },
-            // No text at all is no jobs, as it is in JSON Lines: standard input has no ending that would tell the two apart.
-            Ok(None) => {
-                return Ok(CsvRecords { rows, header: Arc::default() });
-            }
-            // A header that is not text is a fault of the file, not of one record.
-            Err(InputError::Value { place, label, value, fault }) => (place, format!("{label}{value} {fault}")),
-            Err(error) => return Err(error),
-        };
-        Err(InputError::Header { place: fault.0, fault: fault.1 })
-    }
-
-    pub(super) fn next_record(&mut self) -> Result<Option<Record>, InputError> {
-        let Some((place, fields)) = self.rows.next_row(|column| self.header.label(column))? else {
-            return Ok(None);
-        };
-        let (found, expected) = (fields.len(), self.header.len());
-        if found != expected {
-            return Err(InputError::Columns { place, found, expected, header: true });
-        }
-        Ok(Some(Record::from_row(place, self.header.clone(), fields)))
-    }
-}
-
-/// The names in the first row, without the blanks around them.
-fn header(row: &StringRecord) -> Result<Header, String> {
-    let names: Vec<String> = row.iter().map(|name| name.trim().to_owned()).collect();
-    // Without this, a file without header would silently lose its first job.
-    if names.iter().all(|name| name.parse::<f64>().is_ok()) {
-        let row = shorten(&names.join(","));
-        return Err(format!("the first line is '{row}'; a CSV file of jobs begins with the names of its columns"));
-    }
-    Header::new(names).map_err(|name| format!("two columns have the name {}", quote(&name)))
-}
-
-/// Names a field of a row without header.
-pub(super) fn column_number(column: usize) -> String {
-    format!("column {}: ", column + 1)
 }
 
 /// Hands the parser at most one line at a time, and so knows on which line a record begins and how long it has become.

@@ -7,12 +7,16 @@ use std::sync::Arc;
 /// How many characters of a wrong value are shown.
 const SHOWN_CHARACTERS: usize = 40;
 
+/// What is said of bytes that are no text.
+pub(super) const NOT_UTF_8: &str = "is not UTF-8 text (iconv converts a file from another encoding)";
+
 /// A place in a source. Written `jobs.csv:17`, or `jobs.jsonl:4:12` with a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// How messages call the source.
     pub file: Arc<str>,
-    /// The line on which the record begins, from 1. Lines end in `\n`.
+    /// The line on which the record begins, from 1. Lines end in `\n`. Where there are no such lines (values of a range,
+    /// texts that end in NUL), the record's number in the source.
     pub line: u64,
     /// The byte of that line, from 1, where one is known.
     pub column: Option<usize>,
@@ -40,7 +44,7 @@ pub enum InputError {
         /// What the system said.
         source: io::Error,
     },
-    /// The first line of a CSV file does not name its columns.
+    /// The first line of a file does not name its columns.
     #[error("{place}: {fault}")]
     Header {
         /// The header's line.
@@ -94,6 +98,14 @@ pub enum InputError {
         /// What the function takes.
         expected: &'static str,
     },
+    /// What is to be done with the record cannot be done.
+    #[error("{place}: {message}")]
+    Refused {
+        /// Where the record begins.
+        place: Place,
+        /// Why not.
+        message: String,
+    },
     /// A value is of the wrong kind or out of range.
     #[error("{place}: {label}{value} {fault}")]
     Value {
@@ -117,7 +129,18 @@ impl InputError {
             | InputError::Json { .. }
             | InputError::Missing { .. }
             | InputError::Shape { .. }
+            | InputError::Refused { .. }
             | InputError::Value { .. } => true,
+        }
+    }
+
+    /// The same fault in a header, where it is one of the whole file.
+    pub(super) fn into_header(self) -> InputError {
+        match self {
+            InputError::Value { place, label, value, fault } => {
+                InputError::Header { place, fault: format!("{label}{value} {fault}") }
+            }
+            error => error,
         }
     }
 

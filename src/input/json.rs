@@ -1,55 +1,103 @@
-//! JSON Lines: one value on each line.
+//! JSON: one value on each line, kept as it was written, and values written into JSON.
+//!
+//! A line is checked when it is read and taken apart only when somebody asks for a part of it. So it leaves as it came:
+//! integers of any size, the digits of a float, the order of the keys.
 
-use std::io::{BufRead, Read};
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::OnceLock;
 
+use indexmap::IndexMap;
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 
-use super::Bytes;
 use super::error::{InputError, Place};
+use super::lines::TextLines;
 use super::record::Record;
 
 /// The values of a JSON Lines text.
 pub(super) struct JsonLines {
-    bytes: Bytes,
-    name: Arc<str>,
-    limit: usize,
-    /// Lines read so far.
-    lines: u64,
-    line: Vec<u8>,
+    lines: TextLines,
 }
 
 impl JsonLines {
-    pub(super) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> JsonLines {
-        JsonLines { bytes, name, limit, lines: 0, line: Vec::new() }
+    pub(super) fn new(lines: TextLines) -> JsonLines {
+        JsonLines { lines }
     }
 
     /// The next value; lines of nothing but blanks are skipped.
     pub(super) fn next_record(&mut self) -> Result<Option<Record>, InputError> {
-        loop {
-            self.line.clear();
-            let most = self.limit as u64 + 1;
-            let read = self.bytes.by_ref().take(most).read_until(b'\n', &mut self.line);
-            if read.map_err(|source| InputError::unreadable(&self.name, source))? == 0 {
-                return Ok(None);
+        while self.lines.advance()? {
+            let line = self.lines.line().trim_ascii_end();
+            if !line.is_empty() {
+                let json = JsonText::new(line).map_err(|(column, message)| {
+                    let place = Place { column: Some(column), ..self.lines.place() };
+                    InputError::Json { place, message }
+                })?;
+                return Ok(Some(Record::from_json(self.lines.place(), json)));
             }
-            self.lines += 1;
-            let place = Place { file: self.name.clone(), line: self.lines, column: None };
-            if self.line.len() > self.limit {
-                return Err(InputError::TooLong { place, limit: self.limit });
-            }
-            if self.line.trim_ascii().is_empty() {
-                continue;
-            }
-            return match serde_json::from_slice(self.line.trim_ascii_end()) {
-                Ok(value) => Ok(Some(Record::from_json(place, value))),
-                Err(error) => Err(parse_error(place, &error)),
-            };
         }
+        Ok(None)
     }
 }
 
-fn parse_error(place: Place, error: &serde_json::Error) -> InputError {
+/// A JSON value as it was written.
+#[derive(Clone, Debug)]
+pub(super) struct JsonText {
+    text: Box<str>,
+    parts: OnceLock<Parts>,
+}
+
+/// Where the parts of a value lie in its text.
+#[derive(Clone, Debug)]
+pub(super) enum Parts {
+    Object(IndexMap<String, Range<usize>>),
+    Array(Vec<Range<usize>>),
+    Scalar,
+}
+
+impl JsonText {
+    /// An `Err` is the column of a fault, from 1, and what is wrong there.
+    fn new(line: &[u8]) -> Result<JsonText, (usize, String)> {
+        let value: &RawValue = serde_json::from_slice(line).map_err(|error| explain(&error))?;
+        let text = value.get();
+        if let Some(at) = lone_surrogate(text.as_bytes()) {
+            let column = line.len() - line.trim_ascii_start().len() + at + 1;
+            return Err((column, "half of a character in a \\u escape (lone surrogate)".to_owned()));
+        }
+        Ok(JsonText { text: text.into(), parts: OnceLock::new() })
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn part(&self, range: &Range<usize>) -> &str {
+        self.text.get(range.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn parts(&self) -> &Parts {
+        self.parts.get_or_init(|| {
+            let text: &str = &self.text;
+            let range = |part: &RawValue| {
+                let start = part.get().as_ptr() as usize - text.as_ptr() as usize;
+                start..start + part.get().len()
+            };
+            // The text was checked, so that whatever fails here is none of the two.
+            match text.as_bytes().first() {
+                Some(b'{') => serde_json::from_str::<IndexMap<String, &RawValue>>(text)
+                    .map_or(Parts::Scalar, |object| {
+                        Parts::Object(object.into_iter().map(|(key, value)| (key, range(value))).collect())
+                    }),
+                Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(text)
+                    .map_or(Parts::Scalar, |items| Parts::Array(items.into_iter().map(range).collect())),
+                _ => Parts::Scalar,
+            }
+        })
+    }
+}
+
+fn explain(error: &serde_json::Error) -> (usize, String) {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
     let mut message = text.strip_suffix(&position).unwrap_or(&text).to_owned();
@@ -57,5 +105,65 @@ fn parse_error(place: Place, error: &serde_json::Error) -> InputError {
         // The usual cause is a JSON document laid out over several lines.
         message.push_str(" (each line must hold a whole JSON value)");
     }
-    InputError::Json { place: Place { column: Some(error.column()), ..place }, message }
+    (error.column(), message)
+}
+
+/// Where in a JSON text an escape names half of a character. Such a string is no text, whoever reads it.
+fn lone_surrogate(json: &[u8]) -> Option<usize> {
+    let unit = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut at = 0;
+    while let Some(found) = json.get(at..)?.iter().position(|&byte| byte == b'\\') {
+        at += found;
+        at += match unit(at) {
+            Some(0xD800..=0xDBFF) if matches!(unit(at + 6), Some(0xDC00..=0xDFFF)) => 12,
+            Some(0xD800..=0xDFFF) => return Some(at),
+            Some(_) => 6,
+            None => 2,
+        };
+    }
+    None
+}
+
+/// What a JSON string says; `None` for any other value.
+pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str(json).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// Whether a text is a JSON number as it stands, and one that a double can hold if it is not an integer.
+pub(super) fn is_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let is_written_so = digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(digits);
+    let is_integer = fraction.is_none() && exponent.is_none();
+    is_written_so && (is_integer || text.parse::<f64>().is_ok_and(f64::is_finite))
+}
+
+/// Appends a text as a JSON value: as the number that it is, else as a string.
+pub(super) fn push_value(text: &str, text_only: bool, out: &mut Vec<u8>) {
+    if !text_only && is_number(text) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        push_string(text, out);
+    }
+}
+
+/// Appends a text as a JSON string.
+pub(super) fn push_string(text: &str, out: &mut Vec<u8>) {
+    // Writing to memory does not fail, and every text is a JSON string.
+    let _ = serde_json::to_writer(out, text);
 }

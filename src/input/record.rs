@@ -1,45 +1,14 @@
 //! A record: what one line or row of input says, and where it says it.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use csv::StringRecord;
-use serde_json::Value;
 
-use super::error::{InputError, Place, quote, shorten};
-use crate::kernels::Number;
-
-/// The column names of a CSV file.
-#[derive(Debug, Default)]
-pub(super) struct Header {
-    names: Vec<String>,
-    positions: HashMap<String, usize>,
-}
-
-impl Header {
-    /// An `Err` holds the name that occurs twice. Columns without a name can be many; they are reached by position.
-    pub(super) fn new(names: Vec<String>) -> Result<Header, String> {
-        let mut positions = HashMap::new();
-        for (position, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            if positions.insert(name.clone(), position).is_some() {
-                return Err(name.clone());
-            }
-        }
-        Ok(Header { names, positions })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.names.len()
-    }
-
-    /// Names a column in messages.
-    pub(super) fn label(&self, column: usize) -> String {
-        match self.names.get(column) {
-            Some(name) if !name.is_empty() => format!("column {}: ", quote(name)),
-            _ => super::csv::column_number(column),
-        }
-    }
-}
+use super::cell::{Cell, Label, Raw};
+use super::error::{InputError, Place, quote};
+use super::header::Header;
+use super::json::{self, JsonText, Parts};
 
 /// One line or row of input.
 #[derive(Clone, Debug)]
@@ -50,21 +19,26 @@ pub struct Record {
 
 #[derive(Clone, Debug)]
 enum Content {
-    /// As many fields as the header has names.
+    Line(Box<str>),
+    /// As many fields as the header has columns.
     Row {
         header: Arc<Header>,
         fields: StringRecord,
     },
-    Json(Value),
+    Json(JsonText),
 }
 
 impl Record {
+    pub(super) fn from_line(place: Place, text: Box<str>) -> Record {
+        Record { place, content: Content::Line(text) }
+    }
+
     pub(super) fn from_row(place: Place, header: Arc<Header>, fields: StringRecord) -> Record {
         Record { place, content: Content::Row { header, fields } }
     }
 
-    pub(super) fn from_json(place: Place, value: Value) -> Record {
-        Record { place, content: Content::Json(value) }
+    pub(super) fn from_json(place: Place, json: JsonText) -> Record {
+        Record { place, content: Content::Json(json) }
     }
 
     /// Where the record begins.
@@ -74,15 +48,22 @@ impl Record {
 
     /// Whether its values have an order: a row or a JSON array, as against a JSON object or a single value.
     pub fn is_sequence(&self) -> bool {
-        matches!(&self.content, Content::Row { .. } | Content::Json(Value::Array(_)))
+        match &self.content {
+            Content::Row { .. } => true,
+            Content::Json(json) => json.as_str().starts_with('['),
+            Content::Line(_) => false,
+        }
     }
 
-    /// Its column names or keys, in order; none for an array or a single value.
+    /// Its column names or keys, in order; none for an array, a line, or a row without header.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let (columns, keys) = match &self.content {
-            Content::Row { header, .. } => (Some(header.names.iter()), None),
-            Content::Json(Value::Object(object)) => (None, Some(object.keys())),
-            Content::Json(_) => (None, None),
+            Content::Row { header, .. } => (Some(header.names()), None),
+            Content::Json(json) => match json.parts() {
+                Parts::Object(object) => (None, Some(object.keys())),
+                Parts::Array(_) | Parts::Scalar => (None, None),
+            },
+            Content::Line(_) => (None, None),
         };
         columns.into_iter().flatten().chain(keys.into_iter().flatten()).map(String::as_str)
     }
@@ -90,15 +71,38 @@ impl Record {
     /// The value under that column name or key.
     pub fn get(&self, name: &str) -> Option<Cell<'_>> {
         match &self.content {
+            Content::Line(_) => None,
             Content::Row { header, fields } => {
-                let position = *header.positions.get(name)?;
-                let raw = Raw::Field(fields.get(position)?);
-                Some(Cell { place: &self.place, label: Label::Column(header, position), raw })
+                let position = header.position(name)?;
+                Some(self.cell(Label::Column(header, position), Raw::Field(fields.get(position)?)))
             }
-            Content::Json(value) => {
-                let (key, value) = value.as_object()?.get_key_value(name)?;
-                Some(Cell { place: &self.place, label: Label::Key(key), raw: Raw::Json(value) })
+            Content::Json(json) => match json.parts() {
+                Parts::Object(object) => {
+                    let (_, key, range) = object.get_full(name)?;
+                    Some(self.cell(Label::Key(key), Raw::Json(json.part(range))))
+                }
+                Parts::Array(_) | Parts::Scalar => None,
+            },
+        }
+    }
+
+    /// The value in that place, from 1: a field, an item, the value of a key. A line or single value is the first.
+    pub fn position(&self, number: usize) -> Option<Cell<'_>> {
+        let at = number.checked_sub(1)?;
+        match &self.content {
+            Content::Line(text) => (at == 0).then(|| self.cell(Label::Whole, Raw::Field(text))),
+            Content::Row { header, fields } => {
+                fields.get(at).map(|text| self.cell(Label::Column(header, at), Raw::Field(text)))
             }
+            Content::Json(json) => match json.parts() {
+                Parts::Object(object) => {
+                    object.get_index(at).map(|(key, range)| self.cell(Label::Key(key), Raw::Json(json.part(range))))
+                }
+                Parts::Array(items) => {
+                    items.get(at).map(|range| self.cell(Label::Item(at), Raw::Json(json.part(range))))
+                }
+                Parts::Scalar => (at == 0).then(|| self.cell(Label::Whole, Raw::Json(json.as_str()))),
+            },
         }
     }
 
@@ -108,29 +112,38 @@ impl Record {
     /// If there is none.
     pub fn require(&self, name: &str) -> Result<Cell<'_>, InputError> {
         self.get(name).ok_or_else(|| {
-            let (place, kind) = (self.place.clone(), if self.is_json() { "key" } else { "column" });
+            let kind = if matches!(self.content, Content::Json(_)) { "key" } else { "column" };
             let names: Vec<&str> = self.names().collect();
             let present = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            InputError::Missing { place, what: format!("{kind} {}", quote(name)), present }
+            InputError::Missing { place: self.place.clone(), what: format!("{kind} {}", quote(name)), present }
         })
     }
 
     /// All its values in order: fields, items, values by key, or the single one.
     pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
-        let cell = |label, raw| Cell { place: &self.place, label, raw };
-        let cells: Box<dyn Iterator<Item = Cell<'_>>> = match &self.content {
-            Content::Row { header, fields } => Box::new(
-                fields.iter().enumerate().map(move |(i, text)| cell(Label::Column(header, i), Raw::Field(text))),
-            ),
-            Content::Json(Value::Array(items)) => {
-                Box::new(items.iter().enumerate().map(move |(i, value)| cell(Label::Item(i), Raw::Json(value))))
-            }
-            Content::Json(Value::Object(object)) => {
-                Box::new(object.iter().map(move |(key, value)| cell(Label::Key(key), Raw::Json(value))))
-            }
-            Content::Json(value) => Box::new(std::iter::once(cell(Label::Whole, Raw::Json(value)))),
-        };
-        cells
+        (1..).map_while(|number| self.position(number))
+    }
+
+    /// The whole record as one text: a line; a JSON string without its quotes, any other JSON as it was written; the only
+    /// field of a row, several as their file would write them.
+    pub fn text(&self) -> Cow<'_, str> {
+        match &self.content {
+            Content::Line(text) => Cow::Borrowed(text),
+            Content::Row { fields, .. } if fields.len() == 1 => Cow::Borrowed(&fields[0]),
+            Content::Row { header, fields } => Cow::Owned(header.row_text(fields)),
+            Content::Json(json) => json::string(json.as_str()).unwrap_or(Cow::Borrowed(json.as_str())),
+        }
+    }
+
+    /// Appends the record as one JSON value: JSON as it was written; a row as an object, or as an array if its columns have
+    /// no names; a line as what it says. A text that is a JSON number as it stands becomes that number, unless `text_only`,
+    /// and any other text a string: `1.5` and `1e3`, but `"007"`, `"+1"`, `"nan"`.
+    pub fn push_json(&self, text_only: bool, out: &mut Vec<u8>) {
+        match &self.content {
+            Content::Line(text) => json::push_value(text, text_only, out),
+            Content::Row { header, fields } => header.push_json(fields, text_only, out),
+            Content::Json(json) => out.extend_from_slice(json.as_str().as_bytes()),
+        }
     }
 
     /// That this record is of another kind than `expected`.
@@ -138,122 +151,7 @@ impl Record {
         InputError::Shape { place: self.place.clone(), expected }
     }
 
-    fn is_json(&self) -> bool {
-        matches!(self.content, Content::Json(_))
+    fn cell<'a>(&'a self, label: Label<'a>, raw: Raw<'a>) -> Cell<'a> {
+        Cell { place: &self.place, label, raw }
     }
 }
-
-/// One value of a record. Its getters name file, line and column when they fail.
-#[derive(Clone, Copy, Debug)]
-pub struct Cell<'a> {
-    place: &'a Place,
-    label: Label<'a>,
-    raw: Raw<'a>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Label<'a> {
-    Column(&'a Header, usize),
-    Item(usize),
-    Key(&'a str),
-    Whole,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Raw<'a> {
-    Field(&'a str),
-    Json(&'a Value),
-}
-
-impl<'a> Cell<'a> {
-    /// An integer of 64 bits. A field may have blanks around it; a number with a point is not an integer.
-    ///
-    /// # Errors
-    /// If it is anything else.
-    pub fn integer(&self) -> Result<i64, InputError> {
-        match self.exact_integer() {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(_)) => Err(self.wrong("does not fit a 64-bit integer")),
-            None => Err(self.wrong("is not an integer")),
-        }
-    }
-
-    /// A finite double: the one nearest to what is written.
-    ///
-    /// # Errors
-    /// If it is anything else.
-    pub fn float(&self) -> Result<f64, InputError> {
-        let value = match self.raw {
-            Raw::Field(text) => text.trim().parse().ok(),
-            Raw::Json(value) => value.as_f64(),
-        };
-        match value {
-            Some(value) if value.is_finite() => Ok(value),
-            Some(_) => Err(self.wrong("is not a finite number")),
-            None => Err(self.wrong("is not a number")),
-        }
-    }
-
-    /// An exact integer or a finite double. JSON integers beyond 64 bits arrive as doubles; those in CSV keep 128 bits.
-    ///
-    /// # Errors
-    /// If it is anything else.
-    pub fn number(&self) -> Result<Number, InputError> {
-        let number = match self.raw {
-            Raw::Field(text) => text.trim().parse().ok(),
-            Raw::Json(Value::Number(number)) => match (number.as_i64(), number.as_u64()) {
-                (Some(value), _) => Some(Number::Int(value.into())),
-                (None, Some(value)) => Some(Number::Int(value.into())),
-                (None, None) => number.as_f64().map(Number::Float),
-            },
-            Raw::Json(_) => None,
-        };
-        number.ok_or_else(|| self.wrong("is not a number"))
-    }
-
-    /// The text of a field or of a JSON string, blanks included.
-    ///
-    /// # Errors
-    /// If it is another JSON value.
-    pub fn text(&self) -> Result<&'a str, InputError> {
-        match self.raw {
-            Raw::Field(text) => Ok(text),
-            Raw::Json(Value::String(text)) => Ok(text),
-            Raw::Json(_) => Err(self.wrong("is not a string")),
-        }
-    }
-
-    /// That this value is not what it should be; `fault` reads as `is not a number`.
-    pub fn wrong(&self, fault: &'static str) -> InputError {
-        let value = match self.raw {
-            Raw::Field(text) => quote(text),
-            Raw::Json(value) => shorten(&value.to_string()),
-        };
-        let label = match self.label {
-            Label::Column(header, position) => header.label(position),
-            Label::Item(position) => format!("item {}: ", position + 1),
-            Label::Key(key) => format!("key {}: ", quote(key)),
-            Label::Whole => String::new(),
-        };
-        InputError::Value { place: self.place.clone(), label, value, fault }
-    }
-
-    /// `None` if it is not written as an integer, `Some(Err)` if it is too large a one.
-    fn exact_integer(&self) -> Option<Result<i64, TooLarge>> {
-        match self.raw {
-            Raw::Field(text) => {
-                let text = text.trim();
-                let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-                let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-                is_integer.then(|| text.parse().map_err(|_| TooLarge))
-            }
-            Raw::Json(value) => match (value.as_i64(), value.as_u64()) {
-                (Some(value), _) => Some(Ok(value)),
-                (None, Some(_)) => Some(Err(TooLarge)),
-                (None, None) => None,
-            },
-        }
-    }
-}
-
-struct TooLarge;

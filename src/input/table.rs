@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Bytes;
-use super::csv::{CsvRows, column_number};
+use super::csv::CsvRows;
 use super::error::{InputError, quote};
+use super::header::column_number;
 
 /// Rows of numbers, all of the same length.
 ///

@@ -5,20 +5,27 @@ mod properties;
 mod sources;
 mod tables;
 
-use std::io::Write;
+use std::io::{self, BufReader, Cursor, Read, Write};
+use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 
 use super::convert::{index, integer, number, pair, summands, vector, width};
+use super::source::Reader;
 use super::*;
 use crate::kernels::Number::{Float, Int};
 use crate::kernels::Summands;
 
 fn records(name: &str, text: impl Into<Vec<u8>>) -> Result<Records, InputError> {
-    let format = Format::from_ending(Path::new(name));
-    Records::new(name, Cursor::new(text.into()), format)
+    records_as(name, text, Layout::default())
+}
+
+/// The file's ending decides where the layout does not.
+fn records_as(name: &str, text: impl Into<Vec<u8>>, layout: Layout) -> Result<Records, InputError> {
+    let format = layout.format_of(Some(Path::new(name)));
+    Records::new(name, Cursor::new(text.into()), Layout { format, ..layout })
 }
 
 /// What `parse` makes of each record, and where the record lies; messages in the place of errors.
@@ -51,5 +58,5 @@ fn error<T>(name: &str, text: impl Into<Vec<u8>>, parse: impl Fn(&Record) -> Res
 }
 
 fn texts(record: &Record) -> Result<Vec<String>, InputError> {
-    record.cells().map(|cell| cell.text().map(str::to_owned)).collect()
+    record.cells().map(|cell| cell.text().map(|text| text.into_owned())).collect()
 }

@@ -29,8 +29,8 @@ use serde::Serialize;
 
 pub use error::OutputError;
 pub use ordered::{DEFAULT_MEMORY, Order, Ordered, PIECE_BYTES, Stream};
-pub(crate) use sink::partial_path;
 pub use records::{JobRecord, LastRecords, Records, Status, input_hash};
+pub(crate) use sink::partial_path;
 pub use tag::Tag;
 pub use writer::{Existing, Writer};
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args as ArgGroup, Subcommand};
 
 use super::super::parse::{Point, Widths, from_one, micros, seconds};
+use super::input::{ANY_INPUT, InputArgs};
 use crate::kernels::{Number, SLOW_FN_MALLOC_POINTS, SLOW_FN_POINTS, find};
 
 /// Run a built-in function for every input
@@ -28,14 +29,6 @@ Results are JSON Lines. A job that failed has its reason in the place of its res
 pub(in crate::cli) struct RunKernelArgs {
     #[command(subcommand)]
     pub kernel: KernelArgs,
-}
-
-/// Jobs from a file instead of the default ones.
-#[derive(Debug, ArgGroup)]
-pub(in crate::cli) struct InputArgs {
-    /// Read the jobs from this file: CSV with a header, or JSON Lines; `-` is standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub input: Option<PathBuf>,
 }
 
 fn about(name: &str) -> &'static str {
@@ -97,8 +90,8 @@ Example:
     RandString {
         #[command(flatten)]
         input: InputArgs,
-        /// How many strings
-        #[arg(long, visible_alias = "count", value_name = "N", default_value_t = 4, conflicts_with = "input")]
+        /// How many strings; --count means the same
+        #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = ANY_INPUT)]
         jobs: u64,
         /// Characters in each
         #[arg(long, value_name = "N", default_value_t = 5)]
@@ -119,7 +112,7 @@ Example, ten jobs of a second on five threads, which takes two seconds:
         #[command(flatten)]
         input: InputArgs,
         /// How many vectors of five numbers from 0 to 1, drawn from --seed
-        #[arg(long, value_name = "N", default_value_t = 512, conflicts_with = "input")]
+        #[arg(long, value_name = "N", default_value_t = 512, conflicts_with = ANY_INPUT)]
         jobs: u64,
         /// Grid points in each job
         #[arg(long, value_name = "N", default_value_t = points(SLOW_FN_POINTS), value_parser = from_one::<NonZeroU64>)]
@@ -130,7 +123,7 @@ Example, ten jobs of a second on five threads, which takes two seconds:
         #[command(flatten)]
         input: InputArgs,
         /// How many vectors of five numbers from 0 to 1, drawn from --seed
-        #[arg(long, value_name = "N", default_value_t = 4096, conflicts_with = "input")]
+        #[arg(long, value_name = "N", default_value_t = 4096, conflicts_with = ANY_INPUT)]
         jobs: u64,
         /// Grid points in each job
         #[arg(long, value_name = "N", default_value_t = points(SLOW_FN_MALLOC_POINTS), value_parser = from_one::<NonZeroU64>)]
@@ -172,7 +165,7 @@ Example:
         #[command(flatten)]
         input: InputArgs,
         /// How many jobs
-        #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "input")]
+        #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = ANY_INPUT)]
         jobs: u64,
         /// How long each job sleeps
         #[arg(long, value_name = "S", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
@@ -199,14 +192,14 @@ pub(in crate::cli) struct ParzenArgs {
     #[arg(long, value_name = "X,Y,…", allow_hyphen_values = true)]
     pub point: Option<Point>,
     /// The windows' widths, evenly spaced, both ends included
-    #[arg(long, value_name = "START:END:COUNT", default_value = "1.0:1.2:100", conflicts_with = "input")]
+    #[arg(long, value_name = "START:END:COUNT", default_value = "1.0:1.2:100", conflicts_with = ANY_INPUT)]
     pub widths: Widths,
 }
 
 #[derive(Debug, ArgGroup)]
 pub(in crate::cli) struct IndexArgs {
     /// How many jobs
-    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "input")]
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = ANY_INPUT)]
     pub jobs: u64,
 }
 

@@ -55,9 +55,9 @@ fn a_vector_is_p1_and_on_or_all_columns_or_an_array_of_any_length() {
 
 #[test]
 fn the_reference_file_gives_512_vectors_of_five() {
-    let source = Source::new("tests/data/slow_fn_512.csv");
-    assert_eq!(source.check(None, vector).unwrap(), Some(512));
-    let vectors: Vec<Vec<f64>> = source.jobs(None, vector).unwrap().map(Result::unwrap).collect();
+    let inputs = Inputs::from(Source::new("tests/data/slow_fn_512.csv"));
+    assert_eq!(inputs.check(vector).unwrap(), Some(512));
+    let vectors: Vec<Vec<f64>> = inputs.open().jobs(vector).map(|(_, job)| job.unwrap()).collect();
     assert!(vectors.iter().all(|vector| vector.len() == 5));
     assert_eq!(vectors[0][4], 0.423_654_799_338_904_7);
 }

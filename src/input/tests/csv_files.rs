@@ -46,17 +46,25 @@ fn a_row_of_another_length_is_an_error_and_the_next_row_is_read() {
 #[test]
 fn text_that_is_not_utf_8_is_an_error_of_its_row_alone() {
     let outcomes = parsed("jobs.csv", b"x,y\n1,2\n\n3,\xFF4\n5,6\n", pair);
-    assert_eq!(outcomes[1], Err("jobs.csv:4: column 'y': '\u{fffd}4' is not UTF-8 text".to_owned()));
+    assert_eq!(
+        outcomes[1],
+        Err("jobs.csv:4: column 'y': '\u{fffd}4' is not UTF-8 text (iconv converts a file from another encoding)"
+            .to_owned())
+    );
     assert_eq!(outcomes[2], Ok((5, (Int(5), Int(6)))));
 }
 
 #[test]
 fn a_file_without_usable_header_is_refused() {
     let refused = |text: &[u8]| error("jobs.csv", text, integer);
-    let hint = "a CSV file of jobs begins with the names of its columns";
+    let hint = "a CSV file of jobs begins with the names of its columns (--no-header: it has no names; --header: these \
+                are its names)";
     assert_eq!(refused(b"\n1,2.5\n3,4\n"), format!("jobs.csv:2: the first line is '1,2.5'; {hint}"));
     assert_eq!(refused(b"a,b,a\n1,2,3\n"), "jobs.csv:1: two columns have the name 'a'");
-    assert_eq!(refused(b"a,\xFF\n1,2\n"), "jobs.csv:1: column 2: '\u{fffd}' is not UTF-8 text");
+    assert_eq!(
+        refused(b"a,\xFF\n1,2\n"),
+        "jobs.csv:1: column 2: '\u{fffd}' is not UTF-8 text (iconv converts a file from another encoding)"
+    );
 }
 
 #[test]

@@ -1,9 +1,9 @@
 use super::*;
 
 /// Reads everything in every way; the outcome does not matter, only that there is one.
-fn exercise(bytes: &[u8], format: Option<Format>) {
+fn exercise(bytes: &[u8], layout: Layout) {
     let owned = Cursor::new(bytes.to_vec());
-    if let Ok(records) = Records::with_limit("any".into(), Box::new(owned.clone()), format, 64) {
+    if let Ok(records) = Records::with_limit("any".into(), Box::new(owned.clone()), layout, 64) {
         for record in records {
             match record {
                 Ok(record) => {
@@ -26,6 +26,16 @@ fn exercise(bytes: &[u8], format: Option<Format>) {
     let _: Result<Table, InputError> = Table::read("any".into(), Box::new(owned), 64);
 }
 
+/// Every way in which a file can be read.
+fn layouts() -> impl Iterator<Item = Layout> {
+    let formats = [None, Some(Format::Lines), Some(Format::Csv), Some(Format::Tsv), Some(Format::JsonLines)];
+    let headers = [None, Some(true), Some(false)];
+    formats.into_iter().flat_map(move |format| {
+        let layout = move |header| Layout { format, header, ..Layout::default() };
+        headers.into_iter().map(layout).chain([Layout { null: true, ..layout(None) }])
+    })
+}
+
 /// Text of the characters that mean something in CSV or JSON, and some that do not.
 fn tricky_bytes() -> impl Strategy<Value = Vec<u8>> {
     let token: Vec<&'static [u8]> = [
@@ -44,15 +54,15 @@ proptest! {
 
     #[test]
     fn any_bytes_give_records_or_an_error(bytes in vec(any::<u8>(), 0..300)) {
-        for format in [None, Some(Format::Csv), Some(Format::JsonLines)] {
-            exercise(&bytes, format);
+        for layout in layouts() {
+            exercise(&bytes, layout);
         }
     }
 
     #[test]
     fn any_mixture_of_delimiters_gives_records_or_an_error(bytes in tricky_bytes()) {
-        for format in [None, Some(Format::Csv), Some(Format::JsonLines)] {
-            exercise(&bytes, format);
+        for layout in layouts() {
+            exercise(&bytes, layout);
         }
     }
 

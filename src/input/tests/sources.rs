@@ -10,7 +10,7 @@ fn the_ending_tells_the_format_and_else_the_first_byte() {
         assert!(matches!(records("jobs", text).unwrap().reader, Reader::JsonLines(_)), "{text:?}");
     }
     for text in ["x\n1\n", "\u{feff}\n\"x\"\n"] {
-        assert!(matches!(records("jobs", text).unwrap().reader, Reader::Csv(_)), "{text:?}");
+        assert!(matches!(records("jobs", text).unwrap().reader, Reader::Table(_)), "{text:?}");
     }
 }
 
@@ -18,7 +18,7 @@ fn the_ending_tells_the_format_and_else_the_first_byte() {
 fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     let directory = TempDir::new().unwrap();
     let (missing, shown) = (directory.path().join("jobs.csv"), directory.path().display().to_string());
-    let refused = |path: &Path| Source::new(path).check(None, integer).unwrap_err().to_string();
+    let refused = |path: &Path| Inputs::from(Source::new(path)).check(integer).unwrap_err().to_string();
     assert_eq!(refused(&missing), format!("cannot read {shown}/jobs.csv: No such file or directory"));
     assert_eq!(refused(directory.path()), format!("cannot read {shown}: Is a directory"));
     assert!(Source::new(&missing).table().is_err());
@@ -28,25 +28,25 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
 fn a_check_counts_the_records_or_names_the_first_bad_one() {
     let mut file = NamedTempFile::with_suffix(".csv").unwrap();
     file.write_all(b"x\n1\n2\n").unwrap();
-    let source = Source::new(file.path());
-    assert_eq!(source.check(None, integer).unwrap(), Some(2));
+    let source = Inputs::from(Source::new(file.path()));
+    assert_eq!(source.check(integer).unwrap(), Some(2));
     file.write_all(b"3.5\nfour\n").unwrap();
-    let error = source.check(None, integer).unwrap_err().to_string();
+    let error = source.check(integer).unwrap_err().to_string();
     assert!(error.ends_with(":4: column 'x': '3.5' is not an integer"), "{error}");
 }
 
 #[test]
 fn what_can_be_read_only_once_is_not_checked() {
     assert_eq!(Source::new("-"), Source::Stdin);
-    assert_eq!(Source::Stdin.check(None, integer).unwrap(), None);
-    assert_eq!(Source::new("/dev/null").check(None, integer).unwrap(), None);
+    assert_eq!(Inputs::from(Source::Stdin).check(integer).unwrap(), None);
+    assert_eq!(Inputs::from(Source::new("/dev/null")).check(integer).unwrap(), None);
 }
 
 #[test]
 fn a_record_beyond_the_limit_ends_the_reading_without_growing_further() {
     let endless = |first: &'static [u8]| Box::new(Cursor::new(first).chain(BufReader::new(io::repeat(b'a'))));
     for (format, first) in [(Format::Csv, &b"x\n\n1\n\""[..]), (Format::JsonLines, b"{}\n\n1\n\"")] {
-        let mut records = Records::with_limit("j".into(), endless(first), Some(format), 1000).unwrap();
+        let mut records = Records::with_limit("j".into(), endless(first), format.into(), 1000).unwrap();
         let error = records.by_ref().find_map(Result::err).unwrap();
         assert!(error.to_string().starts_with("j:4: a record of more than 1000 bytes"), "{error}");
         assert!(!error.is_bad_record());
@@ -58,7 +58,7 @@ fn a_record_beyond_the_limit_ends_the_reading_without_growing_further() {
 fn a_record_within_the_limit_is_read_however_many_there_are() {
     let rows = format!("x\n{}{}", "\n".repeat(1000), "\"123456\"\n\n".repeat(1000));
     let bytes: Bytes = Box::new(Cursor::new(rows.into_bytes()));
-    let records = Records::with_limit("j".into(), bytes, Some(Format::Csv), 10).unwrap();
+    let records = Records::with_limit("j".into(), bytes, Format::Csv.into(), 10).unwrap();
     assert_eq!(records.map(|record| integer(&record.unwrap()).unwrap()).filter(|&x| x == 123_456).count(), 1000);
 }
 
@@ -72,7 +72,7 @@ fn a_failing_read_ends_the_reading_with_its_reason() {
     }
     for (format, text) in [(Format::Csv, "x\n1\n"), (Format::JsonLines, "1\n1\n")] {
         let bytes = Cursor::new(text).chain(BufReader::new(Failing));
-        let mut records = Records::new("j", bytes, Some(format)).unwrap();
+        let mut records = Records::new("j", bytes, format.into()).unwrap();
         let error = records.by_ref().find_map(Result::err).unwrap();
         assert_eq!(error.to_string(), "cannot read j: Input/output error");
         assert!(records.next().is_none());
@@ -90,7 +90,7 @@ fn reading_a_stream_asks_for_no_more_lines_than_it_hands_out() {
         }
     }
     for (format, text) in [(Format::Csv, &b"x\n7\n"[..]), (Format::JsonLines, b"7\n")] {
-        let mut records = Records::new("j", BufReader::new(OneLineThenPanic(Some(text))), Some(format)).unwrap();
+        let mut records = Records::new("j", BufReader::new(OneLineThenPanic(Some(text))), format.into()).unwrap();
         assert_eq!(integer(&records.next().unwrap().unwrap()).unwrap(), 7);
     }
 }

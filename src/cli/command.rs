@@ -1,0 +1,107 @@
+//! `rankpool run -- COMMAND`: a process for every record.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::batch::{self, BatchConfig, Plan};
+use super::config::Config;
+use super::{info, print};
+use crate::batch::Stopping;
+use crate::batch::command::{self, Commands};
+use crate::exec::helper;
+use crate::exec::process::resolve;
+use crate::exec::template::{Fields, Place, Template, Values};
+use crate::input::{InputError, Inputs, Record};
+use crate::report;
+use crate::run::{self, ExitCode};
+
+/// What is run for which records.
+#[derive(Debug)]
+pub(super) struct RunTask {
+    pub inputs: Inputs,
+    pub template: Template,
+    /// The folder in which the program is looked for, if it is the same for all records.
+    pub cwd: Option<String>,
+    pub batch: BatchConfig,
+}
+
+pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
+    if task.batch.dry_run {
+        return if run::is_first() { show(task) } else { ExitCode::Success };
+    }
+    if let Err(error) = helper::start() {
+        return run::refuse_as(&format!("cannot start the process that starts commands: {error}"), ExitCode::Failure);
+    }
+    let program = task.template.program();
+    let complaint = program.and_then(|program| resolve(program, task.cwd.as_deref().map(Path::new)).err());
+    let stopping = Stopping::default();
+    let launch = config.launch().listener(&stopping).complaint(complaint);
+    launch.cpus_per_job(task.batch.job_cpus.map_or(0, Into::into)).run_to_code(|pool| {
+        info::announce(config, pool);
+        if batch::has_complaints(pool) {
+            return ExitCode::Usage;
+        }
+        let commands = Commands {
+            template: task.template.clone(),
+            job_cpus: task.batch.job_cpus.map(Into::into),
+            timeout: task.batch.timeout,
+            kill_after: task.batch.kill_after,
+        };
+        let template = task.template.clone();
+        let plan =
+            Plan { name: "run", inputs: task.inputs.clone(), bind: move |record: &Record| bind(&template, record) };
+        batch::run(config, &task.batch, plan, pool, &stopping, config.map.chunk, |feed| {
+            pool.map_with(commands, feed, command::run)
+        })
+        .unwrap_or_else(|error| {
+            report::complain(error);
+            ExitCode::Usage
+        })
+    })
+}
+
+/// The values of a record that the command uses.
+fn bind(template: &Template, record: &Record) -> Result<Values, InputError> {
+    let refused = |error| InputError::Refused { place: record.place().clone(), message: format!("{error}") };
+    template.bind(record).map_err(refused)
+}
+
+/// Says what would be run.
+fn show(task: &RunTask) -> ExitCode {
+    let reading = task.inputs.open();
+    let bad = reading.bad_records();
+    for (number, values) in reading.jobs(|record| bind(&task.template, record)) {
+        let values = match values {
+            Ok(values) => values,
+            Err(error) => return run::refuse(&error.to_string()),
+        };
+        let mut line = task.template.fill(&values, &Place { number, slot: 1 }).shown();
+        line.push('\n');
+        match print(line.as_bytes()) {
+            ExitCode::Success => {}
+            code => return code,
+        }
+    }
+    if bad.count() > 0 {
+        report::complain(bad);
+    }
+    ExitCode::Success
+}
+
+impl Fields for Record {
+    fn text(&self) -> Cow<'_, str> {
+        self.text()
+    }
+
+    fn named(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.get(name).map(|cell| cell.to_text())
+    }
+
+    fn at(&self, position: usize) -> Option<Cow<'_, str>> {
+        self.position(position).map(|cell| cell.to_text())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names().map(str::to_string).collect()
+    }
+}

@@ -1,0 +1,268 @@
+//! Where the records of a run come from, and which of them are wanted.
+
+use std::sync::Arc;
+use std::vec;
+
+use super::bad::BadRecords;
+use super::error::{InputError, Place};
+use super::format::Layout;
+use super::range::Range;
+use super::record::Record;
+use super::source::{Records, Source};
+use super::sweep::Sweep;
+
+/// So many records that need no reading are looked at before a run starts.
+const CHECKED: u64 = 100_000;
+
+/// The records of a run: files one after the other, or values that were asked for.
+///
+/// Every record has a number: its place in all of them, from 1. Bad records count, and so do those that are skipped.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    origin: Origin,
+    skip: u64,
+    take: Option<u64>,
+    skip_bad: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Origin {
+    Files { sources: Vec<Source>, layout: Layout },
+    Made(Made),
+}
+
+/// Records that are computed from their place.
+#[derive(Clone, Debug)]
+enum Made {
+    Words(Arc<[String]>),
+    Range(Range),
+    Sweep(Arc<Sweep>),
+}
+
+impl Inputs {
+    /// Everything in these files, one after the other.
+    pub fn files(sources: Vec<Source>, layout: Layout) -> Inputs {
+        Inputs::new(Origin::Files { sources, layout })
+    }
+
+    /// A record for each word.
+    pub fn words(words: Vec<String>) -> Inputs {
+        Inputs::new(Origin::Made(Made::Words(words.into())))
+    }
+
+    /// A record for each number.
+    pub fn range(range: Range) -> Inputs {
+        Inputs::new(Origin::Made(Made::Range(range)))
+    }
+
+    /// The rows of a sweep; the names are its columns.
+    pub fn sweep(sweep: Sweep) -> Inputs {
+        Inputs::new(Origin::Made(Made::Sweep(Arc::new(sweep))))
+    }
+
+    fn new(origin: Origin) -> Inputs {
+        Inputs { origin, skip: 0, take: None, skip_bad: false }
+    }
+
+    /// Without the first so many records, good or bad.
+    pub fn skip(self, skip: u64) -> Inputs {
+        Inputs { skip, ..self }
+    }
+
+    /// Of what is not skipped, the first so many records, good or bad. Nothing behind them is read.
+    pub fn take(self, take: u64) -> Inputs {
+        Inputs { take: Some(take), ..self }
+    }
+
+    /// Whether bad records are left out and counted, instead of being errors.
+    pub fn skip_bad(self, skip_bad: bool) -> Inputs {
+        Inputs { skip_bad, ..self }
+    }
+
+    /// Whether this is one of the sources.
+    pub fn reads(&self, source: &Source) -> bool {
+        match &self.origin {
+            Origin::Files { sources, .. } => sources.contains(source),
+            Origin::Made(_) => false,
+        }
+    }
+
+    /// Whether they can be read only once, because standard input or a FIFO is among them.
+    pub fn is_stream(&self) -> bool {
+        match &self.origin {
+            Origin::Files { sources, .. } => sources.iter().any(Source::is_stream),
+            Origin::Made(_) => false,
+        }
+    }
+
+    /// The records, from the beginning. Files are opened when it is their turn.
+    pub fn open(&self) -> Reading {
+        let items = match &self.origin {
+            Origin::Files { sources, layout } => {
+                Items::Files { sources: sources.clone().into_iter(), layout: *layout, records: None }
+            }
+            Origin::Made(made) => Items::Made(made.clone()),
+        };
+        let last = self.take.map_or(u64::MAX, |take| self.skip.saturating_add(take));
+        let number = match &self.origin {
+            // Nothing needs to be read to get past them.
+            Origin::Made(made) => self.skip.min(made.count()),
+            Origin::Files { .. } => 0,
+        };
+        Reading { items, number, skip: self.skip, last, skip_bad: self.skip_bad, bad: BadRecords::default() }
+    }
+
+    /// Reads the files once, so that a bad record is known before any job starts, and counts the records that `parse`
+    /// takes. `None`: some can be read only once, so nobody knows how many there are; only the files are read.
+    ///
+    /// # Errors
+    /// The first fault, be it in opening, reading, or a record that `parse` refuses.
+    pub fn check<T>(&self, mut parse: impl FnMut(&Record) -> Result<T, InputError>) -> Result<Option<u64>, InputError> {
+        let (sources, layout) = match &self.origin {
+            Origin::Files { sources, layout } => (sources, *layout),
+            Origin::Made(made) => return self.check_made(made, parse),
+        };
+        let streams = sources.iter().position(Source::is_stream);
+        let (known, behind) = sources.split_at(streams.unwrap_or(sources.len()));
+        let mut count = |sources: Vec<Source>| {
+            let files = Inputs { origin: Origin::Files { sources, layout }, ..self.clone() };
+            files.open().jobs(&mut parse).try_fold(0_u64, |count, (_, job)| job.map(|_| count + 1))
+        };
+        let jobs = count(known.to_vec())?;
+        if behind.is_empty() {
+            return Ok(Some(jobs));
+        }
+        // Which records behind a stream are wanted depends on how many it has.
+        if self.skip == 0 && self.take.is_none() {
+            count(behind.iter().filter(|source| !source.is_stream()).cloned().collect())?;
+        }
+        Ok(None)
+    }
+
+    fn check_made<T>(
+        &self,
+        made: &Made,
+        parse: impl FnMut(&Record) -> Result<T, InputError>,
+    ) -> Result<Option<u64>, InputError> {
+        let count = made.count().saturating_sub(self.skip).min(self.take.unwrap_or(u64::MAX));
+        let looked_at = count.min(CHECKED);
+        let good = self
+            .clone()
+            .take(looked_at)
+            .open()
+            .jobs(parse)
+            .try_fold(0_u64, |count, (_, job)| job.map(|_| count + 1))?;
+        Ok(match looked_at == good {
+            true => Some(count),
+            false if looked_at == count => Some(good),
+            false => None,
+        })
+    }
+}
+
+impl From<Source> for Inputs {
+    fn from(source: Source) -> Inputs {
+        Inputs::files(vec![source], Layout::default())
+    }
+}
+
+impl Made {
+    fn count(&self) -> u64 {
+        match self {
+            Made::Words(words) => words.len() as u64,
+            Made::Range(range) => range.count(),
+            Made::Sweep(sweep) => sweep.count(),
+        }
+    }
+
+    fn record(&self, index: u64) -> Option<Record> {
+        let line = |file: &str, text: &str| {
+            let place = Place { file: file.into(), line: index + 1, column: None };
+            Record::from_line(place, text.into())
+        };
+        match self {
+            Made::Words(words) => words.get(usize::try_from(index).ok()?).map(|word| line("--args", word)),
+            Made::Range(range) => range.get(index).map(|number| line("--range", &number)),
+            Made::Sweep(sweep) => (index < sweep.count()).then(|| sweep.record(index)),
+        }
+    }
+}
+
+/// Records with their numbers, read as they are asked for.
+///
+/// A bad record is an `Err` in its place, and the next record follows; or it is left out and counted, if that was asked for.
+/// After a fault of a source (see [`InputError::is_bad_record`]) the iterator ends.
+pub struct Reading {
+    items: Items,
+    /// Of the record read last.
+    number: u64,
+    skip: u64,
+    last: u64,
+    skip_bad: bool,
+    bad: BadRecords,
+}
+
+enum Items {
+    Files { sources: vec::IntoIter<Source>, layout: Layout, records: Option<Box<Records>> },
+    Made(Made),
+    Ended,
+}
+
+impl Reading {
+    /// What is left out, so far and from now on.
+    pub fn bad_records(&self) -> BadRecords {
+        self.bad.clone()
+    }
+
+    /// The jobs: each record as `parse` reads it. A record that it refuses is a bad one.
+    pub fn jobs<T>(
+        self,
+        mut parse: impl FnMut(&Record) -> Result<T, InputError>,
+    ) -> impl Iterator<Item = (u64, Result<T, InputError>)> {
+        let (bad, skip_bad) = (self.bad.clone(), self.skip_bad);
+        self.filter_map(move |(number, record)| match record.and_then(|record| parse(&record)) {
+            Err(error) if skip_bad && error.is_bad_record() => {
+                bad.add(number, &error);
+                None
+            }
+            job => Some((number, job)),
+        })
+    }
+
+    fn next_item(&mut self) -> Option<Result<Record, InputError>> {
+        match &mut self.items {
+            Items::Ended => None,
+            Items::Made(made) => made.record(self.number).map(Ok),
+            Items::Files { sources, layout, records } => loop {
+                if let Some(record) = records.as_mut().and_then(|records| records.next()) {
+                    return Some(record);
+                }
+                match sources.next()?.open(*layout) {
+                    Ok(opened) => *records = Some(Box::new(opened)),
+                    Err(error) => return Some(Err(error)),
+                }
+            },
+        }
+    }
+}
+
+impl Iterator for Reading {
+    type Item = (u64, Result<Record, InputError>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.number < self.last {
+            let item = self.next_item()?;
+            self.number += 1;
+            match item {
+                Err(error) if !error.is_bad_record() => {
+                    self.items = Items::Ended;
+                    return Some((self.number, Err(error)));
+                }
+                _ if self.number <= self.skip => {}
+                Err(error) if self.skip_bad => self.bad.add(self.number, &error),
+                item => return Some((self.number, item)),
+            }
+        }
+        None
+    }
+}
