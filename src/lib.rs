@@ -56,6 +56,7 @@ mod catch;
 #[doc(hidden)]
 pub mod cli;
 mod exchange;
+mod exec;
 mod failure;
 mod func;
 pub mod input;
