@@ -37,6 +37,7 @@
 //! | `schedule` | who runs which jobs next; pure: no clock, no I/O, no payloads |
 //! | `master` | rank 0's loop, the only place that carries out the scheduler's orders |
 //! | `worker` | a rank's loop: chunks to threads, results to messages |
+//! | `exec` | how external processes are started, watched and ended |
 //! | `catch` | how other people's code runs without ending ours |
 //! | `wire` | messages and values to bytes and back |
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
@@ -56,7 +57,8 @@ mod catch;
 #[doc(hidden)]
 pub mod cli;
 mod exchange;
-mod exec;
+#[cfg_attr(not(test), expect(dead_code, reason = "the commands that start processes come next"))]
+pub(crate) mod exec;
 mod failure;
 mod func;
 pub mod input;

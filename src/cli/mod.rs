@@ -17,6 +17,7 @@ use std::io::{self, Write};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::exec::helper;
 use crate::output::OutputError;
 use crate::run::{self, ExitCode};
 use crate::{kernels, report};
@@ -25,6 +26,16 @@ use config::{Config, Task};
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
+    // A process that a rank has started in order to start others. It knows neither MPI nor options.
+    if std::env::args_os().nth(1).is_some_and(|first| first == helper::ARGUMENT) {
+        return match helper::serve() {
+            Ok(()) => ExitCode::Success,
+            Err(error) => {
+                report::complain(format!("the spawn helper is started by rankpool itself: {error}"));
+                ExitCode::Failure
+            }
+        };
+    }
     let args = match args::parse(std::env::args_os()) {
         Ok(args) => args,
         Err(error) => return explain(&error),

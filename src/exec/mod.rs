@@ -1,6 +1,31 @@
 //! External processes: how commands are started, watched and ended on a rank.
+//!
+//! A process that runs MPI must not fork: on some networks that corrupts data. So every rank starts one small *spawn helper*
+//! before MPI, and the helper starts the commands.
+//!
+//! ```text
+//! rank                                              spawn helper (same executable, session of its own)
+//! compute thread ─ request, pipe ends ─▶ slot ────▶ slot thread: posix_spawn, waitid, wait4 ─▶ one answer
+//!       │ ▲ output                                        │
+//!       ▼ │ (pipes that the rank made)                    ▼
+//!       command, in a process group of its own  ◀──── main thread: signals for groups; TERM and KILL when the rank is gone
+//! ```
+//!
+//! | file | decides |
+//! |---|---|
+//! | `helper` | how rank and helper talk, and what the helper does |
+//! | `process` | what is to be started, and one process from its start to its end |
+//! | `command` | one command with its input, output and time limit |
+//! | `worker` | a process that stays and is given many records |
+//! | `python`, `shim.py` | how a worker becomes a Python function |
+//! | `environment` | which variables of a rank are none of a command's business |
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the batch program does not call it yet"))]
+pub(crate) mod command;
+pub(crate) mod environment;
+pub(crate) mod helper;
+pub(crate) mod process;
 pub(crate) mod python;
-#[cfg_attr(not(test), expect(dead_code, reason = "the batch program does not call it yet"))]
 pub(crate) mod worker;
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! A worker process that stays: one compute thread of a rank gives it records, one after the other, and takes its answers.
 //!
 //! It decides how many records are in flight, whose fault the end of a process is, and when a process is replaced. How a process
-//! is started is left to [`Spawn`], and what becomes of answers to [`Jobs`].
+//! is started is left to [`exec::process`](super::process), and what becomes of answers to [`Jobs`].
 //!
 //! ```text
 //! Jobs ──next──▶ flights ──request──▶ Connection ═stdin═▶ worker
@@ -21,7 +21,6 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -29,9 +28,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use connection::{Connection, Heard};
 use pace::Pace;
-pub(crate) use process::{Ended, Process, Signal, Spawn, Spawned};
+pub(crate) use process::Ended;
 pub(crate) use protocol::Protocol;
 use protocol::{Outgoing, Said};
+
+use super::process::Launch;
 
 /// An answer that is longer is no answer.
 const MOST_ANSWER: usize = 64 << 20;
@@ -140,7 +141,7 @@ struct Request {
 
 /// The worker of one compute thread.
 pub(crate) struct Worker {
-    spawn: Box<dyn Spawn>,
+    launch: Launch,
     options: Options,
     /// Readable or hung up when the run ends.
     cancelled: Option<Arc<OwnedFd>>,
@@ -158,9 +159,9 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(spawn: Box<dyn Spawn>, options: Options, cancelled: Option<Arc<OwnedFd>>) -> Self {
+    pub(crate) fn new(launch: Launch, options: Options, cancelled: Option<Arc<OwnedFd>>) -> Self {
         Worker {
-            spawn,
+            launch,
             options,
             cancelled,
             connection: None,
@@ -194,7 +195,7 @@ impl Worker {
                     return Ok(Outcome::Cancelled);
                 }
                 Err(error) => {
-                    connection.finish();
+                    connection.kill();
                     self.charge(jobs, WorkerFailure::new("crash", format!("the pipe to the worker: {error}")));
                 }
             }
@@ -234,11 +235,10 @@ impl Worker {
         self.pace.forget();
         self.since = Instant::now();
         let ready = !self.options.protocol.announces();
-        let failure = |error: io::Error| StartFailure {
+        let mut connection = Connection::start(&self.launch, ready).map_err(|error| StartFailure {
             message: format!("{} cannot be started: {error}", self.options.name),
             traceback: None,
-        };
-        let mut connection = self.spawn.spawn().and_then(|spawned| Connection::new(spawned, ready)).map_err(failure)?;
+        })?;
         connection.outgoing().extend_from_slice(&self.options.preamble);
         Ok(connection)
     }
@@ -403,7 +403,7 @@ impl Worker {
         let (ready, answered) = (connection.ready, connection.answered);
         let ended = connection.bury();
         let how = match ended {
-            Some(ended) => format!("ended with {ended}"),
+            Some(ref ended) => ended.to_string(),
             None => "closed its standard output".to_string(),
         };
         if !ready {
@@ -489,7 +489,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.finish();
+            connection.kill();
         }
     }
 }

@@ -9,7 +9,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::process::{Ended, Process, Signal, Spawned};
+use super::process::{Ended, Running};
+use crate::exec::process::{Launch, Order};
 
 /// How much is read at once: what a pipe holds.
 const PIECE: usize = 1 << 16;
@@ -32,7 +33,7 @@ pub(super) enum Heard {
 }
 
 pub(super) struct Connection {
-    process: Box<dyn Process>,
+    process: Running,
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
     unsent: Vec<u8>,
@@ -53,10 +54,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(spawned: Spawned, ready: bool) -> io::Result<Self> {
-        let Spawned { process, stdin, stdout } = spawned;
-        rustix::io::ioctl_fionbio(&stdin, true)?;
-        rustix::io::ioctl_fionbio(&stdout, true)?;
+    /// A new process; `ready`, if it can answer as soon as it runs.
+    pub(super) fn start(launch: &Launch, ready: bool) -> Result<Self, String> {
+        let (process, stdin, stdout) = Running::start(launch)?;
         Ok(Connection {
             process,
             stdin: Some(stdin),
@@ -78,6 +78,9 @@ impl Connection {
         if self.sent == self.unsent.len() {
             self.unsent.clear();
             self.unsent.shrink_to(KEEP);
+            self.sent = 0;
+        } else if self.sent > PIECE {
+            self.unsent.drain(..self.sent);
             self.sent = 0;
         }
         &mut self.unsent
@@ -121,9 +124,9 @@ impl Connection {
         if self.at < self.heard.len() {
             return false;
         }
-        let fds =
-            [PollFd::new(&self.stdout, PollFlags::IN), PollFd::from_borrowed_fd(self.process.end(), PollFlags::IN)];
-        poll_until(&mut { fds }, Some(Instant::now())).is_ok_and(|ready| ready == 0)
+        let Some(end) = self.process.end() else { return false };
+        let mut fds = [PollFd::new(&self.stdout, PollFlags::IN), PollFd::from_borrowed_fd(end, PollFlags::IN)];
+        poll_until(&mut fds, Some(Instant::now())).is_ok_and(|ready| ready == 0)
     }
 
     /// Writes and waits until there is something to say of it.
@@ -133,24 +136,25 @@ impl Connection {
     pub(super) fn listen(&mut self, deadline: Option<Instant>, cancelled: Option<BorrowedFd<'_>>) -> io::Result<Heard> {
         loop {
             self.flush();
+            let Some(end) = self.process.end() else { return Ok(Heard::Closed) };
             let writes = self.stdin.as_ref().filter(|_| self.pending() > 0);
             let mut fds = Vec::with_capacity(4);
             fds.push(PollFd::new(&self.stdout, PollFlags::IN));
-            fds.push(PollFd::from_borrowed_fd(self.process.end(), PollFlags::IN));
-            let asks = cancelled.is_some();
+            fds.push(PollFd::from_borrowed_fd(end, PollFlags::IN));
             fds.extend(cancelled.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             fds.extend(writes.map(|stdin| PollFd::new(stdin, PollFlags::OUT)));
             let ready = poll_until(&mut fds, deadline)?;
-            let said: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if asks && said[2] {
+            let said = |at: usize| !fds[at].revents().is_empty();
+            let (speaks, has_ended) = (said(0), said(1));
+            if cancelled.is_some() && said(2) {
                 return Ok(Heard::Cancelled);
             }
-            if said[0] || said[1] {
+            if speaks || has_ended {
                 // What it wrote before it ended is read before the end is told.
                 match self.read()? {
                     Some(0) => return Ok(Heard::Closed),
                     Some(_) => return Ok(Heard::Bytes),
-                    None if said[1] => return Ok(Heard::Closed),
+                    None if has_ended => return Ok(Heard::Closed),
                     None => {}
                 }
             }
@@ -206,49 +210,51 @@ impl Connection {
     pub(super) fn dismiss(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) {
         self.stdin = None;
         if self.wait(patience, cancelled).is_none() {
-            self.process.signal(Signal::Term);
-            self.wait(patience, cancelled);
+            self.stop(patience, cancelled);
         }
-        self.finish();
     }
 
-    /// Ends a process that must not go on: TERM, some patience, KILL.
+    /// Ends a process that must not go on: TERM, some patience, KILL. Says how it ended, if it has.
     pub(super) fn stop(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Option<Ended> {
-        self.process.signal(Signal::Term);
+        self.process.signal(Order::Term { grace: patience });
         self.stdin = None;
-        self.wait(patience, cancelled);
-        self.finish()
+        match self.wait(patience, cancelled) {
+            Some(ended) => Some(ended),
+            None => self.kill(),
+        }
     }
 
-    /// Ends a process that has closed its output: it is gone, or soon will be, or is killed.
+    /// Ends a process that has closed its output: mostly it is gone. Says how, if nobody had to help.
     pub(super) fn bury(mut self) -> Option<Ended> {
         self.stdin = None;
         let ended = self.wait(LAST_WAIT, None);
-        self.finish();
+        if ended.is_none() {
+            self.kill();
+        }
         ended
     }
 
-    /// Kills what is left of the process and its group.
-    pub(super) fn finish(mut self) -> Option<Ended> {
-        self.process.signal(Signal::Kill);
+    /// Kills the process and its group.
+    pub(super) fn kill(mut self) -> Option<Ended> {
+        self.process.signal(Order::Kill);
         self.wait(LAST_WAIT, None)
     }
 
     /// Waits for the end. What is still said goes nowhere, but must not keep the process from ending.
     fn wait(&mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Option<Ended> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now().checked_add(patience);
         let mut open = true;
-        loop {
+        while let Some(end) = self.process.end() {
             let mut fds = Vec::with_capacity(3);
-            fds.push(PollFd::from_borrowed_fd(self.process.end(), PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(end, PollFlags::IN));
             fds.extend(cancelled.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             fds.extend(open.then(|| PollFd::new(&self.stdout, PollFlags::IN)));
-            let ready = poll_until(&mut fds, Some(deadline));
-            let said: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if ready.is_err() || said[0] {
-                return self.process.ended();
+            let ready = poll_until(&mut fds, deadline);
+            let said = |at: usize| !fds[at].revents().is_empty();
+            if ready.is_err() || said(0) {
+                break;
             }
-            if ready == Ok(0) || (cancelled.is_some() && said[1]) {
+            if ready == Ok(0) || (cancelled.is_some() && said(1)) {
                 return None;
             }
             let mut waste = [0; 1 << 12];
@@ -257,6 +263,7 @@ impl Connection {
                 Err(error) => error == Errno::AGAIN || error == Errno::INTR,
             };
         }
+        Some(self.process.ended())
     }
 }
 

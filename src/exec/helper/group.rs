@@ -1,0 +1,246 @@
+//! One slot in the helper: a process and its group, from the request to the answer.
+//!
+//! Signals go to the group only while its leader is not reaped: until then the number of the group cannot be given to
+//! another.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use wait4::Wait4;
+
+use super::protocol::{self, Answer, Inbox, Order, Request};
+
+/// A slot, as its thread and the main thread see it.
+pub(super) struct Group {
+    state: Mutex<State>,
+    /// The rank is gone: nothing more is started.
+    closing: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The number of the request that runs, or ran last.
+    number: u64,
+    phase: Phase,
+    /// An order that came before its command ran.
+    early: Option<(u64, Order)>,
+    /// Until when the group may take its time, if it was asked to end.
+    grace: Option<Instant>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Idle,
+    Starting,
+    /// The leader's process is there, alive or not yet reaped.
+    Running(Pid),
+}
+
+impl State {
+    fn carry_out(&mut self, group: Pid, order: Order) {
+        let signal = match order {
+            Order::Term { grace } => {
+                self.grace = Instant::now().checked_add(grace);
+                Signal::TERM
+            }
+            Order::Kill => {
+                self.grace = None;
+                Signal::KILL
+            }
+        };
+        // It fails only for processes that have become somebody else's, who must end them.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+impl Group {
+    pub(super) fn new(closing: Arc<AtomicBool>) -> Self {
+        Group { state: Mutex::default(), closing }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out an order for a request, now or as soon as its command runs.
+    pub(super) fn order(&self, number: u64, order: Order) {
+        let mut state = self.state();
+        match state.phase {
+            Phase::Running(group) if state.number == number => state.carry_out(group, order),
+            // It has come by another way than the request, and may be early.
+            Phase::Starting if state.number == number => state.early = Some((number, order)),
+            _ if state.number < number => state.early = Some((number, order)),
+            _ => {}
+        }
+    }
+
+    /// Carries out an order for whatever runs.
+    pub(super) fn order_now(&self, order: Order) {
+        let number = self.state().number;
+        self.order(number, order);
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.state().phase != Phase::Idle
+    }
+
+    /// Answers the requests that come on the slot's socket until that closes.
+    pub(super) fn serve(&self, socket: &OwnedFd) {
+        let mut inbox = Inbox::default();
+        let mut outbox = Vec::new();
+        // What cannot be read comes from no rank of ours: the slot is closed.
+        while let Ok(Some(request)) = inbox.frame(socket) {
+            let answer = self.run(&request, &mut inbox.descriptors).unwrap_or_else(|error| Answer::Failed {
+                errno: error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()),
+            });
+            let sent = protocol::write_frame(&answer, &mut outbox)
+                .is_some_and(|()| protocol::send(socket.as_fd(), &outbox, &[]).is_ok());
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    /// Runs a command to its end, and to the end of its group.
+    fn run(&self, request: &Request<'static>, streams: &mut Vec<OwnedFd>) -> io::Result<Answer> {
+        let command = command(request, streams)?;
+        {
+            let mut state = self.state();
+            state.number = request.number;
+            state.grace = None;
+            if self.closing.load(Ordering::SeqCst) {
+                return Err(Errno::CANCELED.into());
+            }
+            state.phase = Phase::Starting;
+        }
+        let started = start(command);
+        let mut state = self.state();
+        let (mut child, group) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                state.phase = Phase::Idle;
+                return Err(error);
+            }
+        };
+        state.phase = Phase::Running(group);
+        if let Some((_, order)) = state.early.take().filter(|(number, _)| *number == request.number) {
+            state.carry_out(group, order);
+        }
+        drop(state);
+        wait_until_ended(group)?;
+        self.wait_for_the_others(group);
+        let mut state = self.state();
+        // Whatever is left of the group has no one to work for.
+        let _ = kill_process_group(group, Signal::KILL);
+        let used = child.wait4();
+        state.phase = Phase::Idle;
+        drop(state);
+        let used = used?;
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Ok(Answer::Ended {
+            status: used.status.into_raw(),
+            user: micros(used.rusage.utime),
+            system: micros(used.rusage.stime),
+            max_rss_kib: used.rusage.maxrss >> 10,
+        })
+    }
+
+    /// A group that was asked to end, and whose leader has, gets the rest of its time: a shell that dies at once must not take
+    /// it away from the program that it started.
+    fn wait_for_the_others(&self, group: Pid) {
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let Some(deadline) = self.state().grace else { return };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !has_living(group) {
+                return;
+            }
+            thread::sleep(pause.min(left));
+            pause = (2 * pause).min(Duration::from_millis(50));
+        }
+    }
+}
+
+/// The command of a request. Nothing here makes the standard library fork instead of using `posix_spawn`.
+fn command(request: &Request<'_>, streams: &mut Vec<OwnedFd>) -> io::Result<Command> {
+    if streams.len() != request.streams.iter().filter(|is_there| **is_there).count() {
+        // The system drops file descriptors for which a process has no room.
+        return Err(Errno::MFILE.into());
+    }
+    let mut streams = streams.drain(..);
+    let mut next = |is_there: bool| {
+        let stream = if is_there { streams.next() } else { None };
+        stream.map_or_else(Stdio::null, Stdio::from)
+    };
+    let mut command = Command::new(&*request.file);
+    let [stdin, stdout, stderr] = request.streams;
+    command.stdin(next(stdin)).stdout(next(stdout)).stderr(next(stderr)).process_group(0);
+    command.arg0(request.launch.arg0.as_ref().unwrap_or(&request.launch.program)).args(&request.launch.args);
+    for (name, value) in &request.launch.env {
+        command.env(name, value);
+    }
+    if let Some(folder) = &request.launch.cwd {
+        command.current_dir(folder);
+    }
+    Ok(command)
+}
+
+/// Starts a command and closes its streams here, so that their other ends see when it has closed them.
+fn start(mut command: Command) -> io::Result<(Child, Pid)> {
+    let child = command.spawn()?;
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((child, group))
+}
+
+/// Waits for a child's end and leaves it to be reaped.
+fn wait_until_ended(child: Pid) -> io::Result<()> {
+    loop {
+        match waitid(WaitId::Pid(child), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether a group has processes that still run, its leader aside.
+fn has_living(group: Pid) -> bool {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return false };
+    let group = group.as_raw_nonzero().get();
+    entries.flatten().any(|entry| {
+        let pid: Option<i32> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        pid.is_some_and(|pid| pid != group)
+            && std::fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| is_living_in(&stat, group))
+    })
+}
+
+/// Whether a line of `/proc/PID/stat` is of a living process of this group. The name in it, in parentheses, may hold anything.
+fn is_living_in(stat: &str, group: i32) -> bool {
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next();
+    let its_group = fields.nth(1).and_then(|number| number.parse().ok());
+    its_group == Some(group) && !matches!(state, Some("Z" | "X"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_s_group_is_read_whatever_its_name() {
+        assert!(is_living_in("12 (a) Z 1 99) (b)) S 1 77 77 0 -1", 77));
+        assert!(!is_living_in("12 (sh) S 1 78 77 0 -1", 77));
+        assert!(!is_living_in("12 (sh) Z 1 77 77 0 -1", 77));
+        assert!(!is_living_in("", 77) && !is_living_in("12 (sh)", 77));
+    }
+}

@@ -1,0 +1,259 @@
+//! What needs a rank of its own: a process that is killed, has few file descriptors, or is a launcher's.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::*;
+use crate::exec::command::HelperGone;
+use crate::exec::process::Process;
+
+/// Says that this process is the one that a test wants for itself.
+const ALONE: &str = "RANKPOOL_TEST_ALONE";
+
+fn is_alone() -> bool {
+    std::env::var_os(ALONE).is_some()
+}
+
+/// The test of this name, in a process of its own.
+fn rank(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    let name = format!("exec::tests::alone::{name}");
+    command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(ALONE, "1").stdout(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn expect_success(command: &mut Command) {
+    let mut child = command.spawn().expect("this program can be started again");
+    let mut status = None;
+    until("the process of the test ends", || {
+        status = child.try_wait().expect("it is a child");
+        status.is_some()
+    });
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+}
+
+/// The helper of this process: a command's parent.
+fn helper_pid() -> i32 {
+    pids(&output(&shell("echo $PPID"), None))[0]
+}
+
+fn open_files(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
+}
+
+fn children(parent: i32) -> usize {
+    let processes = std::fs::read_dir("/proc").expect("this is Linux").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| stat(*pid).is_some_and(|fields| fields[1] == parent.to_string())).count()
+}
+
+#[test]
+fn many_commands_leave_no_processes_and_no_files_behind() {
+    if !is_alone() {
+        return expect_success(&mut rank("many_commands_leave_no_processes_and_no_files_behind"));
+    }
+    let helper = helper_pid();
+    let this = i32::try_from(std::process::id()).expect("process ids fit");
+    let round = || {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..500).for_each(|_| assert_eq!(output(&launch(&["echo", "x"]), Some(b"y")), b"x\n")));
+            }
+        });
+    };
+    round();
+    let before = (open_files(this), open_files(helper));
+    round();
+    assert_eq!((open_files(this), open_files(helper)), before);
+    assert_eq!(children(helper), 0);
+    assert!(before.0 < 30 && before.1 < 30, "a few for each thread: {before:?}");
+}
+
+#[test]
+fn two_threads_need_few_file_descriptors() {
+    if !is_alone() {
+        return expect_success(&mut rank("two_threads_need_few_file_descriptors"));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, 64, 64).expect("a limit can be lowered");
+    start_helper();
+    let input = vec![b'x'; 200_000];
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                (0..100).for_each(|_| assert_eq!(output(&launch(&["wc", "-c"]), Some(&input)), b"200000\n"));
+            });
+        }
+    });
+    let files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    let why = why_not(&launch(&["true"]));
+    assert!(why.contains("too many open files") && why.contains("ulimit -n"), "{why}");
+    drop(files);
+    assert!(output(&launch(&["true"]), None).is_empty());
+}
+
+#[test]
+fn a_helper_without_room_says_so() {
+    if !is_alone() {
+        return expect_success(&mut rank("a_helper_without_room_says_so"));
+    }
+    start_helper();
+    let helper = helper_pid();
+    let limit = |soft: u32| {
+        let limit = format!("--nofile={soft}:64");
+        let status = Command::new("prlimit").args([&limit, &format!("--pid={helper}")]).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !limit(64) {
+        return;
+    }
+    // A slot and its thread are there; no further descriptor is.
+    limit(4);
+    let why = why_not(&launch(&["true"]));
+    assert!(why.contains("too many open files"), "{why}");
+    limit(64);
+    assert!(output(&launch(&["true"]), None).is_empty());
+    let _first = Process::start(&launch(&["sleep", "1000"]), [None; 3]).expect("it starts");
+    limit(4);
+    let why = why_not(&launch(&["true"]));
+    assert!(why.contains("file descriptor"), "{why}");
+}
+
+#[test]
+fn a_flood_needs_no_memory() {
+    if !is_alone() {
+        return expect_success(&mut rank("a_flood_needs_no_memory"));
+    }
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").expect("this is Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it is told");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    };
+    assert!(output(&launch(&["true"]), None).is_empty());
+    let before = peak();
+    let (mut length, mut longest) = (0, 0);
+    let end = run(&launch(&["head", "-c", "200000000", "/dev/zero"]), None, &LIMITS, None, &mut |_, bytes| {
+        length += bytes.len();
+        longest = longest.max(bytes.len());
+    });
+    assert_eq!(end.expect("the helper is there").how, How::Exited(0));
+    assert_eq!(length, 200_000_000);
+    assert!(longest <= 256 << 10, "{longest}");
+    assert!(peak() < before + 8192, "{before} KiB have become {}", peak());
+}
+
+#[test]
+fn commands_have_none_of_a_launcher_s_variables_and_files() {
+    if !is_alone() {
+        // A launcher leaves a socket in every rank and says where.
+        let rank = rank("commands_have_none_of_a_launcher_s_variables_and_files");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "exec 7</dev/null; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().expect("it is a file"));
+        command.args(rank.get_args()).env(ALONE, "1").stdout(Stdio::null());
+        command.env("PMI_FD", "7").env("PMI_RANK", "1").env("OMPI_COMM_WORLD_RANK", "1").env("PMIX_RANK", "1");
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("RANKPOOL_THREADS", "2").env("HYDI_CONTROL_FD", "7");
+        return expect_success(&mut command);
+    }
+    assert!(std::env::var_os("PMI_FD").is_some() && std::path::Path::new("/proc/self/fd/7").exists());
+    let mut launch = launch(&["env"]);
+    launch.env.push(("MINE".into(), "1".into()));
+    let text = String::from_utf8(output(&launch, None)).expect("it is UTF-8");
+    let variables: BTreeMap<_, _> = text.lines().filter_map(|line| line.split_once('=')).collect();
+    for gone in ["PMI_FD", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "HYDI_CONTROL_FD"] {
+        assert_eq!(variables.get(gone), None, "{gone}");
+    }
+    for (kept, value) in [("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("RANKPOOL_THREADS", "2"), ("MINE", "1")] {
+        assert_eq!(variables.get(kept), Some(&value), "{kept}");
+    }
+    assert!(variables.contains_key("PATH"));
+    let files = output(&shell("ls /proc/$$/fd"), None);
+    assert_eq!(pids(&files), [0, 1, 2], "standard streams and nothing else");
+}
+
+/// A rank whose commands have written their process ids, and those.
+fn rank_with_commands(name: &str) -> (Child, PathBuf, Vec<i32>) {
+    let folder = tempfile::tempdir().expect("a directory for the test");
+    let path = folder.keep();
+    let child = rank(name).env("FOLDER", &path).process_group(0).spawn().expect("this program can be started again");
+    let mut found = Vec::new();
+    until("the commands run", || {
+        let files = std::fs::read_dir(&path).expect("it is there").flatten();
+        let complete = files.filter_map(|file| std::fs::read(file.path()).ok()).filter(|text| text.ends_with(b"\n"));
+        found = complete.flat_map(|text| pids(&text)).collect();
+        found.len() == 6
+    });
+    (child, path, found)
+}
+
+/// Runs two commands that leave their process ids, and their parent's, in files: one that ends when asked, one that does not.
+fn run_commands() {
+    let folder = std::env::var("FOLDER").expect("the test says where");
+    start_helper();
+    let script = |trap: &str| format!("{trap} sleep 1000 & echo $PPID $$ $! > {folder}/$$; wait; sleep 1001");
+    let deaf = script("trap '' TERM INT HUP;");
+    thread::scope(|scope| {
+        scope.spawn(|| run(&shell(&deaf), None, &LIMITS, None, &mut |_, _| {}));
+        let _ = run(&shell(&script("")), None, &LIMITS, None, &mut |_, _| {});
+    });
+}
+
+#[test]
+fn a_rank_that_is_killed_leaves_nothing_behind() {
+    if is_alone() {
+        return run_commands();
+    }
+    let (mut child, folder, pids) = rank_with_commands("a_rank_that_is_killed_leaves_nothing_behind");
+    assert!(pids.iter().all(|pid| lives(*pid)));
+    let since = Instant::now();
+    child.kill().expect("it is a child");
+    child.wait().expect("it is a child");
+    until_gone(&pids);
+    assert!(since.elapsed() >= Duration::from_secs(4), "those that do not listen have a grace time");
+    std::fs::remove_dir_all(folder).expect("it is the test's");
+}
+
+#[test]
+fn a_signal_to_the_rank_s_group_does_not_reach_helper_and_commands() {
+    if is_alone() {
+        return run_commands();
+    }
+    let name = "a_signal_to_the_rank_s_group_does_not_reach_helper_and_commands";
+    let (mut child, folder, pids) = rank_with_commands(name);
+    let group = i32::try_from(child.id()).expect("process ids fit");
+    for pid in &pids {
+        assert_ne!(stat(*pid).expect("it runs")[2], group.to_string(), "it is in a group of its own");
+    }
+    // The helper outlives its own signals, too.
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        kill(Pid::from_raw(pids[0]), signal).expect("it runs");
+    }
+    kill(Pid::from_raw(-group), Signal::SIGINT).expect("the group is there");
+    assert_eq!(child.wait().expect("it is a child").signal(), Some(2));
+    until_gone(&pids);
+    std::fs::remove_dir_all(folder).expect("it is the test's");
+}
+
+#[test]
+fn a_helper_that_is_gone_is_noticed() {
+    if !is_alone() {
+        return expect_success(&mut rank("a_helper_that_is_gone_is_noticed"));
+    }
+    let helper = Pid::from_raw(helper_pid());
+    let mut command = Vec::new();
+    let end = run(&shell("echo $$; exec sleep 1000"), None, &LIMITS, None, &mut |_, bytes| {
+        command.extend_from_slice(bytes);
+        kill(helper, Signal::SIGKILL).expect("it runs");
+    });
+    assert_eq!(end, Err(HelperGone));
+    // Nobody is left to end it.
+    kill(Pid::from_raw(pids(&command)[0]), Signal::SIGKILL).expect("it runs");
+    assert_eq!(run(&launch(&["true"]), None, &LIMITS, None, &mut |_, _| {}), Err(HelperGone));
+}

@@ -1,0 +1,119 @@
+//! What a command is given, and why it cannot be started.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::*;
+
+/// An executable file with this text.
+fn script(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    fs::write(&path, text).expect("a file for the test");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+}
+
+#[test]
+fn arguments_arrive_as_they_are() {
+    let odd = ["", " ", "a b", "new\nline", "\"", "'", "$HOME", "*", "-n", "--", "\\", "é", "{}", "`id`", "#", "~"];
+    let mut launch = shell("for a; do printf '%s\\0' \"$a\"; done");
+    launch.args.push("sh".into());
+    launch.args.extend(odd.map(String::from));
+    let arrived = String::from_utf8(output(&launch, None)).expect("they are UTF-8");
+    assert_eq!(arrived.split_terminator('\0').collect::<Vec<_>>(), odd);
+}
+
+#[test]
+fn a_program_sees_the_name_it_was_called_by() {
+    assert_eq!(output(&shell("echo $0"), None), b"sh\n");
+    let named = Launch { arg0: Some("other".into()), ..shell("echo $0") };
+    assert_eq!(output(&named, None), b"other\n");
+}
+
+#[test]
+fn a_command_has_its_folder_and_its_variables() {
+    let folder = tempfile::tempdir().expect("a directory for the test");
+    let real = fs::canonicalize(folder.path()).expect("it is there");
+    script(folder.path(), "here", "#!/bin/sh\necho \"$A$B\"\npwd -P\n");
+    let variables = [("A", "one"), ("B", "x"), ("B", "=two\n")].map(|(name, value)| (name.into(), value.into()));
+    let launch = Launch { cwd: Some(real.clone()), env: variables.to_vec(), ..launch(&["./here"]) };
+    let text = String::from_utf8(output(&launch, None)).expect("it is UTF-8");
+    assert_eq!(text, format!("one=two\n\n{}\n", real.display()));
+}
+
+#[test]
+fn many_long_arguments_arrive() {
+    let long = "x".repeat(100_000);
+    let mut launch = shell("echo ${#1} ${#2} ${#3}");
+    launch.args.extend(["sh".into(), long.clone(), long.clone(), long]);
+    assert_eq!(output(&launch, None), b"100000 100000 100000\n");
+}
+
+#[test]
+fn too_long_arguments_are_told_of() {
+    for count in [300_000, 20_000_000] {
+        let mut launch = launch(&["true"]);
+        launch.args.push("x".repeat(count));
+        let why = why_not(&launch);
+        assert!(why.starts_with("argument list too long: true"), "{why}");
+    }
+    assert!(output(&launch(&["true"]), None).is_empty(), "others are still started");
+}
+
+#[test]
+fn what_cannot_be_started_says_why() {
+    let folder = tempfile::tempdir().expect("a directory for the test");
+    script(folder.path(), "empty-line", "\necho no interpreter\n");
+    script(folder.path(), "no-such-interpreter", "#!/no/such/interpreter -x\n");
+    script(folder.path(), "carriage-return", "#!/bin/sh\r\necho\r\n");
+    fs::write(folder.path().join("plain"), "echo").expect("a file for the test");
+    let why = |program: &str| why_not(&Launch { cwd: Some(folder.path().into()), ..launch(&[program]) });
+    for (program, start) in [
+        ("no-such-program", "no such program: no-such-program"),
+        ("./missing", "no such program: ./missing"),
+        ("./plain", "permission denied: ./plain (is it executable? chmod +x)"),
+        ("./empty-line", "exec format error: ./empty-line (does the script begin with #!/bin/sh ?"),
+        ("./no-such-interpreter", "./no-such-interpreter: its first line names an interpreter that is not there"),
+        ("./carriage-return", "./carriage-return: its first line names an interpreter that is not there: /bin/sh\\r"),
+        ("/", "not a program: / is a directory"),
+    ] {
+        let why = why(program);
+        assert!(why.starts_with(start), "{why}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_told_of() {
+    let why = why_not(&Launch { cwd: Some("/no/such/folder".into()), ..launch(&["true"]) });
+    assert_eq!(why, "cwd: no such directory: /no/such/folder");
+    let why = why_not(&Launch { cwd: Some("/dev/null".into()), ..launch(&["true"]) });
+    assert_eq!(why, "cwd: not a directory: /dev/null");
+}
+
+#[test]
+fn what_no_program_can_be_given_is_refused() {
+    assert!(why_not(&launch(&["true", "a\0b"])).contains("NUL"));
+    let variable = |name: &str| vec![(name.to_string(), "x".to_string())];
+    assert!(why_not(&Launch { env: variable("a=b"), ..launch(&["true"]) }).contains("'a=b' is no name"));
+    assert!(why_not(&Launch { env: variable(""), ..launch(&["true"]) }).contains("'' is no name"));
+}
+
+#[test]
+fn signals_have_their_usual_effect_on_commands() {
+    for (name, number) in [("HUP", 1), ("INT", 2), ("TERM", 15), ("USR1", 10), ("PIPE", 13), ("KILL", 9)] {
+        assert_eq!(finish(&shell(&format!("kill -{name} $$; echo lives")), None).0.how, How::Signalled(number));
+    }
+    let text = output(&launch(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]), None);
+    let text = String::from_utf8(text).expect("it is UTF-8");
+    let sets: Vec<_> = text.lines().filter_map(|line| u64::from_str_radix(line.split_once('\t')?.1, 16).ok()).collect();
+    // glibc leaves its own two, 32 and 33, ignored in what it spawns.
+    assert!(sets.len() == 2 && sets.iter().all(|set| set & 0x7fff_ffff == 0), "{text}");
+}
+
+#[test]
+fn a_command_is_alone_in_its_group_and_has_no_terminal() {
+    let group = output(&shell("echo $$; cut -d' ' -f5 /proc/self/stat; cut -d' ' -f7 /proc/self/stat"), None);
+    let numbers = pids(&group);
+    assert_eq!(numbers[0], numbers[1], "the shell leads the group");
+    assert_eq!(numbers[2], 0, "no terminal");
+}
