@@ -23,7 +23,7 @@ fn the_spawn_helper_itself() {
     }
 }
 
-fn start_helper() {
+pub(super) fn start_helper() {
     let mut command = Command::new("/proc/self/exe");
     command.args(["--exact", "exec::tests::the_spawn_helper_itself", "--nocapture"]).env(HELPER, "1");
     helper::start_as(command).expect("the helper starts");
@@ -90,12 +90,12 @@ fn stat(pid: i32) -> Option<Vec<String>> {
 }
 
 /// Whether a process runs. One that is only to be reaped does not.
-fn lives(pid: i32) -> bool {
+pub(super) fn lives(pid: i32) -> bool {
     stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
 }
 
 #[track_caller]
-fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !is_true() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");

@@ -1,0 +1,193 @@
+//! `rankpool map` on a rank: processes that stay, one for each compute thread.
+
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::attempt::{Attempt, Outcome, Run, Trouble};
+use crate::exec::process::Launch;
+use crate::exec::python::PythonCall;
+use crate::exec::worker::{Answer, JobHead, Jobs, Options, Protocol, Worker, WorkerFailure};
+use crate::func::ChunkJobs;
+use crate::output::Status;
+use crate::report;
+use crate::worker;
+
+/// What all workers of a `rankpool map` have in common. It travels once to each rank.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WorkerPlan {
+    pub program: WorkerProgram,
+    pub cwd: Option<String>,
+    pub env: Vec<(String, String)>,
+    pub timeout: Option<Duration>,
+    pub kill_after: Duration,
+    pub max_jobs: Option<NonZeroU64>,
+}
+
+/// What the workers are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum WorkerProgram {
+    /// A program and its arguments.
+    Command(Vec<String>),
+    Python(PythonCall),
+}
+
+/// The workers of a rank that have nothing to do. A thread that has a chunk takes one, or starts one.
+pub(crate) struct Workers {
+    plan: WorkerPlan,
+    idle: Mutex<Vec<Worker>>,
+}
+
+/// What travels for a record: its JSON text.
+pub(crate) type Json = ByteBuf;
+
+impl Workers {
+    pub(crate) fn new(plan: WorkerPlan) -> Self {
+        Workers { plan, idle: Mutex::default() }
+    }
+
+    /// Has the jobs of a chunk answered.
+    pub(crate) fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, Outcome>) {
+        let (rank, slot) = worker::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut worker = idle.unwrap_or_else(|| self.start(rank, slot));
+        let mut desk = Desk { jobs, indexes: Vec::new(), answered: 0, rank, slot };
+        match worker.answer(&mut desk) {
+            Ok(_) => {}
+            Err(failure) => {
+                let mut message = failure.message;
+                if let Some(traceback) = &failure.traceback {
+                    message += "\n";
+                    message += traceback.trim_end();
+                }
+                desk.fail_the_rest(&message);
+                worker::give_up(message);
+            }
+        }
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+    }
+
+    fn start(&self, rank: u32, slot: u32) -> Worker {
+        let WorkerPlan { program, cwd, env, timeout, kill_after, max_jobs } = &self.plan;
+        let (name, mut launch, protocol, preamble) = match program {
+            WorkerProgram::Python(call) => (call.target.clone(), call.launch(), call.protocol(), call.preamble()),
+            WorkerProgram::Command(words) => {
+                let (program, args) = words.split_first().map_or((String::new(), Vec::new()), |(program, args)| {
+                    (program.clone(), args.to_vec())
+                });
+                (program.clone(), Launch { program, args, ..Launch::default() }, Protocol::Lines, Default::default())
+            }
+        };
+        launch.cwd = cwd.as_ref().map(Into::into);
+        let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
+        launch.env.extend(own.map(|(name, value)| (name.to_string(), value.to_string())));
+        launch.env.extend(env.iter().cloned());
+        let options = Options {
+            name,
+            protocol,
+            preamble,
+            timeout: *timeout,
+            kill_after: *kill_after,
+            max_jobs: *max_jobs,
+            warn: Arc::new(|warning| report::complain(warning)),
+        };
+        let cancelled = worker::cancellation().map(|cancellation| cancellation.watched().clone());
+        Worker::new(launch, options, cancelled)
+    }
+}
+
+impl Drop for Workers {
+    /// Ends the processes, all at the same time: each has some patience.
+    fn drop(&mut self) {
+        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        thread::scope(|scope| {
+            for worker in idle {
+                scope.spawn(|| worker.close());
+            }
+        });
+    }
+}
+
+/// The jobs of a chunk as a worker sees them.
+struct Desk<'d, 'j, 'c> {
+    jobs: &'d mut ChunkJobs<'j, 'c, Attempt<Json>, Outcome>,
+    /// Of the attempts that were taken, in order.
+    indexes: Vec<u64>,
+    answered: usize,
+    rank: u32,
+    slot: u32,
+}
+
+impl Jobs for Desk<'_, '_, '_> {
+    fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead> {
+        let Attempt { index, number, attempt, seed, work, .. } = self.jobs.pull()?;
+        self.indexes.push(index);
+        *json = work.into_vec();
+        Some(JobHead { number, attempt, seed })
+    }
+
+    fn done(&mut self, answer: Answer<'_>) {
+        let Answer { start, duration, result, .. } = answer;
+        let start = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let run = Run {
+            rank: self.rank,
+            slot: self.slot,
+            start: u64::try_from(start.as_micros()).unwrap_or(u64::MAX),
+            seconds: duration.as_secs_f64(),
+            usage: None,
+        };
+        let (status, out, trouble) = match result {
+            Ok(json) => {
+                let mut line = Vec::with_capacity(json.len() + 1);
+                line.extend_from_slice(json.as_bytes());
+                line.push(b'\n');
+                (Status::Ok, line, None)
+            }
+            Err(failure) => {
+                let (status, trouble) = judge(failure);
+                (status, Vec::new(), Some(Box::new(trouble)))
+            }
+        };
+        self.answer(status, out, trouble, Some(run));
+    }
+}
+
+impl Desk<'_, '_, '_> {
+    fn answer(&mut self, status: Status, out: Vec<u8>, trouble: Option<Box<Trouble>>, run: Option<Run>) {
+        let index = self.indexes[self.answered];
+        self.answered += 1;
+        let output_bytes = out.len() as u64;
+        let (out, err) = (ByteBuf::from(out), ByteBuf::new());
+        self.jobs.answer(&Outcome { index, status, trouble, run, out, err, output_bytes });
+    }
+
+    /// Nobody will answer: the run ends, too.
+    fn fail_the_rest(&mut self, message: &str) {
+        while self.answered < self.indexes.len() || self.next(&mut Vec::new()).is_some() {
+            let trouble = Trouble { kind: "spawn".into(), message: message.into(), ..Trouble::default() };
+            self.answer(Status::Spawn, Vec::new(), Some(Box::new(trouble)), None);
+        }
+    }
+}
+
+/// What a worker's failure means for the job.
+fn judge(failure: WorkerFailure) -> (Status, Trouble) {
+    let WorkerFailure { kind, message, traceback, ended } = failure;
+    let signal = ended.as_ref().and_then(|ended| ended.signal());
+    let status = match &*kind {
+        "timeout" => Status::Timeout,
+        "cancelled" => Status::Cancelled,
+        "crash" if signal.is_some() => Status::Signal,
+        _ => Status::Failed,
+    };
+    let (exit, signal) = match status {
+        Status::Failed => (ended.as_ref().and_then(|ended| ended.code()), None),
+        Status::Signal => (None, signal),
+        _ => (None, None),
+    };
+    (status, Trouble { kind: kind.into_owned(), message, traceback, exit, signal })
+}

@@ -1,0 +1,281 @@
+//! One process of a worker: its pipes, written and read without ever blocking, and how it is brought to an end.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::process::{Ended, Running};
+use crate::exec::process::{Launch, Order};
+
+/// How much is read at once: what a pipe holds.
+const PIECE: usize = 1 << 16;
+/// A buffer that a large answer left behind is given back.
+const KEEP: usize = 1 << 20;
+/// How long a process that was killed, or that closed its output, may take to be gone.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// Why listening came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Something was read.
+    Bytes,
+    /// It closed its standard output, or is gone. Everything it wrote was read before.
+    Closed,
+    /// Nothing came until the deadline.
+    Deadline,
+    /// The run ends.
+    Cancelled,
+}
+
+pub(super) struct Connection {
+    process: Running,
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    unsent: Vec<u8>,
+    sent: usize,
+    heard: Vec<u8>,
+    /// What was read before this is understood.
+    at: usize,
+    /// There is no end of a line between `at` and this.
+    searched: usize,
+    /// Whole lines that were read and not yet taken.
+    lines: usize,
+    /// It can answer.
+    pub ready: bool,
+    /// Records that it was given.
+    pub given: u64,
+    /// Records that it has answered.
+    pub answered: u64,
+}
+
+impl Connection {
+    /// A new process; `ready`, if it can answer as soon as it runs.
+    pub(super) fn start(launch: &Launch, ready: bool) -> Result<Self, String> {
+        let (process, stdin, stdout) = Running::start(launch)?;
+        Ok(Connection {
+            process,
+            stdin: Some(stdin),
+            stdout,
+            unsent: Vec::new(),
+            sent: 0,
+            heard: Vec::new(),
+            at: 0,
+            searched: 0,
+            lines: 0,
+            ready,
+            given: 0,
+            answered: 0,
+        })
+    }
+
+    /// Where to add what is sent with the next chance.
+    pub(super) fn outgoing(&mut self) -> &mut Vec<u8> {
+        if self.sent == self.unsent.len() {
+            self.unsent.clear();
+            self.unsent.shrink_to(KEEP);
+            self.sent = 0;
+        } else if self.sent > PIECE {
+            self.unsent.drain(..self.sent);
+            self.sent = 0;
+        }
+        &mut self.unsent
+    }
+
+    /// Bytes that are not yet in the pipe.
+    pub(super) fn pending(&self) -> usize {
+        self.unsent.len() - self.sent
+    }
+
+    /// Whole lines that wait.
+    pub(super) fn lines(&self) -> usize {
+        self.lines
+    }
+
+    /// The next whole line, without its end.
+    pub(super) fn line(&mut self) -> Option<Range<usize>> {
+        if self.lines == 0 {
+            return None;
+        }
+        let end = self.searched + self.heard[self.searched..].iter().position(|&byte| byte == b'\n')?;
+        let line = self.at..end;
+        self.at = end + 1;
+        self.searched = self.at;
+        self.lines -= 1;
+        Some(line)
+    }
+
+    /// The bytes of a line.
+    pub(super) fn text(&self, line: Range<usize>) -> &[u8] {
+        &self.heard[line]
+    }
+
+    /// How long the line is that is not yet whole.
+    pub(super) fn unfinished(&self) -> usize {
+        if self.lines == 0 { self.heard.len() - self.at } else { 0 }
+    }
+
+    /// Whether this process can be given another record: it lives, and has said nothing unasked.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        if self.at < self.heard.len() {
+            return false;
+        }
+        let Some(end) = self.process.end() else { return false };
+        let mut fds = [PollFd::new(&self.stdout, PollFlags::IN), PollFd::from_borrowed_fd(end, PollFlags::IN)];
+        poll_until(&mut fds, Some(Instant::now())).is_ok_and(|ready| ready == 0)
+    }
+
+    /// Writes and waits until there is something to say of it.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub(super) fn listen(&mut self, deadline: Option<Instant>, cancelled: Option<BorrowedFd<'_>>) -> io::Result<Heard> {
+        loop {
+            self.flush();
+            let Some(end) = self.process.end() else { return Ok(Heard::Closed) };
+            let writes = self.stdin.as_ref().filter(|_| self.pending() > 0);
+            let mut fds = Vec::with_capacity(4);
+            fds.push(PollFd::new(&self.stdout, PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(end, PollFlags::IN));
+            fds.extend(cancelled.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            fds.extend(writes.map(|stdin| PollFd::new(stdin, PollFlags::OUT)));
+            let ready = poll_until(&mut fds, deadline)?;
+            let said = |at: usize| !fds[at].revents().is_empty();
+            let (speaks, has_ended) = (said(0), said(1));
+            if cancelled.is_some() && said(2) {
+                return Ok(Heard::Cancelled);
+            }
+            if speaks || has_ended {
+                // What it wrote before it ended is read before the end is told.
+                match self.read()? {
+                    Some(0) => return Ok(Heard::Closed),
+                    Some(_) => return Ok(Heard::Bytes),
+                    None if has_ended => return Ok(Heard::Closed),
+                    None => {}
+                }
+            }
+            if ready == 0 {
+                return Ok(Heard::Deadline);
+            }
+        }
+    }
+
+    /// Writes as much as the pipe takes. A process that reads no more is noticed by its end.
+    fn flush(&mut self) {
+        while let Some(stdin) = self.stdin.as_ref().filter(|_| self.sent < self.unsent.len()) {
+            match rustix::io::write(stdin, &self.unsent[self.sent..]) {
+                Ok(written) => self.sent += written,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.stdin = None,
+            }
+        }
+    }
+
+    /// Reads a piece; nothing, if there is none now.
+    fn read(&mut self) -> io::Result<Option<usize>> {
+        if self.at == self.heard.len() {
+            self.heard.clear();
+            self.heard.shrink_to(KEEP);
+            (self.at, self.searched) = (0, 0);
+        } else if self.at > PIECE {
+            self.heard.drain(..self.at);
+            self.searched -= self.at;
+            self.at = 0;
+        }
+        let before = self.heard.len();
+        self.heard.reserve(PIECE);
+        loop {
+            match rustix::io::read(&self.stdout, spare_capacity(&mut self.heard)) {
+                Ok(read) => {
+                    let new = self.heard[before..].iter().filter(|&&byte| byte == b'\n').count();
+                    if self.lines == 0 && new == 0 {
+                        self.searched = self.heard.len();
+                    }
+                    self.lines += new;
+                    return Ok(Some(read));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends a process that has nothing to do any more: end of input, some patience, TERM, some patience, KILL.
+    pub(super) fn dismiss(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) {
+        self.stdin = None;
+        if self.wait(patience, cancelled).is_none() {
+            self.stop(patience, cancelled);
+        }
+    }
+
+    /// Ends a process that must not go on: TERM, some patience, KILL. Says how it ended, if it has.
+    pub(super) fn stop(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Option<Ended> {
+        self.process.signal(Order::Term { grace: patience });
+        self.stdin = None;
+        match self.wait(patience, cancelled) {
+            Some(ended) => Some(ended),
+            None => self.kill(),
+        }
+    }
+
+    /// Ends a process that has closed its output: mostly it is gone. Says how, if nobody had to help.
+    pub(super) fn bury(mut self) -> Option<Ended> {
+        self.stdin = None;
+        let ended = self.wait(LAST_WAIT, None);
+        if ended.is_none() {
+            self.kill();
+        }
+        ended
+    }
+
+    /// Kills the process and its group.
+    pub(super) fn kill(mut self) -> Option<Ended> {
+        self.process.signal(Order::Kill);
+        self.wait(LAST_WAIT, None)
+    }
+
+    /// Waits for the end. What is still said goes nowhere, but must not keep the process from ending.
+    fn wait(&mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Option<Ended> {
+        let deadline = Instant::now().checked_add(patience);
+        let mut open = true;
+        while let Some(end) = self.process.end() {
+            let mut fds = Vec::with_capacity(3);
+            fds.push(PollFd::from_borrowed_fd(end, PollFlags::IN));
+            fds.extend(cancelled.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            fds.extend(open.then(|| PollFd::new(&self.stdout, PollFlags::IN)));
+            let ready = poll_until(&mut fds, deadline);
+            let said = |at: usize| !fds[at].revents().is_empty();
+            if ready.is_err() || said(0) {
+                break;
+            }
+            if ready == Ok(0) || (cancelled.is_some() && said(1)) {
+                return None;
+            }
+            let mut waste = [0; 1 << 12];
+            open = match rustix::io::read(self.stdout.as_fd(), &mut waste) {
+                Ok(read) => read > 0,
+                Err(error) => error == Errno::AGAIN || error == Errno::INTR,
+            };
+        }
+        Some(self.process.ended())
+    }
+}
+
+/// Polls, however often a signal interrupts it; 0 when the deadline has passed.
+fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<usize, Errno> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        // A time that the system cannot express is as good as none.
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(fds, timeout.as_ref()) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}

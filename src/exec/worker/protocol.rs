@@ -1,0 +1,216 @@
+//! What is said between a rank and a worker, line by line.
+//!
+//! The plain protocol is the user's: a record is a JSON line, its answer a JSON line, and `{"error": …}` a failure. What our own
+//! Python side says is in `shim.py`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{JobHead, WorkerFailure};
+
+/// How to talk with the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// JSON lines.
+    Lines,
+    /// `shim.py`, which is given so many records at once.
+    Python { batch: usize },
+}
+
+/// A line that a worker wrote.
+#[derive(Debug)]
+pub(super) enum Said<'a> {
+    Ready,
+    CannotStart(WorkerFailure),
+    /// The answer to one record, and how long it took if the worker knows.
+    One(Option<Duration>, Result<&'a str, WorkerFailure>),
+    /// The answers to all records of a batch.
+    Many(Duration, Vec<&'a RawValue>),
+    /// Not what it may say; why.
+    Garbage(String),
+}
+
+/// A record on its way.
+pub(super) struct Outgoing<'a> {
+    pub head: JobHead,
+    pub json: &'a [u8],
+}
+
+impl Protocol {
+    pub(super) fn batch(self) -> usize {
+        match self {
+            Protocol::Lines => 1,
+            Protocol::Python { batch } => batch.max(1),
+        }
+    }
+
+    /// Whether the worker says by itself that it is ready.
+    pub(super) fn announces(self) -> bool {
+        matches!(self, Protocol::Python { .. })
+    }
+
+    /// Adds one request to what is sent. `batched` tells whether the function takes lists.
+    pub(super) fn request<'a>(
+        self,
+        records: impl Iterator<Item = Outgoing<'a>> + Clone,
+        batched: bool,
+        out: &mut Vec<u8>,
+    ) {
+        if self == Protocol::Lines || !batched {
+            for Outgoing { head, json } in records {
+                if self != Protocol::Lines {
+                    write(out, format_args!("{} {} {} ", head.number, head.attempt, head.seed));
+                }
+                push_line(out, json);
+                out.push(b'\n');
+            }
+            return;
+        }
+        let numbers: [fn(&JobHead) -> u64; 3] = [|head| head.number, |head| u64::from(head.attempt), |head| head.seed];
+        for number in numbers {
+            for (at, record) in records.clone().enumerate() {
+                let comma = if at > 0 { "," } else { "" };
+                write(out, format_args!("{comma}{}", number(&record.head)));
+            }
+            out.push(b' ');
+        }
+        out.push(b'[');
+        for (at, record) in records.enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            push_line(out, record.json);
+        }
+        out.extend_from_slice(b"]\n");
+    }
+
+    /// Makes sense of a line.
+    pub(super) fn understand(self, line: &[u8]) -> Said<'_> {
+        match self {
+            Protocol::Lines => understand_plain(line),
+            Protocol::Python { .. } => {
+                understand_shim(line).unwrap_or_else(|why| Said::Garbage(format!("{why}: {}", excerpt(line))))
+            }
+        }
+    }
+}
+
+fn write(out: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = out.write_fmt(what);
+}
+
+/// JSON in one line: outside of texts, the end of a line is nothing but space.
+fn push_line(out: &mut Vec<u8>, json: &[u8]) {
+    let begin = out.len();
+    out.extend_from_slice(json);
+    for byte in &mut out[begin..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
+
+fn understand_plain(line: &[u8]) -> Said<'_> {
+    let json = match json(line) {
+        Ok(json) => json,
+        Err(why) => return Said::Garbage(format!("{why}: {}", excerpt(line))),
+    };
+    let begins = json.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with("\"error\""));
+    let failure = if begins { serde_json::from_str::<ErrorAnswer>(json).ok() } else { None };
+    Said::One(None, failure.map_or(Ok(json), |failure| Err(failure.into())))
+}
+
+/// `{"error": "text"}` or `{"error": {"message": "text", "kind": "text"}}`, and nothing else in it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ErrorAnswer {
+    error: ErrorBody,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ErrorBody {
+    Text(String),
+    Object { message: String, kind: Option<String>, traceback: Option<String> },
+}
+
+impl From<ErrorAnswer> for WorkerFailure {
+    fn from(answer: ErrorAnswer) -> Self {
+        match answer.error {
+            ErrorBody::Text(message) => WorkerFailure::new("error", message),
+            ErrorBody::Object { message, kind, traceback } => {
+                WorkerFailure { kind: kind.map_or("error".into(), Cow::Owned), message, traceback, ended: None }
+            }
+        }
+    }
+}
+
+/// What `shim.py` says of an exception.
+#[derive(Deserialize)]
+struct Described {
+    #[serde(default)]
+    kind: Option<String>,
+    message: String,
+    #[serde(default)]
+    traceback: String,
+}
+
+impl From<Described> for WorkerFailure {
+    fn from(described: Described) -> Self {
+        let traceback = Some(described.traceback).filter(|text| !text.is_empty());
+        let kind = described.kind.map_or("exception".into(), Cow::Owned);
+        WorkerFailure { kind, message: described.message, traceback, ended: None }
+    }
+}
+
+fn understand_shim(line: &[u8]) -> Result<Said<'_>, String> {
+    const STRANGE: &str = "somebody else wrote into the pipe between Python and rankpool";
+    let (&kind, rest) = line.split_first().ok_or(STRANGE)?;
+    match kind {
+        b'+' => return Ok(Said::Ready),
+        b'!' => return Ok(Said::CannotStart(described(rest)?)),
+        b'r' | b'e' | b'b' => {}
+        _ => return Err(STRANGE.into()),
+    }
+    let space = rest.iter().position(|&byte| byte == b' ').ok_or(STRANGE)?;
+    let nanoseconds = std::str::from_utf8(&rest[..space]).ok().and_then(|text| text.parse().ok()).ok_or(STRANGE)?;
+    let (took, rest) = (Duration::from_nanos(nanoseconds), &rest[space + 1..]);
+    Ok(match kind {
+        b'r' => Said::One(Some(took), Ok(json(rest)?)),
+        b'e' => Said::One(Some(took), Err(described(rest)?)),
+        _ => Said::Many(took, serde_json::from_slice(rest).map_err(|error| error.to_string())?),
+    })
+}
+
+/// A failure as the shim writes it. It has text that JSON can write and Rust cannot hold: halves of surrogate pairs.
+fn described(json: &[u8]) -> Result<WorkerFailure, String> {
+    let failure: Result<Described, _> = serde_json::from_slice(json);
+    failure.map(WorkerFailure::from).or_else(|error| {
+        let text = String::from_utf8_lossy(json).into_owned();
+        if error.is_data() || text.contains("\\ud") {
+            Ok(WorkerFailure::new("exception", text))
+        } else {
+            Err(error.to_string())
+        }
+    })
+}
+
+/// One JSON value, without space around it.
+fn json(line: &[u8]) -> Result<&str, String> {
+    if line.trim_ascii().is_empty() {
+        return Err("an empty line is no JSON".into());
+    }
+    let raw: &RawValue = serde_json::from_slice(line).map_err(|error| format!("the answer is no JSON ({error})"))?;
+    Ok(raw.get())
+}
+
+/// The beginning of a line, for a message.
+pub(super) fn excerpt(line: &[u8]) -> String {
+    const MOST: usize = 120;
+    let text = String::from_utf8_lossy(&line[..line.len().min(MOST)]);
+    format!("{text:?}{}", if line.len() > MOST { " …" } else { "" })
+}
