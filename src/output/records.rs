@@ -181,6 +181,8 @@ impl Records {
         self.line.clear();
         serde_json::to_writer(&mut self.line, record)
             .map_err(|source| OutputError::Value { name: self.writer.name().clone(), source })?;
+        // Only blanks between the values of an input can be line ends.
+        self.line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
         self.line.push(b'\n');
         self.writer.write_all(&self.line)
     }

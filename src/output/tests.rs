@@ -240,3 +240,54 @@ fn the_names_of_standard_output_mean_standard_output() {
     assert_eq!(&*Target::Stdout.name(), "standard output");
     JsonLines::open(&Target::Stdout).unwrap().finish().unwrap();
 }
+
+#[test]
+fn bytes_of_one_call_stay_together_and_need_not_be_text() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("out");
+    let mut writer = Writer::open(&Target::new(&path)).unwrap();
+    writer.write_all(b"\xff\0").unwrap();
+    writer.write_all(&[]).unwrap();
+    writer.write_all(b"no line").unwrap();
+    assert!(!writer.is_broken() && !path.exists());
+    writer.finish().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"\xff\0no line");
+}
+
+#[test]
+fn a_file_that_is_written_directly_is_there_at_once_and_stays() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("records.jsonl");
+    let write = |existing, text: &str| {
+        let mut writer = Writer::open_direct(&Target::new(&path), existing).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+        writer.flush().unwrap();
+        // Dropped, as by a run that ends early.
+        fs::read_to_string(&path).unwrap()
+    };
+    assert_eq!(write(Existing::Append, "a\n"), "a\n");
+    assert_eq!(write(Existing::Append, "b\n"), "a\nb\n");
+    assert_eq!(write(Existing::Replace, "c\n"), "c\n");
+    assert_eq!(names_in(&directory), ["records.jsonl"]);
+    let refused = |path: &Path| Writer::open_direct(&Target::new(path), Existing::Append).err().unwrap().to_string();
+    assert!(refused(directory.path()).ends_with(": Is a directory"));
+    assert!(refused(&directory.path().join("no/x")).ends_with(": No such file or directory"));
+}
+
+#[test]
+fn what_a_broken_output_was_told_is_remembered() {
+    let mut writer = Writer::open_direct(&Target::new("/dev/full"), Existing::Replace).unwrap();
+    writer.write_all(b"x").unwrap();
+    assert!(writer.flush().is_err() && writer.is_broken());
+    assert!(matches!(writer.finish(), Err(OutputError::Incomplete { .. })));
+}
+
+#[test]
+fn the_names_of_standard_error_mean_standard_error() {
+    for name in ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"] {
+        assert_eq!(Target::new(name), Target::Stderr);
+    }
+    assert_eq!(&*Target::Stderr.name(), "standard error");
+    Writer::open(&Target::Stderr).unwrap().finish().unwrap();
+    Writer::open_direct(&Target::Stderr, Existing::Append).unwrap().finish().unwrap();
+}

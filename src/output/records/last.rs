@@ -29,9 +29,10 @@ struct Line<'a> {
     status: Status,
 }
 
-/// What an input can be recognised by. Blanks between its values count: it is hashed as it was recorded.
+/// What an input can be recognised by. Blanks between its values count; a line end between them is recorded as a blank.
 pub fn input_hash(input: &RawValue) -> u64 {
-    xxh3_64(input.get().as_bytes())
+    let text = input.get();
+    if text.contains('\n') { xxh3_64(text.replace('\n', " ").as_bytes()) } else { xxh3_64(text.as_bytes()) }
 }
 
 /// For each job its last record: whether it ended well, and if not, the hash of its input.
@@ -159,7 +160,7 @@ pub(super) fn mend(path: &Path) -> io::Result<()> {
     if line[..common] != beginning[..common] {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "its last line is not a record of a job, nor is it empty",
+            "its last line is not a record of a job, as `--records` writes them; give another file",
         ));
     }
     file.set_len(begin)
