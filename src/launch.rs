@@ -219,6 +219,20 @@ pub(crate) fn place(environment: impl Fn(&str) -> Option<String>) -> Option<Plac
     })
 }
 
+/// The variables in which launchers tell a process its number among those of its host.
+const PLACES_ON_HOST: [&str; 5] = [
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "FLUX_TASK_LOCAL_ID",
+    "SLURM_LOCALID",
+];
+
+/// The number that the launcher gave this process among those of its host.
+pub(crate) fn place_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
+    PLACES_ON_HOST.iter().find_map(|name| environment(name)?.trim().parse().ok())
+}
+
 /// The id of what Slurm or PBS granted, with the system's name.
 pub(crate) fn allocation(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
     [("Slurm", "SLURM_JOB_ID"), ("PBS", "PBS_JOBID"), ("LSF", "LSB_JOBID"), ("Flux", "FLUX_JOB_ID")]

@@ -100,6 +100,11 @@ pub(crate) fn is_first() -> bool {
     place().is_none_or(|place| place.rank == 0)
 }
 
+/// Whether this is the only process on its host or, as far as its launcher says, the first one.
+pub(crate) fn is_first_of_host() -> bool {
+    launch::place_on_host(environment).is_none_or(|place| place == 0)
+}
+
 /// Says what is wrong with the way in which the program was started.
 pub(crate) fn refuse(message: &str) -> ExitCode {
     refuse_as(message, ExitCode::Usage)

@@ -23,6 +23,7 @@ mod sinks;
 mod stopping;
 mod tally;
 mod trickle;
+pub(crate) mod workers;
 
 pub(crate) use attempt::Outcome;
 pub(crate) use drive::{Batch, End};

@@ -11,7 +11,7 @@ use serde_bytes::ByteBuf;
 use super::attempt::{Attempt, Outcome, Run, Trouble};
 use crate::exec::process::Launch;
 use crate::exec::python::PythonCall;
-use crate::exec::worker::{Answer, JobHead, Jobs, Options, Protocol, Worker, WorkerFailure};
+use crate::exec::worker::{Answer, Ended, JobHead, Jobs, Options, Protocol, Worker, WorkerFailure};
 use crate::func::ChunkJobs;
 use crate::output::Status;
 use crate::report;
@@ -76,9 +76,9 @@ impl Workers {
         let (name, mut launch, protocol, preamble) = match program {
             WorkerProgram::Python(call) => (call.target.clone(), call.launch(), call.protocol(), call.preamble()),
             WorkerProgram::Command(words) => {
-                let (program, args) = words.split_first().map_or((String::new(), Vec::new()), |(program, args)| {
-                    (program.clone(), args.to_vec())
-                });
+                let (program, args) = words
+                    .split_first()
+                    .map_or((String::new(), Vec::new()), |(program, args)| (program.clone(), args.to_vec()));
                 (program.clone(), Launch { program, args, ..Launch::default() }, Protocol::Lines, Default::default())
             }
         };
@@ -177,17 +177,16 @@ impl Desk<'_, '_, '_> {
 /// What a worker's failure means for the job.
 fn judge(failure: WorkerFailure) -> (Status, Trouble) {
     let WorkerFailure { kind, message, traceback, ended } = failure;
-    let signal = ended.as_ref().and_then(|ended| ended.signal());
+    let (exit, signal) = match ended {
+        Some(Ended::Code(code)) => (Some(code), None),
+        Some(Ended::Signal(signal)) => (None, Some(signal)),
+        Some(Ended::Unknown(_)) | None => (None, None),
+    };
     let status = match &*kind {
         "timeout" => Status::Timeout,
         "cancelled" => Status::Cancelled,
         "crash" if signal.is_some() => Status::Signal,
         _ => Status::Failed,
-    };
-    let (exit, signal) = match status {
-        Status::Failed => (ended.as_ref().and_then(|ended| ended.code()), None),
-        Status::Signal => (None, signal),
-        _ => (None, None),
     };
     (status, Trouble { kind: kind.into_owned(), message, traceback, exit, signal })
 }

@@ -1,16 +1,19 @@
 //! What will be done: the command line and the environment, resolved and checked. No file is looked at here.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use clap_complete::Shell;
 
-use super::args::{Args, InputArgs, KernelArgs, ProgressArg, RunArgs, RunCommandArgs, TaskArgs};
+use super::args::{Args, InputArgs, KernelArgs, MapArgs, ProgressArg, RunArgs, RunCommandArgs, TaskArgs};
 use super::batch::BatchConfig;
 use super::command::RunTask;
+use super::map::MapTask;
 use super::parse::Widths;
 use crate::batch::Lines;
-use crate::exec::template::{Template, Words};
+use crate::batch::workers::{WorkerPlan, WorkerProgram};
+use crate::exec::python::PythonCall;
+use crate::exec::template::{Template, TemplateError, Words};
 use crate::input::{Format, Inputs, Source};
 use crate::kernels::Number;
 use crate::output::Target;
@@ -55,6 +58,7 @@ pub(super) enum Talk {
 #[derive(Debug)]
 pub(super) enum Task {
     Run(Box<RunTask>),
+    Map(Box<MapTask>),
     Kernel(KernelTask),
     Info { json: bool },
     Completions(Shell),
@@ -111,7 +115,7 @@ impl Config {
         });
         let task = match args.task {
             TaskArgs::Run(args) => Task::Run(Box::new(run_task(*args, retries, seed, &output)?)),
-            TaskArgs::Map(_) => return Err("map: not there yet".into()),
+            TaskArgs::Map(args) => Task::Map(Box::new(map_task(*args, retries, seed, &output)?)),
             TaskArgs::Kernel(args) => Task::Kernel(KernelTask::new(args.kernel, seed)?),
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Completions { shell } => Task::Completions(shell),
@@ -173,6 +177,33 @@ fn run_task(args: RunCommandArgs, retries: u32, seed: u64, output: &Target) -> R
     let cwd = batch.cwd.clone().filter(|cwd| !cwd.contains('{'));
     let batch = BatchConfig::new(&batch, retries, seed, stderr, Lines::AsWritten, output)?;
     Ok(RunTask { inputs, template, cwd, batch })
+}
+
+/// What `rankpool map` does.
+fn map_task(args: MapArgs, retries: u32, seed: u64, output: &Target) -> Result<MapTask, String> {
+    let MapArgs { input, batch, python, python_exe, setup, star, batch_size, text, max_worker_jobs, worker } = args;
+    let program = match python {
+        Some(target) => {
+            let batch = batch_size.and_then(|size| NonZeroUsize::try_from(size).ok());
+            WorkerProgram::Python(PythonCall { target, exe: python_exe, setup, star, batch })
+        }
+        None => WorkerProgram::Command(worker),
+    };
+    let env = batch.env.iter().map(|word| match word.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
+        _ => Err(TemplateError::Variable(word.clone()).to_string()),
+    });
+    let plan = WorkerPlan {
+        program,
+        cwd: batch.cwd.clone(),
+        env: env.collect::<Result<_, _>>()?,
+        timeout: batch.timeout,
+        kill_after: batch.kill_after,
+        max_jobs: max_worker_jobs,
+    };
+    let inputs = records(input, seed)?;
+    let batch_config = BatchConfig::new(&batch, retries, seed, None, Lines::OneForEach, output)?;
+    Ok(MapTask { inputs, plan, text, batch_size, batch: batch_config })
 }
 
 /// The records of a batch, which has no default ones.

@@ -13,6 +13,7 @@ mod info;
 mod inputs;
 mod jobs;
 mod kernel;
+mod map;
 mod parse;
 mod session;
 
@@ -49,6 +50,7 @@ pub fn run() -> ExitCode {
     };
     match &config.task {
         Task::Run(task) => command::run(&config, task),
+        Task::Map(task) => map::run(&config, task),
         Task::Kernel(kernel) => kernel::run(&config, kernel),
         Task::Info { json } => info::run(&config, *json),
         Task::Completions(shell) => completions::write_completions(*shell),

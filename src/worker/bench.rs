@@ -197,6 +197,8 @@ impl<'c> Run<'c> {
                 break;
             }
         }
+        // A function that leaves jobs behind does not want them; somebody waits for their results.
+        self.one_by_one(|_, _| Err(Failure::new(JobErrorKind::Cancelled, "the function has not taken the job")));
     }
 
     fn input(&mut self) -> Result<&'c [u8], Failure> {

@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -83,7 +84,7 @@ fn surroundings() -> Option<Surroundings> {
 
 /// Whether a map was given up: nobody wants the jobs that run, either. It can be waited for like a file.
 pub(crate) struct Cancellation {
-    watched: UnixStream,
+    watched: Arc<OwnedFd>,
     /// Dropped to cancel.
     held: Mutex<Option<UnixStream>>,
 }
@@ -91,11 +92,11 @@ pub(crate) struct Cancellation {
 impl Cancellation {
     pub(super) fn new() -> std::io::Result<Self> {
         let (watched, held) = UnixStream::pair()?;
-        Ok(Cancellation { watched, held: Mutex::new(Some(held)) })
+        Ok(Cancellation { watched: Arc::new(watched.into()), held: Mutex::new(Some(held)) })
     }
 
     /// Becomes readable, with nothing to read, when the map is given up.
-    pub(crate) fn watched(&self) -> &UnixStream {
+    pub(crate) fn watched(&self) -> &Arc<OwnedFd> {
         &self.watched
     }
 

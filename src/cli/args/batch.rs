@@ -154,9 +154,9 @@ pub(in crate::cli) struct MapArgs {
     /// The function: FILE.py:FUNCTION, or package.module:function
     #[arg(long, value_name = "FILE.py:FUNCTION", conflicts_with = "worker", required_unless_present = "worker", help_heading = WORKERS)]
     pub python: Option<String>,
-    /// The interpreter
-    #[arg(long, value_name = "PROGRAM", default_value = "python3", requires = "python", help_heading = WORKERS)]
-    pub python_exe: String,
+    /// The interpreter [default: python3]
+    #[arg(long, value_name = "PROGRAM", requires = "python", help_heading = WORKERS)]
+    pub python_exe: Option<String>,
     /// A function of the same file that is called once in each process, before the first record
     #[arg(long, value_name = "FUNCTION", requires = "python", help_heading = WORKERS)]
     pub setup: Option<String>,
