@@ -118,3 +118,103 @@ impl InputArgs {
 fn named<const N: usize>(options: [(bool, &'static str); N]) -> impl Iterator<Item = &'static str> {
     options.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::super::args::{self, KernelArgs, TaskArgs};
+    use super::*;
+
+    /// What the options behind `kernel square` are resolved to.
+    fn inputs_with(line: &str, fallback: Option<Format>) -> Result<Option<Inputs>, String> {
+        let words = ["rankpool", "kernel", "square"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+        let args = args::parse(words).map_err(|error| error.to_string())?;
+        match args.task {
+            TaskArgs::Kernel(kernel) => match kernel.kernel {
+                KernelArgs::Square(input) => input.resolve(args.run.seed, fallback),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn texts(line: &str) -> Vec<String> {
+        let inputs = inputs_with(line, None).unwrap().unwrap();
+        inputs.open().map(|(_, record)| record.unwrap().text().into_owned()).collect()
+    }
+
+    #[track_caller]
+    fn refused(line: &str, message: &str) {
+        let error = inputs_with(line, Some(Format::Lines)).unwrap_err();
+        assert!(error.contains(message), "{line}: {error}");
+    }
+
+    #[test]
+    fn without_input_options_there_are_no_inputs() {
+        assert!(inputs_with("--seed 3", None).unwrap().is_none());
+    }
+
+    #[test]
+    fn words_end_at_the_next_option() {
+        assert_eq!(texts("--args 1 -2 x --skip 1"), ["-2", "x"]);
+        assert_eq!(texts("--take 2 --args a b c"), ["a", "b"]);
+        assert_eq!(texts("--args=a --args b"), ["a", "b"]);
+    }
+
+    #[test]
+    fn numbers_may_begin_with_a_minus() {
+        assert_eq!(texts("--range -1:1"), ["-1", "0", "1"]);
+        assert_eq!(texts("--range 1:-1:-1 --take 2"), ["1", "0"]);
+    }
+
+    #[test]
+    fn grids_and_samples_are_combined_and_depend_on_the_seed() {
+        assert_eq!(texts("--grid a=1,2 --grid b=x,y --skip 1"), ["1,y", "2,x", "2,y"]);
+        assert_eq!(texts("--grid a=1,2 --sample x=0:0 --count 2"), ["1,0", "1,0", "2,0", "2,0"]);
+        let drawn = texts("--sample x=-1.0:1.0 --count 5");
+        assert_eq!((drawn.len(), &drawn), (5, &texts("--sample x=-1.0:1.0 --count 5 --seed 0")));
+        assert_ne!(drawn, texts("--sample x=-1.0:1.0 --count 5 --seed 1"));
+    }
+
+    #[test]
+    fn sources_of_two_kinds_cannot_be_mixed() {
+        refused("--input f --range 1:3", "--input and --range cannot be combined");
+        refused("--args a b --grid x=1", "--args and --grid cannot be combined");
+        refused("--range 1:3 --sample x=0:1 --count 3", "--range and --sample cannot be combined");
+        refused("--input - --input f --input -", "`--input -` is given twice");
+    }
+
+    #[test]
+    fn options_about_nothing_are_refused() {
+        refused("--count 3", "--count says how many samples: it needs at least one --sample");
+        refused("--count 3 --grid a=1", "--count says how many samples");
+        refused("--sample x=0:1", "--sample needs --count N");
+        for option in ["--skip 1", "--take 1", "--skip-bad", "--format csv", "--null", "--header", "--no-header"] {
+            let name = option.split(' ').next().unwrap_or_default();
+            refused(
+                option,
+                &format!("{name} says something about records, but not where they come from: it needs --input"),
+            );
+        }
+        refused("--range 1:3 --null", "--null says how files are read: it needs --input, not --range");
+        refused("--grid a=1 --format csv", "--format says how files are read: it needs --input, not --grid");
+        refused("--input f --format csv --null", "--null says how lines end: it goes with --format lines");
+        refused("--input f --header --no-header", "cannot be used with");
+        refused(
+            "--input f.csv --input g.jsonl --no-header",
+            "--no-header is about tables and lines, and g.jsonl is JSON Lines",
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_refused_in_words() {
+        refused("--range 5:1", "invalid value '5:1' for '--range <START:END[:STEP]>': from 5 to 1 it goes down");
+        refused("--grid a", "not of the form NAME=V1,V2,…");
+        refused("--grid a=1 --grid a=2", "the name 'a' is given twice");
+        refused("--sample a=2:1 --count 1", "2 is above 1");
+        refused("--input f --format xml", "[possible values: lines, csv, tsv, jsonl]");
+        refused("--input f --take -1", "unexpected argument '-1'");
+        refused("--args", "a value is required for '--args <WORD>...'");
+    }
+}

@@ -17,13 +17,19 @@ use crate::pool::Pool;
 use crate::report;
 use crate::run::ExitCode;
 
+/// What can be done about a bad record.
+const SKIP_BAD: &str = "--skip-bad leaves bad records out";
+
 pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
     let stopping = Stopping::default();
     config.launch().listener(&stopping).run_to_code(|pool| {
         info::announce(config, pool);
         let control = Control::new(&stopping);
         let code = run_map(config, task, pool, &control).unwrap_or_else(|error| {
-            report::complain(error);
+            match error.downcast_ref::<InputError>() {
+                Some(bad) if bad.is_bad_record() => report::complain(format_args!("{bad} ({SKIP_BAD})")),
+                _ => report::complain(error),
+            }
             ExitCode::Usage
         });
         let bad = control.bad.take();

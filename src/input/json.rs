@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::error::{InputError, Place};
+use super::error::{InputError, NOT_UTF_8, Place};
 use super::lines::TextLines;
 use super::record::Record;
 
@@ -59,7 +59,10 @@ pub(super) enum Parts {
 impl JsonText {
     /// An `Err` is the column of a fault, from 1, and what is wrong there.
     fn new(line: &[u8]) -> Result<JsonText, (usize, String)> {
-        let value: &RawValue = serde_json::from_slice(line).map_err(|error| explain(&error))?;
+        let value: &RawValue = serde_json::from_slice(line).map_err(|error| match std::str::from_utf8(line) {
+            Ok(_) => explain(&error),
+            Err(error) => (error.valid_up_to() + 1, format!("this {NOT_UTF_8}")),
+        })?;
         let text = value.get();
         if let Some(at) = lone_surrogate(text.as_bytes()) {
             let column = line.len() - line.trim_ascii_start().len() + at + 1;

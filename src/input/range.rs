@@ -64,10 +64,9 @@ impl FromStr for Range {
             return Err("the step is 0".into());
         }
         if span.signum() * step_units.signum() < 0 {
-            let (direction, sign) = if span < 0 { ("down", "below") } else { ("up", "above") };
+            let (direction, right) = if span < 0 { ("down", "-1") } else { ("up", "1") };
             return Err(format!(
-                "from {start} to {end} goes {direction}: the step must be {sign} 0, as in {start}:{end}:{}",
-                if span < 0 { "-1" } else { "1" }
+                "from {start} to {end} it goes {direction}: write {start}:{end}:{right}, or another step"
             ));
         }
         let count = u64::try_from(span / step_units + 1).map_err(|_| format!("more than {} numbers", u64::MAX))?;
@@ -90,18 +89,19 @@ impl Decimal {
             None => (text, 0),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let unsigned = whole.strip_prefix(['+', '-']).unwrap_or(whole);
-        let digits = format!("{unsigned}{fraction}");
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        let (is_negative, whole) = match whole.strip_prefix('-') {
+            Some(whole) => (true, whole),
+            None => (false, whole.strip_prefix('+').unwrap_or(whole)),
+        };
+        let written = format!("{whole}{fraction}");
+        if written.is_empty() || !written.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(wrong());
         }
         let too_long = || format!("'{text}' has too many digits");
         let fraction = fraction.trim_end_matches('0');
-        let magnitude: i128 = format!("{unsigned}{fraction}").parse().or_else(|_| {
-            // Only a point and zeros are left of `.0`.
-            if unsigned.is_empty() && fraction.is_empty() { Ok(0) } else { Err(too_long()) }
-        })?;
-        let digits = if whole.starts_with('-') { -magnitude } else { magnitude };
+        // The zero is for what `.0` leaves.
+        let magnitude: i128 = format!("0{whole}{fraction}").parse().map_err(|_| too_long())?;
+        let digits = if is_negative { -magnitude } else { magnitude };
         let places = i64::try_from(fraction.len()).map_err(|_| too_long())? - i64::from(exponent);
         match u32::try_from(places) {
             Ok(decimals) if decimals <= MOST_DECIMALS => Ok(Decimal { digits, decimals }),

@@ -1,9 +1,15 @@
+mod all_inputs;
 mod conversions;
 mod csv_files;
 mod json_lines;
+mod line_files;
 mod properties;
+mod ranges;
 mod sources;
+mod sweeps;
 mod tables;
+mod texts;
+mod tsv_files;
 
 use std::io::{self, BufReader, Cursor, Read, Write};
 use std::path::Path;

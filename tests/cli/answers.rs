@@ -202,3 +202,36 @@ fn failed_jobs_have_a_line_in_their_place_and_exit_code_3() {
     kernel(&format!("sqrt --input {jobs} --retries 2 -q --output {}", file.display())).expect_code(3);
     assert_eq!(fs::read_to_string(file).expect("a whole file"), expected, "the file is whole");
 }
+
+#[test]
+fn jobs_come_from_words_ranges_grids_and_samples() {
+    for (words, expected) in [
+        ("square --args 3 -4 5", "9\n16\n25\n"),
+        ("square --range 1:9:4", "1\n25\n81\n"),
+        ("square --range 3:-3:-3 --local 3 --chunk 1", "9\n0\n9\n"),
+        ("power --each-y --grid x=2,3 --grid y=1,2", "2\n4\n3\n9\n"),
+        ("square --range 1:1000000000 --skip 999999998 --take 1", "999999998000000001\n"),
+        ("nop --range 5:100 --take 2", "5\n6\n"),
+        ("square --sample x=7:7 --count 2", "49\n49\n"),
+    ] {
+        assert_eq!(kernel(words).expect_code(0).out(), expected, "{words}");
+    }
+    let roots = floats(&kernel("sqrt --range 0:1:0.25").expect_code(0).out());
+    assert_eq!(roots, [0.0, 0.5, 0.5_f64.sqrt(), 0.75_f64.sqrt(), 1.0]);
+    let drawn = kernel("sqrt --sample x=1.0:4.0 --count 50 --seed 3").expect_code(0).out();
+    assert!(floats(&drawn).iter().all(|root| (1.0..=2.0).contains(root)));
+    assert_eq!(drawn, kernel("sqrt --sample x=1.0:4.0 --count 50 --seed 3 --local 3 --chunk 7").expect_code(0).out());
+}
+
+#[test]
+fn several_files_of_several_formats_are_one_input() {
+    let files = Files::new();
+    let (lines, tsv) = (files.with("a.txt", "1\r\n\n2"), files.with("b.tsv", "n\tx\na\t3\nb\t4\n"));
+    let (json, bare) = (files.with("c.jsonl", "5\n{\"x\":6}\n"), files.with("d", "7,8\n"));
+    let all = format!("square --input {lines} --input {tsv} -i {json}");
+    assert_eq!(kernel(&all).expect_code(0).out(), "1\n4\n9\n16\n25\n36\n");
+    assert_eq!(kernel(&format!("{all} --skip 1 --take 3")).expect_code(0).out(), "4\n9\n16\n");
+    assert_eq!(kernel(&format!("power --each-y --input {bare} --no-header")).expect_code(0).out(), "5764801\n");
+    assert_eq!(piped("square --format lines --null", "3\0-4\0").expect_code(0).out(), "9\n16\n");
+    assert_eq!(piped(&format!("square --input {lines}"), "9\n").expect_code(0).out(), "1\n4\n81\n");
+}

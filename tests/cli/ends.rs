@@ -63,6 +63,18 @@ fn a_bad_record_in_a_pipe_ends_the_run_behind_the_results_before_it() {
 }
 
 #[test]
+fn bad_records_can_be_left_out_and_are_reported() {
+    let files = Files::new();
+    let jobs = files.with("jobs.csv", "x\n1\nfoo\n3\n4,5\n");
+    kernel(&format!("square --input {jobs}")).expect_code(2).expect_said("'foo' is not an integer (--skip-bad leaves");
+    let run = kernel(&format!("square --skip-bad --input {jobs}"));
+    run.expect_said("2 bad record(s) left out: ").expect_said("jobs.csv:3: column 'x': 'foo' is not an integer; ");
+    assert_eq!(run.expect_code(0).expect_said("square: 2 jobs in").out(), "1\n9\n");
+    let run = piped("square -q --skip-bad", "1\n{\n3\n");
+    assert_eq!(run.expect_code(0).expect_said("1 bad record(s) left out: standard input:2:").out(), "1\n9\n");
+}
+
+#[test]
 fn files_that_cannot_be_used_are_said_before_anything_starts() {
     let files = Files::new();
     for (words, message) in [

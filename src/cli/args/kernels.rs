@@ -21,6 +21,7 @@ Examples:
   rankpool kernel square
   rankpool kernel power --y 0.5 --input numbers.csv
   seq 1 100 | rankpool kernel cube --input -
+  rankpool kernel sqrt --range 0:1:0.1              other inputs than files: words, grids, samples
   rankpool kernel nop --help                        the options of one function
 
 Results are JSON Lines. A job that failed has its reason in the place of its result:
@@ -40,7 +41,7 @@ fn points(count: u64) -> NonZeroU64 {
 }
 
 const SINGLE_INPUT: &str = "\
-A job is one number: a line of JSON, or a CSV column named x (or the only one).
+A job is one number: a line, or a CSV column or JSON key named x (or the only one).
 ";
 
 #[derive(Debug, Subcommand)]

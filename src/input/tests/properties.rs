@@ -15,6 +15,8 @@ fn exercise(bytes: &[u8], layout: Layout) {
                         vector(&record).map(drop),
                         texts(&record).map(drop),
                     ];
+                    record.push_json(false, &mut Vec::new());
+                    assert!(record.cells().all(|cell| cell.to_text().len() <= record.text().len().max(64)));
                     for error in outcomes.into_iter().filter_map(Result::err) {
                         assert!(!error.to_string().chars().any(char::is_control));
                     }
@@ -27,7 +29,7 @@ fn exercise(bytes: &[u8], layout: Layout) {
 }
 
 /// Every way in which a file can be read.
-fn layouts() -> impl Iterator<Item = Layout> {
+pub(super) fn layouts() -> impl Iterator<Item = Layout> {
     let formats = [None, Some(Format::Lines), Some(Format::Csv), Some(Format::Tsv), Some(Format::JsonLines)];
     let headers = [None, Some(true), Some(false)];
     formats.into_iter().flat_map(move |format| {
@@ -37,7 +39,7 @@ fn layouts() -> impl Iterator<Item = Layout> {
 }
 
 /// Text of the characters that mean something in CSV or JSON, and some that do not.
-fn tricky_bytes() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn tricky_bytes() -> impl Strategy<Value = Vec<u8>> {
     let token: Vec<&'static [u8]> = [
         "\"", ",", "\r", "\n", "\r\n", "[", "]", "{", "}", ":", "1", "-2.5e3", "x", "p1", " ", "\u{feff}", "é", "null",
     ]

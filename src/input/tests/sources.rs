@@ -5,6 +5,8 @@ fn the_ending_tells_the_format_and_else_the_first_byte() {
     let ending = |name| Format::from_ending(Path::new(name));
     assert_eq!(ending("a/b.CSV"), Some(Format::Csv));
     assert_eq!([ending("j.jsonl"), ending("j.ndjson"), ending("j.json")], [Some(Format::JsonLines); 3]);
+    assert_eq!([ending("j.txt"), ending("j.list"), ending("j.lst")], [Some(Format::Lines); 3]);
+    assert_eq!(ending("j.tsv"), Some(Format::Tsv));
     assert_eq!([ending("jobs"), ending("jobs.dat"), ending(".csv")], [None; 3]);
     for text in ["1\n", "\n\n [1]\n", "\u{feff}{\"x\":1}", "-0.5"] {
         assert!(matches!(records("jobs", text).unwrap().reader, Reader::JsonLines(_)), "{text:?}");
@@ -45,7 +47,12 @@ fn what_can_be_read_only_once_is_not_checked() {
 #[test]
 fn a_record_beyond_the_limit_ends_the_reading_without_growing_further() {
     let endless = |first: &'static [u8]| Box::new(Cursor::new(first).chain(BufReader::new(io::repeat(b'a'))));
-    for (format, first) in [(Format::Csv, &b"x\n\n1\n\""[..]), (Format::JsonLines, b"{}\n\n1\n\"")] {
+    for (format, first) in [
+        (Format::Csv, &b"x\n\n1\n\""[..]),
+        (Format::Tsv, b"x\n\n1\n"),
+        (Format::Lines, b"x\n\n1\n"),
+        (Format::JsonLines, b"{}\n\n1\n\""),
+    ] {
         let mut records = Records::with_limit("j".into(), endless(first), format.into(), 1000).unwrap();
         let error = records.by_ref().find_map(Result::err).unwrap();
         assert!(error.to_string().starts_with("j:4: a record of more than 1000 bytes"), "{error}");
@@ -70,7 +77,9 @@ fn a_failing_read_ends_the_reading_with_its_reason() {
             Err(io::Error::from_raw_os_error(libc::EIO))
         }
     }
-    for (format, text) in [(Format::Csv, "x\n1\n"), (Format::JsonLines, "1\n1\n")] {
+    for (format, text) in
+        [(Format::Csv, "x\n1\n"), (Format::Tsv, "x\n1\n"), (Format::Lines, "x\n"), (Format::JsonLines, "1\n1\n")]
+    {
         let bytes = Cursor::new(text).chain(BufReader::new(Failing));
         let mut records = Records::new("j", bytes, format.into()).unwrap();
         let error = records.by_ref().find_map(Result::err).unwrap();
@@ -89,7 +98,9 @@ fn reading_a_stream_asks_for_no_more_lines_than_it_hands_out() {
             Ok(line.len())
         }
     }
-    for (format, text) in [(Format::Csv, &b"x\n7\n"[..]), (Format::JsonLines, b"7\n")] {
+    for (format, text) in
+        [(Format::Csv, &b"x\n7\n"[..]), (Format::Tsv, b"x\n7\n"), (Format::Lines, b"7\n"), (Format::JsonLines, b"7\n")]
+    {
         let mut records = Records::new("j", BufReader::new(OneLineThenPanic(Some(text))), format.into()).unwrap();
         assert_eq!(integer(&records.next().unwrap().unwrap()).unwrap(), 7);
     }
