@@ -28,7 +28,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use error::OutputError;
-pub use ordered::{DEFAULT_MEMORY, Order, Ordered, PIECE_BYTES, Stream};
+pub use ordered::{DEFAULT_MEMORY, Give, Order, Ordered, PIECE_BYTES, Stream};
 pub use records::{JobRecord, LastRecords, Records, Status, input_hash};
 pub(crate) use sink::partial_path;
 pub use tag::Tag;

@@ -36,6 +36,9 @@ pub enum Order {
     Settled,
 }
 
+/// Takes a piece of a job's output whose turn it is.
+pub type Give<'a> = dyn FnMut(u64, Stream, &[u8]) -> Result<(), OutputError> + 'a;
+
 /// What is known of a job's output.
 #[derive(Debug)]
 enum Entry {
@@ -81,7 +84,7 @@ pub struct Ordered {
 }
 
 impl Ordered {
-    /// With `limit` bytes of memory for what waits. The output whose turn it is never counts against the limit.
+    /// With `limit` bytes of memory for what waits, and a temporary file where `TMPDIR` says. The output whose turn it is never counts against the limit.
     pub fn new(order: Order, limit: usize) -> Ordered {
         Ordered {
             order,
@@ -92,7 +95,7 @@ impl Ordered {
             large: HashMap::new(),
             parts: 0,
             memory: 0,
-            spill: Spill::default(),
+            spill: Spill::new(std::env::temp_dir()),
         }
     }
 
@@ -191,10 +194,7 @@ impl Ordered {
     ///
     /// # Errors
     /// What `give` returns; and if the temporary file cannot be read.
-    pub fn drain(
-        &mut self,
-        give: &mut dyn FnMut(u64, Stream, &[u8]) -> Result<(), OutputError>,
-    ) -> Result<(), OutputError> {
+    pub fn drain(&mut self, give: &mut Give<'_>) -> Result<(), OutputError> {
         while let Some((job, entry)) = self.next() {
             match entry {
                 Entry::Open | Entry::Empty => {}
@@ -316,7 +316,7 @@ impl Ordered {
         job: u64,
         stream: Stream,
         extent: Extent,
-        give: &mut dyn FnMut(u64, Stream, &[u8]) -> Result<(), OutputError>,
+        give: &mut Give<'_>,
     ) -> Result<(), OutputError> {
         let end = extent.at + u64::from(extent.len);
         let mut at = extent.at;

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use super::OutputError;
 
@@ -39,8 +40,8 @@ impl Extent {
 }
 
 /// The file, made when it is needed first.
-#[derive(Default)]
 pub(super) struct Spill {
+    folder: PathBuf,
     file: Option<File>,
     /// How many bytes of each block are needed.
     needed: Vec<u32>,
@@ -60,6 +61,22 @@ pub(super) struct Spill {
 }
 
 impl Spill {
+    /// In this folder.
+    pub(super) fn new(folder: PathBuf) -> Spill {
+        Spill {
+            folder,
+            file: None,
+            needed: Vec::new(),
+            free: Vec::new(),
+            current: None,
+            filled: 0,
+            buffer: Vec::new(),
+            window: Vec::new(),
+            window_at: 0,
+            total: 0,
+        }
+    }
+
     /// How many bytes wait.
     pub(super) fn len(&self) -> u64 {
         self.total
@@ -177,9 +194,9 @@ impl Spill {
     fn write_at(&mut self, bytes: &[u8], at: u64) -> Result<(), OutputError> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(tempfile::tempfile().map_err(failure)?),
+            none => none.insert(tempfile::tempfile_in(&self.folder).map_err(|error| failure(&self.folder, error))?),
         };
-        file.write_all_at(bytes, at).map_err(failure)
+        file.write_all_at(bytes, at).map_err(|error| failure(&self.folder, error))
     }
 
     /// Reads the extent and some of what follows it.
@@ -204,15 +221,15 @@ impl Spill {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.window.clear();
-                    return Err(failure(error));
+                    return Err(failure(&self.folder, error));
                 }
             }
         }
         self.window.truncate(read);
-        if read < len { Err(failure(io::ErrorKind::UnexpectedEof.into())) } else { Ok(()) }
+        if read < len { Err(failure(&self.folder, io::ErrorKind::UnexpectedEof.into())) } else { Ok(()) }
     }
 }
 
-fn failure(source: io::Error) -> OutputError {
-    OutputError::Waiting { folder: std::env::temp_dir(), source }
+fn failure(folder: &Path, source: io::Error) -> OutputError {
+    OutputError::Waiting { folder: folder.to_owned(), source }
 }

@@ -219,12 +219,13 @@ fn what_the_taker_says_is_handed_back() {
 
 #[test]
 fn a_temporary_file_that_cannot_be_used_is_an_error_that_names_its_folder() {
-    let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
-    let error = OutputError::Waiting { folder: "/scratch".into(), source };
+    let mut ordered = Ordered::new(Order::Places, 0);
+    ordered.spill = Spill::new("/no/such/folder".into());
+    let error = ordered.part(1, Stream::Out, &bytes_of(1, BLOCK_BYTES)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot keep outputs that wait for their turn in a temporary file in /scratch: No space left on device (TMPDIR \
-         chooses another folder)"
+        "cannot keep outputs that wait for their turn in a temporary file in /no/such/folder: No such file or directory \
+         (TMPDIR chooses another folder)"
     );
     assert!(!error.is_closed());
 }
