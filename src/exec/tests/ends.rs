@@ -72,7 +72,7 @@ fn a_stopped_command_follows_the_wish_to_end() {
     let folder = tempfile::tempdir().expect("a directory for the test");
     let file = folder.path().join("cleaned");
     let script = format!("trap ': > {}; exit' TERM; kill -STOP $$", file.display());
-    let (end, ..) = finish_within(&shell(&script), None, &limits(300, 60_000));
+    let (end, ..) = finish_within(&shell(&script), None, &limits(1000, 60_000));
     assert_eq!(end.how, How::TimedOut);
     assert!(end.seconds < 30.0 && file.exists(), "{end:?}");
 }
