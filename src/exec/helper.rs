@@ -16,6 +16,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 pub(crate) use server::serve;
@@ -120,7 +121,8 @@ impl Slot {
         let alive = HELPER.get().is_some_and(|helper| {
             let mut control = [PollFd::new(&helper.control, PollFlags::empty())];
             // A process that ends closes its sockets in no particular order.
-            poll(&mut control, Some(&timespec(DYING))).is_ok() && control[0].revents().is_empty()
+            let waited = retry_on_intr(|| poll(&mut control, Some(&timespec(DYING))));
+            waited.is_ok() && control[0].revents().is_empty()
         });
         if alive {
             SpawnError::NotStarted(

@@ -102,7 +102,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// The next message of a stream socket; `None` when the other side is gone.
     pub(crate) fn frame<T: DeserializeOwned>(&mut self, socket: impl AsFd) -> io::Result<Option<T>> {
-        const PIECE: usize = 64 << 10;
+        const PIECE: usize = 8 << 10;
         let garbled = || io::Error::from(io::ErrorKind::InvalidData);
         self.descriptors.clear();
         let mut have = 0;
@@ -133,7 +133,7 @@ impl Inbox {
         }
         // Bytes of a next message would be left over here: the two sides speak in turns.
         let value = wire::decode(&self.bytes[4..have]).map_err(|_| garbled())?;
-        if self.bytes.len() > 4 * PIECE {
+        if self.bytes.len() > 16 * PIECE {
             self.bytes = Vec::new();
         }
         Ok(Some(value))
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn messages_of_any_length_arrive() {
-        for length in [0, 1, 65_531, 65_532, 70_000, 5_000_000] {
+        for length in [0, 1, 8185, 8186, 70_000, 5_000_000] {
             let text = "x".repeat(length);
             assert_eq!(read(&framed(&text)).expect("it is whole").map(|text| text.len()), Some(length));
         }
