@@ -1,1 +1,165 @@
-//! How `--python FILE.py:FUNCTION` becomes a command line, and what can be said of it before anything starts.
+//! How `--python FILE.py:FUNCTION` becomes a worker, and what can be said of it before anything starts.
+
+use std::borrow::Cow;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use super::command::{How, Limits, Stream, run};
+use super::process::Launch;
+use super::worker::Protocol;
+
+/// The Python side. Each new interpreter reads it from its standard input.
+const SHIM: &str = include_str!("shim.py");
+
+/// The oldest Python that has all the shim needs.
+const OLDEST: (u32, u32) = (3, 9);
+
+/// Says which Python it is; any Python understands it.
+const VERSION: &str = "import sys; sys.stdout.write('%d %d %d' % tuple(sys.version_info[:3]))";
+
+/// A first `import site` on a network file system in the morning takes its time.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A Python function, as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PythonCall {
+    /// `FILE.py:FUNCTION` or `package.module:function`.
+    pub target: String,
+    /// `--python-exe`; otherwise `python3`, which an activated environment decides.
+    pub exe: Option<String>,
+    /// `--setup`: a function of the same module that is called once in each worker.
+    pub setup: Option<String>,
+    /// `--star`: a record is the arguments.
+    pub star: bool,
+    /// `--batch`: the function takes lists of so many records.
+    pub batch: Option<NonZeroUsize>,
+}
+
+impl PythonCall {
+    /// # Errors
+    /// What is wrong with what was typed, or with the file, in words.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let wants = || format!("--python wants FILE.py:FUNCTION or package.module:FUNCTION, not '{}'", self.target);
+        let (place, function) = self.target.rsplit_once(':').ok_or_else(wants)?;
+        if place.is_empty() || !is_dotted(function) {
+            return Err(wants());
+        }
+        if !is_file(place) && !is_dotted(place) {
+            return Err(wants());
+        }
+        if let Some(setup) = self.setup.as_ref().filter(|setup| !is_dotted(setup)) {
+            return Err(format!("--setup wants the name of a function in {place}, not '{setup}'"));
+        }
+        if self.star && self.batch.is_some() {
+            return Err("--star and --batch exclude each other: a function for --batch takes one list".into());
+        }
+        if is_file(place) {
+            let path = Path::new(place);
+            match path.metadata() {
+                Ok(metadata) if metadata.is_dir() => return Err(format!("{place} is a folder, not a Python file")),
+                Ok(_) => std::fs::File::open(path).map_err(|error| format!("{place} cannot be read: {error}"))?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(format!("no such file: {place}"));
+                }
+                Err(error) => return Err(format!("{place} cannot be read: {error}")),
+            };
+        }
+        Ok(())
+    }
+
+    /// The version of the interpreter, `3.11.7`. It runs, by way of the spawn helper: once on each node is enough.
+    ///
+    /// # Errors
+    /// Why it cannot be used, in words.
+    pub(crate) fn check_interpreter(&self) -> Result<String, String> {
+        let exe = self.exe();
+        let launch =
+            Launch { program: exe.to_string(), args: vec!["-c".to_string(), VERSION.to_string()], ..Launch::default() };
+        let (mut said, mut complained) = (Vec::new(), Vec::new());
+        let limits = Limits { timeout: Some(PATIENCE), kill_after: Duration::from_secs(1) };
+        let end = run(&launch, None, &limits, None, &mut |stream, bytes| {
+            let text = if stream == Stream::Stdout { &mut said } else { &mut complained };
+            text.extend_from_slice(&bytes[..bytes.len().min(1000)]);
+            text.truncate(1000);
+        });
+        let how = end.map_err(|error| error.to_string())?.how;
+        if let How::NotStarted(why) = how {
+            return Err(format!("{why}; --python-exe tells which Python to use"));
+        }
+        let version = understand_version(&String::from_utf8_lossy(&said)).filter(|_| how == How::Exited(0));
+        let Some(version) = version else {
+            let complaint = String::from_utf8_lossy(&complained);
+            return Err(format!("{exe} is no Python that works: {}", complaint.trim()));
+        };
+        let (major, minor, patch) = version;
+        if (major, minor) < OLDEST {
+            return Err(format!(
+                "{exe} is Python {major}.{minor}.{patch}, but {}.{} or newer is needed; --python-exe tells which to use",
+                OLDEST.0, OLDEST.1
+            ));
+        }
+        Ok(format!("{major}.{minor}.{patch}"))
+    }
+
+    /// The worker's command.
+    pub(crate) fn launch(&self) -> Launch {
+        let mode = if self.batch.is_some() {
+            "batch"
+        } else if self.star {
+            "star"
+        } else {
+            "call"
+        };
+        let setup = self.setup.clone().unwrap_or_default();
+        let args = vec!["-c".to_string(), boot(), self.target.clone(), mode.to_string(), setup];
+        Launch { program: self.exe().to_string(), args, ..Launch::default() }
+    }
+
+    /// How to talk with it.
+    pub(crate) fn protocol(&self) -> Protocol {
+        Protocol::Python { batch: self.batch.map_or(1, NonZeroUsize::get) }
+    }
+
+    /// What it is told first.
+    pub(crate) fn preamble(&self) -> Cow<'static, [u8]> {
+        Cow::Borrowed(SHIM.as_bytes())
+    }
+
+    fn exe(&self) -> &str {
+        self.exe.as_deref().unwrap_or("python3")
+    }
+}
+
+/// A short program that reads the long one; whoever looks at the list of processes sees which function they run.
+fn boot() -> String {
+    format!(
+        "import os\n\
+         shim = b''\n\
+         while len(shim) < {length}:\n    \
+             piece = os.read(0, {length} - len(shim))\n    \
+             if not piece: os._exit(1)\n    \
+             shim += piece\n\
+         exec(compile(shim, '<rankpool>', 'exec'), {{'__name__': 'rankpool'}})",
+        length = SHIM.len()
+    )
+}
+
+fn understand_version(text: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = text.split(' ').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
+}
+
+/// Whether this is a path, as the shim decides it.
+fn is_file(place: &str) -> bool {
+    place.ends_with(".py") || place.contains('/')
+}
+
+/// Whether this is `name` or `name.name`.
+fn is_dotted(name: &str) -> bool {
+    let is_name = |part: &str| {
+        part.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
+            && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    name.split('.').all(is_name)
+}

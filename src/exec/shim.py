@@ -359,7 +359,9 @@ MOST_MESSAGE, MOST_TRACEBACK = 1 << 14, 1 << 17
 
 
 def cut(text, most):
-    return text if len(text) <= most else text[:most // 2] + "\n[…]\n" + text[-most // 2:]
+    """Text for people: not too long, and without halves of surrogate pairs, which not everybody can read."""
+    text = text if len(text) <= most else text[:most // 2] + "\n[…]\n" + text[-most // 2:]
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def users_frames(error, seen):
@@ -516,7 +518,7 @@ def start_or_say_why(target, setup):
     try:
         return start(target, setup)
     except CannotStart as error:
-        why = {"message": str(error), "traceback": ""}
+        why = {"message": cut(str(error), MOST_MESSAGE), "traceback": ""}
     except BaseException as error:
         why = describe(error)
         if why["kind"] == "exit":

@@ -339,8 +339,7 @@ impl Worker {
                         Said::Garbage(what) => what,
                         _ => format!("an answer without a question: {}", protocol::excerpt(connection.text(line))),
                     };
-                    self.strange(connection, jobs, &what);
-                    return Ok(());
+                    return self.strange(connection, jobs, &what);
                 }
             }
             answered += before.1 - self.requests.len();
@@ -348,8 +347,7 @@ impl Worker {
             (self.futile, self.was_useful) = (0, true);
         }
         if connection.unfinished() > MOST_ANSWER {
-            self.strange(connection, jobs, &format!("a line of more than {} MiB", MOST_ANSWER >> 20));
-            return Ok(());
+            return self.strange(connection, jobs, &format!("a line of more than {} MiB", MOST_ANSWER >> 20));
         }
         if answered > 0 {
             self.pace.took(answered, elapsed);
@@ -388,14 +386,19 @@ impl Worker {
     }
 
     /// The process said what it must not say.
-    fn strange(&mut self, connection: Connection, jobs: &mut dyn Jobs, what: &str) {
+    fn strange(&mut self, connection: Connection, jobs: &mut dyn Jobs, what: &str) -> Result<(), StartFailure> {
+        let ready = connection.ready;
         connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
+        if !ready {
+            return self.is_futile(format!("{} wrote {what} before it was ready", self.options.name), None);
+        }
         if self.requests.is_empty() {
             (self.options.warn)(&format!("{} is started anew; it wrote {what}", self.options.name));
             self.charge_nobody();
         } else {
             self.blame(jobs, WorkerFailure::new("garbage", format!("the worker wrote {what}")));
         }
+        Ok(())
     }
 
     /// The process is gone, or will be.

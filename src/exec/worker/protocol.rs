@@ -186,17 +186,9 @@ fn understand_shim(line: &[u8]) -> Result<Said<'_>, String> {
     })
 }
 
-/// A failure as the shim writes it. It has text that JSON can write and Rust cannot hold: halves of surrogate pairs.
+/// A failure as the shim writes it.
 fn described(json: &[u8]) -> Result<WorkerFailure, String> {
-    let failure: Result<Described, _> = serde_json::from_slice(json);
-    failure.map(WorkerFailure::from).or_else(|error| {
-        let text = String::from_utf8_lossy(json).into_owned();
-        if error.is_data() || text.contains("\\ud") {
-            Ok(WorkerFailure::new("exception", text))
-        } else {
-            Err(error.to_string())
-        }
-    })
+    serde_json::from_slice::<Described>(json).map(WorkerFailure::from).map_err(|error| error.to_string())
 }
 
 /// One JSON value, without space around it.
