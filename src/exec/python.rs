@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::command::{How, Limits, Stream, run};
 use super::process::Launch;
 use super::worker::Protocol;
@@ -22,7 +24,7 @@ const VERSION: &str = "import sys; sys.stdout.write('%d %d %d' % tuple(sys.versi
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A Python function, as it was asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PythonCall {
     /// `FILE.py:FUNCTION` or `package.module:function`.
     pub target: String,
