@@ -1,5 +1,6 @@
 //! What has become of the jobs of a batch so far, and the sentence about it at the end.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::attempt::Outcome;
@@ -18,7 +19,8 @@ pub(crate) struct Tally {
     pub cancelled: u64,
     /// Attempts that were run again.
     pub again: u64,
-    named: Vec<String>,
+    /// The first failed jobs, by number.
+    named: BTreeMap<u64, String>,
 }
 
 impl Tally {
@@ -30,13 +32,21 @@ impl Tally {
             Status::Cancelled => self.cancelled += 1,
             _ => {
                 self.failed += 1;
-                if self.named.len() < NAMED {
+                if self.named.len() < NAMED || self.named.last_key_value().is_some_and(|(last, _)| number < *last) {
                     let what = outcome.trouble.as_ref().map_or("failed", |trouble| trouble.message.as_str());
-                    let first_line = what.lines().next().unwrap_or_default();
-                    self.named.push(format!("job {number}: {first_line}"));
+                    self.named.insert(number, what.lines().next().unwrap_or_default().to_string());
+                    if self.named.len() > NAMED {
+                        self.named.pop_last();
+                    }
                 }
             }
         }
+    }
+
+    /// That jobs were given up; `None` if none were.
+    pub(crate) fn given_up(&self) -> Option<String> {
+        let why = if self.succeeded > 0 && self.failed == 0 { "one has succeeded" } else { "it was enough" };
+        (self.cancelled > 0).then(|| format!("{} job(s) were cancelled when {why}", self.cancelled))
     }
 
     /// Which jobs failed, and how to run them again; `None` if none did.
@@ -44,9 +54,9 @@ impl Tally {
         if self.failed == 0 {
             return None;
         }
-        let mut text = format!("{} of {} job(s) failed:", self.failed, self.done);
-        for named in &self.named {
-            text += &format!("\n  {named}");
+        let mut text = format!("{} of {} job(s) failed:", self.failed, self.done - self.cancelled);
+        for (number, what) in &self.named {
+            text += &format!("\n  job {number}: {what}");
         }
         let more = self.failed - self.named.len() as u64;
         if more > 0 {
@@ -59,5 +69,33 @@ impl Tally {
             }
         };
         Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failed_jobs_are_named_in_order() {
+        let mut tally = Tally::default();
+        for number in (1..=30).rev() {
+            tally.count(number, &Outcome::unrun(0, Status::Failed, "failed", format!("exit code {number}\nmore")));
+        }
+        let said = tally.failures(None).unwrap();
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines[0], "30 of 30 job(s) failed:");
+        assert_eq!((lines[1], lines[10]), ("  job 1: exit code 1", "  job 10: exit code 10"));
+        assert_eq!(lines[11], "  and 20 more");
+        assert!(tally.failures(Some(Path::new("r.jsonl"))).unwrap().ends_with("add: --only-failed r.jsonl"));
+        assert_eq!(Tally::default().failures(None), None);
+    }
+
+    #[test]
+    fn cancelled_jobs_are_not_failures() {
+        let mut tally = Tally::default();
+        tally.count(1, &Outcome::unrun(0, Status::Cancelled, "cancelled", String::new()));
+        assert_eq!((tally.failed, tally.cancelled, tally.failures(None)), (0, 1, None));
+        assert_eq!(tally.given_up().unwrap(), "1 job(s) were cancelled when it was enough");
     }
 }

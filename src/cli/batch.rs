@@ -12,6 +12,7 @@ use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
 use super::session::{progress, sum_up};
 use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
+use crate::failure::JobErrorKind;
 use crate::func::Value;
 use crate::input::{InputError, Inputs, Reading, Record};
 use crate::output::{
@@ -152,14 +153,21 @@ where
     let fault = ledger.borrow_mut().take_fault();
     let records = sinks.records().map(PathBuf::from);
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
-    let code = conclude(end, fault, sinks, &tally, &config.output);
+    let wanted = batch.limits.stop_on_success && tally.succeeded > 0;
+    let code = match conclude(end, fault, sinks, &tally, &config.output) {
+        ExitCode::JobsFailed if wanted => ExitCode::Success,
+        code => code,
+    };
     if quiet {
         return Ok(code);
     }
     if bad.count() > 0 {
         report::complain(bad);
     }
-    if let Some(text) = tally.failures(records.as_deref()) {
+    if let Some(text) = tally.failures(records.as_deref()).filter(|_| !wanted) {
+        report::complain(text);
+    }
+    if let Some(text) = tally.given_up().filter(|_| config.talk != Talk::Quiet) {
         report::complain(text);
     }
     let counted = |stats: &mut crate::stats::Stats| (stats.jobs, stats.failed) = (tally.done, tally.failed);
@@ -243,6 +251,10 @@ fn conclude(end: End, fault: Option<InputError>, mut sinks: Sinks, tally: &Tally
         (End::Sink(error), _) => {
             report::complain(error);
             return ExitCode::Failure;
+        }
+        // Why the pool has ended was told.
+        (End::Broken(error), _) if error.kind == JobErrorKind::Closed => {
+            ("the run has failed".into(), ExitCode::Failure)
         }
         (End::Broken(error), _) => (error.to_string(), ExitCode::Failure),
         (End::Stopped, _) => (format!("stopped early by a signal, after {} job(s)", tally.done), ExitCode::Stopped),

@@ -18,6 +18,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(crate) use server::serve;
 
@@ -69,7 +70,16 @@ pub(super) fn start_as(mut command: Command) -> io::Result<()> {
     if HELPER.set(helper).is_err() {
         unreachable!("one thread at a time starts it");
     }
+    raise_file_limit();
     Ok(())
+}
+
+/// A rank holds a few descriptors for each command that runs, and the usual limit, 1024, is too low for hundreds of threads. The
+/// commands keep the limit that was set: they are the helper's children.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, the usual limit has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// A connection to a thread of the helper that has nothing to do.
