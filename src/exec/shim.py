@@ -77,6 +77,10 @@ class NoJson(Exception):
         return NoJson(self.message, ("[%r]" % (key,))[:100] + self.path)
 
 
+class NoBatch(Exception):
+    """What a function returned that cannot be the results of a batch."""
+
+
 def refuse(value):
     raise TypeError(type(value))
 
@@ -392,6 +396,8 @@ def describe(error):
     """An exception as {"kind": …, "message": …, "traceback": …}."""
     if isinstance(error, NoJson):
         return {"kind": "encode", "message": cut(str(error), MOST_MESSAGE)}
+    if isinstance(error, NoBatch):
+        return {"kind": "batch", "message": str(error)}
     kind = "exit" if isinstance(error, SystemExit) else "exception"
     message = message_of(error)
     if kind == "exit":
@@ -594,14 +600,15 @@ def serve(function, parse, set_job, set_attempt, set_seed):
 
 def results_of(function, records):
     """Calls the function with a list, which must give as many results."""
+    size = len(records)
     results = function(records)
     if hasattr(results, "__await__") or hasattr(results, "__aiter__"):
         results = awaited(results)
     if type(results) is not list:
         results = as_list(results)
-    if len(results) != len(records):
-        raise ValueError("a function for --batch must return one result for each record: %d for %d records"
-                         % (len(results), len(records)))
+    if len(results) != size:
+        raise NoBatch("a function for --batch must return one result for each record, not %d for %d"
+                      % (len(results), size))
     return results
 
 
@@ -616,7 +623,7 @@ def as_list(results):
     elif hasattr(results, "__iter__") and not isinstance(results, (str, bytes, mapping_type())):
         results = list(results)
     if not isinstance(results, list):
-        raise TypeError("a function for --batch must return a list, not %s" % name_of(kind))
+        raise NoBatch("a function for --batch must return a list, not %s" % name_of(kind))
     return results
 
 
@@ -632,13 +639,16 @@ def alone(compute):
 
 def serve_batch(function, records):
     """Sends the answers to a whole batch, and says whether it could."""
-    since = now()
+    since, size = now(), len(records)
     try:
         results = results_of(function, records)
     except BaseException as error:
-        if len(records) == 1:
+        # A function that does not know of batches would only seem to do right when it is called with one record.
+        if size > 1 and not isinstance(error, NoBatch):
+            return False
+        for _ in range(size):
             send(failure(error, since))
-        return len(records) == 1
+        return True
     try:
         answer = b"b%d %b\n" % (now() - since, encode(results))
     except BaseException:

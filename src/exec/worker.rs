@@ -39,7 +39,7 @@ const MOST_ANSWER: usize = 64 << 20;
 /// More is not sent ahead.
 const MOST_AHEAD: usize = 64 << 10;
 /// A worker that has not answered its first record for so long may have forgotten to flush.
-const SILENCE: Duration = Duration::from_secs(10);
+pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 /// So many processes in a row that end before they are of any use are enough.
 const MOST_FUTILE: u32 = 3;
 
@@ -120,6 +120,8 @@ pub(crate) struct Options {
     pub kill_after: Duration,
     /// A process that was given so many records is replaced.
     pub max_jobs: Option<NonZeroU64>,
+    /// How long a worker may be silent before it is asked whether it flushes: [`SILENCE`].
+    pub silence: Duration,
     /// Takes what people should know and no record's answer says.
     pub warn: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -296,7 +298,7 @@ impl Worker {
             return None;
         }
         let timeout = self.options.timeout.and_then(|timeout| self.since.checked_add(timeout));
-        let silence = self.may_warn(connection).then(|| self.since + SILENCE);
+        let silence = self.may_warn(connection).then(|| self.since + self.options.silence);
         timeout.into_iter().chain(silence).min()
     }
 
@@ -435,11 +437,11 @@ impl Worker {
 
     /// The first record takes too long, or is just slow.
     fn overdue(&mut self, connection: Connection, jobs: &mut dyn Jobs) {
-        if self.may_warn(&connection) && self.since.elapsed() >= SILENCE {
+        if self.may_warn(&connection) && self.since.elapsed() >= self.options.silence {
             self.has_warned = true;
-            let (name, seconds) = (&self.options.name, SILENCE.as_secs());
+            let (name, silence) = (&self.options.name, self.options.silence);
             let warning = format!(
-                "{name} has not answered its first record for {seconds} s. It may just be slow; \
+                "{name} has not answered its first record for {silence:?}. It may just be slow; \
                  but does it end each answer with a new line, and flush its output after it?"
             );
             (self.options.warn)(&warning);
