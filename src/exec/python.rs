@@ -163,3 +163,6 @@ fn is_dotted(name: &str) -> bool {
     };
     name.split('.').all(is_name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -341,7 +341,11 @@ def duck(value, kind):
         if callable(getattr(value, method, None)):
             plain = getattr(value, method)()
             # numpy.longdouble is its own item.
-            return True, float(plain) if type(plain) is kind else plain
+            if type(plain) is kind:
+                if not hasattr(kind, "__float__"):
+                    break
+                plain = float(plain)
+            return True, plain
     if hasattr(kind, "__attrs_attrs__"):
         return True, {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
     return False, None

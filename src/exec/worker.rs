@@ -141,6 +141,26 @@ struct Request {
     alone: bool,
 }
 
+/// When answers that were read together were begun: one after the other.
+struct Clock {
+    next: SystemTime,
+    now: SystemTime,
+}
+
+impl Clock {
+    /// The first of them could begin so long ago.
+    fn new(since: Duration) -> Self {
+        let now = SystemTime::now();
+        Clock { next: now.checked_sub(since).unwrap_or(now), now }
+    }
+
+    fn start_of(&mut self, duration: Duration) -> SystemTime {
+        let start = self.next.min(self.now.checked_sub(duration).unwrap_or(self.now));
+        self.next = start + duration;
+        start
+    }
+}
+
 /// The worker of one compute thread.
 pub(crate) struct Worker {
     launch: Launch,
@@ -310,7 +330,7 @@ impl Worker {
     fn read(&mut self, mut connection: Connection, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
         let lines = connection.lines();
         let elapsed = self.since.elapsed();
-        let mut start = SystemTime::now().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut clock = Clock::new(elapsed);
         let share = elapsed / u32::try_from(lines.max(1)).unwrap_or(u32::MAX);
         let mut answered = 0;
         while let Some(line) = connection.line() {
@@ -328,12 +348,12 @@ impl Worker {
                     return self.is_futile(why.message, why.traceback);
                 }
                 Said::One(took, result) if ready && before.1 > 0 => {
-                    self.settle(jobs, &mut start, took.unwrap_or(share), result);
+                    self.settle(jobs, &mut clock, took.unwrap_or(share), result);
                 }
                 Said::Many(took, results) if ready && self.is_batch_of(results.len()) => {
                     let share = took / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
                     for result in results {
-                        self.settle(jobs, &mut start, share, Ok(result.get()));
+                        self.settle(jobs, &mut clock, share, Ok(result.get()));
                     }
                 }
                 said => {
@@ -370,7 +390,7 @@ impl Worker {
     fn settle(
         &mut self,
         jobs: &mut dyn Jobs,
-        start: &mut SystemTime,
+        clock: &mut Clock,
         duration: Duration,
         result: Result<&str, WorkerFailure>,
     ) {
@@ -383,8 +403,7 @@ impl Worker {
             // Its function is called with one record at a time by now.
             request.alone = true;
         }
-        jobs.done(Answer { head: flight.head, start: *start, duration, result });
-        *start += duration;
+        jobs.done(Answer { head: flight.head, start: clock.start_of(duration), duration, result });
     }
 
     /// The process said what it must not say.
@@ -470,8 +489,7 @@ impl Worker {
 
     fn charge(&mut self, jobs: &mut dyn Jobs, failure: WorkerFailure) {
         let duration = self.since.elapsed();
-        let mut start = SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.settle(jobs, &mut start, duration, Err(failure));
+        self.settle(jobs, &mut Clock::new(duration), duration, Err(failure));
         self.charge_nobody();
     }
 

@@ -120,6 +120,7 @@ fn what_other_libraries_have_is_known_by_its_methods() {
         class Series:\n    def to_dict(self): return {Scalar(3): Scalar(4)}\n    def tolist(self): return 0\n\
         class Kind: kind = 'M'\nclass Moment:\n    dtype = Kind\n    def astype(self, kind): return Array(['2024-01-01', 'NaT'])\n\
         class Endless:\n    def tolist(self): return Endless()\n\
+        class Echo:\n    def tolist(self): return [Echo()]\n\
         class Pydantic:\n    def model_dump(self): return {'p': Scalar(1)}\n\
         nan = float('nan')";
     comes_back(
@@ -132,7 +133,8 @@ fn what_other_libraries_have_is_known_by_its_methods() {
             ("Series()", r#"{"3":4}"#),
             ("Moment()", r#"["2024-01-01",null]"#),
             ("Pydantic()", r#"{"p":1}"#),
-            ("Endless()", "!nested too deeply"),
+            ("Endless()", "!model.Endless is no JSON type"),
+            ("Echo()", "!nested too deeply"),
         ],
     );
 }

@@ -69,8 +69,8 @@ fn a_worker_that_never_answers_does_not_burn_through_the_records() {
 
 #[test]
 fn a_record_that_takes_too_long_fails_and_the_others_do_not() {
-    let mut worker =
-        worker(&module(SLEEPER).call("sleep"), |options| options.timeout = Some(Duration::from_millis(600)));
+    let module = module(SLEEPER);
+    let mut worker = worker(&module.call("sleep"), |options| options.timeout = Some(Duration::from_millis(600)));
     let list = answered(&mut worker, list(["0", "0", "0", "100", "0", "0"]));
     assert_eq!(list.short(), ["0", "0", "0", "!timeout", "0", "0"]);
     assert_eq!(list.failure(3).ended, Some(Ended::Signal(15)));
@@ -79,14 +79,15 @@ fn a_record_that_takes_too_long_fails_and_the_others_do_not() {
 
 #[test]
 fn the_time_of_the_import_is_not_the_record_s() {
-    let text = format!("{SLEEPER}time.sleep(1)\n");
-    let mut worker = worker(&module(&text).call("sleep"), |options| options.timeout = Some(Duration::from_millis(500)));
+    let module = module(&format!("{SLEEPER}time.sleep(1)\n"));
+    let mut worker = worker(&module.call("sleep"), |options| options.timeout = Some(Duration::from_millis(500)));
     assert_eq!(answered(&mut worker, list([0, 0])).short(), ["0", "0"]);
 }
 
 #[test]
 fn who_ignores_term_is_killed() {
-    let mut worker = worker(&module(SLEEPER).call("stubborn"), |options| {
+    let module = module(SLEEPER);
+    let mut worker = worker(&module.call("stubborn"), |options| {
         options.timeout = Some(Duration::from_millis(400));
         options.kill_after = Duration::from_millis(200);
     });
@@ -138,7 +139,8 @@ fn a_closed_worker_ends_by_itself() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("ended");
     let text = "import atexit\ndef f(x):\n    atexit.register(lambda: open(x, 'w').close())\n";
-    let mut worker = module(text).worker("f");
+    let module = module(text);
+    let mut worker = module.worker("f");
     answered(&mut worker, list([format!("{:?}", file.display().to_string())]));
     worker.close();
     assert!(file.exists());
