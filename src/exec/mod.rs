@@ -17,7 +17,7 @@
 //! | `process` | what is to be started, and one process from its start to its end |
 //! | `command` | one command with its input, output and time limit |
 //! | `worker` | a process that stays and is given many records |
-//! | `python`, `shim.py` | how a worker becomes a Python function |
+//! | `python`, `shim.py`, `shim_json.py` | how a worker becomes a Python function |
 //! | `environment` | which variables of a rank are none of a command's business |
 
 pub(crate) mod command;

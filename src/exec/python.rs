@@ -10,7 +10,7 @@ use super::process::Launch;
 use super::worker::Protocol;
 
 /// The Python side. Each new interpreter reads it from its standard input.
-const SHIM: &str = include_str!("shim.py");
+const SHIM: &str = concat!(include_str!("shim.py"), include_str!("shim_json.py"), "\nmain()\n");
 
 /// The oldest Python that has all the shim needs.
 const OLDEST: (u32, u32) = (3, 9);

@@ -82,18 +82,10 @@ impl Warnings {
 
 fn options(protocol: Protocol) -> (Options, Warnings) {
     let warnings = Warnings::default();
-    let options = Options {
-        name: "the worker".to_string(),
-        protocol,
-        preamble: [].as_slice().into(),
-        timeout: None,
-        kill_after: Duration::from_secs(5),
-        max_jobs: None,
-        silence: super::SILENCE,
-        warn: {
-            let warnings = warnings.clone();
-            Arc::new(move |warning| warnings.0.lock().expect("nobody panics with it").push(warning.to_string()))
-        },
+    let mut options = Options::new("the worker", protocol);
+    options.warn = {
+        let warnings = warnings.clone();
+        Arc::new(move |warning| warnings.0.lock().expect("nobody panics with it").push(warning.to_string()))
     };
     (options, warnings)
 }
