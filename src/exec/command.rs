@@ -87,24 +87,20 @@ pub(crate) fn run(
     let since = Instant::now();
     let mut buffer = BUFFER.take();
     buffer.resize(PIECE, 0);
-    let result = Watch::start(launch, stdin, limits, cancelled)
-        .and_then(|mut watch| watch.until_ended(&mut |stream, bytes| on_output(stream, bytes), &mut buffer));
+    let result = Watch::start(launch, stdin, limits, cancelled).and_then(|mut watch| {
+        let (how, ended) = watch.until_ended(on_output, &mut buffer)?;
+        Ok((how, ended, watch.ended_at))
+    });
     BUFFER.set(buffer);
-    let seconds = since.elapsed().as_secs_f64();
-    let nothing = |how| CommandEnd { how, start, seconds, user: 0.0, system: 0.0, max_rss_kib: 0 };
-    match result {
-        Ok((how, Some(ended))) => Ok(CommandEnd {
-            how,
-            start,
-            seconds,
-            user: ended.user.as_secs_f64(),
-            system: ended.system.as_secs_f64(),
-            max_rss_kib: ended.max_rss_kib,
-        }),
-        Ok((how, None)) => Ok(nothing(how)),
-        Err(SpawnError::NotStarted(why)) => Ok(nothing(How::NotStarted(why))),
-        Err(SpawnError::HelperGone) => Err(HelperGone),
-    }
+    let (how, ended, at) = match result {
+        Ok(end) => end,
+        Err(SpawnError::NotStarted(why)) => (How::NotStarted(why), None, None),
+        Err(SpawnError::HelperGone) => return Err(HelperGone),
+    };
+    let seconds = at.unwrap_or_else(Instant::now).duration_since(since).as_secs_f64();
+    let (user, system, max_rss_kib) =
+        ended.map_or((0.0, 0.0, 0), |ended| (ended.user.as_secs_f64(), ended.system.as_secs_f64(), ended.max_rss_kib));
+    Ok(CommandEnd { how, start, seconds, user, system, max_rss_kib })
 }
 
 /// A pipe for what a command writes. The rank keeps the writing end, too: a pipe that nobody could write to any more would
@@ -170,6 +166,8 @@ struct Watch<'a> {
     cancelled: Option<BorrowedFd<'a>>,
     stage: Stage,
     kill_after: Duration,
+    /// When its end was known. What is left of its output may take longer.
+    ended_at: Option<Instant>,
 }
 
 /// Which of the things that are waited for has happened.
@@ -206,7 +204,7 @@ impl<'a> Watch<'a> {
         // Timeouts that are longer than clocks go are none.
         let until = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let stage = Stage::Running { until };
-        Ok(Watch { process, stdout, stderr, stdin, cancelled, stage, kill_after: limits.kill_after })
+        Ok(Watch { process, stdout, stderr, stdin, cancelled, stage, kill_after: limits.kill_after, ended_at: None })
     }
 
     /// Waits for the end. `None` for what was used: a killed command that does not go away.
@@ -312,6 +310,7 @@ impl<'a> Watch<'a> {
         buffer: &mut [u8],
     ) -> Result<(How, Option<Ended>), SpawnError> {
         let ended = self.process.ended()?;
+        self.ended_at = Some(Instant::now());
         for (output, stream) in [(&self.stdout, Stream::Stdout), (&self.stderr, Stream::Stderr)] {
             let left = ioctl_fionread(&output.read).map_err(|error| SpawnError::resources(error.into()))?;
             let mut left = usize::try_from(left).unwrap_or(usize::MAX);

@@ -13,19 +13,24 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 pub(crate) use server::serve;
 
 use super::environment::launcher_variables;
-use super::process::SpawnError;
+use super::process::{SpawnError, timespec};
 use crate::wire;
 use protocol::{Control, Inbox, Order};
 
 /// The first argument that makes the program a spawn helper.
 pub(crate) const ARGUMENT: &str = "__spawn-helper";
+
+/// From the first sign that the helper dies to the last.
+const DYING: Duration = Duration::from_secs(1);
 
 static HELPER: OnceLock<Helper> = OnceLock::new();
 
@@ -115,8 +120,9 @@ impl Slot {
     pub(super) fn why_closed() -> SpawnError {
         let alive = HELPER.get().is_some_and(|helper| {
             let mut control = [PollFd::new(&helper.control, PollFlags::empty())];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            poll(&mut control, Some(&now)).is_ok() && control[0].revents().is_empty()
+            // A process that ends closes its sockets in no particular order.
+            let waited = retry_on_intr(|| poll(&mut control, Some(&timespec(DYING))));
+            waited.is_ok() && control[0].revents().is_empty()
         });
         if alive {
             SpawnError::NotStarted(

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,6 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use super::helper::protocol::Order;
-pub(crate) use resolve::resolve;
 
 use super::helper::Slot;
 use super::helper::protocol::{self, Answer, Request};
@@ -77,7 +76,7 @@ impl Process {
     /// Starts a program with these ends of its standard streams; where there is none, `/dev/null`. Returns before it runs: why it
     /// could not be started may come as its end.
     pub(crate) fn start(launch: &Launch, streams: [Option<BorrowedFd<'_>>; 3]) -> Result<Self, SpawnError> {
-        let file = resolve(&launch.program, launch.cwd.as_deref()).map_err(SpawnError::NotStarted)?;
+        let file = resolve::file_of(&launch.program).map_err(SpawnError::NotStarted)?;
         failure::refuse(launch).map_err(SpawnError::NotStarted)?;
         let mut slot = Slot::take()?;
         slot.requests += 1;
@@ -168,4 +167,12 @@ pub(super) fn timespec(duration: Duration) -> Timespec {
     // More than a century is for ever.
     let seconds = duration.as_secs().min(1 << 32);
     Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
+}
+
+/// The file that a program's name means, which can be run: one of `PATH`, or, if the name holds a slash, that path (relative
+/// to `cwd`).
+pub(crate) fn resolve(program: &str, cwd: Option<&Path>) -> Result<String, String> {
+    let file = resolve::file_of(program)?;
+    let path = cwd.map_or_else(|| PathBuf::from(&file), |folder| folder.join(&file));
+    resolve::check(&path, program).map(|()| file)
 }

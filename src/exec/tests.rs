@@ -5,9 +5,13 @@ mod ends;
 mod starts;
 mod streams;
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::command::{CommandEnd, How, Limits, Stream, run};
 use super::helper;
@@ -59,6 +63,29 @@ fn finish_within(launch: &Launch, stdin: Option<&[u8]>, limits: &Limits) -> (Com
 #[track_caller]
 fn finish(launch: &Launch, stdin: Option<&[u8]>) -> (CommandEnd, Vec<u8>, Vec<u8>) {
     finish_within(launch, stdin, &LIMITS)
+}
+
+/// Its reading and its writing end.
+fn pipe() -> (File, File) {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    (read.into(), write.into())
+}
+
+/// What becomes of a command that is cancelled when it has written so many lines.
+#[track_caller]
+fn cancel_after(lines: usize, launch: &Launch, kill_after: Duration) -> (CommandEnd, Vec<u8>) {
+    start_helper();
+    let (cancelled, keep) = pipe();
+    let mut keep = Some(keep);
+    let mut text = Vec::new();
+    let limits = Limits { kill_after, ..LIMITS };
+    let end = run(launch, None, &limits, Some(cancelled.as_fd()), &mut |_, bytes| {
+        text.extend_from_slice(bytes);
+        if text.iter().filter(|byte| **byte == b'\n').count() >= lines {
+            keep = None;
+        }
+    });
+    (end.expect("the helper is there"), text)
 }
 
 /// The output of a command that succeeds.

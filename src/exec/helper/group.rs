@@ -18,6 +18,9 @@ use wait4::Wait4;
 
 use super::protocol::{self, Answer, Inbox, Order, Request};
 
+/// A grace time that is longer ends never.
+const FOR_EVER: Duration = Duration::from_secs(1 << 30);
+
 /// A slot, as its thread and the main thread see it.
 pub(super) struct Group {
     state: Mutex<State>,
@@ -49,7 +52,7 @@ impl State {
     fn carry_out(&mut self, group: Pid, order: Order) {
         let signal = match order {
             Order::Term { grace } => {
-                self.grace = Instant::now().checked_add(grace);
+                self.grace = Some(Instant::now() + grace.min(FOR_EVER));
                 Signal::TERM
             }
             Order::Kill => {
@@ -59,6 +62,10 @@ impl State {
         };
         // It fails only for processes that have become somebody else's, who must end them.
         let _ = kill_process_group(group, signal);
+        if signal == Signal::TERM {
+            // Who is stopped cannot follow.
+            let _ = kill_process_group(group, Signal::CONT);
+        }
     }
 }
 
@@ -136,12 +143,16 @@ impl Group {
             state.carry_out(group, order);
         }
         drop(state);
-        wait_until_ended(group)?;
-        self.wait_for_the_others(group);
+        let waited = wait_until_ended(group);
+        if waited.is_ok() {
+            self.wait_for_the_others(group);
+        }
         let mut state = self.state();
-        // Whatever is left of the group has no one to work for.
-        let _ = kill_process_group(group, Signal::KILL);
-        let used = child.wait4();
+        let used = waited.and_then(|()| {
+            // Whatever is left of the group has no one to work for.
+            let _ = kill_process_group(group, Signal::KILL);
+            child.wait4()
+        });
         state.phase = Phase::Idle;
         drop(state);
         let used = used?;

@@ -102,7 +102,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// The next message of a stream socket; `None` when the other side is gone.
     pub(crate) fn frame<T: DeserializeOwned>(&mut self, socket: impl AsFd) -> io::Result<Option<T>> {
-        const PIECE: usize = 64 << 10;
+        const PIECE: usize = 8 << 10;
         let garbled = || io::Error::from(io::ErrorKind::InvalidData);
         self.descriptors.clear();
         let mut have = 0;
@@ -131,8 +131,9 @@ impl Inbox {
                 length => have += length,
             }
         }
+        // Bytes of a next message would be left over here: the two sides speak in turns.
         let value = wire::decode(&self.bytes[4..have]).map_err(|_| garbled())?;
-        if self.bytes.len() > 4 * PIECE {
+        if self.bytes.len() > 16 * PIECE {
             self.bytes = Vec::new();
         }
         Ok(Some(value))
@@ -170,5 +171,67 @@ impl Inbox {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use super::*;
+
+    /// What an inbox makes of these bytes, after which the sender goes away.
+    fn read(bytes: &[u8]) -> io::Result<Option<String>> {
+        let (to, from) = UnixStream::pair().expect("a pair of sockets");
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = send(to.as_fd(), bytes, &[]);
+            });
+            Inbox::default().frame(&from)
+        })
+    }
+
+    fn framed(text: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_frame(&text, &mut bytes).expect("it is short enough");
+        bytes
+    }
+
+    #[test]
+    fn messages_of_any_length_arrive() {
+        for length in [0, 1, 8185, 8186, 70_000, 5_000_000] {
+            let text = "x".repeat(length);
+            assert_eq!(read(&framed(&text)).expect("it is whole").map(|text| text.len()), Some(length));
+        }
+        assert!(write_frame(&"x".repeat(LONGEST + 1), &mut Vec::new()).is_none());
+    }
+
+    #[test]
+    fn whatever_arrives_is_read_or_refused() {
+        assert_eq!(read(b"").ok(), Some(None));
+        let whole = framed("some text");
+        for length in 1..whole.len() {
+            assert!(read(&whole[..length]).is_err(), "cut after {length} bytes");
+        }
+        assert!(read(b"\xff\xff\xff\xff and more").is_err(), "longer than any message");
+        assert!(read(b"\x00\x00\x00\x01 and more").is_err(), "16 MiB are announced and not there");
+        assert!(read(b"\x02\x00\x00\x00\xfb\xff").is_err(), "garbled inside");
+        assert!(read(&[whole, b"x".to_vec()].concat()).is_err(), "more than was asked for");
+    }
+
+    #[test]
+    fn file_descriptors_come_along_once() {
+        let (to, from) = UnixStream::pair().expect("a pair of sockets");
+        let (one, other) = UnixStream::pair().expect("a pair of sockets");
+        let mut inbox = Inbox::default();
+        send(to.as_fd(), &framed("both"), &[one.as_fd(), other.as_fd()]).expect("it is sent");
+        assert_eq!(inbox.frame::<String>(&from).expect("it arrives").as_deref(), Some("both"));
+        assert_eq!(inbox.descriptors.len(), 2);
+        assert!(inbox.descriptors.iter().all(|there| there.as_raw_fd() > 2));
+        send(to.as_fd(), &framed("none"), &[]).expect("it is sent");
+        assert_eq!(inbox.frame::<String>(&from).expect("it arrives").as_deref(), Some("none"));
+        assert!(inbox.descriptors.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 
 use super::group::Group;
 use super::protocol::{Control, Inbox, Order};
@@ -25,10 +25,17 @@ pub(crate) fn serve() -> io::Result<()> {
     // command that asks the terminal for a password fails instead of being stopped. It fails for the leader of a group, who
     // has the most of this already.
     let _ = rustix::process::setsid();
+    // The kernel calls it "exe", after the file in /proc.
+    let _ = nix::sys::prctl::set_name(c"rankpool-spawn");
     close_inherited();
     // A handler that does nothing, and not "ignore": that would be inherited by the commands.
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    // Where a parent has ignored this one, ended children go away unseen. Otherwise it needs no handler, which would be woken
+    // for every command.
+    if is_ignored(SIGCHLD) {
+        signal_hook::flag::register(SIGCHLD, Arc::new(AtomicBool::new(false)))?;
     }
     let control = io::stdin();
     let closing = Arc::new(AtomicBool::new(false));
@@ -57,6 +64,12 @@ pub(crate) fn serve() -> io::Result<()> {
     closing.store(true, Ordering::SeqCst);
     end_all(&groups);
     result
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|ignored| ignored & (1 << (signal - 1)) != 0)
 }
 
 /// A thread that serves a slot.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::Launch;
+use super::resolve::check;
 
 /// Why this would never be started.
 pub(super) fn refuse(launch: &Launch) -> Result<(), String> {
@@ -32,14 +33,17 @@ pub(super) fn explain(errno: i32, launch: &Launch, file: &str) -> String {
             return why;
         }
     }
+    let path = launch.cwd.as_ref().map_or_else(|| PathBuf::from(file), |folder| folder.join(file));
     match Errno::from_raw_os_error(errno) {
-        Errno::NOENT => match interpreter(launch, file) {
+        Errno::NOENT => match interpreter(&path) {
             Some(interpreter) => {
                 format!("{program}: its first line names an interpreter that is not there: {interpreter}")
             }
             None => format!("no such program: {program}"),
         },
-        Errno::ACCESS => not_executable(program),
+        Errno::ACCESS => check(&path, program).err().unwrap_or_else(|| {
+            format!("permission denied: {program} (may the programs of its file system be run, and its interpreter?)")
+        }),
         Errno::NOEXEC => format!(
             "exec format error: {program} (does the script begin with #!/bin/sh ? or is it a program for another machine?)"
         ),
@@ -79,8 +83,7 @@ fn folder_trouble(folder: &Path) -> Option<String> {
 }
 
 /// The interpreter that a script's first line names; `None` if the file is no script, or not there.
-fn interpreter(launch: &Launch, file: &str) -> Option<String> {
-    let path = launch.cwd.as_ref().map_or_else(|| PathBuf::from(file), |folder| folder.join(file));
+fn interpreter(path: &Path) -> Option<String> {
     let mut start = Vec::new();
     std::fs::File::open(path).ok()?.take(256).read_to_end(&mut start).ok()?;
     let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;

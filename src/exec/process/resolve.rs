@@ -11,16 +11,14 @@ use rustix::fs::{Access, access};
 /// Names that were looked for in `PATH` and found.
 static FOUND: LazyLock<RwLock<HashMap<String, String>>> = LazyLock::new(RwLock::default);
 
-/// The file that a program's name means: one of `PATH`, or, if it holds a slash, the path itself (relative to `cwd`). An
-/// answer from `PATH` is kept.
-pub(crate) fn resolve(program: &str, cwd: Option<&Path>) -> Result<String, String> {
+/// The file that a program's name means. An answer from `PATH` is kept. A path is not looked at: that costs time on shared
+/// disks, and starting it tells as much.
+pub(super) fn file_of(program: &str) -> Result<String, String> {
     if program.is_empty() {
         return Err("no such program: the name is empty".into());
     }
     if program.contains('/') {
-        let path = cwd.map_or_else(|| PathBuf::from(program), |folder| folder.join(program));
-        // The command starts in its folder, and its path is read there.
-        return check(&path, program).map(|()| program.to_string());
+        return Ok(program.into());
     }
     if let Some(file) = FOUND.read().unwrap_or_else(PoisonError::into_inner).get(program) {
         return Ok(file.clone());
@@ -54,8 +52,8 @@ fn search(program: &str, folders: Option<&OsStr>) -> Result<String, String> {
     Err(why.unwrap_or_else(|| format!("no such program: {program} (it is in none of the folders of PATH)")))
 }
 
-/// Whether a file can be run.
-fn check(path: &Path, program: &str) -> Result<(), String> {
+/// Whether a file can be run, and why not.
+pub(super) fn check(path: &Path, program: &str) -> Result<(), String> {
     match std::fs::metadata(path) {
         Ok(file) if file.is_dir() => Err(format!("not a program: {program} is a directory")),
         Ok(_) => access(path, Access::EXEC_OK).map_err(|_| super::failure::not_executable(program)),
@@ -72,6 +70,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::exec::process::resolve;
 
     #[test]
     fn a_name_is_looked_for_in_path_and_a_path_is_taken_as_it_is() {

@@ -1,7 +1,6 @@
 //! How commands end, by themselves and otherwise.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsFd;
 
 use super::*;
 use crate::exec::process::{Order, Process, SpawnError};
@@ -24,11 +23,18 @@ fn an_exit_code_and_what_was_used_are_told() {
 #[test]
 fn a_group_that_ignores_the_wish_to_end_is_killed() {
     let script = "trap '' TERM; echo $$; sleep 1000 & echo $!; sh -c 'sleep 1001 & echo $!; echo $$; wait' & wait";
-    let (end, stdout, _) = finish_within(&shell(script), None, &limits(500, 200));
+    let (end, text) = cancel_after(4, &shell(script), Duration::from_millis(200));
+    assert_eq!(end.how, How::Cancelled);
+    assert!((0.2..30.0).contains(&end.seconds), "{end:?}");
+    assert_eq!(pids(&text).len(), 4);
+    until_gone(&pids(&text));
+}
+
+#[test]
+fn a_deaf_command_is_killed_when_its_time_is_over() {
+    let (end, ..) = finish_within(&shell("trap '' TERM; while :; do sleep 1000; done"), None, &limits(300, 200));
     assert_eq!(end.how, How::TimedOut);
-    assert!((0.7..30.0).contains(&end.seconds), "{end:?}");
-    assert_eq!(pids(&stdout).len(), 4);
-    until_gone(&pids(&stdout));
+    assert!((0.5..30.0).contains(&end.seconds), "{end:?}");
 }
 
 #[test]
@@ -45,8 +51,9 @@ fn the_program_of_a_shell_that_ends_at_once_has_its_time() {
     let inner =
         format!("trap \"sleep 0.3; : > {}; exit\" TERM; echo ready; while :; do sleep 0.01; done", file.display());
     let script = format!("sh -c '{inner}' & wait");
-    let (end, stdout, _) = finish_within(&shell(&script), None, &limits(500, 60_000));
-    assert_eq!((end.how, &*stdout), (How::TimedOut, &b"ready\n"[..]));
+    let (end, text) = cancel_after(1, &shell(&script), LONG);
+    // A shell may say of its sleep that it was terminated.
+    assert!(end.how == How::Cancelled && text.starts_with(b"ready\n"), "{end:?}");
     assert!(file.exists(), "it was killed before it had cleaned up");
     assert!(end.seconds < 30.0, "nobody waits when all are gone: {}", end.seconds);
 }
@@ -54,37 +61,34 @@ fn the_program_of_a_shell_that_ends_at_once_has_its_time() {
 #[test]
 fn the_others_of_a_group_have_no_more_than_its_time() {
     let script = "sh -c 'trap \"\" TERM; echo $$; sleep 1000 & echo $!; wait' & wait";
-    let (end, stdout, _) = finish_within(&shell(script), None, &limits(500, 300));
-    assert_eq!(end.how, How::TimedOut);
-    assert!((0.8..30.0).contains(&end.seconds), "{end:?}");
-    assert_eq!(pids(&stdout).len(), 2);
-    until_gone(&pids(&stdout));
+    let (end, text) = cancel_after(2, &shell(script), Duration::from_millis(300));
+    assert_eq!(end.how, How::Cancelled);
+    assert!((0.3..30.0).contains(&end.seconds), "{end:?}");
+    assert_eq!(pids(&text).len(), 2);
+    until_gone(&pids(&text));
 }
 
 #[test]
-fn a_stopped_command_is_killed_when_its_time_is_over() {
-    let (end, ..) = finish_within(&shell("kill -STOP $$"), None, &limits(100, 100));
+fn a_stopped_command_follows_the_wish_to_end() {
+    let folder = tempfile::tempdir().expect("a directory for the test");
+    let file = folder.path().join("cleaned");
+    let script = format!("trap ': > {}; exit' TERM; kill -STOP $$", file.display());
+    let (end, ..) = finish_within(&shell(&script), None, &limits(1000, 60_000));
     assert_eq!(end.how, How::TimedOut);
+    assert!(end.seconds < 30.0 && file.exists(), "{end:?}");
 }
 
 #[test]
 fn a_command_is_cancelled_by_a_closed_pipe() {
-    start_helper();
-    let (cancelled, keep) = std::io::pipe().expect("a pipe");
-    let mut keep = Some(keep);
-    let mut out = Vec::new();
-    let end = run(&shell("echo $$; sleep 1000"), None, &LIMITS, Some(cancelled.as_fd()), &mut |_, bytes| {
-        out.extend_from_slice(bytes);
-        keep = None;
-    });
-    assert_eq!(end.expect("the helper is there").how, How::Cancelled);
-    until_gone(&pids(&out));
+    let (end, text) = cancel_after(1, &shell("echo $$; sleep 1000"), LONG);
+    assert_eq!(end.how, How::Cancelled);
+    until_gone(&pids(&text));
 }
 
 #[test]
 fn a_flood_can_be_cancelled() {
     start_helper();
-    let (cancelled, mut keep) = std::io::pipe().expect("a pipe");
+    let (cancelled, mut keep) = pipe();
     let mut length = 0;
     let end = run(&launch(&["cat", "/dev/zero"]), None, &LIMITS, Some(cancelled.as_fd()), &mut |_, bytes| {
         if length < 1_000_000 && length + bytes.len() >= 1_000_000 {
@@ -118,8 +122,8 @@ fn a_signal_right_after_the_start_is_not_lost() {
 #[test]
 fn a_worker_lives_on_while_other_commands_run() {
     start_helper();
-    let (stdin, mut to) = std::io::pipe().expect("a pipe");
-    let (from, stdout) = std::io::pipe().expect("a pipe");
+    let (stdin, mut to) = pipe();
+    let (from, stdout) = pipe();
     let streams = [Some(stdin.as_fd()), Some(stdout.as_fd()), None];
     let mut worker = Process::start(&launch(&["cat"]), streams).expect("it starts");
     drop((stdin, stdout));
@@ -142,7 +146,7 @@ fn a_worker_lives_on_while_other_commands_run() {
 #[test]
 fn a_process_that_nobody_wants_any_more_is_killed() {
     start_helper();
-    let (from, stdout) = std::io::pipe().expect("a pipe");
+    let (from, stdout) = pipe();
     let process = Process::start(&shell("sleep 1000 & echo $$ $!; wait"), [None, Some(stdout.as_fd()), None]);
     let mut line = String::new();
     BufReader::new(from).read_line(&mut line).expect("it writes");

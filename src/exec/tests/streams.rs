@@ -63,9 +63,12 @@ fn who_keeps_the_output_open_is_not_waited_for() {
 
 #[test]
 fn who_has_left_the_group_and_keeps_writing_is_not_waited_for() {
-    let text = output(&shell("setsid sh -c 'echo $$; while :; do echo; sleep 0.01; done' & sleep 0.3"), None);
-    let pids = pids(&text);
-    assert_eq!(pids.len(), 1, "{text:?}");
+    let folder = tempfile::tempdir().expect("a directory for the test");
+    let file = folder.path().join("started");
+    let writer = format!("echo $$; : > {}; while :; do echo; sleep 0.01; done", file.display());
+    let script = format!("setsid sh -c '{writer}' & while [ ! -e {} ]; do sleep 0.01; done", file.display());
+    let pids = pids(&output(&shell(&script), None));
+    assert_eq!(pids.len(), 1);
     // Its output is closed, which ends it.
     until_gone(&pids);
 }
