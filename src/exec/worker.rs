@@ -119,7 +119,10 @@ impl Worker {
     /// There is no worker. What it had taken is not answered.
     pub(crate) fn answer(&mut self, jobs: &mut dyn Jobs) -> Result<Outcome, StartFailure> {
         while !self.flights.is_empty() || self.take(jobs) {
-            let mut connection = self.connect()?;
+            let Some(mut connection) = self.connect()? else {
+                self.cancel(jobs);
+                return Ok(Outcome::Cancelled);
+            };
             self.fill(&mut connection, jobs);
             let deadline = self.deadline(&connection);
             match connection.listen(deadline, fd(self.cancelled.as_ref())) {
@@ -155,8 +158,8 @@ impl Worker {
         true
     }
 
-    /// The process, if it can go on, or else a new one.
-    fn connect(&mut self) -> Result<Connection, StartFailure> {
+    /// The process, if it can go on, or else a new one; none, if the run ends.
+    fn connect(&mut self) -> Result<Option<Connection>, StartFailure> {
         if let Some(mut connection) = self.connection.take() {
             let is_used_up = self.options.max_jobs.is_some_and(|most| connection.given >= most.get());
             let is_idle = self.requests.is_empty();
@@ -166,8 +169,11 @@ impl Worker {
                 // It has ended meanwhile, or speaks without being asked: nobody's record is to blame.
                 connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
             } else {
-                return Ok(connection);
+                return Ok(Some(connection));
             }
+        }
+        if fd(self.cancelled.as_ref()).is_some_and(connection::has_something) {
+            return Ok(None);
         }
         self.pace.forget();
         self.since = Instant::now();
@@ -177,7 +183,7 @@ impl Worker {
             traceback: None,
         })?;
         connection.outgoing().extend_from_slice(&self.options.preamble);
-        Ok(connection)
+        Ok(Some(connection))
     }
 
     /// Sends as many requests as may be in flight.

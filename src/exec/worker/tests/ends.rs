@@ -117,6 +117,11 @@ fn a_run_that_ends_does_not_wait_for_its_workers() {
     assert!(since.elapsed() < Duration::from_secs(50));
     assert_eq!(list.short()[..3], ["0", "0", "!cancelled"]);
     assert!(list.short().len() as u64 == list.given);
+    // Nothing is started any more.
+    worker.launch.program = "no-such-program-anywhere".to_string();
+    let mut rest = super::list([0, 0]);
+    assert_eq!(worker.answer(&mut rest), Ok(Outcome::Cancelled));
+    assert_eq!(rest.short(), ["!cancelled"]);
 }
 
 #[test]
