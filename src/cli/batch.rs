@@ -11,14 +11,12 @@ use serde_json::value::RawValue;
 use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
 use super::print;
-use super::session::{progress, sum_up};
+use super::session::{leave_partial, progress, sum_up};
 use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
 use crate::failure::JobErrorKind;
 use crate::func::Value;
 use crate::input::{InputError, Inputs, Reading, Record, Source};
-use crate::output::{
-    Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer, input_hash, partial_path,
-};
+use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer, input_hash};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
 use crate::run::{self, ExitCode};
@@ -341,15 +339,7 @@ fn conclude(end: End, fault: Option<InputError>, mut sinks: Sinks, tally: &Tally
             };
         }
     };
-    let left = match output {
-        Target::File(path) if path.metadata().map_or(true, |metadata| metadata.is_file()) => {
-            format!("; the output so far is in {}", partial_path(path).display())
-        }
-        Target::Stdout | Target::Stderr | Target::File(_) => String::new(),
-    };
-    match sinks.close_gaps().and_then(|()| sinks.finish(false)) {
-        Err(error) if !error.is_closed() => report::complain(format_args!("{message}; {error}")),
-        Ok(()) | Err(_) => report::complain(format_args!("{message}{left}")),
-    }
+    let left = sinks.close_gaps().and_then(|()| sinks.finish(false));
+    report::complain(leave_partial(message, left, output));
     code
 }

@@ -8,7 +8,7 @@ use super::jobs::{Control, Feed, Jobs};
 use crate::batch::Trickle;
 use crate::failure::{JobError, JobErrorKind};
 use crate::func::Value;
-use crate::output::{Failure, JsonLines, OutputError, Target};
+use crate::output::{Failure, JsonLines, OutputError, Target, partial_path};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Progress, Summary};
 use crate::run::ExitCode;
@@ -186,17 +186,17 @@ impl End {
 }
 
 /// Ends the output in the way that the end of the map asks for, says what was wrong, and gives the exit code.
-fn conclude(end: End, mut results: JsonLines, tally: &Tally, control: &Control<'_>, output: &Target) -> ExitCode {
+fn conclude(end: End, results: JsonLines, tally: &Tally, control: &Control<'_>, output: &Target) -> ExitCode {
     let (message, code) = match end {
         End::NoReader => return ExitCode::Success,
         End::Unwritable(error) => (error.to_string(), ExitCode::Failure),
         End::Broken(error) => (error.to_string(), ExitCode::Failure),
         End::Stopped => {
             let what = format!("stopped early by a signal, after {} job(s)", tally.lines);
-            (format!("{what}{}", unfinished(&mut results, output)), ExitCode::Stopped)
+            (leave_partial(what, results.leave_partial(), output), ExitCode::Stopped)
         }
         End::Whole => match control.fault.take() {
-            Some(fault) => (format!("{fault}{}", unfinished(&mut results, output)), ExitCode::Usage),
+            Some(fault) => (leave_partial(fault.to_string(), results.leave_partial(), output), ExitCode::Usage),
             None => match results.finish() {
                 Err(error) if !error.is_closed() => (error.to_string(), ExitCode::Failure),
                 Err(_) => return ExitCode::Success,
@@ -209,15 +209,14 @@ fn conclude(end: End, mut results: JsonLines, tally: &Tally, control: &Control<'
     code
 }
 
-/// Hands over what there is, and says what has become of a file that is only left when it is whole.
-fn unfinished(results: &mut JsonLines, output: &Target) -> String {
-    // Whoever reads standard output has gone away, or it is full: the run ends with a message anyway.
-    let _ = results.flush();
-    match output {
-        Target::File(path) if path.metadata().map_or(true, |metadata| metadata.is_file()) => {
-            format!("; {} was not written, because it would not be whole", output.name())
+/// Says of an output that is not whole where it is left, or why it is not.
+pub(super) fn leave_partial(message: String, left: Result<(), OutputError>, output: &Target) -> String {
+    match (left, output) {
+        (Err(error), _) if !error.is_closed() => format!("{message}; {error}"),
+        (Ok(()), Target::File(path)) if partial_path(path).exists() => {
+            format!("{message}; the output so far is in {}", partial_path(path).display())
         }
-        Target::Stdout | Target::Stderr | Target::File(_) => String::new(),
+        _ => message,
     }
 }
 

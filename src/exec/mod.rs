@@ -16,9 +16,8 @@
 //! | `helper` | how rank and helper talk, and what the helper does |
 //! | `process` | what is to be started, and one process from its start to its end |
 //! | `command` | one command with its input, output and time limit |
-//! | `python`, `shim.py` | how a worker becomes a Python function |
-//! | `template` | what a record makes of the words that were typed |
 //! | `worker` | a process that stays and is given many records |
+//! | `python`, `shim.py`, `shim_json.py` | how a worker becomes a Python function |
 //! | `environment` | which variables of a rank are none of a command's business |
 
 pub(crate) mod command;

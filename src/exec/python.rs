@@ -12,7 +12,7 @@ use super::process::Launch;
 use super::worker::Protocol;
 
 /// The Python side. Each new interpreter reads it from its standard input.
-const SHIM: &str = include_str!("shim.py");
+const SHIM: &str = concat!(include_str!("shim.py"), include_str!("shim_json.py"), "\nmain()\n");
 
 /// The oldest Python that has all the shim needs.
 const OLDEST: (u32, u32) = (3, 9);
@@ -165,3 +165,6 @@ fn is_dotted(name: &str) -> bool {
     };
     name.split('.').all(is_name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,20 +13,20 @@
 //! no telling: its records are sent again, each alone.
 
 mod connection;
+mod contract;
 mod pace;
 mod process;
 mod protocol;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use connection::{Connection, Heard};
+pub(crate) use contract::{Answer, JobHead, Jobs, Options, Outcome, StartFailure, WorkerFailure};
 use pace::Pace;
 pub(crate) use process::Ended;
 pub(crate) use protocol::Protocol;
@@ -38,91 +38,8 @@ use super::process::Launch;
 const MOST_ANSWER: usize = 64 << 20;
 /// More is not sent ahead.
 const MOST_AHEAD: usize = 64 << 10;
-/// A worker that has not answered its first record for so long may have forgotten to flush.
-const SILENCE: Duration = Duration::from_secs(10);
 /// So many processes in a row that end before they are of any use are enough.
 const MOST_FUTILE: u32 = 3;
-
-/// What a worker is told of a record besides its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct JobHead {
-    pub number: u64,
-    /// From 1.
-    pub attempt: u32,
-    pub seed: u64,
-}
-
-/// Where records come from and answers go to.
-pub(crate) trait Jobs {
-    /// Adds the next record, one JSON value, to the buffer. It is called while others are computed, so it must not wait: nothing
-    /// means that there is none now.
-    fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead>;
-    /// Takes the answers, in the order of the records.
-    fn done(&mut self, answer: Answer<'_>);
-}
-
-/// The outcome of one record.
-#[derive(Debug)]
-pub(crate) struct Answer<'a> {
-    pub head: JobHead,
-    pub start: SystemTime,
-    pub duration: Duration,
-    /// One JSON value in one line.
-    pub result: Result<&'a str, WorkerFailure>,
-}
-
-/// Why a record has no result.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct WorkerFailure {
-    /// `exception exit encode error`, or what the worker says itself; `crash garbage timeout cancelled`, what it cannot say.
-    pub kind: Cow<'static, str>,
-    pub message: String,
-    pub traceback: Option<String>,
-    /// How the process ended, if it did.
-    pub ended: Option<Ended>,
-}
-
-impl WorkerFailure {
-    pub(crate) fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        WorkerFailure { kind: Cow::Borrowed(kind), message: message.into(), traceback: None, ended: None }
-    }
-}
-
-/// There is no worker: it cannot be started, or ends before it is of any use. The run has no sense without it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct StartFailure {
-    pub message: String,
-    pub traceback: Option<String>,
-}
-
-/// Why [`Worker::answer`] came back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Every record that it took is answered.
-    Answered,
-    /// The run ends: what it had taken has failed as `cancelled`.
-    Cancelled,
-}
-
-/// How a worker is treated.
-#[derive(Clone)]
-pub(crate) struct Options {
-    /// What people call it: a program's name, or `model.py:predict`.
-    pub name: String,
-    pub protocol: Protocol,
-    /// What each new process is told first.
-    pub preamble: Cow<'static, [u8]>,
-    /// How long one record may take.
-    pub timeout: Option<Duration>,
-    /// How long after TERM comes KILL, and how long a process may take to end by itself.
-    pub kill_after: Duration,
-    /// A process that was given so many records is replaced.
-    pub max_jobs: Option<NonZeroU64>,
-    /// Takes what people should know and no record's answer says.
-    pub warn: Arc<dyn Fn(&str) + Send + Sync>,
-}
 
 /// A record that is not answered.
 struct Flight {
@@ -137,6 +54,26 @@ struct Request {
     records: usize,
     bytes: usize,
     alone: bool,
+}
+
+/// When answers that were read together were begun: one after the other.
+struct Clock {
+    next: SystemTime,
+    now: SystemTime,
+}
+
+impl Clock {
+    /// The first of them could begin so long ago.
+    fn new(since: Duration) -> Self {
+        let now = SystemTime::now();
+        Clock { next: now.checked_sub(since).unwrap_or(now), now }
+    }
+
+    fn start_of(&mut self, duration: Duration) -> SystemTime {
+        let start = self.next.min(self.now.checked_sub(duration).unwrap_or(self.now));
+        self.next = start + duration;
+        start
+    }
 }
 
 /// The worker of one compute thread.
@@ -182,7 +119,10 @@ impl Worker {
     /// There is no worker. What it had taken is not answered.
     pub(crate) fn answer(&mut self, jobs: &mut dyn Jobs) -> Result<Outcome, StartFailure> {
         while !self.flights.is_empty() || self.take(jobs) {
-            let mut connection = self.connect()?;
+            let Some(mut connection) = self.connect()? else {
+                self.cancel(jobs);
+                return Ok(Outcome::Cancelled);
+            };
             self.fill(&mut connection, jobs);
             let deadline = self.deadline(&connection);
             match connection.listen(deadline, fd(self.cancelled.as_ref())) {
@@ -218,8 +158,8 @@ impl Worker {
         true
     }
 
-    /// The process, if it can go on, or else a new one.
-    fn connect(&mut self) -> Result<Connection, StartFailure> {
+    /// The process, if it can go on, or else a new one; none, if the run ends.
+    fn connect(&mut self) -> Result<Option<Connection>, StartFailure> {
         if let Some(mut connection) = self.connection.take() {
             let is_used_up = self.options.max_jobs.is_some_and(|most| connection.given >= most.get());
             let is_idle = self.requests.is_empty();
@@ -229,8 +169,11 @@ impl Worker {
                 // It has ended meanwhile, or speaks without being asked: nobody's record is to blame.
                 connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
             } else {
-                return Ok(connection);
+                return Ok(Some(connection));
             }
+        }
+        if fd(self.cancelled.as_ref()).is_some_and(connection::has_something) {
+            return Ok(None);
         }
         self.pace.forget();
         self.since = Instant::now();
@@ -240,7 +183,7 @@ impl Worker {
             traceback: None,
         })?;
         connection.outgoing().extend_from_slice(&self.options.preamble);
-        Ok(connection)
+        Ok(Some(connection))
     }
 
     /// Sends as many requests as may be in flight.
@@ -296,7 +239,7 @@ impl Worker {
             return None;
         }
         let timeout = self.options.timeout.and_then(|timeout| self.since.checked_add(timeout));
-        let silence = self.may_warn(connection).then(|| self.since + SILENCE);
+        let silence = self.may_warn(connection).then(|| self.since + self.options.silence);
         timeout.into_iter().chain(silence).min()
     }
 
@@ -308,7 +251,7 @@ impl Worker {
     fn read(&mut self, mut connection: Connection, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
         let lines = connection.lines();
         let elapsed = self.since.elapsed();
-        let mut start = SystemTime::now().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut clock = Clock::new(elapsed);
         let share = elapsed / u32::try_from(lines.max(1)).unwrap_or(u32::MAX);
         let mut answered = 0;
         while let Some(line) = connection.line() {
@@ -326,12 +269,12 @@ impl Worker {
                     return self.is_futile(why.message, why.traceback);
                 }
                 Said::One(took, result) if ready && before.1 > 0 => {
-                    self.settle(jobs, &mut start, took.unwrap_or(share), result);
+                    self.settle(jobs, &mut clock, took.unwrap_or(share), result);
                 }
                 Said::Many(took, results) if ready && self.is_batch_of(results.len()) => {
                     let share = took / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
                     for result in results {
-                        self.settle(jobs, &mut start, share, Ok(result.get()));
+                        self.settle(jobs, &mut clock, share, Ok(result.get()));
                     }
                 }
                 said => {
@@ -368,7 +311,7 @@ impl Worker {
     fn settle(
         &mut self,
         jobs: &mut dyn Jobs,
-        start: &mut SystemTime,
+        clock: &mut Clock,
         duration: Duration,
         result: Result<&str, WorkerFailure>,
     ) {
@@ -381,8 +324,7 @@ impl Worker {
             // Its function is called with one record at a time by now.
             request.alone = true;
         }
-        jobs.done(Answer { head: flight.head, start: *start, duration, result });
-        *start += duration;
+        jobs.done(Answer { head: flight.head, start: clock.start_of(duration), duration, result });
     }
 
     /// The process said what it must not say.
@@ -435,11 +377,11 @@ impl Worker {
 
     /// The first record takes too long, or is just slow.
     fn overdue(&mut self, connection: Connection, jobs: &mut dyn Jobs) {
-        if self.may_warn(&connection) && self.since.elapsed() >= SILENCE {
+        if self.may_warn(&connection) && self.since.elapsed() >= self.options.silence {
             self.has_warned = true;
-            let (name, seconds) = (&self.options.name, SILENCE.as_secs());
+            let (name, silence) = (&self.options.name, self.options.silence);
             let warning = format!(
-                "{name} has not answered its first record for {seconds} s. It may just be slow; \
+                "{name} has not answered its first record for {silence:?}. It may just be slow; \
                  but does it end each answer with a new line, and flush its output after it?"
             );
             (self.options.warn)(&warning);
@@ -468,8 +410,7 @@ impl Worker {
 
     fn charge(&mut self, jobs: &mut dyn Jobs, failure: WorkerFailure) {
         let duration = self.since.elapsed();
-        let mut start = SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.settle(jobs, &mut start, duration, Err(failure));
+        self.settle(jobs, &mut Clock::new(duration), duration, Err(failure));
         self.charge_nobody();
     }
 

@@ -1,6 +1,6 @@
 //! How records become the inputs of the built-in functions.
 //!
-//! Each function here reads one record and is handed to [`Inputs::jobs`](super::Inputs::jobs) and
+//! Each function here reads one record and is handed to [`Reading::jobs`](super::Reading::jobs) and
 //! [`Inputs::check`](super::Inputs::check). Columns that a function does not name are ignored, so that a table of results
 //! can be read as a table of jobs.
 

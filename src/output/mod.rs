@@ -147,4 +147,12 @@ impl JsonLines {
     pub fn finish(self) -> Result<(), OutputError> {
         self.writer.finish()
     }
+
+    /// Ends an output that is not whole: see [`Writer::leave_partial`].
+    ///
+    /// # Errors
+    /// If writing fails now or failed before.
+    pub fn leave_partial(self) -> Result<(), OutputError> {
+        self.writer.leave_partial()
+    }
 }

@@ -74,10 +74,11 @@ impl Sink {
         }
     }
 
-    /// Lets a regular file appear beside where it would have been whole.
+    /// Lets a regular file appear beside where it would have been whole, if there is something in it.
     pub(super) fn leave_partial(self) -> io::Result<()> {
         match self {
             Sink::Direct(_) => Ok(()),
+            Sink::Whole { partial, .. } if partial.as_file().metadata()?.len() == 0 => Ok(()),
             Sink::Whole { partial, path } => appear(partial, &partial_path(&path)),
         }
     }

@@ -130,7 +130,7 @@ fn failed_jobs_give_exit_code_3() {
     let out = finished.expect_code(3).out();
     let lines: Vec<&str> = out.lines().collect();
     assert!(lines.len() == 3 && lines[0].starts_with('2') && lines[2].starts_with('3'), "{out}");
-    assert!(lines[1].starts_with(r#"{"error":{"job":1,"kind":"panic""#), "{out}");
+    assert!(lines[1].starts_with(r#"{"error":{"job":2,"kind":"panic""#), "{out}");
 }
 
 fn a_closed_stdout_ends_all_ranks() {

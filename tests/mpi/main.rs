@@ -5,6 +5,7 @@
 //!
 //! The test program is its own subject, too: with `RANKPOOL_TEST_PROGRAM` set it is one of the programs of `programs.rs`.
 
+mod batches;
 mod commands;
 mod failures;
 mod programs;
@@ -72,6 +73,11 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // One launcher at a time: the ranks of each already are more than the cores.
     arguments.test_threads.get_or_insert(1);
-    let trials = commands::TRIALS.iter().chain(failures::TRIALS).map(|(name, test)| trial(name, *test)).collect();
+    let trials = commands::TRIALS
+        .iter()
+        .chain(failures::TRIALS)
+        .chain(batches::TRIALS)
+        .map(|(name, test)| trial(name, *test))
+        .collect();
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -18,6 +18,9 @@ pub(super) fn refuse(launch: &Launch) -> Result<(), String> {
             launch.program
         ));
     }
+    if let Some(folder) = launch.cwd.as_ref().filter(|folder| folder.to_str().is_none()) {
+        return Err(format!("cwd: the name is not UTF-8: {}", folder.display()));
+    }
     match launch.env.iter().find(|(name, _)| name.is_empty() || name.contains('=')) {
         Some((name, _)) => Err(format!("{}: '{name}' is no name for a variable", launch.program)),
         None => Ok(()),

@@ -149,13 +149,13 @@ fn a_flood_needs_no_memory() {
 }
 
 #[test]
-fn commands_have_none_of_a_launcher_s_variables_and_files() {
+fn commands_have_none_of_a_launcher_s_variables_files_and_ignored_signals() {
     if !is_alone() {
-        // A launcher leaves a socket in every rank and says where.
-        let rank = rank("commands_have_none_of_a_launcher_s_variables_and_files");
+        // A launcher leaves a socket in every rank and says where; nohup and the like ignore signals.
+        let rank = rank("commands_have_none_of_a_launcher_s_variables_files_and_ignored_signals");
         let mut command = Command::new("sh");
         command
-            .args(["-c", "exec 7</dev/null; exec \"$0\" \"$@\""])
+            .args(["-c", "trap '' CHLD HUP INT; exec 7</dev/null; exec \"$0\" \"$@\""])
             .arg(std::env::current_exe().expect("it is a file"));
         command.args(rank.get_args()).env(ALONE, "1").stdout(Stdio::null());
         command.env("PMI_FD", "7").env("PMI_RANK", "1").env("OMPI_COMM_WORLD_RANK", "1").env("PMIX_RANK", "1");
@@ -176,6 +176,8 @@ fn commands_have_none_of_a_launcher_s_variables_and_files() {
     assert!(variables.contains_key("PATH"));
     let files = output(&shell("ls /proc/$$/fd"), None);
     assert_eq!(pids(&files), [0, 1, 2], "standard streams and nothing else");
+    assert_eq!(finish(&shell("exit 7"), None).0.how, How::Exited(7));
+    assert_eq!(finish(&shell("kill -HUP $$"), None).0.how, How::Signalled(1));
 }
 
 /// A rank whose commands have written their process ids, and those.

@@ -52,7 +52,8 @@ fn the_program_of_a_shell_that_ends_at_once_has_its_time() {
         format!("trap \"sleep 0.3; : > {}; exit\" TERM; echo ready; while :; do sleep 0.01; done", file.display());
     let script = format!("sh -c '{inner}' & wait");
     let (end, text) = cancel_after(1, &shell(&script), LONG);
-    assert_eq!((end.how, &*text), (How::Cancelled, &b"ready\n"[..]));
+    // A shell may say of its sleep that it was terminated.
+    assert!(end.how == How::Cancelled && text.starts_with(b"ready\n"), "{end:?}");
     assert!(file.exists(), "it was killed before it had cleaned up");
     assert!(end.seconds < 30.0, "nobody waits when all are gone: {}", end.seconds);
 }

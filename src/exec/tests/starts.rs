@@ -1,6 +1,7 @@
 //! What a command is given, and why it cannot be started.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -95,6 +96,8 @@ fn what_no_program_can_be_given_is_refused() {
     assert!(why_not(&launch(&["true", "a\0b"])).contains("NUL"));
     let variable = |name: &str| vec![(name.to_string(), "x".to_string())];
     assert!(why_not(&Launch { env: variable("a=b"), ..launch(&["true"]) }).contains("'a=b' is no name"));
+    let folder = std::ffi::OsStr::from_bytes(b"/tmp/\xff");
+    assert!(why_not(&Launch { cwd: Some(folder.into()), ..launch(&["true"]) }).contains("not UTF-8"));
     assert!(why_not(&Launch { env: variable(""), ..launch(&["true"]) }).contains("'' is no name"));
 }
 

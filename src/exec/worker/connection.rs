@@ -267,6 +267,12 @@ impl Connection {
     }
 }
 
+/// Whether a file descriptor is readable, or hung up.
+pub(super) fn has_something(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    poll_until(&mut fds, Some(Instant::now())).is_ok_and(|ready| ready > 0)
+}
+
 /// Polls, however often a signal interrupts it; 0 when the deadline has passed.
 fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<usize, Errno> {
     loop {

@@ -12,7 +12,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Answer, JobHead, Jobs, Options, Outcome, Protocol, StartFailure, Worker, WorkerFailure};
+use super::{Answer, Ended, JobHead, Jobs, Options, Outcome, Protocol, StartFailure, Worker, WorkerFailure};
 use crate::exec::process::Launch;
 use crate::exec::python::PythonCall;
 use crate::exec::tests::start_helper;
@@ -25,7 +25,7 @@ struct List {
     answers: Vec<(u64, Result<String, WorkerFailure>)>,
     durations: Vec<Duration>,
     /// Is told of each answer.
-    on_answer: Option<Box<dyn FnMut(usize)>>,
+    on_answer: Option<Box<dyn FnMut(usize) + Send>>,
     /// The most records that were taken and not answered.
     most_ahead: u64,
 }
@@ -82,17 +82,10 @@ impl Warnings {
 
 fn options(protocol: Protocol) -> (Options, Warnings) {
     let warnings = Warnings::default();
-    let options = Options {
-        name: "the worker".to_string(),
-        protocol,
-        preamble: [].as_slice().into(),
-        timeout: None,
-        kill_after: Duration::from_secs(5),
-        max_jobs: None,
-        warn: {
-            let warnings = warnings.clone();
-            Arc::new(move |warning| warnings.0.lock().expect("nobody panics with it").push(warning.to_string()))
-        },
+    let mut options = Options::new("the worker", protocol);
+    options.warn = {
+        let warnings = warnings.clone();
+        Arc::new(move |warning| warnings.0.lock().expect("nobody panics with it").push(warning.to_string()))
     };
     (options, warnings)
 }
@@ -169,4 +162,19 @@ fn no_start<T: ToString>(worker: &mut Worker, records: impl IntoIterator<Item = 
         Err(failure) => (failure, list),
         Ok(outcome) => panic!("{outcome:?}: {:?}", list.answers),
     }
+}
+
+/// The Pythons at hand: the usual one, and others that are supported.
+fn pythons() -> Vec<String> {
+    let mut found = vec!["python3".to_string()];
+    let versions = std::env::var("HOME").map(|home| format!("{home}/.pyenv/versions")).unwrap_or_default();
+    for entry in fs::read_dir(versions).into_iter().flatten().flatten() {
+        let is_tested =
+            ["3.9.", "3.11.", "3.13."].iter().any(|version| entry.file_name().to_string_lossy().starts_with(version));
+        let exe = entry.path().join("bin/python3");
+        if is_tested && exe.exists() {
+            found.push(exe.display().to_string());
+        }
+    }
+    found
 }

@@ -1,4 +1,4 @@
-//! Python functions.
+//! Python functions: how they are found, called, and how they fail.
 
 use super::*;
 
@@ -6,4 +6,200 @@ use super::*;
 fn twenty_thousand_quick_calls_are_answered_in_order() {
     let list = module("def double(x):\n    return 2 * x\n").map("double", 0..20_000);
     assert!(list.short().iter().zip(0..).all(|(answer, n)| *answer == (2 * n).to_string()));
+}
+
+#[test]
+fn the_file_is_imported_under_its_name_and_its_main_part_is_not_run() {
+    let module = module(
+        "import sys, helper\nif __name__ == '__main__':\n    raise SystemExit('the main part')\n\
+         class Model:\n    @staticmethod\n    def predict(x):\n        \
+         return [__name__, sys.modules['model'].Model is Model, helper.VALUE, sys.argv[0].endswith('model.py'), x]\n",
+    );
+    fs::write(module.folder.path().join("helper.py"), "VALUE = 7\n").expect("a file");
+    assert_eq!(module.map("Model.predict", [1]).short(), [r#"["model",true,7,true,1]"#]);
+    let mut names: Vec<_> = fs::read_dir(module.folder.path())
+        .expect("it is there")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["helper.py", "model.py"], "nothing is left there");
+}
+
+#[test]
+fn a_module_can_be_named_with_dots() {
+    let call = PythonCall { target: "os.path:basename".to_string(), ..PythonCall::default() };
+    assert_eq!(answered(&mut worker(&call, |_| {}), list(["\"a/b\""])).short(), ["\"b\""]);
+}
+
+#[test]
+fn the_setup_is_called_once_before_the_first_record() {
+    let text = "calls = []\ndef setup():\n    calls.append(1)\ndef f(x):\n    return len(calls)\n";
+    let module = module(text);
+    let call = PythonCall { setup: Some("setup".to_string()), ..module.call("f") };
+    assert_eq!(answered(&mut worker(&call, |_| {}), list(0..3)).short(), ["1", "1", "1"]);
+}
+
+#[test]
+fn what_keeps_the_function_from_being_called_ends_the_run() {
+    for (text, function, said) in [
+        ("def f(x: return x\n", "f", "SyntaxError"),
+        ("import no_such_module_here\n", "f", "ModuleNotFoundError: No module named 'no_such_module_here'"),
+        ("def g(x):\n    return x\nclass C: pass\n", "f", "has no f; its functions are: g"),
+        ("f = 5\n", "f", "f in "),
+        ("import os\nos._exit(3)\n", "f", "exit code 3 before it was ready"),
+        ("import sys\nsys.exit('no licence')\n", "f", "sys.exit('no licence')"),
+        ("1 / 0\n", "f", "ZeroDivisionError"),
+    ] {
+        let (failure, list) = no_start(&mut module(text).worker(function), 0..50);
+        assert!(failure.message.contains(said), "{text}: {}", failure.message);
+        assert_eq!(list.answers.len(), 0);
+    }
+    let module = module("def setup():\n    raise OSError('no model')\ndef f(x):\n    return x\n");
+    let call = PythonCall { setup: Some("setup".to_string()), ..module.call("f") };
+    let (failure, _) = no_start(&mut worker(&call, |_| {}), 0..5);
+    assert_eq!(failure.message, "OSError: no model");
+    let traceback = failure.traceback.expect("it says where");
+    assert!(traceback.contains("model.py\", line 2, in setup") && !traceback.contains("<rankpool>"), "{traceback}");
+}
+
+#[test]
+fn an_exception_is_the_failure_of_its_record_and_says_where() {
+    let text = "def deep(x):\n    return 1 / x\ndef f(x):\n    try:\n        return deep(x)\n    \
+                except ZeroDivisionError as error:\n        raise ValueError('no zero') from error\n";
+    let list = module(text).map("f", [1, 0, 1]);
+    assert_eq!(list.short(), ["1.0", "!exception", "1.0"]);
+    let failure = list.failure(1);
+    assert_eq!(failure.message, "ValueError: no zero");
+    let traceback = failure.traceback.as_deref().expect("it says where");
+    assert!(traceback.contains("in deep") && traceback.contains("direct cause"), "{traceback}");
+    assert!(traceback.starts_with("Traceback") && !traceback.contains("<rankpool>"), "{traceback}");
+}
+
+#[test]
+fn every_way_out_of_a_function_is_a_failure_and_the_worker_goes_on() {
+    let text = "import sys, os\n\
+        class Mute(Exception):\n    def __str__(self): raise self\n\
+        def f(x):\n    \
+            if x == 1: sys.exit(4)\n    if x == 2: raise KeyboardInterrupt\n    if x == 3: f(x)\n    \
+            if x == 4: raise MemoryError\n    if x == 5: raise Mute\n    if x == 6: raise GeneratorExit\n    \
+            if x == 7: raise ValueError('\\ud800' + 'x' * 1000000)\n    if x == 8: 1 / 0\n    return os.getpid()\n";
+    let list = module(text).map("f", 0..10);
+    let short = list.short();
+    assert_eq!(short[1..3], ["!exit", "!exception"]);
+    assert!(short[3..9].iter().all(|answer| answer == "!exception"), "{short:?}");
+    assert_eq!(short[0], short[9], "it is the same process");
+    assert_eq!(list.failure(1).message, "the function ended Python: sys.exit(4)");
+    assert!(list.failure(3).message.starts_with("RecursionError"));
+    assert!(list.failure(5).message.contains("Mute"));
+    assert!(list.failure(7).message.len() < 50_000);
+}
+
+#[test]
+fn what_the_function_prints_is_no_answer_and_its_standard_input_is_empty() {
+    let text = "import os, subprocess, sys\nprint('import')\nos.write(1, b'{}\\n')\n\
+        def f(x):\n    print('x' * 50)\n    os.write(1, b'1\\n')\n    sys.stdout.flush()\n    \
+        os.system('echo noise')\n    subprocess.run(['cat'])\n    return [x, sys.stdin.read()]\n\
+        def g(x):\n    return input()\n";
+    let module = module(text);
+    assert_eq!(module.map("f", 0..3).short(), ["[0,\"\"]", "[1,\"\"]", "[2,\"\"]"]);
+    assert_eq!(module.map("g", [0]).failure(0).message, "EOFError: EOF when reading a line");
+}
+
+#[test]
+fn each_record_has_its_environment() {
+    let text = "import os\ndef f(x):\n    names = ['RANKPOOL_JOB', 'RANKPOOL_ATTEMPT', 'RANKPOOL_SEED']\n    \
+        mine = [os.environ[name] for name in names]\n    \
+        return [mine, os.popen('echo $RANKPOOL_JOB $RANKPOOL_ATTEMPT $RANKPOOL_SEED').read().split() == mine, dict(os.environ) != {}]\n";
+    let module = module(text);
+    for exe in pythons() {
+        let call = PythonCall { exe: Some(exe), ..module.call("f") };
+        let list = answered(&mut worker(&call, |_| {}), list(0..12));
+        assert_eq!(list.short()[11], r#"[["11","1","1011"],true,true]"#);
+        assert_eq!(list.short()[0], r#"[["0","1","1000"],true,true]"#);
+    }
+}
+
+#[test]
+fn star_unpacks_lists_and_objects() {
+    let module = module("def f(a, b=10):\n    return a - b\n");
+    let call = PythonCall { star: true, ..module.call("f") };
+    let list = answered(&mut worker(&call, |_| {}), list(["[1, 2]", r#"{"b": 1, "a": 5}"#, "[3]", "7", "[1, 2, 3]"]));
+    assert_eq!(list.short(), ["-1", "4", "-7", "!exception", "!exception"]);
+    assert!(list.failure(3).message.contains("--star wants a list or an object"), "{}", list.failure(3).message);
+}
+
+#[test]
+fn async_functions_and_generators_have_results() {
+    let text = "import asyncio\nasync def f(x):\n    await asyncio.sleep(0)\n    return x\n\
+        def g(x):\n    yield x\n    yield 1 / x\n\
+        async def h(x):\n    yield x\n";
+    let module = module(text);
+    assert_eq!(module.map("f", 0..2).short(), ["0", "1"]);
+    assert_eq!(module.map("g", 0..2).short(), ["!exception", "[1,1.0]"]);
+    assert_eq!(module.map("h", 0..2).short(), ["[0]", "[1]"]);
+}
+
+#[test]
+fn functions_may_fork() {
+    let text = "import multiprocessing, os, sys\n\
+        def f(x):\n    with multiprocessing.get_context('fork').Pool(2) as pool:\n        return pool.map(abs, [x, -x])\n\
+        def g(x):\n    if os.fork() == 0:\n        return 'the child'\n    os.wait()\n    return x\n";
+    let module = module(text);
+    assert_eq!(module.map("f", 1..4).short(), ["[1,1]", "[2,2]", "[3,3]"]);
+    assert_eq!(module.map("g", 1..4).short(), ["1", "2", "3"]);
+}
+
+const BATCH: &str = "import os\ncalls = 0\n\
+    def f(xs):\n    global calls\n    calls += 1\n    if 13 in xs: raise ValueError('thirteen')\n    return [[x, calls] for x in xs]\n\
+    def ends(xs):\n    if 13 in xs: os._exit(3)\n    xs[:] = [-x for x in xs]\n    return xs\n\
+    def sums(xs):\n    return [sum(xs)]\n\
+    def text(xs):\n    return 'x' * len(xs)\n\
+    def lazy(xs):\n    return (x for x in xs)\n\
+    def odd(xs):\n    return [object() if x == 2 else x for x in xs]\n\
+    class Array:\n    def __init__(self, xs): self.xs = xs\n    def __len__(self): return len(self.xs)\n    def tolist(self): return self.xs\n\
+    def array(xs):\n    return Array(xs)\n";
+
+#[test]
+fn a_batch_is_one_call() {
+    let list = answered(&mut module(BATCH).batches("f", 4), list(0..10));
+    let calls: Vec<_> = list.short().iter().map(|answer| answer.split_once(',').expect("two").1.to_string()).collect();
+    assert_eq!(calls, ["1]", "1]", "1]", "1]", "2]", "2]", "2]", "2]", "3]", "3]"]);
+}
+
+#[test]
+fn only_the_guilty_record_of_a_batch_fails() {
+    let module = module(BATCH);
+    for (function, kind) in [("f", "!exception"), ("ends", "!crash")] {
+        let list = answered(&mut module.batches(function, 8), list(0..40));
+        for (at, answer) in list.short().iter().enumerate() {
+            assert_eq!(answer == kind, at == 13, "{at}: {answer}");
+        }
+        assert_eq!(list.answers.len(), 40);
+    }
+    let list = answered(&mut module.batches("odd", 4), list(0..6));
+    assert_eq!(list.short(), ["0", "1", "!encode", "3", "4", "5"]);
+}
+
+#[test]
+fn what_a_batch_may_return() {
+    let module = module(BATCH);
+    for function in ["lazy", "array"] {
+        assert_eq!(answered(&mut module.batches(function, 4), list(0..6)).short(), ["0", "1", "2", "3", "4", "5"]);
+    }
+    for (function, said) in
+        [("sums", "one result for each record, not 1 for 3"), ("text", "must return a list, not str")]
+    {
+        let list = answered(&mut module.batches(function, 3), list(0..6));
+        assert!(list.short().iter().all(|answer| answer == "!batch"), "{:?}", list.short());
+        assert!(list.failure(0).message.contains(said), "{}", list.failure(0).message);
+    }
+}
+
+#[test]
+fn a_batch_that_takes_too_long_is_tried_record_by_record() {
+    let text = "import time\ndef f(xs):\n    time.sleep(max(xs))\n    return xs\n";
+    let module = module(text);
+    let call = PythonCall { batch: NonZeroUsize::new(4), ..module.call("f") };
+    let mut worker = worker(&call, |options| options.timeout = Some(Duration::from_millis(500)));
+    assert_eq!(answered(&mut worker, list([0, 100, 0, 0, 0])).short(), ["0", "!timeout", "0", "0", "0"]);
 }
