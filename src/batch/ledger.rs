@@ -125,6 +125,11 @@ impl<W> Ledger<W> {
         rest
     }
 
+    /// Whether there may be jobs that were never started.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.read && self.fault.is_none()
+    }
+
     /// The next job that was never started, if it can be had at once.
     pub(crate) fn take_unread(&mut self) -> Option<Job<W>> {
         while !self.read {
