@@ -170,7 +170,9 @@ where
     if let Some(text) = tally.given_up().filter(|_| config.talk != Talk::Quiet) {
         report::complain(text);
     }
-    let counted = |stats: &mut crate::stats::Stats| (stats.jobs, stats.failed) = (tally.done, tally.failed);
+    let counted = |stats: &mut crate::stats::Stats| {
+        (stats.jobs, stats.failed) = (tally.done - tally.cancelled, tally.failed);
+    };
     Ok(match sum_up(name, pool, config.talk != Talk::Quiet, summary, counted) {
         Err(error) if !error.is_closed() => {
             report::complain(error);

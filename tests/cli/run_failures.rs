@@ -110,7 +110,7 @@ fn too_many_failures_end_the_batch() {
 #[test]
 fn the_first_success_ends_the_others_quickly() {
     let files = Files::new();
-    let script = "case {} in 1) exit 1;; 3) echo found;; *) echo no; exec sleep 3.21e1;; esac";
+    let script = "case {} in 1) exit 1;; 3) until grep -q failed r; do sleep 0.01; done; echo found;; *) echo no; exec sleep 3.21e1;; esac";
     let words = ["--threads", "2", "--range", "1:50", "--stop-on-success", "--records", "r", "--", "sh", "-c", script];
     let began = Instant::now();
     let run = run_batch(&files, &words);
@@ -161,4 +161,39 @@ fn a_job_that_leaves_a_process_behind_does_not_hold_up_the_batch() {
     let mut command = batch(&files, &words);
     assert_eq!(support::run(&mut command, LIMIT).expect_code(0).out(), "1\n2\n3\n4\n");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn billions_of_jobs_are_given_up_at_once() {
+    let files = Files::new();
+    let run = run_batch(&files, &["--range", "1:100000000000", "--max-failures", "1", "--", "false"]);
+    run.expect_code(3).expect_said("job(s) were cancelled when it was enough");
+    // A record of each takes its time, in which a signal is heard.
+    let words = ["--range", "1:100000000000", "--max-failures", "1", "--records", "r", "--", "false"];
+    let mut child = support::start(&mut batch(&files, &words));
+    until("jobs are cancelled", || fs::metadata(files.path("r")).is_ok_and(|metadata| metadata.len() > 1 << 20));
+    support::signal(&child, nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(support::wait(&mut child, LIMIT).and_then(|status| status.code()), Some(75));
+}
+
+#[test]
+fn what_cancelled_jobs_have_written_is_not_shown() {
+    let files = Files::new();
+    let script = "case {} in 1) echo x; yes | head -c 3000000; touch up; exec sleep 4.44e1;; *) until test -e up; do sleep 0.01; done; echo {};; esac";
+    for order in ["--skip=0", "--unordered"] {
+        let words = ["--threads", "1", "--range", "1:2", "--stop-on-success", "-q", order, "--", "sh", "-c", script];
+        assert_eq!(run_batch(&files, &words).expect_code(0).out(), "2\n");
+        fs::remove_file(files.path("up")).expect("the first job made it");
+    }
+}
+
+#[test]
+fn pauses_that_no_clock_reaches_are_long_ones() {
+    let files = Files::new();
+    let words =
+        ["--range", "1:2", "--retries", "3", "--retry-pause", "290000000000y", "--", "sh", "-c", "touch up{}; false"];
+    let mut child = support::start(&mut batch(&files, &words));
+    until("the jobs have run", || files.names().len() == 2);
+    support::signal(&child, nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(support::wait(&mut child, LIMIT).and_then(|status| status.code()), Some(75));
 }

@@ -59,7 +59,8 @@ fn every_end_has_its_status_and_its_fields() {
     let all = "number input status exit attempts host rank slot start seconds user system max_rss output_bytes";
     let mut expected: Vec<_> = all.split(' ').collect();
     let mut present: Vec<_> = found[0].as_object().expect("an object").keys().collect();
-    (expected.sort_unstable(), present.sort());
+    expected.sort_unstable();
+    present.sort();
     assert_eq!(present, expected);
 }
 
