@@ -87,6 +87,11 @@ impl Sinks {
         self.records.as_ref().map(|(_, path)| path.as_path())
     }
 
+    /// Whether every job leaves something behind, whatever becomes of it.
+    pub(super) fn tells_each_job(&self) -> bool {
+        self.records.is_some() || self.lines == Lines::OneForEach
+    }
+
     /// Takes what a job has come to, and hands on what is due.
     pub(super) fn settle<W>(&mut self, job: &Job<W>, mut outcome: Outcome) -> Result<(), OutputError> {
         if let Some((records, _)) = &mut self.records {
