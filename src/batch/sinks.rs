@@ -10,6 +10,7 @@ use super::ledger::Job;
 use crate::output::{
     DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Records, Status, Stream, Writer, failure_line,
 };
+use crate::report::Ticker;
 
 /// What a job leaves in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub(crate) struct Sinks {
     records: Option<(Records, PathBuf)>,
     waiting: Arc<Mutex<Waiting>>,
     hosts: Vec<String>,
+    ticker: Option<Ticker>,
     /// Behind the last place that is settled.
     end: u64,
 }
@@ -73,7 +75,7 @@ impl Sinks {
     ) -> Self {
         let order = if unordered { Order::Settled } else { Order::Places };
         let waiting = Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None };
-        Sinks { lines, out, err, records, waiting: Arc::new(Mutex::new(waiting)), hosts, end: 0 }
+        Sinks { lines, out, err, records, waiting: Arc::new(Mutex::new(waiting)), hosts, ticker: None, end: 0 }
     }
 
     pub(crate) fn parts(&self) -> Parts {
@@ -134,8 +136,17 @@ impl Sinks {
         if let Some((records, _)) = &mut self.records {
             records.flush()?;
         }
-        self.err.flush()?;
+        let err = &mut self.err;
+        match &self.ticker {
+            Some(ticker) => ticker.aside(|| err.flush())?,
+            None => err.flush()?,
+        }
         self.out.flush()
+    }
+
+    /// What shows progress on standard error meanwhile.
+    pub(crate) fn show(&mut self, ticker: Option<Ticker>) {
+        self.ticker = ticker;
     }
 
     /// Hands on what waits behind jobs that will not come to their end.

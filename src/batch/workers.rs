@@ -1,7 +1,7 @@
 //! `rankpool map` on a rank: processes that stay, one for each compute thread.
 
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,7 +14,6 @@ use crate::exec::python::PythonCall;
 use crate::exec::worker::{Answer, Ended, JobHead, Jobs, Options, Protocol, Worker, WorkerFailure};
 use crate::func::ChunkJobs;
 use crate::output::Status;
-use crate::report;
 use crate::worker;
 
 /// What all workers of a `rankpool map` have in common. It travels once to each rank.
@@ -87,13 +86,11 @@ impl Workers {
         launch.env.extend(own.map(|(name, value)| (name.to_string(), value.to_string())));
         launch.env.extend(env.iter().cloned());
         let options = Options {
-            name,
-            protocol,
             preamble,
             timeout: *timeout,
             kill_after: *kill_after,
             max_jobs: *max_jobs,
-            warn: Arc::new(|warning| report::complain(warning)),
+            ..Options::new(name, protocol)
         };
         let cancelled = worker::cancellation().map(|cancellation| cancellation.watched().clone());
         Worker::new(launch, options, cancelled)

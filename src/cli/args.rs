@@ -21,27 +21,27 @@ pub(super) use kernels::{KernelArgs, RunKernelArgs};
 
 const EXAMPLES: &str = "\
 Examples:
-  rankpool kernel square                            ten squares, on this machine
-  mpiexec -n 4 rankpool kernel slow-fn              512 jobs on four ranks
+  rankpool run --input files.txt -- gzip -k {}      a command for every line, on this machine
+  mpiexec -n 4 rankpool run --range 1:1000 --records jobs.jsonl -- ./simulate --seed {}
+  mpiexec -n 4 rankpool map --python model.py:predict --input jobs.jsonl --output results.jsonl
   srun rankpool kernel parzen --samples data.csv    inside a Slurm allocation
   rankpool --local 3 kernel nop --jobs 1000000      three ranks as threads, without MPI
-  rankpool kernel sqrt --input jobs.csv --output roots.jsonl
   mpiexec -n 4 rankpool info                        where the ranks are, and with how many threads
 
 Exit codes:
   0   every job succeeded
   1   rankpool itself failed (a full disk, a broken connection)
   2   wrong usage or bad input
-  3   some jobs failed; their lines say why
-  75  stopped early by a signal
+  3   some jobs failed; it is said which, and their lines and records say why
+  75  stopped early by a signal; --only-failed goes on with what is left
 
 Environment:
   RANKPOOL_THREADS, RANKPOOL_LOCAL    defaults for --threads and --local";
 
-/// Runs a function for every input, on all cores of all nodes.
+/// Runs a command or a function for every record, on all cores of all nodes.
 ///
-/// `mpiexec -n N rankpool …` or `srun rankpool …` starts N ranks of this program. Rank 0 deals the jobs to all ranks, which
-/// compute them on all their cores, and writes the results as JSON Lines in the order of the inputs: line k answers job k.
+/// `mpiexec -n N rankpool …` or `srun rankpool …` starts N ranks of this program. Rank 0 deals the jobs to all ranks, which run
+/// them on all their cores, and writes the results in the order of the records.
 #[derive(Debug, Parser)]
 #[command(name = "rankpool", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(super) struct Args {

@@ -147,7 +147,7 @@ where
     let intake = if inputs.is_stream() { Intake::piped(planned) } else { Intake::ready(planned) };
     let ledger = RefCell::new(Ledger::new(intake, batch.seed, batch.limits.retries));
     let meter = Arc::new(Meter::default());
-    let ticker = progress(config).start(name, total, meter.clone());
+    sinks.show(progress(config).start(name, total, meter.clone()));
     let mut driver = Batch {
         ledger: &ledger,
         limits: &batch.limits,
@@ -159,7 +159,7 @@ where
     };
     let end = driver.run(chunk, config.map.window, start);
     let tally = driver.tally;
-    drop(ticker);
+    sinks.show(None);
     let fault = ledger.borrow_mut().take_fault();
     let records = sinks.records().map(PathBuf::from);
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());

@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::Timespec;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -137,21 +137,6 @@ impl Process {
             }
             Ok(None) | Err(_) => Err(Slot::why_closed()),
         }
-    }
-
-    /// How it ended, if that happens before the deadline.
-    pub(crate) fn wait(&mut self, deadline: Instant) -> Result<Option<Ended>, SpawnError> {
-        while let Some(end) = self.end() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut ends = [PollFd::from_borrowed_fd(end, PollFlags::IN)];
-            match poll(&mut ends, Some(&timespec(left))) {
-                Ok(0) if left.is_zero() => return Ok(None),
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => break,
-                Err(error) => return Err(SpawnError::resources(error.into())),
-            }
-        }
-        self.ended().map(Some)
     }
 }
 

@@ -243,11 +243,6 @@ impl Template {
         values.collect::<Result<_, _>>().map(Values)
     }
 
-    /// Whether any word depends on the record.
-    pub fn uses_record(&self) -> bool {
-        !self.fields.is_empty()
-    }
-
     /// The program that is run for every record, if its name does not depend on the record: it can be looked for before
     /// anything starts.
     pub fn program(&self) -> Option<&str> {

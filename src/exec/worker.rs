@@ -315,7 +315,7 @@ impl Worker {
         duration: Duration,
         result: Result<&str, WorkerFailure>,
     ) {
-        let (Some(flight), Some(request)) = (self.flights.pop_front(), self.requests.front_mut()) else { return };
+        let (Some(_), Some(request)) = (self.flights.pop_front(), self.requests.front_mut()) else { return };
         self.sent -= 1;
         request.records -= 1;
         if request.records == 0 {
@@ -324,7 +324,7 @@ impl Worker {
             // Its function is called with one record at a time by now.
             request.alone = true;
         }
-        jobs.done(Answer { head: flight.head, start: clock.start_of(duration), duration, result });
+        jobs.done(Answer { start: clock.start_of(duration), duration, result });
     }
 
     /// The process said what it must not say.
@@ -423,9 +423,9 @@ impl Worker {
     fn cancel(&mut self, jobs: &mut dyn Jobs) {
         self.charge_nobody();
         let start = SystemTime::now();
-        for flight in self.flights.drain(..) {
+        for _ in self.flights.drain(..) {
             let result = Err(WorkerFailure::new("cancelled", "the run was ended before it was answered"));
-            jobs.done(Answer { head: flight.head, start, duration: Duration::ZERO, result });
+            jobs.done(Answer { start, duration: Duration::ZERO, result });
         }
     }
 }

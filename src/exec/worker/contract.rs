@@ -32,7 +32,6 @@ pub(crate) trait Jobs {
 /// The outcome of one record.
 #[derive(Debug)]
 pub(crate) struct Answer<'a> {
-    pub head: JobHead,
     pub start: SystemTime,
     pub duration: Duration,
     /// One JSON value in one line.

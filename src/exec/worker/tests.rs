@@ -40,9 +40,9 @@ impl Jobs for List {
     }
 
     fn done(&mut self, answer: Answer<'_>) {
-        assert_eq!(answer.head.number, self.answers.len() as u64, "answers come in order");
         assert!(answer.start.elapsed().is_ok_and(|since| since < Duration::from_secs(600)));
-        self.answers.push((answer.head.number, answer.result.map(str::to_string)));
+        let number = self.answers.len() as u64;
+        self.answers.push((number, answer.result.map(str::to_string)));
         self.durations.push(answer.duration);
         if let Some(on_answer) = &mut self.on_answer {
             on_answer(self.answers.len());
