@@ -129,16 +129,8 @@ where
 {
     let Plan { name, inputs, bind } = plan;
     refuse_same_files(config, batch, &inputs)?;
-    let total = inputs.check(&bind)?;
     let done = batch.only_failed.as_deref().map(LastRecords::read).transpose()?;
-    let total = match (total, &done) {
-        // It is known before any job starts that the input is not the one of the records.
-        (Some(total), Some(done)) if total <= LOOKED_AT_TWICE => {
-            let mut left = planned(inputs.open(), bind.clone(), Some(done.clone()), false);
-            Some(left.try_fold(0, |count, planned| planned.map(|_| count + 1))?)
-        }
-        (total, done) => total.map(|total| total.saturating_sub(done.as_ref().map_or(0, LastRecords::ok_count))),
-    };
+    let total = count(&inputs, &bind, done.as_ref())?;
     let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
     let mut sinks = open_sinks(config, batch, pool)?;
     let reading = inputs.open();
@@ -189,6 +181,21 @@ where
             if code == ExitCode::Success { ExitCode::Failure } else { code }
         }
         Ok(()) | Err(_) => code,
+    })
+}
+
+/// Looks at the records before any job is started, as far as that is possible, and counts the jobs.
+fn count<W, P>(inputs: &Inputs, bind: &P, done: Option<&LastRecords>) -> Result<Option<u64>, InputError>
+where
+    W: Send + 'static,
+    P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
+{
+    Ok(match (inputs.check(bind)?, done) {
+        (Some(total), Some(done)) if total <= LOOKED_AT_TWICE => {
+            let mut left = planned(inputs.open(), bind.clone(), Some(done.clone()), false);
+            Some(left.try_fold(0, |count, planned| planned.map(|_| count + 1))?)
+        }
+        (total, done) => total.map(|total| total.saturating_sub(done.map_or(0, LastRecords::ok_count))),
     })
 }
 
