@@ -16,7 +16,7 @@ use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Pla
 use crate::failure::JobErrorKind;
 use crate::func::Value;
 use crate::input::{InputError, Inputs, Reading, Record};
-use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer, input_hash};
+use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
 use crate::run::{self, ExitCode};
@@ -304,15 +304,14 @@ where
             Err(error) => return Some(Err(error)),
         };
         if let Some(done) = &done {
-            if done.is_ok(number) {
-                return None;
-            }
-            let hash = input.as_deref().map(input_hash);
-            if done.input_hash(number).is_some_and(|recorded| Some(recorded) != hash) {
+            if input.as_deref().is_some_and(|input| done.is_of_another(number, input)) {
                 let message = format!(
                     "record {number} is not the one that job {number} had by --only-failed; the input must be the same as then"
                 );
                 return Some(Err(InputError::Refused { place, message }));
+            }
+            if done.is_ok(number) {
+                return None;
             }
         }
         Some(Ok(Planned { number, work, input }))

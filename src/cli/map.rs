@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
-use super::{info, print};
+use super::info;
 use crate::batch::Stopping;
 use crate::batch::workers::{Json, WorkerPlan, WorkerProgram, Workers};
 use crate::exec::helper;
 use crate::exec::process::resolve;
-use crate::input::{Inputs, Record};
+use crate::input::{InputError, Inputs, Record};
 use crate::report;
 use crate::run::{self, ExitCode};
 
@@ -40,13 +40,7 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
         if batch::has_complaints(pool) {
             return ExitCode::Usage;
         }
-        let text = task.text;
-        let bind = move |record: &Record| {
-            let mut json = Vec::new();
-            record.push_json(text, &mut json);
-            Ok(Json::from(json))
-        };
-        let plan = Plan { name: "map", inputs: task.inputs.clone(), bind };
+        let plan = Plan { name: "map", inputs: task.inputs.clone(), bind: bind(task.text) };
         // Batches are filled from chunks.
         let chunk = match config.map.chunk {
             0 => task.batch_size.map_or(0, NonZeroU32::get),
@@ -77,24 +71,18 @@ fn complaint(plan: &WorkerPlan) -> Option<String> {
 
 /// Says what the workers would be asked.
 fn show(task: &MapTask) -> ExitCode {
-    let reading = task.inputs.open();
-    let bad = reading.bad_records();
-    let mut line = Vec::new();
-    for (_, record) in reading.jobs(|record| Ok(record.clone())) {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => return run::refuse(&error.to_string()),
-        };
-        line.clear();
-        record.push_json(task.text, &mut line);
+    batch::show(&task.batch, &task.inputs, bind(task.text), |_, json| {
+        let mut line = json.to_vec();
         line.push(b'\n');
-        match print(&line) {
-            ExitCode::Success => {}
-            code => return code,
-        }
+        line
+    })
+}
+
+/// A record as the worker gets it.
+fn bind(text: bool) -> impl Fn(&Record) -> Result<Json, InputError> + Clone + Send + 'static {
+    move |record| {
+        let mut json = Vec::new();
+        record.push_json(text, &mut json);
+        Ok(Json::from(json))
     }
-    if bad.count() > 0 {
-        report::complain(bad);
-    }
-    ExitCode::Success
 }
