@@ -96,10 +96,19 @@ step_msrv() {
 
 step_shell() {
   command -v shellcheck >/dev/null || skip 'there is no shellcheck here'
-  shellcheck --external-sources slurm/*.sh slurm/*.sbatch slurm/*.pbs tests/*.sh .ci/run
+  shellcheck --external-sources slurm/*.sh slurm/*.sbatch slurm/*.pbs tests/*.sh examples/workers/*.sh .ci/run
+}
+
+# The tests of `rankpool map` ask real interpreters.
+need_python() {
+  command -v python3 >/dev/null && return
+  # shellcheck source=slurm/mpi.sh
+  source "$top/slurm/mpi.sh"
+  mpi_can_apt && mpi_apt_install python3
 }
 
 step_test() {
+  need_python
   cargo test --locked --no-default-features "$@"
 }
 
@@ -126,6 +135,7 @@ build_with_mpi() {
 mpi_tests() {
   local flavour=$1
   shift
+  need_python
   build_with_mpi "$flavour"
   cargo test --locked --profile "$(profile_for "$flavour")" --test mpi "$@"
 }
