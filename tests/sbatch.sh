@@ -44,6 +44,19 @@ if [ "$(tr '\n' ' ' <squares.jsonl)" != '0 1 4 9 16 25 36 49 64 81 ' ]; then
   cat squares.jsonl
   failures=$((failures + 1))
 fi
+submit 'a command for every record' 0 --nodes=3 -- run --range 1:30 --records jobs.jsonl --output out.txt -- echo {}
+if [ "$(tr '\n' ' ' <out.txt)" != "$(seq 30 | tr '\n' ' ')" ] || [ "$(wc -l <jobs.jsonl)" != 30 ]; then
+  echo 'FAILED: these are not the numbers, or not their records:'
+  cat out.txt jobs.jsonl
+  failures=$((failures + 1))
+fi
+echo 'def twice(x): return 2 * x' >twice.py
+submit 'a Python function for every record' 0 --nodes=2 -- map --python twice.py:twice --range 1:5 --output twice.jsonl
+if [ "$(tr '\n' ' ' <twice.jsonl)" != '2 4 6 8 10 ' ]; then
+  echo 'FAILED: these are not the doubles:'
+  cat twice.jsonl
+  failures=$((failures + 1))
+fi
 submit 'wrong usage is told' 2 --nodes=2 -- kernel nosuch
 # Slurm looks at time limits about every half minute; the job would take ten.
 submit 'a warning before the time is up ends in good order' 75 --nodes=3 --time=1 --signal=B:TERM@50 -- \
