@@ -64,14 +64,16 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
 
 /// Why there can be no workers on this host.
 fn complaint(plan: &WorkerPlan) -> Option<String> {
+    let cwd = plan.cwd.as_deref().map(Path::new);
+    if let Some(folder) = cwd.filter(|folder| !folder.is_dir()) {
+        return Some(format!("--cwd: no such directory: {}", folder.display()));
+    }
     match &plan.program {
         WorkerProgram::Python(call) => {
-            let interpreter = || if run::is_first_of_host() { call.check_interpreter().map(drop) } else { Ok(()) };
-            call.check().and_then(|()| interpreter()).err()
+            let interpreter = || if run::is_first_of_host() { call.check_interpreter(cwd).map(drop) } else { Ok(()) };
+            call.check(cwd).and_then(|()| interpreter()).err()
         }
-        WorkerProgram::Command(words) => {
-            resolve(words.first().map_or("", String::as_str), plan.cwd.as_deref().map(Path::new)).err()
-        }
+        WorkerProgram::Command(words) => resolve(words.first().map_or("", String::as_str), cwd).err(),
     }
 }
 
