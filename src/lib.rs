@@ -27,6 +27,14 @@
 //!                                             └─ Notice ─▶ whoever listens;  Meter ─▶ progress
 //! ```
 //!
+//! The batch program is a driver. A job that is a process is run by a function that starts it:
+//!
+//! ```text
+//! driver thread on rank 0                                    compute thread of a rank     spawn helper
+//! input ─ record ─▶ batch (ledger) ─ attempt ─▶ pool.map ──▶ batch::command, ::workers ─▶ exec ─▶ process
+//! output, records ◀─ sinks ◀─ drive ◀─ outcome ◀────────────────────────┘ (its output, in pieces if it is much)
+//! ```
+//!
 //! | room | decides |
 //! |---|---|
 //! | `run` | how a run starts and ends: transport, threads, exit code |
@@ -37,22 +45,27 @@
 //! | `schedule` | who runs which jobs next; pure: no clock, no I/O, no payloads |
 //! | `master` | rank 0's loop, the only place that carries out the scheduler's orders |
 //! | `worker` | a rank's loop: chunks to threads, results to messages |
-//! | `exec` | how external processes are started, watched and ended |
 //! | `catch` | how other people's code runs without ending ours |
 //! | `wire` | messages and values to bytes and back |
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
 //! | `notice`, `report` | what the outside is told while the run goes on, and at its end |
 //! | `stop` | whether a signal asked for the end |
-//! | `exec` | external commands |
-//! | `input`, `output`, `kernels`, `cli` | the batch program |
+//! | `input` | where records come from, and what is wrong with them |
+//! | `batch` | which attempts at jobs are made, and what becomes of each outcome |
+//! | `exec` | how processes are started, watched and ended; what a record makes of a command; how Python answers |
+//! | `output` | in which order, where to and in how much memory output goes; the records of jobs |
+//! | `kernels` | the built-in functions |
+//! | `cli` | the command line of the batch program |
 //!
 //! Invariants: the main thread of every rank owns MPI and computes nothing. The master's work for a chunk does not depend on
 //! the number of jobs in it. Sends never block. Waiting sleeps. Every job settles exactly once.
 //!
-//! Words: a *job* is one function applied to one input; a *chunk* is a run of consecutive jobs that travels as one message; a
-//! *rank* is one MPI process; the *master* is rank 0's loop; a *worker* is a rank's computing side; the *driver* is the user's
-//! closure on rank 0; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is
-//! what Slurm or PBS granted.
+//! Words: a *job* is one function applied to one input; a *chunk* is a run of consecutive jobs that travels as one
+//! message; a *rank* is one MPI process; the *master* is rank 0's loop; a *worker* is a rank's computing side; the
+//! *driver* is the user's closure on rank 0; a *record* is one line or row of input, and the line that tells what became
+//! of it; a *worker process* is a program that stays and answers records; a *slot* is a compute thread, counted over a
+//! host; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is what
+//! Slurm or PBS granted.
 
 mod batch;
 mod catch;

@@ -78,8 +78,7 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
         let end = self.take_results(&mut map);
         // Ends what still runs.
         drop(map);
-        self.conclude(&end);
-        end
+        self.conclude(end)
     }
 
     fn take_results(&mut self, map: &mut Map<'_, Feed<'b, W>, Outcome>) -> End {
@@ -165,32 +164,50 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
         })
     }
 
-    /// Accounts for the jobs that were not run to their end.
-    fn conclude(&mut self, end: &End) {
-        let mut ledger = self.ledger.borrow_mut();
-        let rest = ledger.take_rest();
+    /// Accounts for the jobs that were not run to their end; gives the end that it is then.
+    fn conclude(&mut self, end: End) -> End {
+        let rest = self.ledger.borrow_mut().take_rest();
         match end {
             End::Whole => {
                 for job in rest {
                     self.cancel(&job);
                 }
-                // Those that were never looked at have records, too, if there is an end to them.
+                // Those that were never looked at are accounted for, too, if there is an end to them.
                 let deliberate = self.limits.stop_on_success || self.limits.max_failures.is_some();
-                if self.total.is_some() && deliberate {
-                    while let Some(job) = ledger.take_unread() {
-                        self.cancel(&job);
-                    }
+                if let Some(total) = self.total.filter(|_| deliberate) {
+                    return self.cancel_unread(total);
                 }
             }
             // What did not come to its end is run when the batch is run again.
             End::Stopped | End::Broken(_) => rest.iter().for_each(|job| self.sinks.leave_out(job)),
             End::Sink(_) => {}
         }
+        end
+    }
+
+    /// Cancels the jobs that were never looked at: each by itself only where each leaves something behind, because they may be
+    /// billions.
+    fn cancel_unread(&mut self, total: u64) -> End {
+        if self.sinks.tells_each_job() {
+            loop {
+                let next = self.ledger.borrow_mut().take_unread();
+                let Some(job) = next else { break };
+                self.cancel(&job);
+                if self.stopping.since().is_some() {
+                    return End::Stopped;
+                }
+            }
+        } else if self.ledger.borrow().has_unread() {
+            self.tally.cancel(total.saturating_sub(self.tally.done));
+        }
+        End::Whole
     }
 
     fn cancel(&mut self, job: &Job<W>) {
         let outcome = Outcome::unrun(0, Status::Cancelled, "cancelled", "it was enough before its turn came".into());
         self.tally.count(job.number, &outcome);
+        // What it has written so far depends on the moment at which it was ended.
+        self.sinks.forget(job.place);
         // What is wrong with a sink shows when it is finished.
         let _ = self.sinks.settle(job, outcome);
     }

@@ -59,6 +59,9 @@ pub(crate) struct Ledger<W> {
 /// The pause before a job is run again doubles each time, up to this many times.
 const DOUBLINGS: u32 = 6;
 
+/// Longer than any run.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 impl<W> Ledger<W> {
     pub(crate) fn new(intake: Intake<Result<Planned<W>, InputError>>, seed: u64, retries: u32) -> Self {
         Ledger {
@@ -106,7 +109,10 @@ impl<W> Ledger<W> {
         if job.attempt > self.retries || self.closed || self.cut {
             return Err(job);
         }
-        let due = Instant::now() + pause * (1 << (job.attempt - 1).min(DOUBLINGS));
+        let now = Instant::now();
+        let pause = pause.saturating_mul(1 << (job.attempt - 1).min(DOUBLINGS));
+        // A time that clocks do not reach is as good as never.
+        let due = now.checked_add(pause).unwrap_or(now + NEVER);
         self.waiting.insert((due, job.place), job);
         Ok(())
     }
@@ -117,6 +123,11 @@ impl<W> Ledger<W> {
         let mut rest: Vec<_> = waiting.chain(std::mem::take(&mut self.under_way).into_values()).collect();
         rest.sort_by_key(|job| job.place);
         rest
+    }
+
+    /// Whether there may be jobs that were never started.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.read && self.fault.is_none()
     }
 
     /// The next job that was never started, if it can be had at once.

@@ -10,6 +10,7 @@ use super::ledger::Job;
 use crate::output::{
     DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Records, Status, Stream, Writer, failure_line,
 };
+use crate::report::Ticker;
 
 /// What a job leaves in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub(crate) struct Sinks {
     records: Option<(Records, PathBuf)>,
     waiting: Arc<Mutex<Waiting>>,
     hosts: Vec<String>,
+    ticker: Option<Ticker>,
     /// Behind the last place that is settled.
     end: u64,
 }
@@ -73,7 +75,7 @@ impl Sinks {
     ) -> Self {
         let order = if unordered { Order::Settled } else { Order::Places };
         let waiting = Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None };
-        Sinks { lines, out, err, records, waiting: Arc::new(Mutex::new(waiting)), hosts, end: 0 }
+        Sinks { lines, out, err, records, waiting: Arc::new(Mutex::new(waiting)), hosts, ticker: None, end: 0 }
     }
 
     pub(crate) fn parts(&self) -> Parts {
@@ -83,6 +85,11 @@ impl Sinks {
     /// The file of the records, if there are any.
     pub(crate) fn records(&self) -> Option<&std::path::Path> {
         self.records.as_ref().map(|(_, path)| path.as_path())
+    }
+
+    /// Whether every job leaves something behind, whatever becomes of it.
+    pub(super) fn tells_each_job(&self) -> bool {
+        self.records.is_some() || self.lines == Lines::OneForEach
     }
 
     /// Takes what a job has come to, and hands on what is due.
@@ -129,8 +136,17 @@ impl Sinks {
         if let Some((records, _)) = &mut self.records {
             records.flush()?;
         }
-        self.err.flush()?;
+        let err = &mut self.err;
+        match &self.ticker {
+            Some(ticker) => ticker.aside(|| err.flush())?,
+            None => err.flush()?,
+        }
         self.out.flush()
+    }
+
+    /// What shows progress on standard error meanwhile.
+    pub(crate) fn show(&mut self, ticker: Option<Ticker>) {
+        self.ticker = ticker;
     }
 
     /// Hands on what waits behind jobs that will not come to their end.

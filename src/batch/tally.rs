@@ -43,6 +43,12 @@ impl Tally {
         }
     }
 
+    /// Counts jobs that were given up before anybody looked at them.
+    pub(crate) fn cancel(&mut self, jobs: u64) {
+        self.done += jobs;
+        self.cancelled += jobs;
+    }
+
     /// That jobs were given up; `None` if none were.
     pub(crate) fn given_up(&self) -> Option<String> {
         let why = if self.succeeded > 0 && self.failed == 0 { "one has succeeded" } else { "it was enough" };

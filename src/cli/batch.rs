@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +10,16 @@ use serde_json::value::RawValue;
 
 use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
+use super::print;
 use super::session::{leave_partial, progress, sum_up};
 use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
 use crate::failure::JobErrorKind;
 use crate::func::Value;
-use crate::input::{InputError, Inputs, Reading, Record};
+use crate::input::{InputError, Inputs, Reading, Record, Source};
 use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer, input_hash};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
-use crate::run::ExitCode;
+use crate::run::{self, ExitCode};
 
 /// The options of both commands.
 #[derive(Debug, PartialEq)]
@@ -124,6 +125,7 @@ where
     S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
 {
     let Plan { name, inputs, bind } = plan;
+    refuse_same_files(config, batch, &inputs)?;
     let total = inputs.check(&bind)?;
     let done = batch.only_failed.as_deref().map(LastRecords::read).transpose()?;
     let total = total.map(|total| total.saturating_sub(done.as_ref().map_or(0, LastRecords::ok_count)));
@@ -135,7 +137,7 @@ where
     let intake = if inputs.is_stream() { Intake::piped(planned) } else { Intake::ready(planned) };
     let ledger = RefCell::new(Ledger::new(intake, batch.seed, batch.limits.retries));
     let meter = Arc::new(Meter::default());
-    let ticker = progress(config).start(name, total, meter.clone());
+    sinks.show(progress(config).start(name, total, meter.clone()));
     let mut driver = Batch {
         ledger: &ledger,
         limits: &batch.limits,
@@ -147,7 +149,7 @@ where
     };
     let end = driver.run(chunk, config.map.window, start);
     let tally = driver.tally;
-    drop(ticker);
+    sinks.show(None);
     let fault = ledger.borrow_mut().take_fault();
     let records = sinks.records().map(PathBuf::from);
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
@@ -168,7 +170,9 @@ where
     if let Some(text) = tally.given_up().filter(|_| config.talk != Talk::Quiet) {
         report::complain(text);
     }
-    let counted = |stats: &mut crate::stats::Stats| (stats.jobs, stats.failed) = (tally.done, tally.failed);
+    let counted = |stats: &mut crate::stats::Stats| {
+        (stats.jobs, stats.failed) = (tally.done - tally.cancelled, tally.failed);
+    };
     Ok(match sum_up(name, pool, config.talk != Talk::Quiet, summary, counted) {
         Err(error) if !error.is_closed() => {
             report::complain(error);
@@ -178,13 +182,81 @@ where
     })
 }
 
+/// Says for each job what `line` makes of its number and its work, and starts nothing.
+pub(super) fn show<W, P>(batch: &BatchConfig, inputs: &Inputs, bind: P, line: impl Fn(u64, &W) -> Vec<u8>) -> ExitCode
+where
+    W: Send + 'static,
+    P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
+{
+    let done = match batch.only_failed.as_deref().map(LastRecords::read).transpose() {
+        Ok(done) => done,
+        Err(error) => return run::refuse(&error.to_string()),
+    };
+    let reading = inputs.open();
+    let bad = reading.bad_records();
+    for planned in planned(reading, bind, done, false) {
+        let planned = match planned {
+            Ok(planned) => planned,
+            Err(error) => return run::refuse(&error.to_string()),
+        };
+        match print(&line(planned.number, &planned.work)) {
+            ExitCode::Success => {}
+            code => return code,
+        }
+    }
+    if bad.count() > 0 {
+        report::complain(bad);
+    }
+    ExitCode::Success
+}
+
+/// Whether both names are those of one file, however they are spelled.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
+        (Err(_), Err(_)) => one == other,
+    }
+}
+
+/// Refuses to write two things to one file, and to write over what is to be read.
+fn refuse_same_files(config: &Config, batch: &BatchConfig, inputs: &Inputs) -> Result<(), String> {
+    let records = batch.records.clone().map(Target::new);
+    let written = [
+        ("--output", Some(&config.output)),
+        ("--stderr", Some(&batch.stderr)),
+        ("--records", records.as_ref()),
+        ("--summary", config.summary.as_ref()),
+    ];
+    let files = written.iter().filter_map(|(option, target)| match target {
+        Some(Target::File(path)) => Some((*option, path.as_path())),
+        Some(Target::Stdout | Target::Stderr) | None => None,
+    });
+    let files: Vec<_> = files.collect();
+    for (at, (one, path)) in files.iter().enumerate() {
+        // A device takes what several write.
+        let is_file = path.metadata().map_or(true, |metadata| metadata.is_file());
+        if let Some((other, _)) = files[at + 1..].iter().find(|(_, other)| is_file && is_same_file(path, other)) {
+            return Err(format!("{one} and {other} cannot both be written to {}", path.display()));
+        }
+        if is_file && inputs.reads(&Source::new(*path)) {
+            return Err(format!("{one} would write over the input {}", path.display()));
+        }
+        let before = batch.only_failed.as_deref().filter(|_| *one != "--records");
+        if before.is_some_and(|before| is_same_file(path, before)) {
+            return Err(format!("{one} would write over the records {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
 fn open_sinks(config: &Config, batch: &BatchConfig, pool: &Pool) -> Result<Sinks, OutputError> {
     let out = Writer::open(&config.output)?;
     let err = Writer::open(&batch.stderr)?;
     let records = match &batch.records {
         None => None,
         Some(path) => {
-            let goes_on = batch.only_failed.as_ref() == Some(path);
+            let goes_on = batch.only_failed.as_deref().is_some_and(|before| is_same_file(before, path));
             let existing = if goes_on { Existing::Append } else { Existing::Replace };
             Some((Records::open(&Target::new(path), existing)?, path.clone()))
         }

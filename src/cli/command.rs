@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
-use super::{info, print};
+use super::info;
 use crate::batch::Stopping;
 use crate::batch::command::{self, Commands};
 use crate::exec::helper;
@@ -32,8 +32,7 @@ pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
     if let Err(error) = helper::start() {
         return run::refuse_as(&format!("cannot start the process that starts commands: {error}"), ExitCode::Failure);
     }
-    let program = task.template.program();
-    let complaint = program.and_then(|program| resolve(program, task.cwd.as_deref().map(Path::new)).err());
+    let complaint = complaint(task);
     let stopping = Stopping::default();
     let launch = config.launch().listener(&stopping).complaint(complaint);
     launch.cpus_per_job(task.batch.job_cpus.map_or(0, Into::into)).run_to_code(|pool| {
@@ -60,6 +59,15 @@ pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
     })
 }
 
+/// Why no job can be started on this host.
+fn complaint(task: &RunTask) -> Option<String> {
+    let folder = task.cwd.as_deref().map(Path::new);
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Some(format!("no such directory: {}, which --cwd names,", folder.display()));
+    }
+    task.template.program().and_then(|program| resolve(program, folder).err())
+}
+
 /// The values of a record that the command uses.
 fn bind(template: &Template, record: &Record) -> Result<Values, InputError> {
     let refused = |error| InputError::Refused { place: record.place().clone(), message: format!("{error}") };
@@ -68,24 +76,13 @@ fn bind(template: &Template, record: &Record) -> Result<Values, InputError> {
 
 /// Says what would be run.
 fn show(task: &RunTask) -> ExitCode {
-    let reading = task.inputs.open();
-    let bad = reading.bad_records();
-    for (number, values) in reading.jobs(|record| bind(&task.template, record)) {
-        let values = match values {
-            Ok(values) => values,
-            Err(error) => return run::refuse(&error.to_string()),
-        };
-        let mut line = task.template.fill(&values, &Place { number, slot: 1 }).shown();
+    let template = task.template.clone();
+    let bind = move |record: &Record| bind(&template, record);
+    batch::show(&task.batch, &task.inputs, bind, |number, values| {
+        let mut line = task.template.fill(values, &Place { number, slot: 1 }).shown();
         line.push('\n');
-        match print(line.as_bytes()) {
-            ExitCode::Success => {}
-            code => return code,
-        }
-    }
-    if bad.count() > 0 {
-        report::complain(bad);
-    }
-    ExitCode::Success
+        line.into_bytes()
+    })
 }
 
 impl Fields for Record {

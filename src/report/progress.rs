@@ -56,12 +56,15 @@ impl Progress {
             Progress::Auto => terminal,
         };
         let name = name.to_string();
+        let bar = bar.then(|| new_bar(&name, total));
         let (stop, stopped) = bounded(0);
-        let show = move || {
-            if bar { show_bar(name, total, &meter, &stopped) } else { show_lines(&name, total, &meter, &stopped) }
+        let shown = bar.clone();
+        let show = move || match shown {
+            Some(bar) => show_bar(&bar, &meter, &stopped),
+            None => show_lines(&name, total, &meter, &stopped),
         };
         let thread = thread::Builder::new().name("rankpool progress".into()).spawn(show).ok()?;
-        Some(Ticker { stop: Some(stop), thread: Some(thread) })
+        Some(Ticker { stop: Some(stop), thread: Some(thread), bar })
     }
 }
 
@@ -69,6 +72,17 @@ impl Progress {
 pub(crate) struct Ticker {
     stop: Option<Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
+    bar: Option<ProgressBar>,
+}
+
+impl Ticker {
+    /// Does what writes to standard error, with the bar out of its way.
+    pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(work),
+            None => work(),
+        }
+    }
 }
 
 impl Drop for Ticker {
@@ -85,7 +99,7 @@ fn pause(stopped: &Receiver<()>, period: Duration) -> bool {
     stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout)
 }
 
-fn show_bar(name: String, total: Option<u64>, meter: &Meter, stopped: &Receiver<()>) {
+fn new_bar(name: &str, total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
         Some(total) => {
             (ProgressBar::new(total), "{prefix} [{bar:30}] {human_pos}/{human_len} {per_sec} ETA {eta}{msg}")
@@ -94,7 +108,11 @@ fn show_bar(name: String, total: Option<u64>, meter: &Meter, stopped: &Receiver<
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style.progress_chars("=> "));
-    bar.set_prefix(name);
+    bar.set_prefix(name.to_string());
+    bar
+}
+
+fn show_bar(bar: &ProgressBar, meter: &Meter, stopped: &Receiver<()>) {
     while pause(stopped, BAR_PERIOD) {
         let (jobs, failed) = meter.read();
         if failed > 0 {

@@ -8,6 +8,11 @@ mod map_failures;
 mod map_inputs;
 mod map_support;
 mod map_workers;
+mod run_ends;
+mod run_failures;
+mod run_output;
+mod run_records;
+mod run_words;
 #[path = "../support/mod.rs"]
 mod support;
 mod words;
@@ -15,7 +20,7 @@ mod words;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::Finished;
 
@@ -81,4 +86,43 @@ fn piped(words: &str, text: &str) -> Finished {
 
 fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&fs::read(path).expect("the file is there")).expect("it is JSON")
+}
+
+/// `rankpool run` with these words, in the directory of the test.
+fn batch(files: &Files, words: &[&str]) -> Command {
+    let mut command = command(&["run", "--progress", "off"]);
+    command.args(words).current_dir(files.0.path()).env("LC_ALL", "C");
+    command
+}
+
+/// Runs `rankpool run` with these words, in the directory of the test.
+#[track_caller]
+fn run_batch(files: &Files, words: &[&str]) -> Finished {
+    support::run(&mut batch(files, words), LIMIT)
+}
+
+/// A file of JSON Lines, sorted by the number of the job.
+#[track_caller]
+fn records(files: &Files, name: &str) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(files.path(name)).expect("the records are there");
+    let mut records: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON object on each line")).collect();
+    records.sort_by_key(|record| record["number"].as_u64().expect("each has a number"));
+    records
+}
+
+/// The statuses in a file of records, in the order of the jobs.
+#[track_caller]
+fn statuses(files: &Files, name: &str) -> Vec<String> {
+    records(files, name).iter().map(|record| record["status"].as_str().expect("a word").to_string()).collect()
+}
+
+/// Waits until this holds, but not for ever.
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} has not happened");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
