@@ -177,6 +177,22 @@ fn a_program_that_is_no_worker_ends_the_run() {
     refused(&module, 1, &["echo wrote \"hello\", which is no JSON"], &["--", "echo", "hello"]);
 }
 
+#[test]
+fn what_only_python_understands_is_refused_with_a_worker() {
+    let module = Module::new("");
+    for words in [&["--star"][..], &["--batch", "2"], &["--setup", "load"], &["--python-exe", "python3"]] {
+        refused(&module, 2, &[words[0], "cannot be used with"], &[words, &["--", "cat"]].concat());
+    }
+    refused(&module, 2, &["--python", "cannot be used with"], &["--python", "m.py:f", "--", "cat"]);
+    refused(
+        &module,
+        2,
+        &["--batch", "--star", "cannot be used with"],
+        &["--python", "m.py:f", "--star", "--batch", "2"],
+    );
+    refused(&module, 2, &["--python <FILE.py:FUNCTION>"], &["--star"]);
+}
+
 /// The examples of workers in README.md: that in sh, and that in Python.
 fn examples() -> [String; 2] {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("there is a README");
