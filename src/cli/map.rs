@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
-use super::{info, print};
+use super::info;
 use crate::batch::Stopping;
 use crate::batch::workers::{Json, WorkerPlan, WorkerProgram, Workers};
 use crate::exec::helper;
 use crate::exec::process::resolve;
-use crate::input::{Inputs, Record};
+use crate::input::{InputError, Inputs, Record};
 use crate::report;
 use crate::run::{self, ExitCode};
 
@@ -40,13 +40,7 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
         if batch::has_complaints(pool) {
             return ExitCode::Usage;
         }
-        let text = task.text;
-        let bind = move |record: &Record| {
-            let mut json = Vec::new();
-            record.push_json(text, &mut json);
-            Ok(Json::from(json))
-        };
-        let plan = Plan { name: "map", inputs: task.inputs.clone(), bind };
+        let plan = Plan { name: "map", inputs: task.inputs.clone(), bind: bind(task.text) };
         // Batches are filled from chunks.
         let chunk = match config.map.chunk {
             0 => task.batch_size.map_or(0, NonZeroU32::get),
@@ -66,7 +60,7 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
 fn complaint(plan: &WorkerPlan) -> Option<String> {
     let cwd = plan.cwd.as_deref().map(Path::new);
     if let Some(folder) = cwd.filter(|folder| !folder.is_dir()) {
-        return Some(format!("--cwd: no such directory: {}", folder.display()));
+        return Some(format!("no such directory: {}, which --cwd names,", folder.display()));
     }
     match &plan.program {
         WorkerProgram::Python(call) => {
@@ -77,26 +71,20 @@ fn complaint(plan: &WorkerPlan) -> Option<String> {
     }
 }
 
+/// What is asked for a record.
+fn bind(text: bool) -> impl Fn(&Record) -> Result<Json, InputError> + Clone + Send + 'static {
+    move |record| {
+        let mut json = Vec::new();
+        record.push_json(text, &mut json);
+        Ok(Json::from(json))
+    }
+}
+
 /// Says what the workers would be asked.
 fn show(task: &MapTask) -> ExitCode {
-    let reading = task.inputs.open();
-    let bad = reading.bad_records();
-    let mut line = Vec::new();
-    for (_, record) in reading.jobs(|record| Ok(record.clone())) {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => return run::refuse(&error.to_string()),
-        };
-        line.clear();
-        record.push_json(task.text, &mut line);
+    batch::show(&task.batch, &task.inputs, bind(task.text), |_, json| {
+        let mut line = json.to_vec();
         line.push(b'\n');
-        match print(&line) {
-            ExitCode::Success => {}
-            code => return code,
-        }
-    }
-    if bad.count() > 0 {
-        report::complain(bad);
-    }
-    ExitCode::Success
+        line
+    })
 }

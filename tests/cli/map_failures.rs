@@ -121,6 +121,8 @@ fn only_what_failed_is_run_when_asked() {
     let words = ["--range", "1:6", "--records", "r.jsonl"];
     let first = module.map("f", &words);
     first.expect_code(3).expect_said("3 of 6 job(s) failed").expect_said("--only-failed r.jsonl");
+    let dry = module.map("f", &["--range", "1:6", "--only-failed", "r.jsonl", "--dry-run"]);
+    assert_eq!(dry.expect_code(0).out(), "1\n3\n5\n");
     module.files.with("fixed", "");
     let again = module.map("f", &[&words[..], &["--only-failed", "r.jsonl"]].concat());
     assert_eq!(again.expect_code(0).out(), "-1\n-3\n-5\n");
