@@ -8,7 +8,7 @@
 mod bench;
 mod context;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -55,6 +55,8 @@ pub(crate) struct Worker<'t> {
     finished: Receiver<Upward>,
     maps: BTreeMap<MapId, Arc<MapFunction>>,
     chunks: BTreeMap<ChunkId, Arc<Chunk>>,
+    /// Maps that were given up and are not over.
+    cancelled: BTreeSet<MapId>,
     /// Pieces of output that the driver has not taken: the map, and whom to tell.
     parts: BTreeMap<u64, (MapId, Sender<()>)>,
     next_part: u64,
@@ -96,6 +98,7 @@ pub(crate) fn serve(
         finished,
         maps: BTreeMap::new(),
         chunks: BTreeMap::new(),
+        cancelled: BTreeSet::new(),
         parts: BTreeMap::new(),
         next_part: 0,
         releases: bounded(0),
@@ -206,6 +209,7 @@ impl Worker<'_> {
     /// Tells the jobs of a map that nobody wants them.
     fn cancel(&mut self, map: MapId) {
         self.parts.retain(|_, (of, _)| *of != map);
+        self.cancelled.insert(map);
         if let Some(cancellation) = self.maps.get(&map).and_then(|map| map.cancellation()) {
             cancellation.cancel();
         }
@@ -213,6 +217,7 @@ impl Worker<'_> {
 
     /// Lets go of a map's function: on a compute thread, since it may take its time.
     fn release(&mut self, map: MapId) {
+        self.cancelled.remove(&map);
         if let (Some(function), Some(threads)) = (self.maps.remove(&map), &self.threads) {
             let released = self.releases.0.clone();
             threads.spawn(move || {
@@ -250,6 +255,10 @@ impl Worker<'_> {
 
     fn hand_over_part(&mut self, part: Part) {
         let Part { map, job, stream, bytes, taken } = part;
+        if self.cancelled.contains(&map) || !self.maps.contains_key(&map) {
+            // Without `taken` the job learns that nobody wants it.
+            return;
+        }
         let part = self.next_part;
         self.next_part += 1;
         self.parts.insert(part, (map, taken));

@@ -52,6 +52,8 @@ pub(crate) struct Ledger<W> {
     closed: bool,
     /// The jobs were cut off by a signal: there may have been more.
     cut: bool,
+    /// The map was told that a signal has ended the run.
+    stopped: bool,
     /// What ended the reading.
     fault: Option<InputError>,
 }
@@ -75,6 +77,7 @@ impl<W> Ledger<W> {
             read: false,
             closed: false,
             cut: false,
+            stopped: false,
             fault: None,
         }
     }
@@ -106,7 +109,12 @@ impl<W> Ledger<W> {
 
     /// Runs a job again, after a pause that grows with its attempts; gives it back if it had all of them.
     pub(crate) fn run_again(&mut self, job: Job<W>, pause: Duration) -> Result<(), Job<W>> {
-        if job.attempt > self.retries || self.closed || self.cut {
+        if job.attempt > self.retries || self.closed {
+            return Err(job);
+        }
+        if self.stopped {
+            // Nobody asks for jobs any more: this one had fewer attempts than it was promised.
+            self.cut = true;
             return Err(job);
         }
         let now = Instant::now();
@@ -156,6 +164,7 @@ impl<W: Clone> Ledger<W> {
             return None;
         }
         if stopping.since().is_some() {
+            self.stopped = true;
             self.cut |= !self.read || !self.waiting.is_empty();
             return None;
         }

@@ -15,8 +15,8 @@ use super::session::{leave_partial, progress, sum_up};
 use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
 use crate::failure::JobErrorKind;
 use crate::func::Value;
-use crate::input::{InputError, Inputs, Reading, Record, Source};
-use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer, input_hash};
+use crate::input::{InputError, Inputs, Reading, Record};
+use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
 use crate::run::{self, ExitCode};
@@ -85,6 +85,9 @@ impl BatchConfig {
     }
 }
 
+/// Up to so many jobs are compared with the records of `--only-failed` before the first is run.
+const LOOKED_AT_TWICE: u64 = 1 << 24;
+
 /// What a batch does: its name, where its records come from, and how each becomes work for a rank.
 pub(super) struct Plan<P> {
     pub name: &'static str,
@@ -126,9 +129,8 @@ where
 {
     let Plan { name, inputs, bind } = plan;
     refuse_same_files(config, batch, &inputs)?;
-    let total = inputs.check(&bind)?;
     let done = batch.only_failed.as_deref().map(LastRecords::read).transpose()?;
-    let total = total.map(|total| total.saturating_sub(done.as_ref().map_or(0, LastRecords::ok_count)));
+    let total = count(&inputs, &bind, done.as_ref())?;
     let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
     let mut sinks = open_sinks(config, batch, pool)?;
     let reading = inputs.open();
@@ -179,6 +181,21 @@ where
             if code == ExitCode::Success { ExitCode::Failure } else { code }
         }
         Ok(()) | Err(_) => code,
+    })
+}
+
+/// Looks at the records before any job is started, as far as that is possible, and counts the jobs.
+fn count<W, P>(inputs: &Inputs, bind: &P, done: Option<&LastRecords>) -> Result<Option<u64>, InputError>
+where
+    W: Send + 'static,
+    P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
+{
+    Ok(match (inputs.check(bind)?, done) {
+        (Some(total), Some(done)) if total <= LOOKED_AT_TWICE => {
+            let mut left = planned(inputs.open(), bind.clone(), Some(done.clone()), false);
+            Some(left.try_fold(0, |count, planned| planned.map(|_| count + 1))?)
+        }
+        (total, done) => total.map(|total| total.saturating_sub(done.map_or(0, LastRecords::ok_count))),
     })
 }
 
@@ -239,7 +256,7 @@ fn refuse_same_files(config: &Config, batch: &BatchConfig, inputs: &Inputs) -> R
         if let Some((other, _)) = files[at + 1..].iter().find(|(_, other)| is_file && is_same_file(path, other)) {
             return Err(format!("{one} and {other} cannot both be written to {}", path.display()));
         }
-        if is_file && inputs.reads(&Source::new(*path)) {
+        if is_file && inputs.paths().any(|input| is_same_file(input, path)) {
             return Err(format!("{one} would write over the input {}", path.display()));
         }
         let before = batch.only_failed.as_deref().filter(|_| *one != "--records");
@@ -287,15 +304,14 @@ where
             Err(error) => return Some(Err(error)),
         };
         if let Some(done) = &done {
-            if done.is_ok(number) {
-                return None;
-            }
-            let hash = input.as_deref().map(input_hash);
-            if done.input_hash(number).is_some_and(|recorded| Some(recorded) != hash) {
+            if input.as_deref().is_some_and(|input| done.is_of_another(number, input)) {
                 let message = format!(
                     "record {number} is not the one that job {number} had by --only-failed; the input must be the same as then"
                 );
                 return Some(Err(InputError::Refused { place, message }));
+            }
+            if done.is_ok(number) {
+                return None;
             }
         }
         Some(Ok(Planned { number, work, input }))

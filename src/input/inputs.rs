@@ -1,5 +1,6 @@
 //! Where the records of a run come from, and which of them are wanted.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::vec;
 
@@ -85,6 +86,15 @@ impl Inputs {
             Origin::Files { sources, .. } => sources.contains(source),
             Origin::Made(_) => false,
         }
+    }
+
+    /// The paths of the sources that have one.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let sources = match &self.origin {
+            Origin::Files { sources, .. } => sources.as_slice(),
+            Origin::Made(_) => &[],
+        };
+        sources.iter().filter_map(Source::path)
     }
 
     /// Whether they can be read only once, because standard input or a FIFO is among them.

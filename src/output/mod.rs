@@ -29,7 +29,7 @@ use serde::Serialize;
 
 pub use error::OutputError;
 pub use ordered::{DEFAULT_MEMORY, Give, Order, Ordered, PIECE_BYTES, Stream};
-pub use records::{JobRecord, LastRecords, Records, Status, input_hash};
+pub use records::{JobRecord, LastRecords, Records, Status};
 pub(crate) use sink::partial_path;
 pub use tag::Tag;
 pub use writer::{Existing, Writer};

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::{Existing, OutputError, Target, Writer};
 
-pub use last::{LastRecords, input_hash};
+pub use last::LastRecords;
 
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! A map in progress: inputs go out in blocks, results come back in batches, one item at a time is handed on.
 
 mod running;
+#[cfg(test)]
+mod tests;
 
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
@@ -212,13 +214,11 @@ where
                         delivery => running.put(delivery),
                     }
                 }
-                None
+                // Pieces of output may come without a pause.
+                let is_late = !running.has_results() && deadline.is_some_and(|deadline| deadline <= Instant::now());
+                is_late.then(|| too_late(running.yielded, self.timeout))
             }
-            Err(RecvTimeoutError::Timeout) => {
-                let limit = self.timeout.unwrap_or_default();
-                let message = format!("no result came within {} s", limit.as_secs_f64());
-                Some(JobError::new(running.yielded, JobErrorKind::Timeout, message))
-            }
+            Err(RecvTimeoutError::Timeout) => Some(too_late(running.yielded, self.timeout)),
             Err(RecvTimeoutError::Disconnected) => {
                 let error = JobError::of(running.yielded, super::closed());
                 self.state = State::Ended;
@@ -263,6 +263,11 @@ fn wait_for_either<T>(deliveries: &Receiver<T>, pause: &mut Pause, deadline: Opt
         pause.wake = never();
     }
     false
+}
+
+fn too_late(job: u64, limit: Option<Duration>) -> JobError {
+    let message = format!("no result came within {} s", limit.unwrap_or_default().as_secs_f64());
+    JobError::new(job, JobErrorKind::Timeout, message)
 }
 
 fn take_part(pool: &Pool, on_part: Option<&mut OnPart<'_>>, part: OutputPart) {

@@ -19,9 +19,12 @@ mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::Finished;
 
 /// No run here takes longer, unless it hangs.
@@ -115,6 +118,20 @@ fn records(files: &Files, name: &str) -> Vec<serde_json::Value> {
 #[track_caller]
 fn statuses(files: &Files, name: &str) -> Vec<String> {
     records(files, name).iter().map(|record| record["status"].as_str().expect("a word").to_string()).collect()
+}
+
+/// Starts a program with its outputs piped, and `input` as its standard input. It is killed when it takes too long, so that
+/// who reads from it does not wait for ever.
+fn start_limited(command: &mut Command, input: Stdio) -> (Child, mpsc::Sender<()>) {
+    let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let (over, is_over) = mpsc::channel();
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("process ids fit"));
+    std::thread::spawn(move || {
+        if is_over.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    });
+    (child, over)
 }
 
 /// Waits until this holds, but not for ever.

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::{Files, LIMIT, batch, records, run_batch, support, until};
+use crate::{Files, LIMIT, batch, records, run_batch, start_limited, support, until};
 
 #[test]
 fn what_cannot_be_run_is_said_before_anything_starts() {
@@ -51,6 +51,7 @@ fn what_cannot_be_run_is_said_before_anything_starts() {
         (&["--args", "1", "--summary", "x", "--records", "x", "--", "true"], "--records and --summary cannot both be"),
         (&["--args", "1", "--summary", "x", "--stderr", "x", "--", "true"], "--stderr and --summary cannot both be"),
         (&["-i", "jobs.csv", "--records", "jobs.csv", "--", "true"], "--records would write over the input jobs.csv"),
+        (&["-i", "./jobs.csv", "--records", "jobs.csv", "--", "true"], "--records would write over the input jobs.csv"),
         (&["--args", "1", "--only-failed", "bad.jsonl", "-o", "./bad.jsonl", "--", "true"], "bad.jsonl"),
         (&["--args", "1", "--records", "no/r", "--", "touch", "x"], "cannot write no/r: No such file or directory"),
         (&["--args", "1", "--stderr", ".", "--", "touch", "x"], "cannot write .: Is a directory"),
@@ -162,7 +163,8 @@ fn no_job_outlives_a_killed_rankpool() {
 #[test]
 fn a_reader_that_goes_away_ends_the_batch_quietly() {
     let files = Files::new();
-    let mut child = support::start(&mut batch(&files, &["--range", "1:1000000", "--records", "r", "--", "echo", "{}"]));
+    let words = ["--range", "1:1000000", "--records", "r", "--", "echo", "{}"];
+    let (mut child, _limit) = start_limited(&mut batch(&files, &words), Stdio::null());
     let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
     let mut line = String::new();
     out.read_line(&mut line).expect("text");

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::{Files, LIMIT, batch, json, run_batch, support, until};
+use crate::{Files, LIMIT, batch, json, run_batch, start_limited, support, until};
 
 #[test]
 fn outputs_are_whole_and_in_order_whatever_jobs_take() {
@@ -35,7 +35,7 @@ fn unordered_output_does_not_wait_for_a_slow_job() {
     // The first job ends only when the output of the last one has been seen.
     let script = "case {} in 1) until test -e go; do sleep 0.01; done;; esac; echo {}";
     let words = ["--threads", "1", "--range", "1:20", "-q", "--unordered", "--", "sh", "-c", script];
-    let mut child = support::start(&mut batch(&files, &words));
+    let (mut child, _limit) = start_limited(&mut batch(&files, &words), Stdio::null());
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     for _ in 2..=20 {
         assert_ne!(lines.next().expect("a line").expect("text"), "1");
@@ -69,7 +69,7 @@ fn a_flood_arrives_whole_and_memory_stays_bounded() {
         ["-q", "--threads", "2", "--range", "1:8", "--summary", "s", "--records", "r", "--", "sh", "-c", script];
     let mut command = batch(&files, &words);
     // The temporary file is not in the directory, nor has it a name.
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let (mut child, _limit) = start_limited(&mut command, Stdio::null());
     let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
     let mut line = String::new();
     for expected in ["small 1\n", "small 2\n"] {
@@ -124,7 +124,7 @@ fn bytes_that_are_no_text_pass_untouched() {
 fn results_are_seen_before_the_next_record_is_written() {
     let files = Files::new();
     let mut command = batch(&files, &["-q", "--input", "-", "--records", "r", "--", "echo", "got {}"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let (mut child, _limit) = start_limited(&mut command, Stdio::piped());
     let mut stdin = child.stdin.take().expect("it is piped");
     let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
     for record in ["a", "b b", "c"] {

@@ -117,6 +117,10 @@ fn only_failed_refuses_another_input() {
     run.expect_code(2).expect_said("jobs:2: record 2 is not the one that job 2 had by --only-failed");
     assert_eq!((run.out().as_str(), files.names()), ("", vec!["jobs".to_string(), "r".to_string()]));
     assert_eq!(records(&files, "r").len(), 3);
+    // A first record that is right is not run either.
+    files.with("jobs", "a\nb\nx\n");
+    run_batch(&files, &words).expect_code(2).expect_said("jobs:3: record 3 is not the one");
+    assert_eq!((files.names().len(), records(&files, "r").len()), (2, 3));
     files.with("broken", "{\"number\":1,\"input\":\"a\",\"status\":\"ok\"}\nnonsense\n");
     let run = run_batch(&files, &["-i", "jobs", "--only-failed", "broken", "--", "true"]);
     run.expect_code(2).expect_said("broken:2:");

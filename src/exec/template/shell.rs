@@ -238,15 +238,17 @@ fn quoted(text: &str) -> String {
 
 /// A job as a line that a shell runs as it is.
 pub(super) fn line(job: &Filled) -> String {
-    let mut line = String::new();
     if let Some(folder) = &job.cwd {
-        line.push_str(&format!("cd -- {} && ", quoted(folder)));
+        // The next line starts from where this one did.
+        let there = line(&Filled { cwd: None, ..job.clone() });
+        return format!("(cd -- {} && {there})", quoted(folder));
     }
+    let mut line = String::new();
     if let Some(text) = &job.stdin {
         line.push_str(&format!("printf %s {} | ", quoted(text)));
     }
     let is_script = matches!(job.command.as_slice(), [shell, flag, _] if shell == SHELL && flag == "-c");
-    let is_alone = job.cwd.is_none() && job.stdin.is_none() && job.env.is_empty();
+    let is_alone = job.stdin.is_none() && job.env.is_empty();
     if let ([_, _, script], true) = (job.command.as_slice(), is_script && is_alone) {
         return script.clone();
     }

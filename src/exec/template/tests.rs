@@ -503,7 +503,7 @@ fn a_command_is_shown_as_a_line_that_a_shell_runs_as_it_is() {
         env: vec![("A".to_owned(), "1 2".to_owned())],
         tag: None,
     };
-    assert_eq!(job.shown(), "cd -- / && printf %s 'in put' | env 'A=1 2' printf '%s,%s,%s' 'a b' \"it's\" '$HOME'");
+    assert_eq!(job.shown(), "(cd -- / && printf %s 'in put' | env 'A=1 2' printf '%s,%s,%s' 'a b' \"it's\" '$HOME')");
     let job = Filled { command: strings(&["printf", "%s\\n", "", "*", "-n", "a=b"]), ..Filled::default() };
     assert_eq!(run(&strings(&["/bin/sh", "-c", &job.shown()])), b"\n*\n-n\na=b\n");
     let job = Filled {

@@ -1,6 +1,6 @@
-//! Records read back: which jobs have ended well, and what the others' inputs were.
+//! Records read back: which jobs have ended well, and whether inputs are still what they were.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -17,8 +17,8 @@ use crate::input::{InputError, MAX_RECORD_BYTES, Place};
 const MAX_LINE_BYTES: usize = 7 * MAX_RECORD_BYTES;
 /// How far a last line without end is read before it is called none of a record.
 const MAX_TORN_BYTES: u64 = MAX_LINE_BYTES as u64;
-/// Jobs are remembered in groups.
-const GROUP_BITS: u64 = 512;
+/// Jobs are remembered in groups of so many.
+const GROUP: u64 = 64;
 
 /// What is read of a record; what it has besides is not looked at.
 #[derive(Deserialize)]
@@ -30,19 +30,27 @@ struct Line<'a> {
 }
 
 /// What an input can be recognised by. Blanks between its values count; a line end between them is recorded as a blank.
-pub fn input_hash(input: &RawValue) -> u64 {
+fn hash(input: &RawValue) -> u32 {
     let text = input.get();
-    if text.contains('\n') { xxh3_64(text.replace('\n', " ").as_bytes()) } else { xxh3_64(text.as_bytes()) }
+    let hash = if text.contains('\n') { xxh3_64(text.replace('\n', " ").as_bytes()) } else { xxh3_64(text.as_bytes()) };
+    hash as u32
 }
 
-/// For each job its last record: whether it ended well, and if not, the hash of its input.
-///
-/// Memory: a bit or so for each job that ended well (jobs that follow each other; a lone one takes some 100 bytes), some
-/// 20 bytes for each other one.
+/// The last records of jobs whose numbers follow each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Group {
+    /// A bit for each job that has a record.
+    known: u64,
+    /// A bit for each one that ended well.
+    ok: u64,
+    inputs: [u32; GROUP as usize],
+}
+
+/// For each job its last record: whether it ended well, and what its input can be recognised by. That takes some four bytes for
+/// each job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastRecords {
-    ok: HashMap<u64, [u64; (GROUP_BITS / 64) as usize]>,
-    not_ok: BTreeMap<u64, u64>,
+    groups: BTreeMap<u64, Group>,
 }
 
 impl LastRecords {
@@ -94,43 +102,38 @@ impl LastRecords {
 
     /// Whether the job's last record says that it ended well. A job that was never recorded did not.
     pub fn is_ok(&self, number: u64) -> bool {
-        let (group, word, bit) = place_of(number);
-        self.ok.get(&group).is_some_and(|words| words[word] & bit != 0)
+        self.groups.get(&(number / GROUP)).is_some_and(|group| group.ok & bit(number) != 0)
     }
 
-    /// The jobs whose last record says that they did not end well, in order, each with the hash of its input.
-    pub fn not_ok(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.not_ok.iter().map(|(number, hash)| (*number, *hash))
-    }
-
-    /// The hash of the input of a job that did not end well; see [`input_hash`].
-    pub fn input_hash(&self, number: u64) -> Option<u64> {
-        self.not_ok.get(&number).copied()
+    /// Whether the job's last record was of another input than this.
+    pub fn is_of_another(&self, number: u64, input: &RawValue) -> bool {
+        self.groups.get(&(number / GROUP)).is_some_and(|group| {
+            group.known & bit(number) != 0 && group.inputs[(number % GROUP) as usize] != hash(input)
+        })
     }
 
     /// How many jobs ended well.
     pub fn ok_count(&self) -> u64 {
-        self.ok.values().flatten().map(|word| u64::from(word.count_ones())).sum()
+        self.groups.values().map(|group| u64::from(group.ok.count_ones())).sum()
     }
 
     fn note(&mut self, record: &Line<'_>) {
-        let (group, word, bit) = place_of(record.number);
+        let new = || Group { known: 0, ok: 0, inputs: [0; GROUP as usize] };
+        let group = self.groups.entry(record.number / GROUP).or_insert_with(new);
+        let bit = bit(record.number);
+        group.known |= bit;
+        group.inputs[(record.number % GROUP) as usize] = hash(record.input);
         if record.status == Status::Ok {
-            self.ok.entry(group).or_default()[word] |= bit;
-            self.not_ok.remove(&record.number);
+            group.ok |= bit;
         } else {
-            if let Some(words) = self.ok.get_mut(&group) {
-                words[word] &= !bit;
-            }
-            self.not_ok.insert(record.number, input_hash(record.input));
+            group.ok &= !bit;
         }
     }
 }
 
-/// A job's group, its word there and its bit in that.
-fn place_of(number: u64) -> (u64, usize, u64) {
-    let inside = number % GROUP_BITS;
-    (number / GROUP_BITS, (inside / 64) as usize, 1 << (inside % 64))
+/// A job's bit in its group.
+fn bit(number: u64) -> u64 {
+    1 << (number % GROUP)
 }
 
 /// Makes the file end with a whole line, so that records can follow: a whole record without its end gets one, a torn one is

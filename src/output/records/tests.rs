@@ -108,7 +108,7 @@ fn an_input_that_was_laid_out_over_lines_is_recorded_on_one() {
     records.write(&JobRecord::new(1, &input, Status::Failed)).unwrap();
     records.finish().unwrap();
     let last = LastRecords::read(&path).unwrap();
-    assert_eq!(last.input_hash(1), Some(input_hash(&input)));
+    assert!(!last.is_of_another(1, &input) && last.is_of_another(1, &raw("{}")));
 }
 
 #[test]
@@ -118,13 +118,16 @@ fn the_last_record_of_a_job_counts() {
     append(&path, &[(1, Status::Ok), (2, Status::Failed), (3, Status::Timeout), (600, Status::Ok)]);
     append(&path, &[(2, Status::Ok), (1, Status::Lost)]);
     let last = LastRecords::read(&path).unwrap();
-    let hash = |number: u64| input_hash(&raw(&number.to_string()));
-    assert_eq!(last.not_ok().collect::<Vec<_>>(), [(1, hash(1)), (3, hash(3))]);
+    for number in [1, 2, 3, 600] {
+        assert!(!last.is_of_another(number, &raw(&number.to_string())), "{number}");
+        assert!(last.is_of_another(number, &raw("\"other\"")), "{number}");
+    }
+    assert!(!last.is_of_another(4, &raw("4")), "nothing is known of it");
     assert_eq!(
         [0, 1, 2, 3, 4, 600, u64::MAX].map(|number| last.is_ok(number)),
         [false, false, true, false, false, true, false]
     );
-    assert_eq!((last.ok_count(), last.input_hash(3), last.input_hash(2)), (2, Some(hash(3)), None));
+    assert_eq!(last.ok_count(), 2);
 }
 
 #[test]
@@ -141,7 +144,6 @@ fn a_torn_last_line_is_ignored_and_cut_off_before_others_follow() {
         append(&path, &[(3, Status::Ok)]);
         let after = LastRecords::read(&path).unwrap();
         assert!(after.is_ok(3) && after.ok_count() == before.ok_count() + 1, "{length}");
-        assert_eq!(after.not_ok().collect::<Vec<_>>(), before.not_ok().collect::<Vec<_>>());
     }
 }
 
@@ -204,7 +206,7 @@ fn many_jobs_that_ended_well_take_little_memory() {
         let last = LastRecords::read_lines(&Arc::from("r"), text.as_slice()).unwrap();
         assert_eq!(last.ok_count(), 100_000);
     });
-    assert!(measured.bytes_max < 100_000, "{}", measured.bytes_max);
+    assert!(measured.bytes_max < 1_000_000, "{}", measured.bytes_max);
 }
 
 #[test]
@@ -234,8 +236,7 @@ proptest! {
         for number in 0..2000 {
             prop_assert_eq!(last.is_ok(number), expected.get(&number) == Some(&true));
         }
-        let not_ok: Vec<u64> = expected.iter().filter(|(_, is_ok)| !**is_ok).map(|(number, _)| *number).collect();
-        prop_assert_eq!(last.not_ok().map(|(number, _)| number).collect::<Vec<_>>(), not_ok);
+        prop_assert_eq!(last.ok_count(), expected.values().filter(|is_ok| **is_ok).count() as u64);
     }
 
     #[test]
