@@ -107,17 +107,18 @@ impl Commands {
             ("RANKPOOL_SEED", attempt.seed),
         ];
         let mut env: Vec<_> = own.map(|(name, value)| (name.to_string(), value.to_string())).into();
-        if let Some(cpus) = self.job_cpus.filter(|_| std::env::var_os(OMP_THREADS).is_none()) {
-            env.push((OMP_THREADS.into(), cpus.to_string()));
-        }
+        env.extend(self.job_cpus.and_then(omp_threads));
         env.append(&mut filled.env);
         let cwd = filled.cwd.take().map(PathBuf::from);
         (Launch { program, arg0: None, args: words.collect(), env, cwd }, filled)
     }
 }
 
-/// How many threads most programs take, if nobody has said it.
-const OMP_THREADS: &str = "OMP_NUM_THREADS";
+/// How many threads most programs take, unless somebody has said it.
+pub(super) fn omp_threads(cpus: u32) -> Option<(String, String)> {
+    const NAME: &str = "OMP_NUM_THREADS";
+    std::env::var_os(NAME).is_none().then(|| (NAME.into(), cpus.to_string()))
+}
 
 /// What a command has written.
 struct Output {

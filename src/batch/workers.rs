@@ -1,6 +1,8 @@
 //! `rankpool map` on a rank: processes that stay, one for each compute thread.
 
-use std::num::NonZeroU64;
+use std::collections::HashMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
@@ -9,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::attempt::{Attempt, Outcome, Run, Trouble};
+use super::command::omp_threads;
 use crate::exec::process::Launch;
 use crate::exec::python::PythonCall;
-use crate::exec::worker::{Answer, Ended, JobHead, Jobs, Options, Protocol, Worker, WorkerFailure};
+use crate::exec::worker::{Answer, Ended, JobHead, Jobs, Options, Protocol, StartFailure, Worker, WorkerFailure};
 use crate::func::ChunkJobs;
 use crate::output::Status;
 use crate::worker;
@@ -22,6 +25,8 @@ pub(crate) struct WorkerPlan {
     pub program: WorkerProgram,
     pub cwd: Option<String>,
     pub env: Vec<(String, String)>,
+    /// CPUs for each job, if they were asked for.
+    pub job_cpus: Option<NonZeroU32>,
     pub timeout: Option<Duration>,
     pub kill_after: Duration,
     pub max_jobs: Option<NonZeroU64>,
@@ -35,10 +40,11 @@ pub(crate) enum WorkerProgram {
     Python(PythonCall),
 }
 
-/// The workers of a rank that have nothing to do. A thread that has a chunk takes one, or starts one.
+/// The workers of a rank that have nothing to do, by slot. A thread that has a chunk takes its own, or starts one: what a worker
+/// was told of its slot stays true, and no two that run at the same time were told the same.
 pub(crate) struct Workers {
     plan: WorkerPlan,
-    idle: Mutex<Vec<Worker>>,
+    idle: Mutex<HashMap<u32, Worker>>,
 }
 
 /// What travels for a record: its JSON text.
@@ -52,26 +58,24 @@ impl Workers {
     /// Has the jobs of a chunk answered.
     pub(crate) fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, Outcome>) {
         let (rank, slot) = worker::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
         let mut worker = idle.unwrap_or_else(|| self.start(rank, slot));
         let mut desk = Desk { jobs, indexes: Vec::new(), answered: 0, rank, slot };
         match worker.answer(&mut desk) {
-            Ok(_) => {}
+            Ok(_) => {
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, worker);
+            }
+            // The worker still holds records of this chunk, so it must not see another one.
             Err(failure) => {
-                let mut message = failure.message;
-                if let Some(traceback) = &failure.traceback {
-                    message += "\n";
-                    message += traceback.trim_end();
-                }
+                let message = in_full(failure);
                 desk.fail_the_rest(&message);
                 worker::give_up(message);
             }
         }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
     }
 
     fn start(&self, rank: u32, slot: u32) -> Worker {
-        let WorkerPlan { program, cwd, env, timeout, kill_after, max_jobs } = &self.plan;
+        let WorkerPlan { program, cwd, env, job_cpus, timeout, kill_after, max_jobs } = &self.plan;
         let (name, mut launch, protocol, preamble) = match program {
             WorkerProgram::Python(call) => (call.target.clone(), call.launch(), call.protocol(), call.preamble()),
             WorkerProgram::Command(words) => {
@@ -81,9 +85,10 @@ impl Workers {
                 (program.clone(), Launch { program, args, ..Launch::default() }, Protocol::Lines, Default::default())
             }
         };
-        launch.cwd = cwd.as_ref().map(Into::into);
+        launch.cwd = cwd.as_ref().map(PathBuf::from);
         let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
         launch.env.extend(own.map(|(name, value)| (name.to_string(), value.to_string())));
+        launch.env.extend(job_cpus.and_then(|cpus| omp_threads(cpus.get())));
         launch.env.extend(env.iter().cloned());
         let options = Options {
             preamble,
@@ -102,7 +107,7 @@ impl Drop for Workers {
     fn drop(&mut self) {
         let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
         thread::scope(|scope| {
-            for worker in idle {
+            for worker in idle.values_mut() {
                 scope.spawn(|| worker.close());
             }
         });
@@ -168,6 +173,15 @@ impl Desk<'_, '_, '_> {
             let trouble = Trouble { kind: "spawn".into(), message: message.into(), ..Trouble::default() };
             self.answer(Status::Spawn, Vec::new(), Some(Box::new(trouble)), None);
         }
+    }
+}
+
+/// Why there is no worker, with its traceback, unless that says nothing more.
+fn in_full(failure: StartFailure) -> String {
+    let StartFailure { message, traceback } = failure;
+    match traceback.as_deref().map(str::trim_end) {
+        Some(traceback) if traceback != message => format!("{message}\n{traceback}"),
+        _ => message,
     }
 }
 

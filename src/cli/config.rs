@@ -197,6 +197,7 @@ fn map_task(args: MapArgs, retries: u32, seed: u64, output: &Target) -> Result<M
         program,
         cwd: batch.cwd.clone(),
         env: env.collect::<Result<_, _>>()?,
+        job_cpus: batch.job_cpus,
         timeout: batch.timeout,
         kill_after: batch.kill_after,
         max_jobs: max_worker_jobs,

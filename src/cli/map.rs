@@ -58,14 +58,25 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
 
 /// Why there can be no workers on this host.
 fn complaint(plan: &WorkerPlan) -> Option<String> {
+    let cwd = plan.cwd.as_deref().map(Path::new);
+    if let Some(folder) = cwd.filter(|folder| !folder.is_dir()) {
+        return Some(format!("no such directory: {}, which --cwd names,", folder.display()));
+    }
     match &plan.program {
         WorkerProgram::Python(call) => {
-            let interpreter = || if run::is_first_of_host() { call.check_interpreter().map(drop) } else { Ok(()) };
-            call.check().and_then(|()| interpreter()).err()
+            let interpreter = || if run::is_first_of_host() { call.check_interpreter(cwd).map(drop) } else { Ok(()) };
+            call.check(cwd).and_then(|()| interpreter()).err()
         }
-        WorkerProgram::Command(words) => {
-            resolve(words.first().map_or("", String::as_str), plan.cwd.as_deref().map(Path::new)).err()
-        }
+        WorkerProgram::Command(words) => resolve(words.first().map_or("", String::as_str), cwd).err(),
+    }
+}
+
+/// What is asked for a record.
+fn bind(text: bool) -> impl Fn(&Record) -> Result<Json, InputError> + Clone + Send + 'static {
+    move |record| {
+        let mut json = Vec::new();
+        record.push_json(text, &mut json);
+        Ok(Json::from(json))
     }
 }
 
@@ -76,13 +87,4 @@ fn show(task: &MapTask) -> ExitCode {
         line.push(b'\n');
         line
     })
-}
-
-/// A record as the worker gets it.
-fn bind(text: bool) -> impl Fn(&Record) -> Result<Json, InputError> + Clone + Send + 'static {
-    move |record| {
-        let mut json = Vec::new();
-        record.push_json(text, &mut json);
-        Ok(Json::from(json))
-    }
 }

@@ -39,9 +39,11 @@ pub(crate) struct PythonCall {
 }
 
 impl PythonCall {
+    /// A file is looked for in the folder where the workers run.
+    ///
     /// # Errors
     /// What is wrong with what was typed, or with the file, in words.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self, cwd: Option<&Path>) -> Result<(), String> {
         let wants = || format!("--python wants FILE.py:FUNCTION or package.module:FUNCTION, not '{}'", self.target);
         let (place, function) = self.target.rsplit_once(':').ok_or_else(wants)?;
         if place.is_empty() || !is_dotted(function) {
@@ -57,10 +59,10 @@ impl PythonCall {
             return Err("--star and --batch exclude each other: a function for --batch takes one list".into());
         }
         if is_file(place) {
-            let path = Path::new(place);
+            let path = cwd.map_or_else(|| place.into(), |cwd| cwd.join(place));
             match path.metadata() {
                 Ok(metadata) if metadata.is_dir() => return Err(format!("{place} is a folder, not a Python file")),
-                Ok(_) => std::fs::File::open(path).map_err(|error| format!("{place} cannot be read: {error}"))?,
+                Ok(_) => std::fs::File::open(&path).map_err(|error| format!("{place} cannot be read: {error}"))?,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     return Err(format!("no such file: {place}"));
                 }
@@ -74,10 +76,11 @@ impl PythonCall {
     ///
     /// # Errors
     /// Why it cannot be used, in words.
-    pub(crate) fn check_interpreter(&self) -> Result<String, String> {
+    pub(crate) fn check_interpreter(&self, cwd: Option<&Path>) -> Result<String, String> {
         let exe = self.exe();
-        let launch =
-            Launch { program: exe.to_string(), args: vec!["-c".to_string(), VERSION.to_string()], ..Launch::default() };
+        let args = vec!["-c".to_string(), VERSION.to_string()];
+        let cwd = cwd.map(Path::to_path_buf);
+        let launch = Launch { program: exe.to_string(), args, cwd, ..Launch::default() };
         let (mut said, mut complained) = (Vec::new(), Vec::new());
         let limits = Limits { timeout: Some(PATIENCE), kill_after: Duration::from_secs(1) };
         let end = run(&launch, None, &limits, None, &mut |stream, bytes| {

@@ -329,7 +329,7 @@ impl Worker {
 
     /// The process said what it must not say.
     fn strange(&mut self, connection: Connection, jobs: &mut dyn Jobs, what: &str) -> Result<(), StartFailure> {
-        let ready = connection.ready;
+        let (ready, answered) = (connection.ready, connection.answered);
         connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
         if !ready {
             return self.is_futile(format!("{} wrote {what} before it was ready", self.options.name), None);
@@ -338,6 +338,7 @@ impl Worker {
             (self.options.warn)(&format!("{} is started anew; it wrote {what}", self.options.name));
             self.charge_nobody();
         } else {
+            self.is_no_worker(answered, &format!("wrote {what}"))?;
             self.blame(jobs, WorkerFailure::new("garbage", format!("the worker wrote {what}")));
         }
         Ok(())
@@ -355,9 +356,11 @@ impl Worker {
             let message = format!("{} {how} before it was ready", self.options.name);
             return self.is_futile(message, None);
         }
-        if answered == 0 && !self.was_useful && self.options.protocol == Protocol::Lines {
-            let message = format!("{} {how} without any answer, {MOST_FUTILE} times in a row", self.options.name);
-            self.is_futile_after(MOST_FUTILE, message, None)?;
+        self.is_no_worker(answered, &how)?;
+        if answered > 0 && ended == Some(Ended::Code(0)) && self.options.protocol == Protocol::Lines {
+            // It has had enough, maybe before it looked at the record: the next process tells.
+            self.charge_nobody();
+            return Ok(());
         }
         let message = format!("the worker {how} before it answered");
         self.blame(jobs, WorkerFailure { ended, ..WorkerFailure::new("crash", message) });
@@ -368,6 +371,15 @@ impl Worker {
     fn is_futile(&mut self, message: String, traceback: Option<String>) -> Result<(), StartFailure> {
         self.charge_nobody();
         self.is_futile_after(if self.was_useful { MOST_FUTILE } else { 1 }, message, traceback)
+    }
+
+    /// A program whose processes never answer anything does not know what is asked of it.
+    fn is_no_worker(&mut self, answered: u64, how: &str) -> Result<(), StartFailure> {
+        if answered > 0 || self.was_useful || self.options.protocol != Protocol::Lines {
+            return Ok(());
+        }
+        let message = format!("{} {how} without any answer, {MOST_FUTILE} times in a row", self.options.name);
+        self.is_futile_after(MOST_FUTILE, message, None)
     }
 
     fn is_futile_after(&mut self, most: u32, message: String, traceback: Option<String>) -> Result<(), StartFailure> {

@@ -3,6 +3,11 @@
 
 mod answers;
 mod ends;
+mod map_ends;
+mod map_failures;
+mod map_inputs;
+mod map_support;
+mod map_workers;
 mod run_ends;
 mod run_failures;
 mod run_output;

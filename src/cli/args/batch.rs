@@ -155,21 +155,20 @@ pub(in crate::cli) struct MapArgs {
     #[arg(long, value_name = "FILE.py:FUNCTION", conflicts_with = "worker", required_unless_present = "worker", help_heading = WORKERS)]
     pub python: Option<String>,
     /// The interpreter [default: python3]
-    #[arg(long, value_name = "PROGRAM", requires = "python", help_heading = WORKERS)]
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "worker", help_heading = WORKERS)]
     pub python_exe: Option<String>,
     /// A function of the same file that is called once in each process, before the first record
-    #[arg(long, value_name = "FUNCTION", requires = "python", help_heading = WORKERS)]
+    #[arg(long, value_name = "FUNCTION", conflicts_with = "worker", help_heading = WORKERS)]
     pub setup: Option<String>,
     /// A record that is a list or a dict becomes the function's arguments
-    #[arg(long, requires = "python", help_heading = WORKERS)]
+    #[arg(long, conflicts_with = "worker", help_heading = WORKERS)]
     pub star: bool,
     /// The function takes a list of up to N records and returns a list of as many results
     #[arg(
         long = "batch",
         value_name = "N",
         value_parser = from_one::<NonZeroU32>,
-        requires = "python",
-        conflicts_with = "star",
+        conflicts_with_all = ["star", "worker"],
         help_heading = WORKERS
     )]
     pub batch_size: Option<NonZeroU32>,

@@ -16,9 +16,10 @@ fn what_was_typed_is_checked_in_words() {
     let file = folder.path().join("my model.py");
     fs::write(&file, "def f(x): pass\n").expect("a file");
     let file = file.display();
-    let check = |target: &str| call(target).check();
+    let check = |target: &str| call(target).check(None);
     assert_eq!(check(&format!("{file}:f")), Ok(()));
     assert_eq!(check(&format!("{file}:Class.method")), Ok(()));
+    assert_eq!(call("my model.py:f").check(Some(folder.path())), Ok(()));
     assert_eq!(check("os.path:basename"), Ok(()));
     for wrong in
         ["model.py", "model.py:", ":f", "model.py:f()", "a b:f", "model.py:f:", "os..path:f", "model.py:1f", ""]
@@ -35,17 +36,17 @@ fn what_was_typed_is_checked_in_words() {
         format!("{folder} is a folder, not a Python file")
     );
     let setup = PythonCall { setup: Some("load()".to_string()), ..call("os:getcwd") };
-    assert_eq!(setup.check().expect_err("a call"), "--setup wants the name of a function in os, not 'load()'");
+    assert_eq!(setup.check(None).expect_err("a call"), "--setup wants the name of a function in os, not 'load()'");
     let both = PythonCall { star: true, batch: NonZeroUsize::new(2), ..call("os:getcwd") };
-    assert!(both.check().expect_err("both").contains("exclude each other"));
+    assert!(both.check(None).expect_err("both").contains("exclude each other"));
 }
 
 #[test]
 fn the_interpreter_is_asked_for_its_version() {
     start_helper();
-    let version = call("os:getcwd").check_interpreter().expect("python3 is there");
+    let version = call("os:getcwd").check_interpreter(None).expect("python3 is there");
     assert!(version.starts_with("3."), "{version}");
-    let with = |exe: &str| PythonCall { exe: Some(exe.to_string()), ..call("os:getcwd") }.check_interpreter();
+    let with = |exe: &str| PythonCall { exe: Some(exe.to_string()), ..call("os:getcwd") }.check_interpreter(None);
     let message = with("no-such-python").expect_err("it is not there");
     assert!(message.contains("no-such-python") && message.contains("--python-exe"), "{message}");
     let message = with("sh").expect_err("it is none");

@@ -92,7 +92,7 @@ impl Protocol {
         match self {
             Protocol::Lines => understand_plain(line),
             Protocol::Python { .. } => {
-                understand_shim(line).unwrap_or_else(|why| Said::Garbage(format!("{why}: {}", excerpt(line))))
+                understand_shim(line).unwrap_or_else(|why| Said::Garbage(format!("{}, {why}", excerpt(line))))
             }
         }
     }
@@ -117,7 +117,7 @@ fn push_line(out: &mut Vec<u8>, json: &[u8]) {
 fn understand_plain(line: &[u8]) -> Said<'_> {
     let json = match json(line) {
         Ok(json) => json,
-        Err(why) => return Said::Garbage(format!("{why}: {}", excerpt(line))),
+        Err(why) => return Said::Garbage(format!("{}, {why}", excerpt(line))),
     };
     let begins = json.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with("\"error\""));
     let failure = if begins { serde_json::from_str::<ErrorAnswer>(json).ok() } else { None };
@@ -168,7 +168,7 @@ impl From<Described> for WorkerFailure {
 }
 
 fn understand_shim(line: &[u8]) -> Result<Said<'_>, String> {
-    const STRANGE: &str = "somebody else wrote into the pipe between Python and rankpool";
+    const STRANGE: &str = "which is not what it says: somebody else writes into the pipe between Python and rankpool";
     let (&kind, rest) = line.split_first().ok_or(STRANGE)?;
     match kind {
         b'+' => return Ok(Said::Ready),
@@ -182,21 +182,26 @@ fn understand_shim(line: &[u8]) -> Result<Said<'_>, String> {
     Ok(match kind {
         b'r' => Said::One(Some(took), Ok(json(rest)?)),
         b'e' => Said::One(Some(took), Err(described(rest)?)),
-        _ => Said::Many(took, serde_json::from_slice(rest).map_err(|error| error.to_string())?),
+        _ => Said::Many(took, serde_json::from_slice(rest).map_err(|error| no_json(&error))?),
     })
 }
 
 /// A failure as the shim writes it.
 fn described(json: &[u8]) -> Result<WorkerFailure, String> {
-    serde_json::from_slice::<Described>(json).map(WorkerFailure::from).map_err(|error| error.to_string())
+    serde_json::from_slice::<Described>(json).map(WorkerFailure::from).map_err(|error| no_json(&error))
+}
+
+/// Goes on behind the line.
+fn no_json(error: &serde_json::Error) -> String {
+    format!("which is no JSON ({error})")
 }
 
 /// One JSON value, without space around it.
 fn json(line: &[u8]) -> Result<&str, String> {
     if line.trim_ascii().is_empty() {
-        return Err("an empty line is no JSON".into());
+        return Err("which is an empty line and no JSON".into());
     }
-    let raw: &RawValue = serde_json::from_slice(line).map_err(|error| format!("the answer is no JSON ({error})"))?;
+    let raw: &RawValue = serde_json::from_slice(line).map_err(|error| no_json(&error))?;
     Ok(raw.get())
 }
 

@@ -40,6 +40,24 @@ fn a_plain_worker_that_ends_is_started_anew() {
 }
 
 #[test]
+fn a_plain_worker_that_answers_one_record_and_ends_answers_all() {
+    let list_of = |script: &str| answered(&mut shell(script), list(0..20));
+    let expected: Vec<_> = (0..20).map(|at| at.to_string()).collect();
+    assert_eq!(list_of("read -r x && echo $x").short(), expected);
+    // One that ends at a record, and not just behind an answer, is not asked for ever.
+    let list = list_of("while read -r x; do [ $x = 3 ] && exit 0; echo $x; done");
+    assert_eq!(list.short()[2..5], ["2", "!crash", "4"]);
+}
+
+#[test]
+fn a_program_that_writes_nothing_but_garbage_does_not_burn_through_the_records() {
+    let (failure, list) = no_start(&mut shell("while read -r x; do echo hello; done"), 0..100);
+    assert!(failure.message.contains("\"hello\", which is no JSON"), "{}", failure.message);
+    assert!(failure.message.contains("without any answer, 3 times in a row"), "{}", failure.message);
+    assert_eq!(list.answers.len(), 2);
+}
+
+#[test]
 fn a_child_that_holds_the_pipe_does_not_hide_the_end() {
     let since = Instant::now();
     let script = "while read -r x; do [ $x = 1 ] && { sleep 100 & exit 3; }; echo $x; done";
