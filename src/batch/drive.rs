@@ -20,8 +20,8 @@ use crate::report::Meter;
 /// How long no result must come for the written ones to be handed to the system, and how often the clock is looked at for
 /// jobs that wait to be run again.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long running jobs are waited for after a signal: less than the time after which the run is ended from outside.
-const GRACE: Duration = Duration::from_secs(7);
+/// After this time from a signal no job may be left: the run is ended from outside a moment later.
+const GRACE: Duration = Duration::from_secs(9);
 
 /// Why a batch is over.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
                 Err(error) => match self.outcome_of(error) {
                     Ok(Some(outcome)) => outcome,
                     Ok(None) => {
-                        if self.stopping.since().is_some_and(|since| since.elapsed() > GRACE) {
+                        if self.stopping.since().is_some_and(|since| since.elapsed() > self.grace()) {
                             return End::Stopped;
                         }
                         if let Err(error) = self.sinks.flush() {
@@ -118,6 +118,11 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
             }
         }
         if self.ledger.borrow().was_cut() { End::Stopped } else { End::Whole }
+    }
+
+    /// How long running jobs are waited for after a signal. Then they are asked to end, which may take them a while, too.
+    fn grace(&self) -> Duration {
+        GRACE.saturating_sub(self.limits.kill_after).max(Duration::from_secs(1))
     }
 
     /// What an attempt without outcome comes to; `None` if there is none to settle.

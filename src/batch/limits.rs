@@ -37,6 +37,8 @@ pub(crate) struct Limits {
     pub retry_on: Vec<Status>,
     /// How long before the first time; each further time the pause is twice as long.
     pub retry_pause: Duration,
+    /// How long processes may take to end after TERM.
+    pub kill_after: Duration,
     pub max_failures: Option<MaxFailures>,
     /// The first job that succeeds is all that is wanted.
     pub stop_on_success: bool,

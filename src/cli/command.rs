@@ -44,7 +44,7 @@ pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
             template: task.template.clone(),
             job_cpus: task.batch.job_cpus.map(Into::into),
             timeout: task.batch.timeout,
-            kill_after: task.batch.kill_after,
+            kill_after: task.batch.limits.kill_after,
         };
         let template = task.template.clone();
         let plan =

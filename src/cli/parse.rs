@@ -137,6 +137,14 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
     duration(number, scale)
 }
 
+/// [`time`], and more than none.
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        Duration::ZERO => Err("no time at all".into()),
+        time => Ok(time),
+    }
+}
+
 /// A time in microseconds.
 pub(super) fn micros(text: &str) -> Result<Duration, String> {
     duration(text, 1e-6)

@@ -167,6 +167,11 @@ where
         });
         running.low_water = window - window / 4;
         let few = u64::from(2 * self.pool.threads());
+        // Inputs that may pause are there or not, so that a full chunk of a size that was asked for is never waited for.
+        let whole = match self.policy.chunk {
+            ChunkSize::Fixed(jobs) if self.pause.is_some() => jobs.get() as usize,
+            ChunkSize::Fixed(_) | ChunkSize::Auto => 1,
+        };
         let begin = Instant::now();
         let mut block_begin = begin;
         while !running.inputs_ended {
@@ -176,7 +181,8 @@ where
             if room == 0 || heavy || (running.has_results() && begin.elapsed() > FEED_TIME) {
                 break;
             }
-            running.fill_block(&mut self.inputs, room);
+            let jobs = running.block_size.next_multiple_of(whole);
+            running.fill_block(&mut self.inputs, jobs.min(usize::try_from(room).unwrap_or(usize::MAX)));
             let paused = self.pause.as_ref().is_some_and(|pause| pause.paused.swap(false, Ordering::Relaxed));
             running.inputs_ended &= !paused;
             running.submit_block(self.pool)?;

@@ -164,9 +164,8 @@ fn a_batch_is_full_and_only_its_guilty_record_fails() {
             .map(|size| size.as_u64().expect("a number"))
             .collect();
         assert!(sizes.iter().all(|&size| size <= 8), "{sizes:?}");
-        // The pool begins with small blocks of inputs.
         let full = sizes.iter().filter(|&&size| size == 8).count();
-        assert!(full > 1800, "{full} of 2000 records came in full batches");
+        assert_eq!(full, 2000, "all batches are full");
     }
     let poison = kinds(&lines(map(2, "poison", &["--range", "1:40"]).expect_code(3).expect_said("ValueError: poison")));
     assert_eq!(poison.iter().filter(|kind| kind.starts_with('!')).collect::<Vec<_>>(), ["!exception"]);

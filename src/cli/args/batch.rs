@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args as ArgGroup, ValueEnum};
 
 use super::InputArgs;
-use crate::cli::parse::{Failures, from_one, time};
+use crate::cli::parse::{Failures, from_one, some_time, time};
 
 const FAILURES: &str = "Failures";
 const PROCESSES: &str = "Processes";
@@ -16,7 +16,7 @@ const PROCESSES: &str = "Processes";
 #[derive(Debug, ArgGroup)]
 pub(in crate::cli) struct BatchArgs {
     /// End a job that takes longer: 10s, 1.5m, 2h. Its process group gets TERM, and KILL after --kill-after
-    #[arg(long, value_name = "TIME", value_parser = time, help_heading = FAILURES)]
+    #[arg(long, value_name = "TIME", value_parser = some_time, help_heading = FAILURES)]
     pub timeout: Option<Duration>,
     /// How long processes may take to end after TERM
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = FAILURES)]

@@ -87,13 +87,12 @@ impl Running {
         waiting || self.current.is_some() || !self.deliveries.is_empty()
     }
 
-    /// Fills a block with at most `room` jobs.
-    pub fn fill_block<X>(&mut self, inputs: &mut X, room: u64)
+    /// Fills a block with so many jobs, if they are not too large.
+    pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize)
     where
         X: Iterator,
         X::Item: Value,
     {
-        let jobs = self.block_size.min(usize::try_from(room).unwrap_or(usize::MAX));
         let block = &mut self.block;
         let filled = catch(|| {
             while block.count() < jobs && block.bytes() < BLOCK_BYTES {
