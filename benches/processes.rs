@@ -18,9 +18,15 @@ struct Figure {
     name: &'static str,
     unit: &'static str,
     ours: fn(&Bench) -> Option<f64>,
-    /// Its limit is this, or this many times what the peers take.
-    limit: f64,
+    limit: Limit,
     peers: &'static [Peer],
+}
+
+enum Limit {
+    /// Our figure may be so much.
+    Of(f64),
+    /// Our figure may be so many times each peer's.
+    Times(f64),
 }
 
 type Peer = (&'static str, fn(&Bench) -> Option<f64>);
@@ -30,35 +36,39 @@ const FIGURES: &[Figure] = &[
         name: "10 000 x /bin/true, against xargs",
         unit: "s",
         ours: |bench| bench.true_commands(10_000),
-        limit: 1.15,
+        limit: Limit::Times(1.15),
         peers: &[("xargs -P2 -n1", |_| timed(Command::new("sh").args(["-c", "seq 10000 | xargs -P2 -n1 /bin/true"])))],
     },
     Figure {
         name: "10 000 x /bin/true, against HyperQueue",
         unit: "s",
         ours: |bench| bench.true_commands(10_000),
-        limit: 0.5,
+        limit: Limit::Times(0.5),
         peers: &[("HyperQueue", |bench| bench.python(&["hyperqueue_true.py", "10000"], false))],
     },
     Figure {
         name: "a Python call, per job",
         unit: "us",
         ours: |bench| bench.calls(&["--python", &bench.function("ident")], 200_000),
-        limit: 25.0,
-        peers: &[],
+        limit: Limit::Of(25.0),
+        peers: &[
+            ("mpi4py.futures, chunk 1", |bench| bench.peer_call("mpi4py", 10_000, 1)),
+            ("mpi4py.futures, chunks of 64", |bench| bench.peer_call("mpi4py", 200_000, 64)),
+            ("multiprocessing.Pool, chunks of 64", |bench| bench.peer_call("pool", 200_000, 64)),
+        ],
     },
     Figure {
         name: "a Python call in batches of 256, per job",
         unit: "us",
         ours: |bench| bench.calls(&["--python", &bench.function("idents"), "--batch", "256"], 2_000_000),
-        limit: 2.0,
+        limit: Limit::Of(2.0),
         peers: &[],
     },
     Figure {
         name: "slow_fn in Python, 512 jobs",
         unit: "s",
         ours: Bench::slow_fn,
-        limit: 1.0,
+        limit: Limit::Times(1.0),
         peers: &[
             ("multiprocessing.Pool", |bench| bench.python(&["slow_fn.py", "pool", "slow_fn", "512", "0"], false)),
             ("mpi4py.futures", |bench| bench.python(&["slow_fn.py", "mpi4py", "slow_fn", "512", "1"], true)),
@@ -68,11 +78,30 @@ const FIGURES: &[Figure] = &[
         name: "200 000 short commands, the first one slow: memory of rank 0",
         unit: "MiB",
         ours: |bench| {
-            let script = "[ {} = 1 ] && sleep 60; echo job {} has written this line";
+            // The first job ends when the last one has run.
+            let script = "[ {} = 1 ] && until [ -e last ]; do sleep 0.1; done; [ {} = 200000 ] && : > last; \
+                          echo job {} has written this line";
             let summary = bench.rankpool(&["run", "--range", "1:200000", "--shell", "--", script])?;
             Some(summary["peak_memory_bytes"].as_f64()? / f64::from(1 << 20))
         },
-        limit: 200.0,
+        limit: Limit::Of(200.0),
+        peers: &[],
+    },
+    Figure {
+        name: "files left in the folder by a run of 1000 commands",
+        unit: "",
+        ours: |bench| {
+            let folder = bench.folder.join("empty");
+            std::fs::create_dir_all(&folder).ok()?;
+            let mut command = bench.mpiexec(2);
+            command
+                .current_dir(&folder)
+                .arg(env!("CARGO_BIN_EXE_rankpool"))
+                .args(["--quiet", "run", "--range", "1:1000"]);
+            timed(command.args(["--", "echo", "{}"]))?;
+            Some(std::fs::read_dir(folder).ok()?.count() as f64)
+        },
+        limit: Limit::Of(0.0),
         peers: &[],
     },
 ];
@@ -128,6 +157,12 @@ impl Bench {
         Some(1e6 * summary["wall_seconds"].as_f64()? / f64::from(jobs))
     }
 
+    /// The same of a pool of Python's, by its own clock.
+    fn peer_call(&self, way: &str, jobs: u32, chunk: u32) -> Option<f64> {
+        let words = ["slow_fn.py", way, "ident", &jobs.to_string(), &chunk.to_string()];
+        Some(1e6 * self.python(&words, way == "mpi4py")? / f64::from(jobs))
+    }
+
     /// From the first job's dispatch, which starts the interpreters, to the last result.
     fn slow_fn(&self) -> Option<f64> {
         let script = "import json, slow_fn\nfor p in slow_fn.inputs(512): print(json.dumps(p))";
@@ -164,7 +199,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 impl Figure {
     /// Our figure and the peers', the medians of runs in turn. A figure that does not exist is `None`.
     fn measure(&self, bench: &Bench) -> (Option<f64>, Vec<Option<f64>>) {
-        let rounds = if self.unit == "MiB" { 1 } else { ROUNDS };
+        let rounds = if matches!(self.unit, "MiB" | "") { 1 } else { ROUNDS };
         let mut ours = Vec::new();
         let mut peers = vec![Vec::new(); self.peers.len()];
         for _ in 0..rounds {
@@ -200,17 +235,20 @@ fn main() {
             Some(_) => "MISSED",
         };
         let shown = ours.map_or("failed".into(), |ours| format!("{ours:.3}"));
-        if peers.is_empty() {
-            println!("{name:<62} {shown:>8} {unit:<4} at most {limit} {unit}: {}", verdict(*limit));
-        } else {
-            println!("{name:<62} {shown:>8} {unit}");
+        match limit {
+            Limit::Of(limit) => println!("{name:<62} {shown:>8} {unit:<4} at most {limit} {unit}: {}", verdict(*limit)),
+            Limit::Times(_) => println!("{name:<62} {shown:>8} {unit}"),
         }
         for ((peer, _), theirs) in figure.peers.iter().zip(peers) {
             let line = match theirs {
                 None => "       -      not there".into(),
                 Some(theirs) => {
                     let ratio = ours.unwrap_or(f64::NAN) / theirs;
-                    format!("{theirs:>8.3} {unit:<4} ratio {ratio:.2}, at most {limit}: {}", verdict(limit * theirs))
+                    let asked = match limit {
+                        Limit::Of(_) => String::new(),
+                        Limit::Times(times) => format!(", at most {times}: {}", verdict(times * theirs)),
+                    };
+                    format!("{theirs:>8.3} {unit:<4} ratio {ratio:.2}{asked}")
                 }
             };
             println!("    {peer:<58} {line}");

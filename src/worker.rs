@@ -60,7 +60,7 @@ pub(crate) struct Worker<'t> {
     /// Pieces of output that the driver has not taken: the map, and whom to tell.
     parts: BTreeMap<u64, (MapId, Sender<()>)>,
     next_part: u64,
-    /// Held by every task that lets go of a map's function; nothing is ever sent.
+    /// Held by every task that may let go of a map's function; nothing is ever sent.
     releases: (Sender<()>, Receiver<()>),
     outbox: Packet<ToMaster>,
 }
@@ -183,7 +183,13 @@ impl Worker<'_> {
                 let threads = self.threads.as_ref().expect("a rank is welcomed before it gets chunks");
                 let bench = self.bench.clone();
                 bench.waiting.fetch_add(1, Ordering::Relaxed);
-                threads.spawn(move || bench.run(&chunk));
+                // This may be the last that holds the map's function.
+                let released = self.releases.0.clone();
+                threads.spawn(move || {
+                    bench.run(&chunk);
+                    drop(chunk);
+                    drop(released);
+                });
             }
             ToRank::Recall { chunk } => {
                 if let Some(recalled) = self.chunks.get(&chunk) {

@@ -25,8 +25,11 @@ pub(crate) struct Commands {
     pub kill_after: Duration,
 }
 
-/// How much output is sent at a time.
+/// How much output is sent at a time, ahead of the result.
 const PIECE: usize = 256 << 10;
+/// How much of each stream travels with the result, for which nobody waits: thousands of results may lie on rank 0 while a
+/// reader of the output pauses.
+const INLINE: usize = 16 << 10;
 
 /// The marks of pieces of output.
 pub(crate) const STDOUT: u8 = 0;
@@ -53,14 +56,16 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
         }
     };
     let (status, trouble) = judge(&end, commands.timeout);
+    let output_bytes = output.bytes;
+    let (out, err) = output.end();
     Outcome {
         index: attempt.index,
         status,
         trouble: trouble.map(Box::new),
         run: Some(run_of(&end, rank, slot)),
-        output_bytes: output.bytes,
-        out: ByteBuf::from(output.out.end()),
-        err: ByteBuf::from(output.err.end()),
+        output_bytes,
+        out: ByteBuf::from(out),
+        err: ByteBuf::from(err),
     }
 }
 
@@ -144,11 +149,10 @@ impl Written {
         }
     }
 
-    fn end(mut self) -> Vec<u8> {
+    fn end(&mut self) {
         if let Some(tag) = &mut self.tag {
             tag.end(&mut self.bytes);
         }
-        self.bytes
     }
 }
 
@@ -160,17 +164,31 @@ impl Output {
 
     fn take(&mut self, stream: Stream, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
-        if self.unwanted {
-            return;
+        if !self.unwanted {
+            let written = if stream == Stream::Stdout { &mut self.out } else { &mut self.err };
+            written.take(bytes);
+            self.send_ahead(stream, PIECE);
         }
+    }
+
+    /// Sends what was written to a stream ahead, if it is so much.
+    fn send_ahead(&mut self, stream: Stream, least: usize) {
         let (mark, written) = match stream {
             Stream::Stdout => (STDOUT, &mut self.out),
             Stream::Stderr => (STDERR, &mut self.err),
         };
-        written.take(bytes);
-        if written.bytes.len() >= PIECE {
+        if written.bytes.len() >= least && !self.unwanted {
             let piece = std::mem::take(&mut written.bytes);
             self.unwanted = worker::send_part(self.place, mark, piece).is_err();
         }
+    }
+
+    /// What travels with the result.
+    fn end(mut self) -> (Vec<u8>, Vec<u8>) {
+        self.out.end();
+        self.err.end();
+        self.send_ahead(Stream::Stdout, INLINE);
+        self.send_ahead(Stream::Stderr, INLINE);
+        (self.out.bytes, self.err.bytes)
     }
 }

@@ -23,6 +23,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// After this time from a signal no job may be left: the run is ended from outside a moment later.
 const GRACE: Duration = Duration::from_secs(9);
 
+/// So many jobs that were never looked at are told of one by one.
+const TOLD: u64 = 1_000_000;
+
 /// Why a batch is over.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -144,23 +147,21 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
     /// Runs the job of an outcome again, or settles it.
     fn settle(&mut self, outcome: Outcome) -> Result<Verdict, OutputError> {
         let Some(job) = self.ledger.borrow_mut().take(outcome.index) else { return Ok(Verdict::GoOn) };
-        let job = if self.limits.retry_on.contains(&outcome.status) {
+        let (job, outcome) = if self.limits.retry_on.contains(&outcome.status) {
             let place = job.place;
-            match self.ledger.borrow_mut().run_again(job, self.limits.retry_pause) {
-                Ok(()) => {
+            match self.ledger.borrow_mut().run_again(job, outcome, self.limits.retry_pause) {
+                None => {
                     self.tally.again += 1;
                     self.sinks.forget(place);
                     return Ok(Verdict::GoOn);
                 }
-                Err(job) => job,
+                Some(both) => both,
             }
         } else {
-            job
+            (job, outcome)
         };
-        let (status, failed) = (outcome.status, !matches!(outcome.status, Status::Ok | Status::Cancelled));
-        self.tally.count(job.number, &outcome);
-        self.meter.add(1, u64::from(failed));
-        self.sinks.settle(&job, outcome)?;
+        let status = outcome.status;
+        self.account(&job, outcome)?;
         let Tally { failed, done, .. } = self.tally;
         Ok(match (status, self.limits.max_failures) {
             (Status::Ok, _) if self.limits.stop_on_success => Verdict::EndAll,
@@ -169,9 +170,25 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
         })
     }
 
+    /// A job has come to its end.
+    fn account(&mut self, job: &Job<W>, outcome: Outcome) -> Result<(), OutputError> {
+        let failed = !matches!(outcome.status, Status::Ok | Status::Cancelled);
+        self.tally.count(job.number, &outcome);
+        self.meter.add(1, u64::from(failed));
+        self.sinks.settle(job, outcome)
+    }
+
     /// Accounts for the jobs that were not run to their end; gives the end that it is then.
     fn conclude(&mut self, end: End) -> End {
-        let rest = self.ledger.borrow_mut().take_rest();
+        let mut rest = self.ledger.borrow_mut().take_rest();
+        // What is wrong with a sink shows when it is finished.
+        rest.retain_mut(|job| match job.take_last() {
+            Some(outcome) => {
+                let _ = self.account(job, outcome);
+                false
+            }
+            None => true,
+        });
         match end {
             End::Whole => {
                 for job in rest {
@@ -193,7 +210,8 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
     /// Cancels the jobs that were never looked at: each by itself only where each leaves something behind, because they may be
     /// billions.
     fn cancel_unread(&mut self, total: u64) -> End {
-        if self.sinks.tells_each_job() {
+        let unread = total.saturating_sub(self.tally.done);
+        if self.sinks.tells_each_job() && unread <= TOLD {
             loop {
                 let next = self.ledger.borrow_mut().take_unread();
                 let Some(job) = next else { break };
@@ -203,7 +221,7 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
                 }
             }
         } else if self.ledger.borrow().has_unread() {
-            self.tally.cancel(total.saturating_sub(self.tally.done));
+            self.tally.cancel(unread);
         }
         End::Whole
     }

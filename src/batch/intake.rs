@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded, never};
 use crate::pool::Pause;
 
 /// How many items are read ahead from a pipe.
-const AHEAD: usize = 256;
+const AHEAD: usize = 64;
 
 /// What there is now.
 pub(crate) enum Next<T> {

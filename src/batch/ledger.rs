@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use serde_bytes::ByteBuf;
 use serde_json::value::RawValue;
 
-use super::attempt::{Attempt, seed_of};
+use super::attempt::{Attempt, Outcome, seed_of};
 use super::intake::{Intake, Next};
 use super::stopping::Stopping;
 use crate::input::InputError;
@@ -32,6 +33,15 @@ pub(crate) struct Job<W> {
     pub input: Option<Box<RawValue>>,
     /// Kept only if it may be run again.
     work: Option<W>,
+    /// What its last attempt came to, while it waits for the next one.
+    last: Option<Outcome>,
+}
+
+impl<W> Job<W> {
+    /// What a job came to that waits to be run again and will not be.
+    pub(super) fn take_last(&mut self) -> Option<Outcome> {
+        self.last.take()
+    }
 }
 
 /// All jobs of a batch that are not settled.
@@ -58,6 +68,8 @@ pub(crate) struct Ledger<W> {
     fault: Option<InputError>,
 }
 
+/// So many jobs that wait to be run again are enough to have in memory: no new ones are read before some of them had their turn.
+const WAITING_MAX: usize = 1024;
 /// The pause before a job is run again doubles each time, up to this many times.
 const DOUBLINGS: u32 = 6;
 
@@ -107,22 +119,28 @@ impl<W> Ledger<W> {
         self.cut |= self.under_way.contains_key(&index);
     }
 
-    /// Runs a job again, after a pause that grows with its attempts; gives it back if it had all of them.
-    pub(crate) fn run_again(&mut self, job: Job<W>, pause: Duration) -> Result<(), Job<W>> {
+    /// Runs a job again, after a pause that grows with its attempts; gives both back if it had all of them.
+    pub(crate) fn run_again(
+        &mut self,
+        mut job: Job<W>,
+        outcome: Outcome,
+        pause: Duration,
+    ) -> Option<(Job<W>, Outcome)> {
         if job.attempt > self.retries || self.closed {
-            return Err(job);
+            return Some((job, outcome));
         }
         if self.stopped {
             // Nobody asks for jobs any more: this one had fewer attempts than it was promised.
             self.cut = true;
-            return Err(job);
+            return Some((job, outcome));
         }
+        job.last = Some(Outcome { out: ByteBuf::new(), err: ByteBuf::new(), ..outcome });
         let now = Instant::now();
         let pause = pause.saturating_mul(1 << (job.attempt - 1).min(DOUBLINGS));
         // A time that clocks do not reach is as good as never.
         let due = now.checked_add(pause).unwrap_or(now + NEVER);
         self.waiting.insert((due, job.place), job);
-        Ok(())
+        None
     }
 
     /// All jobs that are under way or wait, in the order of the input; they are forgotten.
@@ -153,7 +171,7 @@ impl<W> Ledger<W> {
         let Planned { number, work, input } = planned;
         let place = self.next_place;
         self.next_place += 1;
-        (Job { place, number, attempt: 1, input, work: None }, work)
+        (Job { place, number, attempt: 1, input, work: None, last: None }, work)
     }
 }
 
@@ -171,9 +189,13 @@ impl<W: Clone> Ledger<W> {
         if let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= Instant::now()) {
             let mut job = entry.remove();
             job.attempt += 1;
+            job.last = None;
             if let Some(work) = job.work.take() {
                 return Some(self.start(job, work));
             }
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return self.later();
         }
         if !self.read {
             match self.intake.next() {

@@ -136,6 +136,9 @@ impl Sinks {
         if let Some((records, _)) = &mut self.records {
             records.flush()?;
         }
+        if let Some(error) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).trouble.take() {
+            return Err(error);
+        }
         let err = &mut self.err;
         match &self.ticker {
             Some(ticker) => ticker.aside(|| err.flush())?,
@@ -191,7 +194,8 @@ fn tell(number: u64, status: Status, trouble: &Trouble, lines: Lines, out: &mut 
 fn record<'a, W>(job: &'a Job<W>, outcome: &'a Outcome, hosts: &'a [String]) -> Option<JobRecord<'a>> {
     let trouble = outcome.trouble.as_deref();
     let mut record = JobRecord::new(job.number, job.input.as_deref()?, outcome.status);
-    record.attempts = job.attempt - 1;
+    // A rank that is lost had begun it.
+    record.attempts = if outcome.status == Status::Lost { job.attempt } else { job.attempt - 1 };
     record.output_bytes = Some(outcome.output_bytes);
     record.signal = trouble.and_then(|trouble| trouble.signal);
     record.exit = trouble.and_then(|trouble| trouble.exit);

@@ -66,7 +66,7 @@ pub(super) struct RunArgs {
     /// Jobs that travel as one message: a number, or `auto` to follow the jobs' measured duration
     #[arg(long, value_name = "N", global = true, default_value = "auto", help_heading = JOBS)]
     pub chunk: Chunk,
-    /// Jobs that are read and not yet written, at most [default: what keeps the ranks busy]
+    /// Jobs that are read and not yet done, at most [default: what keeps the ranks busy]
     #[arg(long, value_name = "N", global = true, value_parser = from_one::<NonZeroUsize>, help_heading = JOBS)]
     pub window: Option<NonZeroUsize>,
     /// Write results as they come: the lines no longer follow the inputs

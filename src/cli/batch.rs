@@ -101,7 +101,7 @@ pub(super) fn has_complaints(pool: &Pool) -> bool {
         let Some(complaint) = rank.facts.complaint.as_deref() else { continue };
         let this = (complaint, rank.facts.host.as_str());
         if !said.contains(&this) {
-            report::complain(format_args!("{complaint} on {}", rank.facts.host));
+            report::complain(format_args!("on {}: {complaint}", rank.facts.host));
             said.push(this);
         }
     }
@@ -152,7 +152,7 @@ where
     let tally = driver.tally;
     sinks.show(None);
     let fault = ledger.borrow_mut().take_fault();
-    let records = sinks.records().map(PathBuf::from);
+    let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
     let wanted = batch.limits.stop_on_success && tally.succeeded > 0;
     let code = match conclude(end, fault, sinks, &tally, &config.output) {
@@ -257,6 +257,13 @@ fn refuse_same_files(config: &Config, batch: &BatchConfig, inputs: &Inputs) -> R
         }
         if is_file && inputs.paths().any(|input| is_same_file(input, path)) {
             return Err(format!("{one} would write over the input {}", path.display()));
+        }
+        let has_results = *one == "--output" && path.metadata().is_ok_and(|metadata| metadata.len() > 0);
+        if batch.only_failed.is_some() && is_file && has_results {
+            return Err(format!(
+                "{} has the results of another run, which --only-failed does not make again: give another --output",
+                path.display()
+            ));
         }
         let before = batch.only_failed.as_deref().filter(|_| *one != "--records");
         if before.is_some_and(|before| is_same_file(path, before)) {

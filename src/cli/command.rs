@@ -20,8 +20,10 @@ use crate::run::{self, ExitCode};
 pub(super) struct RunTask {
     pub inputs: Inputs,
     pub template: Template,
-    /// The folder in which the program is looked for, if it is the same for all records.
+    /// The folder that the jobs run in, if it is the same for all records.
     pub cwd: Option<String>,
+    /// Every record has its own.
+    pub has_own_folders: bool,
     pub batch: BatchConfig,
 }
 
@@ -63,9 +65,12 @@ pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
 fn complaint(task: &RunTask) -> Option<String> {
     let folder = task.cwd.as_deref().map(Path::new);
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        return Some(format!("no such directory: {}, which --cwd names,", folder.display()));
+        return Some(format!("no such directory: {}, which --cwd names", folder.display()));
     }
-    task.template.program().and_then(|program| resolve(program, folder).err())
+    // What is below a folder of its own is found, or not, when its turn comes.
+    let is_below = |program: &&str| program.contains('/') && !program.starts_with('/');
+    let program = task.template.program().filter(|program| !(task.has_own_folders && is_below(program)));
+    program.and_then(|program| resolve(program, folder).err())
 }
 
 /// The values of a record that the command uses.

@@ -174,9 +174,10 @@ fn run_task(args: RunCommandArgs, retries: u32, seed: u64, output: &Target) -> R
     };
     let template = Template::parse(&words).map_err(|error| error.to_string())?;
     let inputs = records(input, seed)?;
-    let cwd = batch.cwd.clone().filter(|cwd| !cwd.contains('{'));
+    let has_own_folders = batch.cwd.as_ref().is_some_and(|cwd| cwd.contains('{'));
+    let cwd = batch.cwd.clone().filter(|_| !has_own_folders);
     let batch = BatchConfig::new(&batch, retries, seed, stderr, Lines::AsWritten, output)?;
-    Ok(RunTask { inputs, template, cwd, batch })
+    Ok(RunTask { inputs, template, cwd, has_own_folders, batch })
 }
 
 /// What `rankpool map` does.

@@ -60,7 +60,7 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
 fn complaint(plan: &WorkerPlan) -> Option<String> {
     let cwd = plan.cwd.as_deref().map(Path::new);
     if let Some(folder) = cwd.filter(|folder| !folder.is_dir()) {
-        return Some(format!("no such directory: {}, which --cwd names,", folder.display()));
+        return Some(format!("no such directory: {}, which --cwd names", folder.display()));
     }
     match &plan.program {
         WorkerProgram::Python(call) => {

@@ -404,7 +404,7 @@ impl Worker {
             return;
         };
         let ended = connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
-        let message = format!("no answer within {timeout:?}");
+        let message = format!("not done after {} s", timeout.as_secs_f64());
         self.blame(jobs, WorkerFailure { ended, ..WorkerFailure::new("timeout", message) });
     }
 

@@ -5,8 +5,8 @@
 //! is left to the caller.
 //!
 //! * A regular file is written under another name in the same directory and renamed by [`Writer::finish`]. Whoever
-//!   finds the name finds a whole file; a run that ends early removes what it wrote (unless it is killed outright: then
-//!   `.rankpool-*.partial` stays behind).
+//!   finds the name finds a whole file; a run that ends early leaves what it wrote as `NAME.partial` (unless it is killed
+//!   outright: then `.rankpool-*.partial` stays behind).
 //! * Whatever is not a regular file (`/dev/null`, a FIFO, a terminal) is written directly, and so is what must be readable
 //!   while the run goes on, and after it was killed: the records ([`Records`]).
 //! * An output that cannot be written is found out when it is opened, before any job runs.

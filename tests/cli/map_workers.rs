@@ -125,9 +125,9 @@ fn without_a_function_the_run_ends_with_the_reason() {
     let host = support::run(&mut module.program(1, &["info", "--json"]), LIMIT).out();
     let host: serde_json::Value = serde_json::from_str(&host).expect("JSON");
     let host = host["ranks"][0]["host"].as_str().unwrap_or_default();
-    python(2, &["no such file: nope.py on", host], "nope.py:f", &[]);
+    python(2, &[": no such file: nope.py", host], "nope.py:f", &[]);
     python(2, &["--python wants FILE.py:FUNCTION"], "m.py", &[]);
-    python(2, &["no such directory: nowhere, which --cwd names, on"], "m.py:f", &["--cwd", "nowhere"]);
+    python(2, &["no such directory: nowhere, which --cwd names"], "m.py:f", &["--cwd", "nowhere"]);
     python(1, &["m.py has no g; its functions are: f", host], "m.py:g", &[]);
     python(1, &["value in m.py is no function, but of type int"], "m.py:value", &[]);
     python(1, &["SyntaxError", "syntax.py\", line 1"], "syntax.py:f", &[]);
@@ -170,10 +170,10 @@ fn a_program_that_is_no_worker_ends_the_run() {
     module.files.with("plain", "echo\n");
     module.files.with("binary", "\0\0\0\0");
     fs::set_permissions(module.files.path("binary"), fs::Permissions::from_mode(0o755)).expect("its own file");
-    refused(&module, 2, &["no such program: ./nope on"], &["--", "./nope"]);
+    refused(&module, 2, &[": no such program: ./nope"], &["--", "./nope"]);
     refused(&module, 2, &["no such program: no-such-worker"], &["--", "no-such-worker"]);
     refused(&module, 2, &["permission denied: ./plain"], &["--", "./plain"]);
-    refused(&module, 2, &["no such directory: nowhere, which --cwd names, on"], &["--cwd", "nowhere", "--", "cat"]);
+    refused(&module, 2, &["no such directory: nowhere, which --cwd names"], &["--cwd", "nowhere", "--", "cat"]);
     refused(&module, 1, &["./binary"], &["--", "./binary"]);
     refused(&module, 1, &["sh ended with exit code 4 without any answer, 3 times"], &["--", "sh", "-c", "exit 4"]);
     refused(&module, 1, &["echo wrote \"hello\", which is no JSON"], &["--", "echo", "hello"]);

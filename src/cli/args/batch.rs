@@ -15,13 +15,14 @@ const PROCESSES: &str = "Processes";
 /// What run and map have in common.
 #[derive(Debug, ArgGroup)]
 pub(in crate::cli) struct BatchArgs {
-    /// End a job that takes longer: 10s, 1.5m, 2h. Its process group gets TERM, and KILL after --kill-after
+    /// End a job that takes longer: 10s, 1.5m, 2h. Its process group gets TERM, and KILL after --kill-after. (The start of a
+    /// worker does not count; in a batch the time is for all of it, and its records are then tried one by one)
     #[arg(long, value_name = "TIME", value_parser = some_time, help_heading = FAILURES)]
     pub timeout: Option<Duration>,
     /// How long processes may take to end after TERM
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = FAILURES)]
     pub kill_after: Duration,
-    /// What --retries is for
+    /// What --retries is for. What an attempt that failed has written is dropped, only the last one's output counts
     #[arg(
         long,
         value_name = "STATUS",
@@ -47,7 +48,7 @@ pub(in crate::cli) struct BatchArgs {
     /// Run only the jobs of the input that did not succeed by these records
     #[arg(long, value_name = "RECORDS", help_heading = FAILURES)]
     pub only_failed: Option<PathBuf>,
-    /// CPUs for each job: a rank runs so many fewer at once, and OMP_NUM_THREADS is set if it is not
+    /// CPUs for each job: a rank runs as many jobs at once as it has CPUs, divided by N. OMP_NUM_THREADS is set if it is not
     #[arg(long, value_name = "N", value_parser = from_one::<NonZeroU32>, help_heading = PROCESSES)]
     pub job_cpus: Option<NonZeroU32>,
     /// Run in this folder
@@ -71,7 +72,7 @@ pub(in crate::cli) enum RetryOn {
     Signal,
     /// Could not be started
     Spawn,
-    /// Its rank was lost
+    /// Its rank was lost (under MPI the launcher ends the run instead)
     Lost,
 }
 
@@ -109,7 +110,7 @@ pub(in crate::cli) struct RunCommandArgs {
     /// What the command reads on its standard input, such as '{}' [default: nothing]
     #[arg(long, value_name = "TEXT", help_heading = PROCESSES)]
     pub stdin: Option<String>,
-    /// Put the record, or this text, and a tab before every line of output
+    /// Put the record, or the text of --tag=TEXT, and a tab before every line of output
     #[arg(
         long,
         value_name = "TEXT",
@@ -132,12 +133,9 @@ pub(in crate::cli) struct RunCommandArgs {
 #[command(
     override_usage = "rankpool map [OPTIONS] --python FILE.py:FUNCTION\n       rankpool map [OPTIONS] -- WORKER [ARG]...",
     after_help = "\
-Every thread of every rank has a process that stays: the file is imported once, the model is loaded once. Results are JSON
-Lines, and line k answers record k; a job that failed has {\"error\":{\"job\":…,\"kind\":…,\"message\":…}} in its place.
+Every thread of every rank has a process that stays: the file is imported once, the model is loaded once. Results are JSON Lines, and line k answers record k; a job that failed has {\"error\":{\"job\":…,\"kind\":…,\"message\":…}} in its place.
 
---python calls FUNCTION of FILE.py with each record: JSON as it is, a table's row as a dict, a line or a word as a string or
-number. Plain Python 3.9 or newer does; nothing is installed. A WORKER is any program that reads a JSON value on a line and
-answers with one on a line, as long as it is asked.
+--python calls FUNCTION of FILE.py with each record: JSON as it is, a table's row as a dict, a line or a word as a string or number. Plain Python 3.9 or newer does; nothing is installed. A WORKER is any program that reads a JSON value on a line and answers with one on a line, as long as it is asked.
 
 Examples:
   rankpool map --python model.py:predict --input jobs.jsonl --output results.jsonl
