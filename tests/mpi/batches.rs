@@ -68,7 +68,7 @@ fn a_python_function_answers_the_same() {
 fn a_missing_program_is_named() {
     let host = nix::unistd::gethostname().expect("a host has a name").to_string_lossy().into_owned();
     let run = run(&mut batch(3, &["run", "--args", "a", "--", "no-such-program", "{}"]));
-    run.expect_code(2).expect_said(&format!("no such program: no-such-program")).expect_said(&host);
+    run.expect_code(2).expect_said("no such program: no-such-program").expect_said(&host);
     assert_eq!(run.stderr.matches("no such program").count(), 1, "{}", run.stderr);
 }
 
