@@ -25,13 +25,32 @@ pub(crate) enum Lines {
 pub(crate) struct Sinks {
     lines: Lines,
     out: Writer,
-    err: Writer,
+    err: Errors,
     records: Option<(Records, PathBuf)>,
     waiting: Arc<Mutex<Waiting>>,
     hosts: Vec<String>,
     ticker: Option<Ticker>,
     /// Behind the last place that is settled.
     end: u64,
+}
+
+/// What jobs say of themselves. Results must not suffer when its reader goes away: then nobody is told any more.
+struct Errors(Option<Writer>);
+
+impl Errors {
+    fn tell(&mut self, tell: impl FnOnce(&mut Writer) -> Result<(), OutputError>) -> Result<(), OutputError> {
+        match self.0.as_mut().map(tell) {
+            Some(Err(error)) if error.is_closed() => self.0 = None,
+            Some(told) => return told,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), OutputError> {
+        self.tell(Writer::flush)?;
+        self.0.map_or(Ok(()), Writer::finish)
+    }
 }
 
 /// Output that is not handed on, and what went wrong with it while nobody looked.
@@ -42,10 +61,10 @@ struct Waiting {
 
 impl Waiting {
     /// Hands on what is due.
-    fn drain(&mut self, out: &mut Writer, err: &mut Writer) -> Result<(), OutputError> {
+    fn drain(&mut self, out: &mut Writer, err: &mut Errors) -> Result<(), OutputError> {
         self.ordered.drain(&mut |_, stream, bytes| match stream {
             Stream::Out => out.write_all(bytes),
-            Stream::Err => err.write_all(bytes),
+            Stream::Err => err.tell(|err| err.write_all(bytes)),
         })
     }
 }
@@ -75,7 +94,16 @@ impl Sinks {
     ) -> Self {
         let order = if unordered { Order::Settled } else { Order::Places };
         let waiting = Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None };
-        Sinks { lines, out, err, records, waiting: Arc::new(Mutex::new(waiting)), hosts, ticker: None, end: 0 }
+        Sinks {
+            lines,
+            out,
+            err: Errors(Some(err)),
+            records,
+            waiting: Arc::new(Mutex::new(waiting)),
+            hosts,
+            ticker: None,
+            end: 0,
+        }
     }
 
     pub(crate) fn parts(&self) -> Parts {
@@ -141,8 +169,8 @@ impl Sinks {
         }
         let err = &mut self.err;
         match &self.ticker {
-            Some(ticker) => ticker.aside(|| err.flush())?,
-            None => err.flush()?,
+            Some(ticker) => ticker.aside(|| err.tell(Writer::flush))?,
+            None => err.tell(Writer::flush)?,
         }
         self.out.flush()
     }

@@ -166,3 +166,19 @@ fn one_job_and_no_jobs_are_batches_too() {
     }
     assert_eq!(files.names(), ["empty.txt", "only.csv", "out", "r"]);
 }
+
+#[test]
+fn a_reader_of_standard_error_that_goes_away_costs_no_result() {
+    let files = Files::new();
+    let script = format!(
+        "cd {} && {{ {} --local 2 run --range 1:300 -o out --records r -- sh -c 'echo {{}}; echo said {{}} >&2' 2>&1 >&3 3>&- \
+         | :; }} 3>/dev/null",
+        files.path("").display(),
+        env!("CARGO_BIN_EXE_rankpool")
+    );
+    support::run(Command::new("sh").args(["-c", &script]), LIMIT).expect_code(0);
+    let expected: String = (1..=300).map(|number| format!("{number}\n")).collect();
+    let out = fs::read_to_string(files.path("out")).expect("the whole output is there");
+    assert_eq!(out, expected);
+    assert_eq!(fs::read_to_string(files.path("r")).expect("so are the records").lines().count(), 300);
+}
