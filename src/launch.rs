@@ -228,6 +228,16 @@ const PLACES_ON_HOST: [&str; 5] = [
     "SLURM_LOCALID",
 ];
 
+/// The variables in which launchers tell a process how many of them are on its host; Slurm lists hosts, as `2(x3),1`.
+const RANKS_ON_HOST: [&str; 4] =
+    ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE"];
+
+/// How many processes the launcher has started on this host, as far as it says so.
+pub(crate) fn ranks_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
+    let number = |text: String| text.split(['(', ',']).next()?.trim().parse().ok();
+    RANKS_ON_HOST.iter().find_map(|name| environment(name).and_then(number)).filter(|ranks| *ranks > 0)
+}
+
 /// The number that the launcher gave this process among those of its host.
 pub(crate) fn place_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
     PLACES_ON_HOST.iter().find_map(|name| environment(name)?.trim().parse().ok())

@@ -22,7 +22,7 @@ use crate::report;
 use crate::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, RankId, Schedule};
 use crate::stats::{RankStats, Stats};
 use crate::stop::Signals;
-use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
+use crate::transport::{Doorbell, Idle, Incoming, Need, Transport, TransportError};
 use crate::wire::{self, Packet, ToMaster, ToRank};
 
 use book::{Arrived, MapBook};
@@ -169,6 +169,9 @@ impl<'t> Master<'t> {
                 active = true;
                 self.take_in(incoming)?;
             }
+            if active {
+                idle.heard();
+            }
             for _ in 0..TURN {
                 match self.commands.try_recv() {
                     Ok(command) => {
@@ -191,7 +194,7 @@ impl<'t> Master<'t> {
             self.send()?;
             self.deliver();
             if active {
-                idle.reset(self.schedule.idle_threads() > 0);
+                idle.reset(if self.schedule.idle_threads() > 0 { Need::Now } else { Need::Later });
             } else {
                 idle.wait(self.transport.must_poll());
             }

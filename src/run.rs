@@ -7,6 +7,7 @@ mod ranks;
 
 use std::error::Error;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::process::Termination;
 
 use crate::failure::{JobError, JobErrorKind};
@@ -18,7 +19,7 @@ use crate::report;
 use crate::schedule::RankId;
 use crate::transport::Doorbell;
 use crate::transport::local::star;
-use crate::worker;
+use crate::worker::{self, OnThreads};
 
 use ranks::Rank0;
 
@@ -80,7 +81,8 @@ pub struct Launch<'a> {
     local: Option<NonZeroU32>,
     dedicated_master: bool,
     cpus_per_job: Option<NonZeroU32>,
-    complaint: Option<String>,
+    check: Option<Box<dyn FnOnce() -> Result<(), String> + Send + 'a>>,
+    on_threads: Option<Box<OnThreads<'a>>>,
     listeners: Vec<Box<dyn Listener + 'a>>,
 }
 
@@ -173,10 +175,16 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// What this process has found out to be in the way of the jobs, for the driver: it reads it in
-    /// [`RankFacts::complaint`].
-    pub fn complaint(mut self, complaint: Option<String>) -> Self {
-        self.complaint = complaint;
+    /// Finds out whether something is in the way of the jobs here. Each process asks once, when MPI has started; the driver reads
+    /// the answers in [`RankFacts::complaint`].
+    pub fn check(mut self, check: impl FnOnce() -> Result<(), String> + Send + 'a) -> Self {
+        self.check = Some(Box::new(check));
+        self
+    }
+
+    /// What to do as soon as a rank of this process knows its compute threads. The rank waits for it.
+    pub(crate) fn on_threads(mut self, tell: impl Fn(u32, Range<u32>) + Send + Sync + 'a) -> Self {
+        self.on_threads = Some(Box::new(tell));
         self
     }
 
@@ -184,6 +192,28 @@ impl<'a> Launch<'a> {
     pub fn listener(mut self, listener: impl Listener + 'a) -> Self {
         self.listeners.push(Box::new(listener));
         self
+    }
+
+    /// How many threads this process will compute with, as far as that can be told before MPI is started: as if all ranks of its
+    /// host were like this one.
+    pub(crate) fn expected_threads(&self) -> u32 {
+        let Ok(facts) = self.facts() else { return 1 };
+        let on_host = launch::ranks_on_host(environment).unwrap_or(1);
+        let ranks = self.local.map_or(on_host, NonZeroU32::get);
+        let threads = launch::threads_per_rank(&vec![facts; ranks as usize], self.dedicated_master);
+        match self.local {
+            Some(_) => threads.iter().sum(),
+            None => {
+                let place = launch::place_on_host(environment).unwrap_or(0);
+                threads.get(place as usize).copied().unwrap_or(1)
+            }
+        }
+    }
+
+    fn facts(&self) -> Result<RankFacts, String> {
+        let mut facts = RankFacts::gather(self.threads)?;
+        facts.cpus_per_job = self.cpus_per_job.unwrap_or(NonZeroU32::MIN);
+        Ok(facts)
     }
 
     /// Runs a program on all its ranks, see [`launch`].
@@ -203,34 +233,43 @@ impl<'a> Launch<'a> {
     }
 
     /// [`run`](Self::run) with a driver that says the exit code itself.
-    pub fn run_to_code(mut self, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+    pub fn run_to_code(self, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
         if worker::in_compute_thread() {
             return refuse("a run was launched inside a job");
         }
-        let mut facts = match RankFacts::gather(self.threads) {
+        let facts = match self.facts() {
             Ok(facts) => facts,
             Err(message) => return refuse(&message),
         };
-        facts.cpus_per_job = self.cpus_per_job.unwrap_or(NonZeroU32::MIN);
-        facts.complaint = self.complaint.take();
         match self.local {
             Some(ranks) => self.run_local(ranks.get(), facts, driver),
             None => self.run_mpi(facts, driver),
         }
     }
 
-    fn run_local(self, ranks: u32, facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+    fn complaint(&mut self) -> Option<String> {
+        self.check.take().and_then(|check| check().err())
+    }
+
+    fn run_local(
+        mut self,
+        ranks: u32,
+        mut facts: RankFacts,
+        driver: impl FnOnce(&Pool) -> ExitCode + Send,
+    ) -> ExitCode {
         if let Some(place) = place().filter(|place| place.size > 1) {
             return refuse(&format!(
                 "local ranks are threads of one process, but {} processes were started: start one, without mpiexec or srun",
                 place.size
             ));
         }
+        facts.complaint = self.complaint();
         let doorbell = Doorbell::default();
         let (center, spokes) = star(ranks, &doorbell);
         let abort = |code| std::process::exit(i32::from(code));
         let rank0 = Rank0 { size: ranks, dedicated_master: self.dedicated_master, doorbell, facts, abort };
-        rank0.run(center, spokes, self.listeners, driver).unwrap_or(ExitCode::Failure)
+        let on_threads = self.on_threads.as_deref();
+        rank0.run(center, spokes, on_threads, self.listeners, driver).unwrap_or(ExitCode::Failure)
     }
 
     #[cfg(not(feature = "mpi"))]
@@ -242,7 +281,7 @@ impl<'a> Launch<'a> {
     }
 
     #[cfg(feature = "mpi")]
-    fn run_mpi(self, facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+    fn run_mpi(mut self, mut facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
         use crate::transport::Joined;
         use crate::transport::mpi::Mpi;
 
@@ -255,14 +294,15 @@ impl<'a> Launch<'a> {
             return refuse_as(&message, ExitCode::Failure);
         }
         let (rank, size) = (mpi.rank(), mpi.size());
+        facts.complaint = self.complaint();
         let code = if rank == RankId(0) {
             let doorbell = Doorbell::default();
             let (own, spokes) = star(1, &doorbell);
             let joined = Joined { own, others: &mut mpi };
             let rank0 = Rank0 { size, dedicated_master: self.dedicated_master, doorbell, facts, abort: Mpi::abort };
-            rank0.run(joined, spokes, self.listeners, driver)
+            rank0.run(joined, spokes, self.on_threads.as_deref(), self.listeners, driver)
         } else {
-            ranks::be_worker(rank, &mut mpi, facts).then_some(ExitCode::Success)
+            ranks::be_worker(rank, &mut mpi, facts, self.on_threads.as_deref()).then_some(ExitCode::Success)
         };
         let Some(code) = code else { Mpi::abort(ExitCode::Failure as u8) };
         match mpi.finish() {

@@ -9,6 +9,7 @@ mod bench;
 mod context;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -21,7 +22,7 @@ use crate::catch::panic_message;
 use crate::launch::RankFacts;
 use crate::schedule::{ChunkId, MapId, RankId};
 use crate::stop::Signals;
-use crate::transport::{Doorbell, Idle, Incoming, Transport, TransportError};
+use crate::transport::{Doorbell, Idle, Incoming, Need, Transport, TransportError};
 use crate::wire::{self, Packet, ToMaster, ToRank};
 
 use bench::{Bench, Chunk, MapFunction, Part, Results, Upward};
@@ -50,6 +51,7 @@ pub(crate) struct Worker<'t> {
     transport: &'t mut dyn Transport,
     executable: u64,
     signals: &'t Signals,
+    on_threads: Option<&'t OnThreads<'t>>,
     threads: Option<rayon::ThreadPool>,
     bench: Arc<Bench>,
     finished: Receiver<Upward>,
@@ -68,12 +70,16 @@ pub(crate) struct Worker<'t> {
 /// How long a rank that was dismissed waits for its functions to let go of what they hold, such as worker processes.
 const RELEASE: Duration = Duration::from_secs(10);
 
+/// Takes a rank's number and the slots of its compute threads.
+pub(crate) type OnThreads<'a> = dyn Fn(u32, Range<u32>) + Send + Sync + 'a;
+
 /// Works for the master at the other end of the transport until it dismisses this rank.
 pub(crate) fn serve(
     rank: RankId,
     transport: &mut dyn Transport,
     doorbell: Doorbell,
     facts: RankFacts,
+    on_threads: Option<&OnThreads<'_>>,
     signals: &Signals,
 ) -> Result<(), WorkerError> {
     doorbell.install();
@@ -93,6 +99,7 @@ pub(crate) fn serve(
         transport,
         executable: facts.executable,
         signals,
+        on_threads,
         threads: None,
         bench: Arc::new(bench),
         finished,
@@ -135,6 +142,9 @@ impl Worker<'_> {
                     self.take_in(message, payload)?;
                 }
             }
+            if active {
+                idle.heard();
+            }
             while let Ok(upward) = self.finished.try_recv() {
                 active = true;
                 match upward {
@@ -151,10 +161,21 @@ impl Worker<'_> {
             }
             self.send()?;
             if active {
-                idle.reset(self.bench.waiting.load(Ordering::Relaxed) == 0);
+                idle.reset(self.need());
             } else {
                 idle.wait(self.transport.must_poll());
             }
+        }
+    }
+
+    fn need(&self) -> Need {
+        let threads = self.threads.as_ref().map_or(1, rayon::ThreadPool::current_num_threads);
+        if self.bench.waiting.load(Ordering::Relaxed) > 0 {
+            Need::Later
+        } else if self.chunks.len() < threads {
+            Need::Now
+        } else {
+            Need::Soon
         }
     }
 
@@ -249,6 +270,9 @@ impl Worker<'_> {
             .build()
             .map_err(|error| WorkerError::Threads(threads, error))?;
         self.threads = Some(pool);
+        if let Some(tell) = self.on_threads {
+            tell(rank, slots_before..slots_before + threads);
+        }
         Ok(())
     }
 

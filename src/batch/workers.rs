@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,9 +13,11 @@ use serde_bytes::ByteBuf;
 
 use super::attempt::{Attempt, Outcome, Run, Trouble};
 use super::command::omp_threads;
-use crate::exec::process::Launch;
+use crate::exec::process::{Launch, resolve};
 use crate::exec::python::PythonCall;
-use crate::exec::worker::{Answer, Ended, JobHead, Jobs, Options, Protocol, StartFailure, Worker, WorkerFailure};
+use crate::exec::worker::{
+    Answer, Ended, JobHead, Jobs, Options, Protocol, StartFailure, Worker, WorkerFailure, spares,
+};
 use crate::func::ChunkJobs;
 use crate::output::Status;
 use crate::worker;
@@ -38,6 +41,63 @@ pub(crate) enum WorkerProgram {
     /// A program and its arguments.
     Command(Vec<String>),
     Python(PythonCall),
+}
+
+impl WorkerPlan {
+    /// Starts so many interpreters that will be needed later, before it is known whose they are.
+    pub(crate) fn prepare(&self, workers: u32) {
+        if let WorkerProgram::Python(call) = &self.program {
+            spares::prepare(&self.launch(), &call.preamble(), workers);
+        }
+    }
+
+    /// Lets those interpreters become the workers of these slots, which are known now.
+    pub(crate) fn assign(&self, rank: u32, slots: Range<u32>) {
+        if let WorkerProgram::Python(call) = &self.program {
+            let launch = self.launch();
+            slots.for_each(|slot| spares::greet(&launch, call.greeting(rank, slot + 1)));
+        }
+    }
+
+    /// Whether there is what the workers are made of, on this host.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let cwd = self.cwd.as_deref().map(Path::new);
+        match &self.program {
+            WorkerProgram::Python(call) => call.check(cwd),
+            WorkerProgram::Command(words) => resolve(words.first().map_or("", String::as_str), cwd).map(drop),
+        }
+    }
+
+    /// Whether the program works; it is run for that.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub(crate) fn try_out(&self) -> Result<(), String> {
+        match &self.program {
+            WorkerProgram::Python(call) => call.check_interpreter(&self.launch()).map(drop),
+            WorkerProgram::Command(_) => Ok(()),
+        }
+    }
+
+    /// What is started.
+    fn launch(&self) -> Launch {
+        let mut launch = match &self.program {
+            WorkerProgram::Python(call) => call.launch(),
+            WorkerProgram::Command(words) => {
+                let (program, args) = words
+                    .split_first()
+                    .map_or((String::new(), Vec::new()), |(program, args)| (program.clone(), args.to_vec()));
+                Launch { program, args, ..Launch::default() }
+            }
+        };
+        launch.cwd = self.cwd.as_ref().map(PathBuf::from);
+        launch.env.extend(self.job_cpus.and_then(|cpus| omp_threads(cpus.get())));
+        launch.env.extend(self.env.iter().cloned());
+        launch
+    }
 }
 
 /// The workers of a rank that have nothing to do, by slot. A thread that has a chunk takes its own, or starts one: what a worker
@@ -75,28 +135,21 @@ impl Workers {
     }
 
     fn start(&self, rank: u32, slot: u32) -> Worker {
-        let WorkerPlan { program, cwd, env, job_cpus, timeout, kill_after, max_jobs } = &self.plan;
-        let (name, mut launch, protocol, preamble) = match program {
-            WorkerProgram::Python(call) => (call.target.clone(), call.launch(), call.protocol(), call.preamble()),
-            WorkerProgram::Command(words) => {
-                let (program, args) = words
-                    .split_first()
-                    .map_or((String::new(), Vec::new()), |(program, args)| (program.clone(), args.to_vec()));
-                (program.clone(), Launch { program, args, ..Launch::default() }, Protocol::Lines, Default::default())
+        let plan = &self.plan;
+        let mut launch = plan.launch();
+        let mut options = match &plan.program {
+            WorkerProgram::Python(call) => Options {
+                preamble: call.preamble(),
+                greeting: call.greeting(rank, slot),
+                ..Options::new(&call.target, call.protocol())
+            },
+            WorkerProgram::Command(_) => {
+                let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
+                launch.env.splice(0..0, own.map(|(name, value)| (name.to_string(), value.to_string())));
+                Options::new(&launch.program, Protocol::Lines)
             }
         };
-        launch.cwd = cwd.as_ref().map(PathBuf::from);
-        let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
-        launch.env.extend(own.map(|(name, value)| (name.to_string(), value.to_string())));
-        launch.env.extend(job_cpus.and_then(|cpus| omp_threads(cpus.get())));
-        launch.env.extend(env.iter().cloned());
-        let options = Options {
-            preamble,
-            timeout: *timeout,
-            kill_after: *kill_after,
-            max_jobs: *max_jobs,
-            ..Options::new(name, protocol)
-        };
+        (options.timeout, options.kill_after, options.max_jobs) = (plan.timeout, plan.kill_after, plan.max_jobs);
         let cancelled = worker::cancellation().map(|cancellation| cancellation.watched().clone());
         Worker::new(launch, options, cancelled)
     }

@@ -10,16 +10,17 @@ use serde_json::value::RawValue;
 
 use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
-use super::print;
 use super::session::{leave_partial, progress, sum_up};
+use super::{info, print};
 use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
+use crate::exec::helper;
 use crate::failure::JobErrorKind;
 use crate::func::Value;
 use crate::input::{InputError, Inputs, Reading, Record};
 use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
-use crate::run::{self, ExitCode};
+use crate::run::{self, ExitCode, Launch};
 
 /// The options of both commands.
 #[derive(Debug, PartialEq)]
@@ -94,8 +95,49 @@ pub(super) struct Plan<P> {
     pub bind: P,
 }
 
+/// The way in which a batch is launched, with what starts processes. This belongs before MPI.
+///
+/// # Errors
+/// The exit code, when nothing can be started, which was said.
+pub(super) fn prepare<'a>(config: &Config, batch: &BatchConfig) -> Result<Launch<'a>, ExitCode> {
+    helper::start().map_err(|error| {
+        run::refuse_as(&format!("cannot start the process that starts the others: {error}"), ExitCode::Failure)
+    })?;
+    Ok(config.launch().cpus_per_job(batch.job_cpus.map_or(0, Into::into)))
+}
+
+/// Runs a batch on all ranks, unless something is in the way of the jobs on one of them.
+pub(super) fn launch(
+    config: &Config,
+    launch: Launch<'_>,
+    drive: impl FnOnce(&Pool, &Stopping) -> Result<ExitCode, Box<dyn std::error::Error>> + Send,
+) -> ExitCode {
+    let stopping = Stopping::default();
+    launch.listener(&stopping).run_to_code(|pool| {
+        info::announce(config, pool);
+        if has_complaints(pool) {
+            return ExitCode::Usage;
+        }
+        drive(pool, &stopping).unwrap_or_else(|error| {
+            report::complain(error);
+            ExitCode::Usage
+        })
+    })
+}
+
+/// Whether the jobs' folder is there.
+///
+/// # Errors
+/// That it is not, in words.
+pub(super) fn check_folder(cwd: Option<&Path>) -> Result<(), String> {
+    match cwd {
+        Some(folder) if !folder.is_dir() => Err(format!("no such directory: {}, which --cwd names", folder.display())),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Says what is in the way of the jobs, once for each host; true if something is.
-pub(super) fn has_complaints(pool: &Pool) -> bool {
+fn has_complaints(pool: &Pool) -> bool {
     let mut said: Vec<(&str, &str)> = Vec::new();
     for rank in pool.ranks() {
         let Some(complaint) = rank.facts.complaint.as_deref() else { continue };

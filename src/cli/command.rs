@@ -5,14 +5,10 @@ use std::path::Path;
 
 use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
-use super::info;
-use crate::batch::Stopping;
 use crate::batch::command::{self, Commands};
-use crate::exec::helper;
 use crate::exec::process::resolve;
 use crate::exec::template::{Fields, Place, Template, Values};
 use crate::input::{InputError, Inputs, Record};
-use crate::report;
 use crate::run::{self, ExitCode};
 
 /// What is run for which records.
@@ -31,17 +27,11 @@ pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
     if task.batch.dry_run {
         return if run::is_first() { show(task) } else { ExitCode::Success };
     }
-    if let Err(error) = helper::start() {
-        return run::refuse_as(&format!("cannot start the process that starts commands: {error}"), ExitCode::Failure);
-    }
-    let complaint = complaint(task);
-    let stopping = Stopping::default();
-    let launch = config.launch().listener(&stopping).complaint(complaint);
-    launch.cpus_per_job(task.batch.job_cpus.map_or(0, Into::into)).run_to_code(|pool| {
-        info::announce(config, pool);
-        if batch::has_complaints(pool) {
-            return ExitCode::Usage;
-        }
+    let launch = match batch::prepare(config, &task.batch) {
+        Ok(launch) => launch.check(|| check(task)),
+        Err(code) => return code,
+    };
+    batch::launch(config, launch, |pool, stopping| {
         let commands = Commands {
             template: task.template.clone(),
             job_cpus: task.batch.job_cpus.map(Into::into),
@@ -51,26 +41,20 @@ pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
         let template = task.template.clone();
         let plan =
             Plan { name: "run", inputs: task.inputs.clone(), bind: move |record: &Record| bind(&template, record) };
-        batch::run(config, &task.batch, plan, pool, &stopping, config.map.chunk, |feed| {
+        batch::run(config, &task.batch, plan, pool, stopping, config.map.chunk, |feed| {
             pool.map_with(commands, feed, command::run)
-        })
-        .unwrap_or_else(|error| {
-            report::complain(error);
-            ExitCode::Usage
         })
     })
 }
 
-/// Why no job can be started on this host.
-fn complaint(task: &RunTask) -> Option<String> {
+/// Whether jobs can be started on this host.
+fn check(task: &RunTask) -> Result<(), String> {
     let folder = task.cwd.as_deref().map(Path::new);
-    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        return Some(format!("no such directory: {}, which --cwd names", folder.display()));
-    }
+    batch::check_folder(folder)?;
     // What is below a folder of its own is found, or not, when its turn comes.
     let is_below = |program: &&str| program.contains('/') && !program.starts_with('/');
     let program = task.template.program().filter(|program| !(task.has_own_folders && is_below(program)));
-    program.and_then(|program| resolve(program, folder).err())
+    program.map_or(Ok(()), |program| resolve(program, folder).map(drop))
 }
 
 /// The values of a record that the command uses.

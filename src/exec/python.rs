@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::command::{How, Limits, Stream, run};
 use super::process::Launch;
-use super::worker::Protocol;
+use super::worker::{Protocol, spares};
 
 /// The Python side. Each new interpreter reads it from its standard input.
 const SHIM: &str = concat!(include_str!("shim.py"), include_str!("shim_json.py"), "\nmain()\n");
@@ -72,15 +72,24 @@ impl PythonCall {
         Ok(())
     }
 
-    /// The version of the interpreter, `3.11.7`. It runs, by way of the spawn helper: once on each node is enough.
+    /// Whether the interpreter can be used: once on each node is enough. A worker that was prepared tells; where there is none, or
+    /// something is wrong, the interpreter is asked for itself.
     ///
     /// # Errors
     /// Why it cannot be used, in words.
-    pub(crate) fn check_interpreter(&self, cwd: Option<&Path>) -> Result<String, String> {
+    pub(crate) fn check_interpreter(&self, worker: &Launch) -> Result<String, String> {
+        let told = spares::first_line(worker, Instant::now() + PATIENCE);
+        let version = told.as_deref().and_then(|line| line.strip_prefix('v')).and_then(understand_version);
+        match version {
+            Some(version) if is_new_enough(version) => Ok(shown(version)),
+            _ => self.ask_interpreter(worker),
+        }
+    }
+
+    fn ask_interpreter(&self, worker: &Launch) -> Result<String, String> {
         let exe = self.exe();
         let args = vec!["-c".to_string(), VERSION.to_string()];
-        let cwd = cwd.map(Path::to_path_buf);
-        let launch = Launch { program: exe.to_string(), args, cwd, ..Launch::default() };
+        let launch = Launch { args, ..worker.clone() };
         let (mut said, mut complained) = (Vec::new(), Vec::new());
         let limits = Limits { timeout: Some(PATIENCE), kill_after: Duration::from_secs(1) };
         let end = run(&launch, None, &limits, None, &mut |stream, bytes| {
@@ -97,14 +106,14 @@ impl PythonCall {
             let complaint = String::from_utf8_lossy(&complained);
             return Err(format!("{exe} is no Python that works: {}", complaint.trim()));
         };
-        let (major, minor, patch) = version;
-        if (major, minor) < OLDEST {
+        let (major, minor) = OLDEST;
+        if !is_new_enough(version) {
             return Err(format!(
-                "{exe} is Python {major}.{minor}.{patch}, but {}.{} or newer is needed; --python-exe tells which to use",
-                OLDEST.0, OLDEST.1
+                "{exe} is Python {}, but {major}.{minor} or newer is needed; --python-exe tells which to use",
+                shown(version)
             ));
         }
-        Ok(format!("{major}.{minor}.{patch}"))
+        Ok(shown(version))
     }
 
     /// The worker's command.
@@ -126,9 +135,14 @@ impl PythonCall {
         Protocol::Python { batch: self.batch.map_or(1, NonZeroUsize::get) }
     }
 
-    /// What it is told first.
+    /// What each worker is told first.
     pub(crate) fn preamble(&self) -> Cow<'static, [u8]> {
         Cow::Borrowed(SHIM.as_bytes())
+    }
+
+    /// What it is told when it is known whose it is.
+    pub(crate) fn greeting(&self, rank: u32, slot: u32) -> Vec<u8> {
+        format!("{rank} {slot}\n").into_bytes()
     }
 
     fn exe(&self) -> &str {
@@ -136,10 +150,13 @@ impl PythonCall {
     }
 }
 
-/// A short program that reads the long one; whoever looks at the list of processes sees which function they run.
+/// A short program, which any Python understands, that reads the long one; whoever looks at the list of processes sees which function they run.
 fn boot() -> String {
+    let (major, minor) = OLDEST;
     format!(
-        "import os\n\
+        "import os, sys\n\
+         os.write(1, ('v%d %d %d\\n' % tuple(sys.version_info[:3])).encode())\n\
+         if sys.version_info < ({major}, {minor}): os._exit(1)\n\
          shim = b''\n\
          while len(shim) < {length}:\n    \
              piece = os.read(0, {length} - len(shim))\n    \
@@ -148,6 +165,14 @@ fn boot() -> String {
          exec(compile(shim, '<rankpool>', 'exec'), {{'__name__': 'rankpool'}})",
         length = SHIM.len()
     )
+}
+
+fn is_new_enough((major, minor, _): (u32, u32, u32)) -> bool {
+    (major, minor) >= OLDEST
+}
+
+fn shown((major, minor, patch): (u32, u32, u32)) -> String {
+    format!("{major}.{minor}.{patch}")
 }
 
 fn understand_version(text: &str) -> Option<(u32, u32, u32)> {

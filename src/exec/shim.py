@@ -2,13 +2,16 @@
 
     python -c BOOT TARGET MODE SETUP      TARGET is FILE.py:FUNCTION or package.module:function, MODE is call, star or batch
 
-BOOT reads this text from stdin and runs it.
+BOOT says which Python runs it, reads this text from stdin and runs it. Interpreters are started before it is known whose worker
+they become; the user's code runs only then.
 
 It imports the user's module once and then answers requests, one line each way, in order:
 
-    to us     JOB ATTEMPT SEED JSON               a record
+    to us     RANK SLOT                           once: whose worker this is; now import
+              JOB ATTEMPT SEED JSON               a record
               J,J,… A,A,… S,S,… [JSON, …]         a batch
-    from us   + VERSION                           ready: imported, setup done
+    from us   v MAJOR MINOR PATCH                 once: BOOT runs, in this Python
+              +                                   ready: imported, setup done
               ! {"message": …, "traceback": …}    cannot start
               r NANOSECONDS JSON                  a result
               e NANOSECONDS {"kind": …, …}        a failure
@@ -29,8 +32,16 @@ os.close(_null)
 os.dup2(2, 1)
 
 import gc
+import importlib.util
 import json
+from itertools import chain
 from time import perf_counter_ns as now
+
+try:
+    # It is needed later; the time for it is now.
+    import ctypes
+except ImportError:
+    pass
 
 
 def close_pipes():
@@ -124,7 +135,6 @@ def environment_setter(name):
     """
     key, begin = name.encode(), name.encode() + b"="
     try:
-        import ctypes
         data = os.environ._data
         assert type(data) is dict
         os.environ[name] = "0"
@@ -154,7 +164,6 @@ class CannotStart(Exception):
 
 def load(target):
     """Imports the module of a target; gives it, its name for people and the function's name."""
-    import importlib
     place, _, function = target.rpartition(":")
     sys.dont_write_bytecode = True
     if not (place.endswith(".py") or "/" in place):
@@ -162,7 +171,6 @@ def load(target):
             sys.path.insert(0, "")
         sys.argv = [place]
         return importlib.import_module(place), place, function
-    import importlib.util
     from importlib.machinery import SourceFileLoader
     path = os.path.abspath(place)
     name = os.path.splitext(os.path.basename(path))[0]
@@ -279,9 +287,9 @@ def star_call(function):
     return call
 
 
-def serve(function, parse, set_job, set_attempt, set_seed):
+def serve(function, arriving, parse, set_job, set_attempt, set_seed):
     """One call for each record."""
-    for lines in requests():
+    for lines in arriving:
         for line in lines:
             job, attempt, seed, body = line.split(b" ", 3)
             set_job(job)
@@ -360,9 +368,9 @@ def serve_batch(function, records):
     return True
 
 
-def serve_batches(function, parse, set_job, set_attempt, set_seed):
+def serve_batches(function, arriving, parse, set_job, set_attempt, set_seed):
     """One call for each list of records. When it raises, each record is called alone, so that only the guilty ones fail."""
-    for lines in requests():
+    for lines in arriving:
         for line in lines:
             jobs, attempts, seeds, body = line.split(b" ", 3)
             heads = list(zip(jobs.split(b","), attempts.split(b","), seeds.split(b",")))
@@ -382,12 +390,18 @@ def set_head(head, *setters):
 
 def main():
     target, mode, setup = sys.argv[1:4]
+    arriving = requests()
+    lines = next(arriving, None)
+    if lines is None:
+        # Nobody needs this one.
+        os._exit(0)
+    os.environ["RANKPOOL_RANK"], os.environ["RANKPOOL_SLOT"] = lines.pop(0).decode().split()
     function = start_or_say_why(target, setup)
     setters = [environment_setter("RANKPOOL_" + name) for name in ("JOB", "ATTEMPT", "SEED")]
     # What was imported stays; it need not be looked through again and again.
     gc.freeze()
-    send(b"+ %d.%d.%d\n" % sys.version_info[:3])
+    send(b"+\n")
     if mode == "batch":
-        serve_batches(function, parser(), *setters)
+        serve_batches(function, chain([lines], arriving), parser(), *setters)
     else:
-        serve(star_call(function) if mode == "star" else function, parser(), *setters)
+        serve(star_call(function) if mode == "star" else function, chain([lines], arriving), parser(), *setters)

@@ -17,6 +17,7 @@ mod contract;
 mod pace;
 mod process;
 mod protocol;
+pub(crate) mod spares;
 #[cfg(test)]
 mod tests;
 
@@ -90,6 +91,8 @@ pub(crate) struct Worker {
     pace: Pace,
     /// Since when the first request is the first one.
     since: Instant,
+    /// Nobody looked for answers for a while.
+    napped: bool,
     futile: u32,
     was_useful: bool,
     has_warned: bool,
@@ -107,6 +110,7 @@ impl Worker {
             sent: 0,
             pace: Pace::new(),
             since: Instant::now(),
+            napped: false,
             futile: 0,
             was_useful: false,
             has_warned: false,
@@ -125,7 +129,9 @@ impl Worker {
             };
             self.fill(&mut connection, jobs);
             let deadline = self.deadline(&connection);
-            match connection.listen(deadline, fd(self.cancelled.as_ref())) {
+            let nap = self.pace.nap(self.requests.len()).map(|nap| self.since + nap);
+            self.napped = nap.is_some();
+            match connection.listen(nap, deadline, fd(self.cancelled.as_ref())) {
                 Ok(Heard::Bytes) => self.read(connection, jobs)?,
                 Ok(Heard::Closed) => self.bury(connection, jobs)?,
                 Ok(Heard::Deadline) => self.overdue(connection, jobs),
@@ -178,11 +184,13 @@ impl Worker {
         self.pace.forget();
         self.since = Instant::now();
         let ready = !self.options.protocol.announces();
-        let mut connection = Connection::start(&self.launch, ready).map_err(|error| StartFailure {
-            message: format!("{} cannot be started: {error}", self.options.name),
-            traceback: None,
-        })?;
-        connection.outgoing().extend_from_slice(&self.options.preamble);
+        let Options { preamble, greeting, name, .. } = &self.options;
+        if let Some(spare) = spares::take(&self.launch, greeting) {
+            return Ok(Some(spare));
+        }
+        let mut connection = Connection::start(&self.launch, preamble, ready)
+            .map_err(|error| StartFailure { message: format!("{name} cannot be started: {error}"), traceback: None })?;
+        connection.outgoing().extend_from_slice(greeting);
         Ok(Some(connection))
     }
 
@@ -253,12 +261,14 @@ impl Worker {
         let elapsed = self.since.elapsed();
         let mut clock = Clock::new(elapsed);
         let share = elapsed / u32::try_from(lines.max(1)).unwrap_or(u32::MAX);
-        let mut answered = 0;
+        let (mut answered, mut bytes) = (0, 0);
         while let Some(line) = connection.line() {
+            bytes += line.len();
             let said = self.options.protocol.understand(connection.text(line.clone()));
             let before = (self.flights.len(), self.requests.len());
             let ready = connection.ready;
             match said {
+                Said::Runs if !ready => continue,
                 Said::Ready if !ready => {
                     connection.ready = true;
                     self.since = Instant::now();
@@ -293,7 +303,7 @@ impl Worker {
             return self.strange(connection, jobs, &format!("a line of more than {} MiB", MOST_ANSWER >> 20));
         }
         if answered > 0 {
-            self.pace.took(answered, elapsed);
+            self.pace.took(answered, elapsed, bytes, self.napped && self.requests.is_empty());
         }
         if lines > 0 {
             self.since = Instant::now();

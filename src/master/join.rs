@@ -9,7 +9,7 @@ use crate::launch::{Rank, RankFacts};
 use crate::notice::Notice;
 use crate::schedule::{Event, RankId};
 use crate::stop::Signals;
-use crate::transport::{Idle, Incoming, Transport};
+use crate::transport::{Idle, Incoming, Need, Transport};
 use crate::wire::{self, ToMaster, ToRank};
 
 /// What each of the ranks says of itself, rank 0 first. Waits for all, within bounds.
@@ -24,7 +24,7 @@ pub(super) fn gather_facts(
     while there.len() < size as usize {
         match transport.receive()? {
             Some(Incoming::Message(rank, packet)) => {
-                idle.reset(true);
+                idle.reset(Need::Now);
                 let garbled = |error| MasterError::Codec(rank, "an unknown host".into(), error);
                 for (message, _) in wire::open::<ToMaster>(packet).map_err(garbled)? {
                     match message {

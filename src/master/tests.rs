@@ -58,7 +58,7 @@ fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<Ended, MasterError>, Ve
     let ended = thread::scope(|scope| {
         scope.spawn(move || {
             let (rank, doorbell) = (real.rank(), real.doorbell());
-            worker::serve(rank, &mut real, doorbell, facts(EXECUTABLE), signals)
+            worker::serve(rank, &mut real, doorbell, facts(EXECUTABLE), None, signals)
         });
         scope.spawn(move || other(played));
         let (commands, received) = crossbeam_channel::unbounded();
@@ -160,7 +160,7 @@ fn a_broken_worker_tells_the_master() {
     let mut spoke = spokes.pop().unwrap();
     center.send(RankId(0), Bytes::from_static(b"nonsense")).unwrap();
     let doorbell = spoke.doorbell();
-    assert!(worker::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), &Signals::default()).is_err());
+    assert!(worker::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
     let mut told = Vec::new();
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
@@ -180,7 +180,7 @@ fn a_bug_in_a_worker_is_told_to_the_master_too() {
     packet.push(ToRank::Chunk { chunk: ChunkId(0), map: MapId(0), first: 0, count: 0, attempt: 1, bytes: 0 });
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let doorbell = spoke.doorbell();
-    assert!(worker::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), &Signals::default()).is_err());
+    assert!(worker::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
     let mut told = Vec::new();
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));

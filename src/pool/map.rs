@@ -104,7 +104,17 @@ where
 
     /// How many jobs travel as one chunk: 0, the default, follows the measured duration of the jobs.
     pub fn chunk_size(mut self, jobs: u32) -> Self {
-        self.policy.chunk = NonZeroU32::new(jobs).map_or(ChunkSize::Auto, ChunkSize::Fixed);
+        self.policy.chunk = match (NonZeroU32::new(jobs), self.policy.chunk) {
+            (Some(jobs), _) => ChunkSize::Fixed(jobs),
+            (None, ChunkSize::Fixed(_)) => ChunkSize::Auto,
+            (None, automatic) => automatic,
+        };
+        self
+    }
+
+    /// Chunks are larger than others, unless a size is asked for.
+    pub(super) fn coarse(mut self) -> Self {
+        self.policy.chunk = ChunkSize::Coarse;
         self
     }
 
@@ -170,7 +180,7 @@ where
         // Inputs that may pause are there or not, so that a full chunk of a size that was asked for is never waited for.
         let whole = match self.policy.chunk {
             ChunkSize::Fixed(jobs) if self.pause.is_some() => jobs.get() as usize,
-            ChunkSize::Fixed(_) | ChunkSize::Auto => 1,
+            ChunkSize::Fixed(_) | ChunkSize::Auto | ChunkSize::Coarse => 1,
         };
         let begin = Instant::now();
         let mut block_begin = begin;

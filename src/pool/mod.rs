@@ -193,7 +193,7 @@ impl Pool {
         I: Value + 'static,
         O: Value + 'static,
     {
-        Map::new(self, func::of_chunks(make, function), encode_context(&context), inputs.into_iter())
+        Map::new(self, func::of_chunks(make, function), encode_context(&context), inputs.into_iter()).coarse()
     }
 
     /// Hands over one job and returns at once with its future.

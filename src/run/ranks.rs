@@ -19,7 +19,7 @@ use crate::schedule::RankId;
 use crate::stop::Signals;
 use crate::transport::local::Spoke;
 use crate::transport::{Doorbell, Transport};
-use crate::worker;
+use crate::worker::{self, OnThreads};
 
 /// How long the driver may take to return after the run has failed, and the last messages to leave.
 const GRACE: Duration = Duration::from_secs(10);
@@ -44,6 +44,7 @@ impl Rank0 {
         self,
         transport: impl Transport,
         spokes: Vec<Spoke>,
+        on_threads: Option<&OnThreads<'_>>,
         listeners: Vec<Box<dyn Listener + 'a>>,
         driver: impl FnOnce(&Pool) -> ExitCode + Send,
     ) -> Option<ExitCode> {
@@ -59,7 +60,7 @@ impl Rank0 {
                 let work = move || {
                     let (rank, doorbell) = (spoke.rank(), spoke.doorbell());
                     // What is wrong reaches the master as a message.
-                    let _ = worker::serve(rank, &mut spoke, doorbell, facts, signals);
+                    let _ = worker::serve(rank, &mut spoke, doorbell, facts, on_threads, signals);
                 };
                 thread::Builder::new().name(name).spawn_scoped(scope, work).map_err(|error| complain(&error)).ok()?;
             }
@@ -125,13 +126,18 @@ impl Rank0 {
 
 /// A rank other than 0, until it is dismissed. False when it failed.
 #[cfg(feature = "mpi")]
-pub(super) fn be_worker(rank: RankId, mpi: &mut crate::transport::mpi::Mpi, facts: RankFacts) -> bool {
+pub(super) fn be_worker(
+    rank: RankId,
+    mpi: &mut crate::transport::mpi::Mpi,
+    facts: RankFacts,
+    on_threads: Option<&OnThreads<'_>>,
+) -> bool {
     use std::time::Instant;
 
     use crate::transport::Idle;
 
     let signals = listen();
-    let result = worker::serve(rank, mpi, Doorbell::default(), facts, &signals);
+    let result = worker::serve(rank, mpi, Doorbell::default(), facts, on_threads, &signals);
     // The last message is on its way: results that were asked for, or what is wrong.
     let deadline = Instant::now() + GRACE;
     let mut idle = Idle::new();

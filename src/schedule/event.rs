@@ -28,6 +28,8 @@ pub struct ChunkId(pub u64);
 pub enum ChunkSize {
     /// Follows the measured duration of the jobs.
     Auto,
+    /// The same for jobs whose chunks cost a rank much more than a message: it asks another process for their results.
+    Coarse,
     /// Always this many, fewer only where the queue ends.
     Fixed(NonZeroU32),
 }

@@ -9,6 +9,10 @@ use super::roster::Gain;
 /// microseconds each, so that 2 ms keeps the cost of travelling well below one percent.
 pub(super) const CHUNK_TIME: u64 = 2_000_000;
 
+/// The same where another process is asked for the results (ns). With each chunk it runs dry for about 80 µs, while two threads
+/// wake each other.
+const COARSE_CHUNK_TIME: u64 = 50_000_000;
+
 /// Chunk time asked for per thread of the pool (ns). The master handles `threads / chunk time` chunks a second, so
 /// that 4 µs per thread bounds it to 250 000 chunks a second however many threads there are.
 const CHUNK_TIME_PER_THREAD: u64 = 4_000;
@@ -88,7 +92,7 @@ impl Pace {
         let mean = if self.mean == 0 { UNKNOWN_JOB << FRACTION_BITS } else { self.mean };
         let work = (u128::from(mean) * u128::from(count)) >> FRACTION_BITS;
         let work = u64::try_from(work).unwrap_or(u64::MAX).min(ESTIMATE_MAX);
-        let learning = self.chunk == ChunkSize::Auto && self.limit < self.jobs_in(chunk_time(threads));
+        let learning = self.is_automatic() && self.limit < self.jobs_in(self.chunk_time(threads));
         if learning { work.max(CHUNK_TIME) } else { work }
     }
 
@@ -96,7 +100,7 @@ impl Pace {
     pub(super) fn gain(&self, work: u64, jobs: u64, threads: u64) -> Gain {
         let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { 0 };
         // A chunk of a size asked for is not cut, and of one that runs a thread is halfway through on average.
-        let cut = if self.chunk == ChunkSize::Auto { work / jobs.max(1) * jobs.saturating_sub(1) / 2 } else { 0 };
+        let cut = if self.is_automatic() { work / jobs.max(1) * jobs.saturating_sub(1) / 2 } else { 0 };
         Gain { waiting: worth(work), running: worth(cut) }
     }
 
@@ -104,7 +108,7 @@ impl Pace {
     pub(super) fn chunk_jobs(&self, queued: u64, threads: u64) -> u64 {
         match self.chunk {
             ChunkSize::Fixed(jobs) => u64::from(jobs.get()),
-            ChunkSize::Auto => {
+            ChunkSize::Auto | ChunkSize::Coarse => {
                 let share = queued.div_ceil(threads.saturating_mul(2).max(1));
                 self.full_chunk_jobs(threads).min(share.max(self.jobs_in(least_time(threads))))
             }
@@ -115,22 +119,24 @@ impl Pace {
     pub(super) fn full_chunk_jobs(&self, threads: u64) -> u64 {
         match self.chunk {
             ChunkSize::Fixed(jobs) => u64::from(jobs.get()),
-            ChunkSize::Auto => {
-                let time = threads.saturating_mul(CHUNK_TIME_PER_THREAD).clamp(CHUNK_TIME, CHUNK_TIME_MAX);
-                self.jobs_in(time).min(self.limit)
-            }
+            ChunkSize::Auto | ChunkSize::Coarse => self.jobs_in(self.chunk_time(threads)).min(self.limit),
         }
+    }
+
+    fn is_automatic(&self) -> bool {
+        !matches!(self.chunk, ChunkSize::Fixed(_))
+    }
+
+    /// How long a chunk should keep a thread busy in a pool of so many threads, in ns.
+    fn chunk_time(&self, threads: u64) -> u64 {
+        let least = if self.chunk == ChunkSize::Coarse { COARSE_CHUNK_TIME } else { CHUNK_TIME };
+        threads.saturating_mul(CHUNK_TIME_PER_THREAD).clamp(least, CHUNK_TIME_MAX)
     }
 
     /// How many jobs take about so many ns: at least one, and one when durations are unknown.
     fn jobs_in(&self, time: u64) -> u64 {
         (time << FRACTION_BITS).checked_div(self.mean).unwrap_or(1).clamp(1, CHUNK_JOBS_MAX)
     }
-}
-
-/// How long a chunk should keep a thread busy in a pool of so many threads, in ns.
-fn chunk_time(threads: u64) -> u64 {
-    threads.saturating_mul(CHUNK_TIME_PER_THREAD).clamp(CHUNK_TIME, CHUNK_TIME_MAX)
 }
 
 /// How much work a chunk should have at least near the end of the queue, in ns.

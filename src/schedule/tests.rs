@@ -143,6 +143,23 @@ fn chunks_of_short_jobs_grow_and_shrink_at_once_when_jobs_get_long() {
 }
 
 #[test]
+fn coarse_chunks_are_larger_and_shrink_all_the_same() {
+    let largest_of = |chunk| {
+        let mut desk = Desk::new(chunk, 0, &[1, 1]);
+        let mut counts: Vec<_> = dealt(&desk.submit(1000)).iter().map(|chunk| chunk.3).collect();
+        for chunk in 0.. {
+            let Some(assignment) = desk.schedule.chunk(ChunkId(chunk)) else { break };
+            let (rank, count) = (assignment.rank.0, u64::from(assignment.count));
+            counts.extend(dealt(&desk.finish(rank, chunk, count * 1_000_000, &[])).iter().map(|chunk| chunk.3));
+        }
+        assert_eq!(counts.iter().sum::<u32>(), 1000);
+        assert_eq!(counts.last(), Some(&1));
+        counts.into_iter().max()
+    };
+    assert_eq!((largest_of(ChunkSize::Auto), largest_of(ChunkSize::Coarse)), (Some(2), Some(50)));
+}
+
+#[test]
 fn chunks_shrink_towards_the_end_of_the_queue() {
     let mut desk = Desk::new(ChunkSize::Auto, 0, &[1, 1]);
     desk.submit(4);

@@ -24,46 +24,75 @@ impl Doorbell {
 
 /// How long a loop keeps looking without a pause after something came: about two message round trips.
 const HOT: Duration = Duration::from_micros(20);
-/// The first sleep after that, and the longest; each is twice the one before.
+/// The first sleep after that; each is twice the one before.
 const SHORTEST: Duration = Duration::from_micros(20);
+/// The longest sleep while somebody is out of work.
 const LONGEST: Duration = Duration::from_millis(1);
-/// The first sleep of a loop that has nothing urgent to wait for.
+/// The shortest and the longest sleep while nobody is. A look takes some 20 µs from the threads that compute.
 const CALM: Duration = Duration::from_micros(250);
+const CALMEST: Duration = Duration::from_millis(10);
+/// How often such a loop looks from one message to the next.
+const LOOKS: u32 = 4;
 /// How often a loop that is woken by its doorbell looks around all the same (for signals).
 const LOOK_AROUND: Duration = Duration::from_millis(50);
+
+/// Who waits for the next message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A thread that is out of work.
+    Now,
+    /// A thread that soon will be.
+    Soon,
+    /// Nobody.
+    Later,
+}
 
 /// The pauses of one loop.
 #[derive(Debug)]
 pub(crate) struct Idle {
+    need: Need,
     active: Instant,
     pause: Duration,
+    heard: Instant,
+    /// How long it is from one message to the next, on average; times beyond the longest sleep do not count in full.
+    rhythm: Duration,
 }
 
 impl Idle {
     pub(crate) fn new() -> Self {
-        Idle { active: Instant::now(), pause: SHORTEST }
+        let now = Instant::now();
+        Idle { need: Need::Now, active: now, pause: SHORTEST, heard: now, rhythm: Duration::ZERO }
     }
 
-    /// Something came. If somebody is out of work, look again at once and soon after; if not, there is time, and looking would
-    /// only take it from the threads that compute.
-    pub(crate) fn reset(&mut self, urgent: bool) {
-        if urgent {
+    /// Messages came.
+    pub(crate) fn heard(&mut self) {
+        let since = self.heard.elapsed().min(CALMEST * LOOKS);
+        self.rhythm = (self.rhythm * 3 + since) / 4;
+        self.heard = Instant::now();
+    }
+
+    /// Something was done. If somebody needs more, look again at once and soon after; if not, there is time, and looking would only
+    /// take it from the threads that compute.
+    pub(crate) fn reset(&mut self, need: Need) {
+        self.need = need;
+        if need != Need::Later {
             self.active = Instant::now();
             self.pause = SHORTEST;
-        } else {
-            self.pause = CALM;
         }
     }
 
-    /// Nothing came: wait for the doorbell, or, if the loop has to look by itself, a little longer than the last time.
+    /// There is nothing to do: wait for the doorbell, or, if the loop has to look by itself, for some time.
     pub(crate) fn wait(&mut self, must_poll: bool) {
         if !must_poll {
             thread::park_timeout(LOOK_AROUND);
-        } else if self.pause < CALM && self.active.elapsed() < HOT {
+        } else if self.need == Need::Later {
+            let pause = (self.rhythm / LOOKS).max(self.heard.elapsed() / 2);
+            thread::park_timeout(pause.clamp(CALM, CALMEST));
+        } else if self.active.elapsed() < HOT {
             thread::yield_now();
         } else {
             thread::park_timeout(self.pause);
-            self.pause = (self.pause * 2).min(LONGEST);
+            self.pause = (self.pause * 2).min(if self.need == Need::Now { LONGEST } else { CALMEST });
         }
     }
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::schedule::RankId;
 
-pub(crate) use idle::{Doorbell, Idle};
+pub(crate) use idle::{Doorbell, Idle, Need};
 
 /// The transport failed; the run cannot go on.
 #[derive(Debug, thiserror::Error)]

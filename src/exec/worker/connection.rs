@@ -54,14 +54,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A new process; `ready`, if it can answer as soon as it runs.
-    pub(super) fn start(launch: &Launch, ready: bool) -> Result<Self, String> {
+    /// A new process, and what it is told first; `ready`, if it can answer as soon as it runs.
+    pub(super) fn start(launch: &Launch, preamble: &[u8], ready: bool) -> Result<Self, String> {
         let (process, stdin, stdout) = Running::start(launch)?;
-        Ok(Connection {
+        let mut connection = Connection {
             process,
             stdin: Some(stdin),
             stdout,
-            unsent: Vec::new(),
+            unsent: preamble.to_vec(),
             sent: 0,
             heard: Vec::new(),
             at: 0,
@@ -70,7 +70,9 @@ impl Connection {
             ready,
             given: 0,
             answered: 0,
-        })
+        };
+        connection.flush();
+        Ok(connection)
     }
 
     /// Where to add what is sent with the next chance.
@@ -129,21 +131,27 @@ impl Connection {
         poll_until(&mut fds, Some(Instant::now())).is_ok_and(|ready| ready == 0)
     }
 
-    /// Writes and waits until there is something to say of it.
+    /// Writes and waits until there is something to say of it. Whatever the process writes is looked at only after `nap`.
     ///
     /// # Errors
     /// What the system refuses.
-    pub(super) fn listen(&mut self, deadline: Option<Instant>, cancelled: Option<BorrowedFd<'_>>) -> io::Result<Heard> {
+    pub(super) fn listen(
+        &mut self,
+        mut nap: Option<Instant>,
+        deadline: Option<Instant>,
+        cancelled: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Heard> {
         loop {
             self.flush();
             let Some(end) = self.process.end() else { return Ok(Heard::Closed) };
             let writes = self.stdin.as_ref().filter(|_| self.pending() > 0);
             let mut fds = Vec::with_capacity(4);
-            fds.push(PollFd::new(&self.stdout, PollFlags::IN));
+            let speech = if nap.is_some() { PollFlags::empty() } else { PollFlags::IN };
+            fds.push(PollFd::new(&self.stdout, speech));
             fds.push(PollFd::from_borrowed_fd(end, PollFlags::IN));
             fds.extend(cancelled.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             fds.extend(writes.map(|stdin| PollFd::new(stdin, PollFlags::OUT)));
-            let ready = poll_until(&mut fds, deadline)?;
+            let ready = poll_until(&mut fds, nap.or(deadline))?;
             let said = |at: usize| !fds[at].revents().is_empty();
             let (speaks, has_ended) = (said(0), said(1));
             if cancelled.is_some() && said(2) {
@@ -158,14 +166,14 @@ impl Connection {
                     None => {}
                 }
             }
-            if ready == 0 {
+            if ready == 0 && nap.take().is_none() {
                 return Ok(Heard::Deadline);
             }
         }
     }
 
     /// Writes as much as the pipe takes. A process that reads no more is noticed by its end.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         while let Some(stdin) = self.stdin.as_ref().filter(|_| self.sent < self.unsent.len()) {
             match rustix::io::write(stdin, &self.unsent[self.sent..]) {
                 Ok(written) => self.sent += written,

@@ -79,8 +79,10 @@ pub(crate) struct Options {
     /// What people call it: a program's name, or `model.py:predict`.
     pub name: String,
     pub protocol: Protocol,
-    /// What each new process is told first.
+    /// What each new process is told first, whosever worker it becomes.
     pub preamble: Cow<'static, [u8]>,
+    /// What it is told when it becomes this worker's.
+    pub greeting: Vec<u8>,
     /// How long one record may take.
     pub timeout: Option<Duration>,
     /// How long after TERM comes KILL, and how long a process may take to end by itself.
@@ -100,6 +102,7 @@ impl Options {
             name: name.into(),
             protocol,
             preamble: Cow::Borrowed(&[]),
+            greeting: Vec::new(),
             timeout: None,
             kill_after: Duration::from_secs(5),
             max_jobs: None,

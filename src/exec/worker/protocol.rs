@@ -23,6 +23,8 @@ pub(crate) enum Protocol {
 /// A line that a worker wrote.
 #[derive(Debug)]
 pub(super) enum Said<'a> {
+    /// The process runs; which Python it is was for those who asked.
+    Runs,
     Ready,
     CannotStart(WorkerFailure),
     /// The answer to one record, and how long it took if the worker knows.
@@ -171,6 +173,7 @@ fn understand_shim(line: &[u8]) -> Result<Said<'_>, String> {
     const STRANGE: &str = "which is not what it says: somebody else writes into the pipe between Python and rankpool";
     let (&kind, rest) = line.split_first().ok_or(STRANGE)?;
     match kind {
+        b'v' => return Ok(Said::Runs),
         b'+' => return Ok(Said::Ready),
         b'!' => return Ok(Said::CannotStart(described(rest)?)),
         b'r' | b'e' | b'b' => {}

@@ -140,6 +140,7 @@ fn worker(call: &PythonCall, change: impl FnOnce(&mut Options)) -> Worker {
     start_helper();
     let (mut options, _) = options(call.protocol());
     options.preamble = call.preamble();
+    options.greeting = call.greeting(0, 1);
     change(&mut options);
     Worker::new(call.launch(), options, None)
 }

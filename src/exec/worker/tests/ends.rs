@@ -122,6 +122,7 @@ fn a_run_that_ends_does_not_wait_for_its_workers() {
     let call = module.call("sleep");
     let (mut options, _) = options(call.protocol());
     options.preamble = call.preamble();
+    options.greeting = call.greeting(0, 1);
     let mut worker = Worker::new(call.launch(), options, Some(Arc::new(read)));
     let mut list = list([0, 0, 100, 0]);
     let mut write = Some(write);

@@ -68,7 +68,7 @@ fn slow_records_are_given_one_at_a_time_and_quick_ones_many() {
     assert_eq!(slow.most_ahead, 1);
     assert!(slow.durations.iter().all(|duration| *duration >= Duration::from_millis(15)), "{:?}", slow.durations);
     let quick = answered(&mut shell("exec cat"), list(0..3000));
-    assert!((8..=64).contains(&quick.most_ahead), "{}", quick.most_ahead);
+    assert!((8..=512).contains(&quick.most_ahead), "{}", quick.most_ahead);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Python functions: how they are found, called, and how they fail.
 
+use std::time::Instant;
+
 use super::*;
+use crate::exec::worker::spares;
 
 #[test]
 fn twenty_thousand_quick_calls_are_answered_in_order() {
@@ -202,4 +205,40 @@ fn a_batch_that_takes_too_long_is_tried_record_by_record() {
     let call = PythonCall { batch: NonZeroUsize::new(4), ..module.call("f") };
     let mut worker = worker(&call, |options| options.timeout = Some(Duration::from_millis(500)));
     assert_eq!(answered(&mut worker, list([0, 100, 0, 0, 0])).short(), ["0", "!timeout", "0", "0", "0"]);
+}
+
+#[test]
+fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
+    start_helper();
+    let module = module(
+        "import os\nplace = os.environ['RANKPOOL_RANK'] + os.environ['RANKPOOL_SLOT']\n\
+         open(f'{__file__}.{place}', 'x').write(str(os.getpid()))\n\
+         def f(x): return [place, os.getpid()]\n",
+    );
+    let call = module.call("f");
+    let launch = call.launch();
+    spares::prepare(&launch, &call.preamble(), 2);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let version = spares::first_line(&launch, deadline).expect("it says which Python it is");
+    assert!(version.starts_with("v3 "), "{version}");
+    spares::greet(&launch, call.greeting(7, 1));
+    spares::greet(&launch, call.greeting(7, 2));
+    // They import before there is a worker.
+    let pid_of = |place: &str| loop {
+        let pid = fs::read_to_string(module.folder.path().join(format!("model.py.{place}"))).unwrap_or_default();
+        if !pid.is_empty() {
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "{place} has not imported");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let prepared = [pid_of("72"), pid_of("71")];
+    let answer = |slot| {
+        let mut worker = worker(&call, |options| options.greeting = call.greeting(7, slot));
+        answered(&mut worker, list([0])).short().remove(0)
+    };
+    assert_eq!(answer(2), format!("[\"72\",{}]", prepared[0]));
+    assert_eq!(answer(1), format!("[\"71\",{}]", prepared[1]));
+    assert!(answer(3).starts_with("[\"73\","), "there are no more, so that one is started");
+    assert!(spares::take(&launch, &[]).is_none());
 }

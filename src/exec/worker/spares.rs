@@ -1,0 +1,73 @@
+//! Processes that run before anybody needs them: an interpreter takes a while to start, and so does MPI.
+//!
+//! A spare is started and told what every worker of its launch is told first. When it is known whose worker it becomes, it is
+//! greeted, and goes on by itself until it is ready. A worker that needs a process looks here first.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::connection::{Connection, Heard};
+use crate::exec::process::Launch;
+
+static SPARES: Mutex<Vec<Spare>> = Mutex::new(Vec::new());
+
+struct Spare {
+    launch: Launch,
+    greeting: Option<Vec<u8>>,
+    connection: Connection,
+}
+
+fn spares() -> MutexGuard<'static, Vec<Spare>> {
+    SPARES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts so many processes. Where none can be started, the worker will say why.
+pub(crate) fn prepare(launch: &Launch, preamble: &[u8], count: u32) {
+    let started = (0..count).map_while(|_| Connection::start(launch, preamble, false).ok());
+    let spares_of = |connection| Spare { launch: launch.clone(), greeting: None, connection };
+    let mut started: Vec<_> = started.map(spares_of).collect();
+    spares().append(&mut started);
+}
+
+/// Makes one of the processes that of the worker with this greeting, if there is still one.
+pub(crate) fn greet(launch: &Launch, greeting: Vec<u8>) {
+    if let Some(mut connection) = take(launch, &greeting) {
+        connection.flush();
+        spares().push(Spare { launch: launch.clone(), greeting: Some(greeting), connection });
+    }
+}
+
+/// The process that has this greeting, or else one that has none: it is to be told.
+pub(super) fn take(launch: &Launch, greeting: &[u8]) -> Option<Connection> {
+    let mut spares = spares();
+    let find = |greeting: Option<&[u8]>| {
+        spares.iter().position(|spare| spare.launch == *launch && spare.greeting.as_deref() == greeting)
+    };
+    let at = find(Some(greeting)).or_else(|| find(None))?;
+    let Spare { greeting: greeted, mut connection, .. } = spares.remove(at);
+    if greeted.is_none() {
+        connection.outgoing().extend_from_slice(greeting);
+    }
+    Some(connection)
+}
+
+/// The first line that a spare without a greeting says; nothing, if it ends or is silent until the deadline.
+pub(crate) fn first_line(launch: &Launch, deadline: Instant) -> Option<String> {
+    let mut connection = take(launch, &[])?;
+    while connection.lines() == 0 {
+        match connection.listen(None, Some(deadline), None) {
+            Ok(Heard::Bytes) => {}
+            Ok(Heard::Closed | Heard::Deadline | Heard::Cancelled) | Err(_) => return None,
+        }
+    }
+    let line = connection.line()?;
+    let line = String::from_utf8_lossy(connection.text(line)).into_owned();
+    spares().insert(0, Spare { launch: launch.clone(), greeting: None, connection });
+    Some(line)
+}
+
+/// Kills those that nobody has taken.
+pub(crate) fn end() {
+    let left = std::mem::take(&mut *spares());
+    drop(left);
+}
