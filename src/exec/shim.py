@@ -211,8 +211,8 @@ def start(target, setup):
         # The limit protects servers from strangers; these numbers are the user's own.
         sys.set_int_max_str_digits(0)
     try:
-        # What was printed must not be lost in a crash.
-        sys.stdout.reconfigure(line_buffering=True)
+        # What was printed must not be lost in a crash, and lines stay whole, also with PYTHONUNBUFFERED.
+        sys.stdout.reconfigure(line_buffering=True, write_through=False)
         # A crash in C code says where it was.
         import faulthandler
         if not faulthandler.is_enabled():
