@@ -102,6 +102,8 @@ def encode(value):
     kind = type(value)
     if kind is int:
         return b"%d" % value
+    if kind is float and -INFINITY < value < INFINITY:
+        return repr(value).encode()
     try:
         if is_plain(value):
             return to_bytes(value)

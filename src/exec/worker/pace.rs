@@ -7,27 +7,29 @@
 use std::time::Duration;
 
 /// As much work is ahead as takes this long.
-const AHEAD: Duration = Duration::from_millis(5);
+const AHEAD: Duration = Duration::from_millis(20);
 /// Of requests that take no longer than this there are at least two.
 const SHORT: Duration = Duration::from_millis(20);
 const MOST: usize = 512;
 /// A shorter nap is not worth it: the system's timers are not finer.
 const SHORTEST_NAP: Duration = Duration::from_micros(100);
+/// What is left of the past after each look.
+const MEMORY: f64 = 0.75;
 /// What a pipe holds for sure, so that a worker is not kept from writing.
 const PIPE: usize = 1 << 15;
 
 #[derive(Debug)]
 pub(super) struct Pace {
     window: usize,
-    /// How long a request takes, rather less than more; zero is unknown.
-    each: Duration,
-    /// How long an answer is, in bytes.
-    answer: usize,
+    /// Sums in which what was long ago counts less: who looks between two answers takes a part of one request's time for another's.
+    requests: f64,
+    seconds: f64,
+    bytes: f64,
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Pace { window: 1, each: Duration::ZERO, answer: 0 }
+        Pace { window: 1, requests: 0.0, seconds: 0.0, bytes: 0.0 }
     }
 
     /// How many requests may be unanswered.
@@ -37,22 +39,25 @@ impl Pace {
 
     /// So many requests took so long and were answered with so many bytes. With `late`, the worker may have waited for more.
     pub(super) fn took(&mut self, requests: usize, time: Duration, bytes: usize, late: bool) {
-        let requests = requests.max(1);
-        let each = time / u32::try_from(requests).unwrap_or(u32::MAX);
-        self.each = if late { each.min(self.each) / 2 } else { each };
-        self.answer = bytes / requests;
-        let fits = AHEAD.as_nanos() / each.as_nanos().max(1);
-        let least = if each < SHORT { 2 } else { 1 };
-        self.window = usize::try_from(fits).unwrap_or(MOST).clamp(least, (self.window * 2).min(MOST));
+        self.requests = self.requests * MEMORY + requests as f64;
+        self.seconds = self.seconds * MEMORY + time.as_secs_f64();
+        self.bytes = self.bytes * MEMORY + bytes as f64;
+        if late {
+            self.seconds /= 2.0;
+        }
+        let each = self.seconds / self.requests;
+        let fits = (AHEAD.as_secs_f64() / each.max(1e-9)) as usize;
+        let least = if each < SHORT.as_secs_f64() { 2 } else { 1 };
+        self.window = fits.clamp(least, (self.window * 2).min(MOST));
     }
 
     /// How long nobody need look, now that there are so many unanswered requests.
     pub(super) fn nap(&self, requests: usize) -> Option<Duration> {
         // At half a window more is sent. Where there is no more, the last answer is not waited for.
         let enough = if requests >= self.window { requests - self.window / 2 } else { requests.saturating_sub(1) };
-        let enough = enough.min(PIPE / self.answer.max(1));
-        let nap = self.each * u32::try_from(enough).unwrap_or(u32::MAX);
-        (enough > 1 && nap >= SHORTEST_NAP).then(|| nap.min(AHEAD))
+        let enough = (enough as f64).min((PIPE as f64 * self.requests / self.bytes.max(1.0)).floor());
+        let nap = Duration::from_secs_f64(self.seconds / self.requests.max(1.0) * enough);
+        (enough > 1.0 && nap >= SHORTEST_NAP).then(|| nap.min(AHEAD))
     }
 
     /// Nothing is known any more.
@@ -76,12 +81,12 @@ mod tests {
         for _ in 0..20 {
             pace.took(1, micros(50), 10, false);
         }
-        assert_eq!(pace.window(), 100);
-        assert_eq!(pace.nap(100), Some(micros(2500)));
+        assert_eq!(pace.window(), 400);
+        assert_eq!(pace.nap(400), Some(micros(10_000)));
         assert_eq!(pace.nap(60), Some(micros(2950)), "there is no more, and the last one is not waited for");
         assert_eq!(pace.nap(2), None);
-        pace.took(10, micros(500), 100_000, false);
-        assert_eq!(pace.nap(100), Some(micros(150)), "the pipe holds three of these");
+        (0..20).for_each(|_| pace.took(1, micros(50), 10_000, false));
+        assert_eq!(pace.nap(400), Some(micros(150)), "the pipe holds three of these");
     }
 
     #[test]
@@ -101,11 +106,24 @@ mod tests {
     #[test]
     fn slow_requests_are_given_one_at_a_time() {
         let mut pace = Pace::new();
-        for (each, window) in [(25_000, 1), (10_000, 2), (1_000, 4), (1_000, 5), (25_000, 1)] {
-            pace.took(1, micros(each), 10, false);
+        for (each, window) in [(25_000, 1), (15_000, 2), (900, 22), (1, 512), (25_000, 1)] {
+            (0..40).for_each(|_| pace.took(1, micros(each), 10, false));
             assert_eq!(pace.window(), window);
         }
+        pace.took(1, micros(10), 10, false);
         pace.forget();
         assert_eq!(pace.window(), 1);
+    }
+
+    #[test]
+    fn looks_between_two_answers_do_not_change_the_estimate() {
+        let mut pace = Pace::new();
+        // One answer each 5 ms; who looks after 9.9 ms sees one, and 0.1 ms later the next.
+        for _ in 0..20 {
+            pace.took(1, micros(9_900), 10, false);
+            pace.took(1, micros(100), 10, false);
+            assert!(pace.window() <= 6, "{}", pace.window());
+        }
+        assert!((3..=6).contains(&pace.window()), "{}", pace.window());
     }
 }
