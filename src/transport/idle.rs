@@ -24,15 +24,15 @@ impl Doorbell {
 
 /// How long a loop keeps looking without a pause after something came: about two message round trips.
 const HOT: Duration = Duration::from_micros(20);
-/// The first sleep after that; each is twice the one before.
+/// The first sleep after that; each is twice the one before, or four times if no thread is out of work yet.
 const SHORTEST: Duration = Duration::from_micros(20);
 /// The longest sleep while somebody is out of work.
 const LONGEST: Duration = Duration::from_millis(1);
-/// The shortest and the longest sleep while nobody is. A look takes some 20 µs from the threads that compute.
+/// The shortest and the longest sleep while nobody is. A look takes some 30 µs from the threads that compute.
 const CALM: Duration = Duration::from_micros(250);
 const CALMEST: Duration = Duration::from_millis(10);
 /// How often such a loop looks from one message to the next.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 2;
 /// How often a loop that is woken by its doorbell looks around all the same (for signals).
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
@@ -88,11 +88,12 @@ impl Idle {
         } else if self.need == Need::Later {
             let pause = (self.rhythm / LOOKS).max(self.heard.elapsed() / 2);
             thread::park_timeout(pause.clamp(CALM, CALMEST));
-        } else if self.active.elapsed() < HOT {
+        } else if self.need == Need::Now && self.active.elapsed() < HOT {
             thread::yield_now();
         } else {
             thread::park_timeout(self.pause);
-            self.pause = (self.pause * 2).min(if self.need == Need::Now { LONGEST } else { CALMEST });
+            let (growth, longest) = if self.need == Need::Now { (2, LONGEST) } else { (4, CALMEST) };
+            self.pause = (self.pause * growth).min(longest);
         }
     }
 }
