@@ -38,25 +38,7 @@ pub(super) struct BatchConfig {
 }
 
 impl BatchConfig {
-    /// # Errors
-    /// A sentence, if two things would be written to one file.
-    pub(super) fn new(
-        args: &BatchArgs,
-        retries: u32,
-        seed: u64,
-        stderr: Option<PathBuf>,
-        lines: Lines,
-        output: &Target,
-    ) -> Result<BatchConfig, String> {
-        let stderr = stderr.map_or(Target::Stderr, Target::new);
-        let records = args.records.clone().map(Target::new);
-        let written = [("--output", Some(output)), ("--stderr", Some(&stderr)), ("--records", records.as_ref())];
-        for (at, (one, target)) in written.iter().enumerate() {
-            if let Some((other, _)) = written[at + 1..].iter().find(|(_, other)| target.is_some() && other == target) {
-                let name = target.map(Target::name).unwrap_or_default();
-                return Err(format!("{one} and {other} cannot both be written to {name}"));
-            }
-        }
+    pub(super) fn new(args: &BatchArgs, retries: u32, seed: u64, stderr: Option<PathBuf>, lines: Lines) -> BatchConfig {
         let retry_on = args.retry_on.iter().map(|status| match status {
             RetryOn::Failed => Status::Failed,
             RetryOn::Timeout => Status::Timeout,
@@ -64,7 +46,7 @@ impl BatchConfig {
             RetryOn::Spawn => Status::Spawn,
             RetryOn::Lost => Status::Lost,
         });
-        Ok(BatchConfig {
+        BatchConfig {
             limits: Limits {
                 retries,
                 retry_on: retry_on.collect(),
@@ -78,10 +60,10 @@ impl BatchConfig {
             only_failed: args.only_failed.clone(),
             job_cpus: args.job_cpus,
             dry_run: args.dry_run,
-            stderr,
+            stderr: stderr.map_or(Target::Stderr, Target::new),
             lines,
             seed,
-        })
+        }
     }
 }
 
@@ -286,17 +268,19 @@ fn refuse_same_files(config: &Config, batch: &BatchConfig, inputs: &Inputs) -> R
         ("--records", records.as_ref()),
         ("--summary", config.summary.as_ref()),
     ];
-    let files = written.iter().filter_map(|(option, target)| match target {
-        Some(Target::File(path)) => Some((*option, path.as_path())),
-        Some(Target::Stdout | Target::Stderr) | None => None,
-    });
-    let files: Vec<_> = files.collect();
-    for (at, (one, path)) in files.iter().enumerate() {
-        // A device takes what several write.
-        let is_file = path.metadata().map_or(true, |metadata| metadata.is_file());
-        if let Some((other, _)) = files[at + 1..].iter().find(|(_, other)| is_file && is_same_file(path, other)) {
-            return Err(format!("{one} and {other} cannot both be written to {}", path.display()));
+    // A device takes what several write.
+    let is_file = |path: &Path| path.metadata().map_or(true, |metadata| metadata.is_file());
+    let is_same = |one: &Target, other: &Target| match (one, other) {
+        (Target::File(one), Target::File(other)) => is_file(one) && is_same_file(one, other),
+        _ => one == other,
+    };
+    let written: Vec<_> = written.iter().filter_map(|(option, target)| Some((*option, (*target)?))).collect();
+    for (at, (one, target)) in written.iter().enumerate() {
+        if let Some((other, _)) = written[at + 1..].iter().find(|(_, other)| is_same(target, other)) {
+            return Err(format!("{one} and {other} cannot both be written to {}", target.name()));
         }
+        let Target::File(path) = target else { continue };
+        let is_file = is_file(path);
         if is_file && inputs.paths().any(|input| is_same_file(input, path)) {
             return Err(format!("{one} would write over the input {}", path.display()));
         }

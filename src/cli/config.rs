@@ -114,8 +114,8 @@ impl Config {
             ProgressArg::Off => Progress::Off,
         });
         let task = match args.task {
-            TaskArgs::Run(args) => Task::Run(Box::new(run_task(*args, retries, seed, &output)?)),
-            TaskArgs::Map(args) => Task::Map(Box::new(map_task(*args, retries, seed, &output)?)),
+            TaskArgs::Run(args) => Task::Run(Box::new(run_task(*args, retries, seed)?)),
+            TaskArgs::Map(args) => Task::Map(Box::new(map_task(*args, retries, seed)?)),
             TaskArgs::Kernel(args) => Task::Kernel(KernelTask::new(args.kernel, seed)?),
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Completions { shell } => Task::Completions(shell),
@@ -162,7 +162,7 @@ impl KernelTask {
 }
 
 /// What `rankpool run` does.
-fn run_task(args: RunCommandArgs, retries: u32, seed: u64, output: &Target) -> Result<RunTask, String> {
+fn run_task(args: RunCommandArgs, retries: u32, seed: u64) -> Result<RunTask, String> {
     let RunCommandArgs { input, batch, shell, stdin, tag, stderr, command } = args;
     let words = Words {
         command: &command,
@@ -176,12 +176,12 @@ fn run_task(args: RunCommandArgs, retries: u32, seed: u64, output: &Target) -> R
     let inputs = records(input, seed)?;
     let has_own_folders = batch.cwd.as_ref().is_some_and(|cwd| cwd.contains('{'));
     let cwd = batch.cwd.clone().filter(|_| !has_own_folders);
-    let batch = BatchConfig::new(&batch, retries, seed, stderr, Lines::AsWritten, output)?;
+    let batch = BatchConfig::new(&batch, retries, seed, stderr, Lines::AsWritten);
     Ok(RunTask { inputs, template, cwd, has_own_folders, batch })
 }
 
 /// What `rankpool map` does.
-fn map_task(args: MapArgs, retries: u32, seed: u64, output: &Target) -> Result<MapTask, String> {
+fn map_task(args: MapArgs, retries: u32, seed: u64) -> Result<MapTask, String> {
     let MapArgs { input, batch, python, python_exe, setup, star, batch_size, text, max_worker_jobs, worker } = args;
     let program = match python {
         Some(target) => {
@@ -204,7 +204,7 @@ fn map_task(args: MapArgs, retries: u32, seed: u64, output: &Target) -> Result<M
         max_jobs: max_worker_jobs,
     };
     let inputs = records(input, seed)?;
-    let batch_config = BatchConfig::new(&batch, retries, seed, None, Lines::OneForEach, output)?;
+    let batch_config = BatchConfig::new(&batch, retries, seed, None, Lines::OneForEach);
     Ok(MapTask { inputs, plan, text, batch_size, batch: batch_config })
 }
 

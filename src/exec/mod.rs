@@ -16,7 +16,7 @@
 //! | `helper` | how rank and helper talk, and what the helper does |
 //! | `process` | what is to be started, and one process from its start to its end |
 //! | `command` | one command with its input, output and time limit |
-//! | `worker` | a process that stays and is given many records |
+//! | `worker` | a process that stays and is given many records; those that are started before anybody needs them |
 //! | `python`, `shim.py`, `shim_json.py` | how a worker becomes a Python function |
 //! | `environment` | which variables of a rank are none of a command's business |
 

@@ -100,6 +100,7 @@ impl Ordered {
     }
 
     /// The place whose output is handed on next, in the order of places.
+    #[cfg(test)]
     pub fn head(&self) -> u64 {
         self.head
     }
@@ -116,6 +117,7 @@ impl Ordered {
     }
 
     /// How many bytes wait in the temporary file.
+    #[cfg(test)]
     pub fn spilled(&self) -> u64 {
         self.spill.len()
     }

@@ -78,6 +78,7 @@ impl Spill {
     }
 
     /// How many bytes wait.
+    #[cfg(test)]
     pub(super) fn len(&self) -> u64 {
         self.total
     }

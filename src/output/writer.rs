@@ -63,6 +63,7 @@ impl Writer {
     }
 
     /// Whether writing has failed before.
+    #[cfg(test)]
     pub fn is_broken(&self) -> bool {
         self.is_broken
     }

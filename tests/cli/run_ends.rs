@@ -47,6 +47,7 @@ fn what_cannot_be_run_is_said_before_anything_starts() {
             "--output and --stderr cannot both be written to x",
         ),
         (&["--args", "1", "-o", "x", "--records", "x", "--", "true"], "--output and --records cannot both be"),
+        (&["--args", "1", "--records", "-", "--", "touch", "x"], "--output and --records cannot both be"),
         (&["--args", "1", "-o", "x", "--records", "./jobs.csv/../x", "--", "true"], "x"),
         (&["--args", "1", "--summary", "x", "--records", "x", "--", "true"], "--records and --summary cannot both be"),
         (&["--args", "1", "--summary", "x", "--stderr", "x", "--", "true"], "--stderr and --summary cannot both be"),
