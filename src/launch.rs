@@ -232,7 +232,7 @@ const PLACES_ON_HOST: [&str; 5] = [
 const RANKS_ON_HOST: [&str; 4] =
     ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE"];
 
-/// How many processes the launcher has started on this host, as far as it says so.
+/// How many processes the launcher has started on this host, as far as it says so; of Slurm's list the first host stands for all.
 pub(crate) fn ranks_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
     let number = |text: String| text.split(['(', ',']).next()?.trim().parse().ok();
     RANKS_ON_HOST.iter().find_map(|name| environment(name).and_then(number)).filter(|ranks| *ranks > 0)
@@ -327,6 +327,19 @@ mod tests {
         };
         assert_eq!(warnings(&[rank(1)]), Warnings::default());
         assert!(warnings(&[rank(2)]).bound.is_some());
+    }
+
+    #[test]
+    fn the_ranks_of_a_host_are_counted_by_the_launcher() {
+        let ranks = |name: &'static str, value: &'static str| {
+            ranks_on_host(move |asked| (asked == name).then(|| value.to_string()))
+        };
+        assert_eq!(ranks("OMPI_COMM_WORLD_LOCAL_SIZE", "4"), Some(4));
+        assert_eq!(ranks("MPI_LOCALNRANKS", "2"), Some(2));
+        assert_eq!(ranks("SLURM_STEP_TASKS_PER_NODE", "2(x3),1"), Some(2));
+        assert_eq!(ranks("SLURM_STEP_TASKS_PER_NODE", "3,1"), Some(3));
+        assert_eq!(ranks("MPI_LOCALNRANKS", "0"), None);
+        assert_eq!(ranks("MPI_LOCALNRANKS", "many"), None);
     }
 
     #[test]

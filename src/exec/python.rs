@@ -20,8 +20,9 @@ const OLDEST: (u32, u32) = (3, 9);
 /// Says which Python it is; any Python understands it.
 const VERSION: &str = "import sys; sys.stdout.write('%d %d %d' % tuple(sys.version_info[:3]))";
 
-/// A first `import site` on a network file system in the morning takes its time.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// A first `import site` on a network file system in the morning takes its time. It is less than rank 0 waits for the others, so
+/// that a rank can say what it has found.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A Python function, as it was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,20 +79,22 @@ impl PythonCall {
     /// # Errors
     /// Why it cannot be used, in words.
     pub(crate) fn check_interpreter(&self, worker: &Launch) -> Result<String, String> {
-        let told = spares::first_line(worker, Instant::now() + PATIENCE);
+        let deadline = Instant::now() + PATIENCE;
+        let told = spares::first_line(worker, deadline);
         let version = told.as_deref().and_then(|line| line.strip_prefix('v')).and_then(understand_version);
         match version {
             Some(version) if is_new_enough(version) => Ok(shown(version)),
-            _ => self.ask_interpreter(worker),
+            _ => self.ask_interpreter(worker, deadline),
         }
     }
 
-    fn ask_interpreter(&self, worker: &Launch) -> Result<String, String> {
+    fn ask_interpreter(&self, worker: &Launch, deadline: Instant) -> Result<String, String> {
         let exe = self.exe();
         let args = vec!["-c".to_string(), VERSION.to_string()];
         let launch = Launch { args, ..worker.clone() };
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         let (mut said, mut complained) = (Vec::new(), Vec::new());
-        let limits = Limits { timeout: Some(PATIENCE), kill_after: Duration::from_secs(1) };
+        let limits = Limits { timeout: Some(left), kill_after: Duration::from_secs(1) };
         let end = run(&launch, None, &limits, None, &mut |stream, bytes| {
             let text = if stream == Stream::Stdout { &mut said } else { &mut complained };
             text.extend_from_slice(&bytes[..bytes.len().min(1000)]);
@@ -150,7 +153,8 @@ impl PythonCall {
     }
 }
 
-/// A short program, which any Python understands, that reads the long one; whoever looks at the list of processes sees which function they run.
+/// A short program, which any Python understands, that reads the long one; whoever looks at the list of processes sees which
+/// function they run.
 fn boot() -> String {
     let (major, minor) = OLDEST;
     format!(

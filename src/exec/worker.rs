@@ -91,8 +91,6 @@ pub(crate) struct Worker {
     pace: Pace,
     /// Since when the first request is the first one.
     since: Instant,
-    /// Nobody looked for answers for a while.
-    napped: bool,
     futile: u32,
     was_useful: bool,
     has_warned: bool,
@@ -110,7 +108,6 @@ impl Worker {
             sent: 0,
             pace: Pace::new(),
             since: Instant::now(),
-            napped: false,
             futile: 0,
             was_useful: false,
             has_warned: false,
@@ -130,9 +127,8 @@ impl Worker {
             self.fill(&mut connection, jobs);
             let deadline = self.deadline(&connection);
             let nap = self.pace.nap(self.requests.len()).map(|nap| self.since + nap);
-            self.napped = nap.is_some();
             match connection.listen(nap, deadline, fd(self.cancelled.as_ref())) {
-                Ok(Heard::Bytes) => self.read(connection, jobs)?,
+                Ok(Heard::Bytes) => self.read(connection, jobs, nap.is_some())?,
                 Ok(Heard::Closed) => self.bury(connection, jobs)?,
                 Ok(Heard::Deadline) => self.overdue(connection, jobs),
                 Ok(Heard::Cancelled) => {
@@ -255,8 +251,8 @@ impl Worker {
         !self.has_warned && connection.answered == 0 && self.options.protocol == Protocol::Lines
     }
 
-    /// Takes in the lines that came.
-    fn read(&mut self, mut connection: Connection, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
+    /// Takes in the lines that came, for which somebody waited or `napped`.
+    fn read(&mut self, mut connection: Connection, jobs: &mut dyn Jobs, napped: bool) -> Result<(), StartFailure> {
         let lines = connection.lines();
         let elapsed = self.since.elapsed();
         let mut clock = Clock::new(elapsed);
@@ -303,7 +299,7 @@ impl Worker {
             return self.strange(connection, jobs, &format!("a line of more than {} MiB", MOST_ANSWER >> 20));
         }
         if answered > 0 {
-            self.pace.took(answered, elapsed, bytes, self.napped && self.requests.is_empty());
+            self.pace.took(answered, elapsed, bytes, napped && self.requests.is_empty());
         }
         if lines > 0 {
             self.since = Instant::now();

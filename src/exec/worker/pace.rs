@@ -1,8 +1,9 @@
 //! How many requests a worker is given ahead, and when to look for its answers.
 //!
 //! Of short ones it has many, so that a round trip costs no waiting; of long ones only one, so that a slow job does not hold others
-//! back that another thread could run. The first one is always alone: a worker that answers twice is found out. A look for each answer would cost a worker with short jobs as much time
-//! as they take, since both run on the same CPU: so nobody looks while it has enough to do.
+//! back that another thread could run. The first one is always alone: a worker that answers twice is found out.
+//!
+//! A look for each answer would take much of the CPU that a worker with short jobs needs: so nobody looks while it has enough to do.
 
 use std::time::Duration;
 

@@ -9,6 +9,9 @@ use std::time::Instant;
 use super::connection::{Connection, Heard};
 use crate::exec::process::Launch;
 
+/// A first line is not longer.
+const MOST_LINE: usize = 1000;
+
 static SPARES: Mutex<Vec<Spare>> = Mutex::new(Vec::new());
 
 struct Spare {
@@ -51,13 +54,13 @@ pub(super) fn take(launch: &Launch, greeting: &[u8]) -> Option<Connection> {
     Some(connection)
 }
 
-/// The first line that a spare without a greeting says; nothing, if it ends or is silent until the deadline.
+/// The first line that a spare without a greeting says; nothing, if it ends, is silent until the deadline, or says something else.
 pub(crate) fn first_line(launch: &Launch, deadline: Instant) -> Option<String> {
     let mut connection = take(launch, &[])?;
     while connection.lines() == 0 {
         match connection.listen(None, Some(deadline), None) {
-            Ok(Heard::Bytes) => {}
-            Ok(Heard::Closed | Heard::Deadline | Heard::Cancelled) | Err(_) => return None,
+            Ok(Heard::Bytes) if connection.unfinished() <= MOST_LINE => {}
+            Ok(Heard::Bytes | Heard::Closed | Heard::Deadline | Heard::Cancelled) | Err(_) => return None,
         }
     }
     let line = connection.line()?;

@@ -208,6 +208,23 @@ fn a_batch_that_takes_too_long_is_tried_record_by_record() {
 }
 
 #[test]
+fn a_prepared_process_that_says_no_line_is_given_up() {
+    start_helper();
+    let first_line = |script: &str| {
+        let args = vec!["-c".to_string(), script.to_string()];
+        let launch = Launch { program: "sh".to_string(), args, ..Launch::default() };
+        spares::prepare(&launch, b"", 1);
+        let line = spares::first_line(&launch, Instant::now() + Duration::from_secs(60));
+        (line, spares::take(&launch, &[]).is_some())
+    };
+    let since = Instant::now();
+    assert_eq!(first_line("exec cat /dev/zero"), (None, false));
+    assert_eq!(first_line("exit 1"), (None, false));
+    assert!(since.elapsed() < Duration::from_secs(50), "neither is waited for");
+    assert_eq!(first_line("echo v3 9 0; exec cat"), (Some("v3 9 0".to_string()), true));
+}
+
+#[test]
 fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
     start_helper();
     let module = module(
