@@ -10,14 +10,16 @@ use serde_json::value::RawValue;
 
 use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
-use super::session::{leave_partial, progress, sum_up};
+use super::session::{progress, sum_up};
 use super::{info, print};
-use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
+use crate::batch::{
+    Batch, End, Feed, Handover, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally,
+};
 use crate::exec::helper;
 use crate::failure::JobErrorKind;
 use crate::func::Value;
 use crate::input::{InputError, Inputs, Reading, Record};
-use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer};
+use crate::output::{Existing, JsonLines, LastRecords, OutputError, OutputFiles, Records, Status, Target, Writer};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
 use crate::run::{self, ExitCode, Launch};
@@ -152,10 +154,10 @@ where
 {
     let Plan { name, inputs, bind } = plan;
     refuse_same_files(config, batch, &inputs)?;
-    let done = batch.only_failed.as_deref().map(LastRecords::read).transpose()?;
-    let total = count(&inputs, &bind, done.as_ref())?;
+    let earlier = Earlier::read(config, batch)?;
+    let total = count(&inputs, &bind, earlier.done.as_ref())?;
     let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
-    let mut sinks = open_sinks(config, batch, pool)?;
+    let (mut sinks, done) = earlier.open_sinks(config, batch, pool)?;
     let reading = inputs.open();
     let bad = reading.bad_records();
     let planned = planned(reading, bind, done, batch.records.is_some());
@@ -179,7 +181,7 @@ where
     let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
     let wanted = batch.limits.stop_on_success && tally.succeeded > 0;
-    let code = match conclude(end, fault, sinks, &tally, &config.output) {
+    let code = match conclude(end, fault, sinks, &tally) {
         ExitCode::JobsFailed if wanted => ExitCode::Success,
         code => code,
     };
@@ -223,13 +225,19 @@ where
 }
 
 /// Says for each job what `line` makes of its number and its work, and starts nothing.
-pub(super) fn show<W, P>(batch: &BatchConfig, inputs: &Inputs, bind: P, line: impl Fn(u64, &W) -> Vec<u8>) -> ExitCode
+pub(super) fn show<W, P>(
+    config: &Config,
+    batch: &BatchConfig,
+    inputs: &Inputs,
+    bind: P,
+    line: impl Fn(u64, &W) -> Vec<u8>,
+) -> ExitCode
 where
     W: Send + 'static,
     P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
 {
-    let done = match batch.only_failed.as_deref().map(LastRecords::read).transpose() {
-        Ok(done) => done,
+    let done = match read_earlier(batch, &config.output) {
+        Ok((done, _)) => done,
         Err(error) => return run::refuse(&error.to_string()),
     };
     let reading = inputs.open();
@@ -284,13 +292,6 @@ fn refuse_same_files(config: &Config, batch: &BatchConfig, inputs: &Inputs) -> R
         if is_file && inputs.paths().any(|input| is_same_file(input, path)) {
             return Err(format!("{one} would write over the input {}", path.display()));
         }
-        let has_results = *one == "--output" && path.metadata().is_ok_and(|metadata| metadata.len() > 0);
-        if batch.only_failed.is_some() && is_file && has_results {
-            return Err(format!(
-                "{} has the results of another run, which --only-failed does not make again: give another --output",
-                path.display()
-            ));
-        }
         let before = batch.only_failed.as_deref().filter(|_| *one != "--records");
         if before.is_some_and(|before| is_same_file(path, before)) {
             return Err(format!("{one} would write over the records {}", path.display()));
@@ -299,19 +300,86 @@ fn refuse_same_files(config: &Config, batch: &BatchConfig, inputs: &Inputs) -> R
     Ok(())
 }
 
-fn open_sinks(config: &Config, batch: &BatchConfig, pool: &Pool) -> Result<Sinks, OutputError> {
-    let out = Writer::open(&config.output)?;
-    let err = Writer::open(&batch.stderr)?;
-    let records = match &batch.records {
-        None => None,
-        Some(path) => {
-            let goes_on = batch.only_failed.as_deref().is_some_and(|before| is_same_file(before, path));
-            let existing = if goes_on { Existing::Append } else { Existing::Replace };
-            Some((Records::open(&Target::new(path), existing)?, path.clone()))
-        }
+/// What earlier runs have left, as far as this one goes on with it.
+struct Earlier {
+    /// Which jobs are done.
+    done: Option<LastRecords>,
+    /// Where their results are, if this run's output goes on with them.
+    files: Option<OutputFiles>,
+    /// The records, if they go on.
+    records: Option<Records>,
+}
+
+/// Reads the records of `--only-failed`, and whether the results that they tell of are there.
+fn read_earlier(
+    batch: &BatchConfig,
+    output: &Target,
+) -> Result<(Option<LastRecords>, Option<OutputFiles>), InputError> {
+    let Some(records) = &batch.only_failed else { return Ok((None, None)) };
+    let mut files = match output {
+        Target::File(path) => Some(OutputFiles::new(path)),
+        Target::Stdout | Target::Stderr => None,
     };
-    let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
-    Ok(Sinks::new(batch.lines, config.map.unordered, out, err, records, hosts))
+    let done = LastRecords::read_with(records, files.as_mut())?;
+    Ok((Some(done), files.filter(OutputFiles::is_told_of)))
+}
+
+impl Earlier {
+    /// # Errors
+    /// If the records cannot be read, or another run writes them; if the output is another run's.
+    fn read(config: &Config, batch: &BatchConfig) -> Result<Earlier, Box<dyn std::error::Error>> {
+        let goes_on = batch.records.as_deref().filter(|path| {
+            batch.only_failed.as_deref().is_some_and(|before| is_same_file(before, path)) && path.is_file()
+        });
+        // From here on no other run adds to them.
+        let records = goes_on.map(|path| Records::open(&Target::new(path), Existing::Append)).transpose()?;
+        let (done, files) = read_earlier(batch, &config.output)?;
+        match (&files, &config.output) {
+            (None, Target::File(path)) if done.is_some() && has_something(path) => Err(format!(
+                "{} has the results of another run, which --only-failed does not make again: give another --output",
+                path.display()
+            ))?,
+            _ => {}
+        }
+        if let Some(missing) = files.as_ref().map(OutputFiles::missing).filter(|missing| *missing > 0) {
+            report::complain(format_args!(
+                "{missing} result(s) that the records call ok are not in {}: these jobs are run again",
+                config.output.name()
+            ));
+        }
+        Ok(Earlier { done, files, records })
+    }
+
+    fn open_sinks(
+        self,
+        config: &Config,
+        batch: &BatchConfig,
+        pool: &Pool,
+    ) -> Result<(Sinks, Option<LastRecords>), OutputError> {
+        let Earlier { done, files, records } = self;
+        let out = if files.is_some() { Writer::open_behind(&config.output) } else { Writer::open(&config.output) }?;
+        let err = if done.is_some() { Writer::open_after(&batch.stderr) } else { Writer::open(&batch.stderr) }?;
+        let records = match (&batch.records, records) {
+            (Some(path), None) => Some(Records::open(&Target::new(path), Existing::Replace)?),
+            (_, records) => records,
+        };
+        let named = out.partial_name().and(match &config.output {
+            Target::File(path) => path.to_str().map(str::to_string),
+            Target::Stdout | Target::Stderr => None,
+        });
+        let unordered = config.map.unordered;
+        let mut handover = Handover::new(out, err, records, unordered, named);
+        if let (Some(mut files), Some(done)) = (files, &done) {
+            let found = files.take_found(|number| done.is_ok(number));
+            handover.go_on(&files, &found)?;
+        }
+        let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
+        Ok((Sinks::new(batch.lines, unordered, handover, hosts), done))
+    }
+}
+
+fn has_something(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
 }
 
 /// The jobs of a batch.
@@ -363,13 +431,13 @@ fn json_of(record: &Record) -> Result<Box<RawValue>, InputError> {
 }
 
 /// Ends the outputs in the way that the end of the batch asks for, says what was wrong, and gives the exit code.
-fn conclude(end: End, fault: Option<InputError>, mut sinks: Sinks, tally: &Tally, output: &Target) -> ExitCode {
+fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, tally: &Tally) -> ExitCode {
+    let left = sinks.partial_names();
+    let is_whole = matches!((&end, &fault), (End::Whole, None));
+    let finished = sinks.finish(is_whole);
     let (message, code) = match (end, fault) {
         (End::Sink(error), _) if error.is_closed() => return ExitCode::Success,
-        (End::Sink(error), _) => {
-            report::complain(error);
-            return ExitCode::Failure;
-        }
+        (End::Sink(error), _) => (error.to_string(), ExitCode::Failure),
         // Why the pool has ended was told.
         (End::Broken(error), _) if error.kind == JobErrorKind::Closed => {
             ("the run has failed".into(), ExitCode::Failure)
@@ -377,19 +445,28 @@ fn conclude(end: End, fault: Option<InputError>, mut sinks: Sinks, tally: &Tally
         (End::Broken(error), _) => (error.to_string(), ExitCode::Failure),
         (End::Stopped, _) => (format!("stopped early by a signal, after {} job(s)", tally.done), ExitCode::Stopped),
         (End::Whole, Some(fault)) => (fault.to_string(), ExitCode::Usage),
-        (End::Whole, None) => {
-            return match sinks.finish(true) {
-                Err(error) if error.is_closed() => ExitCode::Success,
-                Err(error) => {
-                    report::complain(error);
-                    ExitCode::Failure
-                }
-                Ok(()) if tally.failed > 0 => ExitCode::JobsFailed,
-                Ok(()) => ExitCode::Success,
-            };
-        }
+        (End::Whole, None) => match &finished {
+            Err(error) if error.is_closed() => return ExitCode::Success,
+            Err(error) => (error.to_string(), ExitCode::Failure),
+            Ok(()) if tally.failed > 0 => return ExitCode::JobsFailed,
+            Ok(()) => return ExitCode::Success,
+        },
     };
-    let left = sinks.close_gaps().and_then(|()| sinks.finish(false));
-    report::complain(leave_partial(message, left, output));
+    report::complain(with_places(message, finished.err(), &left));
     code
+}
+
+/// A message with what was wrong besides, and with the names under which outputs are left that did not become whole.
+pub(super) fn with_places(mut message: String, besides: Option<OutputError>, left: &[Option<PathBuf>; 2]) -> String {
+    if let Some(error) = besides.filter(|error| !error.is_closed()).map(|error| error.to_string()) {
+        if error != message {
+            message += &format!("; {error}");
+        }
+    }
+    for (what, path) in ["the output", "the standard error"].iter().zip(left) {
+        if let Some(path) = path.as_deref().filter(|path| has_something(path)) {
+            message += &format!("; {what} so far is in {}", path.display());
+        }
+    }
+    message
 }

@@ -24,7 +24,7 @@ pub(super) struct MapTask {
 
 pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
     if task.batch.dry_run {
-        return if run::is_first() { show(task) } else { ExitCode::Success };
+        return if run::is_first() { show(config, task) } else { ExitCode::Success };
     }
     let launch = match batch::prepare(config, &task.batch) {
         Ok(launch) => launch,
@@ -70,8 +70,8 @@ fn bind(text: bool) -> impl Fn(&Record) -> Result<Json, InputError> + Clone + Se
 }
 
 /// Says what the workers would be asked.
-fn show(task: &MapTask) -> ExitCode {
-    batch::show(&task.batch, &task.inputs, bind(task.text), |_, json| {
+fn show(config: &Config, task: &MapTask) -> ExitCode {
+    batch::show(config, &task.batch, &task.inputs, bind(task.text), |_, json| {
         let mut line = json.to_vec();
         line.push(b'\n');
         line

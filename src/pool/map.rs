@@ -253,6 +253,13 @@ where
         }
     }
 
+    /// Results are not kept back any longer for those of earlier jobs: these are errors of kind `Stopped` now.
+    pub(crate) fn wait_no_longer(&mut self) {
+        if let State::Running(running) = &mut self.state {
+            running.passes = true;
+        }
+    }
+
     fn fail(&mut self, failure: Failure) -> Option<Result<O, JobError>> {
         self.state = State::Ended;
         Some(Err(JobError::of(0, failure)))
