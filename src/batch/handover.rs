@@ -7,7 +7,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::output::{
-    Extent, Found, Layout, Order, OutputError, OutputFiles, OutputPlace, Records, Stream, Writer, change_places, finish_line,
+    Extent, Found, Layout, Order, OutputError, OutputFiles, OutputPlace, Records, Stream, Writer, change_places,
+    finish_line,
 };
 
 /// How many bytes of records wait for their outputs to be written before those are.
@@ -167,7 +168,9 @@ impl Handover {
         let mut note = std::mem::take(&mut self.current.note);
         let hash = std::mem::replace(&mut self.current.hash, Xxh3::new());
         let at = std::mem::replace(&mut self.current.at, out);
-        let Some(number) = note.first_chunk::<NUMBER_BYTES>().map(|bytes| u64::from_le_bytes(*bytes)) else { return Ok(()) };
+        let Some(number) = note.first_chunk::<NUMBER_BYTES>().map(|bytes| u64::from_le_bytes(*bytes)) else {
+            return Ok(());
+        };
         let length = out - at;
         if let Some(layout) = &mut self.layout {
             layout.add(Extent { number, at, length });

@@ -144,7 +144,8 @@ impl Sinks {
             return trouble;
         }
         if place < self.passed {
-            for (stream, bytes) in [(Stream::Out, &*out), (Stream::Err, err), (Stream::Note, note), (Stream::Note, &[])] {
+            for (stream, bytes) in [(Stream::Out, &*out), (Stream::Err, err), (Stream::Note, note), (Stream::Note, &[])]
+            {
                 self.handover.take(stream, bytes)?;
             }
             return trouble;

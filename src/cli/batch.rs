@@ -341,7 +341,9 @@ impl Earlier {
             ))?,
             _ => {}
         }
-        if let Some(missing) = files.as_ref().map(OutputFiles::missing).filter(|missing| *missing > 0) {
+        let missing = files.as_ref().zip(done.as_ref());
+        let missing = missing.map_or(0, |(files, done)| files.missing(|number| done.is_ok(number)));
+        if missing > 0 {
             report::complain(format_args!(
                 "{missing} result(s) that the records call ok are not in {}: these jobs are run again",
                 config.output.name()

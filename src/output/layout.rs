@@ -181,7 +181,10 @@ mod tests {
         assert_eq!(fs::read_to_string(&sorted).unwrap(), "one|two|three|four|");
         let moved = plan.moved();
         let place = |number, at, length| moved.place(Extent { number, at, length });
-        assert_eq!((place(1, 6, 4), place(2, 23, 4), place(3, 0, 6), place(4, 18, 5)), (Some(0), Some(4), Some(8), Some(14)));
+        assert_eq!(
+            (place(1, 6, 4), place(2, 23, 4), place(3, 0, 6), place(4, 18, 5)),
+            (Some(0), Some(4), Some(8), Some(14))
+        );
         assert_eq!((place(5, 6, 4), place(1, 10, 8), place(1, 6, 5)), (None, None, None), "it is not there");
     }
 

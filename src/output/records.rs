@@ -237,8 +237,8 @@ impl Records {
     /// # Errors
     /// If writing fails.
     pub fn write(&mut self, record: &JobRecord<'_>) -> Result<(), OutputError> {
-        let mut line = begin_line(record)
-            .map_err(|source| OutputError::Value { name: self.writer.name().clone(), source })?;
+        let mut line =
+            begin_line(record).map_err(|source| OutputError::Value { name: self.writer.name().clone(), source })?;
         finish_line(&mut line, None);
         self.write_line(&line)
     }

@@ -100,7 +100,10 @@ fn what_an_earlier_run_has_left_is_kept_under_another_name() {
     }
     assert_eq!(names_in(&directory), ["r.partial", "r.partial.1", "r.partial.2"]);
     let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
-    assert_eq!((read("r.partial.1"), read("r.partial.2"), read("r.partial")), ("\"1\"\n".into(), "\"2\"\n".into(), "\"3\"\n".into()));
+    assert_eq!(
+        (read("r.partial.1"), read("r.partial.2"), read("r.partial")),
+        ("\"1\"\n".into(), "\"2\"\n".into(), "\"3\"\n".into())
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! it runs everywhere; `tests/mpi` asks the same of the program under `mpiexec`.
 
 mod answers;
+mod durable;
 mod ends;
 mod map_ends;
 mod map_failures;

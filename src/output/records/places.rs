@@ -1,5 +1,6 @@
 //! Where records say that outputs are: whether they are there, and what is changed when outputs move.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -21,7 +22,7 @@ pub(crate) struct OutputFiles {
     /// The partial output first: a run that goes on writes behind it.
     files: [Option<File>; 3],
     found: Vec<Found>,
-    missing: u64,
+    missing: Vec<u64>,
     buffer: Vec<u8>,
 }
 
@@ -40,7 +41,7 @@ impl OutputFiles {
         let open = |path: &Path| if path.is_file() { File::open(path).ok() } else { None };
         let partial = partial_path(&output);
         let files = [open(&partial), open(&sorted_path(&partial)), open(&output)];
-        OutputFiles { output, files, found: Vec::new(), missing: 0, buffer: Vec::new() }
+        OutputFiles { output, files, found: Vec::new(), missing: Vec::new(), buffer: Vec::new() }
     }
 
     /// Takes note of a record. False if it says that the job ended well, and that its output is here, and it is not.
@@ -57,12 +58,13 @@ impl OutputFiles {
         }
         let hash = u64::from_str_radix(&place.hash, 16).ok();
         let buffer = &mut self.buffer;
-        let file = self.files.iter().position(|file| {
-            file.as_ref().is_some_and(|file| hash.is_some() && hash_of(file, extent, buffer) == hash)
-        });
+        let file = self
+            .files
+            .iter()
+            .position(|file| file.as_ref().is_some_and(|file| hash.is_some() && hash_of(file, extent, buffer) == hash));
         match file {
             Some(file) => self.found.push(Found { extent, file }),
-            None => self.missing += 1,
+            None => self.missing.push(record.number),
         }
         file.is_some()
     }
@@ -75,12 +77,13 @@ impl OutputFiles {
 
     /// Whether records told of outputs of jobs that ended well here.
     pub(crate) fn is_told_of(&self) -> bool {
-        self.missing > 0 || !self.found.is_empty()
+        !self.missing.is_empty() || !self.found.is_empty()
     }
 
-    /// How many records told of outputs that are not there.
-    pub(crate) fn missing(&self) -> u64 {
-        self.missing
+    /// How many jobs ended well by their last record, and their outputs are not there.
+    pub(crate) fn missing(&self, is_ok: impl Fn(u64) -> bool) -> usize {
+        let missing: BTreeSet<u64> = self.missing.iter().copied().filter(|number| !is_ok(*number)).collect();
+        missing.len()
     }
 
     /// One of the files that is not the partial output.
