@@ -60,6 +60,14 @@ pub enum InputError {
         /// How long it may be.
         limit: usize,
     },
+    /// A quote in a CSV file is not closed, or text follows where it is.
+    #[error("{place}: {fault}")]
+    Quote {
+        /// The quote that opens the field.
+        place: Place,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// A row has more or fewer fields than the header, or than the first row of a table without header.
     #[error("{place}: {}, but {} has {expected}", columns(*.found), if *.header { "the header" } else { "the first row" })]
     Columns {
@@ -125,7 +133,8 @@ impl InputError {
     pub fn is_bad_record(&self) -> bool {
         match self {
             InputError::Unreadable { .. } | InputError::Header { .. } | InputError::TooLong { .. } => false,
-            InputError::Columns { .. }
+            InputError::Quote { .. }
+            | InputError::Columns { .. }
             | InputError::Json { .. }
             | InputError::Missing { .. }
             | InputError::Shape { .. }
@@ -140,6 +149,7 @@ impl InputError {
             InputError::Value { place, label, value, fault } => {
                 InputError::Header { place, fault: format!("{label}{value} {fault}") }
             }
+            InputError::Quote { place, fault } => InputError::Header { place, fault },
             error => error,
         }
     }

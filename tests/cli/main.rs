@@ -3,6 +3,7 @@
 
 mod answers;
 mod ends;
+mod input_files;
 mod map_ends;
 mod map_failures;
 mod map_inputs;
