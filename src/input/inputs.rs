@@ -1,6 +1,5 @@
 //! Where the records of a run come from, and which of them are wanted.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::vec;
 
@@ -82,27 +81,20 @@ impl Inputs {
 
     /// Whether this is one of the sources.
     pub fn reads(&self, source: &Source) -> bool {
-        match &self.origin {
-            Origin::Files { sources, .. } => sources.contains(source),
-            Origin::Made(_) => false,
-        }
+        self.sources().contains(source)
     }
 
-    /// The paths of the sources that have one.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        let sources = match &self.origin {
-            Origin::Files { sources, .. } => sources.as_slice(),
+    /// The files that they come from, and standard input.
+    pub(crate) fn sources(&self) -> &[Source] {
+        match &self.origin {
+            Origin::Files { sources, .. } => sources,
             Origin::Made(_) => &[],
-        };
-        sources.iter().filter_map(Source::path)
+        }
     }
 
     /// Whether they can be read only once, because standard input or a FIFO is among them.
     pub fn is_stream(&self) -> bool {
-        match &self.origin {
-            Origin::Files { sources, .. } => sources.iter().any(Source::is_stream),
-            Origin::Made(_) => false,
-        }
+        self.sources().iter().any(Source::is_stream)
     }
 
     /// The records, from the beginning. Files are opened when it is their turn.

@@ -1,8 +1,10 @@
 //! Files that are read: what is wrong in them, what becomes of a run whose input changes, and that none is written over.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
 
-use crate::{Files, kernel, run_batch};
+use crate::{Files, LIMIT, kernel, run_batch, support};
 
 #[test]
 fn an_unclosed_quote_is_an_error_that_names_its_line() {
@@ -17,4 +19,193 @@ fn an_unclosed_quote_is_an_error_that_names_its_line() {
     assert_eq!(fs::read_to_string(files.path("out")).expect("the output"), "1\n");
     let samples = files.with("samples.csv", "1,2\n3,\"4\n5,6\n");
     kernel(&format!("parzen --samples {samples}")).expect_code(2).expect_said("samples.csv:2:3: the quote that opens");
+}
+
+/// Runs the words in the folder of the test, which must refuse them with exit code 2, this message, and nothing changed.
+#[track_caller]
+fn refused(files: &Files, words: &str, message: &str) {
+    println!("{words}");
+    let before = contents(files);
+    let run = support::run(shell(files, words).env("LC_ALL", "C"), LIMIT);
+    run.expect_code(2).expect_said(message);
+    assert_eq!(contents(files), before, "{words}");
+}
+
+/// A script in the folder of the test, in which `rp` is the program.
+fn shell(files: &Files, script: &str) -> Command {
+    let mut command = Command::new("bash");
+    let binary = env!("CARGO_BIN_EXE_rankpool");
+    let rp = format!("rp() {{ {binary} --local 2 -q \"$@\"; }}; {script}");
+    command.args(["-c", &rp]).current_dir(files.0.path()).env_remove("RANKPOOL_LOCAL").env_remove("PYTHONPATH");
+    command
+}
+
+/// Every file and what is in it.
+fn contents(files: &Files) -> Vec<(String, Vec<u8>)> {
+    let text = |name: String| {
+        let bytes = fs::read(files.path(&name)).unwrap_or_default();
+        (name, bytes)
+    };
+    files.names().into_iter().map(text).collect()
+}
+
+/// A folder with inputs, results of earlier runs, programs, and other names for them.
+fn folder_of_files() -> Files {
+    let files = Files::new();
+    files.with("in", "1\n2\n");
+    files.with("in.csv", "x\n1\n2\n");
+    files.with("g.csv", "1,2\n3,4\n");
+    files.with("old", "{\"number\":1,\"input\":1,\"status\":\"ok\"}\n");
+    files.with("model.py", "def f(x):\n    return x\n");
+    files.with("work", "#!/bin/sh\ncat\n");
+    files.with("build", "an earlier result\n");
+    files.with("a.partial", "1\n");
+    for folder in ["sub", "pack"] {
+        fs::create_dir(files.path(folder)).expect("a folder");
+    }
+    files.with("pack/__init__.py", "");
+    files.with("pack/mod.py", "def f(x):\n    return x\n");
+    fs::set_permissions(files.path("work"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::hard_link(files.path("in.csv"), files.path("hard")).expect("a link");
+    symlink("in.csv", files.path("soft")).expect("a link");
+    symlink("../in.csv", files.path("sub/soft")).expect("a link");
+    symlink("k", files.path("dangling")).expect("a link");
+    symlink("sub", files.path("folder")).expect("a link");
+    files
+}
+
+#[test]
+fn nothing_that_is_read_is_written_over_by_whatever_name() {
+    let files = folder_of_files();
+    for (words, message) in [
+        ("rp kernel square -i in.csv -o in.csv", "--output would write over the input in.csv"),
+        ("rp kernel square -i in.csv -o ./in.csv", "--output would write over the input ./in.csv"),
+        ("rp kernel square -i in.csv -o \"$PWD/in.csv\"", "--output would write over the input /"),
+        ("rp kernel square -i in.csv -o sub/../in.csv", "--output would write over the input sub/../in.csv"),
+        ("rp kernel square -i in.csv -o hard", "--output would write over the input hard"),
+        ("rp kernel square -i in.csv -o soft", "--output would write over the input soft"),
+        ("rp kernel square -i soft -o in.csv", "--output would write over the input in.csv"),
+        ("rp kernel square -i in.csv -o folder/soft", "--output would write over the input folder/soft"),
+        (
+            "rp kernel square -i in.csv -o /proc/self/fd/3 3>>hard",
+            "--output would write over the input /proc/self/fd/3",
+        ),
+        ("rp kernel square -i in.csv --summary in.csv", "--summary would write over the input in.csv"),
+        ("rp kernel square -i g.csv -i in.csv -o in.csv", "--output would write over the input in.csv"),
+        ("rp kernel square -i in.csv >> in.csv", "--output would write over the input in.csv"),
+        ("rp kernel square -i in.csv 1<> soft", "--output would write over the input in.csv"),
+        ("rp kernel square -i - --format csv -o in.csv < in.csv", "--output would write over the input in.csv"),
+        ("rp kernel square -i - --format csv < in.csv >> in.csv", "--output would write over the input standard input"),
+        (
+            "rp kernel square -i /dev/stdin --format csv -o in.csv < in.csv",
+            "--output would write over the input in.csv",
+        ),
+        ("rp kernel parzen --samples g.csv -o g.csv", "--output would write over the samples g.csv"),
+        (
+            "rp kernel parzen --samples g.csv --summary sub/../g.csv",
+            "--summary would write over the samples sub/../g.csv",
+        ),
+        ("rp kernel parzen --samples - -o g.csv < g.csv", "--output would write over the samples g.csv"),
+        ("rp map -i in --python model.py:f -o model.py", "--output would write over the Python file model.py"),
+        (
+            "rp map -i in --python ./model.py:f --records model.py",
+            "--records would write over the Python file model.py",
+        ),
+        ("rp map -i in --python model:f --summary model.py", "--summary would write over the Python file model.py"),
+        ("rp map -i in --python pack.mod:f -o pack/mod.py", "--output would write over the Python file pack/mod.py"),
+        ("rp map -i in --python pack.mod:f -o pack/__init__.py", "--output would write over the Python file"),
+        ("rp map -i in --cwd pack --python mod.py:f -o pack/mod.py", "--output would write over the Python file"),
+        ("rp map -i in -o in -- cat", "--output would write over the input in"),
+        ("rp map -i in -o work -- ./work", "--output would write over the program work"),
+        ("rp map -i in --records work -- sh work", "--records would write over a file of the command, work"),
+        ("rp map -i in -o model.py -- python3 model.py", "--output would write over a file of the command, model.py"),
+        ("rp run -i in -o in -- echo {}", "--output would write over the input in"),
+        ("rp run -i in --stderr ./in -- echo {}", "--stderr would write over the input ./in"),
+        ("rp run -i in --summary in -- echo {}", "--summary would write over the input in"),
+        ("rp run -i in -o work -- ./work {}", "--output would write over the program work"),
+        ("rp run -i in -o g.csv -- cat g.csv {}", "--output would write over a file of the command, g.csv"),
+        (
+            "rp run -i in -o g.csv --shell -- 'grep {} <g.csv|cat'",
+            "--output would write over a file of the command, g.csv",
+        ),
+        ("PATH=$PWD:$PATH; rp run -i in -o work -- work {}", "--output would write over the program work"),
+        ("rp run -i in --only-failed old --summary old -- true", "--summary would write over the records old"),
+        ("rp run -i in --only-failed old --stderr ./old -- true", "--stderr would write over the records ./old"),
+    ] {
+        refused(&files, words, message);
+    }
+}
+
+#[test]
+fn two_outputs_are_not_one_file_by_whatever_name() {
+    let files = folder_of_files();
+    for (words, message) in [
+        ("rp kernel square -o k --summary k", "--output and --summary cannot both be written to k"),
+        ("rp kernel square -o k --summary ./k", "--output and --summary cannot both be written to k"),
+        ("rp kernel square --summary -", "--output and --summary cannot both be written to standard output"),
+        ("rp kernel square -o /dev/stdout --summary -", "--output and --summary cannot both be written to standard"),
+        ("rp kernel square --summary /proc/thread-self/fd/1 | cat; exit ${PIPESTATUS[0]}", "--output and --summary cannot both"),
+        ("rp kernel square --summary hard >> in.csv", "--output and --summary cannot both be written to hard"),
+        ("rp run -i in -o k --records ./k -- true", "--output and --records cannot both be written to k"),
+        ("rp run -i in -o k --records sub/../k -- true", "--output and --records cannot both be written to k"),
+        ("rp run -i in -o sub/k --records folder/k -- true", "--output and --records cannot both be written to sub/k"),
+        ("rp run -i in -o k --records dangling -- true", "--output and --records cannot both be written to k"),
+        ("rp run -i in -o \"$PWD/k\" --summary dangling -- true", "--output and --summary cannot both be written to /"),
+        ("rp run -i in -o build --stderr /proc/self/fd/3 -- true 3>>build", "--output and --stderr cannot both be"),
+        (
+            "rp map -i in --records in.csv --summary hard -- cat",
+            "--records and --summary cannot both be written to in.csv",
+        ),
+        (
+            "rp kernel square -i a.partial -o a",
+            "--output leaves what it has in a.partial when the run is stopped, which",
+        ),
+        ("rp run -i in -o a -- cat a.partial", "which would write over a file of the command, a.partial"),
+        ("rp run -i in -o x --records x.partial -- true", "and --records writes there, too: give another name"),
+        (
+            "rp run -i in --records x --summary y --stderr y.partial -- true",
+            "--summary leaves what it has in y.partial",
+        ),
+        ("rp run -i in -o dangling --records k.partial -- true", "--output leaves what it has in dangling.partial"),
+    ] {
+        refused(&files, words, message);
+    }
+}
+
+#[test]
+fn messages_have_a_file_that_nothing_else_is_written_to_or_read_from() {
+    let files = folder_of_files();
+    for (words, name, message) in [
+        ("rp run -i in -- echo {} 2>> in", "in", "--stderr would write over the input in"),
+        ("rp kernel square -i in.csv 2>> soft", "in.csv", "standard error would write over the input in.csv"),
+        ("rp run -i in -o build -- true 2>> build", "build", "--output and --stderr cannot both be written to build"),
+        ("rp kernel square -o build 2>> build", "build", "--output and standard error cannot both be written to build"),
+    ] {
+        support::run(&mut shell(&files, words), LIMIT).expect_code(2);
+        let text = fs::read_to_string(files.path(name)).expect("text");
+        assert!(text.contains(message), "{words}: {text}");
+    }
+}
+
+#[test]
+fn what_is_in_nobody_s_way_is_shared() {
+    let files = folder_of_files();
+    for words in [
+        "rp run -i in -o /dev/null --records /dev/null --stderr /dev/null --summary /dev/null -- echo {}",
+        "rp run -i in -- echo {} > log 2>&1",
+        "rp run -i in -o build -- echo build {}",
+        "rp run -i in -o k --only-failed old --records old -- true",
+        "rp map -i in -o /dev/null --records r --summary s -- cat",
+        "rp map -i in --python model.py:f -o g.csv",
+        "rp kernel square -i in.csv --summary /dev/stderr",
+        "rp kernel square -i in.csv -i in.csv -o out",
+        "rp kernel square -i in.csv > log2 2> log2",
+        "rp run -i in --records x -o y --summary x.partial -- true",
+        "mkfifo p; cat p > read & rp run -i in -o p --records p -- echo {}; wait",
+        "rp run -i in -o in --dry-run -- echo {}",
+    ] {
+        println!("{words}");
+        support::run(&mut shell(&files, words), LIMIT).expect_code(0);
+    }
+    assert_eq!(fs::read_to_string(files.path("in")).expect("text"), "1\n2\n");
 }
