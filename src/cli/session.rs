@@ -95,8 +95,7 @@ impl<'p> Session<'p> {
         let no_reader = matches!(end, End::NoReader);
         let code = conclude(end, results, &tally, control, &config.output);
         if let Some(error) = tally.first_failure.filter(|_| !no_reader) {
-            // Jobs are counted from 1 here, as lines are.
-            let error = JobError { job: error.job + 1, ..error };
+            let error = JobError { job: control.number(error.job), ..error };
             report::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
         match sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}) {
@@ -155,7 +154,7 @@ where
                 // What comes behind a gap would answer the wrong inputs.
                 JobErrorKind::Stopped => return End::Stopped,
                 JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => return End::Broken(error),
-                _ => write_failure(results, tally, error),
+                _ => write_failure(results, tally, control.number(error.job), error),
             },
         };
         if let Err(error) = written {
@@ -171,8 +170,8 @@ where
     if stopped || control.cut.get() { End::Stopped } else { End::Whole }
 }
 
-fn write_failure(results: &mut JsonLines, tally: &mut Tally, error: JobError) -> Result<(), OutputError> {
-    let line = Failure { job: error.job + 1, kind: &error.kind.to_string(), message: &error.message };
+fn write_failure(results: &mut JsonLines, tally: &mut Tally, number: u64, error: JobError) -> Result<(), OutputError> {
+    let line = Failure { job: number, kind: &error.kind.to_string(), message: &error.message };
     let written = results.write_failure(line);
     tally.failed += 1;
     tally.first_failure.get_or_insert(error);
