@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::seen::Change;
+
 /// How many characters of a wrong value are shown.
 const SHOWN_CHARACTERS: usize = 40;
 
@@ -43,6 +45,16 @@ pub enum InputError {
         file: Arc<str>,
         /// What the system said.
         source: io::Error,
+    },
+    /// A file that is read more than once is not what it was.
+    #[error(
+        "{file} changed while it was read: {fault}; no more records are taken from it, so run this again when it is complete"
+    )]
+    Changed {
+        /// How messages call the source.
+        file: Arc<str>,
+        /// In what way.
+        fault: String,
     },
     /// The first line of a file does not name its columns.
     #[error("{place}: {fault}")]
@@ -132,7 +144,10 @@ impl InputError {
     /// Whether one record is at fault, so that the ones behind it can still be read; if not, the source is.
     pub fn is_bad_record(&self) -> bool {
         match self {
-            InputError::Unreadable { .. } | InputError::Header { .. } | InputError::TooLong { .. } => false,
+            InputError::Unreadable { .. }
+            | InputError::Changed { .. }
+            | InputError::Header { .. }
+            | InputError::TooLong { .. } => false,
             InputError::Quote { .. }
             | InputError::Columns { .. }
             | InputError::Json { .. }
@@ -155,7 +170,10 @@ impl InputError {
     }
 
     pub(super) fn unreadable(file: &Arc<str>, source: io::Error) -> InputError {
-        InputError::Unreadable { file: file.clone(), source }
+        match source.get_ref().and_then(|source| source.downcast_ref::<Change>()) {
+            Some(change) => InputError::Changed { file: file.clone(), fault: change.to_string() },
+            None => InputError::Unreadable { file: file.clone(), source },
+        }
     }
 }
 

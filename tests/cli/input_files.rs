@@ -1,10 +1,12 @@
 //! Files that are read: what is wrong in them, what becomes of a run whose input changes, and that none is written over.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use crate::{Files, LIMIT, kernel, run_batch, support};
+use crate::{Files, LIMIT, kernel, run_batch, start_limited, support};
 
 #[test]
 fn an_unclosed_quote_is_an_error_that_names_its_line() {
@@ -144,7 +146,10 @@ fn two_outputs_are_not_one_file_by_whatever_name() {
         ("rp kernel square -o k --summary ./k", "--output and --summary cannot both be written to k"),
         ("rp kernel square --summary -", "--output and --summary cannot both be written to standard output"),
         ("rp kernel square -o /dev/stdout --summary -", "--output and --summary cannot both be written to standard"),
-        ("rp kernel square --summary /proc/thread-self/fd/1 | cat; exit ${PIPESTATUS[0]}", "--output and --summary cannot both"),
+        (
+            "rp kernel square --summary /proc/thread-self/fd/1 | cat; exit ${PIPESTATUS[0]}",
+            "--output and --summary cannot both",
+        ),
         ("rp kernel square --summary hard >> in.csv", "--output and --summary cannot both be written to hard"),
         ("rp run -i in -o k --records ./k -- true", "--output and --records cannot both be written to k"),
         ("rp run -i in -o k --records sub/../k -- true", "--output and --records cannot both be written to k"),
@@ -208,4 +213,93 @@ fn what_is_in_nobody_s_way_is_shared() {
         support::run(&mut shell(&files, words), LIMIT).expect_code(0);
     }
     assert_eq!(fs::read_to_string(files.path("in")).expect("text"), "1\n2\n");
+}
+
+/// Runs the words, whose inputs are `fifo` and then `jobs`, and changes `jobs` when the run has read it once and waits for the
+/// pipe, which has one record.
+fn change_before_the_second_reading(files: &Files, words: &str, edit: impl FnOnce(&Path)) -> support::Finished {
+    nix::unistd::mkfifo(&files.path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let (child, over) = start_limited(&mut shell(files, words), Stdio::null());
+    // Opening it waits for its reader.
+    let mut pipe = OpenOptions::new().write(true).open(files.path("fifo")).expect("the run reads it");
+    edit(&files.path("jobs"));
+    pipe.write_all(b"7\n").expect("the run reads it");
+    drop(pipe);
+    let finished = child.wait_with_output().expect("it ends");
+    drop(over);
+    fs::remove_file(files.path("fifo")).expect("it was there");
+    support::Finished {
+        code: finished.status.code(),
+        stdout: finished.stdout,
+        stderr: String::from_utf8_lossy(&finished.stderr).into_owned(),
+    }
+}
+
+#[test]
+fn an_input_that_changes_while_it_is_read_ends_the_run_and_keeps_what_has_finished() {
+    let files = Files::new();
+    for (words, result) in [
+        ("rp run -i fifo -i jobs -o out -- echo {}", "7\n"),
+        ("rp run --skip-bad --records r -i fifo -i jobs -o out -- echo {}", "7\n"),
+        ("rp map -i fifo -i jobs -o out -- cat", "7\n"),
+        ("rp kernel square --format jsonl -i fifo -i jobs -o out", "49\n"),
+        ("rp kernel square --skip-bad --unordered --format jsonl -i fifo -i jobs -o out", "49\n"),
+    ] {
+        let longer: String = (1..=12).map(|i| format!("{i}\n")).collect();
+        for (text, fault) in
+            [("1\n2\n1", "shorter"), (&longer, "longer"), ("1\n2\n30\n4\n", "its contents are not those")]
+        {
+            files.with("jobs", "1\n2\n10\n4\n");
+            let run =
+                change_before_the_second_reading(&files, words, |jobs| fs::write(jobs, text).expect("it is ours"));
+            println!("{words} {text:?}");
+            run.expect_code(2).expect_said("jobs changed while it was read: ").expect_said(fault);
+            run.expect_said("; the output so far is in out.partial");
+            assert_eq!(fs::read_to_string(files.path("out.partial")).expect("what has finished"), result);
+            fs::remove_file(files.path("out.partial")).expect("it was there");
+            assert!(!files.path("out").exists());
+        }
+    }
+}
+
+#[test]
+fn an_input_that_its_own_jobs_cut_off_gives_no_torn_job() {
+    let files = Files::new();
+    // Each record is a fifth of what is read at once.
+    let text: String = (10..40).map(|i| format!("{i} {}\n", "x".repeat(50_000))).collect();
+    let jobs = files.with("jobs", &text);
+    let script = "read -r a b; [ $a = 10 ] && truncate -s 1100000 jobs; echo $a ${#b}";
+    let words = format!("rp run --window 1 --threads 1 -i jobs -o out --stdin {{}} -- bash -c '{script}'");
+    let run = support::run(&mut shell(&files, &words), LIMIT);
+    run.expect_code(2).expect_said("jobs changed while it was read: it is shorter than before");
+    let out = fs::read_to_string(files.path("out.partial")).expect("what has finished");
+    assert!(out.starts_with("10 50000\n"), "{out}");
+    assert!(out.lines().all(|line| line.ends_with(" 50000")), "{out}");
+    assert!(out.lines().count() < 22, "{out}");
+    fs::remove_file(jobs).expect("it was there");
+}
+
+#[test]
+fn a_job_s_number_is_that_of_its_record_in_kernels_too() {
+    let files = Files::new();
+    files.with("jobs.jsonl", "1\n\"x\"\n-2\n3\n[]\n-4\n5\n-6\n");
+    let run = support::run(&mut shell(&files, "rp kernel sqrt -i jobs.jsonl --skip 2 --skip-bad --take 5"), LIMIT);
+    let numbers = |out: &str| -> Vec<u64> {
+        let errors = out
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["error"]["job"].as_u64());
+        errors.collect()
+    };
+    assert_eq!(numbers(&run.expect_code(3).out()), [3, 6], "{}", run.out());
+    run.expect_said("2 job(s) failed; the first was job 3");
+    let run = support::run(&mut shell(&files, "rp kernel sqrt -i jobs.jsonl --skip-bad --unordered --chunk 1"), LIMIT);
+    let mut unordered = numbers(&run.expect_code(3).out());
+    unordered.sort_unstable();
+    assert_eq!(unordered, [3, 6, 8]);
+    let run = support::run(&mut shell(&files, "rp kernel sqrt --range 5:-5:-1 --skip 4"), LIMIT);
+    assert_eq!(numbers(&run.expect_code(3).out()), [7, 8, 9, 10, 11]);
+    let run = support::run(&mut shell(&files, "echo -1 | rp kernel sqrt -i - --format jsonl"), LIMIT);
+    assert_eq!(numbers(&run.expect_code(3).out()), [1]);
+    let run = support::run(&mut shell(&files, "rp kernel power --y -1"), LIMIT);
+    assert_eq!(numbers(&run.expect_code(3).out()), [1], "default jobs are counted from 1");
 }
