@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
+use super::files::{self, is_same_file};
 use super::session::{progress, sum_up};
 use super::{info, print};
 use crate::batch::{
@@ -153,7 +154,7 @@ where
     S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
 {
     let Plan { name, inputs, bind } = plan;
-    refuse_same_files(config, batch, &inputs)?;
+    files::refuse_conflicts(config)?;
     let earlier = Earlier::read(config, batch)?;
     let total = count(&inputs, &bind, earlier.done.as_ref())?;
     let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
@@ -256,48 +257,6 @@ where
         report::complain(bad);
     }
     ExitCode::Success
-}
-
-/// Whether both names are those of one file, however they are spelled.
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
-        (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
-        (Err(_), Err(_)) => one == other,
-    }
-}
-
-/// Refuses to write two things to one file, and to write over what is to be read.
-fn refuse_same_files(config: &Config, batch: &BatchConfig, inputs: &Inputs) -> Result<(), String> {
-    let records = batch.records.clone().map(Target::new);
-    let written = [
-        ("--output", Some(&config.output)),
-        ("--stderr", Some(&batch.stderr)),
-        ("--records", records.as_ref()),
-        ("--summary", config.summary.as_ref()),
-    ];
-    // A device takes what several write.
-    let is_file = |path: &Path| path.metadata().map_or(true, |metadata| metadata.is_file());
-    let is_same = |one: &Target, other: &Target| match (one, other) {
-        (Target::File(one), Target::File(other)) => is_file(one) && is_same_file(one, other),
-        _ => one == other,
-    };
-    let written: Vec<_> = written.iter().filter_map(|(option, target)| Some((*option, (*target)?))).collect();
-    for (at, (one, target)) in written.iter().enumerate() {
-        if let Some((other, _)) = written[at + 1..].iter().find(|(_, other)| is_same(target, other)) {
-            return Err(format!("{one} and {other} cannot both be written to {}", target.name()));
-        }
-        let Target::File(path) = target else { continue };
-        let is_file = is_file(path);
-        if is_file && inputs.paths().any(|input| is_same_file(input, path)) {
-            return Err(format!("{one} would write over the input {}", path.display()));
-        }
-        let before = batch.only_failed.as_deref().filter(|_| *one != "--records");
-        if before.is_some_and(|before| is_same_file(path, before)) {
-            return Err(format!("{one} would write over the records {}", path.display()));
-        }
-    }
-    Ok(())
 }
 
 /// What earlier runs have left, as far as this one goes on with it.

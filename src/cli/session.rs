@@ -98,8 +98,7 @@ impl<'p> Session<'p> {
         let no_reader = matches!(end, End::NoReader);
         let code = conclude(end, results, &tally, control);
         if let Some(error) = tally.first_failure.filter(|_| !no_reader) {
-            // Jobs are counted from 1 here, as lines are.
-            let error = JobError { job: error.job + 1, ..error };
+            let error = JobError { job: control.number(error.job), ..error };
             report::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
         match sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}) {
@@ -162,11 +161,11 @@ where
             }
             Ok(_) | Err(_) => {}
         }
-        let written = write_left_out(results, &mut left_out).and_then(|()| match result {
+        let written = write_left_out(results, &mut left_out, |job| control.number(job)).and_then(|()| match result {
             Ok(value) => results.write(&value).map(|()| None),
             Err(error) => match error.kind {
                 JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => Ok(Some(error)),
-                _ => write_failure(results, tally, error).map(|()| None),
+                _ => write_failure(results, tally, control.number(error.job), error).map(|()| None),
             },
         });
         match written {
@@ -185,15 +184,19 @@ where
 }
 
 /// Lines in the places of jobs that have no result, so that what comes behind them answers the right inputs.
-fn write_left_out(results: &mut JsonLines, left_out: &mut Vec<u64>) -> Result<(), OutputError> {
+fn write_left_out(
+    results: &mut JsonLines,
+    left_out: &mut Vec<u64>,
+    number_of: impl Fn(u64) -> u64,
+) -> Result<(), OutputError> {
     left_out.drain(..).try_for_each(|job| {
         let message = "the run was stopped before its end";
-        results.write_failure(Failure { job: job + 1, kind: "stopped", message })
+        results.write_failure(Failure { job: number_of(job), kind: "stopped", message })
     })
 }
 
-fn write_failure(results: &mut JsonLines, tally: &mut Tally, error: JobError) -> Result<(), OutputError> {
-    let line = Failure { job: error.job + 1, kind: &error.kind.to_string(), message: &error.message };
+fn write_failure(results: &mut JsonLines, tally: &mut Tally, number: u64, error: JobError) -> Result<(), OutputError> {
+    let line = Failure { job: number, kind: &error.kind.to_string(), message: &error.message };
     let written = results.write_failure(line);
     tally.failed += 1;
     tally.first_failure.get_or_insert(error);

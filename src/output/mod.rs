@@ -32,6 +32,7 @@ pub(crate) use layout::{Extent, Layout, Moved};
 pub use ordered::{DEFAULT_MEMORY, Give, Order, Ordered, PIECE_BYTES, Stream};
 pub(crate) use records::{Found, OutputFiles, OutputPlace, begin_line, change_places, finish_line};
 pub use records::{JobRecord, LastRecords, Records, Status};
+pub(crate) use sink::partial_path;
 pub use tag::Tag;
 pub use writer::{Existing, Writer};
 

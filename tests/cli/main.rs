@@ -4,6 +4,7 @@
 mod answers;
 mod durable;
 mod ends;
+mod input_files;
 mod map_ends;
 mod map_failures;
 mod map_inputs;
