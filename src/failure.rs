@@ -51,6 +51,9 @@ impl fmt::Display for JobErrorKind {
     }
 }
 
+/// The cause that every [`JobError`] has, so that it is found inside other errors, too.
+impl std::error::Error for JobErrorKind {}
+
 /// What went wrong, as the rank that saw it tells the master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
@@ -79,6 +82,7 @@ impl Failure {
 #[non_exhaustive]
 pub struct JobError {
     /// What kind of failure.
+    #[source]
     pub kind: JobErrorKind,
     /// The panic's message, or a sentence.
     pub message: String,

@@ -4,13 +4,15 @@
 //! the master; on the others it becomes a worker, and the closure is never called.
 
 mod ranks;
+mod verdict;
 
 use std::error::Error;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::process::Termination;
 
-use crate::failure::{JobError, JobErrorKind};
+#[cfg(doc)]
+use crate::failure::JobError;
 use crate::launch::{self, Place, RankFacts};
 use crate::notice::Listener;
 use crate::pool::Pool;
@@ -54,8 +56,11 @@ pub type DriverResult = Result<(), Box<dyn Error + Send + Sync>>;
 /// Call it from `main`, on every rank, before anything that should happen only once. The environment variables
 /// `RANKPOOL_THREADS` and `RANKPOOL_LOCAL` set the options of [`Launch`].
 ///
+/// Under MPI a program can launch once, since MPI can be started once in a process: another launch, later or at the same time,
+/// is refused. Local ranks ([`Launch::local`]) can be launched again, and several times at once.
+///
 /// The exit code is 0 if the driver returns `Ok`, 3 if it returns the [`JobError`] of a failed job, and 1 for any other error
-/// or a panic.
+/// or a panic. An error is said with all its causes, and a [`JobError`] among them counts.
 ///
 /// ```no_run
 /// fn main() -> rankpool::ExitCode {
@@ -221,13 +226,8 @@ impl<'a> Launch<'a> {
         self.run_to_code(|pool| match driver(pool) {
             Ok(()) => ExitCode::Success,
             Err(error) => {
-                let job = error.downcast_ref::<JobError>();
-                report::complain(&error);
-                match job.map(|job| job.kind) {
-                    None | Some(JobErrorKind::Closed | JobErrorKind::Refused) => ExitCode::Failure,
-                    Some(JobErrorKind::Stopped) => ExitCode::Stopped,
-                    Some(_) => ExitCode::JobsFailed,
-                }
+                report::complain(verdict::in_words(&*error));
+                verdict::code_of(&*error)
             }
         })
     }
@@ -283,10 +283,11 @@ impl<'a> Launch<'a> {
     #[cfg(feature = "mpi")]
     fn run_mpi(mut self, mut facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
         use crate::transport::Joined;
-        use crate::transport::mpi::Mpi;
+        use crate::transport::mpi::{Mpi, StartError};
 
         let mut mpi = match Mpi::start() {
             Ok(mpi) => mpi,
+            Err(error @ StartError::Again(_)) => return refuse(&error.to_string()),
             Err(error) => return refuse_as(&error.to_string(), ExitCode::Failure),
         };
         if let Some(message) = launch::worlds_of_one(place(), mpi.size()) {

@@ -71,6 +71,22 @@ fn error_text(code: c_int) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// Why MPI could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// It runs, or has run, in this process.
+    #[error(
+        "MPI can be started only once in a process, and {0} has started it: do everything in one launch (its pool serves any \
+         number of maps, from any number of threads), or use local ranks"
+    )]
+    Again(&'static str),
+    #[error(transparent)]
+    Failed(#[from] TransportError),
+}
+
+/// Set before MPI is started: never again in the life of a process.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
 /// Set while an exit of the process would leave the other ranks waiting.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
@@ -90,15 +106,16 @@ extern "C" fn left_early() {
 impl Mpi {
     /// Starts MPI, once in the life of a process.
     #[expect(unsafe_code, reason = "calls of MPI with pointers to locals")]
-    pub(crate) fn start() -> Result<Self, TransportError> {
+    pub(crate) fn start() -> Result<Self, StartError> {
+        if STARTED.swap(true, Ordering::SeqCst) {
+            return Err(StartError::Again("another launch"));
+        }
         let (mut initialised, mut threading, mut rank, mut size) = (0, 0, 0, 0);
         // SAFETY: all pointers are to live locals, or null where MPI allows it.
         unsafe {
             check(ffi::MPI_Initialized(&mut initialised), "MPI_Initialized")?;
             if initialised != 0 {
-                return Err(TransportError(
-                    "MPI can be started only once in a process: use one launch for everything".into(),
-                ));
+                return Err(StartError::Again("the program itself"));
             }
             let wanted = ffi::RSMPI_THREAD_FUNNELED;
             let none = std::ptr::null_mut();
@@ -112,7 +129,8 @@ impl Mpi {
             if threading < wanted {
                 return Err(TransportError(
                     "this MPI library does not support threads (MPI_THREAD_FUNNELED), which rankpool needs".into(),
-                ));
+                )
+                .into());
             }
             RUNNING.store(true, Ordering::SeqCst);
             libc::atexit(left_early);

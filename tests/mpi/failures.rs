@@ -19,6 +19,8 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("a_panicking_driver_gives_exit_code_1", || ends_with_code("panic-in-driver", 1)),
     ("a_driver_that_leaves_early_loses_no_submitted_job", a_driver_that_leaves_early),
     ("a_driver_that_returns_an_error_gives_exit_code_1", || ends_with_code("driver-error", 1)),
+    ("a_wrapped_error_of_a_job_gives_exit_code_3_and_all_its_words", a_wrapped_error),
+    ("another_launch_in_the_process_is_refused_in_words", another_launch_is_refused),
     ("a_panicking_input_iterator_fails_its_map_only", || succeeds("panicking-inputs")),
     ("a_dropped_endless_map_ends", || succeeds("dropped-map")),
     ("many_maps_from_many_threads_share_the_ranks", || succeeds("many-maps")),
@@ -48,6 +50,25 @@ fn ends_with_words(name: &str, words: &str) {
     let finished = run(&mut program(3, name));
     assert!(finished.code != Some(0), "{name} is taken for a success:\n{}", finished.stderr);
     finished.expect_said(words);
+}
+
+fn a_wrapped_error() {
+    let finished = run(&mut program(2, "wrapped-error"));
+    finished.expect_code(3).expect_said("rankpool: reading the sky: job 0: panic: clouds, at ");
+}
+
+fn another_launch_is_refused() {
+    for (name, out) in [
+        ("launch-after-launch", "[Success, Usage]\n"),
+        ("two-launches-at-once", "[Success, Usage]\n"),
+        ("launch-in-driver", "Usage\n"),
+    ] {
+        for ranks in [1, 3] {
+            let finished = run(&mut program(ranks, name));
+            assert_eq!(finished.expect_code(0).out(), out, "{name}");
+            finished.expect_said("MPI can be started only once in a process, and another launch has started it");
+        }
+    }
 }
 
 fn a_panicking_job_is_described() {
