@@ -241,12 +241,13 @@ fn in_full(failure: StartFailure) -> String {
 /// What a worker's failure means for the job.
 fn judge(failure: WorkerFailure) -> (Status, Trouble) {
     let WorkerFailure { kind, message, traceback, ended } = failure;
-    let (exit, signal) = match ended {
-        Some(Ended::Code(code)) => (Some(code), None),
-        Some(Ended::Signal(signal)) => (None, Some(signal)),
-        Some(Ended::Unknown(_)) | None => (None, None),
+    let (exit, signal) = match &ended {
+        Some(Ended::Code(code)) => (Some(*code), None),
+        Some(Ended::Signal(signal)) => (None, Some(*signal)),
+        Some(Ended::Unknown(_) | Ended::WithHelper { .. }) | None => (None, None),
     };
     let status = match &*kind {
+        _ if matches!(ended, Some(Ended::WithHelper { .. })) && kind == "lost" => Status::Lost,
         "timeout" => Status::Timeout,
         "cancelled" => Status::Cancelled,
         "crash" if signal.is_some() => Status::Signal,

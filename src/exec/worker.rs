@@ -354,6 +354,19 @@ impl Worker {
     fn bury(&mut self, connection: Connection, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
         let (ready, answered) = (connection.ready, connection.answered);
         let ended = connection.bury();
+        match ended {
+            // It is no fault of the program, and of a record only if that was at work.
+            Some(Ended::WithHelper { ran }) if !ran || !ready || self.requests.is_empty() => {
+                self.charge_nobody();
+                return Ok(());
+            }
+            Some(Ended::WithHelper { .. }) => {
+                let message = format!("the worker {}", Ended::WithHelper { ran: true });
+                self.blame(jobs, WorkerFailure { ended, ..WorkerFailure::new("lost", message) });
+                return Ok(());
+            }
+            _ => {}
+        }
         let how = match ended {
             Some(ref ended) => ended.to_string(),
             None => "closed its standard output".to_string(),

@@ -72,7 +72,7 @@ pub(in crate::cli) enum RetryOn {
     Signal,
     /// Could not be started
     Spawn,
-    /// Its rank was lost (under MPI the launcher ends the run instead)
+    /// Its rank was lost (under MPI the launcher ends the run instead), or that rank's spawn helper was killed
     Lost,
 }
 
