@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -91,6 +92,7 @@ pub(crate) fn serve(
         doorbell,
         started: Instant::now(),
         waiting: AtomicUsize::new(0),
+        unsent: AtomicUsize::new(0),
         sent: AtomicU64::new(0),
         kept: Kept::default(),
         broken: OnceLock::new(),
@@ -145,10 +147,14 @@ impl Worker<'_> {
             if active {
                 idle.heard();
             }
+            let looked = self.bench.now();
             while let Ok(upward) = self.finished.try_recv() {
                 active = true;
                 match upward {
-                    Upward::Results(results) => self.hand_over(results),
+                    Upward::Results(results) => {
+                        self.bench.unsent.fetch_sub(1, Ordering::SeqCst);
+                        self.hand_over(results);
+                    }
                     Upward::Part(part) => self.hand_over_part(part),
                 }
             }
@@ -162,6 +168,8 @@ impl Worker<'_> {
             self.send()?;
             if active {
                 idle.reset(self.need());
+            } else if let Some(pause) = self.bench.gathering(looked) {
+                thread::park_timeout(pause);
             } else {
                 idle.wait(self.transport.must_poll());
             }
@@ -203,7 +211,7 @@ impl Worker<'_> {
                 self.chunks.insert(chunk.id, chunk.clone());
                 let threads = self.threads.as_ref().expect("a rank is welcomed before it gets chunks");
                 let bench = self.bench.clone();
-                bench.waiting.fetch_add(1, Ordering::Relaxed);
+                bench.waiting.fetch_add(1, Ordering::SeqCst);
                 // This may be the last that holds the map's function.
                 let released = self.releases.0.clone();
                 threads.spawn(move || {
@@ -298,8 +306,7 @@ impl Worker<'_> {
 
     fn send(&mut self) -> Result<(), WorkerError> {
         if !self.outbox.is_empty() {
-            let now = u64::try_from(self.bench.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.bench.sent.store(now, Ordering::Relaxed);
+            self.bench.sent.store(self.bench.now(), Ordering::Relaxed);
             self.transport.send(RankId(0), self.outbox.take()?)?;
         }
         Ok(())

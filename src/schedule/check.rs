@@ -1,6 +1,6 @@
 //! What must hold after every event.
 
-use super::{Recall, Schedule, undealt};
+use super::{LOSSES_MAX, RECALLS_MAX, Recall, Schedule, orders_per_job, undealt};
 
 impl Schedule {
     /// Asserts every invariant. Costs as much as the state is large: for tests.
@@ -38,6 +38,10 @@ impl Schedule {
             assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].first), "{id:?} has a job twice");
             assert!(ranges.last().is_none_or(|last| last.end() <= map.submitted), "{id:?} has a job from nowhere");
             assert!(ranges.iter().all(|jobs| jobs.failures <= map.retries), "{id:?} retries too often");
+            assert!(ranges.iter().all(|jobs| jobs.losses < LOSSES_MAX), "{id:?} loses jobs too often");
+            assert!(ranges.iter().all(|jobs| jobs.recalls <= RECALLS_MAX), "{id:?} recalls jobs too often");
+            let most = map.submitted.saturating_mul(orders_per_job(map.retries));
+            assert!(map.orders <= most, "{} orders about {} jobs of {id:?}", map.orders, map.submitted);
         }
     }
 
@@ -47,7 +51,7 @@ impl Schedule {
         for (id, chunk) in &self.chunks {
             let rank = self.roster.get(chunk.rank).expect("a chunk's rank");
             assert!(rank.held.contains(id), "{id:?} is held by its rank");
-            assert_eq!(rank.recallable.contains_key(id), chunk.recall == Recall::Never, "{id:?} recallable");
+            assert!(chunk.is_recallable() || !rank.recallable.contains_key(id), "{id:?} recallable");
             assert!(chunk.jobs.count > 0, "{id:?} is empty");
         }
         for (map, held) in self.maps.iter().map(|(id, map)| (id, map.held)) {

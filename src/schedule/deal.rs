@@ -1,6 +1,7 @@
 //! Who gets what: dealing queued jobs to ranks with credit, and fetching work back for idle threads.
 
 use super::event::{Action, ChunkId, MapId, RankId};
+use super::roster::Gain;
 use super::{Chunk, Recall, Schedule};
 
 impl Schedule {
@@ -31,17 +32,19 @@ impl Schedule {
             return;
         };
         map.held += jobs.count;
+        map.orders = map.orders.saturating_add(1);
 
         let work = map.pace.estimate(jobs.count, threads);
-        let gain = map.pace.gain(work, jobs.count, threads);
+        let gain = map.pace.gain(jobs.count, threads);
         let id = ChunkId(self.next_chunk);
         self.next_chunk += 1;
-        self.chunks.insert(id, Chunk { rank, map: map_id, jobs, work, recall: Recall::Never });
+        let chunk = Chunk { rank, map: map_id, jobs, work, recall: Recall::Never };
         self.roster.update(rank, |rank| {
             rank.held.insert(id);
-            rank.recallable.insert(id, gain);
+            rank.recallable.extend((chunk.is_recallable() && gain.waiting > 0).then_some((id, gain)));
             rank.work = rank.work.saturating_add(work);
         });
+        self.chunks.insert(id, chunk);
         out.push(Action::Assign {
             rank,
             chunk: id,
@@ -56,13 +59,21 @@ impl Schedule {
     /// chunk for each idle thread. What comes back is dealt to the idle ones, since they have least to do.
     ///
     /// This comes to an end: a chunk is recalled once; a chunk that waits goes to an idle thread; a chunk that runs is
-    /// only cut if it is so long that its jobs, dealt again, make smaller chunks.
+    /// only cut if it is so long that its jobs, dealt again, make smaller chunks. Ranks may see that differently (a recall
+    /// overtakes the start of a chunk, which comes back whole), so that a job is recalled `RECALLS_MAX` times at most.
     pub(super) fn fetch_back(&mut self, out: &mut Vec<Action>) {
         while self.serving.is_empty() && self.roster.unanswered() < self.roster.idle() {
-            let Some((rank, chunk)) = self.roster.donation() else {
+            let Some((rank, id)) = self.roster.donation() else {
                 return;
             };
-            self.recall(rank, chunk, out);
+            // What looked long when it was dealt may be known to be short by now.
+            let threads = self.roster.threads();
+            let chunk = self.chunks.get(&id);
+            let pace = chunk.and_then(|chunk| Some((chunk, &self.maps.get(&chunk.map)?.pace)));
+            let gain = pace.map_or_else(Gain::default, |(chunk, pace)| pace.gain(chunk.jobs.count, threads));
+            if self.roster.reconsider(rank, id, gain) {
+                self.recall(rank, id, out);
+            }
         }
     }
 
@@ -87,6 +98,7 @@ impl Schedule {
     fn recall(&mut self, rank: RankId, id: ChunkId, out: &mut Vec<Action>) {
         if let Some(chunk) = self.chunks.get_mut(&id) {
             chunk.recall = Recall::Asked;
+            self.maps.entry(chunk.map).and_modify(|map| map.orders = map.orders.saturating_add(1));
             self.roster.update(rank, |rank| {
                 rank.recallable.remove(&id);
                 rank.unanswered += 1;

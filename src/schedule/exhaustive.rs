@@ -45,6 +45,8 @@ struct State {
     released: bool,
     /// How many more jobs fail.
     failures: u32,
+    /// How long a job takes (ns).
+    busy: u64,
 }
 
 impl State {
@@ -66,7 +68,13 @@ impl State {
             submitted: 0,
             released: false,
             failures,
+            busy: 10_000_000,
         }
+    }
+
+    /// The same with jobs that take this long (ns).
+    fn with_jobs_of(self, busy: u64) -> Self {
+        Self { busy, ..self }
     }
 
     fn tell(&mut self, event: &Event) {
@@ -140,11 +148,11 @@ impl State {
                 branch(&|state| state.ranks[id].hear(u32::try_from(id).unwrap()));
             }
             for place in 0..rank.work.len().min(rank.threads) {
-                branch(&|state| state.ranks[id].go_on(id, place, false));
+                branch(&|state| state.ranks[id].go_on(id, place, false, state.busy));
                 if self.failures > 0 && rank.work[place].started > 0 {
                     branch(&|state| {
                         state.failures -= 1;
-                        state.ranks[id].go_on(id, place, true);
+                        state.ranks[id].go_on(id, place, true, state.busy);
                     });
                 }
             }
@@ -171,7 +179,7 @@ impl Rank {
     }
 
     /// A thread ends the job it is in, if it is in one, and starts the next or answers.
-    fn go_on(&mut self, me: usize, place: usize, fails: bool) {
+    fn go_on(&mut self, me: usize, place: usize, fails: bool, busy: u64) {
         let work = &mut self.work[place];
         if fails {
             work.failed.push(work.started - 1);
@@ -182,7 +190,7 @@ impl Rank {
         }
         let Work { chunk, count, failed, .. } = self.work.remove(place);
         let rank = RankId(u32::try_from(me).unwrap());
-        self.said.push_back(Event::Finished { rank, chunk, busy: u64::from(count) * 10_000_000, failed });
+        self.said.push_back(Event::Finished { rank, chunk, busy: u64::from(count) * busy, failed });
     }
 }
 
@@ -220,6 +228,12 @@ const CANCEL: Event = Event::CancelAsked { map: MAP, job: 2 };
 fn every_interleaving_of_recalls_ends_well() {
     assert!(search(State::new(&[1, 1], policy(0, 0), &[4], 0, &[])) > 100);
     assert!(search(State::new(&[1, 2], policy(2, 0), &[4, 2], 0, &[])) > 100);
+}
+
+#[test]
+fn every_interleaving_of_short_jobs_ends_well() {
+    assert!(search(State::new(&[2], policy(0, 0), &[3, 4], 0, &[]).with_jobs_of(1_000)) > 100);
+    assert!(search(State::new(&[1, 1], policy(0, 0), &[3, 2], 0, &[]).with_jobs_of(1_000)) > 100);
 }
 
 #[test]

@@ -35,6 +35,16 @@ use roster::Roster;
 /// A job that was lost with its rank this many times is not dealt again: it may be what kills them.
 const LOSSES_MAX: u32 = 3;
 
+/// A job that was given back this many times stays where it is dealt next, so that whatever ranks and estimates do, a job is
+/// dealt at most `1 + retries + LOSSES_MAX - 1 + RECALLS_MAX` times. Each recall divides what is left of a chunk by twice the
+/// number of threads at least, so that four are enough for any chunk.
+const RECALLS_MAX: u32 = 4;
+
+/// How many orders a job may cause at most: whenever it is dealt, to run it and to give it back.
+fn orders_per_job(retries: u32) -> u64 {
+    2 * (u64::from(retries) + u64::from(LOSSES_MAX) + u64::from(RECALLS_MAX))
+}
+
 /// A chunk in flight, as the shell may ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Assignment {
@@ -61,6 +71,13 @@ struct Chunk {
     recall: Recall,
 }
 
+impl Chunk {
+    /// Whether it may be asked for on behalf of an idle thread.
+    fn is_recallable(&self) -> bool {
+        self.recall == Recall::Never && self.jobs.recalls < RECALLS_MAX
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Recall {
     Never,
@@ -78,6 +95,8 @@ struct Map {
     settled: u64,
     /// Jobs held by ranks; `submitted` is the sum of settled, queued and held ones.
     held: u64,
+    /// Orders about its jobs that went to ranks; each has at most one answer.
+    orders: u64,
     closed: bool,
     abandoned: bool,
 }
@@ -175,6 +194,7 @@ impl Schedule {
             submitted: 0,
             settled: 0,
             held: 0,
+            orders: 0,
             closed: false,
             abandoned: false,
         });
@@ -188,7 +208,7 @@ impl Schedule {
             return;
         }
         map.submitted += count;
-        self.requeue(id, Range { first, count, failures: 0, losses: 0 }, false, out);
+        self.requeue(id, Range { first, count, failures: 0, losses: 0, recalls: 0 }, false, out);
     }
 
     fn closed(&mut self, id: MapId, out: &mut Vec<Action>) {
@@ -267,7 +287,8 @@ impl Schedule {
             }
         }
         if kept < jobs.count {
-            let back = Range { first: jobs.first + kept, count: jobs.count - kept, ..jobs };
+            let (first, count, recalls) = (jobs.first + kept, jobs.count - kept, jobs.recalls.saturating_add(1));
+            let back = Range { first, count, recalls, ..jobs };
             self.requeue(map_id, back, true, out);
             self.release_if_over(map_id, out);
         }

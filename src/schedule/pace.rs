@@ -89,15 +89,23 @@ impl Pace {
     /// The estimated duration in ns of a chunk of so many jobs. While durations are being learned, a chunk counts as a
     /// full one at least, lest a rank is flooded with small chunks a moment before they would have been large.
     pub(super) fn estimate(&self, count: u64, threads: u64) -> u64 {
-        let mean = if self.mean == 0 { UNKNOWN_JOB << FRACTION_BITS } else { self.mean };
-        let work = (u128::from(mean) * u128::from(count)) >> FRACTION_BITS;
-        let work = u64::try_from(work).unwrap_or(u64::MAX).min(ESTIMATE_MAX);
+        let work = self.duration(count);
         let learning = self.is_automatic() && self.limit < self.jobs_in(self.chunk_time(threads));
         if learning { work.max(CHUNK_TIME) } else { work }
     }
 
-    /// What a recall of a chunk with so much work would bring back, if it waits and if it runs; 0 if it is not worth it.
-    pub(super) fn gain(&self, work: u64, jobs: u64, threads: u64) -> Gain {
+    /// The mean duration in ns of so many jobs, as far as it is known.
+    fn duration(&self, jobs: u64) -> u64 {
+        let mean = if self.mean == 0 { UNKNOWN_JOB << FRACTION_BITS } else { self.mean };
+        let duration = (u128::from(mean) * u128::from(jobs)) >> FRACTION_BITS;
+        u64::try_from(duration).unwrap_or(u64::MAX).min(ESTIMATE_MAX)
+    }
+
+    /// What a recall of a chunk of so many jobs would bring back, if it waits and if it runs; 0 if it is not worth it. By
+    /// the same durations as the sizes of chunks, without the floor of [`Self::estimate`]: jobs that are so short that
+    /// they are dealt in one chunk are not worth a recall.
+    pub(super) fn gain(&self, jobs: u64, threads: u64) -> Gain {
+        let work = self.duration(jobs);
         let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { 0 };
         // A chunk of a size asked for is not cut, and of one that runs a thread is halfway through on average.
         let cut = if self.is_automatic() { work / jobs.max(1) * jobs.saturating_sub(1) / 2 } else { 0 };

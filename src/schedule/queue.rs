@@ -14,6 +14,8 @@ pub(super) struct Range {
     pub(super) failures: u32,
     /// How often each of them was lost with the rank that had it.
     pub(super) losses: u32,
+    /// How often each of them was given back by the rank that had it.
+    pub(super) recalls: u32,
 }
 
 impl Range {
@@ -60,8 +62,8 @@ impl Queue {
         let place = last.as_ref().map_or(0, |entry| entry.key().0.saturating_add(1));
         if let Some(mut entry) = last {
             let last = entry.get_mut();
-            let same_past = last.failures == range.failures && last.losses == range.losses && range.runs() == 0;
-            if same_past && last.end() == range.first {
+            let new = |range: &Range| range.runs() == 0 && range.recalls == 0;
+            if new(last) && new(&range) && last.end() == range.first {
                 last.count += range.count;
                 self.len += range.count;
                 return;

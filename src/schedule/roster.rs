@@ -27,7 +27,7 @@ pub(super) enum Status {
 }
 
 /// The work that a recall of a chunk would bring back, in ns of one thread; 0 if it is not worth it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Gain {
     /// If no thread has begun the chunk.
     pub(super) waiting: u64,
@@ -42,7 +42,7 @@ pub(super) struct Rank {
     pub(super) threads: u64,
     /// Assigned and not finished, in the order of assignment, which is the order in which the rank starts them.
     pub(super) held: BTreeSet<ChunkId>,
-    /// Those of them that were not recalled.
+    /// Those of them that were not recalled, may be, and are worth it while they wait.
     pub(super) recallable: BTreeMap<ChunkId, Gain>,
     /// Recalls that it has not answered.
     pub(super) unanswered: u64,
@@ -81,17 +81,20 @@ impl Rank {
         self.is_present() && (self.chunks() < CREDIT_CHUNKS * self.threads || short)
     }
 
-    /// Whether the last chunk that can be recalled has probably not been started: more chunks than threads are there
-    /// before the recalled ones.
-    fn last_is_waiting(&self) -> bool {
-        self.chunks().saturating_sub(self.unanswered) > self.threads
+    /// Whether a chunk has probably not been started: as many as there are threads were there before it.
+    fn is_waiting(&self, chunk: ChunkId) -> bool {
+        let threads = usize::try_from(self.threads).unwrap_or(usize::MAX);
+        self.chunks() > self.threads && self.held.iter().nth(threads).is_some_and(|first| *first <= chunk)
     }
 
-    /// Whether the last chunk that can be recalled is worth it.
-    fn is_donor(&self) -> bool {
-        let waiting = self.last_is_waiting();
-        let gain = self.recallable.last_key_value().map(|(_, gain)| if waiting { gain.waiting } else { gain.running });
-        gain.is_some_and(|gain| gain > 0)
+    /// The chunk to recall, if one is worth it: the last one that waits, or else the last one that is worth it while it runs.
+    fn donation(&self) -> Option<ChunkId> {
+        let (last, _) = self.recallable.last_key_value()?;
+        if self.is_waiting(*last) {
+            return Some(*last);
+        }
+        // No more of them than threads are left.
+        self.recallable.iter().rev().find(|(_, gain)| gain.running > 0).map(|(chunk, _)| *chunk)
     }
 }
 
@@ -140,11 +143,10 @@ impl Roster {
         self.spare.first().map(|key| key.2)
     }
 
-    /// The chunk to recall: the last one of the rank with the most work among those that have one to give back.
+    /// The chunk to recall, and the rank that has it: the one with the most work among those that have one to give back.
     pub(super) fn donation(&self) -> Option<(RankId, ChunkId)> {
         let id = self.donors.last()?.1;
-        let (chunk, _) = self.ranks.get(&id)?.recallable.last_key_value()?;
-        Some((id, *chunk))
+        Some((id, self.ranks.get(&id)?.donation()?))
     }
 
     /// Present ranks in the order of their ids.
@@ -215,7 +217,7 @@ impl Roster {
             self.spare.extend(spare_key.map(|(busy, load)| (busy, load, id)));
             rank.spare_key = spare_key;
         }
-        let donor_key = (rank.is_present() && rank.is_donor()).then_some(load);
+        let donor_key = (rank.is_present() && rank.donation().is_some()).then_some(load);
         if rank.donor_key != donor_key {
             if let Some(load) = rank.donor_key {
                 self.donors.remove(&(load, id));
@@ -223,6 +225,16 @@ impl Roster {
             self.donors.extend(donor_key.map(|load| (load, id)));
             rank.donor_key = donor_key;
         }
+    }
+
+    /// Takes in what a recall of a chunk is worth by now, and says whether it is still the one to recall from its rank.
+    pub(super) fn reconsider(&mut self, id: RankId, chunk: ChunkId, now: Gain) -> bool {
+        self.update(id, |rank| match rank.recallable.get_mut(&chunk) {
+            Some(_) if now.waiting == 0 => drop(rank.recallable.remove(&chunk)),
+            Some(gain) => *gain = now,
+            None => {}
+        });
+        self.ranks.get(&id).is_some_and(|rank| rank.donation() == Some(chunk))
     }
 
     /// Asserts what must hold between the fields.
@@ -240,7 +252,7 @@ impl Roster {
             assert!(rank.chunks() <= CREDIT_CHUNKS_MAX * rank.threads, "{id:?} holds too much");
             let spare = rank.has_credit().then_some((rank.chunks() >= rank.threads, rank.work / rank.threads));
             assert_eq!(rank.spare_key, spare, "{id:?} key");
-            let donor = (rank.is_present() && rank.is_donor()).then_some(rank.work / rank.threads);
+            let donor = (rank.is_present() && rank.donation().is_some()).then_some(rank.work / rank.threads);
             assert_eq!(rank.donor_key, donor, "{id:?} donor");
         }
         let spare = self.ranks.iter().filter_map(|(id, rank)| rank.spare_key.map(|key| (key.0, key.1, *id)));

@@ -150,7 +150,9 @@ impl<'a> Sim<'a> {
             }
         }
         for (id, plan) in (0..).map(MapId).zip(&world.maps) {
-            sim.at(plan.opens, Happening::Drives(id));
+            if !world.in_a_row || id == MapId(0) {
+                sim.at(plan.opens, Happening::Drives(id));
+            }
             if let Some(at) = plan.abandoned {
                 sim.at(at.max(plan.opens), Happening::Drives(id));
             }
@@ -263,6 +265,12 @@ impl<'a> Sim<'a> {
                     driven.settled += count;
                     if !driven.over {
                         self.at(self.now + MICRO, Happening::Drives(map));
+                    }
+                }
+                Action::Release { map: MapId(map) } if self.world.in_a_row => {
+                    let next = MapId(map + 1);
+                    if let Some(plan) = self.world.maps.get(usize::try_from(next.0).expect("a map")) {
+                        self.at(self.now + plan.opens, Happening::Drives(next));
                     }
                 }
                 Action::Release { .. } | Action::Dismiss { .. } => {}

@@ -306,6 +306,70 @@ fn short_work_is_not_fetched_back() {
 }
 
 #[test]
+fn short_jobs_dealt_while_durations_are_learned_are_not_fetched_back() {
+    let mut desk = Desk::new(ChunkSize::Auto, 0, &[2]);
+    desk.submit(3);
+    for chunk in 0..3 {
+        desk.finish(0, chunk, 1_000, &[]);
+    }
+    // Four of them together, though a thread is idle: they are too short to be parted.
+    assert_eq!(dealt(&desk.submit(4)), [(0, 3, 3, 4, 1)]);
+    assert_eq!(recalled(&desk.log), []);
+}
+
+#[test]
+fn what_is_known_to_be_short_by_now_is_not_fetched_back() {
+    let mut desk = Desk::new(ChunkSize::Auto, 0, &[1, 1]);
+    desk.submit(4);
+    desk.finish(0, 0, 1_000, &[]);
+    desk.finish(0, 2, 1_000, &[]);
+    assert_eq!(recalled(&desk.log), []);
+}
+
+#[test]
+fn a_short_chunk_does_not_hide_a_long_one_from_idle_threads() {
+    let mut desk = Desk::new(fixed(1), 0, &[2, 2]);
+    let short = MapId(8);
+    desk.tell(Event::Opened { map: short, policy: Policy { chunk: fixed(1), retries: 0 } });
+    desk.tell(Event::Submitted { map: short, count: 1 });
+    desk.finish(0, 0, 1_000, &[]);
+    assert_eq!(dealt(&desk.submit(6)).len(), 6);
+    // Behind the job that waits on each rank there is a short one.
+    assert_eq!(dealt(&desk.tell(Event::Submitted { map: short, count: 2 })).len(), 2);
+    let held = |desk: &Desk, rank| {
+        (0..9)
+            .filter(|id| desk.schedule.chunk(ChunkId(*id)).is_some_and(|chunk| chunk.rank == RankId(rank)))
+            .collect::<Vec<_>>()
+    };
+    let waits = held(&desk, 0)[2];
+    for chunk in held(&desk, 1) {
+        desk.finish(1, chunk, SECOND, &[]);
+    }
+    assert_eq!(recalled(&desk.log), [(0, waits)]);
+}
+
+#[test]
+fn a_job_that_was_given_back_four_times_stays_where_it_is_dealt_next() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1]);
+    desk.submit(4);
+    desk.finish(1, 1, SECOND, &[]);
+    let (mut waits, mut busy) = (2, 3);
+    for _ in 0..4 {
+        assert_eq!(recalled(&desk.finish(1, busy, SECOND, &[])), [(0, waits)]);
+        // Before it is back, the idle thread has got other jobs.
+        let other = dealt(&desk.submit(2));
+        assert_eq!((other[0].0, other[1].0), (1, 1));
+        let again = dealt(&desk.give_back(0, waits, 0));
+        assert_eq!((again.len(), again[0].0, again[0].2), (1, 0, 2));
+        desk.finish(1, other[0].1, SECOND, &[]);
+        (waits, busy) = (again[0].1, other[1].1);
+    }
+    assert_eq!(recalled(&desk.finish(1, busy, SECOND, &[])), []);
+    // It is still asked for when nobody wants it.
+    assert!(recalled(&desk.tell(Event::Draining)).contains(&(0, waits)));
+}
+
+#[test]
 fn an_abandoned_map_settles_what_is_queued_and_asks_for_what_waits() {
     let mut desk = Desk::new(fixed(1), 3, &[1]);
     desk.submit(5);

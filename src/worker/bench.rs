@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -109,6 +109,8 @@ pub(super) struct Bench {
     pub started: Instant,
     /// Chunks that no thread has begun.
     pub waiting: AtomicUsize,
+    /// Chunks' results that the loop has not taken.
+    pub unsent: AtomicUsize,
     /// When the loop last sent results, in µs since `started`.
     pub sent: AtomicU64,
     pub kept: Kept,
@@ -125,9 +127,42 @@ impl Bench {
         let _ = self.results.send(upward);
     }
 
+    /// The time in µs since the start.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// A thread takes a chunk. If it was the last one that waited, results that lie about have nothing to leave together with:
+    /// this chunk may take long, and may have been given back, so that it has no results.
+    fn begin(&self) {
+        let was_last = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
+        if was_last && self.unsent.load(Ordering::SeqCst) > 0 {
+            self.doorbell.ring();
+        }
+    }
+
+    /// Hands the loop a chunk's results. They may lie about for a moment if chunks wait: either this thread sees that none does,
+    /// or the one that takes the last of them sees these results.
+    fn finish(&self, results: Results) {
+        self.unsent.fetch_add(1, Ordering::SeqCst);
+        self.send(Upward::Results(results));
+        let is_late = || self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) > GATHER;
+        if self.waiting.load(Ordering::SeqCst) == 0 || is_late() {
+            self.doorbell.ring();
+        }
+    }
+
+    /// How long the loop may sleep if it has looked for results at this time (in µs since `started`): until those are due that
+    /// lie about without a ring. `None`: none do, threads ring.
+    pub(super) fn gathering(&self, looked: u64) -> Option<Duration> {
+        let since = looked.saturating_sub(self.sent.load(Ordering::Relaxed));
+        let is_gathering = since <= GATHER && self.waiting.load(Ordering::SeqCst) > 0;
+        is_gathering.then(|| Duration::from_micros(GATHER - since + 1))
+    }
+
     /// Runs a chunk on the calling thread.
     pub(super) fn run(self: &Arc<Self>, chunk: &Chunk) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.begin();
         let start = Instant::now();
         let thread = rayon::current_thread_index().unwrap_or(0);
         let mut run = Run {
@@ -147,13 +182,8 @@ impl Bench {
         if results.count == 0 {
             return;
         }
-        let end = Instant::now();
-        results.busy = u64::try_from((end - start).as_nanos()).unwrap_or(u64::MAX);
-        self.send(Upward::Results(results));
-        let now = u64::try_from((end - self.started).as_micros()).unwrap_or(u64::MAX);
-        if self.waiting.load(Ordering::Relaxed) == 0 || now.saturating_sub(self.sent.load(Ordering::Relaxed)) > GATHER {
-            self.doorbell.ring();
-        }
+        results.busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.finish(results);
     }
 }
 
@@ -276,3 +306,6 @@ impl<'c> Jobs<'c> for Run<'c> {
         self.settle_refused();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,37 @@ impl World {
         let latency = (least, random.magnitude(least, 10 * least));
         let service = random.between(0, 3) * MICRO;
         let drains = (!kind && random.percent(20)).then(|| random.between(0, horizon));
-        Self { seed, ranks, maps, latency, service, drains, judged: true }
+        Self { seed, ranks, maps, in_a_row: false, latency, service, drains, judged: true }
+    }
+
+    /// Many small maps one after the other, on ranks whose threads take some time to begin.
+    #[must_use]
+    pub fn small_maps(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let time = random.magnitude(50, MILLI);
+        let ranks = (0..random.between(1, 3)).map(|_| RankPlan {
+            threads: u32::try_from(random.between(1, 3)).unwrap_or(1),
+            joins: 0,
+            slowness: if random.percent(15) { random.between(100, 2_000) } else { 100 },
+            waking: random.magnitude(MICRO, MILLI),
+            fate: Fate::Stays,
+        });
+        let ranks = ranks.collect();
+        let maps = (0..random.between(10, 40)).map(|_| MapPlan {
+            opens: random.between(0, 10 * MICRO),
+            policy: Policy { chunk: ChunkSize::Auto, retries: 0 },
+            jobs: random.magnitude(1, 1_000),
+            window: if random.percent(50) { u64::MAX } else { random.between(1, 10) },
+            mix: if random.percent(50) { Mix::Constant(time) } else { Mix::Exponential(time) },
+            failing: 0,
+            poison: None,
+            abandoned: None,
+            cancels: Vec::new(),
+        });
+        let maps = maps.collect();
+        let least = random.magnitude(MICRO, 100 * MICRO);
+        let latency = (least, random.magnitude(least, 2 * least));
+        Self { seed, ranks, maps, in_a_row: true, latency, service: MICRO, drains: None, judged: true }
     }
 
     /// The same maps on other ranks with other latencies, none of which fails.
@@ -78,7 +108,8 @@ fn rank(random: &mut Random, horizon: u64, kind: bool) -> RankPlan {
         2 if !kind => Fate::Stalls { at, until: at + random.between(0, horizon / 2), told },
         _ => Fate::Stays,
     };
-    RankPlan { threads: random.threads(), joins, slowness, fate }
+    let waking = if random.percent(50) { random.magnitude(MICRO, MILLI) } else { 0 };
+    RankPlan { threads: random.threads(), joins, slowness, waking, fate }
 }
 
 fn map(random: &mut Random, horizon: u64, kind: bool) -> MapPlan {

@@ -14,7 +14,12 @@ struct Job {
     holder: Option<ChunkId>,
     failures: u32,
     losses: u32,
+    /// How often it was dealt.
+    deals: u32,
 }
+
+/// How often a job is dealt at most, beside its retries: once, after two losses, and after four recalls.
+const DEALS_MAX: u32 = 7;
 
 #[derive(Default)]
 struct Map {
@@ -231,6 +236,8 @@ impl<'a> Judge<'a> {
             assert_eq!(job.failures + 1, attempt, "job {index}");
             assert!(job.losses == 0 || jobs.end - jobs.start == 1, "job {index} was lost before and is not alone");
             assert!(job.losses < 3, "job {index} was lost too often");
+            job.deals += 1;
+            assert!(job.deals <= DEALS_MAX.saturating_add(policy.retries), "job {index} is sent to and fro");
             job.holder = Some(chunk);
             map.queued -= 1;
         }

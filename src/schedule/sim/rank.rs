@@ -77,7 +77,7 @@ impl Rank {
             Order::Run { chunk, map, first, count, attempt } => {
                 self.waiting.push_back(Work { chunk, map, first, count, attempt });
                 match self.threads.iter().position(Option::is_none) {
-                    Some(thread) => self.start(thread, now, world),
+                    Some(thread) => self.start(thread, now + self.plan.waking, world),
                     None => Vec::new(),
                 }
             }
@@ -85,7 +85,8 @@ impl Rank {
         }
     }
 
-    fn start(&mut self, thread: usize, now: u64, world: &World) -> Vec<Reply> {
+    /// A thread takes the next chunk and begins it now or later.
+    fn start(&mut self, thread: usize, begins: u64, world: &World) -> Vec<Reply> {
         let Some(work) = self.waiting.pop_front() else {
             return Vec::new();
         };
@@ -95,8 +96,8 @@ impl Rank {
         }
         self.generation += 1;
         let generation = self.generation;
-        self.threads[thread] = Some(Running { work, started: now, generation });
-        vec![Reply::Wake { at: now + self.time(work, work.count, world), thread, generation }]
+        self.threads[thread] = Some(Running { work, started: begins, generation });
+        vec![Reply::Wake { at: begins + self.time(work, work.count, world), thread, generation }]
     }
 
     pub(super) fn end(&mut self, thread: usize, generation: u64, now: u64, world: &World) -> Vec<Reply> {
@@ -128,6 +129,12 @@ impl Rank {
         let Some(Running { mut work, started, .. }) = self.threads[thread].take() else {
             return Vec::new();
         };
+        if now < started {
+            // The recall has overtaken the start.
+            let mut replies = vec![Reply::Say(Event::Returned { rank: ME, chunk, kept: 0 })];
+            replies.extend(self.start(thread, started, world));
+            return replies;
+        }
         let mut kept = 1;
         let mut ends = started + self.time(work, 1, world);
         while kept < work.count && ends <= now {

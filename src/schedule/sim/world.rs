@@ -57,6 +57,8 @@ pub struct RankPlan {
     pub joins: u64,
     /// How long its jobs take, in percent of what they should.
     pub slowness: u64,
+    /// How long a thread that is out of work takes to begin a chunk that arrives (ns).
+    pub waking: u64,
     /// What becomes of it.
     pub fate: Fate,
 }
@@ -64,7 +66,7 @@ pub struct RankPlan {
 /// A map of a world.
 #[derive(Clone, Debug)]
 pub struct MapPlan {
-    /// When it is opened.
+    /// When it is opened, or how long after the end of the one before it.
     pub opens: u64,
     /// What it asks of the scheduler.
     pub policy: Policy,
@@ -93,6 +95,8 @@ pub struct World {
     pub ranks: Vec<RankPlan>,
     /// The maps, by id.
     pub maps: Vec<MapPlan>,
+    /// Whether each map begins when the one before it is released.
+    pub in_a_row: bool,
     /// Shortest and longest latency of a message (ns).
     pub latency: (u64, u64),
     /// How long the master takes for a message, in or out (ns).
