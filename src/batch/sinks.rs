@@ -39,8 +39,6 @@ pub(crate) struct Sinks {
     ticker: Option<Ticker>,
     /// Behind the last place that is settled.
     end: u64,
-    /// Jobs before this place were given up by their order: what they put out comes as it comes.
-    passed: u64,
     /// Since when something has waited without a pause.
     blocked: Option<Instant>,
 }
@@ -51,6 +49,8 @@ struct Waiting {
     trouble: Option<OutputError>,
     /// Jobs of which a piece of output could not be kept.
     torn: BTreeSet<u64>,
+    /// Jobs before this place have lost their turn: what they put out comes as it comes.
+    passed: u64,
 }
 
 /// Takes the pieces of output that come ahead of results.
@@ -60,6 +60,11 @@ impl Parts {
     pub(crate) fn take(&self, place: u64, stream: u8, bytes: &[u8]) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = if stream == STDOUT { Stream::Out } else { Stream::Err };
+        if place < waiting.passed {
+            // Nothing is kept for it, and pieces of two jobs must not be mixed.
+            waiting.torn.insert(place);
+            return;
+        }
         if let Err(error) = waiting.ordered.part(place, stream, bytes) {
             waiting.trouble.get_or_insert(error);
             waiting.torn.insert(place);
@@ -71,17 +76,9 @@ impl Sinks {
     /// `hosts` are those of the ranks.
     pub(crate) fn new(lines: Lines, unordered: bool, handover: Handover, hosts: Vec<String>) -> Self {
         let order = if unordered { Order::Settled } else { Order::Places };
-        let waiting = Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None, torn: BTreeSet::new() };
-        Sinks {
-            lines,
-            handover,
-            waiting: Arc::new(Mutex::new(waiting)),
-            hosts,
-            ticker: None,
-            end: 0,
-            passed: 0,
-            blocked: None,
-        }
+        let waiting =
+            Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None, torn: BTreeSet::new(), passed: 0 };
+        Sinks { lines, handover, waiting: Arc::new(Mutex::new(waiting)), hosts, ticker: None, end: 0, blocked: None }
     }
 
     pub(crate) fn parts(&self) -> Parts {
@@ -143,7 +140,7 @@ impl Sinks {
             waiting.ordered.forget_parts(place);
             return trouble;
         }
-        if place < self.passed {
+        if place < waiting.passed {
             for (stream, bytes) in [(Stream::Out, &*out), (Stream::Err, err), (Stream::Note, note), (Stream::Note, &[])]
             {
                 self.handover.take(stream, bytes)?;
@@ -211,8 +208,9 @@ impl Sinks {
     /// Hands on what waits behind jobs that are not settled. What these put out from now on comes as it comes.
     pub(crate) fn close_gaps(&mut self) -> Result<(), OutputError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.ordered.skip_open();
-        self.passed = self.passed.max(self.end);
+        let torn = waiting.ordered.skip_open();
+        waiting.torn.extend(torn);
+        waiting.passed = waiting.passed.max(self.end);
         let handover = &mut self.handover;
         waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))
     }

@@ -212,14 +212,17 @@ impl Ordered {
         }
     }
 
-    /// The run ends early: no job that is still open settles any more, so that what waits behind them can be handed on.
-    pub fn skip_open(&mut self) {
-        let first = self.head;
-        for index in 0..self.waiting.len() {
-            if matches!(self.waiting[index], Entry::Open) {
-                self.skip(first + index as u64);
+    /// The run ends early: no job that is still open settles any more, so that what waits behind them can be handed on. Gives
+    /// those of which pieces were forgotten.
+    pub fn skip_open(&mut self) -> Vec<u64> {
+        let mut torn = Vec::new();
+        for job in (self.head..).take(self.waiting.len()) {
+            if self.is_open(job) {
+                torn.extend(self.large.contains_key(&job).then_some(job));
+                self.skip(job);
             }
         }
+        torn
     }
 
     /// Hands on everything whose turn it is: for each job standard output, then standard error, then the note, in pieces of at

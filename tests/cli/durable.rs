@@ -454,3 +454,44 @@ fn a_kill_at_any_moment_loses_nothing_that_was_called_ok() {
         all_that_is_ok_is_there(&files, "r", "o", line);
     }
 }
+
+#[test]
+fn a_killed_kernel_leaves_whole_lines_and_goes_on_behind_them() {
+    for turn in 0..4 {
+        let files = Files::new();
+        let words = ["kernel", "square", "--range", "1:200000", "-o", "o"];
+        let mut child = support::start(command(&words).current_dir(files.0.path()));
+        let length = || fs::metadata(files.path("o.partial")).map_or(0, |metadata| metadata.len());
+        until("some results are written", || length() > turn * 200_000 || files.path("o").exists());
+        support::signal(&child, Signal::SIGKILL);
+        support::wait(&mut child, LIMIT);
+        let first = if files.path("o").exists() { text(&files, "o") } else { text(&files, "o.partial") };
+        assert!(first.ends_with('\n'), "whole lines");
+        let skip = first.lines().count().to_string();
+        let words = ["kernel", "square", "--range", "1:200000", "--skip", &skip, "-o", "p"];
+        support::run(command(&words).current_dir(files.0.path()), LIMIT).expect_code(0);
+        assert!((first + &text(&files, "p")).lines().eq((1..=200_000_u64).map(|x| (x * x).to_string())));
+    }
+}
+
+#[test]
+fn the_large_output_of_a_job_that_lost_its_turn_is_whole_or_not_called_ok() {
+    let files = Files::new();
+    // The first job writes a lot, before and after the signal; the others are finished behind it.
+    let script = "test {} = 1 || { echo {}; exit; }; head -c 600000 /dev/zero | tr '\\0' x; touch up; \
+        until test -e go; do sleep 0.02; done; head -c 600000 /dev/zero | tr '\\0' y; echo";
+    let words = ["--range", "1:20", "--records", "r", "--kill-after", "0s", "--", "sh", "-c", script];
+    let mut child = support::start(&mut batch(&files, &words));
+    let mut out = child.stdout.take().expect("it is piped");
+    until("the first job has written", || files.path("up").exists());
+    support::signal(&child, Signal::SIGTERM);
+    let mut rest = vec![0; 1];
+    out.read_exact(&mut rest).expect("the others are saved");
+    files.with("go", "");
+    out.read_to_end(&mut rest).expect("text");
+    support::wait(&mut child, LIMIT).expect("it ends");
+    let is_ok = records(&files, "r").iter().any(|record| record["number"] == 1 && record["status"] == "ok");
+    let count = |byte| rest.iter().filter(|at| **at == byte).count();
+    let expected = if is_ok { (600_000, 600_000) } else { (0, 0) };
+    assert_eq!((count(b'x'), count(b'y')), expected, "job 1 is ok: {is_ok}");
+}
