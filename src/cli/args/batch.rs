@@ -41,11 +41,12 @@ pub(in crate::cli) struct BatchArgs {
     /// The first job that succeeds ends all others
     #[arg(long, help_heading = FAILURES)]
     pub stop_on_success: bool,
-    /// Write a JSON line for each job: number, input, status, exit code or signal, attempts, host, times, memory. A file that
-    /// is there is replaced, unless --only-failed names it, too: then it goes on
+    /// Write a JSON line for each job when its output is written: number, input, status, exit code or signal, attempts, host,
+    /// times, memory. A file that is there is replaced, unless --only-failed names it, too: then it goes on
     #[arg(long, value_name = "FILE", help_heading = super::REPORT)]
     pub records: Option<PathBuf>,
-    /// Run only the jobs of the input that did not succeed by these records
+    /// Run only the jobs of the input that did not succeed by these records. With the same --output as before, that has all
+    /// results in the end
     #[arg(long, value_name = "RECORDS", help_heading = FAILURES)]
     pub only_failed: Option<PathBuf>,
     /// CPUs for each job: a rank runs as many jobs at once as it has CPUs, divided by N. OMP_NUM_THREADS is set if it is not
@@ -97,7 +98,7 @@ Examples:
   rankpool run --grid lr=0.1,0.01 --grid batch=32,64 -- python train.py --lr {lr} --batch {batch}
   rankpool run --input jobs.csv --shell -- 'sort {file} | uniq -c > {out}'
   rankpool run --input commands.txt --shell -- {}             every line is a command line
-  rankpool run --input files.txt --only-failed jobs.jsonl --records jobs.jsonl -- gzip -k {}"
+  rankpool run --input files.txt --records jobs.jsonl --only-failed jobs.jsonl -- gzip -k {}    what is left of it"
 )]
 pub(in crate::cli) struct RunCommandArgs {
     #[command(flatten)]
