@@ -12,12 +12,15 @@ use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
 use super::session::{leave_partial, progress, sum_up};
 use super::{info, print};
+use crate::batch::doubts::{self, Doubt, Token};
 use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
 use crate::exec::helper;
 use crate::failure::JobErrorKind;
 use crate::func::Value;
 use crate::input::{InputError, Inputs, Reading, Record};
-use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer};
+use crate::output::{
+    Existing, Failure, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer, amend, failure_line,
+};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
 use crate::run::{self, ExitCode, Launch};
@@ -75,6 +78,8 @@ pub(super) struct Plan<P> {
     pub name: &'static str,
     pub inputs: Inputs,
     pub bind: P,
+    /// Where the workers have to be asked, at the end, whether their answers were what they seemed.
+    pub token: Option<Token>,
 }
 
 /// The way in which a batch is launched, with what starts processes. This belongs before MPI.
@@ -150,7 +155,7 @@ where
     P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
     S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
 {
-    let Plan { name, inputs, bind } = plan;
+    let Plan { name, inputs, bind, token } = plan;
     refuse_same_files(config, batch, &inputs)?;
     let done = batch.only_failed.as_deref().map(LastRecords::read).transpose()?;
     let total = count(&inputs, &bind, done.as_ref())?;
@@ -173,13 +178,16 @@ where
         tally: Tally::default(),
     };
     let end = driver.run(chunk, config.map.window, start);
-    let tally = driver.tally;
+    let mut tally = driver.tally;
+    let (end, doubts) = ask_workers(pool, token, end, &mut tally);
     sinks.show(None);
     let fault = ledger.borrow_mut().take_fault();
     let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
     let wanted = batch.limits.stop_on_success && tally.succeeded > 0;
-    let code = match conclude(end, fault, sinks, &tally, &config.output) {
+    let code = conclude(end, fault, sinks, &tally, &config.output);
+    take_back(&doubts, records.as_deref(), config);
+    let code = match code {
         ExitCode::JobsFailed if wanted => ExitCode::Success,
         code => code,
     };
@@ -205,6 +213,42 @@ where
         }
         Ok(()) | Err(_) => code,
     })
+}
+
+/// Asks the workers whether their answers were what they seemed, if there is a token to ask with and anybody to be asked.
+fn ask_workers(pool: &Pool, token: Option<Token>, end: End, tally: &mut Tally) -> (End, Vec<Doubt>) {
+    let asks = matches!(end, End::Whole | End::Sink(_));
+    let Some(token) = token.filter(|_| asks) else { return (end, Vec::new()) };
+    match doubts::gather(pool, token) {
+        Ok(doubts) => {
+            for doubt in &doubts {
+                doubt.jobs().for_each(|(number, _)| tally.take_back(number, doubt.message()));
+            }
+            (end, doubts)
+        }
+        Err(error) => (if matches!(end, End::Whole) { End::Broken(error) } else { end }, Vec::new()),
+    }
+}
+
+/// Says which jobs have answers that may be those of others, and takes them back where they were written.
+fn take_back(doubts: &[Doubt], records: Option<&Path>, config: &Config) {
+    let Some(summary) = doubts::summary(doubts) else { return };
+    report::complain(summary);
+    let messages = |doubt: &Doubt| doubt.jobs().map(|(number, _)| (number, doubt.message())).collect::<Vec<_>>();
+    let told = records.map(|path| amend::take_back(path, &doubts.iter().flat_map(messages).collect()));
+    let lines = |doubt: &Doubt| {
+        let line = |number| failure_line(Failure { job: number, kind: "surplus", message: &doubt.message() });
+        doubt.jobs().map(|(number, place)| (place, line(number))).collect::<Vec<_>>()
+    };
+    let replaced = match &config.output {
+        Target::File(path) if !config.map.unordered => {
+            Some(amend::replace_lines(path, &doubts.iter().flat_map(lines).collect()))
+        }
+        Target::File(_) | Target::Stdout | Target::Stderr => None,
+    };
+    for error in [told, replaced].into_iter().flatten().filter_map(Result::err) {
+        report::complain(format_args!("these answers could not be taken back where they were written: {error}"));
+    }
 }
 
 /// Looks at the records before any job is started, as far as that is possible, and counts the jobs.
