@@ -1,6 +1,6 @@
 //! The outputs and the records of a batch on their way to the system: a record is written when what it tells of was.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,6 +84,32 @@ impl Handover {
             named,
             current,
         }
+    }
+
+    /// Keeps account of where the outputs are, so that some can be replaced.
+    pub(crate) fn keep_layout(&mut self) {
+        if self.out.partial_name().is_some() {
+            self.layout.get_or_insert_with(Layout::default);
+        }
+    }
+
+    /// Puts other lines in the places of some jobs' lines, if the output is a file that is not whole yet. The records of these
+    /// jobs are not changed.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub(super) fn replace_lines(&mut self, lines: &BTreeMap<u64, Vec<u8>>) -> Result<(), OutputError> {
+        self.commit()?;
+        let (Some(layout), Some((file, _, _))) = (&mut self.layout, self.out.partial()) else { return Ok(()) };
+        let taken = layout.take_lines(file, |number| lines.contains_key(&number));
+        taken.map_err(|error| OutputError::from_io(self.out.name(), error))?;
+        for (number, line) in lines {
+            let at = self.out.position();
+            self.out.write_all(line)?;
+            layout.add(Extent { number: *number, at, length: line.len() as u64 });
+        }
+        self.current.at = self.out.position();
+        self.commit()
     }
 
     /// Lets the output go on behind what earlier runs have left. What they left in another file than the partial one is copied.

@@ -15,6 +15,7 @@
 
 mod attempt;
 pub(crate) mod command;
+pub(crate) mod doubts;
 mod drive;
 mod handover;
 mod intake;

@@ -4,7 +4,7 @@
 //! output file a job's output is, what waits too long behind a slow job is written before its turn, so that it survives
 //! whatever ends the run; the file is put into order at the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -213,6 +213,20 @@ impl Sinks {
         waiting.passed = waiting.passed.max(self.end);
         let handover = &mut self.handover;
         waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))
+    }
+
+    /// Puts other lines in the places of some jobs' lines, see [`Handover::replace_lines`].
+    ///
+    /// # Errors
+    /// If the output cannot be read or written.
+    pub(crate) fn replace_lines(&mut self, lines: &BTreeMap<u64, Vec<u8>>) -> Result<(), OutputError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        if self.can_save() {
+            self.save()?;
+        }
+        self.handover.replace_lines(lines)
     }
 
     /// What the outputs are called as long as they are not whole: of the jobs' standard output, and of their standard error.

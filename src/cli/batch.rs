@@ -13,6 +13,7 @@ use super::config::{Config, Talk};
 use super::files::{self, is_same_file};
 use super::session::{progress, sum_up};
 use super::{info, print};
+use crate::batch::doubts::{self, Doubt, Token};
 use crate::batch::{
     Batch, End, Feed, Handover, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally,
 };
@@ -20,7 +21,10 @@ use crate::exec::helper;
 use crate::failure::JobErrorKind;
 use crate::func::Value;
 use crate::input::{InputError, Inputs, Reading, Record};
-use crate::output::{Existing, JsonLines, LastRecords, OutputError, OutputFiles, Records, Status, Target, Writer};
+use crate::output::{
+    Existing, Failure, JsonLines, LastRecords, OutputError, OutputFiles, Records, Status, Target, Writer, amend,
+    failure_line,
+};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
 use crate::run::{self, ExitCode, Launch};
@@ -78,6 +82,8 @@ pub(super) struct Plan<P> {
     pub name: &'static str,
     pub inputs: Inputs,
     pub bind: P,
+    /// Where the workers have to be asked, at the end, whether their answers were what they seemed.
+    pub token: Option<Token>,
 }
 
 /// The way in which a batch is launched, with what starts processes. This belongs before MPI.
@@ -153,12 +159,12 @@ where
     P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
     S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
 {
-    let Plan { name, inputs, bind } = plan;
+    let Plan { name, inputs, bind, token } = plan;
     files::refuse_conflicts(config)?;
     let earlier = Earlier::read(config, batch)?;
     let total = count(&inputs, &bind, earlier.done.as_ref())?;
     let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
-    let (mut sinks, done) = earlier.open_sinks(config, batch, pool)?;
+    let (mut sinks, done) = earlier.open_sinks(config, batch, pool, token.is_some())?;
     let reading = inputs.open();
     let bad = reading.bad_records();
     let planned = planned(reading, bind, done, batch.records.is_some());
@@ -176,13 +182,17 @@ where
         tally: Tally::default(),
     };
     let end = driver.run(chunk, config.map.window, start);
-    let tally = driver.tally;
+    let mut tally = driver.tally;
+    let (end, doubts) = ask_workers(pool, token, end, &mut tally);
     sinks.show(None);
     let fault = ledger.borrow_mut().take_fault();
     let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
     let wanted = batch.limits.stop_on_success && tally.succeeded > 0;
-    let code = match conclude(end, fault, sinks, &tally) {
+    let kept = doubtful(&doubts, &mut sinks);
+    let code = conclude(end, fault, sinks, &tally);
+    take_back(&doubts, records.as_deref(), kept);
+    let code = match code {
         ExitCode::JobsFailed if wanted => ExitCode::Success,
         code => code,
     };
@@ -208,6 +218,41 @@ where
         }
         Ok(()) | Err(_) => code,
     })
+}
+
+/// Asks the workers whether their answers were what they seemed, if there is a token to ask with and anybody to be asked.
+fn ask_workers(pool: &Pool, token: Option<Token>, end: End, tally: &mut Tally) -> (End, Vec<Doubt>) {
+    let asks = matches!(end, End::Whole | End::Sink(_));
+    let Some(token) = token.filter(|_| asks) else { return (end, Vec::new()) };
+    match doubts::gather(pool, token) {
+        Ok(doubts) => {
+            for doubt in &doubts {
+                doubt.jobs().for_each(|number| tally.take_back(number, doubt.message()));
+            }
+            (end, doubts)
+        }
+        Err(error) => (if matches!(end, End::Whole) { End::Broken(error) } else { end }, Vec::new()),
+    }
+}
+
+/// Says which jobs have answers that may be those of others, and takes them back where they were written.
+fn take_back(doubts: &[Doubt], records: Option<&Path>, lines: Result<(), OutputError>) {
+    let Some(summary) = doubts::summary(doubts) else { return };
+    report::complain(summary);
+    let jobs = doubts.iter().flat_map(|doubt| doubt.jobs().map(|number| (number, doubt.message())));
+    let told =
+        records.map_or(Ok(()), |path| amend::take_back(path, &jobs.collect()).map_err(|error| error.to_string()));
+    for error in [told, lines.map_err(|error| error.to_string())].into_iter().filter_map(Result::err) {
+        report::complain(format_args!("these answers could not be taken back where they were written: {error}"));
+    }
+}
+
+/// Puts failures in the places of doubtful answers, where the output is a file.
+fn doubtful(doubts: &[Doubt], sinks: &mut Sinks) -> Result<(), OutputError> {
+    let line =
+        |doubt: &Doubt, number| failure_line(Failure { job: number, kind: "surplus", message: &doubt.message() });
+    let lines = doubts.iter().flat_map(|doubt| doubt.jobs().map(|number| (number, line(doubt, number))));
+    sinks.replace_lines(&lines.collect())
 }
 
 /// Looks at the records before any job is started, as far as that is possible, and counts the jobs.
@@ -311,11 +356,13 @@ impl Earlier {
         Ok(Earlier { done, files, records })
     }
 
+    /// Opens what is written. If it `takes_back` answers, lines of the output may be replaced at the end.
     fn open_sinks(
         self,
         config: &Config,
         batch: &BatchConfig,
         pool: &Pool,
+        takes_back: bool,
     ) -> Result<(Sinks, Option<LastRecords>), OutputError> {
         let Earlier { done, files, records } = self;
         let out = if files.is_some() { Writer::open_behind(&config.output) } else { Writer::open(&config.output) }?;
@@ -330,6 +377,9 @@ impl Earlier {
         });
         let unordered = config.map.unordered;
         let mut handover = Handover::new(out, err, records, unordered, named);
+        if takes_back {
+            handover.keep_layout();
+        }
         if let (Some(mut files), Some(done)) = (files, &done) {
             let found = files.take_found(|number| done.is_ok(number));
             handover.go_on(&files, &found)?;

@@ -39,8 +39,12 @@ pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
             kill_after: task.batch.limits.kill_after,
         };
         let template = task.template.clone();
-        let plan =
-            Plan { name: "run", inputs: task.inputs.clone(), bind: move |record: &Record| bind(&template, record) };
+        let plan = Plan {
+            name: "run",
+            inputs: task.inputs.clone(),
+            bind: move |record: &Record| bind(&template, record),
+            token: None,
+        };
         batch::run(config, &task.batch, plan, pool, stopping, config.map.chunk, |feed| {
             pool.map_with(commands, feed, command::run)
         })

@@ -205,7 +205,19 @@ fn run_task(args: RunCommandArgs, retries: u32, seed: u64) -> Result<RunTask, St
 
 /// What `rankpool map` does.
 fn map_task(args: MapArgs, retries: u32, seed: u64) -> Result<MapTask, String> {
-    let MapArgs { input, batch, python, python_exe, setup, star, batch_size, text, max_worker_jobs, worker } = args;
+    let MapArgs {
+        input,
+        batch,
+        python,
+        python_exe,
+        setup,
+        star,
+        batch_size,
+        text,
+        max_worker_jobs,
+        worker_ids,
+        worker,
+    } = args;
     let program = match python {
         Some(target) => {
             let batch = batch_size.and_then(|size| NonZeroUsize::try_from(size).ok());
@@ -225,6 +237,8 @@ fn map_task(args: MapArgs, retries: u32, seed: u64) -> Result<MapTask, String> {
         timeout: batch.timeout,
         kill_after: batch.kill_after,
         max_jobs: max_worker_jobs,
+        ids: worker_ids,
+        token: None,
     };
     let inputs = records(input, seed)?;
     let batch_config = BatchConfig::new(&batch, retries, seed, None, Lines::OneForEach);

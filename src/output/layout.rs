@@ -54,6 +54,28 @@ impl Layout {
         self.runs.push(Run { first: number, last: number, at, length });
     }
 
+    /// Takes out the outputs of these jobs, each of which is a line of its own, as all others are.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) fn take_lines(&mut self, file: &File, jobs: impl Fn(u64) -> bool) -> io::Result<()> {
+        for run in std::mem::take(&mut self.runs) {
+            if !(run.first..=run.last).any(&jobs) {
+                self.runs.push(run);
+                continue;
+            }
+            let (mut at, end) = (run.at, run.at + run.length);
+            for number in run.first..=run.last {
+                let length = line_length(file, at, end)?;
+                if !jobs(number) {
+                    self.add(Extent { number, at, length });
+                }
+                at += length;
+            }
+        }
+        Ok(())
+    }
+
     /// The order in which the outputs belong, and where each is then.
     pub(crate) fn plan(mut self, order: Order) -> Plan {
         match order {
@@ -107,6 +129,21 @@ impl Plan {
         moves.sort_by_key(|step| (step.run.at, step.run.length));
         Moved { moves }
     }
+}
+
+/// How long the line is that begins there, with its end.
+fn line_length(file: &File, at: u64, end: u64) -> io::Result<u64> {
+    let mut buffer = [0; 4096];
+    let mut length = 0;
+    while at + length < end {
+        let most = usize::try_from(end - at - length).unwrap_or(usize::MAX).min(buffer.len());
+        file.read_exact_at(&mut buffer[..most], at + length)?;
+        match buffer[..most].iter().position(|byte| *byte == b'\n') {
+            Some(place) => return Ok(length + place as u64 + 1),
+            None => length += most as u64,
+        }
+    }
+    Ok(length)
 }
 
 /// Copies bytes of a file.
@@ -193,6 +230,16 @@ mod tests {
         let plan = layout(&[(3, 0, 6), (1, 10, 4)]).plan(Order::Settled);
         assert!(!plan.is_done(14));
         assert_eq!(plan.moved().place(Extent { number: 1, at: 10, length: 4 }), Some(6));
+    }
+
+    #[test]
+    fn lines_are_taken_out_of_a_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        fs::write(&log, "1\n22\n333\n4\n").unwrap();
+        let mut there = layout(&[(1, 0, 2), (2, 2, 3), (3, 5, 4), (4, 9, 2)]);
+        there.take_lines(&File::open(&log).unwrap(), |number| number == 2).unwrap();
+        assert_eq!(there.runs, layout(&[(1, 0, 2), (3, 5, 4), (4, 9, 2)]).runs);
     }
 
     #[test]

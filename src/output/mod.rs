@@ -11,6 +11,7 @@
 //! * An output that cannot be written is found out when it is opened, before any job runs.
 //! * A reader who has gone away (`| head`) is no fault of the run: [`OutputError::is_closed`] tells it apart.
 
+pub(crate) mod amend;
 mod error;
 mod layout;
 mod ordered;

@@ -124,7 +124,7 @@ impl Writer {
     }
 
     /// The unfinished file, its name, and what it will be called; nothing for what is written directly.
-    fn partial(&self) -> Option<(&File, &Path, &Path)> {
+    pub(crate) fn partial(&self) -> Option<(&File, &Path, &Path)> {
         self.sink().partial()
     }
 

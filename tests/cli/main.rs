@@ -9,6 +9,7 @@ mod map_ends;
 mod map_failures;
 mod map_inputs;
 mod map_support;
+mod map_surplus;
 mod map_workers;
 mod run_ends;
 mod run_failures;

@@ -136,7 +136,7 @@ pub(in crate::cli) struct RunCommandArgs {
     after_help = "\
 Every thread of every rank has a process that stays: the file is imported once, the model is loaded once. Results are JSON Lines, and line k answers record k; a job that failed has {\"error\":{\"job\":…,\"kind\":…,\"message\":…}} in its place.
 
---python calls FUNCTION of FILE.py with each record: JSON as it is, a table's row as a dict, a line or a word as a string or number. Plain Python 3.9 or newer does; nothing is installed. A WORKER is any program that reads a JSON value on a line and answers with one on a line, as long as it is asked.
+--python calls FUNCTION of FILE.py with each record: JSON as it is, a table's row as a dict, a line or a word as a string or number. Plain Python 3.9 or newer does; nothing is installed. A WORKER is any program that reads a JSON value on a line and answers with one on a line, as long as it is asked. One line too much shifts all answers behind it: they are asked again or fail, and with --worker-ids each answer says which record it is for.
 
 Examples:
   rankpool map --python model.py:predict --input jobs.jsonl --output results.jsonl
@@ -177,6 +177,10 @@ pub(in crate::cli) struct MapArgs {
     /// Start each process anew after so many jobs: for those that leak
     #[arg(long, value_name = "N", value_parser = from_one::<NonZeroU64>, help_heading = WORKERS)]
     pub max_worker_jobs: Option<NonZeroU64>,
+    /// The worker program gets {"id": N, "record": …} for each record and answers {"id": N, "result": …} or {"id": N, "error": …}:
+    /// an answer to another record is found out at once
+    #[arg(long, conflicts_with = "python", help_heading = WORKERS)]
+    pub worker_ids: bool,
     /// The worker program
     #[arg(value_name = "WORKER", last = true, num_args = 1.., allow_hyphen_values = true)]
     pub worker: Vec<String>,
