@@ -132,37 +132,41 @@ impl Bench {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// A thread takes a chunk. If it was the last one that waited, results that lie about have nothing to leave together with:
-    /// this chunk may take long, and may have been given back, so that it has no results.
-    fn begin(&self) {
-        let was_last = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
-        if was_last && self.unsent.load(Ordering::SeqCst) > 0 {
+    /// Wakes the loop if no chunk waits and results do: there is nothing that they could leave together with.
+    fn out_of_work(&self) {
+        if self.waiting.load(Ordering::SeqCst) == 0 && self.unsent.load(Ordering::SeqCst) > 0 {
             self.doorbell.ring();
         }
     }
 
-    /// Hands the loop a chunk's results. They may lie about for a moment if chunks wait: either this thread sees that none does,
-    /// or the one that takes the last of them sees these results.
+    /// Hands the loop a chunk's results. While other chunks wait, they may lie about for a moment, see [`Self::gathering`].
     fn finish(&self, results: Results) {
         self.unsent.fetch_add(1, Ordering::SeqCst);
         self.send(Upward::Results(results));
-        let is_late = || self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) > GATHER;
-        if self.waiting.load(Ordering::SeqCst) == 0 || is_late() {
+        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) > GATHER {
             self.doorbell.ring();
+        } else {
+            self.out_of_work();
         }
     }
 
     /// How long the loop may sleep if it has looked for results at this time (in µs since `started`): until those are due that
-    /// lie about without a ring. `None`: none do, threads ring.
+    /// did not ring. `None`: there are none, and any that come will ring.
     pub(super) fn gathering(&self, looked: u64) -> Option<Duration> {
-        let since = looked.saturating_sub(self.sent.load(Ordering::Relaxed));
-        let is_gathering = since <= GATHER && self.waiting.load(Ordering::SeqCst) > 0;
-        is_gathering.then(|| Duration::from_micros(GATHER - since + 1))
+        // In the order opposite to that of `finish`: if its results saw a chunk wait that has been begun since, they are seen.
+        let waits = self.waiting.load(Ordering::SeqCst) > 0;
+        let lies_about = self.unsent.load(Ordering::SeqCst) > 0;
+        let left = GATHER.checked_sub(looked.saturating_sub(self.sent.load(Ordering::Relaxed)));
+        match left {
+            Some(left) if waits || lies_about => Some(Duration::from_micros(left + 1)),
+            None if lies_about => Some(Duration::ZERO),
+            _ => None,
+        }
     }
 
     /// Runs a chunk on the calling thread.
     pub(super) fn run(self: &Arc<Self>, chunk: &Chunk) {
-        self.begin();
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         let start = Instant::now();
         let thread = rayon::current_thread_index().unwrap_or(0);
         let mut run = Run {
@@ -180,6 +184,7 @@ impl Bench {
         });
         let mut results = run.results;
         if results.count == 0 {
+            self.out_of_work();
             return;
         }
         results.busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
