@@ -27,6 +27,8 @@ pub enum JobErrorKind {
     Stopped,
     /// No result came within the map's time-out. The job goes on; its result comes later.
     Timeout,
+    /// It ran longer than the [time limit](crate::Map::job_timeout) of its map's jobs.
+    TimedOut,
     /// It was never accepted: a pool used inside a job, or a function that cannot cross ranks.
     Refused,
     /// The pool had ended.
@@ -45,6 +47,7 @@ impl fmt::Display for JobErrorKind {
             JobErrorKind::Cancelled => "cancelled",
             JobErrorKind::Stopped => "stopped",
             JobErrorKind::Timeout => "timeout",
+            JobErrorKind::TimedOut => "timed out",
             JobErrorKind::Refused => "refused",
             JobErrorKind::Closed => "closed",
         })

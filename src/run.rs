@@ -10,10 +10,12 @@ use std::error::Error;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::process::Termination;
+use std::time::Duration;
 
 #[cfg(doc)]
 use crate::failure::JobError;
 use crate::launch::{self, Place, RankFacts};
+use crate::master::LINGER;
 use crate::notice::Listener;
 use crate::pool::Pool;
 use crate::report;
@@ -86,6 +88,7 @@ pub struct Launch<'a> {
     local: Option<NonZeroU32>,
     dedicated_master: bool,
     cpus_per_job: Option<NonZeroU32>,
+    grace: Option<Duration>,
     check: Option<Box<dyn FnOnce() -> Result<(), String> + Send + 'a>>,
     on_threads: Option<Box<OnThreads<'a>>>,
     listeners: Vec<Box<dyn Listener + 'a>>,
@@ -180,6 +183,14 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// How long jobs that nobody wants any more, of maps that were dropped, may run on when the driver has left and all else is
+    /// done; the default is 10 s. Then the run ends without them, says which they are, and has the exit code that the driver
+    /// chose. The threads of such jobs stay as long as the process.
+    pub fn grace(mut self, limit: Duration) -> Self {
+        self.grace = Some(limit);
+        self
+    }
+
     /// Finds out whether something is in the way of the jobs here. Each process asks once, when MPI has started; the driver reads
     /// the answers in [`RankFacts::complaint`].
     pub fn check(mut self, check: impl FnOnce() -> Result<(), String> + Send + 'a) -> Self {
@@ -267,7 +278,8 @@ impl<'a> Launch<'a> {
         let doorbell = Doorbell::default();
         let (center, spokes) = star(ranks, &doorbell);
         let abort = |code| std::process::exit(i32::from(code));
-        let rank0 = Rank0 { size: ranks, dedicated_master: self.dedicated_master, doorbell, facts, abort };
+        let grace = self.grace.unwrap_or(LINGER);
+        let rank0 = Rank0 { size: ranks, dedicated_master: self.dedicated_master, doorbell, grace, facts, abort };
         let on_threads = self.on_threads.as_deref();
         rank0.run(center, spokes, on_threads, self.listeners, driver).unwrap_or(ExitCode::Failure)
     }
@@ -287,11 +299,11 @@ impl<'a> Launch<'a> {
 
         let mut mpi = match Mpi::start() {
             Ok(mpi) => mpi,
-            Err(error @ StartError::Again(_)) => return refuse(&error.to_string()),
+            Err(error @ (StartError::Again(_) | StartError::Usage(_))) => return refuse(&error.to_string()),
             Err(error) => return refuse_as(&error.to_string(), ExitCode::Failure),
         };
         if let Some(message) = launch::worlds_of_one(place(), mpi.size()) {
-            let _ = mpi.finish();
+            let _ = mpi.finish(ExitCode::Failure as u8);
             return refuse_as(&message, ExitCode::Failure);
         }
         let (rank, size) = (mpi.rank(), mpi.size());
@@ -300,13 +312,15 @@ impl<'a> Launch<'a> {
             let doorbell = Doorbell::default();
             let (own, spokes) = star(1, &doorbell);
             let joined = Joined { own, others: &mut mpi };
-            let rank0 = Rank0 { size, dedicated_master: self.dedicated_master, doorbell, facts, abort: Mpi::abort };
+            let grace = self.grace.unwrap_or(LINGER);
+            let rank0 =
+                Rank0 { size, dedicated_master: self.dedicated_master, doorbell, grace, facts, abort: Mpi::abort };
             rank0.run(joined, spokes, self.on_threads.as_deref(), self.listeners, driver)
         } else {
             ranks::be_worker(rank, &mut mpi, facts, self.on_threads.as_deref()).then_some(ExitCode::Success)
         };
         let Some(code) = code else { Mpi::abort(ExitCode::Failure as u8) };
-        match mpi.finish() {
+        match mpi.finish(code as u8) {
             Ok(()) => code,
             Err(error) => refuse_as(&error.to_string(), ExitCode::Failure),
         }

@@ -146,6 +146,8 @@ impl Config {
             .threads(self.threads.map_or(0, NonZeroU32::get))
             .local(self.local.map_or(0, NonZeroU32::get))
             .dedicated_master(self.dedicated_master)
+            // What a job of ours has started is ended with it, and that may take its time.
+            .grace(Duration::MAX)
     }
 }
 

@@ -36,7 +36,7 @@ fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
         let (a, b, first, count, attempt, offset, which) = numbers;
         let bytes = payload.len() as u64;
         let head = match which % 3 {
-            0 => ToRank::Define { map: MapId(a), function: function_id(offset, b), bytes },
+            0 => ToRank::Define { map: MapId(a), function: function_id(offset, b), limit: b, bytes },
             1 => ToRank::Keep { value: a, bytes },
             _ => ToRank::Chunk { chunk: ChunkId(a), map: MapId(b), first, count, attempt, bytes },
         };

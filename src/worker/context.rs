@@ -68,8 +68,7 @@ pub(super) fn as_job<T>(job: CurrentJob, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs `work`, on a chunk of `map`, so that it can ask what this module answers. (A job that uses rayon may be left for
-/// another one on the same thread, so there may be surroundings already.)
+/// Runs `work`, on a chunk of `map`, so that it can ask what this module answers.
 pub(super) fn surrounded<T>(bench: &Arc<Bench>, map: &Arc<MapFunction>, work: impl FnOnce() -> T) -> T {
     let inner = Surroundings { bench: bench.clone(), map: map.clone() };
     let outer = SURROUNDINGS.replace(Some(inner));

@@ -10,6 +10,7 @@ pub fn run(name: &str) -> ExitCode {
     }
     match name {
         "launch-after-launch" => return launch_after_launch(),
+        "never-ending-job" => return Launch::new().threads(1).grace(Duration::from_secs(1)).run(never_ending_job),
         "two-launches-at-once" => return two_launches_at_once(),
         _ => {}
     }
@@ -22,6 +23,7 @@ pub fn run(name: &str) -> ExitCode {
         "panic-in-driver" => |_| panic!("the driver has had enough"),
         "leave-early" => leave_early,
         "launch-in-driver" => launch_in_driver,
+        "job-timeout" => job_timeout,
         "wrapped-error" => wrapped_error,
         "driver-error" => |_| Err("the driver found nothing to do".into()),
         "panicking-inputs" => panicking_inputs,
@@ -241,6 +243,38 @@ fn wait_and_tell_cpu(pool: &Pool) -> DriverResult {
     for fraction in pool.map(nap, 0..pool.ranks().len()).chunk_size(1) {
         println!("{}", fraction?);
     }
+    Ok(())
+}
+
+fn sleep_for_ever() {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// A map that is dropped while jobs of it run that never end.
+fn never_ending_job(pool: &Pool) -> DriverResult {
+    let job = |x: usize| {
+        if x > 0 {
+            sleep_for_ever();
+        }
+    };
+    let mut map = pool.map(job, 0..).chunk_size(1);
+    map.next().ok_or("no result")??;
+    Ok(())
+}
+
+/// The rank that has job 1 goes on with the others.
+fn job_timeout(pool: &Pool) -> DriverResult {
+    let job = |x: u64| {
+        if x % 50 == 1 {
+            sleep_for_ever();
+        }
+        x
+    };
+    let results = pool.map(job, 0..200).job_timeout(Duration::from_millis(300));
+    let failed: Vec<_> = results.filter_map(Result::err).map(|error| (error.job, error.kind)).collect();
+    assert_eq!(failed, [1, 51, 101, 151].map(|job| (job, JobErrorKind::TimedOut)));
     Ok(())
 }
 

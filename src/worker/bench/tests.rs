@@ -48,6 +48,7 @@ fn chunk(id: u64, job: impl Fn() + Send + Sync + 'static) -> Chunk {
         executable: 0,
         made: OnceLock::new(),
         cancellation: Mutex::default(),
+        limit: None,
     };
     assert!(map.made.set(Ok(Function::OfJobs(Box::new(Job(job))))).is_ok());
     let mut inputs = Vec::new();
@@ -59,6 +60,7 @@ fn chunk(id: u64, job: impl Fn() + Send + Sync + 'static) -> Chunk {
         taken: AtomicU64::new(1),
         inputs: inputs.into(),
         map: Arc::new(map),
+        limited: None,
     }
 }
 
@@ -77,11 +79,11 @@ fn rung(limit: Duration) -> bool {
 #[test]
 fn a_chunk_that_was_given_back_leaves_no_results_lying_about() {
     let (bench, finished) = bench(2);
-    bench.run(&chunk(0, || ()));
+    bench.run(&chunk(0, || ()), 0);
     assert!(!rung(Duration::from_millis(1)), "another chunk waits: results leave together");
     let given_back = chunk(1, || ());
     assert_eq!(given_back.cut(), 0);
-    bench.run(&given_back);
+    bench.run(&given_back, 0);
     assert!(rung(LIMIT));
     assert_eq!(finished.len(), 1);
 }
@@ -95,7 +97,7 @@ fn the_loop_looks_for_results_that_did_not_ring() {
     assert_eq!(wait(1_000 + GATHER), Some(1));
     assert_eq!(wait(1_001 + GATHER), None, "threads ring by now");
     bench.sent.store(u64::MAX, Ordering::Relaxed);
-    bench.run(&chunk(0, || ()));
+    bench.run(&chunk(0, || ()), 0);
     assert!(!rung(Duration::from_millis(1)));
     // The other chunk has begun since, and may take long.
     bench.waiting.store(0, Ordering::Relaxed);
