@@ -9,6 +9,7 @@ mod batch;
 mod command;
 mod completions;
 mod config;
+mod earlier;
 mod files;
 mod info;
 mod inputs;

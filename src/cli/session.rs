@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use super::batch::with_places;
+use super::batch::{after_summary, with_places};
 use super::config::{Config, Talk};
 use super::jobs::{Control, Feed, Jobs};
 use crate::batch::Trickle;
@@ -101,13 +101,7 @@ impl<'p> Session<'p> {
             let error = JobError { job: control.number(error.job), ..error };
             report::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
-        match sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}) {
-            Err(error) if !error.is_closed() => {
-                report::complain(error);
-                if code == ExitCode::Success { ExitCode::Failure } else { code }
-            }
-            Ok(()) | Err(_) => code,
-        }
+        after_summary(code, sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}))
     }
 }
 
