@@ -248,7 +248,7 @@ fn a_rank_that_says_nothing_ends_the_run_and_is_named() {
     let started = Instant::now();
     let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::BreakOff));
     let error = ended.unwrap_err().to_string();
-    assert!(error.starts_with("rank 1 on here has not been heard of for 2 s: "), "{error}");
+    assert!(error.starts_with("rank 1 on here has not been heard of for "), "{error}");
     assert!(started.elapsed() >= Duration::from_secs(2));
 }
 
@@ -275,7 +275,7 @@ fn a_rank_ends_by_itself_when_its_master_says_nothing_any_more() {
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let ended = worker::serve(RankId(0), &mut Mortal(spoke), doorbell, facts(EXECUTABLE), None, &Signals::default());
     let error = ended.unwrap_err().to_string();
-    assert!(error.starts_with("rank 0 has not been heard of for 2 s: "), "{error}");
+    assert!(error.starts_with("rank 0 has not been heard of for "), "{error}");
     let mut pulses = 0;
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         pulses += wire::open::<ToMaster>(packet).unwrap().iter().filter(|(head, _)| *head == ToMaster::Pulse).count();
