@@ -179,6 +179,7 @@ impl Mpi {
     /// Ends all ranks at once, with this exit code.
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
     pub(crate) fn abort(code: u8) -> ! {
+        crate::report::last_words();
         RUNNING.store(false, Ordering::SeqCst);
         // SAFETY: it takes no pointers and does not come back.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
