@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -83,6 +83,16 @@ impl WorkerPlan {
             WorkerProgram::Python(call) => call.check_interpreter(&self.launch()).map(drop),
             WorkerProgram::Command(_) => Ok(()),
         }
+    }
+
+    /// Whether a worker of this slot can be had: one is made ready, as far as it does not take too long.
+    ///
+    /// # Errors
+    /// Why not, in words: the import, or the setup.
+    pub(crate) fn start_up(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
+        let WorkerProgram::Python(call) = &self.program else { return Ok(()) };
+        let greeting = call.greeting(rank, slot + 1);
+        spares::try_out(&self.launch(), &call.preamble(), &greeting, &call.target, deadline).map_err(in_full)
     }
 
     /// What is started.
