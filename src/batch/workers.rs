@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,6 +15,7 @@ use super::attempt::{Attempt, Outcome, Run, Trouble};
 use super::command::omp_threads;
 use crate::exec::process::{Launch, resolve};
 use crate::exec::python::PythonCall;
+use crate::exec::room;
 use crate::exec::worker::{
     Answer, Ended, JobHead, Jobs, Options, Protocol, StartFailure, Worker, WorkerFailure, spares,
 };
@@ -104,7 +105,25 @@ impl WorkerPlan {
 /// was told of its slot stays true, and no two that run at the same time were told the same.
 pub(crate) struct Workers {
     plan: WorkerPlan,
-    idle: Mutex<HashMap<u32, Worker>>,
+    idle: Arc<Idle>,
+}
+
+type Idle = Mutex<HashMap<u32, Worker>>;
+
+/// The idle workers of all ranks of this process.
+static IDLE: Mutex<Vec<Weak<Idle>>> = Mutex::new(Vec::new());
+
+/// Ends a worker that has nothing to do, if there is one.
+fn make_room() {
+    let all: Vec<_> = IDLE.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+    let unused = all.iter().find_map(|idle| {
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = idle.keys().next().copied();
+        slot.and_then(|slot| idle.remove(&slot))
+    });
+    if let Some(mut unused) = unused {
+        unused.close();
+    }
 }
 
 /// What travels for a record: its JSON text.
@@ -112,7 +131,11 @@ pub(crate) type Json = ByteBuf;
 
 impl Workers {
     pub(crate) fn new(plan: WorkerPlan) -> Self {
-        Workers { plan, idle: Mutex::default() }
+        let idle = Arc::default();
+        let mut all = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|idle| idle.strong_count() > 0);
+        all.push(Arc::downgrade(&idle));
+        Workers { plan, idle }
     }
 
     /// Has the jobs of a chunk answered.
@@ -122,6 +145,8 @@ impl Workers {
         let mut worker = idle.unwrap_or_else(|| self.start(rank, slot));
         let mut desk = Desk { jobs, indexes: Vec::new(), answered: 0, rank, slot };
         match worker.answer(&mut desk) {
+            // What it takes is wanted by another.
+            Ok(_) if room::is_wanted() => worker.close(),
             Ok(_) => {
                 self.idle.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, worker);
             }
@@ -150,6 +175,7 @@ impl Workers {
             }
         };
         (options.timeout, options.kill_after, options.max_jobs) = (plan.timeout, plan.kill_after, plan.max_jobs);
+        options.make_room = make_room;
         let cancelled = worker::cancellation().map(|cancellation| cancellation.watched().clone());
         Worker::new(launch, options, cancelled)
     }
@@ -158,10 +184,10 @@ impl Workers {
 impl Drop for Workers {
     /// Ends the processes, all at the same time: each has some patience.
     fn drop(&mut self) {
-        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         thread::scope(|scope| {
-            for worker in idle.values_mut() {
-                scope.spawn(|| worker.close());
+            for mut worker in idle.into_values() {
+                scope.spawn(move || worker.close());
             }
         });
     }
@@ -244,7 +270,7 @@ fn judge(failure: WorkerFailure) -> (Status, Trouble) {
     let (exit, signal) = match &ended {
         Some(Ended::Code(code)) => (Some(*code), None),
         Some(Ended::Signal(signal)) => (None, Some(*signal)),
-        Some(Ended::Unknown(_) | Ended::WithHelper { .. }) | None => (None, None),
+        Some(Ended::Unknown(_) | Ended::Scarce(_) | Ended::WithHelper { .. }) | None => (None, None),
     };
     let status = match &*kind {
         _ if matches!(ended, Some(Ended::WithHelper { .. })) && kind == "lost" => Status::Lost,

@@ -18,6 +18,7 @@ mod pace;
 mod process;
 mod protocol;
 pub(crate) mod spares;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ pub(crate) use protocol::Protocol;
 use protocol::{Outgoing, Said};
 
 use super::process::Launch;
+use super::room::Turn;
 
 /// An answer that is longer is no answer.
 const MOST_ANSWER: usize = 64 << 20;
@@ -94,6 +96,7 @@ pub(crate) struct Worker {
     futile: u32,
     was_useful: bool,
     has_warned: bool,
+    turn: Turn,
 }
 
 impl Worker {
@@ -111,6 +114,7 @@ impl Worker {
             futile: 0,
             was_useful: false,
             has_warned: false,
+            turn: Turn::new(),
         }
     }
 
@@ -119,6 +123,15 @@ impl Worker {
     /// # Errors
     /// There is no worker. What it had taken is not answered.
     pub(crate) fn answer(&mut self, jobs: &mut dyn Jobs) -> Result<Outcome, StartFailure> {
+        if self.connection.is_some() {
+            self.turn.asked();
+        }
+        let outcome = self.answer_all(jobs);
+        self.turn.rest();
+        outcome
+    }
+
+    fn answer_all(&mut self, jobs: &mut dyn Jobs) -> Result<Outcome, StartFailure> {
         while !self.flights.is_empty() || self.take(jobs) {
             let Some(mut connection) = self.connect()? else {
                 self.cancel(jobs);
@@ -179,15 +192,7 @@ impl Worker {
         }
         self.pace.forget();
         self.since = Instant::now();
-        let ready = !self.options.protocol.announces();
-        let Options { preamble, greeting, name, .. } = &self.options;
-        if let Some(spare) = spares::take(&self.launch, greeting) {
-            return Ok(Some(spare));
-        }
-        let mut connection = Connection::start(&self.launch, preamble, ready)
-            .map_err(|error| StartFailure { message: format!("{name} cannot be started: {error}"), traceback: None })?;
-        connection.outgoing().extend_from_slice(greeting);
-        Ok(Some(connection))
+        self.open()
     }
 
     /// Sends as many requests as may be in flight.
@@ -302,6 +307,7 @@ impl Worker {
             self.pace.took(answered, elapsed, bytes, napped && self.requests.is_empty());
         }
         if lines > 0 {
+            self.turn.succeeded();
             self.since = Instant::now();
         }
         self.connection = Some(connection);
@@ -354,18 +360,8 @@ impl Worker {
     fn bury(&mut self, connection: Connection, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
         let (ready, answered) = (connection.ready, connection.answered);
         let ended = connection.bury();
-        match ended {
-            // It is no fault of the program, and of a record only if that was at work.
-            Some(Ended::WithHelper { ran }) if !ran || !ready || self.requests.is_empty() => {
-                self.charge_nobody();
-                return Ok(());
-            }
-            Some(Ended::WithHelper { .. }) => {
-                let message = format!("the worker {}", Ended::WithHelper { ran: true });
-                self.blame(jobs, WorkerFailure { ended, ..WorkerFailure::new("lost", message) });
-                return Ok(());
-            }
-            _ => {}
+        if let Some(outside) = ended.as_ref().filter(|ended| ended.is_from_outside()) {
+            return self.ended_from_outside(outside, ready, jobs);
         }
         let how = match ended {
             Some(ref ended) => ended.to_string(),

@@ -93,6 +93,8 @@ pub(crate) struct Options {
     pub silence: Duration,
     /// Takes what people should know and no record's answer says.
     pub warn: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Ends a process that has nothing to do, if there is one: there is no room for another.
+    pub make_room: fn(),
 }
 
 impl Options {
@@ -108,6 +110,7 @@ impl Options {
             max_jobs: None,
             silence: SILENCE,
             warn: Arc::new(|warning| report::complain(warning)),
+            make_room: || (),
         }
     }
 }
