@@ -171,11 +171,19 @@ impl Process {
                     max_rss_kib,
                 })
             }
+            Ok(Some(Answer::NoThread)) => {
+                Slot::end_unused();
+                Err(SpawnError::no_room())
+            }
             Ok(Some(Answer::Failed { errno })) => {
-                slot.give_back();
-                resolve::forget(&self.launch.program);
-                let why = failure::explain(errno, &self.launch, &self.file);
                 let is_scarce = failure::scarce(&io::Error::from_raw_os_error(errno)).is_some();
+                if is_scarce {
+                    Slot::end_unused();
+                } else {
+                    resolve::forget(&self.launch.program);
+                }
+                slot.give_back();
+                let why = failure::explain(errno, &self.launch, &self.file);
                 Err(if is_scarce { SpawnError::Scarce(why) } else { SpawnError::NotStarted(why) })
             }
             Ok(None) | Err(_) => {
