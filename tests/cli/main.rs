@@ -2,6 +2,8 @@
 //! it runs everywhere; `tests/mpi` asks the same of the program under `mpiexec`.
 
 mod answers;
+#[path = "../support/disk.rs"]
+mod disk;
 mod durable;
 mod ends;
 mod input_files;
