@@ -152,8 +152,7 @@ where
     S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
 {
     let Plan { name, inputs, bind } = plan;
-    files::refuse_conflicts(config)?;
-    refuse_old_results(config, batch)?;
+    files::refuse_conflicts(config).and_then(|()| refuse_old_results(config, batch))?;
     let done = batch.only_failed.as_deref().map(LastRecords::read).transpose()?;
     let total = count(&inputs, &bind, done.as_ref())?;
     let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
