@@ -144,11 +144,16 @@ fn a_killed_worker_costs_its_job() {
 fn a_broken_import_ends_the_run() {
     let folder = folder();
     let file = folder.path().join("functions.py");
-    fs::write(&file, "import no_such_module\n").expect("a file for the test");
-    let function = format!("{}:f", file.display());
-    let run = run(&mut batch(3, &["map", "--python", &function, "--range", "1:50"]));
-    assert_ne!(run.code, Some(0));
-    run.expect_said("no_such_module");
+    for (text, said) in [
+        ("import no_such_module\n", "No module named 'no_such_module'"),
+        ("def g(x): return x\n", "has no f; its functions are: g"),
+    ] {
+        fs::write(&file, text).expect("a file for the test");
+        let function = format!("{}:f", file.display());
+        let run = run(&mut batch(3, &["map", "--python", &function, "--range", "1:50"]));
+        run.expect_code(2).expect_said(said);
+        assert!(!run.stderr.to_lowercase().contains("mpi_abort"), "an orderly end: {}", run.stderr);
+    }
 }
 
 /// The processes whose command line has this word.
