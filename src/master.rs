@@ -44,7 +44,9 @@ pub(crate) enum MasterError {
          and rebuild or copy it to all nodes first"
     )]
     OtherProgram(RankId, String, String),
-    #[error("cannot start the driver's thread: {0}")]
+    #[error("cannot start a thread for a rank: {} (see `ulimit -u`)", report::without_number(.0))]
+    Rank(std::io::Error),
+    #[error("cannot start the driver's thread: {} (see `ulimit -u`)", report::without_number(.0))]
     Driver(std::io::Error),
     #[error("stopped by a signal before the run began")]
     Interrupted,

@@ -36,6 +36,7 @@ use protocol::{Outgoing, Said};
 
 use super::process::Launch;
 use super::room::Turn;
+use crate::input::reason;
 
 /// An answer that is longer is no answer.
 const MOST_ANSWER: usize = 64 << 20;
@@ -151,7 +152,10 @@ impl Worker {
                 }
                 Err(error) => {
                     connection.kill();
-                    self.charge(jobs, WorkerFailure::new("crash", format!("the pipe to the worker: {error}")));
+                    self.charge(
+                        jobs,
+                        WorkerFailure::new("crash", format!("the pipe to the worker: {}", reason(&error))),
+                    );
                 }
             }
         }
