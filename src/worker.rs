@@ -45,7 +45,7 @@ pub(crate) enum WorkerError {
     Transport(#[from] TransportError),
     #[error(transparent)]
     Codec(#[from] wire::CodecError),
-    #[error("cannot start {0} compute threads: {1}")]
+    #[error("cannot start {count} compute threads: {} (see `ulimit -u`)", crate::report::without_number(.1), count = .0)]
     Threads(u32, rayon::ThreadPoolBuildError),
     #[error("the master has gone")]
     Deserted,

@@ -1,6 +1,7 @@
 //! What `rankpool run` and `rankpool map` have in common: their options, resolved, and a batch from its inputs to its exit code.
 
 use std::cell::RefCell;
+use std::io::IsTerminal;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Pla
 use crate::exec::helper;
 use crate::failure::JobErrorKind;
 use crate::func::Value;
-use crate::input::{InputError, Inputs, Reading, Record};
+use crate::input::{InputError, Inputs, Reading, Record, reason};
 use crate::output::{Failure, JsonLines, LastRecords, OutputError, Status, Target, amend, failure_line};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
@@ -88,7 +89,10 @@ pub(super) struct Plan<P> {
 /// The exit code, when nothing can be started, which was said.
 pub(super) fn prepare<'a>(config: &Config, batch: &BatchConfig) -> Result<Launch<'a>, ExitCode> {
     helper::start().map_err(|error| {
-        run::refuse_as(&format!("cannot start the process that starts the others: {error}"), ExitCode::Failure)
+        run::refuse_as(
+            &format!("cannot start the process that starts the others: {}", reason(&error)),
+            ExitCode::Failure,
+        )
     })?;
     Ok(config.launch().cpus_per_job(batch.job_cpus.map_or(0, Into::into)))
 }
@@ -286,12 +290,17 @@ where
     };
     let reading = inputs.open();
     let bad = reading.bad_records();
+    let is_terminal = std::io::stdout().is_terminal();
     for planned in planned(reading, bind, done, false) {
         let planned = match planned {
             Ok(planned) => planned,
             Err(error) => return run::refuse(&error.to_string()),
         };
-        match print(&line(planned.number, &planned.work)) {
+        let mut line = line(planned.number, &planned.work);
+        if is_terminal {
+            line = report::escaped(&String::from_utf8_lossy(&line)).into_owned().into_bytes();
+        }
+        match print(&line) {
             ExitCode::Success => {}
             code => return code,
         }

@@ -1,6 +1,6 @@
 //! A map from the command line: its results become lines, its end becomes an exit code.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use super::batch::{after_summary, with_places};
@@ -240,8 +240,9 @@ pub(super) fn sum_up(
     let summary = Summary::new(name, &stats);
     if aloud {
         let mut text = Vec::new();
-        // Standard error may be closed.
-        let _ = summary.write_text(&mut text).and_then(|()| io::stderr().write_all(&text));
+        // Into memory: nothing can fail.
+        let _ = summary.write_text(&mut text);
+        report::say(&String::from_utf8_lossy(&text));
     }
     match file {
         None => Ok(()),

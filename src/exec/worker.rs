@@ -39,6 +39,7 @@ use protocol::{Outgoing, Said};
 
 use super::process::Launch;
 use super::room::Turn;
+use crate::input::reason;
 
 /// An answer that is longer is no answer.
 const MOST_ANSWER: usize = 64 << 20;
@@ -184,7 +185,8 @@ impl Worker {
                 }
                 Err(error) => {
                     connection.kill();
-                    self.charge(jobs, WorkerFailure::new("crash", format!("the pipe to the worker: {error}")));
+                    let message = format!("the pipe to the worker: {}", reason(&error));
+                    self.charge(jobs, WorkerFailure::new("crash", message));
                     self.is_sure(jobs);
                 }
             }

@@ -2,6 +2,7 @@
 
 mod progress;
 mod summary;
+mod text;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -16,10 +17,17 @@ use std::{
 pub use progress::Progress;
 pub(crate) use progress::{Meter, Ticker};
 pub use summary::Summary;
+pub(crate) use text::{escaped, in_one_line, shortened, without_number};
 
-/// Says what is wrong, in one line. A closed standard error is no reason to fail.
+/// Says what is wrong. A closed standard error is no reason to fail.
 pub(crate) fn complain(message: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "rankpool: {message}");
+    say(&format!("rankpool: {message}\n"));
+}
+
+/// Writes to standard error. Whatever is in the text, it has no power over the terminal; everything that rankpool itself says
+/// goes through here.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(escaped(text).as_bytes());
 }
 
 /// How long a launcher may take to read what was said before it is asked to end all ranks, and to hand it on.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::in_one_line;
 use crate::stats::{RankStats, Stats};
 
 /// The end summary of a run. Its JSON has the keys below.
@@ -101,7 +102,7 @@ impl Summary {
         writeln!(
             out,
             "{}: {} jobs{failed} in {} s, {} jobs/s, efficiency {:.0} %",
-            self.name,
+            in_one_line(&self.name),
             self.jobs,
             rounded(self.wall_seconds),
             rounded(self.jobs_per_second),
@@ -130,7 +131,8 @@ impl Summary {
             let RankSummary { rank, host, threads, jobs, busy_fraction, .. } = rank;
             writeln!(
                 out,
-                "  rank {rank} on {host}: {jobs} jobs, {threads} thread(s), {:.0} % busy",
+                "  rank {rank} on {}: {jobs} jobs, {threads} thread(s), {:.0} % busy",
+                in_one_line(host),
                 100.0 * busy_fraction
             )?;
         }

@@ -64,7 +64,11 @@ impl Rank0 {
                     // What is wrong reaches the master as a message.
                     let _ = worker::serve(rank, &mut spoke, doorbell, facts, on_threads, signals);
                 };
-                thread::Builder::new().name(name).spawn_scoped(scope, work).map_err(|error| complain(&error)).ok()?;
+                thread::Builder::new()
+                    .name(name)
+                    .spawn_scoped(scope, work)
+                    .map_err(|error| complain(MasterError::Rank(error)))
+                    .ok()?;
             }
             let ended = panic::catch_unwind(AssertUnwindSafe(|| {
                 self.preside(scope, transport, listeners, signals, driver, returned)

@@ -13,6 +13,7 @@ mod map_inputs;
 mod map_support;
 mod map_surplus;
 mod map_workers;
+mod messages;
 mod run_ends;
 mod run_failures;
 mod run_output;
