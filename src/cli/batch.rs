@@ -144,7 +144,7 @@ fn has_complaints(pool: &Pool) -> bool {
 pub(super) fn run<'p, W, P, S>(
     config: &'p Config,
     batch: &'p BatchConfig,
-    plan: Plan<P>,
+    Plan { name, inputs, bind, token }: Plan<P>,
     pool: &'p Pool,
     stopping: &Stopping,
     chunk: u32,
@@ -155,7 +155,6 @@ where
     P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
     S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
 {
-    let Plan { name, inputs, bind, token } = plan;
     refuse_same_files(config, batch, &inputs)?;
     let done = batch.only_failed.as_deref().map(LastRecords::read).transpose()?;
     let total = count(&inputs, &bind, done.as_ref())?;
@@ -177,20 +176,18 @@ where
         total,
         tally: Tally::default(),
     };
-    let end = driver.run(chunk, config.map.window, start);
-    let mut tally = driver.tally;
-    let (end, doubts) = ask_workers(pool, token, end, &mut tally);
+    let (end, doubts) = ask_workers(pool, token, driver.run(chunk, config.map.window, start), &mut driver.tally);
+    let tally = driver.tally;
     sinks.show(None);
     let fault = ledger.borrow_mut().take_fault();
     let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
     let wanted = batch.limits.stop_on_success && tally.succeeded > 0;
-    let code = conclude(end, fault, sinks, &tally, &config.output);
-    take_back(&doubts, records.as_deref(), config);
-    let code = match code {
+    let code = match conclude(end, fault, sinks, &tally, &config.output) {
         ExitCode::JobsFailed if wanted => ExitCode::Success,
         code => code,
     };
+    take_back(&doubts, records.as_deref(), config);
     if quiet {
         return Ok(code);
     }
