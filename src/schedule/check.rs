@@ -13,10 +13,7 @@ impl Schedule {
         self.check_maps();
         self.check_chunks();
         assert!(self.serving.is_empty() || self.roster.next().is_none(), "jobs wait while ranks have credit");
-        if self.serving.is_empty() {
-            let all = self.roster.unanswered() >= self.roster.idle();
-            assert!(all || self.roster.donation().is_none(), "threads are idle while ranks have work to give back");
-        }
+        assert!(self.wanted_back().is_none(), "threads are idle while ranks have work to give back");
         assert!(!self.is_finished() || self.roster.present().next().is_none(), "a rank was not dismissed");
     }
 

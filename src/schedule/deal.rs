@@ -35,7 +35,7 @@ impl Schedule {
         map.orders = map.orders.saturating_add(1);
 
         let work = map.pace.estimate(jobs.count, threads);
-        let gain = map.pace.gain(jobs.count, threads);
+        let gain = map.pace.gain(jobs.count, jobs.recalls, threads);
         let id = ChunkId(self.next_chunk);
         self.next_chunk += 1;
         let chunk = Chunk { rank, map: map_id, jobs, work, recall: Recall::Never };
@@ -55,6 +55,16 @@ impl Schedule {
         });
     }
 
+    /// The chunk to ask for now, if nothing is queued and more threads are idle than were asked for. What is short and only may
+    /// wait for long is asked for one after the other, so that many ranks that run dry at once do not keep the master busy.
+    pub(super) fn wanted_back(&self) -> Option<(RankId, ChunkId)> {
+        if !self.serving.is_empty() || self.roster.unanswered() >= self.roster.idle() {
+            return None;
+        }
+        let (rank, id) = self.roster.donation()?;
+        (self.roster.unanswered() == 0 || !self.roster.is_cheap(rank, id)).then_some((rank, id))
+    }
+
     /// When nothing is queued and threads are idle, asks the ranks with most to do for what they have not started: one
     /// chunk for each idle thread. What comes back is dealt to the idle ones, since they have least to do.
     ///
@@ -62,15 +72,12 @@ impl Schedule {
     /// only cut if it is so long that its jobs, dealt again, make smaller chunks. Ranks may see that differently (a recall
     /// overtakes the start of a chunk, which comes back whole), so that a job is recalled `RECALLS_MAX` times at most.
     pub(super) fn fetch_back(&mut self, out: &mut Vec<Action>) {
-        while self.serving.is_empty() && self.roster.unanswered() < self.roster.idle() {
-            let Some((rank, id)) = self.roster.donation() else {
-                return;
-            };
+        while let Some((rank, id)) = self.wanted_back() {
             // What looked long when it was dealt may be known to be short by now.
             let threads = self.roster.threads();
             let chunk = self.chunks.get(&id);
             let pace = chunk.and_then(|chunk| Some((chunk, &self.maps.get(&chunk.map)?.pace)));
-            let gain = pace.map_or_else(Gain::default, |(chunk, pace)| pace.gain(chunk.jobs.count, threads));
+            let gain = pace.map_or_else(Gain::default, |(chunk, pace)| pace.gain(chunk.jobs.count, chunk.jobs.recalls, threads));
             if self.roster.reconsider(rank, id, gain) {
                 self.recall(rank, id, out);
             }

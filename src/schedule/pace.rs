@@ -103,13 +103,16 @@ impl Pace {
 
     /// What a recall of a chunk of so many jobs would bring back, if it waits and if it runs; 0 if it is not worth it. By
     /// the same durations as the sizes of chunks, without the floor of [`Self::estimate`]: jobs that are so short that
-    /// they are dealt in one chunk are not worth a recall.
-    pub(super) fn gain(&self, jobs: u64, threads: u64) -> Gain {
+    /// they are dealt in one chunk are not worth a recall; but for the first one, because the job before them may never end,
+    /// whatever the others take.
+    pub(super) fn gain(&self, jobs: u64, recalls: u32, threads: u64) -> Gain {
         let work = self.duration(jobs);
-        let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { 0 };
+        let least = u64::from(recalls == 0);
+        let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { least };
         // A chunk of a size asked for is not cut, and of one that runs a thread is halfway through on average.
-        let cut = if self.is_automatic() { work / jobs.max(1) * jobs.saturating_sub(1) / 2 } else { 0 };
-        Gain { waiting: worth(work), running: worth(cut) }
+        let cut = work / jobs.max(1) * jobs.saturating_sub(1) / 2;
+        let running = if self.is_automatic() && jobs > 1 { worth(cut) } else { 0 };
+        Gain { waiting: worth(work), running }
     }
 
     /// How many jobs a chunk should have when `queued` are there for a pool of so many `threads`.

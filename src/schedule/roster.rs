@@ -149,6 +149,12 @@ impl Roster {
         Some((id, self.ranks.get(&id)?.donation()?))
     }
 
+    /// Whether a chunk is only worth a recall because nobody knows how long it waits.
+    pub(super) fn is_cheap(&self, rank: RankId, chunk: ChunkId) -> bool {
+        let gain = self.ranks.get(&rank).and_then(|rank| rank.recallable.get(&chunk));
+        gain.is_none_or(|gain| gain.waiting.max(gain.running) <= 1)
+    }
+
     /// Present ranks in the order of their ids.
     pub(super) fn present(&self) -> impl Iterator<Item = (RankId, &Rank)> {
         self.ranks.iter().filter(|(_, rank)| rank.is_present()).map(|(id, rank)| (*id, rank))
