@@ -13,7 +13,6 @@ use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -147,7 +146,6 @@ impl Worker<'_> {
             if active {
                 idle.heard();
             }
-            let looked = self.bench.now();
             while let Ok(upward) = self.finished.try_recv() {
                 active = true;
                 match upward {
@@ -168,8 +166,6 @@ impl Worker<'_> {
             self.send()?;
             if active {
                 idle.reset(self.need());
-            } else if let Some(pause) = self.bench.gathering(looked) {
-                thread::park_timeout(pause);
             } else {
                 idle.wait(self.transport.must_poll());
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -139,7 +139,14 @@ impl Bench {
         }
     }
 
-    /// Hands the loop a chunk's results. While other chunks wait, they may lie about for a moment, see [`Self::gathering`].
+    /// A thread takes a chunk, which may take long, and may have been given back, so that it has no results.
+    fn begin(&self) {
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.out_of_work();
+    }
+
+    /// Hands the loop a chunk's results. They may lie about for a moment if chunks wait: either this thread sees that none does,
+    /// or the one that takes the last of them sees these results.
     fn finish(&self, results: Results) {
         self.unsent.fetch_add(1, Ordering::SeqCst);
         self.send(Upward::Results(results));
@@ -150,23 +157,9 @@ impl Bench {
         }
     }
 
-    /// How long the loop may sleep if it has looked for results at this time (in µs since `started`): until those are due that
-    /// did not ring. `None`: there are none, and any that come will ring.
-    pub(super) fn gathering(&self, looked: u64) -> Option<Duration> {
-        // In the order opposite to that of `finish`: if its results saw a chunk wait that has been begun since, they are seen.
-        let waits = self.waiting.load(Ordering::SeqCst) > 0;
-        let lies_about = self.unsent.load(Ordering::SeqCst) > 0;
-        let left = GATHER.checked_sub(looked.saturating_sub(self.sent.load(Ordering::Relaxed)));
-        match left {
-            Some(left) if waits || lies_about => Some(Duration::from_micros(left + 1)),
-            None if lies_about => Some(Duration::ZERO),
-            _ => None,
-        }
-    }
-
     /// Runs a chunk on the calling thread.
     pub(super) fn run(self: &Arc<Self>, chunk: &Chunk) {
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.begin();
         let start = Instant::now();
         let thread = rayon::current_thread_index().unwrap_or(0);
         let mut run = Run {
@@ -184,7 +177,6 @@ impl Bench {
         });
         let mut results = run.results;
         if results.count == 0 {
-            self.out_of_work();
             return;
         }
         results.busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
