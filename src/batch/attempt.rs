@@ -19,6 +19,9 @@ pub(crate) struct Attempt<W> {
     /// The job's own seed, the same in every attempt.
     pub seed: u64,
     pub work: W,
+    /// The rank on which the attempt before failed.
+    #[serde(skip)]
+    pub avoid: Option<u32>,
 }
 
 /// What came of an attempt.

@@ -77,6 +77,7 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
             .window(window)
             .timeout(PAUSE)
             .pausing(pause)
+            .avoiding(|attempt| attempt.avoid.map(RankId))
             .on_part(move |place, stream, bytes| parts.take(place, stream, &bytes));
         let end = self.take_results(&mut map);
         // Ends what still runs.

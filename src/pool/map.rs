@@ -18,7 +18,7 @@ use crate::exchange::{Command, Delivery, OutputPart};
 use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::{Builder, Value};
 use crate::report::{Meter, Progress};
-use crate::schedule::{ChunkSize, Policy};
+use crate::schedule::{ChunkSize, Policy, RankId};
 
 use running::Running;
 pub(super) use running::decode_result;
@@ -39,6 +39,7 @@ pub struct Map<'p, X: Iterator, O> {
     progress: Option<(Progress, String)>,
     pause: Option<Pause>,
     on_part: Option<OnPart<'p>>,
+    avoid: Option<fn(&X::Item) -> Option<RankId>>,
     state: State,
     output: PhantomData<fn() -> O>,
 }
@@ -91,6 +92,7 @@ where
             progress: None,
             pause: None,
             on_part: None,
+            avoid: None,
             state: State::NotStarted,
             output: PhantomData,
         }
@@ -156,6 +158,12 @@ where
         self
     }
 
+    /// Inputs may name a rank that is not to have them, if there is another one.
+    pub(crate) fn avoiding(mut self, avoid: fn(&X::Item) -> Option<RankId>) -> Self {
+        self.avoid = Some(avoid);
+        self
+    }
+
     fn start(&mut self) -> Result<Box<Running>, Failure> {
         let context = std::mem::replace(&mut self.context, Ok(Bytes::new()))?;
         let total = match self.inputs.size_hint() {
@@ -192,7 +200,7 @@ where
                 break;
             }
             let jobs = running.block_size.next_multiple_of(whole);
-            running.fill_block(&mut self.inputs, jobs.min(usize::try_from(room).unwrap_or(usize::MAX)));
+            running.fill_block(&mut self.inputs, jobs.min(usize::try_from(room).unwrap_or(usize::MAX)), self.avoid);
             let paused = self.pause.as_ref().is_some_and(|pause| pause.paused.swap(false, Ordering::Relaxed));
             running.inputs_ended &= !paused;
             running.submit_block(self.pool)?;

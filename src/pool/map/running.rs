@@ -12,7 +12,7 @@ use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::Value;
 use crate::pool::{Opened, Pool, closed, encode_input};
 use crate::report::Ticker;
-use crate::schedule::MapId;
+use crate::schedule::{MapId, RankId};
 use crate::wire::{self, Frame, Frames};
 
 /// The largest block of inputs, in bytes.
@@ -88,7 +88,7 @@ impl Running {
     }
 
     /// Fills a block with so many jobs, if they are not too large.
-    pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize)
+    pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize, avoid: Option<fn(&X::Item) -> Option<RankId>>)
     where
         X: Iterator,
         X::Item: Value,
@@ -97,7 +97,12 @@ impl Running {
         let filled = catch(|| {
             while block.count() < jobs && block.bytes() < BLOCK_BYTES {
                 match inputs.next() {
-                    Some(input) => block.push(|out| encode_input(&input, out)),
+                    Some(input) => {
+                        block.push(|out| encode_input(&input, out));
+                        if let Some(rank) = avoid.and_then(|avoid| avoid(&input)) {
+                            block.avoid(rank);
+                        }
+                    }
                     None => return true,
                 }
             }
