@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -17,7 +18,14 @@ use crate::wire::{self, FunctionId};
 /// What the driver's side asks of the master.
 pub(crate) enum Command {
     /// A new map, without jobs yet.
-    Open { map: MapId, function: FunctionId, context: Bytes, policy: Policy, client: Client },
+    Open {
+        map: MapId,
+        function: FunctionId,
+        context: Bytes,
+        policy: Policy,
+        job_timeout: Option<Duration>,
+        client: Client,
+    },
     /// The inputs of a map's next jobs.
     Submit { map: MapId, block: Block },
     /// The map gets no more jobs.

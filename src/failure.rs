@@ -27,6 +27,8 @@ pub enum JobErrorKind {
     Stopped,
     /// No result came within the map's time-out. The job goes on; its result comes later.
     Timeout,
+    /// It ran longer than the [time limit](crate::Map::job_timeout) of its map's jobs.
+    TimedOut,
     /// It was never accepted: a pool used inside a job, or a function that cannot cross ranks.
     Refused,
     /// The pool had ended.
@@ -45,11 +47,15 @@ impl fmt::Display for JobErrorKind {
             JobErrorKind::Cancelled => "cancelled",
             JobErrorKind::Stopped => "stopped",
             JobErrorKind::Timeout => "timeout",
+            JobErrorKind::TimedOut => "timed out",
             JobErrorKind::Refused => "refused",
             JobErrorKind::Closed => "closed",
         })
     }
 }
+
+/// The cause that every [`JobError`] has, so that it is found inside other errors, too.
+impl std::error::Error for JobErrorKind {}
 
 /// What went wrong, as the rank that saw it tells the master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +85,7 @@ impl Failure {
 #[non_exhaustive]
 pub struct JobError {
     /// What kind of failure.
+    #[source]
     pub kind: JobErrorKind,
     /// The panic's message, or a sentence.
     pub message: String,

@@ -4,8 +4,10 @@
 //! depend on how many jobs are in it. All messages that a turn has for a rank leave as one, and so do all results for a map.
 
 mod book;
+mod error;
 mod join;
 mod leave;
+mod pulse;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -22,37 +24,13 @@ use crate::report;
 use crate::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, RankId, Schedule};
 use crate::stats::{RankStats, Stats};
 use crate::stop::Signals;
-use crate::transport::{Doorbell, Idle, Incoming, Need, Transport, TransportError};
+use crate::transport::{Doorbell, Idle, Incoming, Need, Transport};
 use crate::wire::{self, Packet, ToMaster, ToRank};
 
 use book::{Arrived, MapBook};
+pub(crate) use error::MasterError;
 use join::gather_facts;
-
-/// Why the run cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MasterError {
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    #[error("rank {0} on {1}: {2}")]
-    Codec(RankId, String, wire::CodecError),
-    #[error("rank {0} on {1} failed: {2}")]
-    Broken(RankId, String, String),
-    #[error("{0} of {1} ranks have not reported for work within {2} s; are all nodes well?")]
-    Missing(usize, u32, u64),
-    #[error(
-        "the program on {1} (rank {0}) differs from the one on {2} (rank 0): start the same executable file everywhere, \
-         and rebuild or copy it to all nodes first"
-    )]
-    OtherProgram(RankId, String, String),
-    #[error("cannot start the driver's thread: {0}")]
-    Driver(std::io::Error),
-    #[error("stopped by a signal before the run began")]
-    Interrupted,
-    #[error("the last rank has gone")]
-    Alone,
-    #[error("messages to the ranks could not be delivered within {0} s")]
-    Undelivered(u64),
-}
+use pulse::Watch;
 
 /// How a run came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +43,10 @@ pub(crate) enum Ended {
 
 /// How long running jobs and the driver may take after a signal.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long jobs of maps that were given up may run on when nothing else is left, unless it is said.
+pub(crate) const LINGER: Duration = Duration::from_secs(10);
 /// How long ranks may take to report after they were started.
-const JOIN: Duration = Duration::from_secs(120);
+pub(crate) const JOIN: Duration = Duration::from_secs(120);
 /// How long the last messages may take to leave.
 const FAREWELL: Duration = Duration::from_secs(20);
 /// How many messages or commands are taken in before what came of them is sent.
@@ -110,6 +90,10 @@ pub(crate) struct Master<'t> {
     stopping: Option<Instant>,
     driver_gone: bool,
     undismissed: u32,
+    watch: Option<Watch>,
+    /// How long jobs of maps that were given up may run on when nothing else is left, and since when that is so.
+    grace: Duration,
+    lingering: Option<Instant>,
 }
 
 impl<'t> Master<'t> {
@@ -138,6 +122,7 @@ impl<'t> Master<'t> {
             outbox: Packet::default(),
             lost: false,
         });
+        let watch = Watch::new(size as usize, transport.silence());
         let mut master = Master {
             transport,
             commands,
@@ -157,9 +142,17 @@ impl<'t> Master<'t> {
             stopping: None,
             driver_gone: false,
             undismissed: 0,
+            watch,
+            grace: LINGER,
+            lingering: None,
         };
         master.welcome()?;
         Ok(master)
+    }
+
+    /// How long jobs of maps that were given up may run on when nothing else is left.
+    pub(crate) fn set_grace(&mut self, grace: Duration) {
+        self.grace = grace;
     }
 
     /// The ranks of the run, rank 0 first.
@@ -199,6 +192,8 @@ impl<'t> Master<'t> {
             if self.stopping.is_some_and(|since| since.elapsed() > GRACE) {
                 return Ok(Ended::Stopped);
             }
+            self.leave_behind();
+            self.watch(active)?;
             self.send()?;
             self.deliver();
             if active {
@@ -235,6 +230,9 @@ impl<'t> Master<'t> {
             Incoming::Closed(rank) => return self.lose(rank),
         };
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
+        if let Some(watch) = &mut self.watch {
+            watch.heard(rank);
+        }
         book.stats.messages_from += 1;
         book.stats.bytes_from += packet.len() as u64;
         let messages = wire::open::<ToMaster>(packet).map_err(|error| self.garbled(rank, error))?;
@@ -250,7 +248,7 @@ impl<'t> Master<'t> {
                 ToMaster::Returned { chunk, kept } => self.tell(Event::Returned { rank, chunk, kept }, None),
                 ToMaster::Signalled => self.stop(),
                 ToMaster::Broken { message } => return Err(MasterError::Broken(rank, self.host(rank), message)),
-                ToMaster::Join(_) => {}
+                ToMaster::Join(_) | ToMaster::Pulse => {}
             }
         }
         Ok(())
@@ -283,6 +281,9 @@ impl<'t> Master<'t> {
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
         book.lost = true;
         book.outbox = Packet::default();
+        if let Some(watch) = &mut self.watch {
+            watch.ignore(rank);
+        }
         self.undismissed -= u32::from(book.rank.threads > 0);
         if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
             return Err(MasterError::Alone);
@@ -297,8 +298,8 @@ impl<'t> Master<'t> {
         match command {
             // Nobody would close it; its client learns from the end of its channel that the pool has ended.
             Command::Open { .. } if self.driver_gone => {}
-            Command::Open { map, function, context, policy, client } => {
-                self.maps.insert(map, MapBook::new(function, context, client, self.ranks.len()));
+            Command::Open { map, function, context, policy, job_timeout, client } => {
+                self.maps.insert(map, MapBook::new(function, context, job_timeout, client, self.ranks.len()));
                 self.tell(Event::Opened { map, policy }, None);
                 self.advise(map);
             }
@@ -366,15 +367,15 @@ impl<'t> Master<'t> {
     fn assign(&mut self, rank: RankId, chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32) {
         let Some(book) = self.maps.get_mut(&map) else { return };
         self.first_dispatch.get_or_insert_with(Instant::now);
-        let definition = book.introduce(rank);
+        let definition = book.introduce(map, rank);
         let inputs = book.inputs(first, count);
         let bytes = inputs.iter().map(|part| part.len() as u64).sum();
         if book.client.starts {
             book.deliver(Delivery::Started { first, count });
             self.mark_ready(map);
         }
-        if let Some((function, context)) = definition {
-            self.post(rank, ToRank::Define { map, function, bytes: context.len() as u64 }, vec![context]);
+        if let Some((definition, context)) = definition {
+            self.post(rank, definition, vec![context]);
         }
         self.post(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
     }
@@ -481,6 +482,9 @@ impl<'t> Master<'t> {
                 book.outbox.take().map_err(|error| MasterError::Codec(rank, book.stats.host.clone(), error))?;
             book.stats.messages_to += 1;
             book.stats.bytes_to += packet.len() as u64;
+            if let Some(watch) = &mut self.watch {
+                watch.spoke(rank);
+            }
             self.transport.send(rank, packet)?;
         }
         Ok(())

@@ -4,14 +4,18 @@
 //! the master; on the others it becomes a worker, and the closure is never called.
 
 mod ranks;
+mod verdict;
 
 use std::error::Error;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::process::Termination;
+use std::time::Duration;
 
-use crate::failure::{JobError, JobErrorKind};
+#[cfg(doc)]
+use crate::failure::JobError;
 use crate::launch::{self, Place, RankFacts};
+use crate::master::LINGER;
 use crate::notice::Listener;
 use crate::pool::Pool;
 use crate::report;
@@ -54,8 +58,11 @@ pub type DriverResult = Result<(), Box<dyn Error + Send + Sync>>;
 /// Call it from `main`, on every rank, before anything that should happen only once. The environment variables
 /// `RANKPOOL_THREADS` and `RANKPOOL_LOCAL` set the options of [`Launch`].
 ///
+/// Under MPI a program can launch once, since MPI can be started once in a process: another launch, later or at the same time,
+/// is refused. Local ranks ([`Launch::local`]) can be launched again, and several times at once.
+///
 /// The exit code is 0 if the driver returns `Ok`, 3 if it returns the [`JobError`] of a failed job, and 1 for any other error
-/// or a panic.
+/// or a panic. An error is said with all its causes, and a [`JobError`] among them counts.
 ///
 /// ```no_run
 /// fn main() -> rankpool::ExitCode {
@@ -81,6 +88,7 @@ pub struct Launch<'a> {
     local: Option<NonZeroU32>,
     dedicated_master: bool,
     cpus_per_job: Option<NonZeroU32>,
+    grace: Option<Duration>,
     check: Option<Box<dyn FnOnce() -> Result<(), String> + Send + 'a>>,
     on_threads: Option<Box<OnThreads<'a>>>,
     listeners: Vec<Box<dyn Listener + 'a>>,
@@ -175,6 +183,14 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// How long jobs that nobody wants any more, of maps that were dropped, may run on when the driver has left and all else is
+    /// done; the default is 10 s. Then the run ends without them, says which they are, and has the exit code that the driver
+    /// chose. The threads of such jobs stay as long as the process.
+    pub fn grace(mut self, limit: Duration) -> Self {
+        self.grace = Some(limit);
+        self
+    }
+
     /// Finds out whether something is in the way of the jobs here. Each process asks once, when MPI has started; the driver reads
     /// the answers in [`RankFacts::complaint`].
     pub fn check(mut self, check: impl FnOnce() -> Result<(), String> + Send + 'a) -> Self {
@@ -221,13 +237,8 @@ impl<'a> Launch<'a> {
         self.run_to_code(|pool| match driver(pool) {
             Ok(()) => ExitCode::Success,
             Err(error) => {
-                let job = error.downcast_ref::<JobError>();
-                report::complain(&error);
-                match job.map(|job| job.kind) {
-                    None | Some(JobErrorKind::Closed | JobErrorKind::Refused) => ExitCode::Failure,
-                    Some(JobErrorKind::Stopped) => ExitCode::Stopped,
-                    Some(_) => ExitCode::JobsFailed,
-                }
+                report::complain(verdict::in_words(&*error));
+                verdict::code_of(&*error)
             }
         })
     }
@@ -267,7 +278,8 @@ impl<'a> Launch<'a> {
         let doorbell = Doorbell::default();
         let (center, spokes) = star(ranks, &doorbell);
         let abort = |code| std::process::exit(i32::from(code));
-        let rank0 = Rank0 { size: ranks, dedicated_master: self.dedicated_master, doorbell, facts, abort };
+        let grace = self.grace.unwrap_or(LINGER);
+        let rank0 = Rank0 { size: ranks, dedicated_master: self.dedicated_master, doorbell, grace, facts, abort };
         let on_threads = self.on_threads.as_deref();
         rank0.run(center, spokes, on_threads, self.listeners, driver).unwrap_or(ExitCode::Failure)
     }
@@ -283,14 +295,15 @@ impl<'a> Launch<'a> {
     #[cfg(feature = "mpi")]
     fn run_mpi(mut self, mut facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
         use crate::transport::Joined;
-        use crate::transport::mpi::Mpi;
+        use crate::transport::mpi::{Mpi, StartError};
 
         let mut mpi = match Mpi::start() {
             Ok(mpi) => mpi,
+            Err(error @ (StartError::Again(_) | StartError::Usage(_))) => return refuse(&error.to_string()),
             Err(error) => return refuse_as(&error.to_string(), ExitCode::Failure),
         };
         if let Some(message) = launch::worlds_of_one(place(), mpi.size()) {
-            let _ = mpi.finish();
+            let _ = mpi.finish(ExitCode::Failure as u8);
             return refuse_as(&message, ExitCode::Failure);
         }
         let (rank, size) = (mpi.rank(), mpi.size());
@@ -299,13 +312,15 @@ impl<'a> Launch<'a> {
             let doorbell = Doorbell::default();
             let (own, spokes) = star(1, &doorbell);
             let joined = Joined { own, others: &mut mpi };
-            let rank0 = Rank0 { size, dedicated_master: self.dedicated_master, doorbell, facts, abort: Mpi::abort };
+            let grace = self.grace.unwrap_or(LINGER);
+            let rank0 =
+                Rank0 { size, dedicated_master: self.dedicated_master, doorbell, grace, facts, abort: Mpi::abort };
             rank0.run(joined, spokes, self.on_threads.as_deref(), self.listeners, driver)
         } else {
             ranks::be_worker(rank, &mut mpi, facts, self.on_threads.as_deref()).then_some(ExitCode::Success)
         };
         let Some(code) = code else { Mpi::abort(ExitCode::Failure as u8) };
-        match mpi.finish() {
+        match mpi.finish(code as u8) {
             Ok(()) => code,
             Err(error) => refuse_as(&error.to_string(), ExitCode::Failure),
         }

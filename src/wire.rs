@@ -40,8 +40,9 @@ pub(crate) struct FunctionId {
 pub(crate) enum ToRank {
     /// The rank belongs to the run and computes with this many threads; the ranks before it on the same host have so many.
     Welcome { threads: u32, slots_before: u32 },
-    /// What a map's jobs are to call. The payload is the map's context.
-    Define { map: MapId, function: FunctionId, bytes: u64 },
+    /// What a map's jobs are to call, and how long each may take, in µs (0: as long as it likes). The payload is the map's
+    /// context.
+    Define { map: MapId, function: FunctionId, limit: u64, bytes: u64 },
     /// A broadcast value to keep until the run ends. The payload is the value.
     Keep { value: u64, bytes: u64 },
     /// Jobs to run. The payload is their inputs, a frame each.
@@ -52,6 +53,8 @@ pub(crate) enum ToRank {
     Took { part: u64 },
     /// Nobody wants a map's jobs any more, not even those that run.
     Cancel { map: MapId },
+    /// The master is there.
+    Pulse,
     /// A map is over; forget it.
     Release { map: MapId },
     /// Nothing more will come; leave.
@@ -72,6 +75,8 @@ pub(crate) enum ToMaster {
     Returned { chunk: ChunkId, kept: u32 },
     /// The rank was told by a signal that the run is to end.
     Signalled,
+    /// The rank is there.
+    Pulse,
     /// rankpool itself failed on this rank.
     Broken { message: String },
 }
@@ -89,6 +94,7 @@ impl Head for ToRank {
             | ToRank::Recall { .. }
             | ToRank::Took { .. }
             | ToRank::Cancel { .. }
+            | ToRank::Pulse
             | ToRank::Release { .. }
             | ToRank::Dismiss => 0,
         }
@@ -99,7 +105,11 @@ impl Head for ToMaster {
     fn payload(&self) -> u64 {
         match self {
             ToMaster::Finished { bytes, .. } | ToMaster::Part { bytes, .. } => *bytes,
-            ToMaster::Join(_) | ToMaster::Returned { .. } | ToMaster::Signalled | ToMaster::Broken { .. } => 0,
+            ToMaster::Join(_)
+            | ToMaster::Returned { .. }
+            | ToMaster::Signalled
+            | ToMaster::Pulse
+            | ToMaster::Broken { .. } => 0,
         }
     }
 }

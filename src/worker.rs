@@ -1,12 +1,15 @@
 //! A rank's computing side: chunks in, jobs on rayon threads, results out.
 //!
-//! The rank's loop owns the transport and computes nothing. Every chunk becomes one rayon task, so that no chunk keeps the
-//! threads of another waiting, and a job that uses rayon itself finds the rank's idle threads. A task takes its jobs one at a
-//! time from the chunk, so that the jobs that have not started can still be given back. What is finished while the loop
-//! sleeps goes out as one message.
+//! The rank's loop owns the transport and computes nothing. Chunks wait in a queue until a compute thread begins them, so that
+//! no chunk keeps the threads of another waiting, and a job that uses rayon itself finds the rank's idle threads. A thread
+//! takes its jobs one at a time from the chunk, so that the jobs that have not started can still be given back. What is
+//! finished while the loop sleeps goes out as one message.
 
 mod bench;
 mod context;
+mod crew;
+mod overdue;
+mod pulse;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -26,10 +29,13 @@ use crate::transport::{Doorbell, Idle, Incoming, Need, Transport, TransportError
 use crate::wire::{self, Packet, ToMaster, ToRank};
 
 use bench::{Bench, Chunk, MapFunction, Part, Results, Upward};
-use context::{Kept, enter_compute_thread};
+use context::Kept;
+use crew::{Crew, Work};
+use overdue::Limited;
+use pulse::Watch;
 
 pub use context::{CurrentJob, current_job};
-pub(crate) use context::{cancellation, give_up, in_compute_thread, kept_value, send_part};
+pub(crate) use context::{cancellation, give_up, in_compute_thread, kept_value, mark_bad, send_part};
 
 /// Why a rank cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,10 @@ pub(crate) enum WorkerError {
     Threads(u32, rayon::ThreadPoolBuildError),
     #[error("the master has gone")]
     Deserted,
+    #[error(
+        "rank 0 has not been heard of for {0} s: its process has died or is stopped, or its node is lost; ending all ranks"
+    )]
+    Silent(u64),
     #[error("{0}")]
     GaveUp(String),
 }
@@ -50,21 +60,25 @@ pub(crate) enum WorkerError {
 pub(crate) struct Worker<'t> {
     transport: &'t mut dyn Transport,
     executable: u64,
+    host: String,
     signals: &'t Signals,
     on_threads: Option<&'t OnThreads<'t>>,
-    threads: Option<rayon::ThreadPool>,
+    crew: Option<Crew>,
     bench: Arc<Bench>,
     finished: Receiver<Upward>,
     maps: BTreeMap<MapId, Arc<MapFunction>>,
     chunks: BTreeMap<ChunkId, Arc<Chunk>>,
+    /// Those that have a time limit.
+    limited: Vec<Arc<Chunk>>,
     /// Maps that were given up and are not over.
     cancelled: BTreeSet<MapId>,
     /// Pieces of output that the driver has not taken: the map, and whom to tell.
     parts: BTreeMap<u64, (MapId, Sender<()>)>,
     next_part: u64,
-    /// Held by every task that may let go of a map's function; nothing is ever sent.
+    /// Held by everything that may let go of a map's function; nothing is ever sent.
     releases: (Sender<()>, Receiver<()>),
     outbox: Packet<ToMaster>,
+    watch: Option<Watch>,
 }
 
 /// How long a rank that was dismissed waits for its functions to let go of what they hold, such as worker processes.
@@ -96,21 +110,25 @@ pub(crate) fn serve(
         kept: Kept::default(),
         broken: OnceLock::new(),
     };
+    let watch = Watch::new(transport);
     let mut worker = Worker {
         transport,
         executable: facts.executable,
+        host: facts.host.clone(),
         signals,
         on_threads,
-        threads: None,
+        crew: None,
         bench: Arc::new(bench),
         finished,
         maps: BTreeMap::new(),
         chunks: BTreeMap::new(),
+        limited: Vec::new(),
         cancelled: BTreeSet::new(),
         parts: BTreeMap::new(),
         next_part: 0,
         releases: bounded(0),
         outbox: Packet::default(),
+        watch,
     };
     worker.outbox.push(ToMaster::Join(Box::new(facts)));
     let result = panic::catch_unwind(AssertUnwindSafe(|| worker.work()));
@@ -137,7 +155,11 @@ impl Worker<'_> {
                 let Incoming::Message(_, packet) = incoming else { return Err(WorkerError::Deserted) };
                 for (message, payload) in wire::open::<ToRank>(packet)? {
                     if message == ToRank::Dismiss {
-                        self.await_releases();
+                        if self.chunks.is_empty() {
+                            self.await_releases();
+                        } else {
+                            self.leave_jobs_behind();
+                        }
                         return Ok(());
                     }
                     self.take_in(message, payload)?;
@@ -145,6 +167,9 @@ impl Worker<'_> {
             }
             if active {
                 idle.heard();
+                if let Some(watch) = &mut self.watch {
+                    watch.heard();
+                }
             }
             while let Ok(upward) = self.finished.try_recv() {
                 active = true;
@@ -156,6 +181,9 @@ impl Worker<'_> {
                     Upward::Part(part) => self.hand_over_part(part),
                 }
             }
+            if !self.limited.is_empty() {
+                self.write_off()?;
+            }
             if let Some(message) = self.bench.broken.get() {
                 return Err(WorkerError::GaveUp(message.clone()));
             }
@@ -163,6 +191,7 @@ impl Worker<'_> {
                 signalled = true;
                 self.outbox.push(ToMaster::Signalled);
             }
+            self.watch(active)?;
             self.send()?;
             if active {
                 idle.reset(self.need());
@@ -173,7 +202,7 @@ impl Worker<'_> {
     }
 
     fn need(&self) -> Need {
-        let threads = self.threads.as_ref().map_or(1, rayon::ThreadPool::current_num_threads);
+        let threads = self.crew.as_ref().map_or(1, |crew| crew.threads() as usize);
         if self.bench.waiting.load(Ordering::Relaxed) > 0 {
             Need::Later
         } else if self.chunks.len() < threads {
@@ -186,12 +215,13 @@ impl Worker<'_> {
     fn take_in(&mut self, message: ToRank, payload: Bytes) -> Result<(), WorkerError> {
         match message {
             ToRank::Welcome { threads, slots_before } => self.start_threads(threads, slots_before)?,
-            ToRank::Define { map, function, .. } => {
+            ToRank::Define { map, function, limit, .. } => {
                 let function = MapFunction {
                     id: map,
                     function,
                     context: payload,
                     executable: self.executable,
+                    limit: (limit > 0).then(|| Duration::from_micros(limit)),
                     made: OnceLock::new(),
                     cancellation: Mutex::default(),
                 };
@@ -203,24 +233,14 @@ impl Worker<'_> {
                     return Err(TransportError(format!("a chunk came before its map {}", map.0)).into());
                 };
                 let taken = AtomicU64::new(u64::from(count));
-                let chunk = Arc::new(Chunk { id: chunk, first, attempt, taken, inputs: payload, map });
-                self.chunks.insert(chunk.id, chunk.clone());
-                let threads = self.threads.as_ref().expect("a rank is welcomed before it gets chunks");
-                let bench = self.bench.clone();
-                bench.waiting.fetch_add(1, Ordering::SeqCst);
-                // This may be the last that holds the map's function.
-                let released = self.releases.0.clone();
-                threads.spawn(move || {
-                    bench.run(&chunk);
-                    drop(chunk);
-                    drop(released);
-                });
+                self.begin(Chunk { id: chunk, first, attempt, taken, inputs: payload, map, limited: None }, count);
             }
             ToRank::Recall { chunk } => {
                 if let Some(recalled) = self.chunks.get(&chunk) {
                     let kept = recalled.cut();
                     if kept == 0 {
                         self.chunks.remove(&chunk);
+                        self.limited.retain(|limited| limited.id != chunk);
                     }
                     self.outbox.push(ToMaster::Returned { chunk, kept });
                 }
@@ -232,9 +252,24 @@ impl Worker<'_> {
             }
             ToRank::Cancel { map } => self.cancel(map),
             ToRank::Release { map } => self.release(map),
-            ToRank::Dismiss => {}
+            ToRank::Pulse | ToRank::Dismiss => {}
         }
         Ok(())
+    }
+
+    /// Puts a chunk where the compute threads take them from.
+    fn begin(&mut self, mut chunk: Chunk, count: u32) {
+        let crew = self.crew.as_ref().expect("a rank is welcomed before it gets chunks");
+        // The chunk, or the thread that has it, may be the last that holds the map's function.
+        let mut released = Some(self.releases.0.clone());
+        chunk.limited = chunk.map.limit.map(|limit| Limited::new(limit, count, released.take()));
+        let chunk = Arc::new(chunk);
+        self.chunks.insert(chunk.id, chunk.clone());
+        if chunk.limited.is_some() {
+            self.limited.push(chunk.clone());
+        }
+        self.bench.waiting.fetch_add(1, Ordering::SeqCst);
+        crew.push(Work::Chunk(chunk, released));
     }
 
     /// Tells the jobs of a map that nobody wants them.
@@ -249,12 +284,8 @@ impl Worker<'_> {
     /// Lets go of a map's function: on a compute thread, since it may take its time.
     fn release(&mut self, map: MapId) {
         self.cancelled.remove(&map);
-        if let (Some(function), Some(threads)) = (self.maps.remove(&map), &self.threads) {
-            let released = self.releases.0.clone();
-            threads.spawn(move || {
-                drop(function);
-                drop(released);
-            });
+        if let (Some(function), Some(crew)) = (self.maps.remove(&map), &self.crew) {
+            crew.push(Work::Release(function, self.releases.0.clone()));
         }
     }
 
@@ -266,25 +297,19 @@ impl Worker<'_> {
 
     fn start_threads(&mut self, threads: u32, slots_before: u32) -> Result<(), WorkerError> {
         self.bench.slots_before.store(slots_before, Ordering::Relaxed);
-        let rank = self.bench.rank.0;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads as usize)
-            .thread_name(move |thread| format!("rank {rank} thread {thread}"))
-            .start_handler(|_| enter_compute_thread())
-            .build()
-            .map_err(|error| WorkerError::Threads(threads, error))?;
-        self.threads = Some(pool);
+        let crew = Crew::start(threads, &self.bench).map_err(|error| WorkerError::Threads(threads, error))?;
+        self.crew = Some(crew);
         if let Some(tell) = self.on_threads {
-            tell(rank, slots_before..slots_before + threads);
+            tell(self.bench.rank.0, slots_before..slots_before + threads);
         }
         Ok(())
     }
 
     fn hand_over(&mut self, results: Results) {
         self.chunks.remove(&results.chunk);
-        let Results { chunk, count, busy, failed, frames } = results;
+        let Results { chunk, count, busy, failed, bad, frames } = results;
         let bytes = frames.len() as u64;
-        self.outbox.push_with(ToMaster::Finished { chunk, count, busy, failed, bytes }, [frames.into()]);
+        self.outbox.push_with(ToMaster::Finished { chunk, count, busy, failed, bad, bytes }, [frames.into()]);
     }
 
     fn hand_over_part(&mut self, part: Part) {
@@ -303,6 +328,9 @@ impl Worker<'_> {
     fn send(&mut self) -> Result<(), WorkerError> {
         if !self.outbox.is_empty() {
             self.bench.sent.store(self.bench.now(), Ordering::Relaxed);
+            if let Some(watch) = &mut self.watch {
+                watch.spoke();
+            }
             self.transport.send(RankId(0), self.outbox.take()?)?;
         }
         Ok(())

@@ -2,7 +2,6 @@
 //! again for itself, with its own name.
 
 #[path = "support/mod.rs"]
-#[expect(dead_code, reason = "other test programs use more of it")]
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -214,6 +213,27 @@ fn inputs_and_broadcast_values_are_held_once_however_many_jobs_there_are() {
             assert!(held < 7 * MEGABYTE, "{held} bytes for one value of a megabyte on two ranks");
         });
     });
+}
+
+#[test]
+fn a_driver_s_error_is_said_with_all_its_causes() {
+    const NAME: &str = "a_driver_s_error_is_said_with_all_its_causes";
+    #[derive(Debug, thiserror::Error)]
+    #[error("reading the sky")]
+    struct Context(#[source] Box<dyn std::error::Error + Send + Sync>);
+    if std::env::var_os(ALONE).is_some() {
+        let code = Launch::new().local(2).threads(1).run(|pool| {
+            let failed = pool.apply(|_: u8| -> u8 { panic!("clouds") }, 1);
+            let context = failed.map_err(|error| Context(Box::new(std::io::Error::other(error))));
+            context.map_err(|error| Context(Box::new(error)))?;
+            Ok(())
+        });
+        std::process::exit(code as i32);
+    }
+    let mut command = Command::new(std::env::current_exe().expect("a program knows its own file"));
+    command.args(["--exact", NAME, "--nocapture", "--test-threads=1"]).env(ALONE, NAME);
+    let finished = support::run(&mut command, LIMIT);
+    finished.expect_code(3).expect_said("rankpool: reading the sky: job 0: panic: clouds, at tests/alone.rs:");
 }
 
 #[test]

@@ -81,6 +81,11 @@ impl Outcome {
     }
 }
 
+/// Whether an attempt that ended so says something about the rank it ran on.
+pub(super) fn has_failed(status: Status) -> bool {
+    !matches!(status, Status::Ok | Status::Cancelled)
+}
+
 /// The seed of a job: it depends on the run's seed and the job's number alone.
 pub(crate) fn seed_of(seed: u64, number: u64) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(&number.to_le_bytes(), seed)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use signal_hook::low_level::signal_name;
 
-use super::attempt::{Attempt, Outcome, Run, Trouble, Usage};
+use super::attempt::{Attempt, Outcome, Run, Trouble, Usage, has_failed};
 use crate::exec::command::{self, CommandEnd, How, Limits, Stream};
 use crate::exec::process::Launch;
 use crate::exec::template::{Filled, Place, Template, Values};
@@ -56,6 +56,9 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
         }
     };
     let (status, trouble) = judge(&end, commands.timeout);
+    if has_failed(status) {
+        worker::mark_bad();
+    }
     let output_bytes = output.bytes;
     let (out, err) = output.end();
     Outcome {
@@ -72,7 +75,7 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
 fn run_of(end: &CommandEnd, rank: u32, slot: u32) -> Run {
     let start = end.start.duration_since(UNIX_EPOCH).unwrap_or_default();
     let usage = Usage { user: end.user, system: end.system, max_rss: end.max_rss_kib * 1024 };
-    let usage = (!matches!(end.how, How::NotStarted(_))).then_some(usage);
+    let usage = (!matches!(end.how, How::NotStarted(_) | How::Lost(_))).then_some(usage);
     Run { rank, slot, start: u64::try_from(start.as_micros()).unwrap_or(u64::MAX), seconds: end.seconds, usage }
 }
 
@@ -94,6 +97,7 @@ fn judge(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Trouble
             (Status::Timeout, Some(trouble("timeout", format!("not done after {limit} s"))))
         }
         How::Cancelled => (Status::Cancelled, Some(trouble("cancelled", "cancelled while it ran".into()))),
+        How::Lost(why) => (Status::Lost, Some(trouble("lost", why.clone()))),
         How::NotStarted(why) => (Status::Spawn, Some(trouble("spawn", why.clone()))),
     }
 }

@@ -16,12 +16,17 @@ use crate::func::Value;
 use crate::output::{OutputError, Status};
 use crate::pool::Map;
 use crate::report::Meter;
+use crate::schedule::RankId;
 
 /// How long no result must come for the written ones to be handed to the system, and how often the clock is looked at for
 /// jobs that wait to be run again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// After this time from a signal no job may be left: the run is ended from outside a moment later.
 const GRACE: Duration = Duration::from_secs(9);
+
+/// How long running jobs are waited for after a signal while others are finished behind them, where what is written cannot be
+/// put into order later. Open MPI's `mpiexec` kills its ranks a second after it has passed a signal on.
+const BRIEF: Duration = Duration::from_millis(300);
 
 /// So many jobs that were never looked at are told of one by one.
 const TOLD: u64 = 1_000_000;
@@ -97,7 +102,7 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
                         if self.stopping.since().is_some_and(|since| since.elapsed() > self.grace()) {
                             return End::Stopped;
                         }
-                        if let Err(error) = self.sinks.flush() {
+                        if let Err(error) = self.hand_on() {
                             return End::Sink(error);
                         }
                         continue;
@@ -116,12 +121,40 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
                 Ok(Verdict::Enough | Verdict::GoOn) => {}
             }
             if trickle.is_due(self.tally.done) {
-                if let Err(error) = self.sinks.flush() {
+                if let Err(error) = self.hand_on() {
                     return End::Sink(error);
                 }
             }
         }
         if self.ledger.borrow().was_cut() { End::Stopped } else { End::Whole }
+    }
+
+    /// Hands on what is due; after a signal, all that is finished.
+    fn hand_on(&mut self) -> Result<(), OutputError> {
+        if let Some(since) = self.stopping.since() {
+            if !self.sinks.is_waiting() {
+                // Nothing is held back.
+            } else if self.sinks.can_save() {
+                self.sinks.save()?;
+            } else if since.elapsed() >= BRIEF {
+                self.pass_by()?;
+            }
+        }
+        self.sinks.flush()
+    }
+
+    /// Hands on what is finished, past the jobs that are not.
+    fn pass_by(&mut self) -> Result<(), OutputError> {
+        if self.sinks.has_line_for_each() {
+            let passed = self.ledger.borrow_mut().give_up_before(self.sinks.end());
+            for mut job in passed {
+                match job.take_last() {
+                    Some(outcome) => self.account(&job, outcome)?,
+                    None => self.sinks.leave_out(&job),
+                }
+            }
+        }
+        self.sinks.close_gaps()
     }
 
     /// How long running jobs are waited for after a signal. Then they are asked to end, which may take them a while, too.

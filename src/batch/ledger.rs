@@ -151,6 +151,19 @@ impl<W> Ledger<W> {
         rest
     }
 
+    /// The jobs before this place that are under way or wait, in the order of the input: a signal has ended the run, and what is
+    /// finished behind them does not wait for them any longer.
+    pub(crate) fn give_up_before(&mut self, place: u64) -> Vec<Job<W>> {
+        let under_way: Vec<u64> =
+            self.under_way.iter().filter(|(_, job)| job.place < place).map(|(index, _)| *index).collect();
+        let waiting: Vec<_> = self.waiting.keys().filter(|(_, of)| *of < place).copied().collect();
+        let mut jobs: Vec<_> = under_way.iter().filter_map(|index| self.under_way.remove(index)).collect();
+        jobs.extend(waiting.iter().filter_map(|key| self.waiting.remove(key)));
+        jobs.sort_by_key(|job| job.place);
+        self.cut |= !jobs.is_empty();
+        jobs
+    }
+
     /// Whether there may be jobs that were never started.
     pub(crate) fn has_unread(&self) -> bool {
         !self.read && self.fault.is_none()

@@ -9,13 +9,15 @@
 //! | `intake` | where inputs come from, without waiting for them |
 //! | `ledger` | which jobs are not settled, and which one is next |
 //! | `drive` | what becomes of each outcome; `limits`, `tally`: when it is enough, what is said of it |
-//! | `sinks` | where output and records go |
+//! | `sinks` | what each job leaves, and when it is handed on; `handover`: output first, then the record of it |
 //! | `attempt` | what travels |
 //! | `command`, `workers` | the rank's half: a process for each attempt, or processes that stay |
 
 mod attempt;
 pub(crate) mod command;
+pub(crate) mod doubts;
 mod drive;
+mod handover;
 mod intake;
 mod ledger;
 mod limits;
@@ -27,6 +29,7 @@ pub(crate) mod workers;
 
 pub(crate) use attempt::Outcome;
 pub(crate) use drive::{Batch, End};
+pub(crate) use handover::Handover;
 pub(crate) use intake::{Intake, Next};
 pub(crate) use ledger::{Feed, Ledger, Planned};
 pub(crate) use limits::{Limits, MaxFailures};

@@ -1,14 +1,20 @@
 //! Where the output of a batch's jobs and the records of them go.
+//!
+//! Output comes before records: what a record tells of is in the system's hands. Where records tell in which place of the
+//! output file a job's output is, what waits too long behind a slow job is written before its turn, so that it survives
+//! whatever ends the run; the file is put into order at the end.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::attempt::{Outcome, Trouble};
 use super::command::STDOUT;
+use super::handover::Handover;
 use super::ledger::Job;
 use crate::output::{
-    DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Records, Status, Stream, Writer, failure_line,
+    DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Status, Stream, begin_line, failure_line,
 };
 use crate::report::Ticker;
 
@@ -21,52 +27,30 @@ pub(crate) enum Lines {
     OneForEach,
 }
 
+/// How long what is finished waits behind a slow job before it is written all the same.
+const HOLD: Duration = Duration::from_millis(200);
+
 /// Where everything goes.
 pub(crate) struct Sinks {
     lines: Lines,
-    out: Writer,
-    err: Errors,
-    records: Option<(Records, PathBuf)>,
+    handover: Handover,
     waiting: Arc<Mutex<Waiting>>,
     hosts: Vec<String>,
     ticker: Option<Ticker>,
     /// Behind the last place that is settled.
     end: u64,
-}
-
-/// What jobs say of themselves. Results must not suffer when its reader goes away: then nobody is told any more.
-struct Errors(Option<Writer>);
-
-impl Errors {
-    fn tell(&mut self, tell: impl FnOnce(&mut Writer) -> Result<(), OutputError>) -> Result<(), OutputError> {
-        match self.0.as_mut().map(tell) {
-            Some(Err(error)) if error.is_closed() => self.0 = None,
-            Some(told) => return told,
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(), OutputError> {
-        self.tell(Writer::flush)?;
-        self.0.map_or(Ok(()), Writer::finish)
-    }
+    /// Since when something has waited without a pause.
+    blocked: Option<Instant>,
 }
 
 /// Output that is not handed on, and what went wrong with it while nobody looked.
 struct Waiting {
     ordered: Ordered,
     trouble: Option<OutputError>,
-}
-
-impl Waiting {
-    /// Hands on what is due.
-    fn drain(&mut self, out: &mut Writer, err: &mut Errors) -> Result<(), OutputError> {
-        self.ordered.drain(&mut |_, stream, bytes| match stream {
-            Stream::Out => out.write_all(bytes),
-            Stream::Err => err.tell(|err| err.write_all(bytes)),
-        })
-    }
+    /// Jobs of which a piece of output could not be kept.
+    torn: BTreeSet<u64>,
+    /// Jobs before this place have lost their turn: what they put out comes as it comes.
+    passed: u64,
 }
 
 /// Takes the pieces of output that come ahead of results.
@@ -76,34 +60,25 @@ impl Parts {
     pub(crate) fn take(&self, place: u64, stream: u8, bytes: &[u8]) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = if stream == STDOUT { Stream::Out } else { Stream::Err };
+        if place < waiting.passed {
+            // Nothing is kept for it, and pieces of two jobs must not be mixed.
+            waiting.torn.insert(place);
+            return;
+        }
         if let Err(error) = waiting.ordered.part(place, stream, bytes) {
             waiting.trouble.get_or_insert(error);
+            waiting.torn.insert(place);
         }
     }
 }
 
 impl Sinks {
     /// `hosts` are those of the ranks.
-    pub(crate) fn new(
-        lines: Lines,
-        unordered: bool,
-        out: Writer,
-        err: Writer,
-        records: Option<(Records, PathBuf)>,
-        hosts: Vec<String>,
-    ) -> Self {
+    pub(crate) fn new(lines: Lines, unordered: bool, handover: Handover, hosts: Vec<String>) -> Self {
         let order = if unordered { Order::Settled } else { Order::Places };
-        let waiting = Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None };
-        Sinks {
-            lines,
-            out,
-            err: Errors(Some(err)),
-            records,
-            waiting: Arc::new(Mutex::new(waiting)),
-            hosts,
-            ticker: None,
-            end: 0,
-        }
+        let waiting =
+            Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None, torn: BTreeSet::new(), passed: 0 };
+        Sinks { lines, handover, waiting: Arc::new(Mutex::new(waiting)), hosts, ticker: None, end: 0, blocked: None }
     }
 
     pub(crate) fn parts(&self) -> Parts {
@@ -111,47 +86,71 @@ impl Sinks {
     }
 
     /// The file of the records, if there are any.
-    pub(crate) fn records(&self) -> Option<&std::path::Path> {
-        self.records.as_ref().map(|(_, path)| path.as_path())
+    pub(crate) fn records(&self) -> Option<&Path> {
+        self.handover.records()
     }
 
     /// Whether every job leaves something behind, whatever becomes of it.
     pub(super) fn tells_each_job(&self) -> bool {
-        self.records.is_some() || self.lines == Lines::OneForEach
+        self.handover.has_records() || self.lines == Lines::OneForEach
+    }
+
+    /// Whether the lines of the output answer the records, one by one.
+    pub(super) fn has_line_for_each(&self) -> bool {
+        self.lines == Lines::OneForEach
+    }
+
+    /// Behind the last place that is settled.
+    pub(super) fn end(&self) -> u64 {
+        self.end
     }
 
     /// Takes what a job has come to, and hands on what is due.
     pub(super) fn settle<W>(&mut self, job: &Job<W>, mut outcome: Outcome) -> Result<(), OutputError> {
-        if let Some((records, _)) = &mut self.records {
-            if let Some(record) = record(job, &outcome, &self.hosts) {
-                records.write(&record)?;
-            }
-        }
         self.end = self.end.max(job.place + 1);
         let mut out = std::mem::take(&mut outcome.out).into_vec();
         let mut err = std::mem::take(&mut outcome.err).into_vec();
         if let Some(trouble) = &outcome.trouble {
             tell(job.number, outcome.status, trouble, self.lines, &mut out, &mut err);
         }
-        self.hand_over(job.place, out, &err)
+        let mut note = self.handover.note(job.number);
+        if self.handover.has_records() {
+            if let Some(record) = record(job, &outcome, &self.hosts) {
+                note.extend_from_slice(&begin_line(&record).map_err(|error| self.handover.no_json(error))?);
+            }
+        }
+        self.hand_over(job.place, out, &err, &note)
     }
 
     /// A job will not come to its end in this run.
     pub(super) fn leave_out<W>(&mut self, job: &Job<W>) {
         if self.lines == Lines::OneForEach && job.place < self.end {
             let line = Failure { job: job.number, kind: "stopped", message: "the run was stopped before its end" };
+            let note = self.handover.note(job.number);
             // What is wrong with the output shows when it is finished.
-            let _ = self.hand_over(job.place, failure_line(line), &[]);
+            let _ = self.hand_over(job.place, failure_line(line), &[], &note);
         }
     }
 
-    fn hand_over(&mut self, place: u64, out: Vec<u8>, err: &[u8]) -> Result<(), OutputError> {
+    fn hand_over(&mut self, place: u64, out: Vec<u8>, err: &[u8], note: &[u8]) -> Result<(), OutputError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = waiting.trouble.take() {
-            return Err(error);
+        let trouble = waiting.trouble.take().map_or(Ok(()), Err);
+        if waiting.torn.contains(&place) {
+            // Its output is not whole, so it counts as not done.
+            waiting.ordered.forget_parts(place);
+            return trouble;
         }
-        waiting.ordered.settle(place, out, err)?;
-        waiting.drain(&mut self.out, &mut self.err)
+        if place < waiting.passed {
+            for (stream, bytes) in [(Stream::Out, &*out), (Stream::Err, err), (Stream::Note, note), (Stream::Note, &[])]
+            {
+                self.handover.take(stream, bytes)?;
+            }
+            return trouble;
+        }
+        let handover = &mut self.handover;
+        let kept = waiting.ordered.settle(place, out, err, note);
+        waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))?;
+        kept.and(trouble)
     }
 
     /// What an attempt has written so far counts for nothing: the job is run again.
@@ -159,20 +158,46 @@ impl Sinks {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).ordered.forget_parts(place);
     }
 
-    /// Hands everything that is due to the system.
+    /// Hands everything that is due to the system, and what has waited too long, if it can be told where that is.
     pub(crate) fn flush(&mut self) -> Result<(), OutputError> {
-        if let Some((records, _)) = &mut self.records {
-            records.flush()?;
+        if self.handover.tells_places() && self.has_waited_for(HOLD) {
+            self.save()?;
         }
         if let Some(error) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).trouble.take() {
             return Err(error);
         }
-        let err = &mut self.err;
+        let handover = &mut self.handover;
         match &self.ticker {
-            Some(ticker) => ticker.aside(|| err.tell(Writer::flush))?,
-            None => err.tell(Writer::flush)?,
+            Some(ticker) if handover.has_errors() => ticker.aside(|| handover.commit()),
+            Some(_) | None => handover.commit(),
         }
-        self.out.flush()
+    }
+
+    /// Whether outputs have waited for their turn at least so long.
+    fn has_waited_for(&mut self, time: Duration) -> bool {
+        if !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).ordered.is_waiting() {
+            self.blocked = None;
+            return false;
+        }
+        self.blocked.get_or_insert_with(Instant::now).elapsed() >= time
+    }
+
+    /// Whether something is finished that has not been handed on.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).ordered.is_waiting()
+    }
+
+    /// Whether what waits can be written before its turn without a loss: the file is put into order later.
+    pub(super) fn can_save(&self) -> bool {
+        self.handover.tells_places()
+    }
+
+    /// Writes what waits before its turn has come.
+    pub(super) fn save(&mut self) -> Result<(), OutputError> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let handover = &mut self.handover;
+        self.blocked = None;
+        waiting.ordered.drain_waiting(&mut |_, stream, bytes| handover.take(stream, bytes))
     }
 
     /// What shows progress on standard error meanwhile.
@@ -180,21 +205,41 @@ impl Sinks {
         self.ticker = ticker;
     }
 
-    /// Hands on what waits behind jobs that will not come to their end.
+    /// Hands on what waits behind jobs that are not settled. What these put out from now on comes as it comes.
     pub(crate) fn close_gaps(&mut self) -> Result<(), OutputError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.ordered.skip_open();
-        waiting.drain(&mut self.out, &mut self.err)
+        let torn = waiting.ordered.skip_open();
+        waiting.torn.extend(torn);
+        waiting.passed = waiting.passed.max(self.end);
+        let handover = &mut self.handover;
+        waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))
+    }
+
+    /// Puts other lines in the places of some jobs' lines, see [`Handover::replace_lines`].
+    ///
+    /// # Errors
+    /// If the output cannot be read or written.
+    pub(crate) fn replace_lines(&mut self, lines: &BTreeMap<u64, Vec<u8>>) -> Result<(), OutputError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        if self.can_save() {
+            self.save()?;
+        }
+        self.handover.replace_lines(lines)
+    }
+
+    /// What the outputs are called as long as they are not whole: of the jobs' standard output, and of their standard error.
+    pub(crate) fn partial_names(&self) -> [Option<PathBuf>; 2] {
+        self.handover.partial_names()
     }
 
     /// Ends all outputs. `whole`: the output is all that was asked for.
-    pub(crate) fn finish(self, whole: bool) -> Result<(), OutputError> {
-        let Sinks { out, err, records, .. } = self;
-        if let Some((records, _)) = records {
-            records.finish()?;
-        }
-        err.finish()?;
-        if whole { out.finish() } else { out.leave_partial() }
+    pub(crate) fn finish(mut self, whole: bool) -> Result<(), OutputError> {
+        let saved = if self.can_save() { self.save() } else { self.close_gaps() };
+        // What is wrong with one output is no reason to keep the others back.
+        let finished = self.handover.finish(whole && saved.is_ok());
+        saved.and(finished)
     }
 }
 

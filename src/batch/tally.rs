@@ -43,6 +43,13 @@ impl Tally {
         }
     }
 
+    /// A job that was counted as a success is none.
+    pub(crate) fn take_back(&mut self, number: u64, message: String) {
+        self.done -= 1;
+        self.succeeded -= 1;
+        self.count(number, &Outcome::unrun(0, Status::Failed, "surplus", message));
+    }
+
     /// Counts jobs that were given up before anybody looked at them.
     pub(crate) fn cancel(&mut self, jobs: u64) {
         self.done += jobs;

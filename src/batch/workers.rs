@@ -1,18 +1,17 @@
 //! `rankpool map` on a rank: processes that stay, one for each compute thread.
 
-use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::attempt::{Attempt, Outcome, Run, Trouble};
+use super::attempt::{Attempt, Outcome, Run, Trouble, has_failed};
 use super::command::omp_threads;
+use super::doubts::{self, Room, Token};
 use crate::exec::process::{Launch, resolve};
 use crate::exec::python::PythonCall;
 use crate::exec::worker::{
@@ -33,6 +32,10 @@ pub(crate) struct WorkerPlan {
     pub timeout: Option<Duration>,
     pub kill_after: Duration,
     pub max_jobs: Option<NonZeroU64>,
+    /// Each answer says which record it is for.
+    pub ids: bool,
+    /// Under which the driver asks, at the end, how the workers have ended.
+    pub token: Option<Token>,
 }
 
 /// What the workers are.
@@ -100,11 +103,11 @@ impl WorkerPlan {
     }
 }
 
-/// The workers of a rank that have nothing to do, by slot. A thread that has a chunk takes its own, or starts one: what a worker
-/// was told of its slot stays true, and no two that run at the same time were told the same.
+/// The workers of a rank. A thread that has a chunk takes that of its slot, or starts one: what a worker was told of its slot stays
+/// true, and no two that run at the same time were told the same.
 pub(crate) struct Workers {
     plan: WorkerPlan,
-    idle: Mutex<HashMap<u32, Worker>>,
+    room: Arc<Room>,
 }
 
 /// What travels for a record: its JSON text.
@@ -112,23 +115,23 @@ pub(crate) type Json = ByteBuf;
 
 impl Workers {
     pub(crate) fn new(plan: WorkerPlan) -> Self {
-        Workers { plan, idle: Mutex::default() }
+        let room = doubts::open(plan.token);
+        Workers { plan, room }
     }
 
     /// Has the jobs of a chunk answered.
     pub(crate) fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, Outcome>) {
         let (rank, slot) = worker::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
-        let mut worker = idle.unwrap_or_else(|| self.start(rank, slot));
-        let mut desk = Desk { jobs, indexes: Vec::new(), answered: 0, rank, slot };
+        let mut worker = self.room.enter(slot).unwrap_or_else(|| self.start(rank, slot));
+        let room = Some(&*self.room).filter(|_| self.plan.token.is_some());
+        let mut desk = Desk { jobs, taken: Vec::new(), answered: 0, rank, slot, room };
         match worker.answer(&mut desk) {
-            Ok(_) => {
-                self.idle.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, worker);
-            }
+            Ok(_) => self.room.leave(slot, Some(worker)),
             // The worker still holds records of this chunk, so it must not see another one.
             Err(failure) => {
                 let message = in_full(failure);
                 desk.fail_the_rest(&message);
+                self.room.leave(slot, None);
                 worker::give_up(message);
             }
         }
@@ -146,9 +149,12 @@ impl Workers {
             WorkerProgram::Command(_) => {
                 let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
                 launch.env.splice(0..0, own.map(|(name, value)| (name.to_string(), value.to_string())));
-                Options::new(&launch.program, Protocol::Lines)
+                let protocol = if plan.ids { Protocol::Numbered } else { Protocol::Lines };
+                Options::new(&launch.program, protocol)
             }
         };
+        let room = self.room.clone();
+        options.verdict = Arc::new(move |verdict| room.judge(rank, slot, verdict));
         (options.timeout, options.kill_after, options.max_jobs) = (plan.timeout, plan.kill_after, plan.max_jobs);
         let cancelled = worker::cancellation().map(|cancellation| cancellation.watched().clone());
         Worker::new(launch, options, cancelled)
@@ -156,31 +162,34 @@ impl Workers {
 }
 
 impl Drop for Workers {
-    /// Ends the processes, all at the same time: each has some patience.
     fn drop(&mut self) {
-        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
-        thread::scope(|scope| {
-            for worker in idle.values_mut() {
-                scope.spawn(|| worker.close());
-            }
-        });
+        self.room.close();
     }
 }
 
 /// The jobs of a chunk as a worker sees them.
 struct Desk<'d, 'j, 'c> {
     jobs: &'d mut ChunkJobs<'j, 'c, Attempt<Json>, Outcome>,
-    /// Of the attempts that were taken, in order.
-    indexes: Vec<u64>,
+    /// The attempts that were taken, in order.
+    taken: Vec<Taken>,
     answered: usize,
     rank: u32,
     slot: u32,
+    /// Where answers are noted whose end is asked for.
+    room: Option<&'d Room>,
+}
+
+/// What is kept of an attempt.
+#[derive(Clone, Copy)]
+struct Taken {
+    index: u64,
+    number: u64,
 }
 
 impl Jobs for Desk<'_, '_, '_> {
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead> {
         let Attempt { index, number, attempt, seed, work, .. } = self.jobs.pull()?;
-        self.indexes.push(index);
+        self.taken.push(Taken { index, number });
         *json = work.into_vec();
         Some(JobHead { number, attempt, seed })
     }
@@ -213,16 +222,22 @@ impl Jobs for Desk<'_, '_, '_> {
 
 impl Desk<'_, '_, '_> {
     fn answer(&mut self, status: Status, out: Vec<u8>, trouble: Option<Box<Trouble>>, run: Option<Run>) {
-        let index = self.indexes[self.answered];
+        let Taken { index, number } = self.taken[self.answered];
         self.answered += 1;
+        if let Some(room) = self.room.filter(|_| status == Status::Ok) {
+            room.note(self.slot, number);
+        }
         let output_bytes = out.len() as u64;
         let (out, err) = (ByteBuf::from(out), ByteBuf::new());
+        if has_failed(status) {
+            worker::mark_bad();
+        }
         self.jobs.answer(&Outcome { index, status, trouble, run, out, err, output_bytes });
     }
 
     /// Nobody will answer: the run ends, too.
     fn fail_the_rest(&mut self, message: &str) {
-        while self.answered < self.indexes.len() || self.next(&mut Vec::new()).is_some() {
+        while self.answered < self.taken.len() || self.next(&mut Vec::new()).is_some() {
             let trouble = Trouble { kind: "spawn".into(), message: message.into(), ..Trouble::default() };
             self.answer(Status::Spawn, Vec::new(), Some(Box::new(trouble)), None);
         }
@@ -241,12 +256,13 @@ fn in_full(failure: StartFailure) -> String {
 /// What a worker's failure means for the job.
 fn judge(failure: WorkerFailure) -> (Status, Trouble) {
     let WorkerFailure { kind, message, traceback, ended } = failure;
-    let (exit, signal) = match ended {
-        Some(Ended::Code(code)) => (Some(code), None),
-        Some(Ended::Signal(signal)) => (None, Some(signal)),
-        Some(Ended::Unknown(_)) | None => (None, None),
+    let (exit, signal) = match &ended {
+        Some(Ended::Code(code)) => (Some(*code), None),
+        Some(Ended::Signal(signal)) => (None, Some(*signal)),
+        Some(Ended::Unknown(_) | Ended::WithHelper { .. }) | None => (None, None),
     };
     let status = match &*kind {
+        _ if matches!(ended, Some(Ended::WithHelper { .. })) && kind == "lost" => Status::Lost,
         "timeout" => Status::Timeout,
         "cancelled" => Status::Cancelled,
         "crash" if signal.is_some() => Status::Signal,

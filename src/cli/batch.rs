@@ -10,14 +10,21 @@ use serde_json::value::RawValue;
 
 use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
-use super::session::{leave_partial, progress, sum_up};
+use super::files::{self, is_same_file};
+use super::session::{progress, sum_up};
 use super::{info, print};
-use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
+use crate::batch::doubts::{self, Doubt, Token};
+use crate::batch::{
+    Batch, End, Feed, Handover, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally,
+};
 use crate::exec::helper;
 use crate::failure::JobErrorKind;
 use crate::func::Value;
 use crate::input::{InputError, Inputs, Reading, Record};
-use crate::output::{Existing, JsonLines, LastRecords, OutputError, Records, Status, Target, Writer};
+use crate::output::{
+    Existing, Failure, JsonLines, LastRecords, OutputError, OutputFiles, Records, Status, Target, Writer, amend,
+    failure_line,
+};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
 use crate::run::{self, ExitCode, Launch};
@@ -75,6 +82,8 @@ pub(super) struct Plan<P> {
     pub name: &'static str,
     pub inputs: Inputs,
     pub bind: P,
+    /// Where the workers have to be asked, at the end, whether their answers were what they seemed.
+    pub token: Option<Token>,
 }
 
 /// The way in which a batch is launched, with what starts processes. This belongs before MPI.
@@ -150,12 +159,12 @@ where
     P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
     S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
 {
-    let Plan { name, inputs, bind } = plan;
-    refuse_same_files(config, batch, &inputs)?;
-    let done = batch.only_failed.as_deref().map(LastRecords::read).transpose()?;
-    let total = count(&inputs, &bind, done.as_ref())?;
+    let Plan { name, inputs, bind, token } = plan;
+    files::refuse_conflicts(config)?;
+    let earlier = Earlier::read(config, batch)?;
+    let total = count(&inputs, &bind, earlier.done.as_ref())?;
     let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
-    let mut sinks = open_sinks(config, batch, pool)?;
+    let (mut sinks, done) = earlier.open_sinks(config, batch, pool, token.is_some())?;
     let reading = inputs.open();
     let bad = reading.bad_records();
     let planned = planned(reading, bind, done, batch.records.is_some());
@@ -173,13 +182,17 @@ where
         tally: Tally::default(),
     };
     let end = driver.run(chunk, config.map.window, start);
-    let tally = driver.tally;
+    let mut tally = driver.tally;
+    let (end, doubts) = ask_workers(pool, token, end, &mut tally);
     sinks.show(None);
     let fault = ledger.borrow_mut().take_fault();
     let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
     let wanted = batch.limits.stop_on_success && tally.succeeded > 0;
-    let code = match conclude(end, fault, sinks, &tally, &config.output) {
+    let kept = doubtful(&doubts, &mut sinks);
+    let code = conclude(end, fault, sinks, &tally);
+    take_back(&doubts, records.as_deref(), kept);
+    let code = match code {
         ExitCode::JobsFailed if wanted => ExitCode::Success,
         code => code,
     };
@@ -195,6 +208,9 @@ where
     if let Some(text) = tally.given_up().filter(|_| config.talk != Talk::Quiet) {
         report::complain(text);
     }
+    for text in pool.stats().iter().flat_map(crate::stats::Stats::failing_ranks) {
+        report::complain(text);
+    }
     let counted = |stats: &mut crate::stats::Stats| {
         (stats.jobs, stats.failed) = (tally.done - tally.cancelled, tally.failed);
     };
@@ -205,6 +221,41 @@ where
         }
         Ok(()) | Err(_) => code,
     })
+}
+
+/// Asks the workers whether their answers were what they seemed, if there is a token to ask with and anybody to be asked.
+fn ask_workers(pool: &Pool, token: Option<Token>, end: End, tally: &mut Tally) -> (End, Vec<Doubt>) {
+    let asks = matches!(end, End::Whole | End::Sink(_));
+    let Some(token) = token.filter(|_| asks) else { return (end, Vec::new()) };
+    match doubts::gather(pool, token) {
+        Ok(doubts) => {
+            for doubt in &doubts {
+                doubt.jobs().for_each(|number| tally.take_back(number, doubt.message()));
+            }
+            (end, doubts)
+        }
+        Err(error) => (if matches!(end, End::Whole) { End::Broken(error) } else { end }, Vec::new()),
+    }
+}
+
+/// Says which jobs have answers that may be those of others, and takes them back where they were written.
+fn take_back(doubts: &[Doubt], records: Option<&Path>, lines: Result<(), OutputError>) {
+    let Some(summary) = doubts::summary(doubts) else { return };
+    report::complain(summary);
+    let jobs = doubts.iter().flat_map(|doubt| doubt.jobs().map(|number| (number, doubt.message())));
+    let told =
+        records.map_or(Ok(()), |path| amend::take_back(path, &jobs.collect()).map_err(|error| error.to_string()));
+    for error in [told, lines.map_err(|error| error.to_string())].into_iter().filter_map(Result::err) {
+        report::complain(format_args!("these answers could not be taken back where they were written: {error}"));
+    }
+}
+
+/// Puts failures in the places of doubtful answers, where the output is a file.
+fn doubtful(doubts: &[Doubt], sinks: &mut Sinks) -> Result<(), OutputError> {
+    let line =
+        |doubt: &Doubt, number| failure_line(Failure { job: number, kind: "surplus", message: &doubt.message() });
+    let lines = doubts.iter().flat_map(|doubt| doubt.jobs().map(|number| (number, line(doubt, number))));
+    sinks.replace_lines(&lines.collect())
 }
 
 /// Looks at the records before any job is started, as far as that is possible, and counts the jobs.
@@ -223,13 +274,19 @@ where
 }
 
 /// Says for each job what `line` makes of its number and its work, and starts nothing.
-pub(super) fn show<W, P>(batch: &BatchConfig, inputs: &Inputs, bind: P, line: impl Fn(u64, &W) -> Vec<u8>) -> ExitCode
+pub(super) fn show<W, P>(
+    config: &Config,
+    batch: &BatchConfig,
+    inputs: &Inputs,
+    bind: P,
+    line: impl Fn(u64, &W) -> Vec<u8>,
+) -> ExitCode
 where
     W: Send + 'static,
     P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
 {
-    let done = match batch.only_failed.as_deref().map(LastRecords::read).transpose() {
-        Ok(done) => done,
+    let done = match read_earlier(batch, &config.output) {
+        Ok((done, _)) => done,
         Err(error) => return run::refuse(&error.to_string()),
     };
     let reading = inputs.open();
@@ -250,68 +307,93 @@ where
     ExitCode::Success
 }
 
-/// Whether both names are those of one file, however they are spelled.
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
-        (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
-        (Err(_), Err(_)) => one == other,
-    }
+/// What earlier runs have left, as far as this one goes on with it.
+struct Earlier {
+    /// Which jobs are done.
+    done: Option<LastRecords>,
+    /// Where their results are, if this run's output goes on with them.
+    files: Option<OutputFiles>,
+    /// The records, if they go on.
+    records: Option<Records>,
 }
 
-/// Refuses to write two things to one file, and to write over what is to be read.
-fn refuse_same_files(config: &Config, batch: &BatchConfig, inputs: &Inputs) -> Result<(), String> {
-    let records = batch.records.clone().map(Target::new);
-    let written = [
-        ("--output", Some(&config.output)),
-        ("--stderr", Some(&batch.stderr)),
-        ("--records", records.as_ref()),
-        ("--summary", config.summary.as_ref()),
-    ];
-    // A device takes what several write.
-    let is_file = |path: &Path| path.metadata().map_or(true, |metadata| metadata.is_file());
-    let is_same = |one: &Target, other: &Target| match (one, other) {
-        (Target::File(one), Target::File(other)) => is_file(one) && is_same_file(one, other),
-        _ => one == other,
+/// Reads the records of `--only-failed`, and whether the results that they tell of are there.
+fn read_earlier(
+    batch: &BatchConfig,
+    output: &Target,
+) -> Result<(Option<LastRecords>, Option<OutputFiles>), InputError> {
+    let Some(records) = &batch.only_failed else { return Ok((None, None)) };
+    let mut files = match output {
+        Target::File(path) => Some(OutputFiles::new(path)),
+        Target::Stdout | Target::Stderr => None,
     };
-    let written: Vec<_> = written.iter().filter_map(|(option, target)| Some((*option, (*target)?))).collect();
-    for (at, (one, target)) in written.iter().enumerate() {
-        if let Some((other, _)) = written[at + 1..].iter().find(|(_, other)| is_same(target, other)) {
-            return Err(format!("{one} and {other} cannot both be written to {}", target.name()));
-        }
-        let Target::File(path) = target else { continue };
-        let is_file = is_file(path);
-        if is_file && inputs.paths().any(|input| is_same_file(input, path)) {
-            return Err(format!("{one} would write over the input {}", path.display()));
-        }
-        let has_results = *one == "--output" && path.metadata().is_ok_and(|metadata| metadata.len() > 0);
-        if batch.only_failed.is_some() && is_file && has_results {
-            return Err(format!(
+    let done = LastRecords::read_with(records, files.as_mut())?;
+    Ok((Some(done), files.filter(OutputFiles::is_told_of)))
+}
+
+impl Earlier {
+    /// # Errors
+    /// If the records cannot be read, or another run writes them; if the output is another run's.
+    fn read(config: &Config, batch: &BatchConfig) -> Result<Earlier, Box<dyn std::error::Error>> {
+        let goes_on = batch.records.as_deref().filter(|path| {
+            batch.only_failed.as_deref().is_some_and(|before| is_same_file(before, path)) && path.is_file()
+        });
+        // From here on no other run adds to them.
+        let records = goes_on.map(|path| Records::open(&Target::new(path), Existing::Append)).transpose()?;
+        let (done, files) = read_earlier(batch, &config.output)?;
+        match (&files, &config.output) {
+            (None, Target::File(path)) if done.is_some() && has_something(path) => Err(format!(
                 "{} has the results of another run, which --only-failed does not make again: give another --output",
                 path.display()
+            ))?,
+            _ => {}
+        }
+        let missing = files.as_ref().zip(done.as_ref());
+        let missing = missing.map_or(0, |(files, done)| files.missing(|number| done.is_ok(number)));
+        if missing > 0 {
+            report::complain(format_args!(
+                "{missing} result(s) that the records call ok are not in {}: these jobs are run again",
+                config.output.name()
             ));
         }
-        let before = batch.only_failed.as_deref().filter(|_| *one != "--records");
-        if before.is_some_and(|before| is_same_file(path, before)) {
-            return Err(format!("{one} would write over the records {}", path.display()));
-        }
+        Ok(Earlier { done, files, records })
     }
-    Ok(())
+
+    /// Opens what is written. If it `takes_back` answers, lines of the output may be replaced at the end.
+    fn open_sinks(
+        self,
+        config: &Config,
+        batch: &BatchConfig,
+        pool: &Pool,
+        takes_back: bool,
+    ) -> Result<(Sinks, Option<LastRecords>), OutputError> {
+        let Earlier { done, files, records } = self;
+        let out = if files.is_some() { Writer::open_behind(&config.output) } else { Writer::open(&config.output) }?;
+        let err = if done.is_some() { Writer::open_after(&batch.stderr) } else { Writer::open(&batch.stderr) }?;
+        let records = match (&batch.records, records) {
+            (Some(path), None) => Some(Records::open(&Target::new(path), Existing::Replace)?),
+            (_, records) => records,
+        };
+        let named = out.partial_name().and(match &config.output {
+            Target::File(path) => path.to_str().map(str::to_string),
+            Target::Stdout | Target::Stderr => None,
+        });
+        let unordered = config.map.unordered;
+        let mut handover = Handover::new(out, err, records, unordered, named);
+        if takes_back {
+            handover.keep_layout();
+        }
+        if let (Some(mut files), Some(done)) = (files, &done) {
+            let found = files.take_found(|number| done.is_ok(number));
+            handover.go_on(&files, &found)?;
+        }
+        let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
+        Ok((Sinks::new(batch.lines, unordered, handover, hosts), done))
+    }
 }
 
-fn open_sinks(config: &Config, batch: &BatchConfig, pool: &Pool) -> Result<Sinks, OutputError> {
-    let out = Writer::open(&config.output)?;
-    let err = Writer::open(&batch.stderr)?;
-    let records = match &batch.records {
-        None => None,
-        Some(path) => {
-            let goes_on = batch.only_failed.as_deref().is_some_and(|before| is_same_file(before, path));
-            let existing = if goes_on { Existing::Append } else { Existing::Replace };
-            Some((Records::open(&Target::new(path), existing)?, path.clone()))
-        }
-    };
-    let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
-    Ok(Sinks::new(batch.lines, config.map.unordered, out, err, records, hosts))
+fn has_something(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
 }
 
 /// The jobs of a batch.
@@ -363,13 +445,13 @@ fn json_of(record: &Record) -> Result<Box<RawValue>, InputError> {
 }
 
 /// Ends the outputs in the way that the end of the batch asks for, says what was wrong, and gives the exit code.
-fn conclude(end: End, fault: Option<InputError>, mut sinks: Sinks, tally: &Tally, output: &Target) -> ExitCode {
+fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, tally: &Tally) -> ExitCode {
+    let left = sinks.partial_names();
+    let is_whole = matches!((&end, &fault), (End::Whole, None));
+    let finished = sinks.finish(is_whole);
     let (message, code) = match (end, fault) {
         (End::Sink(error), _) if error.is_closed() => return ExitCode::Success,
-        (End::Sink(error), _) => {
-            report::complain(error);
-            return ExitCode::Failure;
-        }
+        (End::Sink(error), _) => (error.to_string(), ExitCode::Failure),
         // Why the pool has ended was told.
         (End::Broken(error), _) if error.kind == JobErrorKind::Closed => {
             ("the run has failed".into(), ExitCode::Failure)
@@ -377,19 +459,28 @@ fn conclude(end: End, fault: Option<InputError>, mut sinks: Sinks, tally: &Tally
         (End::Broken(error), _) => (error.to_string(), ExitCode::Failure),
         (End::Stopped, _) => (format!("stopped early by a signal, after {} job(s)", tally.done), ExitCode::Stopped),
         (End::Whole, Some(fault)) => (fault.to_string(), ExitCode::Usage),
-        (End::Whole, None) => {
-            return match sinks.finish(true) {
-                Err(error) if error.is_closed() => ExitCode::Success,
-                Err(error) => {
-                    report::complain(error);
-                    ExitCode::Failure
-                }
-                Ok(()) if tally.failed > 0 => ExitCode::JobsFailed,
-                Ok(()) => ExitCode::Success,
-            };
-        }
+        (End::Whole, None) => match &finished {
+            Err(error) if error.is_closed() => return ExitCode::Success,
+            Err(error) => (error.to_string(), ExitCode::Failure),
+            Ok(()) if tally.failed > 0 => return ExitCode::JobsFailed,
+            Ok(()) => return ExitCode::Success,
+        },
     };
-    let left = sinks.close_gaps().and_then(|()| sinks.finish(false));
-    report::complain(leave_partial(message, left, output));
+    report::complain(with_places(message, finished.err(), &left));
     code
+}
+
+/// A message with what was wrong besides, and with the names under which outputs are left that did not become whole.
+pub(super) fn with_places(mut message: String, besides: Option<OutputError>, left: &[Option<PathBuf>; 2]) -> String {
+    if let Some(error) = besides.filter(|error| !error.is_closed()).map(|error| error.to_string()) {
+        if error != message {
+            message += &format!("; {error}");
+        }
+    }
+    for (what, path) in ["the output", "the standard error"].iter().zip(left) {
+        if let Some(path) = path.as_deref().filter(|path| has_something(path)) {
+            message += &format!("; {what} so far is in {}", path.display());
+        }
+    }
+    message
 }

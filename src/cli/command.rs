@@ -25,7 +25,7 @@ pub(super) struct RunTask {
 
 pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
     if task.batch.dry_run {
-        return if run::is_first() { show(task) } else { ExitCode::Success };
+        return if run::is_first() { show(config, task) } else { ExitCode::Success };
     }
     let launch = match batch::prepare(config, &task.batch) {
         Ok(launch) => launch.check(|| check(task)),
@@ -39,8 +39,12 @@ pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
             kill_after: task.batch.limits.kill_after,
         };
         let template = task.template.clone();
-        let plan =
-            Plan { name: "run", inputs: task.inputs.clone(), bind: move |record: &Record| bind(&template, record) };
+        let plan = Plan {
+            name: "run",
+            inputs: task.inputs.clone(),
+            bind: move |record: &Record| bind(&template, record),
+            token: None,
+        };
         batch::run(config, &task.batch, plan, pool, stopping, config.map.chunk, |feed| {
             pool.map_with(commands, feed, command::run)
         })
@@ -64,10 +68,10 @@ fn bind(template: &Template, record: &Record) -> Result<Values, InputError> {
 }
 
 /// Says what would be run.
-fn show(task: &RunTask) -> ExitCode {
+fn show(config: &Config, task: &RunTask) -> ExitCode {
     let template = task.template.clone();
     let bind = move |record: &Record| bind(&template, record);
-    batch::show(&task.batch, &task.inputs, bind, |number, values| {
+    batch::show(config, &task.batch, &task.inputs, bind, |number, values| {
         let mut line = task.template.fill(values, &Place { number, slot: 1 }).shown();
         line.push('\n');
         line.into_bytes()

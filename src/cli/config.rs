@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use super::args::{Args, InputArgs, KernelArgs, MapArgs, ProgressArg, RunArgs, RunCommandArgs, TaskArgs};
 use super::batch::BatchConfig;
 use super::command::RunTask;
+use super::files::JobFiles;
 use super::map::MapTask;
 use super::parse::Widths;
 use crate::batch::Lines;
@@ -32,6 +33,8 @@ pub(super) struct Config {
     /// `None`: nothing was said about it.
     pub progress: Option<Progress>,
     pub talk: Talk,
+    /// What the jobs are made of.
+    pub job_files: JobFiles,
     pub task: Task,
 }
 
@@ -104,15 +107,13 @@ impl Config {
         };
         let output = Target::new(args.run.output);
         let summary = args.run.summary.map(Target::new);
-        if summary.as_ref() == Some(&output) {
-            return Err(format!("--output and --summary cannot both be written to {}", output.name()));
-        }
         let progress = args.run.progress.map(|progress| match progress {
             ProgressArg::Auto => Progress::Auto,
             ProgressArg::Bar => Progress::Bar,
             ProgressArg::Line => Progress::Line,
             ProgressArg::Off => Progress::Off,
         });
+        let job_files = job_files(&args.task);
         let task = match args.task {
             TaskArgs::Run(args) => Task::Run(Box::new(run_task(*args, retries, seed)?)),
             TaskArgs::Map(args) => Task::Map(Box::new(map_task(*args, retries, seed)?)),
@@ -134,6 +135,7 @@ impl Config {
                 (false, true) => Talk::Verbose,
                 (false, false) => Talk::Normal,
             },
+            job_files,
             task,
         })
     }
@@ -144,6 +146,8 @@ impl Config {
             .threads(self.threads.map_or(0, NonZeroU32::get))
             .local(self.local.map_or(0, NonZeroU32::get))
             .dedicated_master(self.dedicated_master)
+            // What a job of ours has started is ended with it, and that may take its time.
+            .grace(Duration::MAX)
     }
 }
 
@@ -158,6 +162,27 @@ impl KernelTask {
             }
         }
         Ok(KernelTask { name, input, seed, function })
+    }
+}
+
+/// What is named of the files that the jobs are made of.
+fn job_files(task: &TaskArgs) -> JobFiles {
+    match task {
+        TaskArgs::Run(args) => {
+            // A folder of its own for each record is known only with the record.
+            let folder = args.batch.cwd.as_deref().filter(|cwd| !cwd.contains('{'));
+            JobFiles::of_command(&args.command, args.shell, folder)
+        }
+        TaskArgs::Map(args) => {
+            let folder = args.batch.cwd.as_deref();
+            match &args.python {
+                Some(target) => {
+                    JobFiles::of_python(target, Some(args.python_exe.as_deref().unwrap_or("python3")), folder)
+                }
+                None => JobFiles::of_command(&args.worker, false, folder),
+            }
+        }
+        _ => JobFiles::default(),
     }
 }
 
@@ -182,7 +207,19 @@ fn run_task(args: RunCommandArgs, retries: u32, seed: u64) -> Result<RunTask, St
 
 /// What `rankpool map` does.
 fn map_task(args: MapArgs, retries: u32, seed: u64) -> Result<MapTask, String> {
-    let MapArgs { input, batch, python, python_exe, setup, star, batch_size, text, max_worker_jobs, worker } = args;
+    let MapArgs {
+        input,
+        batch,
+        python,
+        python_exe,
+        setup,
+        star,
+        batch_size,
+        text,
+        max_worker_jobs,
+        worker_ids,
+        worker,
+    } = args;
     let program = match python {
         Some(target) => {
             let batch = batch_size.and_then(|size| NonZeroUsize::try_from(size).ok());
@@ -202,6 +239,8 @@ fn map_task(args: MapArgs, retries: u32, seed: u64) -> Result<MapTask, String> {
         timeout: batch.timeout,
         kill_after: batch.kill_after,
         max_jobs: max_worker_jobs,
+        ids: worker_ids,
+        token: None,
     };
     let inputs = records(input, seed)?;
     let batch_config = BatchConfig::new(&batch, retries, seed, None, Lines::OneForEach);
@@ -303,14 +342,6 @@ mod tests {
         ] {
             let error = config(&format!("{line} kernel square")).unwrap_err();
             assert!(error.contains(message), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn two_things_cannot_be_written_to_one_file() {
-        for line in ["-o a --summary a", "--summary -", "-o /dev/stdout --summary -"] {
-            let error = config(&format!("{line} kernel square")).unwrap_err();
-            assert!(error.starts_with("--output and --summary cannot both be written to"), "{error}");
         }
     }
 

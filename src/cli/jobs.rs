@@ -21,6 +21,32 @@ pub(super) struct Control<'a> {
     pub fault: RefCell<Option<InputError>>,
     /// The bad records that were left out.
     pub bad: RefCell<BadRecords>,
+    numbers: RefCell<Numbers>,
+}
+
+/// Which records the jobs of a map are: for each run of jobs whose records follow each other, the first job's index and its
+/// record's number. There is one, and one more for each place where records were left out.
+#[derive(Default)]
+struct Numbers {
+    runs: Vec<(u64, u64)>,
+    /// Jobs so far.
+    count: u64,
+}
+
+impl Numbers {
+    /// The next job is this record.
+    fn push(&mut self, number: u64) {
+        let follows = self.runs.last().is_some_and(|(index, first)| number - first == self.count - index);
+        if !follows {
+            self.runs.push((self.count, number));
+        }
+        self.count += 1;
+    }
+
+    fn get(&self, index: u64) -> u64 {
+        let run = self.runs.partition_point(|(first, _)| *first <= index).checked_sub(1);
+        run.map_or(index + 1, |run| self.runs[run].1 + (index - self.runs[run].0))
+    }
 }
 
 impl<'a> Control<'a> {
@@ -31,13 +57,22 @@ impl<'a> Control<'a> {
             cut: Cell::new(false),
             fault: RefCell::new(None),
             bad: RefCell::default(),
+            numbers: RefCell::default(),
         }
+    }
+
+    /// The number of the record that a job of the map is.
+    pub(super) fn number(&self, job: u64) -> u64 {
+        self.numbers.borrow().get(job)
     }
 }
 
+/// A job with the number of its record.
+type Numbered<T> = (u64, Result<T, InputError>);
+
 /// Where jobs come from, and how many they are if that is known.
 pub(super) struct Jobs<T> {
-    intake: Intake<Result<T, InputError>>,
+    intake: Intake<Numbered<T>>,
     total: Option<u64>,
     bad: BadRecords,
 }
@@ -45,7 +80,7 @@ pub(super) struct Jobs<T> {
 impl<T: Send + 'static> Jobs<T> {
     /// So many jobs that need no input.
     pub(super) fn made(jobs: impl Iterator<Item = T> + Send + 'static, total: u64) -> Self {
-        Jobs { intake: Intake::ready(jobs.map(Ok)), total: Some(total), bad: BadRecords::default() }
+        Jobs { intake: Intake::ready((1..).zip(jobs.map(Ok))), total: Some(total), bad: BadRecords::default() }
     }
 
     /// The records of a run. Files are read once now, so that nothing starts if something in them is wrong, and again, a
@@ -54,7 +89,7 @@ impl<T: Send + 'static> Jobs<T> {
         let total = inputs.check(parse)?;
         let reading = inputs.open();
         let bad = reading.bad_records();
-        let jobs = reading.jobs(parse).map(|(_, job)| job);
+        let jobs = reading.jobs(parse);
         let intake = if inputs.is_stream() { Intake::piped(jobs) } else { Intake::ready(jobs) };
         Ok(Jobs { intake, total, bad })
     }
@@ -68,7 +103,7 @@ impl<T: Send + 'static> Jobs<T> {
 
 /// The inputs of a map. It ends early at a bad record, which is left in [`Control::fault`], and when there is enough.
 pub(super) struct Feed<'c, T> {
-    intake: Intake<Result<T, InputError>>,
+    intake: Intake<Numbered<T>>,
     left: Option<u64>,
     control: &'c Control<'c>,
 }
@@ -81,11 +116,12 @@ impl<T> Iterator for Feed<'_, T> {
             return None;
         }
         match self.intake.next() {
-            Next::Item(Ok(item)) => {
+            Next::Item((number, Ok(item))) => {
+                self.control.numbers.borrow_mut().push(number);
                 self.left = self.left.map(|left| left.saturating_sub(1));
                 Some(item)
             }
-            Next::Item(Err(fault)) => {
+            Next::Item((_, Err(fault))) => {
                 self.control.enough.set(true);
                 self.control.fault.replace(Some(fault));
                 None

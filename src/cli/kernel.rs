@@ -3,9 +3,9 @@
 use std::error::Error;
 
 use super::config::{Config, Function, KernelTask};
-use super::info;
 use super::jobs::{Control, Jobs, random_vectors};
 use super::session::Session;
+use super::{files, info};
 use crate::batch::Stopping;
 use crate::input::convert::{float, index, integer, number, pair, summands, vector, width};
 use crate::input::{InputError, Record, Source};
@@ -48,6 +48,7 @@ fn run_map<'p>(
     pool: &'p Pool,
     control: &'p Control<'p>,
 ) -> Result<ExitCode, Box<dyn Error>> {
+    files::refuse_conflicts(config)?;
     let session = Session::open(task.name, config, pool, control)?;
     Ok(match &task.function {
         Function::Square => {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
-use crate::batch::workers::{Json, WorkerPlan, Workers};
+use crate::batch::doubts::{self, Token};
+use crate::batch::workers::{Json, WorkerPlan, WorkerProgram, Workers};
 use crate::exec::worker::spares;
 use crate::input::{InputError, Inputs, Record};
 use crate::run::{self, ExitCode};
@@ -24,7 +25,7 @@ pub(super) struct MapTask {
 
 pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
     if task.batch.dry_run {
-        return if run::is_first() { show(task) } else { ExitCode::Success };
+        return if run::is_first() { show(config, task) } else { ExitCode::Success };
     }
     let launch = match batch::prepare(config, &task.batch) {
         Ok(launch) => launch,
@@ -40,17 +41,21 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
     });
     let launch = launch.on_threads(|rank, slots| task.plan.assign(rank, slots));
     let code = batch::launch(config, launch, |pool, stopping| {
-        let plan = Plan { name: "map", inputs: task.inputs.clone(), bind: bind(task.text) };
+        // Where nothing but the order says whose an answer is, the end of the workers has something to say, too.
+        let is_unsure = matches!(task.plan.program, WorkerProgram::Command(_)) && !task.plan.ids;
+        let workers = WorkerPlan { token: is_unsure.then(Token::new), ..task.plan.clone() };
+        let plan = Plan { name: "map", inputs: task.inputs.clone(), bind: bind(task.text), token: workers.token };
         // Batches are filled from chunks.
         let chunk = match config.map.chunk {
             0 => task.batch_size.map_or(0, NonZeroU32::get),
             chunk => chunk,
         };
         batch::run(config, &task.batch, plan, pool, stopping, chunk, |feed| {
-            pool.map_chunks(task.plan.clone(), Workers::new, feed, |workers: &Workers, jobs| workers.serve(jobs))
+            pool.map_chunks(workers, Workers::new, feed, |workers: &Workers, jobs| workers.serve(jobs))
         })
     });
     spares::end();
+    doubts::tell_the_rest();
     code
 }
 
@@ -70,8 +75,8 @@ fn bind(text: bool) -> impl Fn(&Record) -> Result<Json, InputError> + Clone + Se
 }
 
 /// Says what the workers would be asked.
-fn show(task: &MapTask) -> ExitCode {
-    batch::show(&task.batch, &task.inputs, bind(task.text), |_, json| {
+fn show(config: &Config, task: &MapTask) -> ExitCode {
+    batch::show(config, &task.batch, &task.inputs, bind(task.text), |_, json| {
         let mut line = json.to_vec();
         line.push(b'\n');
         line

@@ -9,6 +9,7 @@ mod batch;
 mod command;
 mod completions;
 mod config;
+mod files;
 mod info;
 mod inputs;
 mod jobs;

@@ -3,12 +3,13 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use super::batch::with_places;
 use super::config::{Config, Talk};
 use super::jobs::{Control, Feed, Jobs};
 use crate::batch::Trickle;
 use crate::failure::{JobError, JobErrorKind};
 use crate::func::Value;
-use crate::output::{Failure, JsonLines, OutputError, Target, partial_path};
+use crate::output::{Failure, JsonLines, OutputError, Target};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Progress, Summary};
 use crate::run::ExitCode;
@@ -28,6 +29,8 @@ pub(super) struct Session<'p> {
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long running jobs are waited for after a signal: less than the time after which the run is ended from outside.
 const GRACE: Duration = Duration::from_secs(8);
+/// How long running jobs are waited for while others are finished behind them.
+const BRIEF: Duration = Duration::from_millis(300);
 
 /// Why no more results are taken from a map.
 enum End {
@@ -46,7 +49,7 @@ enum End {
 /// What has become of the jobs so far.
 #[derive(Default)]
 struct Tally {
-    lines: u64,
+    done: u64,
     failed: u64,
     first_failure: Option<JobError>,
 }
@@ -93,10 +96,9 @@ impl<'p> Session<'p> {
         // Gives up what has not started, and takes the progress bar away before anything else is said.
         drop(map);
         let no_reader = matches!(end, End::NoReader);
-        let code = conclude(end, results, &tally, control, &config.output);
+        let code = conclude(end, results, &tally, control);
         if let Some(error) = tally.first_failure.filter(|_| !no_reader) {
-            // Jobs are counted from 1 here, as lines are.
-            let error = JobError { job: error.job + 1, ..error };
+            let error = JobError { job: control.number(error.job), ..error };
             report::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
         match sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}) {
@@ -134,35 +136,45 @@ where
 {
     let mut trickle = Trickle::new();
     let mut stopped = false;
-    for result in map {
-        let written = match result {
-            Ok(value) => results.write(&value),
-            Err(error) => match error.kind {
-                JobErrorKind::Timeout => {
-                    if control.stopping.since().is_some_and(|since| since.elapsed() > GRACE) {
-                        return End::Stopped;
-                    }
-                    if let Err(error) = results.flush() {
-                        return End::of(error);
-                    }
-                    continue;
+    // Jobs that will have no result. Lines stand for them only if a result comes behind them.
+    let mut left_out = Vec::new();
+    while let Some(result) = map.next() {
+        match &result {
+            Err(error) if error.kind == JobErrorKind::Timeout => {
+                let since = control.stopping.since().map(|since| since.elapsed());
+                if since.is_some_and(|since| since > GRACE) {
+                    return End::Stopped;
                 }
-                JobErrorKind::Stopped if unordered => {
-                    control.enough.set(true);
-                    stopped = true;
-                    continue;
+                if since.is_some_and(|since| since > BRIEF) {
+                    map.wait_no_longer();
                 }
-                // What comes behind a gap would answer the wrong inputs.
-                JobErrorKind::Stopped => return End::Stopped,
-                JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => return End::Broken(error),
-                _ => write_failure(results, tally, error),
-            },
-        };
-        if let Err(error) = written {
-            return End::of(error);
+                if let Err(error) = results.flush() {
+                    return End::of(error);
+                }
+                continue;
+            }
+            Err(error) if error.kind == JobErrorKind::Stopped => {
+                control.enough.set(true);
+                stopped = true;
+                left_out.extend((!unordered).then_some(error.job));
+                continue;
+            }
+            Ok(_) | Err(_) => {}
         }
-        tally.lines += 1;
-        if trickle.is_due(tally.lines) {
+        let written = write_left_out(results, &mut left_out, |job| control.number(job)).and_then(|()| match result {
+            Ok(value) => results.write(&value).map(|()| None),
+            Err(error) => match error.kind {
+                JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => Ok(Some(error)),
+                _ => write_failure(results, tally, control.number(error.job), error).map(|()| None),
+            },
+        });
+        match written {
+            Ok(None) => {}
+            Ok(Some(error)) => return End::Broken(error),
+            Err(error) => return End::of(error),
+        }
+        tally.done += 1;
+        if trickle.is_due(tally.done) {
             if let Err(error) = results.flush() {
                 return End::of(error);
             }
@@ -171,8 +183,20 @@ where
     if stopped || control.cut.get() { End::Stopped } else { End::Whole }
 }
 
-fn write_failure(results: &mut JsonLines, tally: &mut Tally, error: JobError) -> Result<(), OutputError> {
-    let line = Failure { job: error.job + 1, kind: &error.kind.to_string(), message: &error.message };
+/// Lines in the places of jobs that have no result, so that what comes behind them answers the right inputs.
+fn write_left_out(
+    results: &mut JsonLines,
+    left_out: &mut Vec<u64>,
+    number_of: impl Fn(u64) -> u64,
+) -> Result<(), OutputError> {
+    left_out.drain(..).try_for_each(|job| {
+        let message = "the run was stopped before its end";
+        results.write_failure(Failure { job: number_of(job), kind: "stopped", message })
+    })
+}
+
+fn write_failure(results: &mut JsonLines, tally: &mut Tally, number: u64, error: JobError) -> Result<(), OutputError> {
+    let line = Failure { job: number, kind: &error.kind.to_string(), message: &error.message };
     let written = results.write_failure(line);
     tally.failed += 1;
     tally.first_failure.get_or_insert(error);
@@ -186,38 +210,26 @@ impl End {
 }
 
 /// Ends the output in the way that the end of the map asks for, says what was wrong, and gives the exit code.
-fn conclude(end: End, results: JsonLines, tally: &Tally, control: &Control<'_>, output: &Target) -> ExitCode {
+fn conclude(end: End, results: JsonLines, tally: &Tally, control: &Control<'_>) -> ExitCode {
+    let left = [results.partial_name(), None];
+    let fault = control.fault.take();
+    let is_whole = matches!((&end, &fault), (End::Whole, None));
+    let finished = if is_whole { results.finish() } else { results.leave_partial() };
     let (message, code) = match end {
         End::NoReader => return ExitCode::Success,
         End::Unwritable(error) => (error.to_string(), ExitCode::Failure),
         End::Broken(error) => (error.to_string(), ExitCode::Failure),
-        End::Stopped => {
-            let what = format!("stopped early by a signal, after {} job(s)", tally.lines);
-            (leave_partial(what, results.leave_partial(), output), ExitCode::Stopped)
-        }
-        End::Whole => match control.fault.take() {
-            Some(fault) => (leave_partial(fault.to_string(), results.leave_partial(), output), ExitCode::Usage),
-            None => match results.finish() {
-                Err(error) if !error.is_closed() => (error.to_string(), ExitCode::Failure),
-                Err(_) => return ExitCode::Success,
-                Ok(()) if tally.failed > 0 => return ExitCode::JobsFailed,
-                Ok(()) => return ExitCode::Success,
-            },
+        End::Stopped => (format!("stopped early by a signal, after {} job(s)", tally.done), ExitCode::Stopped),
+        End::Whole => match (fault, &finished) {
+            (Some(fault), _) => (fault.to_string(), ExitCode::Usage),
+            (None, Err(error)) if !error.is_closed() => (error.to_string(), ExitCode::Failure),
+            (None, Err(_)) => return ExitCode::Success,
+            (None, Ok(())) if tally.failed > 0 => return ExitCode::JobsFailed,
+            (None, Ok(())) => return ExitCode::Success,
         },
     };
-    report::complain(&message);
+    report::complain(with_places(message, finished.err(), &left));
     code
-}
-
-/// Says of an output that is not whole where it is left, or why it is not.
-pub(super) fn leave_partial(message: String, left: Result<(), OutputError>, output: &Target) -> String {
-    match (left, output) {
-        (Err(error), _) if !error.is_closed() => format!("{message}; {error}"),
-        (Ok(()), Target::File(path)) if partial_path(path).exists() => {
-            format!("{message}; the output so far is in {}", partial_path(path).display())
-        }
-        _ => message,
-    }
 }
 
 /// The summary for people and the one for programs. `correct` puts in what the pool does not know.

@@ -39,6 +39,8 @@ pub(crate) enum How {
     Cancelled,
     /// It never ran, and this is why.
     NotStarted(String),
+    /// It was killed because it could not be watched any more, and this is why.
+    Lost(String),
 }
 
 /// What is known of a command that has ended.
@@ -55,10 +57,10 @@ pub(crate) struct CommandEnd {
     pub max_rss_kib: u64,
 }
 
-/// The spawn helper is gone: no command can be started on this rank any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}", SpawnError::HelperGone)]
-pub(crate) struct HelperGone;
+/// No command can be started on this rank any more, and this is why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct HelperGone(String);
 
 /// Output is handed on in pieces that are no longer.
 const PIECE: usize = 256 << 10;
@@ -83,19 +85,23 @@ pub(crate) fn run(
     cancelled: Option<BorrowedFd<'_>>,
     on_output: &mut dyn FnMut(Stream, &[u8]),
 ) -> Result<CommandEnd, HelperGone> {
-    let start = SystemTime::now();
-    let since = Instant::now();
     let mut buffer = BUFFER.take();
     buffer.resize(PIECE, 0);
-    let result = Watch::start(launch, stdin, limits, cancelled).and_then(|mut watch| {
-        let (how, ended) = watch.until_ended(on_output, &mut buffer)?;
-        Ok((how, ended, watch.ended_at))
-    });
+    let (start, since, result) = loop {
+        let (start, since) = (SystemTime::now(), Instant::now());
+        let result = Watch::start(launch, stdin, limits, cancelled).and_then(|mut watch| {
+            let (how, ended) = watch.until_ended(on_output, &mut buffer)?;
+            Ok((how, ended, watch.ended_at))
+        });
+        if !matches!(result, Err(SpawnError::Unread)) {
+            break (start, since, result);
+        }
+    };
     BUFFER.set(buffer);
     let (how, ended, at) = match result {
         Ok(end) => end,
-        Err(SpawnError::NotStarted(why)) => (How::NotStarted(why), None, None),
-        Err(SpawnError::HelperGone) => return Err(HelperGone),
+        Err(error @ SpawnError::HelperGone(_)) => return Err(HelperGone(error.to_string())),
+        Err(error) => (How::NotStarted(error.to_string()), None, None),
     };
     let seconds = at.unwrap_or_else(Instant::now).duration_since(since).as_secs_f64();
     let (user, system, max_rss_kib) =
@@ -242,7 +248,7 @@ impl<'a> Watch<'a> {
 
     /// Waits until something happens. With patience, for that long, output is none of it.
     fn wait(&self, patience: Option<Duration>) -> Result<Happened, SpawnError> {
-        let end = self.process.end().ok_or(SpawnError::HelperGone)?;
+        let Some(end) = self.process.end() else { return Ok(Happened { ended: true, ..Happened::default() }) };
         // The end comes first: if it has not come, whatever follows was looked at later. So output that is not seen together
         // with the end is not there.
         let mut waiting = Vec::with_capacity(5);
@@ -265,7 +271,7 @@ impl<'a> Watch<'a> {
         match poll(&mut waiting, timeout.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Happened::default()),
-            Err(error) => return Err(SpawnError::resources(error.into())),
+            Err(error) => return Err(SpawnError::while_it_runs(error.into())),
         }
         let has = |place: Option<usize>| place.is_some_and(|place| !waiting[place].revents().is_empty());
         Ok(Happened {
@@ -309,10 +315,14 @@ impl<'a> Watch<'a> {
         on_output: &mut dyn FnMut(Stream, &[u8]),
         buffer: &mut [u8],
     ) -> Result<(How, Option<Ended>), SpawnError> {
-        let ended = self.process.ended()?;
+        let ended = match self.process.ended() {
+            Ok(ended) => Some(ended),
+            Err(SpawnError::HelperKilled) => None,
+            Err(error) => return Err(error),
+        };
         self.ended_at = Some(Instant::now());
         for (output, stream) in [(&self.stdout, Stream::Stdout), (&self.stderr, Stream::Stderr)] {
-            let left = ioctl_fionread(&output.read).map_err(|error| SpawnError::resources(error.into()))?;
+            let left = ioctl_fionread(&output.read).map_err(|error| SpawnError::while_it_runs(error.into()))?;
             let mut left = usize::try_from(left).unwrap_or(usize::MAX);
             while left > 0 {
                 let most = left.min(buffer.len());
@@ -324,14 +334,15 @@ impl<'a> Watch<'a> {
                 left -= length;
             }
         }
-        let how = match &self.stage {
-            Stage::Ending { how, .. } | Stage::Killed { how, .. } => how.clone(),
-            Stage::Running { .. } => match (ended.status.code(), ended.status.signal()) {
+        let how = match (&self.stage, ended) {
+            (Stage::Ending { how, .. } | Stage::Killed { how, .. }, _) => how.clone(),
+            (Stage::Running { .. }, None) => How::Lost(SpawnError::HelperKilled.to_string()),
+            (Stage::Running { .. }, Some(Ended { status, .. })) => match (status.code(), status.signal()) {
                 (Some(code), _) => How::Exited(code),
                 (None, signal) => How::Signalled(signal.unwrap_or_default()),
             },
         };
-        Ok((how, Some(ended)))
+        Ok((how, ended))
     }
 }
 
@@ -341,7 +352,7 @@ fn read_some(pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize, SpawnError> {
         match read(pipe, &mut *buffer) {
             Ok(length) => return Ok(length),
             Err(Errno::INTR) => {}
-            Err(error) => return Err(SpawnError::resources(io::Error::from(error))),
+            Err(error) => return Err(SpawnError::while_it_runs(io::Error::from(error))),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! External processes: how commands are started, watched and ended on a rank.
 //!
 //! A process that runs MPI must not fork: on some networks that corrupts data. So every rank starts one small *spawn helper*
-//! before MPI, and the helper starts the commands.
+//! before MPI, and the helper starts the commands. When somebody kills the helper, the rank kills what it had started and starts
+//! another one, with `posix_spawn`: that copies no memory, which is what networks cannot bear.
 //!
 //! ```text
 //! rank                                              spawn helper (same executable, session of its own)
@@ -13,7 +14,7 @@
 //!
 //! | file | decides |
 //! |---|---|
-//! | `helper` | how rank and helper talk, and what the helper does |
+//! | `helper` | how rank and helper talk, what the helper does, and what is done when it is killed |
 //! | `process` | what is to be started, and one process from its start to its end |
 //! | `command` | one command with its input, output and time limit |
 //! | `worker` | a process that stays and is given many records; those that are started before anybody needs them |

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use super::helper::protocol::Order;
 
-use super::helper::Slot;
 use super::helper::protocol::{self, Answer, Request};
+use super::helper::{Closed, Slot};
 
 /// A program and what it is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,23 +33,57 @@ pub(crate) struct Launch {
     pub cwd: Option<PathBuf>,
 }
 
-/// Why there is no process.
+/// Why there is no process, or no more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SpawnError {
     /// Nothing can be started any more on this rank.
-    #[error("the spawn helper of this rank is gone; no command can be started")]
-    HelperGone,
+    #[error("no command can be started any more on this rank: its spawn helper is gone, and there is no other: {0}")]
+    HelperGone(String),
     /// This program could not be started.
     #[error("{0}")]
     NotStarted(String),
+    /// The rank has no more of something just now: nothing was started, and another time it may be.
+    #[error("{0}")]
+    Scarce(String),
+    /// The spawn helper was killed before it had looked at the request: nothing was started. There is a new helper.
+    #[error("the spawn helper was killed before it started the process")]
+    Unread,
+    /// The spawn helper was killed, and the process with it. There is a new helper.
+    #[error(
+        "ended together with the spawn helper of its rank, the process that starts and watches commands, which was killed"
+    )]
+    HelperKilled,
 }
 
 impl SpawnError {
-    /// Something was scarce on the rank's side.
+    /// Something was refused on the rank's side, before anything was started.
     pub(super) fn resources(error: io::Error) -> Self {
-        SpawnError::NotStarted(failure::scarce(&error).map_or_else(|| error.to_string(), str::to_string))
+        SpawnError::scarce_or(error, SpawnError::NotStarted)
+    }
+
+    /// This, unless something is scarce.
+    pub(super) fn scarce_or(error: io::Error, or: impl FnOnce(String) -> Self) -> Self {
+        match failure::scarce(&error) {
+            Some(what) => SpawnError::Scarce(what.into()),
+            None => or(error.to_string()),
+        }
+    }
+
+    /// What the system refused for a process that was started.
+    pub(super) fn while_it_runs(error: io::Error) -> Self {
+        SpawnError::NotStarted(format!("what the command does cannot be followed any more: {error}"))
+    }
+
+    fn no_room() -> Self {
+        SpawnError::Scarce(
+            "the spawn helper has no thread or file descriptor for one more process (raise `ulimit -u` or `ulimit -n`)"
+                .into(),
+        )
     }
 }
+
+/// How often a process is asked for when the helper is killed again and again.
+const MOST_HELPERS: u32 = 10;
 
 /// How a process has ended, and what it has used, with those of its children that it has waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,32 +112,39 @@ impl Process {
     pub(crate) fn start(launch: &Launch, streams: [Option<BorrowedFd<'_>>; 3]) -> Result<Self, SpawnError> {
         let file = resolve::file_of(&launch.program).map_err(SpawnError::NotStarted)?;
         failure::refuse(launch).map_err(SpawnError::NotStarted)?;
-        let mut slot = Slot::take()?;
-        slot.requests += 1;
-        let request = Request {
-            number: slot.requests,
-            file: Cow::Borrowed(&file),
-            launch: Cow::Borrowed(launch),
-            streams: streams.map(|stream| stream.is_some()),
-        };
-        if protocol::write_frame(&request, &mut slot.outbox).is_none() {
-            slot.requests -= 1;
-            slot.give_back();
-            return Err(SpawnError::NotStarted(failure::explain(Errno::TOOBIG.raw_os_error(), launch, &file)));
-        }
-        let streams: Vec<_> = streams.into_iter().flatten().collect();
-        let sent = protocol::send(slot.socket.as_fd(), &slot.outbox, &streams);
-        if slot.outbox.capacity() > 1 << 18 {
-            slot.outbox = Vec::new();
-        }
-        match sent {
-            Ok(()) => {
-                let launch = Launch { program: launch.program.clone(), cwd: launch.cwd.clone(), ..Launch::default() };
-                Ok(Process { slot: Some(slot), launch, file })
+        for _ in 0..MOST_HELPERS {
+            let mut slot = Slot::take()?;
+            let request = Request {
+                number: slot.requests + 1,
+                file: Cow::Borrowed(&file),
+                launch: Cow::Borrowed(launch),
+                streams: streams.map(|stream| stream.is_some()),
+            };
+            if protocol::write_frame(&request, &mut slot.outbox).is_none() {
+                slot.give_back();
+                return Err(SpawnError::NotStarted(failure::explain(Errno::TOOBIG.raw_os_error(), launch, &file)));
             }
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Slot::why_closed()),
-            Err(error) => Err(SpawnError::resources(error)),
+            slot.requests += 1;
+            let ends: Vec<_> = streams.into_iter().flatten().collect();
+            let sent = protocol::send(slot.socket.as_fd(), &slot.outbox, &ends);
+            if slot.outbox.capacity() > 1 << 18 {
+                slot.outbox = Vec::new();
+            }
+            match sent {
+                Ok(()) => {
+                    let launch =
+                        Launch { program: launch.program.clone(), cwd: launch.cwd.clone(), ..Launch::default() };
+                    return Ok(Process { slot: Some(slot), launch, file });
+                }
+                Err(error) if protocol::is_closed(&error) => match slot.closed()? {
+                    Closed::Refused => return Err(SpawnError::no_room()),
+                    // It was killed while nothing ran, or right now.
+                    Closed::Killed => {}
+                },
+                Err(error) => return Err(SpawnError::resources(error)),
+            }
         }
+        Err(SpawnError::HelperGone("each is killed at once".into()))
     }
 
     /// Signals the process and its group. Nothing happens if it has ended.
@@ -118,7 +159,7 @@ impl Process {
 
     /// How it ended; waits for that.
     pub(crate) fn ended(&mut self) -> Result<Ended, SpawnError> {
-        let Some(mut slot) = self.slot.take() else { return Err(SpawnError::HelperGone) };
+        let Some(mut slot) = self.slot.take() else { return Err(SpawnError::NotStarted("it has ended before".into())) };
         let answer = slot.inbox.frame(&slot.socket);
         match answer {
             Ok(Some(Answer::Ended { status, user, system, max_rss_kib })) => {
@@ -133,9 +174,20 @@ impl Process {
             Ok(Some(Answer::Failed { errno })) => {
                 slot.give_back();
                 resolve::forget(&self.launch.program);
-                Err(SpawnError::NotStarted(failure::explain(errno, &self.launch, &self.file)))
+                let why = failure::explain(errno, &self.launch, &self.file);
+                let is_scarce = failure::scarce(&io::Error::from_raw_os_error(errno)).is_some();
+                Err(if is_scarce { SpawnError::Scarce(why) } else { SpawnError::NotStarted(why) })
             }
-            Ok(None) | Err(_) => Err(Slot::why_closed()),
+            Ok(None) | Err(_) => {
+                // The system tells whether the other side has died with something unread.
+                let is_unread = answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
+                Err(match (slot.closed()?, is_unread) {
+                    (Closed::Killed, true) => SpawnError::Unread,
+                    (Closed::Killed, false) => SpawnError::HelperKilled,
+                    (Closed::Refused, true) => SpawnError::no_room(),
+                    (Closed::Refused, false) => SpawnError::NotStarted("the spawn helper has lost it".into()),
+                })
+            }
         }
     }
 }

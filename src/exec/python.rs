@@ -20,6 +20,12 @@ const OLDEST: (u32, u32) = (3, 9);
 /// Says which Python it is; any Python understands it.
 const VERSION: &str = "import sys; sys.stdout.write('%d %d %d' % tuple(sys.version_info[:3]))";
 
+/// Keeps Python from looking into the current folder, from 3.11 on. Before the first line of a program is run, 3.13 imports modules.
+const SAFE_PATH: &str = "PYTHONSAFEPATH";
+/// The value by which our own setting is known: the function and what it starts do not see it.
+const OURS: &str = "rankpool";
+const INSPECT: &str = "PYTHONINSPECT";
+
 /// A first `import site` on a network file system in the morning takes its time. It is less than rank 0 waits for the others, so
 /// that a rank can say what it has found.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -130,7 +136,16 @@ impl PythonCall {
         };
         let setup = self.setup.clone().unwrap_or_default();
         let args = vec!["-c".to_string(), boot(), self.target.clone(), mode.to_string(), setup];
-        Launch { program: self.exe().to_string(), args, ..Launch::default() }
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let mut env = Vec::new();
+        if !is_set(SAFE_PATH) {
+            env.push((SAFE_PATH.to_string(), OURS.to_string()));
+        }
+        if is_set(INSPECT) {
+            // It would import what makes a prompt comfortable, and ask for input at the end. Empty means no.
+            env.push((INSPECT.to_string(), String::new()));
+        }
+        Launch { program: self.exe().to_string(), args, env, ..Launch::default() }
     }
 
     /// How to talk with it.
@@ -158,7 +173,11 @@ impl PythonCall {
 fn boot() -> String {
     let (major, minor) = OLDEST;
     format!(
-        "import os, sys\n\
+        "import sys\n\
+         if sys.path[:1] == ['']: del sys.path[0]\n\
+         import os\n\
+         if os.environ.get('{SAFE_PATH}') == '{OURS}': del os.environ['{SAFE_PATH}']\n\
+         if not os.environ.get('{INSPECT}', '.'): del os.environ['{INSPECT}']\n\
          os.write(1, ('v%d %d %d\\n' % tuple(sys.version_info[:3])).encode())\n\
          if sys.version_info < ({major}, {minor}): os._exit(1)\n\
          shim = b''\n\

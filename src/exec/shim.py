@@ -19,10 +19,13 @@ It imports the user's module once and then answers requests, one line each way, 
 
 Every answer is in the pipe before the next record's function is called, so whoever reads it knows which record ended us.
 The pipe's ends are moved away from 0 and 1 before any other code runs: print() goes to stderr, and stdin is empty.
+What is imported here is Python's own: BOOT has taken the current folder from sys.path, and the user's folder comes into it last.
 Plain Python 3.9 or newer; the standard library only. What becomes of results is in shim_json.py, which is sent behind this text.
 """
-import os
 import sys
+# What Python has imported by itself.
+STARTED_WITH = frozenset(sys.modules)
+import os
 
 # The request and answer pipes are ours alone; nobody who is exec'd inherits them.
 REQUESTS, ANSWERS = os.dup(0), os.dup(1)
@@ -31,10 +34,13 @@ os.dup2(_null, 0)
 os.close(_null)
 os.dup2(2, 1)
 
+import _collections_abc as abc
+import binascii
 import gc
+import importlib.machinery
 import importlib.util
 import json
-from itertools import chain
+from itertools import chain, islice
 from time import perf_counter_ns as now
 
 try:
@@ -114,9 +120,10 @@ def describe(error):
     if kind == "exit":
         message = "the function ended Python: sys.exit(%s)" % ("" if error.code is None else cut(repr(error.code), 200))
     try:
-        import traceback
         users_frames(error, set())
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        with pythons_own():
+            import_traceback()
+            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException:
         text = ""
     return {"kind": kind, "message": message, "traceback": cut(text, MOST_TRACEBACK)}
@@ -136,15 +143,16 @@ def environment_setter(name):
     key, begin = name.encode(), name.encode() + b"="
     try:
         data = os.environ._data
-        assert type(data) is dict
         os.environ[name] = "0"
-        assert data[key] == b"0"
+        if type(data) is not dict or data[key] != b"0":
+            raise TypeError
         buffer = ctypes.create_string_buffer(begin + b"0" * 24)
         put = ctypes.CDLL(None).putenv
         put.argtypes = [ctypes.c_char_p]
         # The C library reads it until the process has ended.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(buffer))
-        assert put(ctypes.cast(buffer, ctypes.c_char_p)) == 0
+        if put(ctypes.cast(buffer, ctypes.c_char_p)) != 0:
+            raise OSError
     except Exception:
         def set_variable(value):
             os.environ[name] = value.decode()
@@ -162,25 +170,69 @@ class CannotStart(Exception):
     """Said in words; no traceback helps."""
 
 
+traceback = None
+
+
+def import_traceback():
+    """It is needed when something fails, and takes a while."""
+    global traceback
+    if traceback is None:
+        import traceback
+
+
+# The user's folder, if there is a file in it that is called like a module of Python's own.
+_shadowing = None
+
+
+def look_into(folder):
+    """Makes a folder the first in which modules are looked for. Of what is in it we have none yet, as if we were not here."""
+    global _shadowing
+    try:
+        names = {name.partition(".")[0] for name in os.listdir(folder or ".")}
+    except OSError:
+        names = set()
+    pythons = getattr(sys, "stdlib_module_names", None)
+    if pythons is None:
+        pythons = {name.partition(".")[0] for name in os.listdir(os.path.dirname(os.__file__))}.union(sys.modules)
+    if not names.isdisjoint(pythons):
+        _shadowing = folder
+        import_traceback()
+        for name in list(sys.modules):
+            top = name.partition(".")[0]
+            if top in names and name not in STARTED_WITH and top not in sys.builtin_module_names:
+                del sys.modules[name]
+    sys.path.insert(0, folder)
+
+
+class pythons_own:
+    """Within it, what Python's own modules import is Python's own, also where the user's folder has such names."""
+
+    def __enter__(self):
+        self.path = None
+        if _shadowing is not None and _shadowing in sys.path:
+            self.path = sys.path
+            sys.path = [folder for folder in sys.path if folder != _shadowing]
+
+    def __exit__(self, *_):
+        if self.path is not None:
+            sys.path = self.path
+
+
 def load(target):
     """Imports the module of a target; gives it, its name for people and the function's name."""
     place, _, function = target.rpartition(":")
     sys.dont_write_bytecode = True
     if not (place.endswith(".py") or "/" in place):
-        if sys.path[:1] != [""]:
-            sys.path.insert(0, "")
+        look_into("")
         sys.argv = [place]
         return importlib.import_module(place), place, function
-    from importlib.machinery import SourceFileLoader
     path = os.path.abspath(place)
     name = os.path.splitext(os.path.basename(path))[0]
     name = "_main" if name == "__main__" else name
-    folder = os.path.dirname(os.path.realpath(path))
-    if sys.path[:1] == [""]:
-        del sys.path[0]
-    sys.path.insert(0, folder)
+    look_into(os.path.dirname(os.path.realpath(path)))
     sys.argv = [place]
-    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, path))
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -328,7 +380,7 @@ def as_list(results):
         results = results.to_dict("records")
     elif hasattr(results, "tolist") and getattr(getattr(results, "dtype", None), "kind", None) not in ("m", "M"):
         results = results.tolist()
-    elif hasattr(results, "__iter__") and not isinstance(results, (str, bytes, mapping_type())):
+    elif hasattr(results, "__iter__") and not isinstance(results, (str, bytes, abc.Mapping)):
         results = list(results)
     if not isinstance(results, list):
         raise NoBatch("a function for --batch must return a list, not %s" % name_of(kind))

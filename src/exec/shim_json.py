@@ -175,8 +175,9 @@ class Converter:
         return plain if isinstance(plain, str) else dump(plain)
 
     def other(self, value, kind):
-        for type_, convert in converters():
-            if isinstance(value, type_):
+        bases = {"%s.%s" % (base.__module__, base.__qualname__) for base in kind.__mro__}
+        for type_, convert in CONVERTERS:
+            if type_ in bases if type(type_) is str else isinstance(value, type_):
                 return self.plain(convert(value))
         if hasattr(kind, "__dataclass_fields__"):
             return self.mapping((name, getattr(value, name)) for name in kind.__dataclass_fields__
@@ -185,7 +186,7 @@ class Converter:
             return self.mapping(zip(value._fields, value))
         if isinstance(value, (list, tuple, range)):
             return self.sequence(list(value))
-        if isinstance(value, mapping_type()):
+        if isinstance(value, abc.Mapping):
             return self.mapping(value.items())
         if not isinstance(value, type):
             found, plain = duck(value, kind)
@@ -194,46 +195,51 @@ class Converter:
         raise NoJson("%s is no JSON type" % name_of(kind))
 
 
-def mapping_type():
-    from collections.abc import Mapping
-    return Mapping
+def generator():
+    yield
 
 
-_converters = None
+async def coroutine():
+    pass
 
 
-def converters():
-    """What is done with the standard library's types, in this order. Made when it is first needed."""
-    global _converters
-    if _converters is None:
-        import collections
-        import datetime
-        import decimal
-        import enum
-        import fractions
-        import pathlib
-        import types
-        import uuid
-        from collections import abc
-        _converters = [
-            (enum.Enum, lambda value: value.value),
-            (str, str.__str__),
-            (int, int),
-            # numpy.float64 is a float, too.
-            (float, float.__float__),
-            (complex, lambda value: [value.real, value.imag]),
-            ((bytes, bytearray, memoryview), text_of),
-            ((datetime.datetime, datetime.date, datetime.time), lambda value: value.isoformat() if value == value else None),
-            (datetime.timedelta, lambda value: value.total_seconds() if value == value else None),
-            (pathlib.PurePath, str),
-            (decimal.Decimal, lambda value: str(value) if value.is_finite() else None),
-            ((uuid.UUID, fractions.Fraction), str),
-            ((collections.deque, abc.KeysView, abc.ValuesView, abc.ItemsView), list),
-            (abc.Set, in_order),
-            ((types.GeneratorType, abc.Iterator), all_of),
-            ((types.CoroutineType, types.AsyncGeneratorType), awaited),
-        ]
-    return _converters
+async def asynchronous():
+    yield
+
+
+def type_of_coroutine():
+    value = coroutine()
+    value.close()
+    return type(value)
+
+
+GENERATOR, ASYNCHRONOUS, COROUTINE = type(generator()), type(asynchronous()), type_of_coroutine()
+
+
+# What is done with the standard library's types, in this order. They are known by their names: whoever has such a value has
+# imported its module, so we need not.
+CONVERTERS = (
+    ("enum.Enum", lambda value: value.value),
+    (str, str.__str__),
+    (int, int),
+    # numpy.float64 is a float, too.
+    (float, float.__float__),
+    (complex, lambda value: [value.real, value.imag]),
+    ((bytes, bytearray, memoryview), lambda value: text_of(value)),
+    ("datetime.date", lambda value: value.isoformat() if value == value else None),
+    ("datetime.time", lambda value: value.isoformat()),
+    ("datetime.timedelta", lambda value: value.total_seconds() if value == value else None),
+    ("pathlib.PurePath", str),
+    ("pathlib._local.PurePath", str),
+    ("decimal.Decimal", lambda value: str(value) if value.is_finite() else None),
+    ("uuid.UUID", str),
+    ("fractions.Fraction", str),
+    ("collections.deque", list),
+    ((abc.KeysView, abc.ValuesView, abc.ItemsView), list),
+    (abc.Set, lambda value: in_order(value)),
+    ((GENERATOR, abc.Iterator), lambda value: all_of(value)),
+    ((COROUTINE, ASYNCHRONOUS), lambda value: awaited(value)),
+)
 
 
 def text_of(value):
@@ -242,8 +248,7 @@ def text_of(value):
     try:
         return value.decode()
     except UnicodeDecodeError:
-        import base64
-        return base64.b64encode(value).decode()
+        return binascii.b2a_base64(value, newline=False).decode()
 
 
 def in_order(value):
@@ -255,7 +260,6 @@ def in_order(value):
 
 
 def all_of(items):
-    from itertools import islice
     result = list(islice(items, MOST_ITEMS + 1))
     if len(result) > MOST_ITEMS:
         raise NoJson("an iterator with more than %d items" % MOST_ITEMS)
@@ -268,7 +272,8 @@ _loop = None
 def awaited(value):
     """What an `async` function gives, on an event loop that is kept."""
     global _loop
-    import asyncio
+    with pythons_own():
+        import asyncio
     if _loop is None:
         _loop = asyncio.new_event_loop()
         asyncio.set_event_loop(_loop)

@@ -28,9 +28,12 @@ fn the_spawn_helper_itself() {
 }
 
 pub(super) fn start_helper() {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["--exact", "exec::tests::the_spawn_helper_itself", "--nocapture"]).env(HELPER, "1");
-    helper::start_as(command).expect("the helper starts");
+    let recipe = || {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["--exact", "exec::tests::the_spawn_helper_itself", "--nocapture"]).env(HELPER, "1");
+        command
+    };
+    helper::start_as(recipe).expect("the helper starts");
 }
 
 /// Nothing here takes longer, unless it hangs.

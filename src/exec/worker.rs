@@ -14,6 +14,8 @@
 
 mod connection;
 mod contract;
+mod doubt;
+mod ends;
 mod pace;
 mod process;
 mod protocol;
@@ -27,7 +29,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use connection::{Connection, Heard};
-pub(crate) use contract::{Answer, JobHead, Jobs, Options, Outcome, StartFailure, WorkerFailure};
+pub(crate) use contract::{Answer, JobHead, Jobs, Options, Outcome, StartFailure, Verdict, WorkerFailure};
+use doubt::Held;
 use pace::Pace;
 pub(crate) use process::Ended;
 pub(crate) use protocol::Protocol;
@@ -94,6 +97,17 @@ pub(crate) struct Worker {
     futile: u32,
     was_useful: bool,
     has_warned: bool,
+    /// Answers that wait for the proof that they are what they seem, and since when.
+    held: Vec<Held>,
+    held_since: Instant,
+    /// The first of the flights, in groups of these sizes, each with a process of its own: one of the last one's answers was too
+    /// much.
+    suspects: VecDeque<usize>,
+    /// A process wrote too much: from now on the end of each is waited for before its answers are handed over.
+    strict: bool,
+    /// Records that made too much, and whether any was ever answered as it should.
+    guilty: u32,
+    was_right: bool,
 }
 
 impl Worker {
@@ -111,6 +125,12 @@ impl Worker {
             futile: 0,
             was_useful: false,
             has_warned: false,
+            held: Vec::new(),
+            held_since: Instant::now(),
+            suspects: VecDeque::new(),
+            strict: false,
+            guilty: 0,
+            was_right: false,
         }
     }
 
@@ -119,8 +139,23 @@ impl Worker {
     /// # Errors
     /// There is no worker. What it had taken is not answered.
     pub(crate) fn answer(&mut self, jobs: &mut dyn Jobs) -> Result<Outcome, StartFailure> {
-        while !self.flights.is_empty() || self.take(jobs) {
-            let Some(mut connection) = self.connect()? else {
+        let outcome = self.answer_all(jobs);
+        if outcome.is_err() && self.suspects.is_empty() {
+            self.hand_over(jobs);
+        }
+        outcome
+    }
+
+    fn answer_all(&mut self, jobs: &mut dyn Jobs) -> Result<Outcome, StartFailure> {
+        loop {
+            if self.has_group() || (self.flights.is_empty() && !self.take(jobs)) {
+                if self.held.is_empty() {
+                    return Ok(Outcome::Answered);
+                }
+                self.look_back(jobs)?;
+                continue;
+            }
+            let Some(mut connection) = self.connect(jobs)? else {
                 self.cancel(jobs);
                 return Ok(Outcome::Cancelled);
             };
@@ -130,25 +165,29 @@ impl Worker {
             match connection.listen(nap, deadline, fd(self.cancelled.as_ref())) {
                 Ok(Heard::Bytes) => self.read(connection, jobs, nap.is_some())?,
                 Ok(Heard::Closed) => self.bury(connection, jobs)?,
-                Ok(Heard::Deadline) => self.overdue(connection, jobs),
+                Ok(Heard::Deadline) => self.overdue(connection, jobs)?,
                 Ok(Heard::Cancelled) => {
-                    connection.stop(self.options.kill_after, None);
+                    let farewell = connection.stop(self.options.kill_after, None);
+                    if self.suspects.is_empty() {
+                        self.judge(&farewell, self.requests.len(), jobs)?;
+                    }
                     self.cancel(jobs);
                     return Ok(Outcome::Cancelled);
                 }
                 Err(error) => {
                     connection.kill();
                     self.charge(jobs, WorkerFailure::new("crash", format!("the pipe to the worker: {error}")));
+                    self.is_sure(jobs);
                 }
             }
         }
-        Ok(Outcome::Answered)
     }
 
-    /// Ends the process: end of input, some patience, TERM, some patience, KILL.
+    /// Ends the process: end of input, some patience, TERM, some patience, KILL. It has answered everything.
     pub(crate) fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.dismiss(self.options.kill_after, fd(self.cancelled.as_ref()));
+            // Nothing is held back by now, so there is nobody to tell but by the verdict.
+            let _ = self.dismiss(connection, &mut Nobody);
         }
     }
 
@@ -161,15 +200,15 @@ impl Worker {
     }
 
     /// The process, if it can go on, or else a new one; none, if the run ends.
-    fn connect(&mut self) -> Result<Option<Connection>, StartFailure> {
+    fn connect(&mut self, jobs: &mut dyn Jobs) -> Result<Option<Connection>, StartFailure> {
         if let Some(mut connection) = self.connection.take() {
             let is_used_up = self.options.max_jobs.is_some_and(|most| connection.given >= most.get());
             let is_idle = self.requests.is_empty();
             if is_idle && is_used_up {
-                connection.dismiss(self.options.kill_after, fd(self.cancelled.as_ref()));
+                self.dismiss(connection, jobs)?;
             } else if is_idle && connection.ready && !connection.is_quiet() {
-                // It has ended meanwhile, or speaks without being asked: nobody's record is to blame.
-                connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
+                // It has ended meanwhile, or speaks without being asked: the next record is not to blame.
+                self.surplus(connection, jobs)?;
             } else {
                 return Ok(Some(connection));
             }
@@ -223,7 +262,7 @@ impl Worker {
 
     /// How many of the records that are not sent, old ones or new ones, make the next request; at most so many.
     fn gather(&mut self, most: u64, jobs: &mut dyn Jobs) -> usize {
-        let most = self.options.protocol.batch().min(usize::try_from(most).unwrap_or(usize::MAX));
+        let most = self.options.protocol.batch().min(usize::try_from(most).unwrap_or(usize::MAX)).min(self.wanted());
         let mut records = 0;
         while records < most {
             if self.sent + records == self.flights.len() && !self.take(jobs) {
@@ -248,7 +287,7 @@ impl Worker {
     }
 
     fn may_warn(&self, connection: &Connection) -> bool {
-        !self.has_warned && connection.answered == 0 && self.options.protocol == Protocol::Lines
+        !self.has_warned && connection.answered == 0 && self.options.protocol.is_plain()
     }
 
     /// Takes in the lines that came, for which somebody waited or `napped`.
@@ -282,6 +321,17 @@ impl Worker {
                     for result in results {
                         self.settle(jobs, &mut clock, share, Ok(result.get()));
                     }
+                }
+                Said::Numbered(id, result) if ready && self.expects() == Some(id) => {
+                    self.settle(jobs, &mut clock, share, result);
+                    connection.last = Some(id);
+                }
+                Said::Numbered(id, _) if ready && before.1 > 0 => {
+                    return self.misnumbered(connection, jobs, id);
+                }
+                _ if before.1 == 0 && self.is_unsure() => {
+                    let line = connection.text(line).to_vec();
+                    return self.stray(connection, &line, jobs);
                 }
                 said => {
                     let what = match said {
@@ -321,7 +371,7 @@ impl Worker {
         duration: Duration,
         result: Result<&str, WorkerFailure>,
     ) {
-        let (Some(_), Some(request)) = (self.flights.pop_front(), self.requests.front_mut()) else { return };
+        let (Some(flight), Some(request)) = (self.flights.pop_front(), self.requests.front_mut()) else { return };
         self.sent -= 1;
         request.records -= 1;
         if request.records == 0 {
@@ -330,122 +380,29 @@ impl Worker {
             // Its function is called with one record at a time by now.
             request.alone = true;
         }
-        jobs.done(Answer { start: clock.start_of(duration), duration, result });
-    }
-
-    /// The process said what it must not say.
-    fn strange(&mut self, connection: Connection, jobs: &mut dyn Jobs, what: &str) -> Result<(), StartFailure> {
-        let (ready, answered) = (connection.ready, connection.answered);
-        connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
-        if !ready {
-            return self.is_futile(format!("{} wrote {what} before it was ready", self.options.name), None);
-        }
-        if self.requests.is_empty() {
-            (self.options.warn)(&format!("{} is started anew; it wrote {what}", self.options.name));
-            self.charge_nobody();
+        let start = clock.start_of(duration);
+        if self.is_unsure() {
+            self.hold(flight, start, duration, result);
         } else {
-            self.is_no_worker(answered, &format!("wrote {what}"))?;
-            self.blame(jobs, WorkerFailure::new("garbage", format!("the worker wrote {what}")));
-        }
-        Ok(())
-    }
-
-    /// The process is gone, or will be.
-    fn bury(&mut self, connection: Connection, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
-        let (ready, answered) = (connection.ready, connection.answered);
-        let ended = connection.bury();
-        let how = match ended {
-            Some(ref ended) => ended.to_string(),
-            None => "closed its standard output".to_string(),
-        };
-        if !ready {
-            let message = format!("{} {how} before it was ready", self.options.name);
-            return self.is_futile(message, None);
-        }
-        self.is_no_worker(answered, &how)?;
-        if answered > 0 && ended == Some(Ended::Code(0)) && self.options.protocol == Protocol::Lines {
-            // It has had enough, maybe before it looked at the record: the next process tells.
-            self.charge_nobody();
-            return Ok(());
-        }
-        let message = format!("the worker {how} before it answered");
-        self.blame(jobs, WorkerFailure { ended, ..WorkerFailure::new("crash", message) });
-        Ok(())
-    }
-
-    /// A process ended before it was ready. The first one says that none will ever be.
-    fn is_futile(&mut self, message: String, traceback: Option<String>) -> Result<(), StartFailure> {
-        self.charge_nobody();
-        self.is_futile_after(if self.was_useful { MOST_FUTILE } else { 1 }, message, traceback)
-    }
-
-    /// A program whose processes never answer anything does not know what is asked of it.
-    fn is_no_worker(&mut self, answered: u64, how: &str) -> Result<(), StartFailure> {
-        if answered > 0 || self.was_useful || self.options.protocol != Protocol::Lines {
-            return Ok(());
-        }
-        let message = format!("{} {how} without any answer, {MOST_FUTILE} times in a row", self.options.name);
-        self.is_futile_after(MOST_FUTILE, message, None)
-    }
-
-    fn is_futile_after(&mut self, most: u32, message: String, traceback: Option<String>) -> Result<(), StartFailure> {
-        self.futile += 1;
-        if self.futile < most { Ok(()) } else { Err(StartFailure { message, traceback }) }
-    }
-
-    /// The first record takes too long, or is just slow.
-    fn overdue(&mut self, connection: Connection, jobs: &mut dyn Jobs) {
-        if self.may_warn(&connection) && self.since.elapsed() >= self.options.silence {
-            self.has_warned = true;
-            let (name, silence) = (&self.options.name, self.options.silence);
-            let warning = format!(
-                "{name} has not answered its first record for {silence:?}. It may just be slow; \
-                 but does it end each answer with a new line, and flush its output after it?"
-            );
-            (self.options.warn)(&warning);
-        }
-        let timeout = self.options.timeout.filter(|timeout| self.since.elapsed() >= *timeout);
-        let Some(timeout) = timeout else {
-            self.connection = Some(connection);
-            return;
-        };
-        let ended = connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
-        let message = format!("not done after {} s", timeout.as_secs_f64());
-        self.blame(jobs, WorkerFailure { ended, ..WorkerFailure::new("timeout", message) });
-    }
-
-    /// The process is gone; the first record is to blame. In a batch there is no telling which one: each is tried alone.
-    fn blame(&mut self, jobs: &mut dyn Jobs, failure: WorkerFailure) {
-        match self.requests.front() {
-            Some(request) if request.records > 1 && !request.alone => {
-                let records = request.records;
-                self.flights.iter_mut().take(records).for_each(|flight| flight.alone = true);
-                self.charge_nobody();
-            }
-            _ => self.charge(jobs, failure),
+            jobs.done(Answer { start, duration, result });
         }
     }
 
-    fn charge(&mut self, jobs: &mut dyn Jobs, failure: WorkerFailure) {
-        let duration = self.since.elapsed();
-        self.settle(jobs, &mut Clock::new(duration), duration, Err(failure));
-        self.charge_nobody();
+    /// The number of the record that is to be answered next.
+    fn expects(&self) -> Option<u64> {
+        self.requests.front().and(self.flights.front()).map(|flight| flight.head.number)
+    }
+}
+
+/// Has no jobs.
+struct Nobody;
+
+impl Jobs for Nobody {
+    fn next(&mut self, _: &mut Vec<u8>) -> Option<JobHead> {
+        None
     }
 
-    /// What was sent is to be sent again.
-    fn charge_nobody(&mut self) {
-        self.requests.clear();
-        self.sent = 0;
-    }
-
-    fn cancel(&mut self, jobs: &mut dyn Jobs) {
-        self.charge_nobody();
-        let start = SystemTime::now();
-        for _ in self.flights.drain(..) {
-            let result = Err(WorkerFailure::new("cancelled", "the run was ended before it was answered"));
-            jobs.done(Answer { start, duration: Duration::ZERO, result });
-        }
-    }
+    fn done(&mut self, _: Answer<'_>) {}
 }
 
 impl Drop for Worker {

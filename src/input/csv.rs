@@ -1,4 +1,4 @@
-//! CSV: rows and their line numbers.
+//! CSV: rows, their line numbers, and quotes that are not closed as they should be.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::error::{InputError, NOT_UTF_8, Place, quote};
 
 /// The rows of a CSV text, the first one included, each with its place.
 pub(super) struct CsvRows {
-    reader: ::csv::Reader<LineFeed>,
+    reader: ::csv::Reader<RecordFeed>,
     name: Arc<str>,
     limit: usize,
     row: ByteRecord,
@@ -18,7 +18,8 @@ pub(super) struct CsvRows {
 
 impl CsvRows {
     pub(super) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> CsvRows {
-        let feed = LineFeed { bytes, limit, line: 1, fed_line: 1, record_line: None, fed: 0 };
+        let quotes = Quotes { state: Quote::FieldStart, column: 0, opened: (1, 1), fault: None };
+        let feed = RecordFeed { bytes, limit, line: 1, record_line: None, fed: 0, quotes };
         let reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(feed);
         CsvRows { reader, name, limit, row: ByteRecord::new() }
     }
@@ -30,56 +31,68 @@ impl CsvRows {
     ) -> Result<Option<(Place, StringRecord)>, InputError> {
         self.reader.get_mut().begin_record();
         let outcome = self.reader.read_byte_record(&mut self.row);
-        let place = Place { file: self.name.clone(), line: self.reader.get_ref().record_line(), column: None };
+        let feed = self.reader.get_ref();
+        let place = |line, column| Place { file: self.name.clone(), line, column };
         match outcome {
             Ok(false) => Ok(None),
-            Ok(true) => match StringRecord::from_byte_record(std::mem::take(&mut self.row)) {
-                Ok(row) => Ok(Some((place, row))),
-                Err(error) => {
-                    let field = error.utf8_error().field();
-                    let value = String::from_utf8_lossy(&error.into_byte_record()[field]).into_owned();
-                    let (label, value) = (label(field), quote(&value));
-                    Err(InputError::Value { place, label, value, fault: NOT_UTF_8 })
+            Ok(true) => {
+                if let Some(fault) = &feed.quotes.fault {
+                    let (line, column) = feed.quotes.opened;
+                    return Err(InputError::Quote { place: place(line, Some(column)), fault: fault.clone() });
                 }
-            },
-            Err(_) if self.reader.get_ref().is_too_long() => Err(InputError::TooLong { place, limit: self.limit }),
+                let place = place(feed.record_line(), None);
+                match StringRecord::from_byte_record(std::mem::take(&mut self.row)) {
+                    Ok(row) => Ok(Some((place, row))),
+                    Err(error) => {
+                        let field = error.utf8_error().field();
+                        let value = String::from_utf8_lossy(&error.into_byte_record()[field]).into_owned();
+                        let (label, value) = (label(field), quote(&value));
+                        Err(InputError::Value { place, label, value, fault: NOT_UTF_8 })
+                    }
+                }
+            }
+            Err(_) if feed.is_too_long() => {
+                let line = if feed.quotes.is_open() { feed.quotes.opened.0 } else { feed.record_line() };
+                Err(InputError::TooLong { place: place(line, None), limit: self.limit })
+            }
             Err(error) => {
                 let source = match error.into_kind() {
                     ErrorKind::Io(source) => source,
                     other => io::Error::other(format!("{other:?}")),
                 };
-                Err(InputError::Unreadable { file: self.name.clone(), source })
+                Err(InputError::unreadable(&self.name, source))
             }
         }
     }
 }
 
-/// Hands the parser at most one line at a time, and so knows on which line a record begins and how long it has become.
+/// Hands the parser no byte behind a line end, and so knows on which line a record begins, how long it has become, and what
+/// its quotes are. A line ends in `\n`, `\r\n` or, as for the parser, in a lone `\r`; only `\n` counts in line numbers.
 ///
 /// The parser's own line numbers are one too low behind empty lines and behind `\r\n`: it counts from where it stopped
 /// reading the record before.
-struct LineFeed {
+struct RecordFeed {
     bytes: Bytes,
     limit: usize,
     /// The line on which the next byte lies.
     line: u64,
-    /// The line on which the last byte handed out lay.
-    fed_line: u64,
     /// The first line of the current record that is not empty, once it was handed out.
     record_line: Option<u64>,
-    /// Bytes of the current record handed out so far.
+    /// Bytes of the current record handed out so far, without the end of its last line.
     fed: usize,
+    quotes: Quotes,
 }
 
-impl LineFeed {
+impl RecordFeed {
     fn begin_record(&mut self) {
         self.record_line = None;
         self.fed = 0;
+        self.quotes.state = Quote::FieldStart;
+        self.quotes.fault = None;
     }
 
     fn record_line(&self) -> u64 {
-        // Without a read the record came from the rest of a line that a lone `\r` had divided.
-        self.record_line.unwrap_or(self.fed_line)
+        self.record_line.unwrap_or(self.line)
     }
 
     fn is_too_long(&self) -> bool {
@@ -87,25 +100,117 @@ impl LineFeed {
     }
 }
 
-impl Read for LineFeed {
+impl Read for RecordFeed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.bytes.fill_buf()?;
         let available = &available[..available.len().min(buffer.len())];
-        let end = available.iter().position(|&byte| byte == b'\n').map(|newline| newline + 1);
-        let line = &available[..end.unwrap_or(available.len())];
+        if available.is_empty() {
+            self.quotes.end(self.line);
+            return Ok(0);
+        }
+        let end = available.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+        let line = &available[..end.map_or(available.len(), |end| end + 1)];
         let count = line.len();
         buffer[..count].copy_from_slice(line);
-        if self.record_line.is_none() && line.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+        if self.record_line.is_none() && end != Some(0) {
             self.record_line = Some(self.line);
         }
+        self.quotes.look_at(line, self.line);
+        let is_newline = line.ends_with(b"\n");
         self.bytes.consume(count);
-        self.fed_line = self.line;
-        self.line += u64::from(end.is_some());
-        // Empty lines between records are not part of any.
-        self.fed = if self.record_line.is_some() { self.fed + count } else { 0 };
+        if is_newline {
+            self.line += 1;
+            self.quotes.column = 0;
+        }
+        // Empty lines between records are not part of any, and the end of a record's last line is none of it.
+        let is_last = end.is_some() && !self.quotes.is_open();
+        self.fed = if self.record_line.is_some() { self.fed + count - usize::from(is_last) } else { 0 };
         if self.is_too_long() {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         Ok(count)
+    }
+}
+
+/// The quotes of the current record. The parser takes whatever it is given: it closes an open quote where the text ends, and
+/// text behind a closing quote belongs to the field.
+struct Quotes {
+    state: Quote,
+    /// Bytes of the current line so far.
+    column: usize,
+    /// Line and column of the last quote that began a field.
+    opened: (u64, usize),
+    fault: Option<String>,
+}
+
+/// Where in a field the next byte lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quote {
+    FieldStart,
+    /// In a field that does not begin with a quote: a quote in it is a character like any other.
+    Plain,
+    Open,
+    /// Behind a quote that closes the field, or is the first half of a quote within it.
+    Closed,
+    /// Behind a closed field and a blank.
+    Behind,
+}
+
+impl Quotes {
+    fn is_open(&self) -> bool {
+        self.state == Quote::Open
+    }
+
+    /// Follows the next bytes, all on one line and with nothing behind its end.
+    fn look_at(&mut self, bytes: &[u8], line: u64) {
+        let before = self.column;
+        self.column += bytes.len();
+        if matches!(self.state, Quote::FieldStart | Quote::Plain) && !bytes.contains(&b'"') {
+            // Nearly all of all lines.
+            self.state = match bytes.last() {
+                Some(b',' | b'\r' | b'\n') => Quote::FieldStart,
+                _ => Quote::Plain,
+            };
+            return;
+        }
+        for (at, byte) in bytes.iter().enumerate() {
+            self.state = match (self.state, byte) {
+                (Quote::Open, b'"') => Quote::Closed,
+                (Quote::Open, _) | (Quote::Closed, b'"') => Quote::Open,
+                (_, b',' | b'\r' | b'\n') => Quote::FieldStart,
+                (Quote::FieldStart, b'"') => {
+                    // What was wrong before says more than what follows from it.
+                    if self.fault.is_none() {
+                        self.opened = (line, before + at + 1);
+                    }
+                    Quote::Open
+                }
+                (Quote::FieldStart | Quote::Plain, _) => Quote::Plain,
+                (Quote::Closed | Quote::Behind, b' ' | b'\t') => Quote::Behind,
+                (Quote::Closed | Quote::Behind, _) => {
+                    self.fault.get_or_insert_with(|| {
+                        let closed = if line == self.opened.0 { String::new() } else { format!(" on line {line}") };
+                        format!(
+                            "the quote that opens here is closed{closed}, and text follows where a comma should (a quote \
+                             within a field is written twice)"
+                        )
+                    });
+                    Quote::Plain
+                }
+            };
+        }
+    }
+
+    /// The text has ended, on that line.
+    fn end(&mut self, line: u64) {
+        if self.is_open() && self.fault.is_none() {
+            // Behind a last line end there is no line.
+            let last = if self.column == 0 { line - 1 } else { line };
+            let rest = if last > self.opened.0 { format!(", up to line {last},") } else { String::new() };
+            self.fault = Some(format!(
+                "the quote that opens here is never closed: everything behind it{rest} would be one field (a quote within a \
+                 field is written twice)"
+            ));
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::seen::Change;
+
 /// How many characters of a wrong value are shown.
 const SHOWN_CHARACTERS: usize = 40;
 
@@ -44,6 +46,16 @@ pub enum InputError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file that is read more than once is not what it was.
+    #[error(
+        "{file} changed while it was read: {fault}; no more records are taken from it, so run this again when it is complete"
+    )]
+    Changed {
+        /// How messages call the source.
+        file: Arc<str>,
+        /// In what way.
+        fault: String,
+    },
     /// The first line of a file does not name its columns.
     #[error("{place}: {fault}")]
     Header {
@@ -59,6 +71,14 @@ pub enum InputError {
         place: Place,
         /// How long it may be.
         limit: usize,
+    },
+    /// A quote in a CSV file is not closed, or text follows where it is.
+    #[error("{place}: {fault}")]
+    Quote {
+        /// The quote that opens the field.
+        place: Place,
+        /// What is wrong with it.
+        fault: String,
     },
     /// A row has more or fewer fields than the header, or than the first row of a table without header.
     #[error("{place}: {}, but {} has {expected}", columns(*.found), if *.header { "the header" } else { "the first row" })]
@@ -124,8 +144,12 @@ impl InputError {
     /// Whether one record is at fault, so that the ones behind it can still be read; if not, the source is.
     pub fn is_bad_record(&self) -> bool {
         match self {
-            InputError::Unreadable { .. } | InputError::Header { .. } | InputError::TooLong { .. } => false,
-            InputError::Columns { .. }
+            InputError::Unreadable { .. }
+            | InputError::Changed { .. }
+            | InputError::Header { .. }
+            | InputError::TooLong { .. } => false,
+            InputError::Quote { .. }
+            | InputError::Columns { .. }
             | InputError::Json { .. }
             | InputError::Missing { .. }
             | InputError::Shape { .. }
@@ -140,12 +164,16 @@ impl InputError {
             InputError::Value { place, label, value, fault } => {
                 InputError::Header { place, fault: format!("{label}{value} {fault}") }
             }
+            InputError::Quote { place, fault } => InputError::Header { place, fault },
             error => error,
         }
     }
 
     pub(super) fn unreadable(file: &Arc<str>, source: io::Error) -> InputError {
-        InputError::Unreadable { file: file.clone(), source }
+        match source.get_ref().and_then(|source| source.downcast_ref::<Change>()) {
+            Some(change) => InputError::Changed { file: file.clone(), fault: change.to_string() },
+            None => InputError::Unreadable { file: file.clone(), source },
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Where the records of a run come from, and which of them are wanted.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::vec;
 
@@ -9,6 +8,7 @@ use super::error::{InputError, Place};
 use super::format::Layout;
 use super::range::Range;
 use super::record::Record;
+use super::seen::Seen;
 use super::source::{Records, Source};
 use super::sweep::Sweep;
 
@@ -28,8 +28,15 @@ pub struct Inputs {
 
 #[derive(Clone, Debug)]
 enum Origin {
-    Files { sources: Vec<Source>, layout: Layout },
+    Files { files: Vec<InputFile>, layout: Layout },
     Made(Made),
+}
+
+/// A source and what was seen of it when it was read before.
+#[derive(Clone, Debug)]
+struct InputFile {
+    source: Source,
+    seen: Seen,
 }
 
 /// Records that are computed from their place.
@@ -43,7 +50,8 @@ enum Made {
 impl Inputs {
     /// Everything in these files, one after the other.
     pub fn files(sources: Vec<Source>, layout: Layout) -> Inputs {
-        Inputs::new(Origin::Files { sources, layout })
+        let file = |source| InputFile { source, seen: Seen::default() };
+        Inputs::new(Origin::Files { files: sources.into_iter().map(file).collect(), layout })
     }
 
     /// A record for each word.
@@ -82,34 +90,29 @@ impl Inputs {
 
     /// Whether this is one of the sources.
     pub fn reads(&self, source: &Source) -> bool {
-        match &self.origin {
-            Origin::Files { sources, .. } => sources.contains(source),
-            Origin::Made(_) => false,
-        }
+        self.sources().any(|own| own == source)
     }
 
-    /// The paths of the sources that have one.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        let sources = match &self.origin {
-            Origin::Files { sources, .. } => sources.as_slice(),
+    /// The files that they come from, and standard input.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
+        let files = match &self.origin {
+            Origin::Files { files, .. } => files.as_slice(),
             Origin::Made(_) => &[],
         };
-        sources.iter().filter_map(Source::path)
+        files.iter().map(|file| &file.source)
     }
 
     /// Whether they can be read only once, because standard input or a FIFO is among them.
     pub fn is_stream(&self) -> bool {
-        match &self.origin {
-            Origin::Files { sources, .. } => sources.iter().any(Source::is_stream),
-            Origin::Made(_) => false,
-        }
+        self.sources().any(Source::is_stream)
     }
 
-    /// The records, from the beginning. Files are opened when it is their turn.
+    /// The records, from the beginning. Files are opened when it is their turn. A regular file that was read before, by
+    /// [`Inputs::check`] or another reading, must have the same contents as then.
     pub fn open(&self) -> Reading {
         let items = match &self.origin {
-            Origin::Files { sources, layout } => {
-                Items::Files { sources: sources.clone().into_iter(), layout: *layout, records: None }
+            Origin::Files { files, layout } => {
+                Items::Files { files: files.clone().into_iter(), layout: *layout, records: None }
             }
             Origin::Made(made) => Items::Made(made.clone()),
         };
@@ -128,15 +131,16 @@ impl Inputs {
     /// # Errors
     /// The first fault, be it in opening, reading, or a record that `parse` refuses.
     pub fn check<T>(&self, mut parse: impl FnMut(&Record) -> Result<T, InputError>) -> Result<Option<u64>, InputError> {
-        let (sources, layout) = match &self.origin {
-            Origin::Files { sources, layout } => (sources, *layout),
+        let (files, layout) = match &self.origin {
+            Origin::Files { files, layout } => (files, *layout),
             Origin::Made(made) => return self.check_made(made, parse),
         };
-        let streams = sources.iter().position(Source::is_stream);
-        let (known, behind) = sources.split_at(streams.unwrap_or(sources.len()));
-        let mut count = |sources: Vec<Source>| {
-            let files = Inputs { origin: Origin::Files { sources, layout }, ..self.clone() };
-            files.open().jobs(&mut parse).try_fold(0_u64, |count, (_, job)| job.map(|_| count + 1))
+        files.iter().for_each(|file| file.seen.forget());
+        let stream = files.iter().position(|file| file.source.is_stream());
+        let (known, behind) = files.split_at(stream.unwrap_or(files.len()));
+        let mut count = |files: Vec<InputFile>| {
+            let inputs = Inputs { origin: Origin::Files { files, layout }, ..self.clone() };
+            inputs.open().jobs(&mut parse).try_fold(0_u64, |count, (_, job)| job.map(|_| count + 1))
         };
         let jobs = count(known.to_vec())?;
         if behind.is_empty() {
@@ -144,7 +148,7 @@ impl Inputs {
         }
         // Which records behind a stream are wanted depends on how many it has.
         if self.skip == 0 && self.take.is_none() {
-            count(behind.iter().filter(|source| !source.is_stream()).cloned().collect())?;
+            count(behind.iter().filter(|file| !file.source.is_stream()).cloned().collect())?;
         }
         Ok(None)
     }
@@ -213,7 +217,7 @@ pub struct Reading {
 }
 
 enum Items {
-    Files { sources: vec::IntoIter<Source>, layout: Layout, records: Option<Box<Records>> },
+    Files { files: vec::IntoIter<InputFile>, layout: Layout, records: Option<Box<Records>> },
     Made(Made),
     Ended,
 }
@@ -243,11 +247,12 @@ impl Reading {
         match &mut self.items {
             Items::Ended => None,
             Items::Made(made) => made.record(self.number).map(Ok),
-            Items::Files { sources, layout, records } => loop {
+            Items::Files { files, layout, records } => loop {
                 if let Some(record) = records.as_mut().and_then(|records| records.next()) {
                     return Some(record);
                 }
-                match sources.next()?.open(*layout) {
+                let file = files.next()?;
+                match file.source.open_again(*layout, &file.seen) {
                     Ok(opened) => *records = Some(Box::new(opened)),
                     Err(error) => return Some(Err(error)),
                 }

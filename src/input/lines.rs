@@ -10,7 +10,7 @@ use super::error::{InputError, NOT_UTF_8, Place, quote};
 use super::header::Header;
 use super::record::Record;
 
-/// The lines of a text, none longer than the limit. All of them share one buffer.
+/// The lines of a text, none longer than the limit without its end. All of them share one buffer.
 pub(super) struct TextLines {
     bytes: Bytes,
     name: Arc<str>,
@@ -30,13 +30,14 @@ impl TextLines {
     /// Reads the next line. `false`: there is none.
     pub(super) fn advance(&mut self) -> Result<bool, InputError> {
         self.line.clear();
-        let most = self.limit as u64 + 1;
+        // With `\r\n` behind the longest line.
+        let most = self.limit as u64 + 2;
         let read = self.bytes.by_ref().take(most).read_until(self.end, &mut self.line);
         if read.map_err(|source| InputError::unreadable(&self.name, source))? == 0 {
             return Ok(false);
         }
         self.count += 1;
-        if self.line.len() > self.limit {
+        if self.line().len() > self.limit {
             return Err(InputError::TooLong { place: self.place(), limit: self.limit });
         }
         Ok(true)

@@ -21,6 +21,7 @@ mod lines;
 mod range;
 mod record;
 mod rows;
+mod seen;
 mod source;
 mod span;
 mod sweep;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::csv::CsvRows;
 use super::error::InputError;
@@ -12,6 +13,7 @@ use super::json::JsonLines;
 use super::lines::{Lines, TextLines};
 use super::record::Record;
 use super::rows::{Rows, TableRecords, TsvRows};
+use super::seen::Seen;
 use super::table::Table;
 use super::{Bytes, MAX_RECORD_BYTES};
 
@@ -59,8 +61,13 @@ impl Source {
     /// # Errors
     /// If it cannot be read, or is a table without a usable header.
     pub fn open(&self, layout: Layout) -> Result<Records, InputError> {
+        self.open_again(layout, &Seen::default())
+    }
+
+    /// Its records, from the beginning, as long as the file is what was seen of it.
+    pub(super) fn open_again(&self, layout: Layout, seen: &Seen) -> Result<Records, InputError> {
         let format = layout.format_of(self.path());
-        Records::new(self.name(), self.bytes()?, Layout { format, ..layout })
+        Records::new(self.name(), self.bytes(seen)?, Layout { format, ..layout })
     }
 
     /// Whether it can be read only once: standard input, a FIFO.
@@ -78,20 +85,39 @@ impl Source {
     /// If it cannot be read, or a field is not a finite number, or a row has more or fewer fields than the first.
     pub fn table(&self) -> Result<Table, InputError> {
         let name = self.name();
-        let (_, bytes) = peek(self.bytes()?).map_err(|source| InputError::unreadable(&name, source))?;
-        Table::read(name, bytes, MAX_RECORD_BYTES)
+        let unreadable = |source| InputError::unreadable(&name, source);
+        let seen = Seen::default();
+        let before = self.state();
+        let (_, bytes) = peek(self.bytes(&seen)?).map_err(unreadable)?;
+        let table = Table::read(name.clone(), bytes, MAX_RECORD_BYTES)?;
+        if self.state() != before {
+            // It was written to meanwhile; a second look tells whether what was read is what it says.
+            io::copy(&mut self.bytes(&seen)?, &mut io::sink()).map_err(unreadable)?;
+        }
+        Ok(table)
     }
 
-    fn bytes(&self) -> Result<Bytes, InputError> {
+    /// What changes when a regular file is written to.
+    fn state(&self) -> Option<(u64, SystemTime)> {
+        let metadata = self.path()?.metadata().ok()?;
+        if metadata.is_file() { Some((metadata.len(), metadata.modified().ok()?)) } else { None }
+    }
+
+    fn bytes(&self, seen: &Seen) -> Result<Bytes, InputError> {
         let unreadable = |source| InputError::unreadable(&self.name(), source);
         match self {
             Source::Stdin => Ok(Box::new(BufReader::with_capacity(READ_BUFFER_BYTES, io::stdin()))),
             Source::File(path) => {
                 let file = File::open(path).map_err(unreadable)?;
+                let metadata = file.metadata().map_err(unreadable)?;
+                if metadata.is_file() {
+                    return Ok(Box::new(seen.read(file).map_err(unreadable)?));
+                }
                 // A directory opens, and fails only when it is read.
-                if file.metadata().map_err(unreadable)?.is_dir() {
+                if metadata.is_dir() {
                     return Err(unreadable(io::Error::from_raw_os_error(libc::EISDIR)));
                 }
+                seen.refuse_stream().map_err(unreadable)?;
                 Ok(Box::new(BufReader::with_capacity(READ_BUFFER_BYTES, file)))
             }
         }

@@ -3,16 +3,19 @@
 //! A record is computed from its place alone, so a sweep of any size takes no memory, and a part of it is the same part
 //! wherever it is computed.
 
+use std::io::Cursor;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use csv::{ReaderBuilder, StringRecord};
+use csv::StringRecord;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::error::Place;
-use super::header::{Header, Separator};
+use super::MAX_RECORD_BYTES;
+use super::csv::CsvRows;
+use super::error::{InputError, Place, quote};
+use super::header::{Header, Separator, column_number};
 use super::record::Record;
 
 /// Values of one name, as `NAME=V1,V2,…` asks for them. A value that holds a comma stands in quotes, as in CSV.
@@ -135,11 +138,14 @@ impl FromStr for Axis {
 
     fn from_str(text: &str) -> Result<Axis, String> {
         let (name, values) = name_and_rest(text, "NAME=V1,V2,…")?;
-        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(values.as_bytes());
-        let mut rows = reader.records();
-        match (rows.next(), rows.next()) {
-            (Some(Ok(row)), None) => Ok(Axis { name, values: row.iter().map(str::to_owned).collect() }),
-            (None, _) => Err(format!("'{name}' has no values: write {name}=V1,V2,…")),
+        let bytes = Box::new(Cursor::new(values.to_owned()));
+        let mut rows = CsvRows::new("--grid".into(), bytes, MAX_RECORD_BYTES);
+        match (rows.next_row(column_number), rows.next_row(column_number)) {
+            (Ok(Some((_, row))), Ok(None)) => Ok(Axis { name, values: row.iter().map(str::to_owned).collect() }),
+            (Ok(None), _) => Err(format!("'{name}' has no values: write {name}=V1,V2,…")),
+            (Err(InputError::Quote { place, fault }), _) => {
+                Err(format!("{}, byte {}: {fault}", quote(values), place.column.unwrap_or(1)))
+            }
             _ => Err(format!("the values of '{name}' hold a line break: put the value that has it in quotes")),
         }
     }

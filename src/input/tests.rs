@@ -1,4 +1,5 @@
 mod all_inputs;
+mod changes;
 mod conversions;
 mod csv_files;
 mod json_lines;

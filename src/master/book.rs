@@ -1,13 +1,14 @@
 //! What the master keeps of a map: its function, the inputs that are not settled, and results on their way out.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::exchange::{Block, Client, Delivery};
 use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::schedule::{MapId, RankId};
-use crate::wire::{self, Frame, Frames, FunctionId};
+use crate::wire::{self, Frame, Frames, FunctionId, ToRank};
 
 /// Inputs that came together.
 struct Inputs {
@@ -20,9 +21,12 @@ struct Inputs {
 pub(super) struct MapBook {
     function: FunctionId,
     context: Bytes,
+    job_timeout: Option<Duration>,
     pub client: Client,
     /// It gets no more jobs.
     pub closed: bool,
+    /// Nobody wants the rest of it.
+    pub abandoned: bool,
     /// By rank: whether it was told of this map.
     known: Vec<bool>,
     /// In the order of their jobs; the front is dropped when all its jobs are settled.
@@ -32,12 +36,20 @@ pub(super) struct MapBook {
 }
 
 impl MapBook {
-    pub(super) fn new(function: FunctionId, context: Bytes, client: Client, ranks: usize) -> Self {
+    pub(super) fn new(
+        function: FunctionId,
+        context: Bytes,
+        job_timeout: Option<Duration>,
+        client: Client,
+        ranks: usize,
+    ) -> Self {
         MapBook {
             function,
             context,
+            job_timeout,
             client,
             closed: false,
+            abandoned: false,
             known: vec![false; ranks],
             inputs: VecDeque::new(),
             submitted: 0,
@@ -52,10 +64,16 @@ impl MapBook {
         self.submitted += u64::from(count);
     }
 
-    /// Function and context, if this rank was not yet told of them; it is now.
-    pub(super) fn introduce(&mut self, rank: RankId) -> Option<(FunctionId, Bytes)> {
+    /// What this map's jobs are to call, and the context, if this rank was not yet told of them; it is now.
+    pub(super) fn introduce(&mut self, map: MapId, rank: RankId) -> Option<(ToRank, Bytes)> {
         let known = self.known.get_mut(rank.0 as usize)?;
-        (!std::mem::replace(known, true)).then(|| (self.function, self.context.clone()))
+        if std::mem::replace(known, true) {
+            return None;
+        }
+        let micros = |limit: Duration| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
+        let (function, bytes) = (self.function, self.context.len() as u64);
+        let limit = self.job_timeout.map_or(0, micros);
+        Some((ToRank::Define { map, function, limit, bytes }, self.context.clone()))
     }
 
     /// The ranks that were told of this map.

@@ -33,6 +33,7 @@ pub(super) fn gather_facts(
                         ToMaster::Finished { .. }
                         | ToMaster::Part { .. }
                         | ToMaster::Returned { .. }
+                        | ToMaster::Pulse
                         | ToMaster::Signalled => {}
                     }
                 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{FAREWELL, Master, MasterError};
-use crate::schedule::{Event, MapId};
+use crate::schedule::{Event, MapId, RankId};
 use crate::transport::Idle;
 use crate::wire::ToRank;
 
@@ -14,6 +14,7 @@ impl Master<'_> {
         for rank in ranks.into_iter().flatten() {
             self.post(rank, ToRank::Cancel { map }, Vec::new());
         }
+        self.maps.entry(map).and_modify(|book| book.abandoned = true);
         self.tell(Event::Abandoned { map }, None);
     }
 
@@ -26,6 +27,21 @@ impl Master<'_> {
                 self.abandon(map);
             }
             self.tell(Event::DriverLeft, None);
+        }
+    }
+
+    /// When the driver has left and all that was wanted is settled, what still runs is of maps that were given up. It may take
+    /// a while; then the ranks are dismissed all the same, and each says what it leaves behind.
+    pub(super) fn leave_behind(&mut self) {
+        if !self.driver_gone || self.undismissed == 0 || self.maps.values().any(|book| !book.abandoned) {
+            self.lingering = None;
+            return;
+        }
+        if self.lingering.get_or_insert_with(Instant::now).elapsed() > self.grace {
+            for number in 0..self.ranks.len() as u32 {
+                self.post(RankId(number), ToRank::Dismiss, Vec::new());
+            }
+            self.undismissed = 0;
         }
     }
 

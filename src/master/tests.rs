@@ -5,8 +5,8 @@ use super::*;
 use crate::func;
 use crate::launch::RankFacts;
 use crate::pool::Pool;
-use crate::transport::TransportInfo;
 use crate::transport::local::{Spoke, star};
+use crate::transport::{TransportError, TransportInfo};
 use crate::wire::FunctionId;
 use crate::worker;
 
@@ -144,7 +144,7 @@ fn late_and_repeated_answers_change_nothing() {
         let (ToRank::Chunk { chunk, .. }, _) = wait_for(&mut spoke, is_chunk) else { return };
         // An answer to a chunk that nobody has, two recalls nobody asked for, then the chunk is never answered.
         let stranger = ChunkId(chunk.0 + 1_000_000);
-        let answer = ToMaster::Finished { chunk: stranger, count: 3, busy: 1, failed: vec![0, 9], bytes: 0 };
+        let answer = ToMaster::Finished { chunk: stranger, count: 3, busy: 1, failed: vec![0, 9], bad: 0, bytes: 0 };
         send(&mut spoke, answer);
         send(&mut spoke, ToMaster::Returned { chunk: stranger, kept: 1 });
         send(&mut spoke, ToMaster::Returned { chunk, kept: 0 });
@@ -176,7 +176,7 @@ fn a_bug_in_a_worker_is_told_to_the_master_too() {
     // A chunk before the threads are there is a bug of the master's, and a panic here.
     let function = FunctionId::of(func::plain(|x: u64| x), EXECUTABLE).unwrap();
     let mut packet = Packet::default();
-    packet.push(ToRank::Define { map: MapId(0), function, bytes: 0 });
+    packet.push(ToRank::Define { map: MapId(0), function, limit: 0, bytes: 0 });
     packet.push(ToRank::Chunk { chunk: ChunkId(0), map: MapId(0), first: 0, count: 0, attempt: 1, bytes: 0 });
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let doorbell = spoke.doorbell();
@@ -186,4 +186,98 @@ fn a_bug_in_a_worker_is_told_to_the_master_too() {
         told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
     }
     assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.starts_with("a bug in")), "{told:?}");
+}
+
+/// Ends that can die without a word.
+struct Mortal<T>(T);
+
+impl<T: Transport> Transport for Mortal<T> {
+    fn send(&mut self, to: RankId, message: Bytes) -> Result<(), TransportError> {
+        self.0.send(to, message)
+    }
+
+    fn receive(&mut self) -> Result<Option<Incoming>, TransportError> {
+        self.0.receive()
+    }
+
+    fn must_poll(&self) -> bool {
+        true
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.0.is_flushed()
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        Some(Duration::from_secs(2))
+    }
+}
+
+/// A master of two ranks, of which `play` plays the second; the first one's life is not watched. What the master comes to.
+fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
+    let doorbell = Doorbell::default();
+    let signals = &Signals::default();
+    let (center, mut spokes) = star(2, &doorbell);
+    let mut center = Mortal(center);
+    let (mut played, mut first) = (spokes.pop().unwrap(), spokes.pop().unwrap());
+    let (commands, received) = crossbeam_channel::unbounded();
+    for spoke in [&mut first, &mut played] {
+        send(spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+    }
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            play(&mut played);
+            let _ = commands.send(Command::DriverLeft);
+            while !matches!(played.receive().unwrap(), Some(Incoming::Closed(_))) {
+                thread::yield_now();
+            }
+        });
+        let mut master = Master::gather(&mut center, 2, false, received, &doorbell, signals, Vec::new())?;
+        let ended = master.run();
+        drop(master);
+        drop(center);
+        ended
+    })
+}
+
+#[test]
+fn a_rank_that_says_nothing_ends_the_run_and_is_named() {
+    let started = Instant::now();
+    let ended = watched(|spoke| {
+        wait_until_closed(spoke);
+    });
+    let error = ended.unwrap_err().to_string();
+    assert!(error.starts_with("rank 1 on here has not been heard of for 2 s: "), "{error}");
+    assert!(started.elapsed() >= Duration::from_secs(2));
+}
+
+#[test]
+fn a_rank_that_only_gives_signs_of_life_is_kept_and_gets_some() {
+    let ended = watched(|spoke| {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(4) {
+            send(spoke, ToMaster::Pulse);
+            wait_for(spoke, |message| *message == ToRank::Pulse);
+        }
+    });
+    assert_eq!(ended.unwrap(), Ended::Whole);
+}
+
+#[test]
+fn a_rank_ends_by_itself_when_its_master_says_nothing_any_more() {
+    let doorbell = Doorbell::default();
+    let (mut center, mut spokes) = star(1, &doorbell);
+    let spoke = spokes.pop().unwrap();
+    let doorbell = spoke.doorbell();
+    let mut packet = Packet::default();
+    packet.push(ToRank::Welcome { threads: 1, slots_before: 0 });
+    center.send(RankId(0), packet.take().unwrap()).unwrap();
+    let ended = worker::serve(RankId(0), &mut Mortal(spoke), doorbell, facts(EXECUTABLE), None, &Signals::default());
+    let error = ended.unwrap_err().to_string();
+    assert!(error.starts_with("rank 0 has not been heard of for 2 s: "), "{error}");
+    let mut pulses = 0;
+    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
+        pulses += wire::open::<ToMaster>(packet).unwrap().iter().filter(|(head, _)| *head == ToMaster::Pulse).count();
+    }
+    assert!(pulses > 2, "{pulses} signs of life in 2 s");
 }

@@ -4,15 +4,16 @@
 //! when bytes reach the system, and whether a file appears whole or not at all. What a failure to write means for the run
 //! is left to the caller.
 //!
-//! * A regular file is written under another name in the same directory and renamed by [`Writer::finish`]. Whoever
-//!   finds the name finds a whole file; a run that ends early leaves what it wrote as `NAME.partial` (unless it is killed
-//!   outright: then `.rankpool-*.partial` stays behind).
+//! * A regular file is called `NAME.partial` until [`Writer::finish`] renames it. Whoever finds the name finds a whole file; a
+//!   run that ends early, also one that is killed, leaves what it wrote as `NAME.partial`. Nothing in it is ever removed.
 //! * Whatever is not a regular file (`/dev/null`, a FIFO, a terminal) is written directly, and so is what must be readable
 //!   while the run goes on, and after it was killed: the records ([`Records`]).
 //! * An output that cannot be written is found out when it is opened, before any job runs.
 //! * A reader who has gone away (`| head`) is no fault of the run: [`OutputError::is_closed`] tells it apart.
 
+pub(crate) mod amend;
 mod error;
+mod layout;
 mod ordered;
 mod records;
 mod sink;
@@ -28,7 +29,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use error::OutputError;
+pub(crate) use layout::{Extent, Layout, Moved};
 pub use ordered::{DEFAULT_MEMORY, Give, Order, Ordered, PIECE_BYTES, Stream};
+pub(crate) use records::{Found, OutputFiles, OutputPlace, begin_line, change_places, finish_line};
 pub use records::{JobRecord, LastRecords, Records, Status};
 pub(crate) use sink::partial_path;
 pub use tag::Tag;
@@ -97,7 +100,7 @@ pub struct Failure<'a> {
 ///
 /// Lines are collected and written in blocks, never a part of a value that turned out to have no JSON form. Call
 /// [`JsonLines::flush`] when the results pause, so that a reader sees what there is, and [`JsonLines::finish`] at the end:
-/// dropping the writer without it removes an unfinished file.
+/// dropping the writer without it leaves an unfinished file as `NAME.partial`.
 pub struct JsonLines {
     writer: Writer,
     line: Vec<u8>,
@@ -143,9 +146,14 @@ impl JsonLines {
     /// Writes what is left and lets the file appear under its name.
     ///
     /// # Errors
-    /// If writing fails now or failed before: then there is no file, or the old one is still there.
+    /// If writing fails now or failed before: then what was written is in `NAME.partial`.
     pub fn finish(self) -> Result<(), OutputError> {
         self.writer.finish()
+    }
+
+    /// What the output is called as long as it is not whole, if it is a regular file.
+    pub(crate) fn partial_name(&self) -> Option<PathBuf> {
+        self.writer.partial_name()
     }
 
     /// Ends an output that is not whole: see [`Writer::leave_partial`].

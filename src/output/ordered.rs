@@ -18,13 +18,15 @@ const ALLOCATION_BYTES: usize = 16;
 /// How many places are kept ready for jobs that wait, when none does.
 const SPARE_PLACES: usize = 4096;
 
-/// One of a job's two outputs.
+/// One of a job's two outputs, or what the caller notes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
     Out,
     /// Standard error.
     Err,
+    /// The caller's note, behind both.
+    Note,
 }
 
 /// Which job's output comes next.
@@ -36,7 +38,7 @@ pub enum Order {
     Settled,
 }
 
-/// Takes a piece of a job's output whose turn it is.
+/// Takes a piece of a job's output whose turn it is. A note that is not empty ends with an empty piece.
 pub type Give<'a> = dyn FnMut(u64, Stream, &[u8]) -> Result<(), OutputError> + 'a;
 
 /// What is known of a job's output.
@@ -44,14 +46,35 @@ pub type Give<'a> = dyn FnMut(u64, Stream, &[u8]) -> Result<(), OutputError> + '
 enum Entry {
     /// The job has not settled.
     Open,
-    /// There is nothing to hand on.
+    /// There is nothing to hand on, or it was handed on before its turn.
     Empty,
-    /// The first `out` bytes are standard output.
-    Memory { bytes: Vec<u8>, out: usize },
-    /// Standard output and, behind it, standard error, in one block.
-    Spilled { at: u64, out: u32, err: u32 },
-    /// In the pieces of [`Ordered::large`].
-    Large,
+    /// Standard output, standard error and the note, one behind the other.
+    Memory { bytes: Vec<u8>, split: Split },
+    /// The same in one block of the temporary file.
+    Spilled { at: u64, split: Split },
+    /// In the pieces of [`Ordered::large`], and behind each what did not fit there.
+    Large { bytes: Vec<u8>, split: Split },
+}
+
+/// How long the first two of the three parts of an output are, and all.
+#[derive(Clone, Copy, Debug)]
+struct Split {
+    out: u32,
+    err: u32,
+    note: u32,
+}
+
+impl Split {
+    fn new(out: usize, err: usize, note: usize) -> Option<Split> {
+        let length = |length: usize| u32::try_from(length).ok();
+        Some(Split { out: length(out)?, err: length(err)?, note: length(note)? })
+    }
+
+    /// Each part with its begin and its length.
+    fn parts(self) -> [(Stream, usize, usize); 3] {
+        let (out, err, note) = (self.out as usize, self.err as usize, self.note as usize);
+        [(Stream::Out, 0, out), (Stream::Err, out, err), (Stream::Note, out + err, note)]
+    }
 }
 
 /// A piece of a large output.
@@ -64,7 +87,7 @@ struct Part {
 /// Takes outputs as jobs settle and hands them on in order.
 ///
 /// Call [`Ordered::drain`] after each settled job, or after each batch of them. Each job settles or is skipped once. After
-/// an error what waited is lost, and the run should end.
+/// an error the run should end; what waits can still be handed on.
 pub struct Ordered {
     order: Order,
     limit: usize,
@@ -80,6 +103,8 @@ pub struct Ordered {
     parts: usize,
     /// What the outputs in memory take.
     memory: usize,
+    /// How many outputs wait for their turn in the order of places.
+    kept: usize,
     spill: Spill,
 }
 
@@ -95,6 +120,7 @@ impl Ordered {
             large: HashMap::new(),
             parts: 0,
             memory: 0,
+            kept: 0,
             spill: Spill::new(std::env::temp_dir()),
         }
     }
@@ -122,17 +148,24 @@ impl Ordered {
         self.spill.len()
     }
 
+    /// Whether outputs wait behind jobs that have not settled.
+    pub fn is_waiting(&self) -> bool {
+        self.kept > 0
+    }
+
     /// Takes a piece of a running job's output. What comes later of the same stream follows it.
     ///
     /// # Errors
     /// If the temporary file cannot be written.
     pub fn part(&mut self, job: u64, stream: Stream, mut bytes: &[u8]) -> Result<(), OutputError> {
-        if !self.is_open(job) {
-            return Ok(());
-        }
+        if self.is_open(job) { self.put_down(job, stream, &mut bytes) } else { Ok(()) }
+    }
+
+    /// Writes bytes of a job to the temporary file; those that are left were not written.
+    fn put_down(&mut self, job: u64, stream: Stream, bytes: &mut &[u8]) -> Result<(), OutputError> {
         while !bytes.is_empty() {
             let extent = self.spill.append(bytes)?;
-            bytes = &bytes[extent.len as usize..];
+            *bytes = &bytes[extent.len as usize..];
             let parts = self.large.entry(job).or_default();
             let is_merged = parts.last_mut().is_some_and(|last| last.stream == stream && last.extent.merge(extent));
             if !is_merged {
@@ -152,25 +185,23 @@ impl Ordered {
         }
     }
 
-    /// Takes what a job has put out, or what is left of it behind its pieces.
+    /// Takes what a job has put out, or what is left of it behind its pieces, and a note that comes back with it.
     ///
     /// # Errors
-    /// If the temporary file cannot be written.
-    pub fn settle(&mut self, job: u64, out: Vec<u8>, err: &[u8]) -> Result<(), OutputError> {
+    /// If the temporary file cannot be written: the output is kept in memory then.
+    pub fn settle(&mut self, job: u64, out: Vec<u8>, err: &[u8], note: &[u8]) -> Result<(), OutputError> {
         if !self.is_open(job) {
             return Ok(());
         }
-        let entry = if !self.large.is_empty() && self.large.contains_key(&job) {
-            self.part(job, Stream::Out, &out)?;
-            self.part(job, Stream::Err, err)?;
-            Entry::Large
-        } else if out.is_empty() && err.is_empty() {
-            Entry::Empty
+        let (entry, kept) = if !self.large.is_empty() && self.large.contains_key(&job) {
+            self.keep_large(job, &out, err, note)
+        } else if out.is_empty() && err.is_empty() && note.is_empty() {
+            (Entry::Empty, Ok(()))
         } else {
-            self.keep(job, out, err)?
+            self.keep(job, out, err, note)
         };
         self.put(job, entry);
-        Ok(())
+        kept
     }
 
     /// There will be no output of this job: what came in pieces is forgotten.
@@ -181,49 +212,79 @@ impl Ordered {
         }
     }
 
-    /// The run ends early: no job that is still open settles any more, so that what waits behind them can be handed on.
-    pub fn skip_open(&mut self) {
-        let first = self.head;
-        for index in 0..self.waiting.len() {
-            if matches!(self.waiting[index], Entry::Open) {
-                self.skip(first + index as u64);
+    /// The run ends early: no job that is still open settles any more, so that what waits behind them can be handed on. Gives
+    /// those of which pieces were forgotten.
+    pub fn skip_open(&mut self) -> Vec<u64> {
+        let mut torn = Vec::new();
+        for job in (self.head..).take(self.waiting.len()) {
+            if self.is_open(job) {
+                torn.extend(self.large.contains_key(&job).then_some(job));
+                self.skip(job);
             }
         }
+        torn
     }
 
-    /// Hands on everything whose turn it is: for each job standard output, then standard error, in pieces of at most
-    /// [`PIECE_BYTES`].
+    /// Hands on everything whose turn it is: for each job standard output, then standard error, then the note, in pieces of at
+    /// most [`PIECE_BYTES`].
     ///
     /// # Errors
     /// What `give` returns; and if the temporary file cannot be read.
     pub fn drain(&mut self, give: &mut Give<'_>) -> Result<(), OutputError> {
         while let Some((job, entry)) = self.next() {
-            match entry {
-                Entry::Open | Entry::Empty => {}
-                Entry::Memory { bytes, out } => {
-                    self.memory -= cost(&bytes);
-                    let (out, err) = bytes.split_at(out);
-                    for (stream, bytes) in [(Stream::Out, out), (Stream::Err, err)] {
-                        for piece in bytes.chunks(PIECE_BYTES) {
-                            give(job, stream, piece)?;
-                        }
-                    }
-                }
-                Entry::Spilled { at, out, err } => {
-                    self.give_spilled(job, Stream::Out, Extent { at, len: out }, give)?;
-                    self.give_spilled(job, Stream::Err, Extent { at: at + u64::from(out), len: err }, give)?;
-                }
-                Entry::Large => {
-                    let parts = self.take_parts(job);
-                    for stream in [Stream::Out, Stream::Err] {
-                        for part in parts.iter().filter(|part| part.stream == stream) {
-                            self.give_spilled(job, stream, part.extent, give)?;
-                        }
-                    }
-                }
+            self.hand_on(job, entry, give)?;
+        }
+        Ok(())
+    }
+
+    /// Hands on what waits before its turn has come, in the order of places.
+    ///
+    /// # Errors
+    /// As [`Ordered::drain`].
+    pub fn drain_waiting(&mut self, give: &mut Give<'_>) -> Result<(), OutputError> {
+        for index in 0..self.waiting.len() {
+            if self.kept == 0 {
+                break;
+            }
+            if !matches!(self.waiting[index], Entry::Open | Entry::Empty) {
+                let entry = std::mem::replace(&mut self.waiting[index], Entry::Empty);
+                self.kept -= 1;
+                self.hand_on(self.head + index as u64, entry, give)?;
             }
         }
         Ok(())
+    }
+
+    fn hand_on(&mut self, job: u64, entry: Entry, give: &mut Give<'_>) -> Result<(), OutputError> {
+        let has_note = match entry {
+            Entry::Open | Entry::Empty => false,
+            Entry::Memory { bytes, split } => {
+                self.memory -= cost(&bytes);
+                for (stream, at, length) in split.parts() {
+                    give_pieces(job, stream, &bytes[at..at + length], give)?;
+                }
+                split.note > 0
+            }
+            Entry::Spilled { at, split } => {
+                for (stream, from, length) in split.parts() {
+                    let extent = Extent { at: at + from as u64, len: length as u32 };
+                    self.give_spilled(job, stream, extent, give)?;
+                }
+                split.note > 0
+            }
+            Entry::Large { bytes, split } => {
+                self.memory -= cost(&bytes);
+                let parts = self.take_parts(job);
+                for (stream, at, length) in split.parts() {
+                    for part in parts.iter().filter(|part| part.stream == stream) {
+                        self.give_spilled(job, stream, part.extent, give)?;
+                    }
+                    give_pieces(job, stream, &bytes[at..at + length], give)?;
+                }
+                split.note > 0 || parts.iter().any(|part| part.stream == Stream::Note)
+            }
+        };
+        if has_note { give(job, Stream::Note, &[]) } else { Ok(()) }
     }
 
     /// Whether anything can still be said of a job.
@@ -236,16 +297,28 @@ impl Ordered {
     }
 
     /// Finds a place for an output that came whole.
-    fn keep(&mut self, job: u64, mut bytes: Vec<u8>, err: &[u8]) -> Result<Entry, OutputError> {
+    fn keep(&mut self, job: u64, mut bytes: Vec<u8>, err: &[u8], note: &[u8]) -> (Entry, Result<(), OutputError>) {
         let is_next = match self.order {
             Order::Places => job == self.head,
             Order::Settled => self.settled.is_empty(),
         };
-        let out = bytes.len();
+        let Some(split) = Split::new(bytes.len(), err.len(), note.len()) else {
+            return self.keep_large(job, &bytes, err, note);
+        };
         bytes.extend_from_slice(err);
+        bytes.extend_from_slice(note);
+        let mut kept = Ok(());
         if !is_next {
             if self.memory() + cost(&bytes) > self.limit {
-                return self.spill(job, &bytes, out);
+                if bytes.len() > BLOCK_BYTES {
+                    let (out, rest) = bytes.split_at(split.out as usize);
+                    let (err, note) = rest.split_at(split.err as usize);
+                    return self.keep_large(job, out, err, note);
+                }
+                match self.spill.append_together(&bytes) {
+                    Ok(at) => return (Entry::Spilled { at, split }, Ok(())),
+                    Err(error) => kept = Err(error),
+                }
             }
             // A read buffer that was handed over as it was.
             if bytes.capacity() > 2 * bytes.len() + ALLOCATION_BYTES {
@@ -253,28 +326,31 @@ impl Ordered {
             }
         }
         self.memory += cost(&bytes);
-        Ok(Entry::Memory { bytes, out })
+        (Entry::Memory { bytes, split }, kept)
     }
 
-    fn spill(&mut self, job: u64, bytes: &[u8], out: usize) -> Result<Entry, OutputError> {
-        let (out_bytes, err_bytes) = bytes.split_at(out);
-        if bytes.len() > BLOCK_BYTES {
-            self.part(job, Stream::Out, out_bytes)?;
-            self.part(job, Stream::Err, err_bytes)?;
-            return Ok(Entry::Large);
-        }
-        let at = self.spill.append_together(bytes)?;
-        Ok(Entry::Spilled { at, out: out_bytes.len() as u32, err: err_bytes.len() as u32 })
+    /// Puts an output behind its pieces in the temporary file; what cannot be written there is kept in memory.
+    fn keep_large(&mut self, job: u64, out: &[u8], err: &[u8], note: &[u8]) -> (Entry, Result<(), OutputError>) {
+        let mut rest = [(Stream::Out, out), (Stream::Err, err), (Stream::Note, note)];
+        let kept = rest.iter_mut().try_for_each(|(stream, bytes)| self.put_down(job, *stream, bytes));
+        let [(_, out), (_, err), (_, note)] = rest;
+        let bytes = [out, err, note].concat();
+        self.memory += cost(&bytes);
+        // Four GiB in memory are not reached: what does not fit into a block was refused by a full disk at once.
+        let split = Split::new(out.len(), err.len(), note.len()).unwrap_or(Split { out: 0, err: 0, note: 0 });
+        (Entry::Large { bytes, split }, kept)
     }
 
     fn put(&mut self, job: u64, entry: Entry) {
+        let is_kept = !matches!(entry, Entry::Open | Entry::Empty);
         match self.order {
             Order::Settled => {
-                if !matches!(entry, Entry::Empty) {
+                if is_kept {
                     self.settled.push_back((job, entry));
                 }
             }
             Order::Places => {
+                self.kept += usize::from(is_kept);
                 let index = (job - self.head) as usize;
                 if index >= self.waiting.len() {
                     self.waiting.resize_with(index, || Entry::Open);
@@ -292,7 +368,8 @@ impl Ordered {
             Order::Settled => self.settled.pop_front(),
             Order::Places => match self.waiting.front() {
                 None | Some(Entry::Open) => None,
-                Some(_) => {
+                Some(entry) => {
+                    self.kept -= usize::from(!matches!(entry, Entry::Empty));
                     self.head += 1;
                     self.waiting.pop_front().map(|entry| (self.head - 1, entry))
                 }
@@ -332,6 +409,11 @@ impl Ordered {
         }
         Ok(())
     }
+}
+
+/// Hands on bytes in pieces.
+fn give_pieces(job: u64, stream: Stream, bytes: &[u8], give: &mut Give<'_>) -> Result<(), OutputError> {
+    bytes.chunks(PIECE_BYTES).try_for_each(|piece| give(job, stream, piece))
 }
 
 /// What an output takes in memory.

@@ -1,12 +1,18 @@
-//! What became of each job, as JSON Lines: one object for each, written as jobs settle, in the order in which they do.
+//! What became of each job, as JSON Lines: one object for each, written when the job's output was.
 //!
 //! A file of records can be read while the run goes on and after it was killed: then at most its last line is torn. Several
-//! runs may append to one file; for each job its last record counts.
+//! runs may append to one file, one after the other; for each job its last record counts.
+//!
+//! A record tells where the job's output is: `"output":{"file":"out","length":5,"hash":"a1b2c3d4e5f60718","at":0       }`, bytes
+//! of `out` or, as long as that is not whole, of `out.partial`. The hash is XXH3 (64 bits). The last number has blanks behind
+//! it, so that it can be changed in its place when the file is put into order.
 
 mod last;
+mod places;
 #[cfg(test)]
 mod tests;
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::ser::{SerializeStruct, Serializer};
@@ -16,6 +22,7 @@ use serde_json::value::RawValue;
 use super::{Existing, OutputError, Target, Writer};
 
 pub use last::LastRecords;
+pub(crate) use places::{Found, OutputFiles, change_places};
 
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -154,10 +161,47 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e6
 }
 
+/// What a record tells of the place of a job's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutputPlace<'a> {
+    /// The output, as it was named.
+    pub file: &'a str,
+    pub at: u64,
+    pub length: u64,
+    pub hash: u64,
+}
+
+/// How many characters the place has: numbers of 64 bits.
+const AT_WIDTH: usize = 20;
+
+/// A record as a line without its end, to which [`finish_line`] adds what is known later.
+///
+/// # Errors
+/// If it has no JSON form.
+pub(crate) fn begin_line(record: &JobRecord<'_>) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(record)?;
+    // Only blanks between the values of an input can be line ends.
+    line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+    line.pop();
+    Ok(line)
+}
+
+/// Ends a line: with the place of the output, if there is one.
+pub(crate) fn finish_line(line: &mut Vec<u8>, place: Option<OutputPlace<'_>>) {
+    if let Some(OutputPlace { file, at, length, hash }) = place {
+        let file = serde_json::to_string(file).unwrap_or_default();
+        let place = format!(
+            ",\"output\":{{\"file\":{file},\"length\":{length},\"hash\":\"{hash:016x}\",\"at\":{at:<AT_WIDTH$}}}"
+        );
+        line.extend_from_slice(place.as_bytes());
+    }
+    line.extend_from_slice(b"}\n");
+}
+
 /// Writes records.
 pub struct Records {
     writer: Writer,
-    line: Vec<u8>,
+    path: Option<PathBuf>,
 }
 
 impl Records {
@@ -165,12 +209,27 @@ impl Records {
     /// first.
     ///
     /// # Errors
-    /// If it cannot be written; if what it ends with is not a record.
+    /// If it cannot be written, or another run writes it; if what it ends with is not a record.
     pub fn open(target: &Target, existing: Existing) -> Result<Records, OutputError> {
-        if let (Target::File(path), Existing::Append) = (target, existing) {
+        let writer = Writer::open_direct(target, existing)?;
+        let path = match target {
+            Target::File(path) if path.is_file() => Some(path.clone()),
+            Target::File(_) | Target::Stdout | Target::Stderr => None,
+        };
+        if let (Some(path), Existing::Append) = (&path, existing) {
             last::mend(path).map_err(|source| OutputError::from_io(&target.name(), source))?;
         }
-        Ok(Records { writer: Writer::open_direct(target, existing)?, line: Vec::new() })
+        Ok(Records { writer, path })
+    }
+
+    /// How messages call the file.
+    pub(crate) fn name(&self) -> &std::sync::Arc<str> {
+        self.writer.name()
+    }
+
+    /// The file, if it is one that can be read again.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// Writes one record.
@@ -178,13 +237,18 @@ impl Records {
     /// # Errors
     /// If writing fails.
     pub fn write(&mut self, record: &JobRecord<'_>) -> Result<(), OutputError> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, record)
-            .map_err(|source| OutputError::Value { name: self.writer.name().clone(), source })?;
-        // Only blanks between the values of an input can be line ends.
-        self.line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
-        self.line.push(b'\n');
-        self.writer.write_all(&self.line)
+        let mut line =
+            begin_line(record).map_err(|source| OutputError::Value { name: self.writer.name().clone(), source })?;
+        finish_line(&mut line, None);
+        self.write_line(&line)
+    }
+
+    /// Writes a whole line.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub(crate) fn write_line(&mut self, line: &[u8]) -> Result<(), OutputError> {
+        self.writer.write_all(line)
     }
 
     /// Hands everything written so far to the system.

@@ -1,138 +1,240 @@
-//! Where the bytes go: straight to an open file, or to a temporary one that becomes the output in the end.
+//! Where the bytes go: straight to an open file, or to `FILE.partial`, which becomes `FILE` in the end.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::{Existing, Target};
 
-/// Read and write for everybody, as far as the user's umask lets them: what a shell's `>` asks for.
-const NEW_FILE_MODE: u32 = 0o666;
+/// How many names are tried for an earlier run's partial output.
+const KEPT_MAX: u32 = 10_000;
+/// How many links are followed to the file that an output names.
+const LINKS_MAX: u32 = 40;
 
 pub(super) enum Sink {
     /// Standard output or error, something that is not a regular file, or one that is read while it is written.
     Direct(File),
     /// A regular file, new or to be replaced.
-    Whole { partial: NamedTempFile, path: PathBuf },
+    Partial(Partial),
+}
+
+/// `FILE.partial`, which holds what was written so far. It is never removed unless it is empty.
+pub(super) struct Partial {
+    file: File,
+    partial: PathBuf,
+    path: PathBuf,
 }
 
 impl Sink {
-    pub(super) fn open(target: &Target) -> io::Result<Sink> {
+    /// Opens a target; a regular file is written as `FILE.partial`. If `goes_on`, what is there already stays in front.
+    pub(super) fn open(target: &Target, goes_on: bool) -> io::Result<Sink> {
         match target {
             // Not `io::stdout()`, which would write every line by itself.
             Target::Stdout => Ok(Sink::Direct(io::stdout().as_fd().try_clone_to_owned()?.into())),
             Target::Stderr => Ok(Sink::Direct(io::stderr().as_fd().try_clone_to_owned()?.into())),
-            Target::File(path) => Sink::open_file(path),
+            Target::File(path) => Sink::open_file(path, goes_on),
         }
     }
 
     pub(super) fn open_direct(target: &Target, existing: Existing) -> io::Result<Sink> {
         let Target::File(path) = target else {
-            return Sink::open(target);
+            return Sink::open(target, false);
         };
-        // What is not a regular file takes neither.
+        // It is emptied only when it is known that no other run writes it. What is not a regular file takes neither.
         let mut options = OpenOptions::new();
-        match existing {
-            Existing::Replace => options.write(true).truncate(true),
-            Existing::Append => options.append(true),
-        };
-        Ok(Sink::Direct(options.create(true).open(path)?))
+        options.create(true).append(true);
+        let file = options.open(path)?;
+        if file.metadata()?.is_file() {
+            lock(&file)?;
+            if existing == Existing::Replace {
+                file.set_len(0)?;
+            }
+        }
+        Ok(Sink::Direct(file))
     }
 
-    fn open_file(path: &Path) -> io::Result<Sink> {
-        let old = match fs::metadata(path) {
-            Ok(metadata) => Some(metadata),
+    fn open_file(path: &Path, goes_on: bool) -> io::Result<Sink> {
+        let path = linked(path)?;
+        let mode = match fs::metadata(&path) {
+            Ok(old) => {
+                // Opening for writing tells a directory and a file that its owner has made read-only, which a rename would not.
+                let file = OpenOptions::new().write(true).open(&path)?;
+                if !old.is_file() {
+                    return Ok(Sink::Direct(file));
+                }
+                Some(old.permissions().mode() & 0o777)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let Some(old) = old else {
-            let partial = partial_file_beside(path)?;
-            return Ok(Sink::Whole { partial, path: path.to_owned() });
-        };
-        // Opening for writing tells a directory and a file that its owner has made read-only, which a rename would not.
-        let file = OpenOptions::new().write(true).open(path)?;
-        if !old.is_file() {
-            return Ok(Sink::Direct(file));
+        // `name/` is a directory that is not there; the rename would find that out only when all jobs are done.
+        if path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none() {
+            return Err(io::ErrorKind::NotFound.into());
         }
-        // A symbolic link stays one: its target is replaced.
-        let path = fs::canonicalize(path)?;
-        let partial = partial_file_beside(&path)?;
-        partial.as_file().set_permissions(Permissions::from_mode(old.permissions().mode() & 0o777))?;
-        Ok(Sink::Whole { partial, path })
+        let partial = partial_path(&path);
+        let file = open_partial(&partial, goes_on)?;
+        if let Some(mode) = mode {
+            file.set_permissions(Permissions::from_mode(mode))?;
+        }
+        Ok(Sink::Partial(Partial { file, partial, path }))
     }
 
-    /// Lets a regular file appear.
-    pub(super) fn finish(self) -> io::Result<()> {
+    /// How many bytes are in the file from an earlier run.
+    pub(super) fn start(&self) -> u64 {
+        match self {
+            Sink::Direct(_) => 0,
+            Sink::Partial(partial) => partial.file.metadata().map_or(0, |metadata| metadata.len()),
+        }
+    }
+
+    /// The unfinished file and what it will be called.
+    pub(super) fn partial(&self) -> Option<(&File, &Path, &Path)> {
+        match self {
+            Sink::Direct(_) => None,
+            Sink::Partial(Partial { file, partial, path }) => Some((file, partial, path)),
+        }
+    }
+
+    /// Lets a regular file appear under its name.
+    pub(super) fn finish(&self) -> io::Result<()> {
         match self {
             Sink::Direct(_) => Ok(()),
-            Sink::Whole { partial, path } => appear(partial, &path),
-        }
-    }
-
-    /// Lets a regular file appear beside where it would have been whole, if there is something in it.
-    pub(super) fn leave_partial(self) -> io::Result<()> {
-        match self {
-            Sink::Direct(_) => Ok(()),
-            Sink::Whole { partial, .. } if partial.as_file().metadata()?.len() == 0 => Ok(()),
-            Sink::Whole { partial, path } => appear(partial, &partial_path(&path)),
-        }
-    }
-
-    fn file(&mut self) -> &mut File {
-        match self {
-            Sink::Direct(file) => file,
-            Sink::Whole { partial, .. } => partial.as_file_mut(),
+            Sink::Partial(Partial { file, partial, path }) => appear(file, partial, path),
         }
     }
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file().write(bytes)
+        match self {
+            Sink::Direct(file) => file.write(bytes),
+            Sink::Partial(partial) => partial.file.write(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file().flush()
+        Ok(())
     }
 }
 
-/// Gives a temporary file its name.
-fn appear(partial: NamedTempFile, path: &Path) -> io::Result<()> {
+impl Drop for Partial {
+    /// Only an empty file is removed: it holds no result.
+    fn drop(&mut self) {
+        let is_empty = |metadata: fs::Metadata| metadata.len() == 0 && metadata.is_file();
+        if self.file.metadata().is_ok_and(is_empty) && is_at(&self.file, &self.partial) {
+            let _ = fs::remove_file(&self.partial);
+        }
+    }
+}
+
+/// Gives an unfinished file its name.
+pub(super) fn appear(file: &File, partial: &Path, path: &Path) -> io::Result<()> {
     // Network file systems report a full disk or a quota only here, and a rename may reach the disk before the contents do.
-    partial.as_file().sync_all()?;
+    file.sync_all()?;
     // The superuser's rename would replace even a device that has taken the name since.
-    if fs::symlink_metadata(path).is_ok_and(|now| !now.is_file() && !now.is_symlink()) {
+    if fs::symlink_metadata(path).is_ok_and(|now| !now.is_file() && !now.is_symlink() && !now.is_dir()) {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    partial.persist(path)?;
-    Ok(())
+    fs::rename(partial, path)
 }
 
-/// Where an output is left that is not whole.
+/// The name of an output that is not whole.
 pub(crate) fn partial_path(path: &Path) -> PathBuf {
+    with_suffix(path, ".partial")
+}
+
+/// The copy of a partial output that is in order, until it takes the partial one's place.
+pub(super) fn sorted_path(partial: &Path) -> PathBuf {
+    with_suffix(partial, ".sorted")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
+    name.push(suffix);
     name.into()
 }
 
-/// A temporary file in the directory of `path`, where it can be renamed to `path`.
-fn partial_file_beside(path: &Path) -> io::Result<NamedTempFile> {
-    // `name/` is a directory that is not there; the rename would find that out only when all jobs are done.
-    if path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none() {
-        return Err(io::ErrorKind::NotFound.into());
+/// The file that a path names: links are followed, also to a file that is not there yet.
+pub(crate) fn linked(path: &Path) -> io::Result<PathBuf> {
+    if let Ok(path) = fs::canonicalize(path) {
+        return Ok(path);
     }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    tempfile::Builder::new()
-        .prefix(".rankpool-")
-        .suffix(".partial")
-        .permissions(Permissions::from_mode(NEW_FILE_MODE))
-        .tempfile_in(directory)
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(Errno::LOOP.into())
 }
+
+/// Opens the unfinished file for this run alone. What an earlier run has left there stays in front, or is moved out of the way.
+fn open_partial(partial: &Path, goes_on: bool) -> io::Result<File> {
+    for _ in 0..KEPT_MAX {
+        // Opening a FIFO would wait for its reader.
+        if fs::metadata(partial).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is not a file", partial.display())));
+        }
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial)?;
+        lock(&file)?;
+        if !is_at(&file, partial) {
+            // Another run has renamed it since.
+            continue;
+        }
+        if goes_on || file.metadata()?.len() == 0 {
+            file.seek(SeekFrom::End(0))?;
+            return Ok(file);
+        }
+        keep_aside(partial)?;
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Moves what an earlier run has left to a name that is free, and says so.
+fn keep_aside(partial: &Path) -> io::Result<()> {
+    for number in 1..KEPT_MAX {
+        let kept = with_suffix(partial, &format!(".{number}"));
+        // A link fails where the name is taken; a rename would replace what is there.
+        match fs::hard_link(partial, &kept) {
+            Ok(()) => fs::remove_file(partial)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            // File systems without hard links.
+            Err(_) if !kept.exists() => fs::rename(partial, &kept)?,
+            Err(_) => continue,
+        }
+        crate::report::complain(format_args!(
+            "{} had results of an earlier run that did not finish; they are in {} now",
+            partial.display(),
+            kept.display()
+        ));
+        return Ok(());
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Whether this file is the one of that name.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(there)) => (file.dev(), file.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// Keeps other runs from writing the same file until this one has closed it. Some network file systems have no locks; there
+/// nothing is kept from anyone.
+pub(super) fn lock(file: &File) -> io::Result<()> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::AGAIN) => Err(io::Error::new(io::ErrorKind::ResourceBusy, BUSY)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What is said of a file that another run writes.
+const BUSY: &str = "another run is writing it; give this one another file, or wait for the other one's end";

@@ -70,17 +70,82 @@ fn a_file_appears_only_when_it_is_finished() {
 }
 
 #[test]
-fn an_unfinished_output_is_removed_and_the_old_file_stays() {
+fn an_unfinished_output_stays_beside_the_old_file() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("results.jsonl");
     fs::write(&path, "old\n").unwrap();
     let mut output = open(&path);
     output.write(&1).unwrap();
     output.flush().unwrap();
-    assert_eq!(names_in(&directory).len(), 2);
+    output.write(&2).unwrap();
     drop(output);
-    assert_eq!(names_in(&directory), ["results.jsonl"]);
+    assert_eq!(names_in(&directory), ["results.jsonl", "results.jsonl.partial"]);
     assert_eq!(fs::read_to_string(&path).unwrap(), "old\n");
+    assert_eq!(fs::read_to_string(directory.path().join("results.jsonl.partial")).unwrap(), "1\n2\n");
+}
+
+#[test]
+fn an_empty_output_that_was_not_finished_leaves_nothing() {
+    let directory = TempDir::new().unwrap();
+    drop(open(&directory.path().join("results.jsonl")));
+    assert!(names_in(&directory).is_empty());
+}
+
+#[test]
+fn what_an_earlier_run_has_left_is_kept_under_another_name() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("r");
+    for text in ["1", "2", "3"] {
+        open(&path).write(&text).unwrap();
+    }
+    assert_eq!(names_in(&directory), ["r.partial", "r.partial.1", "r.partial.2"]);
+    let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+    assert_eq!(
+        (read("r.partial.1"), read("r.partial.2"), read("r.partial")),
+        ("\"1\"\n".into(), "\"2\"\n".into(), "\"3\"\n".into())
+    );
+}
+
+#[test]
+fn two_cannot_write_one_output() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("r");
+    let mut first = open(&path);
+    first.write(&1).unwrap();
+    first.flush().unwrap();
+    let refused = refusal(&path);
+    assert!(refused.contains("r: another run is writing it; "), "{refused}");
+    first.finish().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+}
+
+#[test]
+fn a_link_to_a_file_that_is_not_there_stays_one_and_its_target_is_written() {
+    let directory = TempDir::new().unwrap();
+    let folder = directory.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let (link, other) = (directory.path().join("link"), directory.path().join("other"));
+    symlink("folder/file", &link).unwrap();
+    symlink(&link, &other).unwrap();
+    let mut output = open(&other);
+    output.write(&2).unwrap();
+    output.finish().unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && fs::symlink_metadata(&other).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(folder.join("file")).unwrap(), "2\n");
+    let circle = directory.path().join("circle");
+    symlink("circle", &circle).unwrap();
+    assert!(refusal(&circle).ends_with(": Too many levels of symbolic links"), "{}", refusal(&circle));
+}
+
+#[test]
+fn an_output_whose_name_was_taken_by_a_folder_is_left_as_it_is() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("r");
+    let mut output = open(&path);
+    output.write(&1).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(output.finish().unwrap_err().to_string().ends_with(": Is a directory"));
+    assert_eq!(names_in(&directory), ["r", "r.partial"]);
 }
 
 #[test]

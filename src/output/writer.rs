@@ -1,9 +1,12 @@
 //! Bytes to standard output, standard error or a file, in blocks, and what is left of an output that failed.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::sink::Sink;
+use super::layout::{Plan, copy_range};
+use super::sink::{Sink, appear, sorted_path};
 use super::{OutputError, Target};
 
 pub(super) const WRITE_BUFFER_BYTES: usize = 64 << 10;
@@ -23,18 +26,56 @@ pub enum Existing {
 /// nobody is killed in the middle of a write, a file that is read meanwhile ends where a call ended.
 pub struct Writer {
     name: Arc<str>,
-    buffer: BufWriter<Sink>,
+    buffer: BufWriter<Counted>,
+    /// Where the next byte will be: behind all that was taken.
+    position: u64,
     /// Set by the first failure to write: what is in the file from there on is not a whole output.
     is_broken: bool,
 }
 
+/// A sink, and how far it was written.
+struct Counted {
+    sink: Sink,
+    written: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.sink.write(bytes)?;
+        self.written += length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
 impl Writer {
-    /// Opens a target whose file appears whole or not at all: it is written under another name until [`Writer::finish`].
+    /// Opens a target whose file appears whole or not at all: until [`Writer::finish`] it is called `NAME.partial`, and a run
+    /// that ends early, in whatever way, leaves that.
     ///
     /// # Errors
-    /// If it cannot be written: no such directory, no permission, a directory of that name, a read-only file.
+    /// If it cannot be written: no such directory, no permission, a directory of that name, a read-only file, a file that
+    /// another run writes.
     pub fn open(target: &Target) -> Result<Writer, OutputError> {
-        Writer::new(target, Sink::open(target))
+        Writer::new(target, Sink::open(target, false))
+    }
+
+    /// [`Writer::open`], but what an earlier run has left in `NAME.partial` stays in front.
+    pub(crate) fn open_behind(target: &Target) -> Result<Writer, OutputError> {
+        Writer::new(target, Sink::open(target, true))
+    }
+
+    /// [`Writer::open_behind`], where also what is in the file of that name already stays in front.
+    pub(crate) fn open_after(target: &Target) -> Result<Writer, OutputError> {
+        let mut writer = Writer::open_behind(target)?;
+        let old = writer.partial().filter(|_| writer.position == 0).and_then(|(_, _, path)| File::open(path).ok());
+        if let Some(old) = old {
+            let length = old.metadata().map_or(0, |metadata| metadata.len());
+            writer.copy_from(&old, 0, length)?;
+        }
+        Ok(writer)
     }
 
     /// Opens a target whose file is there at once and can be read while it is written; a run that ends early leaves what
@@ -50,8 +91,9 @@ impl Writer {
         let name = target.name();
         match sink {
             Ok(sink) => {
-                let buffer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, sink);
-                Ok(Writer { name, buffer, is_broken: false })
+                let written = sink.start();
+                let buffer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, Counted { sink, written });
+                Ok(Writer { name, buffer, position: written, is_broken: false })
             }
             Err(source) => Err(OutputError::from_io(&name, source)),
         }
@@ -60,6 +102,30 @@ impl Writer {
     /// How messages call it.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    fn sink(&self) -> &Sink {
+        &self.buffer.get_ref().sink
+    }
+
+    /// Where the next byte will be in the file.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How far the file was written.
+    pub(crate) fn written(&self) -> u64 {
+        self.buffer.get_ref().written
+    }
+
+    /// What the file is called as long as it is not whole; nothing for what is written directly.
+    pub(crate) fn partial_name(&self) -> Option<PathBuf> {
+        self.partial().map(|(_, partial, _)| partial.to_owned())
+    }
+
+    /// The unfinished file, its name, and what it will be called; nothing for what is written directly.
+    pub(crate) fn partial(&self) -> Option<(&File, &Path, &Path)> {
+        self.sink().partial()
     }
 
     /// Whether writing has failed before.
@@ -71,7 +137,7 @@ impl Writer {
     /// Whether the bytes go straight to where they are read.
     #[cfg(test)]
     pub(super) fn is_direct(&self) -> bool {
-        matches!(self.buffer.get_ref(), Sink::Direct(_))
+        self.partial().is_none()
     }
 
     /// Takes these bytes.
@@ -79,6 +145,7 @@ impl Writer {
     /// # Errors
     /// If writing fails.
     pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        self.position += bytes.len() as u64;
         let written = self.buffer.write_all(bytes);
         self.note(written)
     }
@@ -95,25 +162,66 @@ impl Writer {
     /// Writes what is left and lets the file appear under its name.
     ///
     /// # Errors
-    /// If writing fails now or failed before: then there is no new file, or, if it is written directly, no whole one.
+    /// If writing fails now or failed before: then what was written is in `NAME.partial`, and there is no new file, or, if it is
+    /// written directly, no whole one.
     pub fn finish(mut self) -> Result<(), OutputError> {
         if self.is_broken {
-            return Err(OutputError::Incomplete { name: self.name });
+            return Err(OutputError::Incomplete { name: self.name.clone() });
         }
         self.flush()?;
-        let (sink, _) = self.buffer.into_parts();
-        sink.finish().map_err(|source| OutputError::from_io(&self.name, source))
+        self.sink().finish().map_err(|source| OutputError::from_io(&self.name, source))
     }
 
-    /// Writes what is left of an output that is not whole. A file that would have appeared whole is left under its name with
-    /// `.partial` behind it.
+    /// Writes what is left of an output that is not whole.
     ///
     /// # Errors
     /// If writing fails now or failed before.
     pub fn leave_partial(mut self) -> Result<(), OutputError> {
+        self.flush()
+    }
+
+    /// Copies bytes of another file.
+    ///
+    /// # Errors
+    /// If that cannot be read, or writing fails.
+    pub(crate) fn copy_from(&mut self, source: &File, at: u64, length: u64) -> Result<(), OutputError> {
+        let mut buffer = [0; 16 << 10];
+        let copied = copy_range(source, at, length, &mut buffer, &mut self.buffer);
+        self.position += length;
+        self.note(copied)
+    }
+
+    /// Writes what is left and puts the file into order, then lets it appear under its name if it is `whole`. Before it takes the
+    /// place of the file that was written, `record` is told.
+    ///
+    /// # Errors
+    /// If writing fails now or failed before: then everything is in `NAME.partial`.
+    pub(crate) fn finish_sorted(
+        mut self,
+        plan: &Plan,
+        whole: bool,
+        record: impl FnOnce() -> Result<(), OutputError>,
+    ) -> Result<(), OutputError> {
         self.flush()?;
-        let (sink, _) = self.buffer.into_parts();
-        sink.leave_partial().map_err(|source| OutputError::from_io(&self.name, source))
+        let Some((file, partial, path)) = self.partial() else { return Ok(()) };
+        let failure = |source| OutputError::from_io(&self.name, source);
+        let sorted = sorted_path(partial);
+        let copy = plan.copy(file, &sorted).and_then(|copy| {
+            copy.set_permissions(file.metadata()?.permissions())?;
+            copy.sync_all()?;
+            Ok(copy)
+        });
+        let copy = copy.map_err(|source| {
+            // Only the copy goes: all outputs are in the file that it was made of.
+            let _ = std::fs::remove_file(&sorted);
+            failure(source)
+        })?;
+        record()?;
+        let appeared = if whole { appear(&copy, &sorted, path) } else { Ok(()) };
+        if whole && appeared.is_ok() {
+            return std::fs::remove_file(partial).map_err(failure);
+        }
+        std::fs::rename(&sorted, partial).and(appeared).map_err(failure)
     }
 
     fn note(&mut self, outcome: io::Result<()>) -> Result<(), OutputError> {

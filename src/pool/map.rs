@@ -36,6 +36,7 @@ pub struct Map<'p, X: Iterator, O> {
     unordered: bool,
     window: Option<u64>,
     timeout: Option<Duration>,
+    job_timeout: Option<Duration>,
     progress: Option<(Progress, String)>,
     pause: Option<Pause>,
     on_part: Option<OnPart<'p>>,
@@ -89,6 +90,7 @@ where
             unordered: false,
             window: None,
             timeout: None,
+            job_timeout: pool.job_timeout,
             progress: None,
             pause: None,
             on_part: None,
@@ -140,6 +142,14 @@ where
         self
     }
 
+    /// How long one job may run. One that takes longer fails with an error of kind [`TimedOut`](JobErrorKind::TimedOut); since a
+    /// thread cannot be stopped, the job goes on unheard, and another thread takes the place of its own. The rank says so on
+    /// standard error. With a limit each job travels alone, whatever the chunk size. Zero is no limit, as is the default.
+    pub fn job_timeout(mut self, limit: Duration) -> Self {
+        self.job_timeout = Some(limit).filter(|limit| !limit.is_zero());
+        self
+    }
+
     /// Shows how many jobs are finished on standard error, under this name.
     pub fn progress(mut self, progress: Progress, name: impl Into<String>) -> Self {
         self.progress = Some((progress, name.into()));
@@ -171,7 +181,7 @@ where
             _ => None,
         };
         let meter = self.progress.is_some().then(|| Arc::new(Meter::default()));
-        let opened = self.pool.open(self.builder, context, self.policy, meter.clone())?;
+        let opened = self.pool.open(self.builder, context, self.policy, self.job_timeout, meter.clone())?;
         let ticker =
             self.progress.take().zip(meter).and_then(|((progress, name), meter)| progress.start(&name, total, meter));
         Ok(Running::new(opened, self.unordered, ticker))
@@ -258,6 +268,13 @@ where
             running.inputs_ended = true;
             // A pool that has ended shows when the results run out.
             let _ = self.pool.command(Command::GiveUp { map: running.map });
+        }
+    }
+
+    /// Results are not kept back any longer for those of earlier jobs: these are errors of kind `Stopped` now.
+    pub(crate) fn wait_no_longer(&mut self) {
+        if let State::Running(running) = &mut self.state {
+            running.passes = true;
         }
     }
 

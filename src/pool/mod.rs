@@ -9,8 +9,10 @@ mod shared;
 mod submit;
 mod wait;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -41,6 +43,8 @@ use submit::Submits;
 #[derive(Clone)]
 pub struct Pool {
     core: Arc<Core>,
+    /// How long a job may take.
+    job_timeout: Option<Duration>,
 }
 
 struct Core {
@@ -86,7 +90,21 @@ impl Pool {
             left: AtomicBool::new(false),
             submits: Submits::default(),
         };
-        Pool { core: Arc::new(core) }
+        Pool { core: Arc::new(core), job_timeout: None }
+    }
+
+    /// The same pool with a time limit for each job that is submitted to it, or that is of a map of it: see
+    /// [`Map::job_timeout`].
+    ///
+    /// ```
+    /// # rankpool::Launch::new().local(1).threads(1).run(|pool| {
+    /// let careful = pool.with_job_timeout(std::time::Duration::from_secs(60));
+    /// assert_eq!(careful.submit(|x: u32| x * x, 7).wait()?, 49);
+    /// # Ok(()) });
+    /// ```
+    #[must_use = "it leaves the pool itself as it is"]
+    pub fn with_job_timeout(&self, limit: Duration) -> Pool {
+        Pool { core: self.core.clone(), job_timeout: Some(limit).filter(|limit| !limit.is_zero()) }
     }
 
     /// Applies a function to every input; the results come in the order of the inputs.
@@ -308,20 +326,32 @@ impl Pool {
         builder: Builder,
         context: Bytes,
         policy: Policy,
+        job_timeout: Option<Duration>,
         meter: Option<Arc<Meter>>,
     ) -> Result<Opened, Failure> {
         let (sender, deliveries) = unbounded();
         let client = Client { deliveries: sender, starts: false, advice: Arc::default(), meter };
         let advice = client.advice.clone();
-        let map = self.open_for(builder, context, policy, client)?;
+        let map = self.open_for(builder, context, policy, job_timeout, client)?;
         Ok(Opened { map, deliveries, advice })
     }
 
-    fn open_for(&self, builder: Builder, context: Bytes, policy: Policy, client: Client) -> Result<MapId, Failure> {
+    fn open_for(
+        &self,
+        builder: Builder,
+        context: Bytes,
+        mut policy: Policy,
+        job_timeout: Option<Duration>,
+        client: Client,
+    ) -> Result<MapId, Failure> {
         self.check_use()?;
+        if job_timeout.is_some() {
+            // A thread that is written off takes no results of other jobs with it.
+            policy.chunk = ChunkSize::Fixed(NonZeroU32::MIN);
+        }
         let function = FunctionId::of(builder, self.core.executable)?;
         let map = MapId(self.core.next_map.fetch_add(1, Ordering::Relaxed));
-        self.command(Command::Open { map, function, context, policy, client })?;
+        self.command(Command::Open { map, function, context, policy, job_timeout, client })?;
         Ok(map)
     }
 }

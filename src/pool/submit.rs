@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -27,8 +28,8 @@ pub(super) struct Submits {
 #[derive(Default)]
 struct State {
     closed: bool,
-    /// The open map of each function, and how many jobs it has.
-    maps: BTreeMap<usize, (MapId, u64)>,
+    /// The open map of each function and time limit, and how many jobs it has.
+    maps: BTreeMap<(usize, Option<Duration>), (MapId, u64)>,
     settler: Option<Settler>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -89,15 +90,16 @@ impl Pool {
         if state.closed {
             return Err(closed());
         }
-        let map = match state.maps.get(&(builder as usize)) {
+        let key = (builder as usize, self.job_timeout);
+        let map = match state.maps.get(&key) {
             Some(&(map, _)) => map,
             None => {
                 let map = self.open_submits(builder, &mut state)?;
-                state.maps.insert(builder as usize, (map, 0));
+                state.maps.insert(key, (map, 0));
                 map
             }
         };
-        let (_, jobs) = state.maps.entry(builder as usize).or_insert((map, 0));
+        let (_, jobs) = state.maps.entry(key).or_insert((map, 0));
         let job = *jobs;
         lock(&submits.registry).insert((map, job), shared.clone());
         if let Err(failure) = self.command(Command::Submit { map, block: block.take() }) {
@@ -123,7 +125,7 @@ impl Pool {
             }
         };
         let client = Client { deliveries: settler, starts: true, advice: Arc::default(), meter: None };
-        self.open_for(builder, Bytes::new(), DEFAULT_POLICY, client)
+        self.open_for(builder, Bytes::new(), DEFAULT_POLICY, self.job_timeout, client)
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Rank0 {
     pub dedicated_master: bool,
     /// Wakes the master.
     pub doorbell: Doorbell,
+    /// How long jobs of maps that were given up may run on at the end.
+    pub grace: Duration,
     /// What is known of this process.
     pub facts: RankFacts,
     /// Ends all ranks at once.
@@ -104,6 +106,7 @@ impl Rank0 {
         let (sender, commands) = unbounded();
         let mut master =
             Master::gather(&mut transport, *size, *dedicated_master, commands, doorbell, signals, listeners)?;
+        master.set_grace(self.grace);
         let pool = Pool::new(sender, doorbell.clone(), facts.executable, master.ranks(), carrier);
         let driver_pool = pool.clone();
         let drive = move || {
@@ -135,13 +138,16 @@ pub(super) fn be_worker(
     use std::time::Instant;
 
     use crate::transport::Idle;
+    use crate::worker::WorkerError;
 
     let signals = listen();
     let result = worker::serve(rank, mpi, Doorbell::default(), facts, on_threads, &signals);
     // The last message is on its way: results that were asked for, or what is wrong.
     let deadline = Instant::now() + GRACE;
     let mut idle = Idle::new();
-    while (result.is_err() || !mpi.is_flushed()) && Instant::now() < deadline && mpi.receive().is_ok() {
+    // The master ends the run when it has it; one that is dead has nothing.
+    let alive = !matches!(result, Err(WorkerError::Silent(_)));
+    while alive && (result.is_err() || !mpi.is_flushed()) && Instant::now() < deadline && mpi.receive().is_ok() {
         idle.wait(true);
     }
     match result {

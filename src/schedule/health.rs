@@ -58,6 +58,9 @@ impl Health {
             while self.good.saturating_add(self.bad) > MEMORY {
                 (self.good, self.bad) = (self.good / 2, self.bad / 2);
             }
+            if before.saturating_add(bad) > 0 {
+                self.reconsider();
+            }
         } else if bad > 0 {
             let mut record = self.records.get(&rank).copied().unwrap_or_default();
             record.streak = record.streak.saturating_add(bad);
@@ -67,6 +70,15 @@ impl Health {
             }
             self.records.insert(rank, record);
         }
+    }
+
+    /// Jobs fail elsewhere, too: maybe more often than it seemed when a rank was put on trial.
+    fn reconsider(&mut self) {
+        let mut records = std::mem::take(&mut self.records);
+        for record in records.values_mut().filter(|record| record.trial.is_some()) {
+            record.trial = record.trial.filter(|_| self.is_doubtful(record.streak));
+        }
+        self.records = records;
     }
 
     /// Whether so many failures in a row would be a rare chance, by how often jobs fail on ranks that do not only fail.
@@ -87,11 +99,6 @@ impl Health {
     pub(super) fn may_try(&self, rank: RankId) -> bool {
         let trial = self.records.get(&rank).and_then(|record| record.trial);
         trial.is_none_or(|trial| trial.next <= self.done)
-    }
-
-    /// The ranks on trial.
-    pub(super) fn on_trial(&self) -> impl Iterator<Item = RankId> {
-        self.records.iter().filter(|(_, record)| record.trial.is_some()).map(|(rank, _)| *rank)
     }
 
     /// A rank is gone.

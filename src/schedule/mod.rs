@@ -16,9 +16,9 @@
 mod check;
 mod deal;
 mod event;
-mod health;
 #[cfg(test)]
 mod exhaustive;
+mod health;
 mod pace;
 mod queue;
 mod roster;
@@ -135,8 +135,8 @@ impl Schedule {
             Event::Abandoned { map } => self.abandoned(map, out),
             Event::CancelAsked { map, job } => self.cancel_asked(map, job, out),
             Event::Finished { rank, chunk, busy, failed, bad } => {
-                self.judge(rank, chunk, failed.len(), bad);
-                self.finished(rank, chunk, busy, failed, out);
+                self.judge(rank, chunk, busy, failed.len(), bad);
+                self.finished(rank, chunk, failed, out);
             }
             Event::Returned { rank, chunk, kept } => self.returned(rank, chunk, kept, out),
             Event::Lost { rank } => self.lost(rank, out),
@@ -242,20 +242,24 @@ impl Schedule {
         self.release_if_over(id, out);
     }
 
-    /// Learns from a chunk's answer how well its rank works.
-    fn judge(&mut self, rank: RankId, id: ChunkId, failed: usize, bad: u32) {
+    /// Learns from a chunk's answer how well its rank works, and how long jobs take, unless none went well: what fails at once
+    /// would make the others look short.
+    fn judge(&mut self, rank: RankId, id: ChunkId, busy: u64, failed: usize, bad: u32) {
         if let Some(chunk) = self.chunks.get(&id).filter(|chunk| chunk.rank == rank) {
             let bad = u64::try_from(failed).unwrap_or(u64::MAX).saturating_add(u64::from(bad)).min(chunk.jobs.count);
-            self.roster.judge(rank, chunk.jobs.count - bad, bad);
+            let (map, count) = (chunk.map, chunk.jobs.count);
+            self.roster.judge(rank, count - bad, bad);
+            if bad < count {
+                self.maps.entry(map).and_modify(|map| map.pace.learn(busy, count));
+            }
         }
     }
 
-    fn finished(&mut self, rank: RankId, id: ChunkId, busy: u64, failed: Vec<u32>, out: &mut Vec<Action>) {
+    fn finished(&mut self, rank: RankId, id: ChunkId, failed: Vec<u32>, out: &mut Vec<Action>) {
         let Some(Chunk { map: map_id, jobs, .. }) = self.take_chunk(rank, id) else {
             return;
         };
         let Some(map) = self.maps.get_mut(&map_id) else { return };
-        map.pace.learn(busy, jobs.count);
         let attempt = jobs.failures.saturating_add(1);
         let again = attempt <= map.retries && !map.abandoned && !self.draining;
 

@@ -64,7 +64,8 @@ impl Queue {
 
     /// The range that is dealt from next among those that need not avoid this rank.
     pub(super) fn front_for(&self, rank: RankId) -> Option<Range> {
-        let heads = self.avoiding.iter().filter(|(avoid, _)| **avoid != Some(rank)).filter_map(|(_, keys)| keys.first());
+        let heads =
+            self.avoiding.iter().filter(|(avoid, _)| **avoid != Some(rank)).filter_map(|(_, keys)| keys.first());
         self.line.get(heads.min()?).copied()
     }
 
@@ -151,6 +152,10 @@ impl Queue {
             let keys = self.avoiding.get(&range.avoid);
             assert!(keys.is_some_and(|keys| keys.contains(&(*place, *first))), "{range:?} by the rank to avoid");
         }
-        assert_eq!(self.line.len(), self.avoiding.values().map(BTreeSet::len).sum::<usize>(), "ranges by the rank to avoid");
+        assert_eq!(
+            self.line.len(),
+            self.avoiding.values().map(BTreeSet::len).sum::<usize>(),
+            "ranges by the rank to avoid"
+        );
     }
 }

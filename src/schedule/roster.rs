@@ -195,16 +195,21 @@ impl Roster {
     /// Looks again whether a rank is on trial; when that has divided the ranks, or no longer does, or others may be tried
     /// again, at all that are.
     fn review(&mut self, id: RankId, was_divided: bool, others: bool) {
+        let tried = if others { self.on_trial.clone() } else { BTreeSet::new() };
         if self.get(id).is_some_and(Rank::is_present) && self.health.is_on_trial(id) {
             self.on_trial.insert(id);
         } else {
             self.on_trial.remove(&id);
         }
         self.update(id, |_| ());
-        if was_divided != self.is_divided() || others && was_divided {
+        if was_divided != self.is_divided() || others {
             for id in self.on_trial.iter().copied().collect::<Vec<_>>() {
-                self.update(id, |_| ());
+                if !self.health.is_on_trial(id) {
+                    self.on_trial.remove(&id);
+                }
             }
+            let again: Vec<_> = tried.into_iter().chain(self.on_trial.iter().copied()).collect();
+            again.into_iter().for_each(|id| self.update(id, |_| ()));
         }
     }
 

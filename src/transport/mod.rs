@@ -12,12 +12,16 @@ mod idle;
 pub(crate) mod local;
 #[cfg(feature = "mpi")]
 pub(crate) mod mpi;
+mod pulse;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::schedule::RankId;
 
 pub(crate) use idle::{Doorbell, Idle, Need};
+pub(crate) use pulse::Pulse;
 
 /// The transport failed; the run cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,11 @@ pub(crate) trait Transport {
     /// Whether everything that was sent has left.
     fn is_flushed(&self) -> bool;
 
+    /// How long another end may be silent before it is taken for dead. `None` if a dead end is told of by [`receive`](Self::receive).
+    fn silence(&self) -> Option<Duration> {
+        None
+    }
+
     /// What carries the messages, for people to read.
     fn info(&self) -> TransportInfo {
         TransportInfo::Local
@@ -94,6 +103,10 @@ impl Transport for Joined<'_> {
 
     fn is_flushed(&self) -> bool {
         self.others.is_flushed()
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        self.others.silence()
     }
 
     fn info(&self) -> TransportInfo {

@@ -11,17 +11,29 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 use ::mpi::ffi;
 use bytes::{Bytes, BytesMut};
 
 use super::{Incoming, Transport, TransportError, TransportInfo};
+use crate::run::{environment, number_from};
 use crate::schedule::RankId;
 
 /// MPI counts in C ints; parts stay well below.
 const LONGEST_PART: usize = 1 << 30;
 /// How many of the oldest sends are looked at in a turn.
 const SENDS_PER_TURN: usize = 8;
+
+/// How long a rank may be silent: eight of its pulses are missing.
+const SILENCE: Duration = Duration::from_secs(40);
+const SILENCE_VARIABLE: &str = "RANKPOOL_SILENCE";
+/// How long MPI may take to end all ranks.
+const ABORT: Duration = Duration::from_secs(5);
+/// How long the other ranks may take to leave when this one does. With a rank that died at the very end, they never would.
+const LEAVE: Duration = Duration::from_secs(60);
 
 const TAG_WHOLE: c_int = 1;
 const TAG_PART: c_int = 2;
@@ -46,6 +58,7 @@ pub(crate) struct Mpi {
     size: u32,
     threading: c_int,
     longest_part: usize,
+    silence: Duration,
     sending: VecDeque<Sending>,
     receiving: VecDeque<Receiving>,
     parts: BTreeMap<RankId, BytesMut>,
@@ -71,10 +84,28 @@ fn error_text(code: c_int) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// Why MPI could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// It runs, or has run, in this process.
+    #[error(
+        "MPI can be started only once in a process, and {0} has started it: do everything in one launch (its pool serves any \
+         number of maps, from any number of threads), or use local ranks"
+    )]
+    Again(&'static str),
+    /// The environment is wrong.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Failed(#[from] TransportError),
+}
+
+/// Set before MPI is started: never again in the life of a process.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
 /// Set while an exit of the process would leave the other ranks waiting.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
-#[expect(unsafe_code, reason = "_exit is the only way out of an exit handler with another code")]
 extern "C" fn left_early() {
     if RUNNING.load(Ordering::SeqCst) {
         crate::report::complain(
@@ -82,23 +113,31 @@ extern "C" fn left_early() {
              ending all ranks",
         );
         // A launcher takes an exit code other than 0 without MPI_Finalize as a failure, and ends the other ranks.
-        // SAFETY: it ends the process without looking at any of its state.
-        unsafe { libc::_exit(1) };
+        end_process(1);
     }
+}
+
+/// Ends this process without a look at anything: MPI's own exit handlers may wait for other ranks.
+#[expect(unsafe_code, reason = "_exit is the only way out that runs no exit handlers")]
+fn end_process(code: u8) -> ! {
+    // SAFETY: it ends the process without looking at any of its state.
+    unsafe { libc::_exit(c_int::from(code)) }
 }
 
 impl Mpi {
     /// Starts MPI, once in the life of a process.
     #[expect(unsafe_code, reason = "calls of MPI with pointers to locals")]
-    pub(crate) fn start() -> Result<Self, TransportError> {
+    pub(crate) fn start() -> Result<Self, StartError> {
+        let silence = number_from(environment, SILENCE_VARIABLE).map_err(StartError::Usage)?;
+        if STARTED.swap(true, Ordering::SeqCst) {
+            return Err(StartError::Again("another launch"));
+        }
         let (mut initialised, mut threading, mut rank, mut size) = (0, 0, 0, 0);
         // SAFETY: all pointers are to live locals, or null where MPI allows it.
         unsafe {
             check(ffi::MPI_Initialized(&mut initialised), "MPI_Initialized")?;
             if initialised != 0 {
-                return Err(TransportError(
-                    "MPI can be started only once in a process: use one launch for everything".into(),
-                ));
+                return Err(StartError::Again("the program itself"));
             }
             let wanted = ffi::RSMPI_THREAD_FUNNELED;
             let none = std::ptr::null_mut();
@@ -112,7 +151,8 @@ impl Mpi {
             if threading < wanted {
                 return Err(TransportError(
                     "this MPI library does not support threads (MPI_THREAD_FUNNELED), which rankpool needs".into(),
-                ));
+                )
+                .into());
             }
             RUNNING.store(true, Ordering::SeqCst);
             libc::atexit(left_early);
@@ -124,6 +164,7 @@ impl Mpi {
             size: size as u32,
             threading,
             longest_part: longest_part.unwrap_or(LONGEST_PART).clamp(1, LONGEST_PART),
+            silence: silence.map_or(SILENCE, |seconds| Duration::from_secs(u64::from(seconds.get()))),
             sending: VecDeque::new(),
             receiving: VecDeque::new(),
             parts: BTreeMap::new(),
@@ -168,10 +209,23 @@ impl Mpi {
         name.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    /// Ends MPI in good order. All ranks do this; what was sent has been received.
+    /// Ends MPI in good order. All ranks do this; what was sent has been received. If a rank never does, the process ends with
+    /// this exit code.
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
-    pub(crate) fn finish(self) -> Result<(), TransportError> {
+    pub(crate) fn finish(self, code: u8) -> Result<(), TransportError> {
         RUNNING.store(false, Ordering::SeqCst);
+        let (_ended, end) = channel::<()>();
+        let watch = move || {
+            if end.recv_timeout(LEAVE) == Err(RecvTimeoutError::Timeout) {
+                let seconds = LEAVE.as_secs();
+                crate::report::complain(format_args!(
+                    "a rank has not left the run within {seconds} s; not waiting for it"
+                ));
+                end_process(code);
+            }
+        };
+        // Without the thread it may take for ever, which is no reason not to try.
+        let _ = thread::Builder::new().name("rankpool end".into()).spawn(watch);
         // SAFETY: it takes no pointers; buffers of requests that are still open are never freed, see `drop`.
         check(unsafe { ffi::MPI_Finalize() }, "MPI_Finalize")
     }
@@ -180,9 +234,15 @@ impl Mpi {
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
     pub(crate) fn abort(code: u8) -> ! {
         RUNNING.store(false, Ordering::SeqCst);
+        let watch = move || {
+            thread::sleep(ABORT);
+            end_process(code);
+        };
+        // MPI may wait for a rank that is dead.
+        let _ = thread::Builder::new().name("rankpool abort".into()).spawn(watch);
         // SAFETY: it takes no pointers and does not come back.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
-        std::process::exit(i32::from(code))
+        end_process(code)
     }
 
     #[expect(unsafe_code, reason = "the buffer is kept with the request until MPI is done with it")]
@@ -345,6 +405,10 @@ impl Transport for Mpi {
 
     fn is_flushed(&self) -> bool {
         self.sending.is_empty()
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        (self.size > 1).then_some(self.silence)
     }
 
     fn info(&self) -> TransportInfo {

@@ -36,7 +36,7 @@ fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
         let (a, b, first, count, attempt, offset, which) = numbers;
         let bytes = payload.len() as u64;
         let head = match which % 3 {
-            0 => ToRank::Define { map: MapId(a), function: function_id(offset, b), bytes },
+            0 => ToRank::Define { map: MapId(a), function: function_id(offset, b), limit: b, bytes },
             1 => ToRank::Keep { value: a, bytes },
             _ => ToRank::Chunk { chunk: ChunkId(a), map: MapId(b), first, count, attempt, bytes },
         };
@@ -75,7 +75,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
             let bytes = payload.len() as u64;
             let head = match stream {
                 Some(stream) => ToMaster::Part { part: a, map: MapId(b), job: a ^ b, stream, bytes },
-                None => ToMaster::Finished { chunk: ChunkId(a), count, busy: b, failed, bytes },
+                None => ToMaster::Finished { chunk: ChunkId(a), count, busy: b, failed, bad: 1, bytes },
             };
             (head, payload)
         },

@@ -1,14 +1,15 @@
-//! Where a rank's chunks are worked on: one rayon task for each, job after job.
+//! Where a rank's chunks are worked on, job after job.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use super::context::{self, Cancellation, CurrentJob, Kept};
+use super::overdue::Limited;
 use crate::catch::catch;
 use crate::failure::{Failure, JobErrorKind};
 use crate::func::{ChunkFunction, Function, Jobs};
@@ -22,6 +23,8 @@ pub(super) struct MapFunction {
     pub function: FunctionId,
     pub context: Bytes,
     pub executable: u64,
+    /// How long a job may take.
+    pub limit: Option<Duration>,
     pub made: OnceLock<Result<Function, Failure>>,
     pub cancellation: Mutex<Option<Arc<Cancellation>>>,
 }
@@ -56,6 +59,8 @@ pub(super) struct Chunk {
     pub taken: AtomicU64,
     pub inputs: Bytes,
     pub map: Arc<MapFunction>,
+    /// If its map has a time limit.
+    pub limited: Option<Limited>,
 }
 
 impl Chunk {
@@ -64,6 +69,13 @@ impl Chunk {
         let before = self.taken.fetch_add(1 << 32, Ordering::Relaxed);
         let (next, end) = ((before >> 32) as u32, before as u32);
         (next < end).then_some(next)
+    }
+
+    /// The job that was taken last: the one that runs, if one does.
+    pub(super) fn last_taken(&self) -> Option<u64> {
+        let taken = self.taken.load(Ordering::Relaxed);
+        let number = u64::min(taken >> 32, taken & u64::from(u32::MAX));
+        Some(self.first + number.checked_sub(1)?)
     }
 
     /// Gives up the jobs that were not taken; says how many were.
@@ -86,6 +98,8 @@ pub(super) struct Results {
     pub count: u32,
     pub busy: u64,
     pub failed: Vec<u32>,
+    /// Jobs whose results are failures for their function.
+    pub bad: u32,
     pub frames: Vec<u8>,
 }
 
@@ -157,17 +171,20 @@ impl Bench {
         }
     }
 
-    /// Runs a chunk on the calling thread.
-    pub(super) fn run(self: &Arc<Self>, chunk: &Chunk) {
+    /// Runs a chunk on the calling thread, which has this place among those of the rank. False if the thread was written off
+    /// meanwhile.
+    pub(super) fn run(self: &Arc<Self>, chunk: &Chunk, place: u32) -> bool {
         self.begin();
+        if let Some(limited) = &chunk.limited {
+            limited.begin(place);
+        }
         let start = Instant::now();
-        let thread = rayon::current_thread_index().unwrap_or(0);
         let mut run = Run {
             chunk,
             rank: self.rank.0,
-            slot: self.slots_before.load(Ordering::Relaxed) + thread as u32,
+            slot: self.slots_before.load(Ordering::Relaxed) + place,
             inputs: Frames::new(&chunk.inputs),
-            results: Results { chunk: chunk.id, count: 0, busy: 0, failed: Vec::new(), frames: Vec::new() },
+            results: Results { chunk: chunk.id, count: 0, busy: 0, failed: Vec::new(), bad: 0, frames: Vec::new() },
             pulled: VecDeque::new(),
         };
         context::surrounded(self, &chunk.map, || match chunk.map.get() {
@@ -176,11 +193,16 @@ impl Bench {
             Err(failure) => run.one_by_one(|_, _| Err(failure.clone())),
         });
         let mut results = run.results;
-        if results.count == 0 {
-            return;
+        if chunk.limited.as_ref().is_some_and(|limited| !limited.end()) {
+            return false;
         }
+        if results.count == 0 {
+            return true;
+        }
+        results.bad = context::take_bad().min(results.count);
         results.busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.finish(results);
+        true
     }
 }
 

@@ -178,3 +178,50 @@ fn a_batch_is_full_and_only_its_guilty_record_fails() {
         assert!(wrong.iter().all(|kind| kind == "!batch"), "{function}: {wrong:?}");
     }
 }
+
+/// Kills the spawn helper, the parent of the worker, in the first attempt of these records.
+const HELPER_KILLER: &str = "\
+import os, signal, time
+def f(x):
+    if x in (7, 31) and os.environ['RANKPOOL_ATTEMPT'] == '1':
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(100)
+    return x
+def starts(x):
+    return x
+if os.path.exists('kill'):
+    os.remove('kill')
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(100)
+";
+
+#[test]
+fn a_killed_spawn_helper_costs_the_records_at_work_and_nothing_else() {
+    let module = Module::new(HELPER_KILLER);
+    let words = ["--range", "1:60", "--threads", "2", "--records", "r"];
+    let run = module.map("f", &words);
+    run.expect_code(3).expect_said("the worker was ended together with the spawn helper");
+    let records = module.records("r");
+    assert_eq!(records.len(), 60);
+    let lost = records.iter().filter(|record| record["status"] == "lost").count();
+    assert!(records[6]["status"] == "lost" && records[30]["status"] == "lost" && lost <= 8, "{}", run.stderr);
+    assert_eq!(records.iter().filter(|record| record["status"] == "ok").count(), 60 - lost);
+    let all: String = (1..=60).map(|number| format!("{number}\n")).collect();
+    let run = module.map("f", &[&words[..], &["--retries", "2", "--retry-pause", "0s"]].concat());
+    assert_eq!(run.expect_code(0).out(), all);
+    // One that is killed while workers start costs nobody anything.
+    module.files.with("kill", "");
+    let run = module.map("starts", &words);
+    assert_eq!(run.expect_code(0).out(), all);
+    assert!(!module.files.path("kill").exists());
+}
+
+#[test]
+fn a_killed_spawn_helper_costs_a_worker_program_the_records_at_work() {
+    let module = Module::new("");
+    let script =
+        "while read x; do if test $x = 5 && ! test -e k; then touch k; kill -9 $PPID; sleep 100; fi; echo $x; done";
+    let run = module.shell(&["--range", "1:20", "--retries", "1", "--retry-pause", "0s"], script);
+    let all: String = (1..=20).map(|number| format!("{number}\n")).collect();
+    assert_eq!(run.expect_code(0).out(), all);
+}

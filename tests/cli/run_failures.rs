@@ -201,3 +201,25 @@ fn pauses_that_no_clock_reaches_are_long_ones() {
     support::signal(&child, nix::sys::signal::Signal::SIGTERM);
     assert_eq!(support::wait(&mut child, LIMIT).and_then(|status| status.code()), Some(75));
 }
+
+/// Kills the spawn helper, a command's parent, in the first attempt of these jobs.
+const HELPER_KILLER: &str =
+    "case $RANKPOOL_JOB.$RANKPOOL_ATTEMPT in 7.1|31.1) kill -9 $PPID; sleep 7.31e2;; esac; echo {}";
+
+#[test]
+fn a_killed_spawn_helper_costs_its_own_jobs_and_nothing_else() {
+    let files = Files::new();
+    let words = ["--range", "1:60", "--threads", "2", "--records", "r", "--", "sh", "-c", HELPER_KILLER];
+    let run = run_batch(&files, &[&["-q"][..], &words].concat());
+    run.expect_code(3).expect_said("rankpool: job 7: ended together with the spawn helper of its rank");
+    let statuses = statuses(&files, "r");
+    assert_eq!((statuses.len(), &*statuses[6], &*statuses[30]), (60, "lost", "lost"));
+    // Two ranks of two threads share a helper.
+    let lost = statuses.iter().filter(|status| *status == "lost").count();
+    assert!(lost <= 8 && statuses.iter().filter(|status| *status == "ok").count() == 60 - lost, "{statuses:?}");
+    assert_eq!(processes("7.31e2"), 0, "what it had started is gone when the jobs are told of");
+    let run = run_batch(&files, &[&["-q", "--retries", "2", "--retry-pause", "0s"][..], &words].concat());
+    let expected: String = (1..=60).map(|number| format!("{number}\n")).collect();
+    assert_eq!(run.expect_code(0).out(), expected);
+    assert_eq!(processes("7.31e2"), 0);
+}

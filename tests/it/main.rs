@@ -4,7 +4,9 @@
 mod handles;
 mod initialisation;
 mod kernels_on_the_wire;
+mod limits;
 mod maps;
+mod nested;
 mod ranks;
 mod shutdown;
 mod support;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use rankpool::{ExitCode, JobErrorKind, JobHandle, Launch, Pool};
+use rankpool::{ExitCode, JobError, JobErrorKind, JobHandle, Launch, Pool};
 
 use crate::support::{Gate, code_of, local, until, within};
 
@@ -236,6 +236,30 @@ fn the_exit_code_is_1_for_any_other_error_or_a_panic() {
     let code = code_of(launch(), |_| Err("the disk is full".into()));
     assert_eq!((code, code as u8), (ExitCode::Failure, 1));
     let code = code_of(launch(), |_| std::panic::resume_unwind(Box::new("the driver's own fault")));
+    assert_eq!(code, ExitCode::Failure);
+}
+
+#[test]
+fn the_exit_code_of_a_wrapped_error_is_that_of_the_job_inside() {
+    #[derive(Debug, thiserror::Error)]
+    enum Wrapped {
+        #[error(transparent)]
+        Transparent(#[from] JobError),
+        #[error("reading the sky")]
+        Context(#[source] Box<dyn std::error::Error + Send + Sync>),
+    }
+    fn read(pool: &Pool) -> Result<u8, Wrapped> {
+        Ok(pool.apply(|_: u8| -> u8 { panic!("clouds") }, 1)?)
+    }
+    let wraps: [fn(Wrapped) -> Wrapped; 2] = [|error| error, |error| Wrapped::Context(error.into())];
+    for wrap in wraps {
+        let code = code_of(launch(), move |pool| {
+            read(pool).map_err(wrap)?;
+            Ok(())
+        });
+        assert_eq!(code, ExitCode::JobsFailed);
+    }
+    let code = code_of(launch(), |_| Err(Wrapped::Context("the disk is full".into()).into()));
     assert_eq!(code, ExitCode::Failure);
 }
 

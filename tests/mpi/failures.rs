@@ -19,6 +19,13 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("a_panicking_driver_gives_exit_code_1", || ends_with_code("panic-in-driver", 1)),
     ("a_driver_that_leaves_early_loses_no_submitted_job", a_driver_that_leaves_early),
     ("a_driver_that_returns_an_error_gives_exit_code_1", || ends_with_code("driver-error", 1)),
+    ("a_wrapped_error_of_a_job_gives_exit_code_3_and_all_its_words", a_wrapped_error),
+    ("a_job_over_its_time_limit_is_an_error_and_its_rank_goes_on", a_job_over_its_time_limit),
+    ("a_job_that_never_ends_does_not_keep_the_run_from_ending", a_job_that_never_ends),
+    ("a_rank_that_dies_without_a_word_ends_the_run_in_words", || dies_without_a_word(2, Signal::SIGKILL)),
+    ("a_rank_that_is_stopped_ends_the_run_in_words", || dies_without_a_word(1, Signal::SIGSTOP)),
+    ("ranks_whose_master_dies_without_a_word_end_by_themselves", || dies_without_a_word(0, Signal::SIGKILL)),
+    ("another_launch_in_the_process_is_refused_in_words", another_launch_is_refused),
     ("a_panicking_input_iterator_fails_its_map_only", || succeeds("panicking-inputs")),
     ("a_dropped_endless_map_ends", || succeeds("dropped-map")),
     ("many_maps_from_many_threads_share_the_ranks", || succeeds("many-maps")),
@@ -48,6 +55,68 @@ fn ends_with_words(name: &str, words: &str) {
     let finished = run(&mut program(3, name));
     assert!(finished.code != Some(0), "{name} is taken for a success:\n{}", finished.stderr);
     finished.expect_said(words);
+}
+
+fn a_wrapped_error() {
+    let finished = run(&mut program(2, "wrapped-error"));
+    finished.expect_code(3).expect_said("rankpool: reading the sky: job 0: panic: clouds, at ");
+}
+
+fn a_job_over_its_time_limit() {
+    for ranks in [1, 3] {
+        let finished = run(&mut program(ranks, "job-timeout"));
+        finished.expect_code(0).expect_said("job 51 has not ended within its time limit of 0.3 s: its thread (rank ");
+    }
+}
+
+fn a_job_that_never_ends() {
+    for ranks in [1, 3] {
+        let finished = run(&mut program(ranks, "never-ending-job"));
+        finished.expect_code(0).expect_said("has not ended within the time of grace; the run ends without it");
+    }
+}
+
+/// A rank dies, or is stopped, and the launcher tells nobody.
+fn dies_without_a_word(rank: usize, signal: Signal) {
+    let library = run(Command::new(rankpool()).args(["info", "--json"])).expect_code(0).out();
+    let flag = if library.contains("Open MPI") { "--enable-recovery" } else { "-disable-auto-cleanup" };
+    let plain = program(3, "endless");
+    let mut command = Command::new(plain.get_program());
+    command.arg(flag).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("RANKPOOL_SILENCE", "8");
+    let (mut child, pids) = started(&mut command);
+    kill(Pid::from_raw(pids[rank]), signal).expect("the rank runs");
+    let stderr = child.stderr.take().expect("it is piped");
+    let said = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
+    let status = crate::support::wait(&mut child, crate::LIMIT).expect("the launcher does not hang");
+    let gone = |pid: i32| kill(Pid::from_raw(pid), None).is_err();
+    let deadline = Instant::now() + crate::LIMIT;
+    for pid in pids {
+        while !gone(pid) {
+            if signal == Signal::SIGSTOP {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            assert!(Instant::now() < deadline, "process {pid} is still there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let said = said.join().expect("reading does not panic");
+    assert!(!status.success(), "{status:?} {said}");
+    assert!(said.contains(&format!("rank {rank} ")) && said.contains("has not been heard of for 8 s"), "{said}");
+}
+
+fn another_launch_is_refused() {
+    for (name, out) in [
+        ("launch-after-launch", "[Success, Usage]\n"),
+        ("two-launches-at-once", "[Success, Usage]\n"),
+        ("launch-in-driver", "Usage\n"),
+    ] {
+        for ranks in [1, 3] {
+            let finished = run(&mut program(ranks, name));
+            assert_eq!(finished.expect_code(0).out(), out, "{name}");
+            finished.expect_said("MPI can be started only once in a process, and another launch has started it");
+        }
+    }
 }
 
 fn a_panicking_job_is_described() {
@@ -103,7 +172,12 @@ fn another_program_is_refused() {
 
 /// A program that never ends by itself: its launcher, and the processes of its ranks.
 fn endless() -> (Child, Vec<i32>) {
-    let mut child = crate::support::start(&mut program(3, "endless"));
+    started(&mut program(3, "endless"))
+}
+
+/// A program that begins with a line of its ranks' processes.
+fn started(command: &mut Command) -> (Child, Vec<i32>) {
+    let mut child = crate::support::start(command);
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     let pids = lines.next().expect("a first line").expect("text");
     (child, pids.split(' ').map(|pid| pid.parse().expect("a number")).collect())

@@ -8,6 +8,12 @@ pub fn run(name: &str) -> ExitCode {
     if name == "bug-in-the-master" {
         return Launch::new().threads(1).listener(PanicsWhenStopped).run(endless_with_signal);
     }
+    match name {
+        "launch-after-launch" => return launch_after_launch(),
+        "never-ending-job" => return Launch::new().threads(1).grace(Duration::from_secs(1)).run(never_ending_job),
+        "two-launches-at-once" => return two_launches_at_once(),
+        _ => {}
+    }
     let driver: fn(&Pool) -> DriverResult = match name {
         "panicking-job" => panicking_job,
         "exit-0-in-job" => |pool| exit_in_job(pool, 0),
@@ -16,6 +22,9 @@ pub fn run(name: &str) -> ExitCode {
         "kill-a-rank" => kill_a_rank,
         "panic-in-driver" => |_| panic!("the driver has had enough"),
         "leave-early" => leave_early,
+        "launch-in-driver" => launch_in_driver,
+        "job-timeout" => job_timeout,
+        "wrapped-error" => wrapped_error,
         "driver-error" => |_| Err("the driver found nothing to do".into()),
         "panicking-inputs" => panicking_inputs,
         "dropped-map" => dropped_map,
@@ -29,6 +38,51 @@ pub fn run(name: &str) -> ExitCode {
         _ => |_| Err("there is no such program".into()),
     };
     Launch::new().threads(1).run(driver)
+}
+
+fn squares(pool: &Pool) -> DriverResult {
+    assert_eq!(pool.map(|x: u64| x * x, 0..100).filter(Result::is_ok).count(), 100);
+    Ok(())
+}
+
+/// The codes of both, on rank 0; the other ranks are told nothing new.
+fn launch_after_launch() -> ExitCode {
+    let codes = [0, 1].map(|_| Launch::new().threads(1).run(squares));
+    if codes[1] == ExitCode::Usage {
+        println!("{codes:?}");
+    }
+    codes[0]
+}
+
+fn two_launches_at_once() -> ExitCode {
+    let launch = || Launch::new().threads(1).run(squares);
+    let mut codes =
+        std::thread::scope(|scope| [scope.spawn(launch), scope.spawn(launch)].map(|run| run.join().unwrap()));
+    codes.sort_by_key(|code| *code as u8);
+    if codes[1] == ExitCode::Usage {
+        println!("{codes:?}");
+    }
+    codes[0]
+}
+
+fn launch_in_driver(pool: &Pool) -> DriverResult {
+    let inner = Launch::new().threads(1).run(squares);
+    println!("{inner:?}");
+    squares(pool)
+}
+
+/// A job's error in an enum that shows it as its own, in a box with a context.
+fn wrapped_error(pool: &Pool) -> DriverResult {
+    #[derive(Debug, thiserror::Error)]
+    enum Wrapped {
+        #[error(transparent)]
+        Job(#[from] JobError),
+        #[error("reading the sky")]
+        Context(#[source] Box<Wrapped>),
+    }
+    let read = || -> Result<u8, Wrapped> { Ok(pool.apply(|_: u8| -> u8 { panic!("clouds") }, 1)?) };
+    read().map_err(|error| Wrapped::Context(Box::new(error)))?;
+    Ok(())
 }
 
 fn last_rank(pool: &Pool) -> u32 {
@@ -189,6 +243,38 @@ fn wait_and_tell_cpu(pool: &Pool) -> DriverResult {
     for fraction in pool.map(nap, 0..pool.ranks().len()).chunk_size(1) {
         println!("{}", fraction?);
     }
+    Ok(())
+}
+
+fn sleep_for_ever() {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// A map that is dropped while jobs of it run that never end.
+fn never_ending_job(pool: &Pool) -> DriverResult {
+    let job = |x: usize| {
+        if x > 0 {
+            sleep_for_ever();
+        }
+    };
+    let mut map = pool.map(job, 0..).chunk_size(1);
+    map.next().ok_or("no result")??;
+    Ok(())
+}
+
+/// The rank that has job 1 goes on with the others.
+fn job_timeout(pool: &Pool) -> DriverResult {
+    let job = |x: u64| {
+        if x % 50 == 1 {
+            sleep_for_ever();
+        }
+        x
+    };
+    let results = pool.map(job, 0..200).job_timeout(Duration::from_millis(300));
+    let failed: Vec<_> = results.filter_map(Result::err).map(|error| (error.job, error.kind)).collect();
+    assert_eq!(failed, [1, 51, 101, 151].map(|job| (job, JobErrorKind::TimedOut)));
     Ok(())
 }
 

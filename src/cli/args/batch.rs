@@ -41,11 +41,12 @@ pub(in crate::cli) struct BatchArgs {
     /// The first job that succeeds ends all others
     #[arg(long, help_heading = FAILURES)]
     pub stop_on_success: bool,
-    /// Write a JSON line for each job: number, input, status, exit code or signal, attempts, host, times, memory. A file that
-    /// is there is replaced, unless --only-failed names it, too: then it goes on
+    /// Write a JSON line for each job when its output is written: number, input, status, exit code or signal, attempts, host,
+    /// times, memory. A file that is there is replaced, unless --only-failed names it, too: then it goes on
     #[arg(long, value_name = "FILE", help_heading = super::REPORT)]
     pub records: Option<PathBuf>,
-    /// Run only the jobs of the input that did not succeed by these records
+    /// Run only the jobs of the input that did not succeed by these records. With the same --output as before, that has all
+    /// results in the end
     #[arg(long, value_name = "RECORDS", help_heading = FAILURES)]
     pub only_failed: Option<PathBuf>,
     /// CPUs for each job: a rank runs as many jobs at once as it has CPUs, divided by N. OMP_NUM_THREADS is set if it is not
@@ -72,7 +73,7 @@ pub(in crate::cli) enum RetryOn {
     Signal,
     /// Could not be started
     Spawn,
-    /// Its rank was lost (under MPI the launcher ends the run instead)
+    /// Its rank was lost (under MPI the launcher ends the run instead), or that rank's spawn helper was killed
     Lost,
 }
 
@@ -97,7 +98,7 @@ Examples:
   rankpool run --grid lr=0.1,0.01 --grid batch=32,64 -- python train.py --lr {lr} --batch {batch}
   rankpool run --input jobs.csv --shell -- 'sort {file} | uniq -c > {out}'
   rankpool run --input commands.txt --shell -- {}             every line is a command line
-  rankpool run --input files.txt --only-failed jobs.jsonl --records jobs.jsonl -- gzip -k {}"
+  rankpool run --input files.txt --records jobs.jsonl --only-failed jobs.jsonl -- gzip -k {}    what is left of it"
 )]
 pub(in crate::cli) struct RunCommandArgs {
     #[command(flatten)]
@@ -135,7 +136,7 @@ pub(in crate::cli) struct RunCommandArgs {
     after_help = "\
 Every thread of every rank has a process that stays: the file is imported once, the model is loaded once. Results are JSON Lines, and line k answers record k; a job that failed has {\"error\":{\"job\":…,\"kind\":…,\"message\":…}} in its place.
 
---python calls FUNCTION of FILE.py with each record: JSON as it is, a table's row as a dict, a line or a word as a string or number. Plain Python 3.9 or newer does; nothing is installed. A WORKER is any program that reads a JSON value on a line and answers with one on a line, as long as it is asked.
+--python calls FUNCTION of FILE.py with each record: JSON as it is, a table's row as a dict, a line or a word as a string or number. Plain Python 3.9 or newer does; nothing is installed. A WORKER is any program that reads a JSON value on a line and answers with one on a line, as long as it is asked. One line too much shifts all answers behind it: they are asked again or fail, and with --worker-ids each answer says which record it is for.
 
 Examples:
   rankpool map --python model.py:predict --input jobs.jsonl --output results.jsonl
@@ -176,6 +177,10 @@ pub(in crate::cli) struct MapArgs {
     /// Start each process anew after so many jobs: for those that leak
     #[arg(long, value_name = "N", value_parser = from_one::<NonZeroU64>, help_heading = WORKERS)]
     pub max_worker_jobs: Option<NonZeroU64>,
+    /// The worker program gets {"id": N, "record": …} for each record and answers {"id": N, "result": …} or {"id": N, "error": …}:
+    /// an answer to another record is found out at once
+    #[arg(long, conflicts_with = "python", help_heading = WORKERS)]
+    pub worker_ids: bool,
     /// The worker program
     #[arg(value_name = "WORKER", last = true, num_args = 1.., allow_hyphen_values = true)]
     pub worker: Vec<String>,

@@ -92,6 +92,11 @@ pub(crate) fn send(socket: BorrowedFd<'_>, mut bytes: &[u8], descriptors: &[Borr
     Ok(())
 }
 
+/// Whether the other side of a socket is gone.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 /// What arrives on a socket: bytes, and file descriptors that came along.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
@@ -101,6 +106,9 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// The next message of a stream socket; `None` when the other side is gone.
+    ///
+    /// # Errors
+    /// `ConnectionReset` if it has died with something unread.
     pub(crate) fn frame<T: DeserializeOwned>(&mut self, socket: impl AsFd) -> io::Result<Option<T>> {
         const PIECE: usize = 8 << 10;
         let garbled = || io::Error::from(io::ErrorKind::InvalidData);
@@ -143,10 +151,12 @@ impl Inbox {
     pub(crate) fn packet<T: DeserializeOwned>(&mut self, socket: impl AsFd) -> io::Result<Option<T>> {
         self.descriptors.clear();
         self.bytes.resize(1024, 0);
-        let length = self.receive(socket.as_fd(), 0)?;
-        if length == 0 {
-            return Ok(None);
-        }
+        let length = match self.receive(socket.as_fd(), 0) {
+            Ok(0) => return Ok(None),
+            Ok(length) => length,
+            Err(error) if is_closed(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         wire::decode(&self.bytes[..length]).map(Some).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
@@ -166,8 +176,6 @@ impl Inbox {
                     return Ok(received.bytes);
                 }
                 Err(Errno::INTR) => {}
-                // The other side has died with something unread.
-                Err(Errno::CONNRESET) => return Ok(0),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -67,6 +67,6 @@ fn the_worker_s_command_shows_the_function() {
     let launch = call.launch();
     assert_eq!(launch.program, "python3");
     assert_eq!(launch.args[2..], ["model.py:f", "batch", "load"]);
-    assert!(launch.args[1].len() < 400, "it is short enough for a list of processes");
+    assert!(launch.args[1].len() < 650, "it is short enough for a list of processes");
     assert_eq!(call.protocol(), Protocol::Python { batch: 8 });
 }

@@ -10,7 +10,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::*;
-use crate::exec::command::HelperGone;
 use crate::exec::process::Process;
 
 /// Says that this process is the one that a test wants for itself.
@@ -243,19 +242,143 @@ fn a_signal_to_the_rank_s_group_does_not_reach_helper_and_commands() {
     std::fs::remove_dir_all(folder).expect("it is the test's");
 }
 
+/// Runs a shell script that writes lines, and kills the helper when it has written so many.
+fn kill_helper_after(lines: usize, script: &str) -> (How, Vec<i32>) {
+    let helper = Pid::from_raw(helper_pid());
+    let mut text = Vec::new();
+    let end = run(&shell(script), None, &LIMITS, None, &mut |_, bytes| {
+        text.extend_from_slice(bytes);
+        if text.iter().filter(|byte| **byte == b'\n').count() >= lines {
+            kill(helper, Signal::SIGKILL).expect("it runs");
+        }
+    });
+    (end.expect("there is another helper").how, pids(&text))
+}
+
 #[test]
-fn a_helper_that_is_gone_is_noticed() {
+fn a_killed_helper_takes_its_commands_with_it_and_another_one_serves_on() {
     if !is_alone() {
-        return expect_success(&mut rank("a_helper_that_is_gone_is_noticed"));
+        return expect_success(&mut rank("a_killed_helper_takes_its_commands_with_it_and_another_one_serves_on"));
     }
+    start_helper();
+    let files = output(&shell("ulimit -n; ulimit -Hn"), None);
+    for _ in 0..3 {
+        let before = helper_pid();
+        // One that does not listen, one in a group of its own, as `timeout` makes it, and their children.
+        let script = "trap '' TERM HUP INT; sh -c 'sleep 1000 & echo $! $$; wait' & echo $$; \
+                      timeout 1000 sh -c 'sleep 1000 & echo $! $$; wait' & wait";
+        let (how, pids) = kill_helper_after(3, script);
+        assert!(matches!(&how, How::Lost(why) if why.contains("spawn helper")), "{how:?}");
+        assert_eq!(pids.len(), 5);
+        assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left when the command is told of");
+        assert_ne!(helper_pid(), before);
+        assert_eq!(output(&shell("ulimit -n; ulimit -Hn"), None), files, "they may open as many files as before");
+    }
+}
+
+#[test]
+fn a_helper_that_is_killed_while_nothing_runs_is_nobody_s_trouble() {
+    if !is_alone() {
+        return expect_success(&mut rank("a_helper_that_is_killed_while_nothing_runs_is_nobody_s_trouble"));
+    }
+    start_helper();
+    thread::scope(|scope| {
+        // So many slots are there.
+        for _ in 0..4 {
+            scope.spawn(|| output(&shell("sleep 0.1"), None));
+        }
+    });
+    for _ in 0..5 {
+        kill(Pid::from_raw(helper_pid()), Signal::SIGKILL).expect("it runs");
+        assert_eq!(output(&launch(&["echo", "x"]), None), b"x\n");
+    }
+}
+
+#[test]
+fn only_what_ran_is_charged_when_helpers_are_killed_again_and_again() {
+    if !is_alone() {
+        return expect_success(&mut rank("only_what_ran_is_charged_when_helpers_are_killed_again_and_again"));
+    }
+    start_helper();
+    let this = std::process::id().to_string();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let (mut killed, mut lost) = (0, 0);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let ends = (0..300).map(|_| finish(&launch(&["true"]), None).0.how);
+                    ends.filter(|how| match how {
+                        How::Exited(0) => false,
+                        How::Lost(_) => true,
+                        other => panic!("{other:?}"),
+                    })
+                    .count()
+                })
+            })
+            .collect();
+        let killer = scope.spawn(|| {
+            let mut killed = 0;
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let processes = std::fs::read_dir("/proc").expect("this is Linux").flatten();
+                let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+                // The helper leads a session.
+                let helper = pids.find(|pid: &i32| {
+                    stat(*pid).is_some_and(|fields| fields[1] == this && fields[3] == pid.to_string())
+                });
+                if helper.is_some_and(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()) {
+                    killed += 1;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            killed
+        });
+        lost = threads.into_iter().map(|thread| thread.join().expect("it ends")).sum();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        killed = killer.join().expect("it ends");
+    });
+    assert!(killed > 0 && lost <= 3 * killed, "{lost} commands were lost with {killed} helpers");
+}
+
+#[test]
+fn a_command_that_was_asked_to_end_ends_as_asked_when_the_helper_is_killed() {
+    if !is_alone() {
+        return expect_success(&mut rank("a_command_that_was_asked_to_end_ends_as_asked_when_the_helper_is_killed"));
+    }
+    let helper = Pid::from_raw(helper_pid());
+    let limits = Limits { timeout: Some(Duration::from_millis(50)), kill_after: LONG };
+    let mut text = Vec::new();
+    let script = "trap 'echo asked' TERM; echo $$; while :; do sleep 0.01; done";
+    let end = run(&shell(script), None, &limits, None, &mut |_, bytes| {
+        text.extend_from_slice(bytes);
+        if text.ends_with(b"asked\n") {
+            kill(helper, Signal::SIGKILL).expect("it runs");
+        }
+    });
+    assert_eq!(end.expect("there is another helper").how, How::TimedOut);
+}
+
+#[test]
+fn a_rank_that_gets_no_other_helper_says_so() {
+    if !is_alone() {
+        return expect_success(&mut rank("a_rank_that_gets_no_other_helper_says_so"));
+    }
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    helper::start_as(move || {
+        let is_first = is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        let mut command = Command::new(if is_first { "/proc/self/exe" } else { "/no/such/program" });
+        command.args(["--exact", "exec::tests::the_spawn_helper_itself", "--nocapture"]).env(HELPER, "1");
+        command
+    })
+    .expect("the first one starts");
     let helper = Pid::from_raw(helper_pid());
     let mut command = Vec::new();
     let end = run(&shell("echo $$; exec sleep 1000"), None, &LIMITS, None, &mut |_, bytes| {
         command.extend_from_slice(bytes);
         kill(helper, Signal::SIGKILL).expect("it runs");
     });
-    assert_eq!(end, Err(HelperGone));
-    // Nobody is left to end it.
-    kill(Pid::from_raw(pids(&command)[0]), Signal::SIGKILL).expect("it runs");
-    assert_eq!(run(&launch(&["true"]), None, &LIMITS, None, &mut |_, _| {}), Err(HelperGone));
+    let said = end.expect_err("there is no other").to_string();
+    assert!(said.contains("no command can be started any more on this rank"), "{said}");
+    until_gone(&pids(&command));
+    assert!(run(&launch(&["true"]), None, &LIMITS, None, &mut |_, _| {}).is_err());
 }

@@ -16,6 +16,8 @@ use crate::exec::process::{Launch, Order};
 const PIECE: usize = 1 << 16;
 /// A buffer that a large answer left behind is given back.
 const KEEP: usize = 1 << 20;
+/// So much of a line that nobody asked for is told.
+const MOST_BEGIN: usize = 200;
 /// How long a process that was killed, or that closed its output, may take to be gone.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
@@ -30,6 +32,30 @@ pub(super) enum Heard {
     Deadline,
     /// The run ends.
     Cancelled,
+}
+
+/// How a process that was told to end has ended, and what it said meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Farewell {
+    /// Nothing, if somebody had to help who should not have had to.
+    pub ended: Option<Ended>,
+    /// Lines that were read and that nobody has taken, one without an end among them.
+    pub lines: usize,
+    /// The beginning of the first of them.
+    pub begin: Vec<u8>,
+    in_line: bool,
+}
+
+impl Farewell {
+    fn hears(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.lines += usize::from(!self.in_line);
+            self.in_line = byte != b'\n';
+            if self.lines == 1 && self.begin.len() < MOST_BEGIN && self.in_line {
+                self.begin.push(byte);
+            }
+        }
+    }
 }
 
 pub(super) struct Connection {
@@ -51,6 +77,8 @@ pub(super) struct Connection {
     pub given: u64,
     /// Records that it has answered.
     pub answered: u64,
+    /// The number of the last of them, if it said that.
+    pub last: Option<u64>,
 }
 
 impl Connection {
@@ -70,6 +98,7 @@ impl Connection {
             ready,
             given: 0,
             answered: 0,
+            last: None,
         };
         connection.flush();
         Ok(connection)
@@ -129,6 +158,25 @@ impl Connection {
         let Some(end) = self.process.end() else { return false };
         let mut fds = [PollFd::new(&self.stdout, PollFlags::IN), PollFd::from_borrowed_fd(end, PollFlags::IN)];
         poll_until(&mut fds, Some(Instant::now())).is_ok_and(|ready| ready == 0)
+    }
+
+    /// Whether it says something, until then, that nobody takes.
+    pub(super) fn speaks_until(&mut self, deadline: Instant) -> bool {
+        loop {
+            if self.at < self.heard.len() {
+                return true;
+            }
+            let mut fds = [PollFd::new(&self.stdout, PollFlags::IN)];
+            if !poll_until(&mut fds, Some(deadline)).is_ok_and(|ready| ready > 0) {
+                return false;
+            }
+            match self.read() {
+                Ok(None) => {}
+                Ok(Some(read)) if read > 0 => {}
+                // It is at its end.
+                Ok(Some(_)) | Err(_) => return false,
+            }
+        }
     }
 
     /// Writes and waits until there is something to say of it. Whatever the process writes is looked at only after `nap`.
@@ -215,27 +263,37 @@ impl Connection {
     }
 
     /// Ends a process that has nothing to do any more: end of input, some patience, TERM, some patience, KILL.
-    pub(super) fn dismiss(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) {
+    pub(super) fn dismiss(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Farewell {
         self.stdin = None;
-        if self.wait(patience, cancelled).is_none() {
-            self.stop(patience, cancelled);
+        let mut farewell = Farewell::default();
+        farewell.ended = self.wait(patience, cancelled, &mut farewell);
+        if farewell.ended.is_none() {
+            self.end_by_signal(patience, cancelled, &mut farewell);
         }
+        farewell
     }
 
     /// Ends a process that must not go on: TERM, some patience, KILL. Says how it ended, if it has.
-    pub(super) fn stop(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Option<Ended> {
+    pub(super) fn stop(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Farewell {
+        let mut farewell = Farewell::default();
+        self.end_by_signal(patience, cancelled, &mut farewell);
+        farewell
+    }
+
+    fn end_by_signal(&mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>, farewell: &mut Farewell) {
         self.process.signal(Order::Term { grace: patience });
         self.stdin = None;
-        match self.wait(patience, cancelled) {
-            Some(ended) => Some(ended),
-            None => self.kill(),
+        farewell.ended = self.wait(patience, cancelled, farewell);
+        if farewell.ended.is_none() {
+            self.process.signal(Order::Kill);
+            farewell.ended = self.wait(LAST_WAIT, None, farewell);
         }
     }
 
     /// Ends a process that has closed its output: mostly it is gone. Says how, if nobody had to help.
     pub(super) fn bury(mut self) -> Option<Ended> {
         self.stdin = None;
-        let ended = self.wait(LAST_WAIT, None);
+        let ended = self.wait(LAST_WAIT, None, &mut Farewell::default());
         if ended.is_none() {
             self.kill();
         }
@@ -245,12 +303,19 @@ impl Connection {
     /// Kills the process and its group.
     pub(super) fn kill(mut self) -> Option<Ended> {
         self.process.signal(Order::Kill);
-        self.wait(LAST_WAIT, None)
+        self.wait(LAST_WAIT, None, &mut Farewell::default())
     }
 
-    /// Waits for the end. What is still said goes nowhere, but must not keep the process from ending.
-    fn wait(&mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Option<Ended> {
+    /// Waits for the end. What is still said must not keep the process from ending: it is counted, and no more.
+    fn wait(
+        &mut self,
+        patience: Duration,
+        cancelled: Option<BorrowedFd<'_>>,
+        farewell: &mut Farewell,
+    ) -> Option<Ended> {
         let deadline = Instant::now().checked_add(patience);
+        farewell.hears(&self.heard[self.at..]);
+        self.at = self.heard.len();
         let mut open = true;
         while let Some(end) = self.process.end() {
             let mut fds = Vec::with_capacity(3);
@@ -262,16 +327,30 @@ impl Connection {
             if ready.is_err() || said(0) {
                 break;
             }
-            if ready == Ok(0) || (cancelled.is_some() && said(1)) {
+            // Who never stops talking is not listened to for ever.
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if ready == Ok(0) || is_late || (cancelled.is_some() && said(1)) {
                 return None;
             }
-            let mut waste = [0; 1 << 12];
-            open = match rustix::io::read(self.stdout.as_fd(), &mut waste) {
-                Ok(read) => read > 0,
-                Err(error) => error == Errno::AGAIN || error == Errno::INTR,
-            };
+            open = self.waste(farewell) != Some(0);
         }
+        // What it wrote last is still in the pipe; what its children write for ever is not waited for.
+        let until = Instant::now() + LAST_WAIT;
+        while open && Instant::now() < until && self.waste(farewell).is_some_and(|read| read > 0) {}
         Some(self.process.ended())
+    }
+
+    /// Reads a piece that nobody takes; nothing, if there is none now.
+    fn waste(&self, farewell: &mut Farewell) -> Option<usize> {
+        let mut waste = [0; 1 << 12];
+        match rustix::io::read(self.stdout.as_fd(), &mut waste) {
+            Ok(read) => {
+                farewell.hears(&waste[..read]);
+                Some(read)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(_) => Some(0),
+        }
     }
 }
 

@@ -73,6 +73,16 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
+/// Whether the answers of a process are what they seem, where nothing but the order says whose a line is. It comes at the end of
+/// each process, when its last answers were handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It has written a line for each record and no more.
+    Sure,
+    /// It wrote what nobody had asked for, so what it had answered before may be other records' answers; why, in words.
+    Doubtful(String),
+}
+
 /// How a worker is treated.
 #[derive(Clone)]
 pub(crate) struct Options {
@@ -91,6 +101,8 @@ pub(crate) struct Options {
     pub max_jobs: Option<NonZeroU64>,
     /// How long a worker may be silent before it is asked whether it flushes.
     pub silence: Duration,
+    /// Takes what the end of a process says of the answers that were handed over since it began.
+    pub verdict: Arc<dyn Fn(Verdict) + Send + Sync>,
     /// Takes what people should know and no record's answer says.
     pub warn: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -107,6 +119,7 @@ impl Options {
             kill_after: Duration::from_secs(5),
             max_jobs: None,
             silence: SILENCE,
+            verdict: Arc::new(|_| ()),
             warn: Arc::new(|warning| report::complain(warning)),
         }
     }

@@ -7,13 +7,17 @@ use std::os::unix::process::ExitStatusExt;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::exec::process::{Launch, Order, Process};
+use crate::exec::process::{Launch, Order, Process, SpawnError};
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
     Code(i32),
     Signal(i32),
+    /// It was ended together with the spawn helper, which somebody has killed. Maybe it had not even begun to run.
+    WithHelper {
+        ran: bool,
+    },
     /// It did not even start, or nobody could tell.
     Unknown(String),
 }
@@ -26,6 +30,7 @@ impl fmt::Display for Ended {
                 Some(name) => write!(f, "was ended by signal {signal} ({name})"),
                 None => write!(f, "was ended by signal {signal}"),
             },
+            Ended::WithHelper { .. } => write!(f, "was {}", SpawnError::HelperKilled),
             Ended::Unknown(why) => write!(f, "is gone: {why}"),
         }
     }
@@ -64,6 +69,8 @@ impl Running {
                 (None, Some(signal)) => Ended::Signal(signal),
                 (None, None) => Ended::Unknown(ended.status.to_string()),
             },
+            Err(SpawnError::HelperKilled) => Ended::WithHelper { ran: true },
+            Err(SpawnError::Unread) => Ended::WithHelper { ran: false },
             Err(error) => Ended::Unknown(error.to_string()),
         });
         ended.clone()
@@ -71,7 +78,7 @@ impl Running {
 
     /// Signals the whole group.
     pub(super) fn signal(&self, order: Order) {
-        // Where the helper is gone, it has ended everything.
+        // Where the helper is gone, everything is ended as soon as that is noticed.
         let _ = self.process.signal(order);
     }
 }

@@ -16,6 +16,8 @@ use super::{JobHead, WorkerFailure};
 pub(crate) enum Protocol {
     /// JSON lines.
     Lines,
+    /// JSON lines with the record's number in each, both ways.
+    Numbered,
     /// `shim.py`, which is given so many records at once.
     Python { batch: usize },
 }
@@ -29,6 +31,8 @@ pub(super) enum Said<'a> {
     CannotStart(WorkerFailure),
     /// The answer to one record, and how long it took if the worker knows.
     One(Option<Duration>, Result<&'a str, WorkerFailure>),
+    /// The answer to the record with this number.
+    Numbered(u64, Result<&'a str, WorkerFailure>),
     /// The answers to all records of a batch.
     Many(Duration, Vec<&'a RawValue>),
     /// Not what it may say; why.
@@ -44,9 +48,14 @@ pub(super) struct Outgoing<'a> {
 impl Protocol {
     pub(super) fn batch(self) -> usize {
         match self {
-            Protocol::Lines => 1,
+            Protocol::Lines | Protocol::Numbered => 1,
             Protocol::Python { batch } => batch.max(1),
         }
+    }
+
+    /// Whether the worker is any program.
+    pub(super) fn is_plain(self) -> bool {
+        matches!(self, Protocol::Lines | Protocol::Numbered)
     }
 
     /// Whether the worker says by itself that it is ready.
@@ -61,13 +70,17 @@ impl Protocol {
         batched: bool,
         out: &mut Vec<u8>,
     ) {
-        if self == Protocol::Lines || !batched {
+        if self.is_plain() || !batched {
             for Outgoing { head, json } in records {
-                if self != Protocol::Lines {
-                    write(out, format_args!("{} {} {} ", head.number, head.attempt, head.seed));
+                match self {
+                    Protocol::Lines => {}
+                    Protocol::Numbered => write(out, format_args!("{{\"id\": {}, \"record\": ", head.number)),
+                    Protocol::Python { .. } => {
+                        write(out, format_args!("{} {} {} ", head.number, head.attempt, head.seed));
+                    }
                 }
                 push_line(out, json);
-                out.push(b'\n');
+                out.extend_from_slice(if self == Protocol::Numbered { b"}\n" } else { b"\n" });
             }
             return;
         }
@@ -93,6 +106,9 @@ impl Protocol {
     pub(super) fn understand(self, line: &[u8]) -> Said<'_> {
         match self {
             Protocol::Lines => understand_plain(line),
+            Protocol::Numbered => {
+                understand_numbered(line).unwrap_or_else(|why| Said::Garbage(format!("{}, {why}", excerpt(line))))
+            }
             Protocol::Python { .. } => {
                 understand_shim(line).unwrap_or_else(|why| Said::Garbage(format!("{}, {why}", excerpt(line))))
             }
@@ -124,6 +140,32 @@ fn understand_plain(line: &[u8]) -> Said<'_> {
     let begins = json.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with("\"error\""));
     let failure = if begins { serde_json::from_str::<ErrorAnswer>(json).ok() } else { None };
     Said::One(None, failure.map_or(Ok(json), |failure| Err(failure.into())))
+}
+
+fn understand_numbered(line: &[u8]) -> Result<Said<'_>, String> {
+    let NumberedAnswer { id, result, error } =
+        serde_json::from_str(json(line)?).map_err(|error| format!("which is no answer with an id: {error}"))?;
+    match (result, error) {
+        (Some(result), None) => Ok(Said::Numbered(id, Ok(result.get()))),
+        (None, Some(error)) => Ok(Said::Numbered(id, Err(ErrorAnswer { error }.into()))),
+        _ => Err("which has not either \"result\" or \"error\"".into()),
+    }
+}
+
+/// `{"id": 1, "result": …}` or `{"id": 1, "error": …}`, and nothing else in it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NumberedAnswer<'a> {
+    id: u64,
+    // `null` is a result, too.
+    #[serde(borrow, default, deserialize_with = "some")]
+    result: Option<&'a RawValue>,
+    #[serde(default)]
+    error: Option<ErrorBody>,
+}
+
+fn some<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 /// `{"error": "text"}` or `{"error": {"message": "text", "kind": "text"}}`, and nothing else in it.

@@ -5,6 +5,7 @@ mod ends;
 mod measure;
 mod plain;
 mod python;
+mod surplus;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -12,7 +13,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Answer, Ended, JobHead, Jobs, Options, Outcome, Protocol, StartFailure, Worker, WorkerFailure};
+use super::{Answer, Ended, JobHead, Jobs, Options, Outcome, Protocol, StartFailure, Verdict, Worker, WorkerFailure};
 use crate::exec::process::Launch;
 use crate::exec::python::PythonCall;
 use crate::exec::tests::start_helper;

@@ -79,3 +79,60 @@ fn a_header_alone_is_no_jobs_and_so_is_nothing_at_all() {
         assert_eq!(values("j.csv", text, integer), [0_i64; 0], "{text:?}");
     }
 }
+
+/// What is said of a quote: where it is, and how the message goes on.
+#[track_caller]
+fn quote_fault(text: &str, begins: &str, ends: &str) {
+    let errors: Vec<String> = parsed("j.csv", text, texts).into_iter().filter_map(Result::err).collect();
+    assert_eq!(errors.len(), 1, "{text:?}: {errors:?}");
+    assert!(errors[0].starts_with(begins), "{text:?}: {errors:?}");
+    assert!(errors[0].contains(ends), "{text:?}: {errors:?}");
+}
+
+#[test]
+fn a_quote_that_is_never_closed_is_named_with_its_line() {
+    let never = "the quote that opens here is never closed: everything behind it";
+    quote_fault("a,b\n1,x\n2,\"y\n3,z\n4,w\n", "j.csv:3:3: ", &format!("{never}, up to line 5,"));
+    quote_fault("a,b\n1,x\n2,\"y\n3,z\n4,w", "j.csv:3:3: ", &format!("{never}, up to line 5,"));
+    quote_fault("a,b\r\n1,x\r\n2,\"y\r\n3,z\r\n", "j.csv:3:3: ", &format!("{never}, up to line 4,"));
+    quote_fault("a,b\n1,\"x\ny\"\n\n2,\"y", "j.csv:5:3: ", &format!("{never} would"));
+    quote_fault("a\n1\n\"", "j.csv:3:1: ", &format!("{never} would"));
+    quote_fault("a\n\"1\"\"\n2\n", "j.csv:2:1: ", &format!("{never}, up to line 3,"));
+    quote_fault("a,b\n\"1\",\"x\n", "j.csv:2:5: ", never);
+    quote_fault("a,b\n1,\"x\n\",\"y\n3,z\n", "j.csv:3:3: ", never);
+}
+
+#[test]
+fn text_behind_a_closing_quote_is_an_error_and_the_next_row_is_read() {
+    let text = "a,b\n1,\"x\"y\n2,z\n3,\"u\n4,\"w\"\n5,v\n";
+    let outcomes = parsed("j.csv", text, texts);
+    let behind = "and text follows where a comma should (a quote within a field is written twice)";
+    let closed = "the quote that opens here is closed";
+    assert_eq!(outcomes[0], Err(format!("j.csv:2:3: {closed}, {behind}")));
+    assert_eq!(outcomes[1], Ok((3, vec!["2".to_owned(), "z".to_owned()])));
+    assert_eq!(outcomes[2], Err(format!("j.csv:4:3: {closed} on line 5, {behind}")));
+    assert_eq!(outcomes[3], Ok((6, vec!["5".to_owned(), "v".to_owned()])));
+    quote_fault("a\n\"a \"quoted\" word\"\n2\n", "j.csv:2:1: ", closed);
+    quote_fault("a\n\"a\" b\n2\n", "j.csv:2:1: ", closed);
+    quote_fault("a\r\"a\"b\r2\r", "j.csv:1:3: ", closed);
+}
+
+#[test]
+fn a_fault_in_the_quotes_of_the_header_is_one_of_the_file() {
+    for (text, place) in [("a,\"b\n1,x\n2,y\n", "j.csv:1:3: "), ("a,\"b\n1,\"x\"\n2,y\n", "j.csv:1:3: ")] {
+        let error = records("j.csv", text).err().unwrap();
+        assert!(error.to_string().starts_with(place), "{error}");
+        assert!(!error.is_bad_record());
+    }
+}
+
+#[test]
+fn quotes_that_are_meant_are_no_fault() {
+    let fields = |text: &str| values("j.csv", text, texts).concat();
+    assert_eq!(fields("a,b\n\"1\n\n2\r\n3\",\"\"\n"), ["1\n\n2\r\n3", ""]);
+    assert_eq!(fields("a,b\n\"\"\"\",\"\"\"x\"\"\""), ["\"", "\"x\""]);
+    assert_eq!(fields("a,b\n1\",x\"y\"\n \"z,5\"\"\n"), ["1\"", "x\"y\"", " \"z", "5\"\""]);
+    assert_eq!(fields("a,b\n\"1\" ,\"2\"\t\r\n"), ["1 ", "2\t"]);
+    assert_eq!(fields("a,b\r\"1\",2\r3,\"4\"\r"), ["1", "2", "3", "4"]);
+    assert_eq!(values("j.tsv", "a\tb\n\"1\t2\n", texts).concat(), ["\"1", "2"]);
+}

@@ -70,6 +70,38 @@ fn a_record_within_the_limit_is_read_however_many_there_are() {
 }
 
 #[test]
+fn a_record_of_exactly_the_limit_is_read_and_one_byte_more_is_too_long() {
+    let null = Layout { null: true, ..Layout::default() };
+    for (layout, header, ends) in [
+        (Format::Lines.into(), "", &["", "\n", "\r\n", "\n\n"][..]),
+        (null, "", &["", "\0", "\0\0"]),
+        (Format::Csv.into(), "x\n", &["", "\n", "\r\n", "\r", "\n\n\r\n"]),
+        (Format::Tsv.into(), "x\n", &["", "\n", "\r\n"]),
+        (Format::JsonLines.into(), "", &["", "\n", "\r\n"]),
+    ] {
+        let quote = if matches!(layout.format, Some(Format::Csv | Format::JsonLines)) { "\"" } else { "" };
+        let read = |length: usize, end: &str| -> Vec<Result<usize, String>> {
+            let record = format!("{quote}{}{quote}", "a".repeat(length - 2 * quote.len()));
+            let text = format!("{header}{record}{end}{}", if end.is_empty() { "" } else { "b" });
+            let text = if quote.is_empty() { text } else { text.replace('b', "\"b\"") };
+            let records = Records::with_limit("j".into(), Box::new(Cursor::new(text)), layout, 1000).unwrap();
+            records.map(|record| record.map(|record| record.text().len()).map_err(|error| error.to_string())).collect()
+        };
+        for end in ends {
+            let others = usize::from(!end.is_empty());
+            let length = 1000 - 2 * quote.len();
+            assert_eq!(read(1000, end), [vec![Ok(length)], vec![Ok(1); others]].concat(), "{layout:?} {end:?}");
+            assert!(read(1001, end)[0].as_ref().unwrap_err().contains("more than 1000 bytes"), "{layout:?} {end:?}");
+        }
+    }
+    let rows = format!("x\n\"a\n{}\"\n", "\n".repeat(996));
+    assert_eq!(
+        Records::with_limit("j".into(), Box::new(Cursor::new(rows)), Format::Csv.into(), 1000).unwrap().count(),
+        1
+    );
+}
+
+#[test]
 fn a_failing_read_ends_the_reading_with_its_reason() {
     struct Failing;
     impl Read for Failing {

@@ -104,6 +104,20 @@ fn what_is_no_sweep_is_refused_in_words() {
         (&["=1"], &[], None, "not of the form NAME=V1,V2,…"),
         (&["a="], &[], None, "'a' has no values: write a=V1,V2,…"),
         (&["a=1\n2"], &[], None, "the values of 'a' hold a line break: put the value that has it in quotes"),
+        (
+            &["a=1,\"2,3"],
+            &[],
+            None,
+            "'1,\"2,3', byte 3: the quote that opens here is never closed: everything behind it would be one field (a quote within a \
+             field is written twice)",
+        ),
+        (
+            &["a=\"1\"2,3"],
+            &[],
+            None,
+            "'\"1\"2,3', byte 1: the quote that opens here is closed, and text follows where a comma should (a quote within a field is \
+             written twice)",
+        ),
         (&["a=1", "a=2"], &[], None, "the name 'a' is given twice among --grid and --sample"),
         (&["a=1"], &["a=0:1"], None, "the name 'a' is given twice among --grid and --sample"),
         (&["a=1"], &[], Some(3), "--count says how many samples: it needs at least one --sample"),

@@ -40,12 +40,12 @@ fn bytes_of(job: u64, length: usize) -> Vec<u8> {
 fn outputs_come_in_the_order_of_places_whatever_the_order_of_settling() {
     for limit in [0, DEFAULT_MEMORY] {
         let mut ordered = Ordered::new(Order::Places, limit);
-        ordered.settle(2, b"two".to_vec(), b"2").unwrap();
+        ordered.settle(2, b"two".to_vec(), b"2", b"").unwrap();
         assert_eq!(drained(&mut ordered), []);
-        ordered.settle(0, b"zero".to_vec(), b"").unwrap();
+        ordered.settle(0, b"zero".to_vec(), b"", b"").unwrap();
         assert_eq!(drained(&mut ordered), [out(0, "zero")]);
-        ordered.settle(3, Vec::new(), b"").unwrap();
-        ordered.settle(4, Vec::new(), b"only err").unwrap();
+        ordered.settle(3, Vec::new(), b"", b"").unwrap();
+        ordered.settle(4, Vec::new(), b"only err", b"").unwrap();
         ordered.skip(1);
         assert_eq!(drained(&mut ordered), [out(2, "two"), err(2, "2"), err(4, "only err")]);
         assert_eq!((ordered.head(), ordered.spilled()), (5, 0));
@@ -56,9 +56,9 @@ fn outputs_come_in_the_order_of_places_whatever_the_order_of_settling() {
 fn without_an_order_each_output_comes_when_it_settles() {
     let mut ordered = Ordered::new(Order::Settled, 0);
     ordered.part(7, Stream::Out, b"seven ").unwrap();
-    ordered.settle(1_000_000_000_000, b"far".to_vec(), b"e").unwrap();
-    ordered.settle(7, b"and end".to_vec(), b"").unwrap();
-    ordered.settle(3, b"three".to_vec(), b"").unwrap();
+    ordered.settle(1_000_000_000_000, b"far".to_vec(), b"e", b"").unwrap();
+    ordered.settle(7, b"and end".to_vec(), b"", b"").unwrap();
+    ordered.settle(3, b"three".to_vec(), b"", b"").unwrap();
     ordered.skip(9);
     let expected =
         [out(1_000_000_000_000, "far"), err(1_000_000_000_000, "e"), out(7, "seven and end"), out(3, "three")];
@@ -74,9 +74,9 @@ fn the_pieces_of_a_running_job_are_followed_by_what_it_settles_with() {
     ordered.part(0, Stream::Out, b"other").unwrap();
     ordered.part(1, Stream::Out, b"o2").unwrap();
     ordered.part(1, Stream::Err, b"e2").unwrap();
-    ordered.settle(1, b"o3".to_vec(), b"e3").unwrap();
+    ordered.settle(1, b"o3".to_vec(), b"e3", b"").unwrap();
     assert_eq!(drained(&mut ordered), []);
-    ordered.settle(0, Vec::new(), b"").unwrap();
+    ordered.settle(0, Vec::new(), b"", b"").unwrap();
     assert_eq!(drained(&mut ordered), [out(0, "other"), out(1, "o1o2o3"), err(1, "e1e2e3")]);
     assert_eq!((ordered.spilled(), ordered.parts, ordered.large.len()), (0, 0, 0));
 }
@@ -88,16 +88,16 @@ fn the_pieces_of_an_attempt_that_failed_are_forgotten() {
     ordered.forget_parts(0);
     assert_eq!(ordered.spilled(), 0);
     ordered.part(0, Stream::Out, b"second ").unwrap();
-    ordered.settle(0, b"attempt".to_vec(), b"").unwrap();
+    ordered.settle(0, b"attempt".to_vec(), b"", b"").unwrap();
     ordered.part(1, Stream::Out, b"never seen").unwrap();
     ordered.skip(1);
-    ordered.settle(2, b"two".to_vec(), b"").unwrap();
+    ordered.settle(2, b"two".to_vec(), b"", b"").unwrap();
     assert_eq!(drained(&mut ordered), [out(0, "second attempt"), out(2, "two")]);
     // What has settled stays as it is.
-    ordered.settle(3, b"three".to_vec(), b"").unwrap();
+    ordered.settle(3, b"three".to_vec(), b"", b"").unwrap();
     ordered.forget_parts(3);
     ordered.part(3, Stream::Out, b"late").unwrap();
-    ordered.settle(3, b"again".to_vec(), b"").unwrap();
+    ordered.settle(3, b"again".to_vec(), b"", b"").unwrap();
     ordered.part(0, Stream::Out, b"very late").unwrap();
     assert_eq!(drained(&mut ordered), [out(3, "three")]);
     assert_eq!(ordered.spilled(), 0);
@@ -107,8 +107,8 @@ fn the_pieces_of_an_attempt_that_failed_are_forgotten() {
 fn a_run_that_ends_early_hands_on_what_waits_behind_jobs_that_never_settle() {
     let mut ordered = Ordered::new(Order::Places, 0);
     ordered.part(0, Stream::Out, b"unfinished").unwrap();
-    ordered.settle(2, b"two".to_vec(), b"").unwrap();
-    ordered.settle(5, b"five".to_vec(), b"").unwrap();
+    ordered.settle(2, b"two".to_vec(), b"", b"").unwrap();
+    ordered.settle(5, b"five".to_vec(), b"", b"").unwrap();
     ordered.skip_open();
     assert_eq!(drained(&mut ordered), [out(2, "two"), out(5, "five")]);
     assert_eq!((ordered.spilled(), ordered.head()), (0, 6));
@@ -119,7 +119,7 @@ fn outputs_larger_than_a_block_are_whole() {
     for limit in [0, 1 << 30] {
         let mut ordered = Ordered::new(Order::Places, limit);
         for (job, length) in [(3, 5 * BLOCK_BYTES + 1), (2, BLOCK_BYTES), (1, BLOCK_BYTES + 1), (0, 3 * BLOCK_BYTES)] {
-            ordered.settle(job, bytes_of(job, length), &bytes_of(job + 100, length / 3)).unwrap();
+            ordered.settle(job, bytes_of(job, length), &bytes_of(job + 100, length / 3), b"").unwrap();
         }
         let taken = drained(&mut ordered);
         for (index, (job, length)) in
@@ -141,7 +141,7 @@ fn the_file_grows_with_what_waits_and_not_with_what_has_ever_waited() {
     let mut taken = Taken::new();
     for job in 0..200 {
         ordered.part(job + 1, Stream::Out, &bytes_of(job + 1, BLOCK_BYTES / 2)).unwrap();
-        ordered.settle(job, bytes_of(job, 10), b"").unwrap();
+        ordered.settle(job, bytes_of(job, 10), b"", b"").unwrap();
         taken.clear();
         drain_into(&mut ordered, &mut taken);
         assert_eq!(taken.len(), 1);
@@ -157,13 +157,13 @@ fn two_hundred_thousand_outputs_that_wait_for_one_job_stay_far_below_100_mib() {
         let mut ordered = Ordered::new(Order::Places, limit);
         let measured = allocation_counter::measure(|| {
             for job in 1..=200_000 {
-                ordered.settle(job, vec![b'x'; 100], b"").unwrap();
+                ordered.settle(job, vec![b'x'; 100], b"", b"").unwrap();
             }
         });
         assert!(measured.bytes_max < most, "{} with {limit}", measured.bytes_max);
         assert!(ordered.memory() as u64 >= measured.bytes_current as u64 * 3 / 4);
         let (mut bytes, mut next) = (0, 0);
-        ordered.settle(0, b"slow".to_vec(), b"").unwrap();
+        ordered.settle(0, b"slow".to_vec(), b"", b"").unwrap();
         ordered
             .drain(&mut |job, _, piece| {
                 assert_eq!(job, next);
@@ -183,7 +183,7 @@ fn jobs_that_settle_nearly_in_order_allocate_nothing_but_their_buffers() {
     let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
     let mut round = |first: u64| {
         for job in [first + 1, first, first + 3, first + 2] {
-            ordered.settle(job, b"output\n".to_vec(), b"").unwrap();
+            ordered.settle(job, b"output\n".to_vec(), b"", b"").unwrap();
             ordered.drain(&mut |_, _, _| Ok(())).unwrap();
         }
     };
@@ -203,7 +203,7 @@ fn a_buffer_that_is_mostly_empty_is_not_kept_so() {
     for job in 1..1000 {
         let mut buffer = Vec::with_capacity(64 << 10);
         buffer.extend_from_slice(b"short");
-        ordered.settle(job, buffer, b"").unwrap();
+        ordered.settle(job, buffer, b"", b"").unwrap();
     }
     assert_eq!(ordered.spilled(), 0);
     assert!(ordered.memory() < 1 << 20);
@@ -212,7 +212,7 @@ fn a_buffer_that_is_mostly_empty_is_not_kept_so() {
 #[test]
 fn what_the_taker_says_is_handed_back() {
     let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
-    ordered.settle(0, b"x".to_vec(), b"").unwrap();
+    ordered.settle(0, b"x".to_vec(), b"", b"").unwrap();
     let error = ordered.drain(&mut |_, _, _| Err(OutputError::Closed { name: "it".into() })).unwrap_err();
     assert!(error.is_closed());
 }
@@ -264,7 +264,7 @@ impl Story {
         if self.is_skipped {
             return ordered.skip(job);
         }
-        ordered.settle(job, bytes_of(job + 50, self.end.0), &bytes_of(job + 50, self.end.1)).unwrap();
+        ordered.settle(job, bytes_of(job + 50, self.end.0), &bytes_of(job + 50, self.end.1), b"").unwrap();
     }
 }
 

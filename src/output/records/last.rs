@@ -1,5 +1,6 @@
 //! Records read back: which jobs have ended well, and whether inputs are still what they were.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -11,10 +12,11 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Status;
-use crate::input::{InputError, MAX_RECORD_BYTES, Place};
+use super::places::OutputFiles;
+use crate::input::{InputError, MAX_RECORD_BYTES, Place as InputPlace};
 
 /// The longest line: an input that is the longest record, each character of it escaped, and what is said of it.
-const MAX_LINE_BYTES: usize = 7 * MAX_RECORD_BYTES;
+pub(super) const MAX_LINE_BYTES: usize = 7 * MAX_RECORD_BYTES;
 /// How far a last line without end is read before it is called none of a record.
 const MAX_TORN_BYTES: u64 = MAX_LINE_BYTES as u64;
 /// Jobs are remembered in groups of so many.
@@ -22,11 +24,24 @@ const GROUP: u64 = 64;
 
 /// What is read of a record; what it has besides is not looked at.
 #[derive(Deserialize)]
-struct Line<'a> {
-    number: u64,
+pub(super) struct Line<'a> {
+    pub number: u64,
     #[serde(borrow)]
     input: &'a RawValue,
-    status: Status,
+    pub status: Status,
+    #[serde(borrow, default)]
+    pub output: Option<Place<'a>>,
+}
+
+/// Where a record says that the output is.
+#[derive(Deserialize)]
+pub(super) struct Place<'a> {
+    #[serde(borrow)]
+    pub file: Cow<'a, str>,
+    pub at: u64,
+    pub length: u64,
+    #[serde(borrow)]
+    pub hash: Cow<'a, str>,
 }
 
 /// What an input can be recognised by. Blanks between its values count; a line end between them is recorded as a blank.
@@ -59,18 +74,31 @@ impl LastRecords {
     /// # Errors
     /// If it cannot be read, or a line is not a record.
     pub fn read(path: &Path) -> Result<LastRecords, InputError> {
+        LastRecords::read_with(path, None)
+    }
+
+    /// [`LastRecords::read`], with a look at the outputs of the jobs that ended well: one that belongs to the output of `files`
+    /// and is not there counts as none.
+    ///
+    /// # Errors
+    /// As [`LastRecords::read`].
+    pub(crate) fn read_with(path: &Path, files: Option<&mut OutputFiles>) -> Result<LastRecords, InputError> {
         let name: Arc<str> = path.to_string_lossy().into();
         let unreadable = |source| InputError::Unreadable { file: name.clone(), source };
         let file = File::open(path).map_err(unreadable)?;
-        LastRecords::read_lines(&name, BufReader::with_capacity(64 << 10, file))
+        LastRecords::read_lines(&name, BufReader::with_capacity(64 << 10, file), files)
     }
 
-    pub(super) fn read_lines(name: &Arc<str>, mut lines: impl BufRead) -> Result<LastRecords, InputError> {
+    pub(super) fn read_lines(
+        name: &Arc<str>,
+        mut lines: impl BufRead,
+        mut files: Option<&mut OutputFiles>,
+    ) -> Result<LastRecords, InputError> {
         let mut last = LastRecords::default();
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            let place = Place { file: name.clone(), line: number, column: None };
+            let place = InputPlace { file: name.clone(), line: number, column: None };
             (&mut lines)
                 .take(MAX_LINE_BYTES as u64 + 1)
                 .read_until(b'\n', &mut line)
@@ -86,10 +114,13 @@ impl LastRecords {
                 continue;
             }
             match serde_json::from_slice::<Line<'_>>(&line) {
-                Ok(record) => last.note(&record),
+                Ok(record) => {
+                    let is_there = files.as_deref_mut().is_none_or(|files| files.look(&record));
+                    last.note(&record, is_there);
+                }
                 Err(_) if !is_whole => break,
                 Err(error) => {
-                    let place = Place { column: Some(error.column()).filter(|column| *column > 0), ..place };
+                    let place = InputPlace { column: Some(error.column()).filter(|column| *column > 0), ..place };
                     let fault = error.to_string();
                     let fault = fault.split(" at line ").next().unwrap_or_default();
                     let message = format!("not a record of a job, as `--records` writes them: {fault}");
@@ -117,13 +148,13 @@ impl LastRecords {
         self.groups.values().map(|group| u64::from(group.ok.count_ones())).sum()
     }
 
-    fn note(&mut self, record: &Line<'_>) {
+    fn note(&mut self, record: &Line<'_>, is_there: bool) {
         let new = || Group { known: 0, ok: 0, inputs: [0; GROUP as usize] };
         let group = self.groups.entry(record.number / GROUP).or_insert_with(new);
         let bit = bit(record.number);
         group.known |= bit;
         group.inputs[(record.number % GROUP) as usize] = hash(record.input);
-        if record.status == Status::Ok {
+        if record.status == Status::Ok && is_there {
             group.ok |= bit;
         } else {
             group.ok &= !bit;

@@ -18,7 +18,7 @@ fn line_of(record: &JobRecord<'_>) -> String {
 }
 
 fn read(text: &str) -> Result<LastRecords, InputError> {
-    LastRecords::read_lines(&Arc::from("r.jsonl"), text.as_bytes())
+    LastRecords::read_lines(&Arc::from("r.jsonl"), text.as_bytes(), None)
 }
 
 /// Appends these records to the file.
@@ -203,7 +203,7 @@ fn many_jobs_that_ended_well_take_little_memory() {
         writeln!(text, "{{\"number\":{number},\"input\":null,\"status\":\"ok\"}}").unwrap();
     }
     let measured = allocation_counter::measure(|| {
-        let last = LastRecords::read_lines(&Arc::from("r"), text.as_slice()).unwrap();
+        let last = LastRecords::read_lines(&Arc::from("r"), text.as_slice(), None).unwrap();
         assert_eq!(last.ok_count(), 100_000);
     });
     assert!(measured.bytes_max < 1_000_000, "{}", measured.bytes_max);
@@ -241,6 +241,6 @@ proptest! {
 
     #[test]
     fn no_bytes_make_reading_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-        let _ = LastRecords::read_lines(&Arc::from("r"), bytes.as_slice());
+        let _ = LastRecords::read_lines(&Arc::from("r"), bytes.as_slice(), None);
     }
 }

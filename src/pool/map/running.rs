@@ -30,6 +30,8 @@ pub(super) struct Running {
     /// Below this many jobs submitted and not yielded, inputs are pulled again.
     pub low_water: u64,
     pub inputs_ended: bool,
+    /// Results that are there are not kept back for those of earlier jobs.
+    pub passes: bool,
     /// The inputs' end was a panic.
     pub inputs_failed: Option<JobError>,
     /// Blocks that hold jobs not yielded yet: the number of jobs up to their end, and their bytes.
@@ -69,6 +71,7 @@ impl Running {
             yielded: 0,
             low_water: 0,
             inputs_ended: false,
+            passes: false,
             inputs_failed: None,
             sent: VecDeque::new(),
             sent_bytes: 0,
@@ -142,6 +145,10 @@ impl Running {
             Delivery::Unrun { first, .. } => (*first, 0),
             Delivery::Started { .. } | Delivery::Part(_) => return,
         };
+        if matches!(self.waiting, Waiting::Ordered(_)) && first < self.yielded {
+            // It was passed by.
+            return;
+        }
         self.waiting_bytes += bytes;
         match &mut self.waiting {
             Waiting::Ordered(waiting) => drop(waiting.insert(first, delivery)),
@@ -149,23 +156,37 @@ impl Running {
         }
     }
 
+    /// Whether there are results of later jobs than the next one.
+    fn is_behind(&self) -> bool {
+        matches!(&self.waiting, Waiting::Ordered(waiting) if !waiting.is_empty())
+    }
+
     /// The next result that can be handed on now.
     pub fn take<O: Value>(&mut self) -> Option<Result<O, JobError>> {
         if self.current.is_none() {
             let delivery = match &mut self.waiting {
-                Waiting::Ordered(waiting) => waiting.remove(&self.yielded)?,
-                Waiting::Unordered(waiting) => waiting.pop_front()?,
+                Waiting::Ordered(waiting) => waiting.remove(&self.yielded),
+                Waiting::Unordered(waiting) => waiting.pop_front(),
             };
-            self.current = Cursor::new(delivery);
+            self.current = delivery.and_then(Cursor::new);
         }
-        let cursor = self.current.as_mut()?;
-        let item = cursor.take();
-        if cursor.left == 0 {
-            if let Delivery::Done { frames, .. } = &cursor.delivery {
-                self.waiting_bytes -= frames.len();
+        let passes = self.passes && self.is_behind();
+        let item = match &mut self.current {
+            Some(cursor) => {
+                let item = cursor.take();
+                if cursor.left == 0 {
+                    if let Delivery::Done { frames, .. } = &cursor.delivery {
+                        self.waiting_bytes -= frames.len();
+                    }
+                    self.current = None;
+                }
+                item
             }
-            self.current = None;
-        }
+            None if passes => {
+                Err(JobError::new(self.yielded, JobErrorKind::Stopped, "the run was stopped before its end"))
+            }
+            None => return None,
+        };
         self.yielded += 1;
         while let Some(&(_, bytes)) = self.sent.front().filter(|(end, _)| *end <= self.yielded) {
             self.sent_bytes -= bytes;

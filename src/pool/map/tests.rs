@@ -326,3 +326,36 @@ fn slots_are_counted_over_the_ranks_of_a_host() {
         Ok(())
     });
 }
+
+#[test]
+fn a_map_that_waits_no_longer_hands_on_what_is_there_and_drops_what_comes_later() {
+    static GO: AtomicBool = AtomicBool::new(false);
+    static DONE: AtomicU32 = AtomicU32::new(0);
+    let wait = |job: u64| {
+        while job % 10 == 0 && !GO.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        DONE.fetch_add(1, Ordering::SeqCst);
+        job
+    };
+    let code = local(2, |pool| {
+        let mut map = pool.map(wait, 0..21).chunk_size(1).timeout(Duration::from_millis(10));
+        let mut results = Vec::new();
+        while results.len() < 20 {
+            let Some(result) = map.next() else { break };
+            match result.map_err(|error| (error.kind, error.job)) {
+                Err((JobErrorKind::Timeout, _)) if DONE.load(Ordering::SeqCst) == 18 => map.wait_no_longer(),
+                Err((JobErrorKind::Timeout, _)) => {}
+                result => results.push(result),
+            }
+        }
+        let passed = |job| if job % 10 == 0 { Err((JobErrorKind::Stopped, job)) } else { Ok(job) };
+        assert!(results.iter().copied().eq((0..20).map(passed)), "{results:?}");
+        GO.store(true, Ordering::SeqCst);
+        // The last one is nobody's gap: it is waited for.
+        let rest: Vec<_> = map.filter_map(Result::ok).collect();
+        assert_eq!(rest, [20], "jobs 0 and 10 were passed by");
+        Ok(())
+    });
+    assert_eq!(code, ExitCode::Success);
+}

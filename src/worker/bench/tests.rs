@@ -2,7 +2,6 @@
 
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
 
@@ -50,6 +49,7 @@ fn chunk(id: u64, job: impl Fn() + Send + Sync + 'static) -> Chunk {
         executable: 0,
         made: OnceLock::new(),
         cancellation: Mutex::default(),
+        limit: None,
     };
     assert!(map.made.set(Ok(Function::OfJobs(Box::new(Job(job))))).is_ok());
     let mut inputs = Vec::new();
@@ -61,6 +61,7 @@ fn chunk(id: u64, job: impl Fn() + Send + Sync + 'static) -> Chunk {
         taken: AtomicU64::new(1),
         inputs: inputs.into(),
         map: Arc::new(map),
+        limited: None,
     }
 }
 
@@ -79,11 +80,11 @@ fn rung(limit: Duration) -> bool {
 #[test]
 fn a_chunk_that_was_given_back_leaves_no_results_lying_about() {
     let (bench, finished) = bench(2);
-    bench.run(&chunk(0, || ()));
+    bench.run(&chunk(0, || ()), 0);
     assert!(!rung(Duration::from_millis(1)), "another chunk waits: results leave together");
     let given_back = chunk(1, || ());
     assert_eq!(given_back.cut(), 0);
-    bench.run(&given_back);
+    bench.run(&given_back, 0);
     assert!(rung(LIMIT));
     assert_eq!(finished.len(), 1);
 }
@@ -91,7 +92,7 @@ fn a_chunk_that_was_given_back_leaves_no_results_lying_about() {
 #[test]
 fn results_do_not_lie_about_while_the_last_chunk_runs() {
     let (bench, _finished) = bench(2);
-    bench.run(&chunk(0, || ()));
+    bench.run(&chunk(0, || ()), 0);
     let heard = Arc::new(Barrier::new(2));
     let long = chunk(1, {
         let heard = heard.clone();
@@ -101,7 +102,7 @@ fn results_do_not_lie_about_while_the_last_chunk_runs() {
     });
     let runner = thread::spawn({
         let bench = bench.clone();
-        move || bench.run(&long)
+        move || bench.run(&long, 0)
     });
     // The job does not end before the doorbell was heard.
     let was_rung = rung(LIMIT);

@@ -64,10 +64,12 @@ fn a_worker_that_reads_late_and_answers_much_blocks_nobody() {
 
 #[test]
 fn slow_records_are_given_one_at_a_time_and_quick_ones_many() {
-    let slow = answered(&mut shell("while read -r line; do sleep 0.02; echo 1; done"), list(0..6));
+    let numbered = |script: &str| shell_with(script, |options| options.protocol = Protocol::Numbered).0;
+    let slow = "while read -r line; do sleep 0.02; echo \"${line%%,*}, \\\"result\\\": 1}\"; done";
+    let slow = answered(&mut numbered(slow), list(0..6));
     assert_eq!(slow.most_ahead, 1);
     assert!(slow.durations.iter().all(|duration| *duration >= Duration::from_millis(15)), "{:?}", slow.durations);
-    let quick = answered(&mut shell("exec cat"), list(0..3000));
+    let quick = answered(&mut numbered("exec sed -u s/record/result/"), list(0..3000));
     assert!((8..=512).contains(&quick.most_ahead), "{}", quick.most_ahead);
 }
 
@@ -104,10 +106,10 @@ fn an_answer_without_an_end_is_cut_off() {
 }
 
 #[test]
-fn who_speaks_unasked_is_started_anew_and_nobody_is_charged() {
-    let (mut worker, warnings) = shell_with("while read -r line; do printf '1\\n2\\n'; done", |_| {});
-    assert_eq!(answered(&mut worker, list(0..3)).short(), ["1", "1", "1"]);
-    assert!(warnings.all()[0].contains("without a question"), "{:?}", warnings.all());
+fn a_program_that_answers_each_record_twice_is_no_worker() {
+    let (failure, list) = no_start(&mut shell("while read -r line; do printf '1\\n2\\n'; done"), 0..100);
+    assert!(failure.message.contains("more than one line for a record, 3 times"), "{}", failure.message);
+    assert!(list.short().iter().all(|answer| answer == "!surplus") && list.answers.len() < 10, "{:?}", list.short());
 }
 
 #[test]

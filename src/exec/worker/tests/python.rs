@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use std::path::{Path, PathBuf};
+
 use super::*;
 use crate::exec::worker::spares;
 
@@ -258,4 +260,171 @@ fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
     assert_eq!(answer(1), format!("[\"71\",{}]", prepared[1]));
     assert!(answer(3).starts_with("[\"73\","), "there are no more, so that one is started");
     assert!(spares::take(&launch, &[]).is_none());
+}
+
+/// What the function of the next test gives, and what comes of it.
+const VALUES: &str = "\
+def f(x):
+    if x == 1: return {1, 2}
+    if x == 2: return b'\\xff'
+    if x == 3: return 1 / 0
+    if x == 4: return (y for y in 'ab')
+    if x == 5: return object()
+    if x == 6: raise ImportError('no')
+    async def later(): return x
+    return later() if x == 7 else [x]
+";
+
+/// All modules that a Python has when the function of `VALUES` has done all that it does, and all that it knows of.
+fn module_names(exe: &str) -> Vec<String> {
+    let text = format!(
+        "import sys\n{VALUES}\ndef names(x):\n    return sorted({{name.partition('.')[0] for name in sys.modules}})\n\
+         def all_names(x):\n    return sorted(getattr(sys, 'stdlib_module_names', names(x)))\n\
+         def g(x):\n    return all_names(x) + names(x) if x == 9 else f(x)\n"
+    );
+    let module = module(&text);
+    let call = PythonCall { exe: Some(exe.to_string()), ..module.call("g") };
+    let list = answered(&mut worker(&call, |_| {}), list(1..=9));
+    let names: Vec<String> = serde_json::from_str(&list.short()[8]).expect("names");
+    assert!(names.len() > 59);
+    // What rankpool itself calls so is not imported.
+    names.into_iter().filter(|name| !["__main__", "model"].contains(&name.as_str())).collect()
+}
+
+/// Puts a file with each of these names into a folder; whoever imports one leaves a mark in the file that it gives.
+fn shadow(folder: &Path, names: &[String]) -> PathBuf {
+    let mark = folder.join("mark");
+    for name in names {
+        let text = format!("open({:?}, 'a').write(__name__ + ' ')\nraise ImportError('a stranger')\n", mark.display());
+        fs::write(folder.join(format!("{name}.py")), text).expect("a file");
+    }
+    mark
+}
+
+fn in_folder(call: &PythonCall, folder: &Path) -> Worker {
+    start_helper();
+    let (mut options, _) = options(call.protocol());
+    options.preamble = call.preamble();
+    options.greeting = call.greeting(0, 1);
+    let mut launch = call.launch();
+    launch.cwd = Some(folder.to_path_buf());
+    Worker::new(launch, options, None)
+}
+
+const EXPECTED: [&str; 8] = ["[1,2]", "\"/w==\"", "!exception", "[\"a\",\"b\"]", "!encode", "!exception", "7", "[8]"];
+
+#[test]
+fn the_current_folder_does_not_shadow_pythons_modules() {
+    for exe in pythons() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mark = shadow(folder.path(), &module_names(&exe));
+        let module = module(VALUES);
+        let call = PythonCall { exe: Some(exe.clone()), ..module.call("f") };
+        let list = answered(&mut in_folder(&call, folder.path()), list(1..=8));
+        let imported = fs::read_to_string(mark).unwrap_or_default();
+        assert_eq!((list.short(), &*imported), (EXPECTED.map(String::from).to_vec(), ""), "{exe}");
+        let traceback = list.failure(2).traceback.as_deref().unwrap_or_default();
+        assert!(traceback.ends_with("ZeroDivisionError: division by zero\n"), "{traceback:?}");
+    }
+}
+
+#[test]
+fn files_beside_the_function_s_are_the_function_s_and_not_ours() {
+    for exe in pythons() {
+        for target in ["model.py:f", "model:f"] {
+            let names = module_names(&exe);
+            let module = module(VALUES);
+            // Without asyncio there are no async functions.
+            let mark = shadow(module.folder.path(), &names);
+            let call = PythonCall { exe: Some(exe.clone()), target: target.to_string(), ..PythonCall::default() };
+            let list = answered(&mut in_folder(&call, module.folder.path()), list([1, 2, 3, 4, 5, 6, 8]));
+            let imported = fs::read_to_string(mark).unwrap_or_default();
+            let mut expected = EXPECTED.map(String::from).to_vec();
+            expected.remove(6);
+            assert_eq!((list.short(), &*imported), (expected, ""), "{exe} {target}");
+            let traceback = list.failure(2).traceback.as_deref().unwrap_or_default();
+            assert!(traceback.ends_with("ZeroDivisionError: division by zero\n"), "{traceback:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_beside_the_function_s_is_imported_as_plain_python_does() {
+    for exe in pythons() {
+        for name in ["json", "token", "traceback", "ctypes", "uuid", "base64", "struct"] {
+            let module = module(&format!("import {name}\ndef f(x):\n    return {name}.mine\n"));
+            fs::write(module.folder.path().join(format!("{name}.py")), "mine = 5\n").expect("a file");
+            fs::write(module.folder.path().join("plain.py"), format!("import {name}; print({name}.mine)"))
+                .expect("a file");
+            let plain = std::process::Command::new(&exe).arg(module.folder.path().join("plain.py")).output();
+            assert_eq!(plain.expect("Python").stdout, b"5\n", "{exe} {name}");
+            let call = PythonCall { exe: Some(exe.clone()), ..module.call("f") };
+            assert_eq!(answered(&mut worker(&call, |_| {}), list([1])).short(), ["5"], "{exe} {name}");
+        }
+    }
+}
+
+#[test]
+fn what_pythons_environment_says_changes_no_answer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let startup = folder.path().join("startup.py");
+    let mark = folder.path().join("mark");
+    fs::write(&startup, format!("open({:?}, 'w').close()\n", mark.display())).expect("a file");
+    fs::write(folder.path().join("helper.py"), "value = 5\n").expect("a file");
+    let startup = startup.display().to_string();
+    let path = folder.path().display().to_string();
+    let text = format!(
+        "{VALUES}\nimport os, subprocess, sys\n\
+         def job(x):\n    \
+             assert __debug__ or sys.flags.optimize\n    \
+             mine = [os.environ['RANKPOOL_' + name] for name in ('JOB', 'ATTEMPT', 'SEED')]\n    \
+             child = subprocess.run(['sh', '-c', 'echo $RANKPOOL_JOB $RANKPOOL_ATTEMPT $RANKPOOL_SEED'],\n        \
+                 stdout=subprocess.PIPE, check=True)\n    \
+             left = os.environ.get('PYTHONSAFEPATH'), os.environ.get('PYTHONINSPECT')\n    \
+             print('noise')\n    \
+             return child.stdout.decode().split() == mine and 'rankpool' not in left and '' not in left\n\
+         def g(x):\n    return job(x) if x == 8 else f(x)\n"
+    );
+    let module = module(&text);
+    let mut expected = EXPECTED.map(String::from);
+    expected[7] = "true".to_string();
+    for (name, value) in [
+        ("PYTHONOPTIMIZE", "1"),
+        ("PYTHONOPTIMIZE", "2"),
+        ("PYTHONUNBUFFERED", "1"),
+        ("PYTHONSAFEPATH", "1"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("PYTHONDEVMODE", "1"),
+        ("PYTHONWARNINGS", "error"),
+        ("PYTHONIOENCODING", "latin-1:strict"),
+        ("PYTHONUTF8", "1"),
+        ("PYTHONNOUSERSITE", "1"),
+        ("PYTHONSTARTUP", &startup),
+        ("PYTHONINSPECT", "1"),
+        ("PYTHONPATH", &path),
+        ("PYTHONFAULTHANDLER", "1"),
+        ("PYTHONTRACEMALLOC", "1"),
+        ("PYTHONMALLOC", "debug"),
+        ("PYTHONHASHSEED", "0"),
+        ("PYTHONCOERCECLOCALE", "0"),
+        ("LC_ALL", "C"),
+    ] {
+        let exes = if name == "PYTHONOPTIMIZE" { pythons() } else { vec!["python3".to_string()] };
+        for exe in exes {
+            let call = PythonCall { exe: Some(exe.clone()), ..module.call("g") };
+            let mut worker = worker(&call, |_| {});
+            worker.launch.env.push((name.to_string(), value.to_string()));
+            let list = answered(&mut worker, list(1..=8));
+            assert_eq!(list.short(), expected, "{exe} {name}={value}");
+            worker.close();
+            assert!(!mark.exists(), "{exe} {name}={value}");
+        }
+    }
+}
+
+#[test]
+fn the_shim_does_nothing_in_an_assertion() {
+    for text in [include_str!("../../shim.py"), include_str!("../../shim_json.py")] {
+        assert!(!text.lines().any(|line| line.trim_start().starts_with("assert")));
+    }
 }

@@ -1,0 +1,173 @@
+//! Whether the other ends are still there.
+//!
+//! A process that dies is not always told of: some launchers leave the others alone, and MPI then waits for ever. So each end
+//! says something every few seconds, a pulse if nothing else, and an end that is silent for long is taken for dead. Time in
+//! which this end itself did nothing (a suspended machine, a stopped process) does not count: nobody's messages were taken in.
+//!
+//! There is no clock here; the owner says what time it is.
+
+use std::time::{Duration, Instant};
+
+/// How much of a pause between two turns counts.
+const STEP: Duration = Duration::from_secs(1);
+/// How many pulses may be missed.
+const MISSED: u32 = 8;
+
+/// What was heard from the other ends, and said to them.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    /// How long an end may be silent.
+    limit: Duration,
+    turned: Instant,
+    /// For how long this end has been at work.
+    lived: Duration,
+    looked: Duration,
+    /// When each of the others was heard from and spoken to, as `lived` was then; `None` if nobody listens for it.
+    ends: Vec<Option<Spoken>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Spoken {
+    from: Duration,
+    to: Duration,
+}
+
+impl Pulse {
+    /// Listens for so many ends.
+    pub(crate) fn new(ends: usize, limit: Duration, now: Instant) -> Self {
+        let spoken = Spoken { from: Duration::ZERO, to: Duration::ZERO };
+        Pulse { limit, turned: now, lived: Duration::ZERO, looked: Duration::ZERO, ends: vec![Some(spoken); ends] }
+    }
+
+    fn interval(&self) -> Duration {
+        self.limit / MISSED
+    }
+
+    /// Time goes by. True when it is time to ask [`due`](Self::due) and [`silent`](Self::silent).
+    pub(crate) fn turn(&mut self, now: Instant) -> bool {
+        self.lived += now.saturating_duration_since(self.turned).min(STEP);
+        self.turned = now;
+        let look = self.lived >= self.looked + self.interval() / 2;
+        if look {
+            self.looked = self.lived;
+        }
+        look
+    }
+
+    /// An end was heard from.
+    pub(crate) fn heard(&mut self, end: usize) {
+        if let Some(Some(spoken)) = self.ends.get_mut(end) {
+            spoken.from = self.lived;
+        }
+    }
+
+    /// Something was said to an end.
+    pub(crate) fn spoke(&mut self, end: usize) {
+        if let Some(Some(spoken)) = self.ends.get_mut(end) {
+            spoken.to = self.lived;
+        }
+    }
+
+    /// Nobody listens for this end any more.
+    pub(crate) fn ignore(&mut self, end: usize) {
+        if let Some(spoken) = self.ends.get_mut(end) {
+            *spoken = None;
+        }
+    }
+
+    fn ends(&self) -> impl Iterator<Item = (usize, Spoken)> + '_ {
+        self.ends.iter().enumerate().filter_map(|(end, spoken)| Some((end, (*spoken)?)))
+    }
+
+    /// The ends that are waiting for a word.
+    pub(crate) fn due(&self) -> Vec<usize> {
+        let late = |spoken: &Spoken| self.lived >= spoken.to + self.interval() / 2;
+        self.ends().filter(|(_, spoken)| late(spoken)).map(|(end, _)| end).collect()
+    }
+
+    /// The end that has been silent for longest, and for how long, if that is too long.
+    pub(crate) fn silent(&self) -> Option<(usize, Duration)> {
+        let (end, spoken) = self.ends().min_by_key(|(_, spoken)| spoken.from)?;
+        let silence = self.lived - spoken.from;
+        (silence >= self.limit).then_some((end, silence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(40);
+    const TURN: Duration = Duration::from_millis(10);
+
+    /// Lets time go by in turns; calls `each` after each with the seconds so far.
+    fn live(pulse: &mut Pulse, now: &mut Instant, seconds: u64, mut each: impl FnMut(&mut Pulse)) {
+        for _ in 0..seconds * 100 {
+            *now += TURN;
+            pulse.turn(*now);
+            each(pulse);
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_silent_for_too_long_is_found_and_one_that_speaks_is_not() {
+        let mut now = Instant::now();
+        let mut pulse = Pulse::new(3, LIMIT, now);
+        live(&mut pulse, &mut now, 30, |_| {});
+        pulse.heard(0);
+        pulse.heard(2);
+        live(&mut pulse, &mut now, 9, |_| {});
+        assert_eq!(pulse.silent(), None);
+        live(&mut pulse, &mut now, 1, |_| {});
+        assert_eq!(pulse.silent(), Some((1, LIMIT)));
+        pulse.ignore(1);
+        assert_eq!(pulse.silent(), None);
+        live(&mut pulse, &mut now, 30, |pulse| pulse.heard(2));
+        assert_eq!(pulse.silent(), Some((0, LIMIT)));
+        pulse.heard(0);
+        assert_eq!(pulse.silent(), None);
+    }
+
+    #[test]
+    fn time_in_which_this_end_was_stopped_does_not_count() {
+        let mut now = Instant::now();
+        let mut pulse = Pulse::new(1, LIMIT, now);
+        live(&mut pulse, &mut now, 10, |_| {});
+        for _ in 0..20 {
+            now += Duration::from_secs(3600);
+            pulse.turn(now);
+            assert_eq!(pulse.silent(), None);
+        }
+        live(&mut pulse, &mut now, 9, |_| {});
+        assert_eq!(pulse.silent(), None, "a second of each pause counts, so that a slow loop comes to an end, too");
+        live(&mut pulse, &mut now, 1, |_| {});
+        assert_eq!(pulse.silent().map(|(end, _)| end), Some(0));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_does_no_harm() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let mut pulse = Pulse::new(1, LIMIT, now);
+        assert!(!pulse.turn(now - Duration::from_secs(50)));
+        assert_eq!(pulse.silent(), None);
+    }
+
+    #[test]
+    fn who_was_not_spoken_to_for_a_while_gets_a_pulse_well_before_the_limit() {
+        let mut now = Instant::now();
+        let mut pulse = Pulse::new(2, LIMIT, now);
+        let mut pulses = 0;
+        for _ in 0..100 * 40 {
+            now += TURN;
+            if pulse.turn(now) {
+                pulse.spoke(1);
+                for end in pulse.due() {
+                    assert_eq!(end, 0, "the other one is spoken to all the time");
+                    pulse.spoke(end);
+                    pulses += 1;
+                }
+            }
+        }
+        assert!((8..=20).contains(&pulses), "{pulses} pulses in {LIMIT:?}");
+    }
+}

@@ -1,0 +1,257 @@
+//! The compute threads of a rank: each begins chunk after chunk, and helps the jobs of the others in between.
+//!
+//! A job may use rayon. While it waits for the pieces that it has split off, its thread looks for other work of the pool, and
+//! runs it on the stack of the waiting job. If chunks were such work, a job could begin inside another one, which may hold a
+//! lock or a borrowed cell. So a chunk never is: chunks wait in a queue that rayon does not know. Every thread of the pool
+//! stays in [`Queue::serve`], and asks rayon for pieces of the others' jobs only while there is no chunk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::WorkerError;
+use super::bench::{Bench, Chunk, MapFunction};
+use super::context::enter_compute_thread;
+
+/// What a compute thread does between two looks at the queue. What comes second is let go of when it is done.
+pub(super) enum Work {
+    /// Run these jobs.
+    Chunk(Arc<Chunk>, Option<Sender<()>>),
+    /// Let go of a function, which may take its time.
+    Release(Arc<MapFunction>, Sender<()>),
+}
+
+/// How often a thread looks for work without a pause before it sleeps: a few microseconds.
+const ROUNDS: u32 = 32;
+/// The first pause of a thread that sleeps; each is twice the one before. A chunk wakes it at once; pieces do not.
+const SHORTEST: Duration = Duration::from_micros(20);
+/// The longest pause while a job of another thread runs, which may split at any time, and while none does. They are those of
+/// all threads that sleep, together.
+const LONGEST: Duration = Duration::from_millis(1);
+const QUIET: Duration = Duration::from_millis(5);
+/// The longest pause of a single thread.
+const LIMIT: Duration = Duration::from_millis(100);
+/// A thread that has been helping for so long has found something that was worth splitting, in µs.
+const WORTHWHILE: u64 = 50;
+
+/// The chunks that no thread has begun, and the threads that have nothing to do.
+struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+    /// More than 0 if a look into `state` is worth it.
+    pending: AtomicUsize,
+    /// Threads that run a chunk.
+    running: AtomicUsize,
+    /// Threads that were written off and have not come back.
+    left_behind: AtomicUsize,
+    started: Instant,
+    /// Since when one of the threads that help others has been doing so, in µs since `started`; 0 for none.
+    helping: AtomicU64,
+    /// When a thread last found nothing to help with.
+    barren: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Work>,
+    asleep: u32,
+    closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, work: Work) {
+        let mut state = self.lock();
+        state.waiting.push_back(work);
+        self.pending.store(state.waiting.len(), Ordering::Release);
+        let asleep = state.asleep > 0;
+        drop(state);
+        if asleep {
+            self.wake.notify_one();
+        }
+    }
+
+    /// No chunk is begun any more.
+    fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let (releases, chunks) = state.waiting.drain(..).partition(|work| matches!(work, Work::Release(..)));
+        state.waiting = releases;
+        self.pending.store(usize::MAX, Ordering::Release);
+        drop(state);
+        self.wake.notify_all();
+        // These may let go of what other people made.
+        drop::<VecDeque<_>>(chunks);
+    }
+
+    /// The loop of the thread at this place among those of its rank. It ends with the run, and when the thread was written off.
+    fn serve(&self, bench: &Arc<Bench>, place: u32) {
+        while let Some(work) = self.next() {
+            match work {
+                Work::Chunk(chunk, released) => {
+                    self.running.fetch_add(1, Ordering::Relaxed);
+                    let goes_on = bench.run(&chunk, place);
+                    self.running.fetch_sub(1, Ordering::Relaxed);
+                    if !goes_on {
+                        self.left_behind.fetch_sub(1, Ordering::Relaxed);
+                        return;
+                    }
+                    // This may be the last that holds the map's function.
+                    drop(chunk);
+                    drop(released);
+                }
+                Work::Release(function, released) => {
+                    drop(function);
+                    drop(released);
+                }
+            }
+            // What a job has spawned and not waited for.
+            while rayon::yield_local() == Some(rayon::Yield::Executed) {}
+        }
+    }
+
+    /// What to do next; until there is something, the thread helps others or sleeps. `None`: nothing more will come.
+    fn next(&self) -> Option<Work> {
+        let (mut rounds, mut pause) = (0, SHORTEST);
+        loop {
+            if self.pending.load(Ordering::Acquire) > 0 {
+                let mut state = self.lock();
+                if let Some(work) = state.waiting.pop_front() {
+                    let left = if state.closed { usize::MAX } else { state.waiting.len() };
+                    self.pending.store(left, Ordering::Release);
+                    return Some(work);
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            if self.help() {
+                (rounds, pause) = (0, SHORTEST);
+            } else if rounds < ROUNDS {
+                rounds += 1;
+                thread::yield_now();
+            } else {
+                pause = self.sleep(pause);
+            }
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// Runs a piece of a job that another thread has begun, if there is one.
+    fn help(&self) -> bool {
+        let marks = self.helping.compare_exchange(0, self.now(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let helped = rayon::yield_now() == Some(rayon::Yield::Executed);
+        if marks {
+            self.helping.store(0, Ordering::Relaxed);
+        }
+        helped
+    }
+
+    /// Sleeps until there is a chunk, or for a pause; says how long the next one is. Nobody rings when a job splits, so the
+    /// threads that sleep look from time to time, in turn; one that sees another one help wakes the next, as long as they
+    /// find something.
+    fn sleep(&self, pause: Duration) -> Duration {
+        self.barren.store(self.now(), Ordering::Relaxed);
+        let mut state = self.lock();
+        if !state.waiting.is_empty() || state.closed {
+            return SHORTEST;
+        }
+        state.asleep += 1;
+        // A single thread has nobody to help.
+        let limit = if rayon::current_num_threads() > 1 { (pause * state.asleep).min(LIMIT) } else { LIMIT };
+        let mut state = self.wake.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
+        state.asleep -= 1;
+        let more = state.asleep > 0;
+        drop(state);
+        let since = self.helping.load(Ordering::Relaxed);
+        if more && since > 0 && since > self.barren.load(Ordering::Relaxed) && self.now() > since + WORTHWHILE {
+            self.wake.notify_one();
+        }
+        let longest = if self.running.load(Ordering::Relaxed) > 0 { LONGEST } else { QUIET };
+        (pause * 2).min(longest)
+    }
+}
+
+/// Threads that serve the queue, at the places from `first`.
+fn serving_threads(
+    queue: &Arc<Queue>,
+    bench: &Arc<Bench>,
+    first: u32,
+    threads: u32,
+) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    let rank = bench.rank.0;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads as usize)
+        .thread_name(move |thread| format!("rank {rank} thread {}", first as usize + thread))
+        .start_handler(|_| enter_compute_thread())
+        .build()?;
+    let (queue, bench) = (queue.clone(), bench.clone());
+    pool.spawn_broadcast(move |thread| queue.serve(&bench, first + thread.index() as u32));
+    Ok(pool)
+}
+
+/// The compute threads of a rank.
+pub(super) struct Crew {
+    queue: Arc<Queue>,
+    threads: u32,
+    /// Holds the threads: when it is dropped, they end as soon as they leave their loops.
+    _pool: rayon::ThreadPool,
+    /// The threads that have taken the place of others.
+    replacements: BTreeMap<u32, rayon::ThreadPool>,
+}
+
+/// How many threads that were written off a rank puts up with.
+const LEFT_BEHIND: usize = 200;
+
+impl Crew {
+    pub(super) fn start(threads: u32, bench: &Arc<Bench>) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            pending: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            left_behind: AtomicUsize::new(0),
+            started: Instant::now(),
+            helping: AtomicU64::new(0),
+            barren: AtomicU64::new(0),
+        });
+        let pool = serving_threads(&queue, bench, 0, threads)?;
+        Ok(Crew { queue, threads, _pool: pool, replacements: BTreeMap::new() })
+    }
+
+    /// The thread at this place is written off: another one takes its place.
+    pub(super) fn replace(&mut self, place: u32, bench: &Arc<Bench>) -> Result<(), WorkerError> {
+        let left_behind = self.queue.left_behind.fetch_add(1, Ordering::Relaxed);
+        if left_behind >= LEFT_BEHIND {
+            let message = format!("{left_behind} jobs go on long after their time limit, and hold as many threads");
+            return Err(WorkerError::GaveUp(message));
+        }
+        let pool = serving_threads(&self.queue, bench, place, 1).map_err(|error| WorkerError::Threads(1, error))?;
+        self.replacements.insert(place, pool);
+        Ok(())
+    }
+
+    pub(super) fn threads(&self) -> u32 {
+        self.threads
+    }
+
+    pub(super) fn push(&self, work: Work) {
+        self.queue.push(work);
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
