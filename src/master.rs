@@ -27,7 +27,7 @@ use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Need, Transport};
 use crate::wire::{self, Packet, ToMaster, ToRank};
 
-use book::{Arrived, MapBook};
+use book::{Arrived, MapBook, Report};
 pub(crate) use error::MasterError;
 use join::gather_facts;
 use pulse::Watch;
@@ -51,14 +51,6 @@ pub(crate) const JOIN: Duration = Duration::from_secs(120);
 const FAREWELL: Duration = Duration::from_secs(20);
 /// How many messages or commands are taken in before what came of them is sent.
 const TURN: usize = 512;
-
-/// What a rank says of a chunk that it has done.
-struct Report {
-    count: u32,
-    busy: u64,
-    failed: Vec<u32>,
-    bad: u32,
-}
 
 /// A rank as the master knows it.
 struct RankBook {
