@@ -210,20 +210,25 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// How many threads this process will compute with, as far as that can be told before MPI is started: as if all ranks of its
-    /// host were like this one.
-    pub(crate) fn expected_threads(&self) -> u32 {
-        let Ok(facts) = self.facts() else { return 1 };
+    /// The ranks of this process and the slots of their compute threads, as far as that can be told before MPI is started: as if
+    /// all ranks of its host were like this one.
+    pub(crate) fn expected_slots(&self) -> Vec<(u32, Range<u32>)> {
+        let first = place().map_or(0, |place| place.rank);
+        let Ok(facts) = self.facts() else { return vec![(first, 0..1)] };
         let on_host = launch::ranks_on_host(environment).unwrap_or(1);
         let ranks = self.local.map_or(on_host, NonZeroU32::get);
         let threads = launch::threads_per_rank(&vec![facts; ranks as usize], self.dedicated_master);
-        match self.local {
-            Some(_) => threads.iter().sum(),
-            None => {
-                let place = launch::place_on_host(environment).unwrap_or(0);
-                threads.get(place as usize).copied().unwrap_or(1)
-            }
+        let mut begin = 0;
+        let slots = threads.into_iter().map(|threads| {
+            begin += threads;
+            begin - threads..begin
+        });
+        let mut all: Vec<_> = (0..).zip(slots).collect();
+        if self.local.is_none() {
+            let own = launch::place_on_host(environment).and_then(|place| all.get(place as usize)).or(all.first());
+            all = own.map(|(_, slots)| (first, slots.clone())).into_iter().collect();
         }
+        all
     }
 
     fn facts(&self) -> Result<RankFacts, String> {

@@ -59,6 +59,8 @@ pub(crate) enum ToRank {
     Release { map: MapId },
     /// Nothing more will come; leave.
     Dismiss,
+    /// The run has failed; end this process.
+    BreakOff,
 }
 
 /// What a rank tells the master.
@@ -96,7 +98,8 @@ impl Head for ToRank {
             | ToRank::Cancel { .. }
             | ToRank::Pulse
             | ToRank::Release { .. }
-            | ToRank::Dismiss => 0,
+            | ToRank::Dismiss
+            | ToRank::BreakOff => 0,
         }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) enum WorkerError {
     Transport(#[from] TransportError),
     #[error(transparent)]
     Codec(#[from] wire::CodecError),
-    #[error("cannot start {0} compute threads: {1}")]
+    #[error("cannot start {count} compute threads: {} (see `ulimit -u`)", crate::report::without_number(.1), count = .0)]
     Threads(u32, rayon::ThreadPoolBuildError),
     #[error("the master has gone")]
     Deserted,
@@ -52,6 +52,8 @@ pub(crate) enum WorkerError {
         "rank 0 has not been heard of for {0} s: its process has died or is stopped, or its node is lost; ending all ranks"
     )]
     Silent(u64),
+    #[error("rank 0 has ended the run")]
+    BrokenOff,
     #[error("{0}")]
     GaveUp(String),
 }
@@ -134,7 +136,9 @@ pub(crate) fn serve(
     let result = panic::catch_unwind(AssertUnwindSafe(|| worker.work()));
     let (message, result) = match result {
         Ok(Ok(())) => return Ok(()),
-        Ok(Err(WorkerError::Deserted)) => return Err(WorkerError::Deserted),
+        Ok(Err(error @ (WorkerError::Deserted | WorkerError::Silent(_) | WorkerError::BrokenOff))) => {
+            return Err(error);
+        }
         Ok(Err(error)) => (error.to_string(), Err(error)),
         Err(payload) => (format!("a bug in rankpool: {}", panic_message(&*payload)), Err(WorkerError::Deserted)),
     };
@@ -252,6 +256,7 @@ impl Worker<'_> {
             }
             ToRank::Cancel { map } => self.cancel(map),
             ToRank::Release { map } => self.release(map),
+            ToRank::BreakOff => return Err(WorkerError::BrokenOff),
             ToRank::Pulse | ToRank::Dismiss => {}
         }
         Ok(())

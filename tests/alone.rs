@@ -237,6 +237,41 @@ fn a_driver_s_error_is_said_with_all_its_causes() {
 }
 
 #[test]
+fn jobs_that_never_end_are_named_and_the_process_ends_without_them() {
+    const NAME: &str = "jobs_that_never_end_are_named_and_the_process_ends_without_them";
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    fn sleep_on(x: u32) {
+        if x == 1 {
+            BEGUN.fetch_add(1, Relaxed);
+            thread::sleep(LIMIT * 10);
+        }
+    }
+    if std::env::var_os(ALONE).is_some() {
+        let launch = Launch::new().local(2).threads(2).grace(Duration::from_millis(100));
+        let code = launch.run(|pool| {
+            let failed =
+                pool.map(sleep_on, 0..8).job_timeout(Duration::from_millis(200)).filter(Result::is_err).count();
+            assert_eq!(failed, 1);
+            let mut map = pool.map(sleep_on, 0..8).chunk_size(1);
+            assert!(map.next().is_some_and(|result| result.is_ok()));
+            until("the job runs", || BEGUN.load(Relaxed) == 2);
+            Err("enough".into())
+        });
+        std::process::exit(code as i32);
+    }
+    let mut command = Command::new(std::env::current_exe().expect("a program knows its own file"));
+    command.args(["--exact", NAME, "--nocapture", "--test-threads=1"]).env(ALONE, NAME);
+    let finished = support::run(&mut command, LIMIT);
+    finished.expect_code(1).expect_said("rankpool: enough");
+    for words in [
+        "job 1 has not ended within its time limit of 0.2 s: its thread (rank ",
+        "job 1 of a map that nobody wants any more (rank ",
+    ] {
+        assert_eq!(finished.stderr.matches(words).count(), 1, "{words}: {}", finished.stderr);
+    }
+}
+
+#[test]
 fn a_signal_after_a_run_has_its_usual_effect() {
     use std::os::unix::process::ExitStatusExt;
 

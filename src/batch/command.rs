@@ -13,6 +13,7 @@ use crate::exec::command::{self, CommandEnd, How, Limits, Stream};
 use crate::exec::process::Launch;
 use crate::exec::template::{Filled, Place, Template, Values};
 use crate::output::{Status, Tag};
+use crate::report::shortened;
 use crate::worker;
 
 /// What all jobs of a `rankpool run` have in common. It travels once to each rank.
@@ -30,6 +31,9 @@ const PIECE: usize = 256 << 10;
 /// How much of each stream travels with the result, for which nobody waits: thousands of results may lie on rank 0 while a
 /// reader of the output pauses.
 const INLINE: usize = 16 << 10;
+
+/// How many bytes are said of a command that cannot be started.
+const LONGEST: usize = 8 << 10;
 
 /// The marks of pieces of output.
 pub(crate) const STDOUT: u8 = 0;
@@ -98,7 +102,8 @@ fn judge(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Trouble
         }
         How::Cancelled => (Status::Cancelled, Some(trouble("cancelled", "cancelled while it ran".into()))),
         How::Lost(why) => (Status::Lost, Some(trouble("lost", why.clone()))),
-        How::NotStarted(why) => (Status::Spawn, Some(trouble("spawn", why.clone()))),
+        // It may repeat what a record made of the program's name.
+        How::NotStarted(why) => (Status::Spawn, Some(trouble("spawn", shortened(why.clone(), LONGEST)))),
     }
 }
 

@@ -99,6 +99,13 @@ impl Room {
         self.at_rest.notify_all();
     }
 
+    /// A worker that has nothing to do, of whichever slot.
+    pub(super) fn take_idle(&self) -> Option<Worker> {
+        let mut idle = lock(&self.idle);
+        let slot = idle.keys().next().copied()?;
+        idle.remove(&slot)
+    }
+
     /// Notes an answer that was handed on.
     pub(super) fn note(&self, slot: u32, number: u64) {
         let mut answered = lock(&self.answered);

@@ -17,6 +17,7 @@ use crate::output::{
     DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Status, Stream, begin_line, failure_line,
 };
 use crate::report::Ticker;
+use crate::report::escaped;
 
 /// What a job leaves in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,14 +251,14 @@ fn tell(number: u64, status: Status, trouble: &Trouble, lines: Lines, out: &mut 
         Lines::OneForEach => {
             *out = failure_line(Failure { job: number, kind, message });
             if status != Status::Cancelled {
-                let text = traceback.as_ref().unwrap_or(message);
+                let text = escaped(traceback.as_ref().unwrap_or(message));
                 err.extend_from_slice(format!("rankpool: job {number}: {}\n", text.trim_end()).as_bytes());
             }
         }
         // A command that fails says itself why.
         Lines::AsWritten => match status {
             Status::Spawn | Status::Timeout | Status::Lost => {
-                err.extend_from_slice(format!("rankpool: job {number}: {message}\n").as_bytes());
+                err.extend_from_slice(format!("rankpool: job {number}: {}\n", escaped(message)).as_bytes());
             }
             Status::Ok | Status::Failed | Status::Signal | Status::Cancelled => {}
         },

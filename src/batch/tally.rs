@@ -5,9 +5,13 @@ use std::path::Path;
 
 use super::attempt::Outcome;
 use crate::output::Status;
+use crate::report::shortened;
 
 /// How many failed jobs the end summary names.
 const NAMED: usize = 10;
+
+/// How many bytes are said of each.
+const LONGEST: usize = 500;
 
 /// What has become of the jobs so far.
 #[derive(Debug, Default)]
@@ -34,7 +38,8 @@ impl Tally {
                 self.failed += 1;
                 if self.named.len() < NAMED || self.named.last_key_value().is_some_and(|(last, _)| number < *last) {
                     let what = outcome.trouble.as_ref().map_or("failed", |trouble| trouble.message.as_str());
-                    self.named.insert(number, what.lines().next().unwrap_or_default().to_string());
+                    let line = what.lines().next().unwrap_or_default().to_string();
+                    self.named.insert(number, shortened(line, LONGEST));
                     if self.named.len() > NAMED {
                         self.named.pop_last();
                     }

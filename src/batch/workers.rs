@@ -3,8 +3,8 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -14,6 +14,7 @@ use super::command::omp_threads;
 use super::doubts::{self, Room, Token};
 use crate::exec::process::{Launch, resolve};
 use crate::exec::python::PythonCall;
+use crate::exec::room;
 use crate::exec::worker::{
     Answer, Ended, JobHead, Jobs, Options, Protocol, StartFailure, Worker, WorkerFailure, spares,
 };
@@ -85,6 +86,16 @@ impl WorkerPlan {
         }
     }
 
+    /// Whether a worker of this slot can be had: one is made ready, as far as it does not take too long.
+    ///
+    /// # Errors
+    /// Why not, in words: the import, or the setup.
+    pub(crate) fn start_up(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
+        let WorkerProgram::Python(call) = &self.program else { return Ok(()) };
+        let greeting = call.greeting(rank, slot + 1);
+        spares::try_out(&self.launch(), &call.preamble(), &greeting, &call.target, deadline).map_err(in_full)
+    }
+
     /// What is started.
     fn launch(&self) -> Launch {
         let mut launch = match &self.program {
@@ -110,12 +121,26 @@ pub(crate) struct Workers {
     room: Arc<Room>,
 }
 
+/// Where the workers of all ranks of this process are.
+static ROOMS: Mutex<Vec<Weak<Room>>> = Mutex::new(Vec::new());
+
+/// Ends a worker that has nothing to do, if there is one.
+fn make_room() {
+    let all: Vec<_> = ROOMS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+    if let Some(mut unused) = all.iter().find_map(|room| room.take_idle()) {
+        unused.close();
+    }
+}
+
 /// What travels for a record: its JSON text.
 pub(crate) type Json = ByteBuf;
 
 impl Workers {
     pub(crate) fn new(plan: WorkerPlan) -> Self {
         let room = doubts::open(plan.token);
+        let mut all = ROOMS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|room| room.strong_count() > 0);
+        all.push(Arc::downgrade(&room));
         Workers { plan, room }
     }
 
@@ -126,6 +151,11 @@ impl Workers {
         let room = Some(&*self.room).filter(|_| self.plan.token.is_some());
         let mut desk = Desk { jobs, taken: Vec::new(), answered: 0, rank, slot, room };
         match worker.answer(&mut desk) {
+            // What it takes is wanted by another.
+            Ok(_) if room::is_wanted() => {
+                worker.close();
+                self.room.leave(slot, None);
+            }
             Ok(_) => self.room.leave(slot, Some(worker)),
             // The worker still holds records of this chunk, so it must not see another one.
             Err(failure) => {
@@ -156,6 +186,7 @@ impl Workers {
         let room = self.room.clone();
         options.verdict = Arc::new(move |verdict| room.judge(rank, slot, verdict));
         (options.timeout, options.kill_after, options.max_jobs) = (plan.timeout, plan.kill_after, plan.max_jobs);
+        options.make_room = make_room;
         let cancelled = worker::cancellation().map(|cancellation| cancellation.watched().clone());
         Worker::new(launch, options, cancelled)
     }
@@ -259,7 +290,7 @@ fn judge(failure: WorkerFailure) -> (Status, Trouble) {
     let (exit, signal) = match &ended {
         Some(Ended::Code(code)) => (Some(*code), None),
         Some(Ended::Signal(signal)) => (None, Some(*signal)),
-        Some(Ended::Unknown(_) | Ended::WithHelper { .. }) | None => (None, None),
+        Some(Ended::Unknown(_) | Ended::Scarce(_) | Ended::WithHelper { .. }) | None => (None, None),
     };
     let status = match &*kind {
         _ if matches!(ended, Some(Ended::WithHelper { .. })) && kind == "lost" => Status::Lost,

@@ -1,6 +1,7 @@
 //! What `rankpool run` and `rankpool map` have in common: their options, resolved, and a batch from its inputs to its exit code.
 
 use std::cell::RefCell;
+use std::io::IsTerminal;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,21 +11,17 @@ use serde_json::value::RawValue;
 
 use super::args::{BatchArgs, RetryOn};
 use super::config::{Config, Talk};
-use super::files::{self, is_same_file};
+use super::earlier::{Earlier, has_something, read_earlier};
+use super::files;
 use super::session::{progress, sum_up};
 use super::{info, print};
 use crate::batch::doubts::{self, Doubt, Token};
-use crate::batch::{
-    Batch, End, Feed, Handover, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally,
-};
+use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
 use crate::exec::helper;
 use crate::failure::JobErrorKind;
 use crate::func::Value;
-use crate::input::{InputError, Inputs, Reading, Record};
-use crate::output::{
-    Existing, Failure, JsonLines, LastRecords, OutputError, OutputFiles, Records, Status, Target, Writer, amend,
-    failure_line,
-};
+use crate::input::{InputError, Inputs, Reading, Record, reason};
+use crate::output::{Failure, JsonLines, LastRecords, OutputError, Status, Target, amend, failure_line};
 use crate::pool::{Map, Pool};
 use crate::report::{self, Meter};
 use crate::run::{self, ExitCode, Launch};
@@ -92,7 +89,10 @@ pub(super) struct Plan<P> {
 /// The exit code, when nothing can be started, which was said.
 pub(super) fn prepare<'a>(config: &Config, batch: &BatchConfig) -> Result<Launch<'a>, ExitCode> {
     helper::start().map_err(|error| {
-        run::refuse_as(&format!("cannot start the process that starts the others: {error}"), ExitCode::Failure)
+        run::refuse_as(
+            &format!("cannot start the process that starts the others: {}", reason(&error)),
+            ExitCode::Failure,
+        )
     })?;
     Ok(config.launch().cpus_per_job(batch.job_cpus.map_or(0, Into::into)))
 }
@@ -188,14 +188,11 @@ where
     let fault = ledger.borrow_mut().take_fault();
     let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
-    let wanted = batch.limits.stop_on_success && tally.succeeded > 0;
     let kept = doubtful(&doubts, &mut sinks);
     let code = conclude(end, fault, sinks, &tally);
     take_back(&doubts, records.as_deref(), kept);
-    let code = match code {
-        ExitCode::JobsFailed if wanted => ExitCode::Success,
-        code => code,
-    };
+    let wanted = batch.limits.stop_on_success && tally.succeeded > 0;
+    let code = if wanted && code == ExitCode::JobsFailed { ExitCode::Success } else { code };
     if quiet {
         return Ok(code);
     }
@@ -214,13 +211,18 @@ where
     let counted = |stats: &mut crate::stats::Stats| {
         (stats.jobs, stats.failed) = (tally.done - tally.cancelled, tally.failed);
     };
-    Ok(match sum_up(name, pool, config.talk != Talk::Quiet, summary, counted) {
+    Ok(after_summary(code, sum_up(name, pool, config.talk != Talk::Quiet, summary, counted)))
+}
+
+/// The exit code of a run whose summary may not have been written.
+pub(super) fn after_summary(code: ExitCode, summary: Result<(), OutputError>) -> ExitCode {
+    match summary {
         Err(error) if !error.is_closed() => {
             report::complain(error);
             if code == ExitCode::Success { ExitCode::Failure } else { code }
         }
         Ok(()) | Err(_) => code,
-    })
+    }
 }
 
 /// Asks the workers whether their answers were what they seemed, if there is a token to ask with and anybody to be asked.
@@ -291,12 +293,17 @@ where
     };
     let reading = inputs.open();
     let bad = reading.bad_records();
+    let is_terminal = std::io::stdout().is_terminal();
     for planned in planned(reading, bind, done, false) {
         let planned = match planned {
             Ok(planned) => planned,
             Err(error) => return run::refuse(&error.to_string()),
         };
-        match print(&line(planned.number, &planned.work)) {
+        let mut line = line(planned.number, &planned.work);
+        if is_terminal {
+            line = report::escaped(&String::from_utf8_lossy(&line)).into_owned().into_bytes();
+        }
+        match print(&line) {
             ExitCode::Success => {}
             code => return code,
         }
@@ -305,95 +312,6 @@ where
         report::complain(bad);
     }
     ExitCode::Success
-}
-
-/// What earlier runs have left, as far as this one goes on with it.
-struct Earlier {
-    /// Which jobs are done.
-    done: Option<LastRecords>,
-    /// Where their results are, if this run's output goes on with them.
-    files: Option<OutputFiles>,
-    /// The records, if they go on.
-    records: Option<Records>,
-}
-
-/// Reads the records of `--only-failed`, and whether the results that they tell of are there.
-fn read_earlier(
-    batch: &BatchConfig,
-    output: &Target,
-) -> Result<(Option<LastRecords>, Option<OutputFiles>), InputError> {
-    let Some(records) = &batch.only_failed else { return Ok((None, None)) };
-    let mut files = match output {
-        Target::File(path) => Some(OutputFiles::new(path)),
-        Target::Stdout | Target::Stderr => None,
-    };
-    let done = LastRecords::read_with(records, files.as_mut())?;
-    Ok((Some(done), files.filter(OutputFiles::is_told_of)))
-}
-
-impl Earlier {
-    /// # Errors
-    /// If the records cannot be read, or another run writes them; if the output is another run's.
-    fn read(config: &Config, batch: &BatchConfig) -> Result<Earlier, Box<dyn std::error::Error>> {
-        let goes_on = batch.records.as_deref().filter(|path| {
-            batch.only_failed.as_deref().is_some_and(|before| is_same_file(before, path)) && path.is_file()
-        });
-        // From here on no other run adds to them.
-        let records = goes_on.map(|path| Records::open(&Target::new(path), Existing::Append)).transpose()?;
-        let (done, files) = read_earlier(batch, &config.output)?;
-        match (&files, &config.output) {
-            (None, Target::File(path)) if done.is_some() && has_something(path) => Err(format!(
-                "{} has the results of another run, which --only-failed does not make again: give another --output",
-                path.display()
-            ))?,
-            _ => {}
-        }
-        let missing = files.as_ref().zip(done.as_ref());
-        let missing = missing.map_or(0, |(files, done)| files.missing(|number| done.is_ok(number)));
-        if missing > 0 {
-            report::complain(format_args!(
-                "{missing} result(s) that the records call ok are not in {}: these jobs are run again",
-                config.output.name()
-            ));
-        }
-        Ok(Earlier { done, files, records })
-    }
-
-    /// Opens what is written. If it `takes_back` answers, lines of the output may be replaced at the end.
-    fn open_sinks(
-        self,
-        config: &Config,
-        batch: &BatchConfig,
-        pool: &Pool,
-        takes_back: bool,
-    ) -> Result<(Sinks, Option<LastRecords>), OutputError> {
-        let Earlier { done, files, records } = self;
-        let out = if files.is_some() { Writer::open_behind(&config.output) } else { Writer::open(&config.output) }?;
-        let err = if done.is_some() { Writer::open_after(&batch.stderr) } else { Writer::open(&batch.stderr) }?;
-        let records = match (&batch.records, records) {
-            (Some(path), None) => Some(Records::open(&Target::new(path), Existing::Replace)?),
-            (_, records) => records,
-        };
-        let named = out.partial_name().and(match &config.output {
-            Target::File(path) => path.to_str().map(str::to_string),
-            Target::Stdout | Target::Stderr => None,
-        });
-        let unordered = config.map.unordered;
-        let mut handover = Handover::new(out, err, records, unordered, named);
-        if takes_back {
-            handover.keep_layout();
-        }
-        if let (Some(mut files), Some(done)) = (files, &done) {
-            let found = files.take_found(|number| done.is_ok(number));
-            handover.go_on(&files, &found)?;
-        }
-        let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
-        Ok((Sinks::new(batch.lines, unordered, handover, hosts), done))
-    }
-}
-
-fn has_something(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
 }
 
 /// The jobs of a batch.

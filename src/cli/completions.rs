@@ -4,6 +4,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::{args, print};
+use crate::input::reason;
 use crate::run::{self, ExitCode};
 
 pub(super) fn write_completions(shell: Shell) -> ExitCode {
@@ -30,6 +31,6 @@ pub(super) fn write_manual(words: &[String]) -> ExitCode {
     let mut page = Vec::new();
     match Man::new(command.clone()).render(&mut page) {
         Ok(()) => print(&page),
-        Err(error) => run::refuse_as(&format!("cannot write the manual page: {error}"), ExitCode::Failure),
+        Err(error) => run::refuse_as(&format!("cannot write the manual page: {}", reason(&error)), ExitCode::Failure),
     }
 }

@@ -2,7 +2,6 @@
 //! what is wrong with all that.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use serde::Serialize;
 
@@ -67,7 +66,7 @@ pub(super) fn run(config: &Config, json: bool) -> ExitCode {
 pub(super) fn announce(config: &Config, pool: &Pool) {
     match config.talk {
         Talk::Quiet => {}
-        Talk::Verbose => drop(std::io::stderr().write_all(Info::new(pool).text().as_bytes())),
+        Talk::Verbose => report::say(&Info::new(pool).text()),
         Talk::Normal => {
             let Warnings { bound, crowded } = launch::warnings(pool.ranks());
             // Whoever asks for so many threads, or for ranks that are threads, knows.

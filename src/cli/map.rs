@@ -1,7 +1,9 @@
 //! `rankpool map`: a process that stays, such as a Python function, asked for every record.
 
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
@@ -10,6 +12,10 @@ use crate::batch::workers::{Json, WorkerPlan, WorkerProgram, Workers};
 use crate::exec::worker::spares;
 use crate::input::{InputError, Inputs, Record};
 use crate::run::{self, ExitCode};
+
+/// How long the first worker may take to import and to set up what it needs before the run begins without knowing whether it can.
+/// It is less than rank 0 waits for the others.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is asked of whom.
 #[derive(Debug)]
@@ -32,12 +38,14 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
         Err(code) => return code,
     };
     let checked = check(&task.plan);
+    let expected = launch.expected_slots();
     if checked.is_ok() {
-        task.plan.prepare(launch.expected_threads());
+        let workers: u32 = expected.iter().map(|(_, slots)| slots.end - slots.start).sum();
+        task.plan.prepare(workers);
     }
     let launch = launch.check(|| {
         checked?;
-        if run::is_first_of_host() { task.plan.try_out() } else { Ok(()) }
+        look_at_workers(&task.plan, expected)
     });
     let launch = launch.on_threads(|rank, slots| task.plan.assign(rank, slots));
     let code = batch::launch(config, launch, |pool, stopping| {
@@ -63,6 +71,21 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
 fn check(plan: &WorkerPlan) -> Result<(), String> {
     batch::check_folder(plan.cwd.as_deref().map(Path::new))?;
     plan.check()
+}
+
+/// Whether there will be workers: the first process of each host finds it out before the first job, while all begin to import.
+fn look_at_workers(plan: &WorkerPlan, expected: Vec<(u32, Range<u32>)>) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    let is_first = run::is_first_of_host();
+    if is_first {
+        plan.try_out()?;
+    }
+    let (rank, slot) =
+        expected.iter().find(|(_, slots)| !slots.is_empty()).map_or((0, 0), |(rank, slots)| (*rank, slots.start));
+    for (rank, slots) in expected {
+        plan.assign(rank, slots);
+    }
+    if is_first { plan.start_up(rank, slot, deadline) } else { Ok(()) }
 }
 
 /// What is asked for a record.

@@ -9,6 +9,7 @@ mod batch;
 mod command;
 mod completions;
 mod config;
+mod earlier;
 mod files;
 mod info;
 mod inputs;
@@ -18,11 +19,13 @@ mod map;
 mod parse;
 mod session;
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::exec::helper;
+use crate::input::reason;
 use crate::output::OutputError;
 use crate::run::{self, ExitCode};
 use crate::{kernels, report};
@@ -36,7 +39,7 @@ pub fn run() -> ExitCode {
         return match helper::serve() {
             Ok(()) => ExitCode::Success,
             Err(error) => {
-                report::complain(format!("the spawn helper is started by rankpool itself: {error}"));
+                report::complain(format!("the spawn helper is started by rankpool itself: {}", reason(&error)));
                 ExitCode::Failure
             }
         };
@@ -67,10 +70,20 @@ fn explain(error: &clap::Error) -> ExitCode {
     }
     match unknown_kernel(error) {
         Some(message) => report::complain(&message),
+        // What was typed is repeated. Its own escape sequences must not reach the terminal; then there are no colours either.
+        None if error.use_stderr() && std::env::args_os().any(|word| is_odd(&word)) => {
+            report::say(&error.render().to_string());
+        }
         // A reader who has gone away is no reason to fail.
         None => drop(error.print()),
     }
     code
+}
+
+/// Whether a word holds what a terminal would obey.
+fn is_odd(word: &OsStr) -> bool {
+    let word = word.to_string_lossy();
+    *report::escaped(&word) != *word
 }
 
 /// What to say of a name that no built-in function has.

@@ -1,9 +1,9 @@
 //! A map from the command line: its results become lines, its end becomes an exit code.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use super::batch::with_places;
+use super::batch::{after_summary, with_places};
 use super::config::{Config, Talk};
 use super::jobs::{Control, Feed, Jobs};
 use crate::batch::Trickle;
@@ -101,13 +101,7 @@ impl<'p> Session<'p> {
             let error = JobError { job: control.number(error.job), ..error };
             report::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
-        match sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}) {
-            Err(error) if !error.is_closed() => {
-                report::complain(error);
-                if code == ExitCode::Success { ExitCode::Failure } else { code }
-            }
-            Ok(()) | Err(_) => code,
-        }
+        after_summary(code, sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}))
     }
 }
 
@@ -246,8 +240,9 @@ pub(super) fn sum_up(
     let summary = Summary::new(name, &stats);
     if aloud {
         let mut text = Vec::new();
-        // Standard error may be closed.
-        let _ = summary.write_text(&mut text).and_then(|()| io::stderr().write_all(&text));
+        // Into memory: nothing can fail.
+        let _ = summary.write_text(&mut text);
+        report::say(&String::from_utf8_lossy(&text));
     }
     match file {
         None => Ok(()),

@@ -12,6 +12,7 @@ use rustix::io::{Errno, ioctl_fionread, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::process::{Ended, Launch, Order, Process, SpawnError, timespec};
+use super::room::{self, Turn};
 
 /// How long a command may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,16 +88,27 @@ pub(crate) fn run(
 ) -> Result<CommandEnd, HelperGone> {
     let mut buffer = BUFFER.take();
     buffer.resize(PIECE, 0);
+    let mut turn = Turn::new();
     let (start, since, result) = loop {
+        let may_start = turn.wait(cancelled);
         let (start, since) = (SystemTime::now(), Instant::now());
+        if !may_start {
+            break (start, since, Ok((How::Cancelled, None, None)));
+        }
         let result = Watch::start(launch, stdin, limits, cancelled).and_then(|mut watch| {
+            turn.asked();
             let (how, ended) = watch.until_ended(on_output, &mut buffer)?;
             Ok((how, ended, watch.ended_at))
         });
-        if !matches!(result, Err(SpawnError::Unread)) {
-            break (start, since, result);
+        match result {
+            Err(SpawnError::Unread) => {}
+            Err(SpawnError::Scarce(_)) if turn.refused() => {}
+            result => break (start, since, result),
         }
     };
+    if result.is_ok() {
+        turn.succeeded();
+    }
     BUFFER.set(buffer);
     let (how, ended, at) = match result {
         Ok(end) => end,
@@ -119,6 +131,9 @@ struct Output {
 impl Output {
     fn new() -> Result<Self, SpawnError> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| SpawnError::resources(error.into()))?;
+        if room::is_last(&write) {
+            return Err(SpawnError::resources(Errno::MFILE.into()));
+        }
         Ok(Output { read, write })
     }
 }

@@ -163,6 +163,13 @@ impl Slot {
         }
     }
 
+    /// Ends all slots that nobody uses: their threads are in the way of processes.
+    pub(super) fn end_unused() {
+        if let Some(helpers) = helpers().as_mut() {
+            helpers.free.clear();
+        }
+    }
+
     /// Signals the process group of the last request; nothing happens if that has ended, or ends because the helper has.
     pub(super) fn signal(&self, order: Order) -> Result<(), SpawnError> {
         tell(&self.helper, Control::Signal { slot: self.number, number: self.requests, order }, &[])

@@ -19,6 +19,7 @@
 //! | `command` | one command with its input, output and time limit |
 //! | `worker` | a process that stays and is given many records; those that are started before anybody needs them |
 //! | `python`, `shim.py`, `shim_json.py` | how a worker becomes a Python function |
+//! | `room` | who waits when there is no file descriptor, process or memory for one more process |
 //! | `environment` | which variables of a rank are none of a command's business |
 
 pub(crate) mod command;
@@ -26,6 +27,7 @@ pub(crate) mod environment;
 pub(crate) mod helper;
 pub(crate) mod process;
 pub(crate) mod python;
+pub(crate) mod room;
 pub(crate) mod template;
 pub(crate) mod worker;
 

@@ -19,6 +19,7 @@ pub(crate) use super::helper::protocol::Order;
 
 use super::helper::protocol::{self, Answer, Request};
 use super::helper::{Closed, Slot};
+use crate::input::reason;
 
 /// A program and what it is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,20 +59,22 @@ pub(crate) enum SpawnError {
 impl SpawnError {
     /// Something was refused on the rank's side, before anything was started.
     pub(super) fn resources(error: io::Error) -> Self {
-        SpawnError::scarce_or(error, SpawnError::NotStarted)
+        SpawnError::scarce_or(error, |why| {
+            SpawnError::NotStarted(format!("a pipe or a message to the spawn helper: {why}"))
+        })
     }
 
     /// This, unless something is scarce.
     pub(super) fn scarce_or(error: io::Error, or: impl FnOnce(String) -> Self) -> Self {
         match failure::scarce(&error) {
             Some(what) => SpawnError::Scarce(what.into()),
-            None => or(error.to_string()),
+            None => or(reason(&error)),
         }
     }
 
     /// What the system refused for a process that was started.
     pub(super) fn while_it_runs(error: io::Error) -> Self {
-        SpawnError::NotStarted(format!("what the command does cannot be followed any more: {error}"))
+        SpawnError::NotStarted(format!("what the command does cannot be followed any more: {}", reason(&error)))
     }
 
     fn no_room() -> Self {
@@ -171,11 +174,19 @@ impl Process {
                     max_rss_kib,
                 })
             }
+            Ok(Some(Answer::NoThread)) => {
+                Slot::end_unused();
+                Err(SpawnError::no_room())
+            }
             Ok(Some(Answer::Failed { errno })) => {
-                slot.give_back();
-                resolve::forget(&self.launch.program);
-                let why = failure::explain(errno, &self.launch, &self.file);
                 let is_scarce = failure::scarce(&io::Error::from_raw_os_error(errno)).is_some();
+                if is_scarce {
+                    Slot::end_unused();
+                } else {
+                    resolve::forget(&self.launch.program);
+                }
+                slot.give_back();
+                let why = failure::explain(errno, &self.launch, &self.file);
                 Err(if is_scarce { SpawnError::Scarce(why) } else { SpawnError::NotStarted(why) })
             }
             Ok(None) | Err(_) => {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{How, Limits, Stream, run};
 use super::process::Launch;
 use super::worker::{Protocol, spares};
+use crate::input::reason;
 
 /// The Python side. Each new interpreter reads it from its standard input.
 const SHIM: &str = concat!(include_str!("shim.py"), include_str!("shim_json.py"), "\nmain()\n");
@@ -69,11 +70,13 @@ impl PythonCall {
             let path = cwd.map_or_else(|| place.into(), |cwd| cwd.join(place));
             match path.metadata() {
                 Ok(metadata) if metadata.is_dir() => return Err(format!("{place} is a folder, not a Python file")),
-                Ok(_) => std::fs::File::open(&path).map_err(|error| format!("{place} cannot be read: {error}"))?,
+                Ok(_) => {
+                    std::fs::File::open(&path).map_err(|error| format!("{place} cannot be read: {}", reason(&error)))?
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     return Err(format!("no such file: {place}"));
                 }
-                Err(error) => return Err(format!("{place} cannot be read: {error}")),
+                Err(error) => return Err(format!("{place} cannot be read: {}", reason(&error))),
             };
         }
         Ok(())

@@ -377,7 +377,7 @@ def as_list(results):
     if hasattr(results, "to_dicts"):
         results = results.to_dicts()
     elif hasattr(results, "iterrows"):
-        results = results.to_dict("records")
+        results = rows_of(results)
     elif hasattr(results, "tolist") and getattr(getattr(results, "dtype", None), "kind", None) not in ("m", "M"):
         results = results.tolist()
     elif hasattr(results, "__iter__") and not isinstance(results, (str, bytes, abc.Mapping)):

@@ -4,7 +4,8 @@
 
 # Numbers, texts, lists and objects of exactly Python's own types go straight to the encoder. Everything else is made plain first:
 #
-#     numpy and the like      by their methods: tolist, item, to_dict, to_dicts, model_dump; a table is a list of rows
+#     numpy and the like      by their methods: tolist, item, to_dict, to_dicts, model_dump; a table is a list of rows; where labels
+#                             would be the same key, a list of [label, value] is in the place of an object
 #     dataclass, named tuple  an object
 #     Enum                    its value
 #     date, datetime, time    ISO text; timedelta: seconds
@@ -13,7 +14,7 @@
 #     set, iterator, range    a list; a set in order, if it has one
 #     complex                 [real, imaginary]
 #     NaN, Infinity           null
-#     keys that are no text   text
+#     keys that are no text   text; two that are the same text have no JSON form
 
 
 INFINITY = float("inf")
@@ -285,14 +286,35 @@ def awaited(value):
     return _loop.run_until_complete(collect())
 
 
+def collide(labels):
+    """Whether an object in JSON could not have all of these keys."""
+    if not set(map(type, labels)) <= TEXT:
+        key = Converter().key
+        labels = [label if type(label) is str else key(label) for label in labels]
+    return len(set(labels)) < len(labels)
+
+
+def rows_of(table):
+    """The rows of a pandas.DataFrame: objects, or lists of [label, value] where there are labels that occur twice."""
+    labels = list(getattr(table, "columns", ()))
+    if not collide(labels):
+        return table.to_dict("records")
+    return [[[label, item] for label, item in zip(labels, row)] for row in table.itertuples(index=False, name=None)]
+
+
 def duck(value, kind):
     """Arrays, scalars and tables of other libraries, without importing them: whether it is one, and what it is made of."""
     for method in ("to_dicts", "model_dump"):
         if callable(getattr(value, method, None)):
             return True, getattr(value, method)()
     if callable(getattr(value, "to_dict", None)):
-        # A pandas.DataFrame is a list of rows.
-        return True, value.to_dict("records") if hasattr(value, "iterrows") else value.to_dict()
+        if hasattr(value, "iterrows"):
+            return True, rows_of(value)
+        # A pandas.Series.
+        labels = getattr(value, "index", None)
+        if hasattr(labels, "tolist") and hasattr(value, "items") and collide(list(labels)):
+            return True, [[label, item] for label, item in value.items()]
+        return True, value.to_dict()
     dtype = getattr(getattr(value, "dtype", None), "kind", None)
     if dtype == "M" and hasattr(value, "astype"):
         return True, without(value.astype(str).tolist(), "NaT")

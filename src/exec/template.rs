@@ -22,6 +22,7 @@
 //! The room is in two halves. The driver parses the words once and binds them to each record; only the values that the
 //! words use travel. The rank fills them in. Nothing is started here.
 
+mod code;
 mod parse;
 mod path;
 mod shell;
@@ -90,6 +91,18 @@ pub enum TemplateError {
         placeholder: String,
         /// Where it stands, as `behind a backslash`.
         place: &'static str,
+        /// What to write instead.
+        advice: &'static str,
+    },
+    /// A script gives a value to another interpreter as a part of its code.
+    #[error(
+        "{placeholder} would be read as code by the script's own `{reader}`, whatever quotes are around it; {advice}"
+    )]
+    Code {
+        /// As it was typed.
+        placeholder: String,
+        /// The other interpreter.
+        reader: String,
         /// What to write instead.
         advice: &'static str,
     },

@@ -20,6 +20,7 @@ mod pace;
 mod process;
 mod protocol;
 pub(crate) mod spares;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,8 @@ pub(crate) use protocol::Protocol;
 use protocol::{Outgoing, Said};
 
 use super::process::Launch;
+use super::room::Turn;
+use crate::input::reason;
 
 /// An answer that is longer is no answer.
 const MOST_ANSWER: usize = 64 << 20;
@@ -108,6 +111,7 @@ pub(crate) struct Worker {
     /// Records that made too much, and whether any was ever answered as it should.
     guilty: u32,
     was_right: bool,
+    turn: Turn,
 }
 
 impl Worker {
@@ -131,6 +135,7 @@ impl Worker {
             strict: false,
             guilty: 0,
             was_right: false,
+            turn: Turn::new(),
         }
     }
 
@@ -139,10 +144,14 @@ impl Worker {
     /// # Errors
     /// There is no worker. What it had taken is not answered.
     pub(crate) fn answer(&mut self, jobs: &mut dyn Jobs) -> Result<Outcome, StartFailure> {
+        if self.connection.is_some() {
+            self.turn.asked();
+        }
         let outcome = self.answer_all(jobs);
         if outcome.is_err() && self.suspects.is_empty() {
             self.hand_over(jobs);
         }
+        self.turn.rest();
         outcome
     }
 
@@ -176,7 +185,8 @@ impl Worker {
                 }
                 Err(error) => {
                     connection.kill();
-                    self.charge(jobs, WorkerFailure::new("crash", format!("the pipe to the worker: {error}")));
+                    let message = format!("the pipe to the worker: {}", reason(&error));
+                    self.charge(jobs, WorkerFailure::new("crash", message));
                     self.is_sure(jobs);
                 }
             }
@@ -218,15 +228,7 @@ impl Worker {
         }
         self.pace.forget();
         self.since = Instant::now();
-        let ready = !self.options.protocol.announces();
-        let Options { preamble, greeting, name, .. } = &self.options;
-        if let Some(spare) = spares::take(&self.launch, greeting) {
-            return Ok(Some(spare));
-        }
-        let mut connection = Connection::start(&self.launch, preamble, ready)
-            .map_err(|error| StartFailure { message: format!("{name} cannot be started: {error}"), traceback: None })?;
-        connection.outgoing().extend_from_slice(greeting);
-        Ok(Some(connection))
+        self.open()
     }
 
     /// Sends as many requests as may be in flight.
@@ -352,6 +354,7 @@ impl Worker {
             self.pace.took(answered, elapsed, bytes, napped && self.requests.is_empty());
         }
         if lines > 0 {
+            self.turn.succeeded();
             self.since = Instant::now();
         }
         self.connection = Some(connection);

@@ -108,14 +108,14 @@ impl Read for RecordFeed {
             self.quotes.end(self.line);
             return Ok(0);
         }
-        let end = available.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+        let (end, quote) = end_and_first_quote(available);
         let line = &available[..end.map_or(available.len(), |end| end + 1)];
         let count = line.len();
         buffer[..count].copy_from_slice(line);
         if self.record_line.is_none() && end != Some(0) {
             self.record_line = Some(self.line);
         }
-        self.quotes.look_at(line, self.line);
+        self.quotes.look_at(line, quote, self.line);
         let is_newline = line.ends_with(b"\n");
         self.bytes.consume(count);
         if is_newline {
@@ -130,6 +130,19 @@ impl Read for RecordFeed {
         }
         Ok(count)
     }
+}
+
+/// Where the line ends, and the first quote before that.
+fn end_and_first_quote(bytes: &[u8]) -> (Option<usize>, Option<usize>) {
+    let mut quote = None;
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'\r' | b'\n' => return (Some(at), quote),
+            b'"' if quote.is_none() => quote = Some(at),
+            _ => {}
+        }
+    }
+    (None, quote)
 }
 
 /// The quotes of the current record. The parser takes whatever it is given: it closes an open quote where the text ends, and
@@ -161,19 +174,21 @@ impl Quotes {
         self.state == Quote::Open
     }
 
-    /// Follows the next bytes, all on one line and with nothing behind its end.
-    fn look_at(&mut self, bytes: &[u8], line: u64) {
+    /// Follows the next bytes, all on one line and with nothing behind its end; the first quote among them is known.
+    fn look_at(&mut self, bytes: &[u8], quote: Option<usize>, line: u64) {
         let before = self.column;
         self.column += bytes.len();
-        if matches!(self.state, Quote::FieldStart | Quote::Plain) && !bytes.contains(&b'"') {
-            // Nearly all of all lines.
-            self.state = match bytes.last() {
+        let mut start = 0;
+        if matches!(self.state, Quote::FieldStart | Quote::Plain) {
+            // Without a quote, what comes last is enough: nearly all of all lines.
+            start = quote.unwrap_or(bytes.len());
+            self.state = match bytes[..start].last() {
                 Some(b',' | b'\r' | b'\n') => Quote::FieldStart,
-                _ => Quote::Plain,
+                Some(_) => Quote::Plain,
+                None => self.state,
             };
-            return;
         }
-        for (at, byte) in bytes.iter().enumerate() {
+        for (at, byte) in bytes.iter().enumerate().skip(start) {
             self.state = match (self.state, byte) {
                 (Quote::Open, b'"') => Quote::Closed,
                 (Quote::Open, _) | (Quote::Closed, b'"') => Quote::Open,

@@ -1,5 +1,6 @@
 //! What ends a run before its time.
 
+use crate::report;
 use crate::schedule::RankId;
 use crate::transport::TransportError;
 use crate::wire;
@@ -25,7 +26,9 @@ pub(crate) enum MasterError {
          ranks"
     )]
     Silent(RankId, String, u64),
-    #[error("cannot start the driver's thread: {0}")]
+    #[error("cannot start a thread for a rank: {} (see `ulimit -u`)", report::without_number(.0))]
+    Rank(std::io::Error),
+    #[error("cannot start the driver's thread: {} (see `ulimit -u`)", report::without_number(.0))]
     Driver(std::io::Error),
     #[error("stopped by a signal before the run began")]
     Interrupted,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Master, MasterError};
 use crate::schedule::RankId;
-use crate::transport::Pulse;
+use crate::transport::{Idle, Pulse};
 use crate::wire::ToRank;
 
 /// How many turns of a busy loop go by without a look at the clock.
@@ -38,7 +38,25 @@ impl Watch {
     }
 }
 
+/// How long the message that the run has failed may take to leave.
+const PARTING: Duration = Duration::from_secs(1);
+
 impl Master<'_> {
+    /// Tells the ranks that are left that the run has failed: their launcher may not.
+    pub(crate) fn break_off(&mut self) {
+        for rank in 0..self.ranks.len() as u32 {
+            self.post(RankId(rank), ToRank::BreakOff, Vec::new());
+        }
+        let deadline = Instant::now() + PARTING;
+        let mut idle = Idle::new();
+        let mut going = self.send().is_ok();
+        // A rank that is dead takes nothing in, so that all is never sent.
+        while going && !self.transport.is_flushed() && Instant::now() < deadline {
+            going = self.transport.receive().is_ok();
+            idle.wait(true);
+        }
+    }
+
     /// Says something to the ranks that have not heard from us for a while. An error if one has been silent for too long.
     pub(super) fn watch(&mut self, active: bool) -> Result<(), MasterError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };

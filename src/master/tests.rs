@@ -234,6 +234,9 @@ fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
         });
         let mut master = Master::gather(&mut center, 2, false, received, &doorbell, signals, Vec::new())?;
         let ended = master.run();
+        if ended.is_err() {
+            master.break_off();
+        }
         drop(master);
         drop(center);
         ended
@@ -243,11 +246,9 @@ fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
 #[test]
 fn a_rank_that_says_nothing_ends_the_run_and_is_named() {
     let started = Instant::now();
-    let ended = watched(|spoke| {
-        wait_until_closed(spoke);
-    });
+    let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::BreakOff));
     let error = ended.unwrap_err().to_string();
-    assert!(error.starts_with("rank 1 on here has not been heard of for 2 s: "), "{error}");
+    assert!(error.starts_with("rank 1 on here has not been heard of for "), "{error}");
     assert!(started.elapsed() >= Duration::from_secs(2));
 }
 
@@ -274,10 +275,27 @@ fn a_rank_ends_by_itself_when_its_master_says_nothing_any_more() {
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let ended = worker::serve(RankId(0), &mut Mortal(spoke), doorbell, facts(EXECUTABLE), None, &Signals::default());
     let error = ended.unwrap_err().to_string();
-    assert!(error.starts_with("rank 0 has not been heard of for 2 s: "), "{error}");
+    assert!(error.starts_with("rank 0 has not been heard of for "), "{error}");
     let mut pulses = 0;
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         pulses += wire::open::<ToMaster>(packet).unwrap().iter().filter(|(head, _)| *head == ToMaster::Pulse).count();
     }
     assert!(pulses > 2, "{pulses} signs of life in 2 s");
+}
+
+#[test]
+fn a_rank_that_is_told_that_the_run_has_failed_leaves_without_a_word() {
+    let doorbell = Doorbell::default();
+    let (mut center, mut spokes) = star(1, &doorbell);
+    let mut spoke = spokes.pop().unwrap();
+    let doorbell = spoke.doorbell();
+    let mut packet = Packet::default();
+    packet.push(ToRank::BreakOff);
+    center.send(RankId(0), packet.take().unwrap()).unwrap();
+    let ended = worker::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default());
+    assert!(matches!(ended, Err(worker::WorkerError::BrokenOff)), "{ended:?}");
+    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
+        let messages = wire::open::<ToMaster>(packet).unwrap();
+        assert!(!messages.iter().any(|(head, _)| matches!(head, ToMaster::Broken { .. })), "{messages:?}");
+    }
 }

@@ -18,10 +18,10 @@ use crate::exchange::{Command, Delivery, OutputPart};
 use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::{Builder, Value};
 use crate::report::{Meter, Progress};
-use crate::schedule::{ChunkSize, Policy, RankId};
+use crate::schedule::{ChunkSize, Policy};
 
-use running::Running;
 pub(super) use running::decode_result;
+use running::{Avoid, Running};
 
 /// The results of a map, an iterator of `Result<O, JobError>`: in the order of the inputs, or as they come.
 ///
@@ -40,7 +40,7 @@ pub struct Map<'p, X: Iterator, O> {
     progress: Option<(Progress, String)>,
     pause: Option<Pause>,
     on_part: Option<OnPart<'p>>,
-    avoid: Option<fn(&X::Item) -> Option<RankId>>,
+    avoid: Option<Avoid<X::Item>>,
     state: State,
     output: PhantomData<fn() -> O>,
 }
@@ -169,7 +169,7 @@ where
     }
 
     /// Inputs may name a rank that is not to have them, if there is another one.
-    pub(crate) fn avoiding(mut self, avoid: fn(&X::Item) -> Option<RankId>) -> Self {
+    pub(crate) fn avoiding(mut self, avoid: Avoid<X::Item>) -> Self {
         self.avoid = Some(avoid);
         self
     }

@@ -13,6 +13,7 @@ use super::{DEFAULT_POLICY, Pool, closed};
 use crate::exchange::{BlockBuilder, Client, Command, Delivery};
 use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::{Builder, Value};
+use crate::report::without_number;
 use crate::schedule::MapId;
 use crate::wire::Frames;
 
@@ -119,7 +120,12 @@ impl Pool {
                 let thread = thread::Builder::new()
                     .name("rankpool handles".into())
                     .spawn(move || settle_all(&deliveries, &registry))
-                    .map_err(|error| Failure::new(JobErrorKind::Refused, format!("cannot start a thread: {error}")))?;
+                    .map_err(|error| {
+                        Failure::new(
+                            JobErrorKind::Refused,
+                            format!("cannot start a thread for results: {}", without_number(&error)),
+                        )
+                    })?;
                 state.thread = Some(thread);
                 state.settler.insert(sender).clone()
             }

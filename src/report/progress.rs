@@ -1,6 +1,6 @@
 //! How many jobs are finished, shown while a map runs: a bar on a terminal, now and then a line in a log file.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -55,7 +55,7 @@ impl Progress {
             Progress::Line => false,
             Progress::Auto => terminal,
         };
-        let name = name.to_string();
+        let name = super::in_one_line(name);
         let bar = bar.then(|| new_bar(&name, total));
         let (stop, stopped) = bounded(0);
         let shown = bar.clone();
@@ -129,7 +129,7 @@ fn show_lines(name: &str, total: Option<u64>, meter: &Meter, stopped: &Receiver<
     while pause(stopped, LINE_PERIOD) {
         let (jobs, failed) = meter.read();
         let line = progress_line(name, jobs, failed, total, start.elapsed());
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        super::say(&(line + "\n"));
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::in_one_line;
 use crate::stats::{RankStats, Stats};
 
 /// The end summary of a run. Its JSON has the keys below.
@@ -104,7 +105,7 @@ impl Summary {
         writeln!(
             out,
             "{}: {} jobs{failed} in {} s, {} jobs/s, efficiency {:.0} %",
-            self.name,
+            in_one_line(&self.name),
             self.jobs,
             rounded(self.wall_seconds),
             rounded(self.jobs_per_second),
@@ -134,7 +135,8 @@ impl Summary {
             let failed = if *failed > 0 { format!(" ({failed} failed there)") } else { String::new() };
             writeln!(
                 out,
-                "  rank {rank} on {host}: {jobs} jobs{failed}, {threads} thread(s), {:.0} % busy",
+                "  rank {rank} on {}: {jobs} jobs{failed}, {threads} thread(s), {:.0} % busy",
+                in_one_line(host),
                 100.0 * busy_fraction
             )?;
         }

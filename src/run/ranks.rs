@@ -64,7 +64,11 @@ impl Rank0 {
                     // What is wrong reaches the master as a message.
                     let _ = worker::serve(rank, &mut spoke, doorbell, facts, on_threads, signals);
                 };
-                thread::Builder::new().name(name).spawn_scoped(scope, work).map_err(|error| complain(&error)).ok()?;
+                thread::Builder::new()
+                    .name(name)
+                    .spawn_scoped(scope, work)
+                    .map_err(|error| complain(MasterError::Rank(error)))
+                    .ok()?;
             }
             let ended = panic::catch_unwind(AssertUnwindSafe(|| {
                 self.preside(scope, transport, listeners, signals, driver, returned)
@@ -81,6 +85,8 @@ impl Rank0 {
                     complain(&error);
                     abort(ExitCode::Stopped as u8);
                 }
+                // It was said when the ranks were told.
+                Ok(Err(MasterError::Silent(..))) => {}
                 Ok(Err(error)) => complain(&error),
                 Err(payload) => complain(format_args!("a bug in rankpool: {}", panic_message(&*payload))),
             }
@@ -118,7 +124,12 @@ impl Rank0 {
             .name("rankpool driver".into())
             .spawn_scoped(scope, drive)
             .map_err(MasterError::Driver)?;
-        let ended = master.run()?;
+        let ended = master.run();
+        if let Err(error @ MasterError::Silent(..)) = &ended {
+            complain(error);
+            master.break_off();
+        }
+        let ended = ended?;
         drop(master);
         if ended == Ended::Whole {
             pool.settle_handles();
@@ -146,12 +157,14 @@ pub(super) fn be_worker(
     let deadline = Instant::now() + GRACE;
     let mut idle = Idle::new();
     // The master ends the run when it has it; one that is dead has nothing.
-    let alive = !matches!(result, Err(WorkerError::Silent(_)));
+    let alive = !matches!(result, Err(WorkerError::Silent(_) | WorkerError::BrokenOff));
     while alive && (result.is_err() || !mpi.is_flushed()) && Instant::now() < deadline && mpi.receive().is_ok() {
         idle.wait(true);
     }
     match result {
         Ok(()) => true,
+        // Rank 0 has said why.
+        Err(WorkerError::BrokenOff) => false,
         // The master was told and ends the run; this is for the case that it cannot.
         Err(error) => {
             complain(format_args!("rank {}: {error}", rank.0));

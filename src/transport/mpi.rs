@@ -233,6 +233,7 @@ impl Mpi {
     /// Ends all ranks at once, with this exit code.
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
     pub(crate) fn abort(code: u8) -> ! {
+        crate::report::last_words();
         RUNNING.store(false, Ordering::SeqCst);
         let watch = move || {
             thread::sleep(ABORT);

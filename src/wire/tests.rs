@@ -31,6 +31,8 @@ fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
         any::<u64>().prop_map(|chunk| ToRank::Recall { chunk: ChunkId(chunk) }),
         any::<u64>().prop_map(|map| ToRank::Release { map: MapId(map) }),
         Just(ToRank::Dismiss),
+        Just(ToRank::Pulse),
+        Just(ToRank::BreakOff),
     ];
     let loaded = (any::<(u64, u64, u64, u32, u32, i64, u8)>(), payload()).prop_map(|(numbers, payload)| {
         let (a, b, first, count, attempt, offset, which) = numbers;
@@ -67,6 +69,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
         facts().prop_map(|facts| ToMaster::Join(Box::new(facts))),
         any::<(u64, u32)>().prop_map(|(chunk, kept)| ToMaster::Returned { chunk: ChunkId(chunk), kept }),
         Just(ToMaster::Signalled),
+        Just(ToMaster::Pulse),
         ".*".prop_map(|message| ToMaster::Broken { message }),
     ];
     let loaded = (any::<(u64, u32, u64, Option<u8>)>(), vec(any::<u32>(), 0..50), payload()).prop_map(

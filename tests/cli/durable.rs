@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::disk;
 use crate::support::{self, Finished};
 use crate::{Files, LIMIT, batch, command, records, run_batch, statuses, until};
 
@@ -21,26 +22,9 @@ fn whole_records(files: &Files, name: &str) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(line).expect("a record on each line")).collect()
 }
 
-/// Fails unless the output of each job whose last record says `ok` is in the file, as `expected` says.
 #[track_caller]
 fn all_that_is_ok_is_there(files: &Files, records: &str, output: &str, expected: impl Fn(u64) -> String) -> usize {
-    let partial = format!("{output}.partial");
-    let name = if files.path(&partial).exists() { &partial } else { output };
-    let mut last = std::collections::BTreeMap::new();
-    for record in whole_records(files, records) {
-        last.insert(record["number"].as_u64().expect("a number"), record);
-    }
-    last.retain(|_, record| record["status"] == "ok");
-    for (number, record) in &last {
-        let file = fs::File::open(files.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let place = &record["output"];
-        let length = place["length"].as_u64().expect("a length");
-        let mut bytes = vec![0; usize::try_from(length).expect("it fits")];
-        let read = file.read_exact_at(&mut bytes, place["at"].as_u64().expect("a place"));
-        read.unwrap_or_else(|error| panic!("job {number} is ok, and its output is not in {name}: {error}"));
-        assert_eq!(String::from_utf8_lossy(&bytes), expected(*number), "job {number} in {name}");
-    }
-    last.len()
+    disk::what_is_ok_is_on_disk(files.0.path(), records, output, expected)
 }
 
 fn numbers(range: std::ops::RangeInclusive<u64>) -> String {
@@ -421,9 +405,8 @@ fn a_kernel_that_is_stopped_keeps_what_is_finished_behind_a_slow_job() {
 /// Kills runs at moments that are spread over their whole duration. RANKPOOL_KILLS=300 is the long version.
 #[test]
 fn a_kill_at_any_moment_loses_nothing_that_was_called_ok() {
-    let kills: u32 = std::env::var("RANKPOOL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
     let line = |number: u64| format!("{number}\n");
-    for turn in 0..kills {
+    for turn in 0..disk::kills(12) {
         let files = Files::new();
         let unordered = if turn % 4 < 2 { &["--unordered"][..] } else { &[] };
         let (range, job): (&str, &[&str]) = match turn % 2 {

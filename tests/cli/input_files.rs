@@ -136,6 +136,8 @@ fn nothing_that_is_read_is_written_over_by_whatever_name() {
     ] {
         refused(&files, words, message);
     }
+    fs::copy(env!("CARGO_BIN_EXE_rankpool"), files.path("me")).expect("a copy of the program");
+    refused(&files, "./me -q --local 2 kernel square -o me", "--output would write over the program me");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! it runs everywhere; `tests/mpi` asks the same of the program under `mpiexec`.
 
 mod answers;
+#[path = "../support/disk.rs"]
+mod disk;
 mod durable;
 mod ends;
 mod input_files;
@@ -11,6 +13,7 @@ mod map_inputs;
 mod map_support;
 mod map_surplus;
 mod map_workers;
+mod messages;
 mod run_ends;
 mod run_failures;
 mod run_output;

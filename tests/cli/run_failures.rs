@@ -1,6 +1,7 @@
 //! What `rankpool run` does about jobs that fail: retries, limits of time and number, and the first success.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::{Files, LIMIT, batch, records, run_batch, statuses, support, until};
@@ -242,4 +243,18 @@ fn a_rank_on_which_everything_fails_gets_few_jobs_is_named_and_costs_none_of_tho
     let again = on("1");
     again.expect_code(0).expect_said(" jobs failed there");
     assert_eq!(again.out().lines().count(), 300);
+}
+
+#[test]
+fn a_low_limit_of_open_files_means_fewer_at_once_and_fails_no_job() {
+    let files = Files::new();
+    files.with("worker", "while read x; do sleep 0.01; echo $x; done");
+    let expected: String = (1..=300).map(|number| format!("{number}\n")).collect();
+    for words in
+        ["run --threads 40 --range 1:300 -- sh -c 'sleep 0.01; echo {}'", "map --threads 40 --range 1:300 -- sh worker"]
+    {
+        let script = format!("ulimit -n 64; exec {} --local 1 -q {words}", env!("CARGO_BIN_EXE_rankpool"));
+        let run = support::run(Command::new("sh").args(["-c", &script]).current_dir(files.0.path()), LIMIT);
+        assert_eq!((run.expect_code(0).out(), &*run.stderr), (expected.clone(), ""), "{words}");
+    }
 }

@@ -92,6 +92,10 @@ fn a_shell_runs_pipes_redirections_and_lists_of_command_lines() {
     run_batch(&files, &["--args", "a b", "--shell", "--", "echo {#} > {}"]).expect_code(0);
     assert_eq!(fs::read_to_string(files.path("a b")).expect("it was written"), "1\n");
     run_batch(&files, &["--args", "a", "--shell", "--", "echo \\{}"]).expect_code(2).expect_said("behind a backslash");
+    run_batch(&files, &["--args", "a", "--shell", "--", "sh -c 'echo {}'"])
+        .expect_code(2)
+        .expect_said("{} would be read as code by the script's own `sh -c`")
+        .expect_said("sh -c 'wc -l < \"$1\"' _ {}");
 }
 
 #[test]

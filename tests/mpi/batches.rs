@@ -27,7 +27,7 @@ pub const TRIALS: &[(&str, fn())] = &[
 
 const RANKS: [u32; 3] = [1, 2, 4];
 
-fn batch(ranks: u32, words: &[&str]) -> Command {
+pub fn batch(ranks: u32, words: &[&str]) -> Command {
     let mut command = mpiexec(ranks, &rankpool());
     command.args(words);
     command
@@ -144,15 +144,20 @@ fn a_killed_worker_costs_its_job() {
 fn a_broken_import_ends_the_run() {
     let folder = folder();
     let file = folder.path().join("functions.py");
-    fs::write(&file, "import no_such_module\n").expect("a file for the test");
-    let function = format!("{}:f", file.display());
-    let run = run(&mut batch(3, &["map", "--python", &function, "--range", "1:50"]));
-    assert_ne!(run.code, Some(0));
-    run.expect_said("no_such_module");
+    for (text, said) in [
+        ("import no_such_module\n", "No module named 'no_such_module'"),
+        ("def g(x): return x\n", "has no f; its functions are: g"),
+    ] {
+        fs::write(&file, text).expect("a file for the test");
+        let function = format!("{}:f", file.display());
+        let run = run(&mut batch(3, &["map", "--python", &function, "--range", "1:50"]));
+        run.expect_code(2).expect_said(said);
+        assert!(!run.stderr.to_lowercase().contains("mpi_abort"), "an orderly end: {}", run.stderr);
+    }
 }
 
 /// The processes whose command line has this word.
-fn processes_with(word: &str) -> Vec<i32> {
+pub fn processes_with(word: &str) -> Vec<i32> {
     let numbers = fs::read_dir("/proc").expect("there is /proc").filter_map(|entry| {
         let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
         let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -161,7 +166,7 @@ fn processes_with(word: &str) -> Vec<i32> {
     numbers.collect()
 }
 
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < deadline, "{what} does not come true");
@@ -204,7 +209,7 @@ fn sigterm_keeps_what_is_done() {
     assert!(records.len() > 20 && records.iter().all(|record| record["status"] == "ok"), "{}", text());
 }
 
-fn is_rank(pid: i32) -> bool {
+pub fn is_rank(pid: i32) -> bool {
     fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == rankpool())
 }
 

@@ -101,8 +101,9 @@ fn dies_without_a_word(rank: usize, signal: Signal) {
         }
     }
     let said = said.join().expect("reading does not panic");
-    assert!(!status.success(), "{status:?} {said}");
-    assert!(said.contains(&format!("rank {rank} ")) && said.contains("has not been heard of for 8 s"), "{said}");
+    // With that flag Open MPI's launcher gives 0, whatever its ranks do.
+    assert!(!status.success() || flag == "--enable-recovery", "{status:?} {said}");
+    assert!(said.contains(&format!("rank {rank} ")) && said.contains("has not been heard of for "), "{said}");
 }
 
 fn another_launch_is_refused() {

@@ -7,6 +7,9 @@
 
 mod batches;
 mod commands;
+#[path = "../support/disk.rs"]
+mod disk;
+mod durable;
 mod failures;
 mod programs;
 #[path = "../support/mod.rs"]
@@ -21,7 +24,7 @@ use libtest_mimic::{Arguments, Trial};
 use support::Finished;
 
 /// How long one run may take before it counts as a hang.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// A command under the launcher, with so many ranks.
 pub fn mpiexec(ranks: u32, program: &PathBuf) -> Command {
@@ -77,6 +80,7 @@ fn main() {
         .iter()
         .chain(failures::TRIALS)
         .chain(batches::TRIALS)
+        .chain(durable::TRIALS)
         .map(|(name, test)| trial(name, *test))
         .collect();
     libtest_mimic::run(&arguments, trials).exit();

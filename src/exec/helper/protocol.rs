@@ -31,6 +31,8 @@ pub(crate) struct Request<'a> {
 /// What a slot answers, once for each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
+    /// There is no thread for the slot, which is of no use.
+    NoThread,
     /// The program could not be started.
     Failed { errno: i32 },
     /// The program has ended. Times are microseconds.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 
 use super::group::Group;
-use super::protocol::{Control, Inbox, Order};
+use super::protocol::{self, Answer, Control, Inbox, Order};
 
 /// How long commands have to end, after SIGTERM, when their rank is gone.
 const GRACE: Duration = Duration::from_secs(5);
@@ -72,12 +72,19 @@ fn is_ignored(signal: i32) -> bool {
     ignored.is_some_and(|ignored| ignored & (1 << (signal - 1)) != 0)
 }
 
-/// A thread that serves a slot.
+/// A thread that serves a slot. Where there is none, the slot's first request is answered with that.
 fn start_slot(socket: OwnedFd, closing: &Arc<AtomicBool>) -> Option<Arc<Group>> {
     let group = Arc::new(Group::new(closing.clone()));
-    let served = group.clone();
-    let thread = thread::Builder::new().stack_size(256 << 10);
-    thread.spawn(move || served.serve(&socket)).is_ok().then_some(group)
+    let socket = Arc::new(socket);
+    let (served, its_socket) = (group.clone(), socket.clone());
+    let thread = thread::Builder::new().stack_size(256 << 10).spawn(move || served.serve(&its_socket));
+    if thread.is_err() {
+        let mut answer = Vec::new();
+        let _ = protocol::write_frame(&Answer::NoThread, &mut answer);
+        let _ = protocol::send(socket.as_fd(), &answer, &[]);
+        return None;
+    }
+    Some(group)
 }
 
 /// Ends everything that runs: first gently, then not.

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::Launch;
 use super::resolve::check;
+use crate::input::reason;
 
 /// Why this would never be started.
 pub(super) fn refuse(launch: &Launch) -> Result<(), String> {
@@ -53,7 +54,10 @@ pub(super) fn explain(errno: i32, launch: &Launch, file: &str) -> String {
         Errno::TOOBIG => format!(
             "argument list too long: {program} (one argument may have 128 KiB, all and the environment usually 2 MiB; longer input can go through standard input)"
         ),
-        _ => format!("{program}: {}", scarce(&error).map_or_else(|| error.to_string(), str::to_string)),
+        _ => format!(
+            "{program}: {}",
+            scarce(&error).map_or_else(|| format!("it cannot be started: {}", reason(&error)), str::to_string)
+        ),
     }
 }
 
@@ -81,7 +85,7 @@ fn folder_trouble(folder: &Path) -> Option<String> {
             .is_err()
             .then(|| format!("cwd: permission denied: {shown}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("cwd: no such directory: {shown}")),
-        Err(error) => Some(format!("cwd: {shown}: {error}")),
+        Err(error) => Some(format!("cwd: {shown}: {}", reason(&error))),
     }
 }
 

@@ -8,6 +8,8 @@ use std::sync::{LazyLock, PoisonError, RwLock};
 
 use rustix::fs::{Access, access};
 
+use crate::input::reason;
+
 /// Names that were looked for in `PATH` and found.
 static FOUND: LazyLock<RwLock<HashMap<String, String>>> = LazyLock::new(RwLock::default);
 
@@ -40,7 +42,8 @@ fn search(program: &str, folders: Option<&OsStr>) -> Result<String, String> {
     for folder in env::split_paths(folders) {
         // An empty entry is the current folder.
         let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
-        let path = std::path::absolute(folder.join(program)).map_err(|error| format!("{program}: {error}"))?;
+        let path = std::path::absolute(folder.join(program))
+            .map_err(|error| format!("{program}: it has no path: {}", reason(&error)))?;
         match (check(&path, program), path.into_os_string().into_string()) {
             (Ok(()), Ok(path)) => return Ok(path),
             (Ok(()), Err(_)) => why = Some(format!("{program}: its path is not UTF-8")),

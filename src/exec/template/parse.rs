@@ -1,5 +1,6 @@
 //! Which braces are placeholders.
 
+use super::code;
 use super::path::PathPart;
 use super::shell::Track;
 use super::{Base, Field, Part, Run, Template, TemplateError, Word, Words};
@@ -61,7 +62,17 @@ impl Parser {
             };
             script.push((quotes, part));
         }
+        if let Some((at, finding)) = code::find(script.iter().map(|(_, part)| part), |part| self.is_value(part)) {
+            let placeholder = script.get(at).map_or_else(String::new, |(_, part)| self.typed(part));
+            let code::Finding { reader, advice } = finding;
+            return Err(TemplateError::Code { placeholder, reader, advice });
+        }
         Ok(Run::Script(script))
+    }
+
+    /// Whether it certainly becomes something that a record says.
+    fn is_value(&self, part: &Part) -> bool {
+        matches!(part, Part::Field(index) if self.fields[*index as usize].must_be)
     }
 
     fn typed(&self, placeholder: &Part) -> String {

@@ -10,9 +10,9 @@
 //!
 //! So whatever a value contains, the shell never takes it for a command: not in a here-document, a comment or behind an odd
 //! quote either, where quoting it in its place would be wrong. Which quotes are open at a placeholder ([`Track`]) only
-//! decides how the reference is written, so that the value stays one word. Two things are as dangerous as in any script: a
-//! value that the script itself hands to a second shell (`eval`, `sh -c "… {}"`, `ssh`), and, where `/bin/sh` is bash, a
-//! value that is computed with (`$(( ))`).
+//! decides how the reference is written, so that the value stays one word. What the script itself hands to a
+//! second interpreter (`eval`, `sh -c "… {}"`, `ssh`) is refused where it can be seen (`code`). As dangerous as in any script
+//! are what goes there on other ways, and, where `/bin/sh` is bash, a value that is computed with (`$(( ))`).
 
 use serde::{Deserialize, Serialize};
 

@@ -554,3 +554,80 @@ proptest! {
         prop_assert_eq!(filled(&format!("{{{{{name}}}}}"), &line("r")), format!("{{{name}}}"));
     }
 }
+
+#[test]
+fn a_value_in_code_for_another_interpreter_is_refused_wherever_it_stands() {
+    for (text, reader) in [
+        ("sh -c 'echo {}'", "sh -c"),
+        ("sh -c \"echo {}\"", "sh -c"),
+        ("sh -c \"echo '{}'\"", "sh -c"),
+        ("sh -c 'echo '{}", "sh -c"),
+        ("sh -c \"$(basename {})\"x", "sh -c"),
+        ("/bin/bash -euo pipefail -c 'wc {name}'", "bash -c"),
+        ("bash -o pipefail -lc 'wc {}' | sort", "bash -c"),
+        ("cd /tmp && X=1 sh -c 'wc {}'", "sh -c"),
+        ("ls | xargs -n1 sh -c 'grep {} $0'", "sh -c"),
+        ("find . -exec sh -c 'grep {2} $0' \\;", "sh -c"),
+        ("env A=1 sh -c 'wc {}'; true", "sh -c"),
+        ("sudo -u me sh -c 'wc {}'", "sh -c"),
+        ("(sh -c 'wc {}')", "sh -c"),
+        ("x=$(sh -c 'wc {}')", "sh -c"),
+        ("x=`sh -c 'wc {}'`", "sh -c"),
+        ("echo \"$(sh -c 'wc {}')\"", "sh -c"),
+        ("if true\nthen sh -c 'wc {/.}'\nfi", "sh -c"),
+        ("su - me -c 'wc {}'", "su -c"),
+        ("eval \"wc {}\"", "eval"),
+        ("eval wc {}", "eval"),
+        ("timeout 5 ssh -p 22 host wc {}", "ssh"),
+        ("ssh host 'wc {}'", "ssh"),
+        ("ssh me@{1} 'wc {2}'", "ssh"),
+        ("python3 -c 'print(\"{}\")'", "python3 -c"),
+        ("python3.11 -u -c'print({})'", "python3.11 -c"),
+        ("perl -ne 'print if /{}/' file", "perl -ne"),
+        ("ruby -I lib -e 'puts \"{}\"'", "ruby -e"),
+        ("node --eval 'f({})'", "node --eval"),
+        ("Rscript -e 'print({})'", "Rscript -e"),
+        ("awk -F, '{print $1, \"{}\"}' file", "awk"),
+    ] {
+        match parse_script(text) {
+            Err(TemplateError::Code { reader: found, advice, .. }) => {
+                assert!(found == reader && !advice.is_empty(), "{text}: {found}")
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    let said = parse_script("sh -c 'cat {1} {2}'").expect_err("it is code").to_string();
+    assert!(
+        said.starts_with("{2} would be read as code by the script's own `sh -c`") && said.contains("sh -c 'wc -l"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_value_that_another_interpreter_is_given_as_an_argument_may_stand() {
+    for text in [
+        "sh -c 'wc \"$1\"' _ {}",
+        "sh -c {}",
+        "eval {}",
+        "eval \"{}\"",
+        "sh ./script.sh -c 'x{}'",
+        "sh script {}",
+        "ssh {} uptime",
+        "ssh -p 22 me@{}",
+        "python3 -c 'import sys; print(sys.argv[1])' {}",
+        "python3 model.py -c 'a={}'",
+        "perl -ne 'print if /x/' {}",
+        "awk -v x={} 'BEGIN { print x }'",
+        "awk '{ print $1 }' {}",
+        "awk -f program.awk x{}",
+        "echo 'sh -c' {}",
+        "sh -c 'echo hello'; echo 'file {}'",
+        "sh -c 'echo hello' | grep 'file {}' && echo x{}",
+        "sh -c 'echo {#} {%}'",
+        "# sh -c 'echo {}'\necho {}",
+        "gzip -c {} > out/{/.}.gz",
+        "grep -e 'x{}' perl",
+    ] {
+        assert!(parse_script(text).is_ok(), "{text}: {:?}", parse_script(text));
+    }
+}

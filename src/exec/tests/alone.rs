@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::*;
 use crate::exec::process::Process;
+use crate::exec::room;
 
 /// Says that this process is the one that a test wants for itself.
 const ALONE: &str = "RANKPOOL_TEST_ALONE";
@@ -118,10 +119,57 @@ fn a_helper_without_room_says_so() {
     assert!(why.contains("too many open files"), "{why}");
     limit(64);
     assert!(output(&launch(&["true"]), None).is_empty());
+    // It is tried until there is room.
+    limit(4);
+    thread::scope(|scope| {
+        scope.spawn(|| assert!(output(&launch(&["true"]), None).is_empty()));
+        until("it waits for room", room::is_wanted);
+        limit(64);
+    });
     let _first = Process::start(&launch(&["sleep", "1000"]), [None; 3]).expect("it starts");
     limit(4);
     let why = why_not(&launch(&["true"]));
     assert!(why.contains("file descriptor"), "{why}");
+}
+
+#[test]
+fn many_threads_with_few_file_descriptors_take_turns() {
+    if !is_alone() {
+        return expect_success(&mut rank("many_threads_with_few_file_descriptors_take_turns"));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, 64, 64).expect("a limit can be lowered");
+    start_helper();
+    thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    assert_eq!(output(&shell("cat; sleep 0.02"), Some(b"x")), b"x");
+                    // The rank itself has something left.
+                    drop(std::fs::File::open("/dev/null").expect("there is a descriptor"));
+                }
+            });
+        }
+    });
+    assert!(!room::is_wanted());
+}
+
+#[test]
+fn who_waits_for_room_can_be_cancelled() {
+    if !is_alone() {
+        return expect_success(&mut rank("who_waits_for_room_can_be_cancelled"));
+    }
+    start_helper();
+    assert!(output(&launch(&["true"]), None).is_empty());
+    let (cancelled, keep) = pipe();
+    setrlimit(Resource::RLIMIT_NOFILE, 64, 64).expect("a limit can be lowered");
+    let files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| run(&launch(&["true"]), None, &LIMITS, Some(cancelled.as_fd()), &mut |_, _| {}));
+        until("it waits for room", room::is_wanted);
+        drop(keep);
+        assert_eq!(waits.join().expect("no panic").expect("the helper is there").how, How::Cancelled);
+    });
+    drop(files);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::process::{Ended, Running};
-use crate::exec::process::{Launch, Order};
+use crate::exec::process::{Launch, Order, SpawnError};
 
 /// How much is read at once: what a pipe holds.
 const PIECE: usize = 1 << 16;
@@ -83,7 +83,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A new process, and what it is told first; `ready`, if it can answer as soon as it runs.
-    pub(super) fn start(launch: &Launch, preamble: &[u8], ready: bool) -> Result<Self, String> {
+    pub(super) fn start(launch: &Launch, preamble: &[u8], ready: bool) -> Result<Self, SpawnError> {
         let (process, stdin, stdout) = Running::start(launch)?;
         let mut connection = Connection {
             process,

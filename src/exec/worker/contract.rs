@@ -105,6 +105,8 @@ pub(crate) struct Options {
     pub verdict: Arc<dyn Fn(Verdict) + Send + Sync>,
     /// Takes what people should know and no record's answer says.
     pub warn: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Ends a process that has nothing to do, if there is one: there is no room for another.
+    pub make_room: fn(),
 }
 
 impl Options {
@@ -121,6 +123,7 @@ impl Options {
             silence: SILENCE,
             verdict: Arc::new(|_| ()),
             warn: Arc::new(|warning| report::complain(warning)),
+            make_room: || (),
         }
     }
 }

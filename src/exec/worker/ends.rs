@@ -50,20 +50,8 @@ impl Worker {
     pub(super) fn bury(&mut self, connection: Connection, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
         let (ready, answered) = (connection.ready, connection.answered);
         let ended = connection.bury();
-        match ended {
-            // It is no fault of the program, and of a record only if that was at work.
-            Some(Ended::WithHelper { ran }) if !ran || !ready || self.requests.is_empty() => {
-                self.charge_nobody();
-                self.is_sure(jobs);
-                return Ok(());
-            }
-            Some(Ended::WithHelper { .. }) => {
-                let message = format!("the worker {}", Ended::WithHelper { ran: true });
-                self.blame(jobs, WorkerFailure { ended, ..WorkerFailure::new("lost", message) });
-                self.is_sure(jobs);
-                return Ok(());
-            }
-            _ => {}
+        if let Some(outside) = ended.as_ref().filter(|ended| ended.is_from_outside()) {
+            return self.ended_from_outside(outside, ready, jobs);
         }
         let how = match ended {
             Some(ref ended) => ended.to_string(),

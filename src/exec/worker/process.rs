@@ -5,9 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::exec::process::{Launch, Order, Process, SpawnError};
+use crate::exec::room;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +20,17 @@ pub(crate) enum Ended {
     WithHelper {
         ran: bool,
     },
+    /// There was no room for it; it was not started.
+    Scarce(String),
     /// It did not even start, or nobody could tell.
     Unknown(String),
+}
+
+impl Ended {
+    /// Whether the process itself had no part in it.
+    pub(super) fn is_from_outside(&self) -> bool {
+        matches!(self, Ended::WithHelper { .. } | Ended::Scarce(_))
+    }
 }
 
 impl fmt::Display for Ended {
@@ -31,7 +42,7 @@ impl fmt::Display for Ended {
                 None => write!(f, "was ended by signal {signal}"),
             },
             Ended::WithHelper { .. } => write!(f, "was {}", SpawnError::HelperKilled),
-            Ended::Unknown(why) => write!(f, "is gone: {why}"),
+            Ended::Scarce(why) | Ended::Unknown(why) => write!(f, "is gone: {why}"),
         }
     }
 }
@@ -44,14 +55,18 @@ pub(super) struct Running {
 
 impl Running {
     /// A new process, and our ends of the pipes to its standard input and from its standard output. Its standard error is ours.
-    pub(super) fn start(launch: &Launch) -> Result<(Self, OwnedFd, OwnedFd), String> {
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| io::Error::from(error).to_string());
+    pub(super) fn start(launch: &Launch) -> Result<(Self, OwnedFd, OwnedFd), SpawnError> {
+        let refused = |error: Errno| SpawnError::resources(error.into());
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(refused);
         let ((their_stdin, stdin), (stdout, their_stdout)) = (pipe()?, pipe()?);
-        rustix::io::ioctl_fionbio(&stdin, true).map_err(|error| error.to_string())?;
-        rustix::io::ioctl_fionbio(&stdout, true).map_err(|error| error.to_string())?;
+        if room::is_last(&their_stdout) {
+            return Err(refused(Errno::MFILE));
+        }
+        rustix::io::ioctl_fionbio(&stdin, true).map_err(refused)?;
+        rustix::io::ioctl_fionbio(&stdout, true).map_err(refused)?;
         let stderr = io::stderr();
         let streams = [Some(their_stdin.as_fd()), Some(their_stdout.as_fd()), Some(stderr.as_fd())];
-        let process = Process::start(launch, streams).map_err(|error| error.to_string())?;
+        let process = Process::start(launch, streams)?;
         Ok((Running { process, ended: None }, stdin, stdout))
     }
 
@@ -71,6 +86,7 @@ impl Running {
             },
             Err(SpawnError::HelperKilled) => Ended::WithHelper { ran: true },
             Err(SpawnError::Unread) => Ended::WithHelper { ran: false },
+            Err(SpawnError::Scarce(why)) => Ended::Scarce(why),
             Err(error) => Ended::Unknown(error.to_string()),
         });
         ended.clone()

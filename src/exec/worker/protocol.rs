@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{JobHead, WorkerFailure};
+use crate::report::shortened;
 
 /// How to talk with the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,11 +186,22 @@ enum ErrorBody {
 impl From<ErrorAnswer> for WorkerFailure {
     fn from(answer: ErrorAnswer) -> Self {
         match answer.error {
-            ErrorBody::Text(message) => WorkerFailure::new("error", message),
-            ErrorBody::Object { message, kind, traceback } => {
-                WorkerFailure { kind: kind.map_or("error".into(), Cow::Owned), message, traceback, ended: None }
-            }
+            ErrorBody::Text(message) => failure("error", None, message, None),
+            ErrorBody::Object { message, kind, traceback } => failure("error", kind, message, traceback),
         }
+    }
+}
+
+/// So many bytes of the kind, the message and the traceback are kept: they are repeated in outputs, records and messages.
+const LONGEST: [usize; 3] = [100, 8 << 10, 64 << 10];
+
+fn failure(default: &'static str, kind: Option<String>, message: String, traceback: Option<String>) -> WorkerFailure {
+    let [of_kind, of_message, of_traceback] = LONGEST;
+    WorkerFailure {
+        kind: kind.map_or(default.into(), |kind| Cow::Owned(shortened(kind, of_kind))),
+        message: shortened(message, of_message),
+        traceback: traceback.map(|traceback| shortened(traceback, of_traceback)),
+        ended: None,
     }
 }
 
@@ -206,8 +218,7 @@ struct Described {
 impl From<Described> for WorkerFailure {
     fn from(described: Described) -> Self {
         let traceback = Some(described.traceback).filter(|text| !text.is_empty());
-        let kind = described.kind.map_or("exception".into(), Cow::Owned);
-        WorkerFailure { kind, message: described.message, traceback, ended: None }
+        failure("exception", described.kind, described.message, traceback)
     }
 }
 

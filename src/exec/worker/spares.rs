@@ -7,6 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::connection::{Connection, Heard};
+use super::protocol::{Protocol, Said};
+use super::{MOST_ANSWER, StartFailure, WorkerFailure};
 use crate::exec::process::Launch;
 
 /// A first line is not longer.
@@ -67,6 +69,54 @@ pub(crate) fn first_line(launch: &Launch, deadline: Instant) -> Option<String> {
     let line = String::from_utf8_lossy(connection.text(line)).into_owned();
     spares().insert(0, Spare { launch: launch.clone(), greeting: None, connection });
     Some(line)
+}
+
+/// Whether the process with this greeting becomes ready: until then, or else it may still do so. One is started, if there is none.
+///
+/// # Errors
+/// Why it does not.
+pub(crate) fn try_out(
+    launch: &Launch,
+    preamble: &[u8],
+    greeting: &[u8],
+    name: &str,
+    deadline: Instant,
+) -> Result<(), StartFailure> {
+    let mut connection = match take(launch, greeting) {
+        Some(connection) => connection,
+        None => {
+            let why = |error| StartFailure { message: format!("{name} cannot be started: {error}"), traceback: None };
+            let mut connection = Connection::start(launch, preamble, false).map_err(why)?;
+            connection.outgoing().extend_from_slice(greeting);
+            connection
+        }
+    };
+    while !connection.ready {
+        if let Some(line) = connection.line() {
+            match (Protocol::Python { batch: 1 }).understand(connection.text(line)) {
+                Said::Runs => {}
+                Said::Ready => connection.ready = true,
+                Said::CannotStart(WorkerFailure { message, traceback, .. }) => {
+                    connection.bury();
+                    return Err(StartFailure { message, traceback });
+                }
+                // Who takes it as a worker finds that out, and knows what to say.
+                _ => return Ok(()),
+            }
+            continue;
+        }
+        match connection.listen(None, Some(deadline), None) {
+            Ok(Heard::Bytes) if connection.unfinished() <= MOST_ANSWER => {}
+            Ok(Heard::Closed) => {
+                let how = connection.bury().map_or("closed its standard output".into(), |ended| ended.to_string());
+                return Err(StartFailure { message: format!("{name} {how} before it was ready"), traceback: None });
+            }
+            Ok(Heard::Deadline) => break,
+            Ok(Heard::Bytes | Heard::Cancelled) | Err(_) => return Ok(()),
+        }
+    }
+    spares().push(Spare { launch: launch.clone(), greeting: Some(greeting.to_vec()), connection });
+    Ok(())
 }
 
 /// Kills those that nobody has taken.

@@ -69,6 +69,27 @@ proptest! {
     }
 
     #[test]
+    fn any_csv_reads_the_same_however_its_bytes_come_and_as_the_parser_alone_reads_it(bytes in tricky_bytes()) {
+        let layout = Layout { format: Some(Format::Csv), header: Some(false), ..Layout::default() };
+        let rows = |bytes: Bytes| -> Vec<Result<(u64, Vec<String>), String>> {
+            let row = |record: Record| (record.place().line, texts(&record).unwrap());
+            let records = Records::with_limit("any".into(), bytes, layout, 64).unwrap();
+            records.map(|record| record.map(row).map_err(|error| error.to_string())).collect()
+        };
+        let whole = rows(Box::new(Cursor::new(bytes.clone())));
+        for size in [1, 2, 3, 7] {
+            prop_assert_eq!(&whole, &rows(Box::new(BufReader::with_capacity(size, Cursor::new(bytes.clone())))));
+        }
+        if let Ok(whole) = whole.into_iter().map(|row| row.map(|(_, row)| row)).collect::<Result<Vec<_>, _>>() {
+            let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+            let parser = ::csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+            let alone: Vec<Vec<String>> =
+                parser.into_records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect();
+            prop_assert_eq!(whole, alone);
+        }
+    }
+
+    #[test]
     fn any_fields_written_as_csv_are_read_back_with_their_lines(
         rows in vec(([".*", ".*"], 0_usize..3), 0..20),
         crlf: bool,

@@ -18,6 +18,9 @@ use crate::wire::{self, Frame, Frames};
 /// The largest block of inputs, in bytes.
 const BLOCK_BYTES: usize = 1 << 18;
 
+/// Says which rank is not to have an input, if there is another one.
+pub(super) type Avoid<I> = fn(&I) -> Option<RankId>;
+
 /// A map that the ranks are working on.
 pub(super) struct Running {
     pub map: MapId,
@@ -91,7 +94,7 @@ impl Running {
     }
 
     /// Fills a block with so many jobs, if they are not too large.
-    pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize, avoid: Option<fn(&X::Item) -> Option<RankId>>)
+    pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize, avoid: Option<Avoid<X::Item>>)
     where
         X: Iterator,
         X::Item: Value,

@@ -142,6 +142,13 @@ fn what_other_libraries_have_is_known_by_its_methods() {
 #[test]
 fn what_has_no_json_form_is_a_failure_that_names_it() {
     let imports = "\
+        import collections, dataclasses, enum, types\n\
+        class Colour(enum.Enum):\n    RED = 'red'\n\
+        class Text(str):\n    def __hash__(self): return 1\n    def __eq__(self, other): return self is other\n\
+        class OtherText(Text): pass\n\
+        @dataclasses.dataclass\nclass Data:\n    a: object\n\
+        class Twice(collections.abc.Mapping):\n    def __len__(self): return 2\n    def __iter__(self): return iter('kk')\n    \
+        def __getitem__(self, key): return 1\n\
         class Model: pass\nloop = [1]\nloop.append({'again': loop})\n\
         deep = []\nfor _ in range(100000): deep = [deep]";
     comes_back(
@@ -154,7 +161,87 @@ fn what_has_no_json_form_is_a_failure_that_names_it() {
             ("Model", "!type is no JSON type"),
             ("len", "!is no JSON type"),
             ("{1: 2, '1': 3}", "!two keys are '1' as text"),
+            ("{True: 2, 'true': 3}", "!two keys are 'true' as text"),
+            ("{None: 2, 'null': 3}", "!two keys are 'null' as text"),
+            ("{1.5: 2, '1.5': 3}", "!two keys are '1.5' as text"),
+            ("{float('nan'): 2, float('nan'): 3}", "!two keys are 'nan' as text"),
+            ("{b'k': 2, 'k': 3}", "!two keys are 'k' as text"),
+            ("{(1, 2): 2, '[1,2]': 3}", "!two keys are '[1,2]' as text"),
+            ("{Colour.RED: 2, 'red': 3}", "!two keys are 'red' as text"),
+            ("{Text('k'): 2, OtherText('k'): 3}", "!two keys are 'k' as text"),
+            ("collections.Counter([1, '1'])", "!two keys are '1' as text"),
+            ("types.MappingProxyType({1: 2, '1': 3})", "!two keys are '1' as text"),
+            ("collections.OrderedDict([(1, 2), ('1', 3)])", "!two keys are '1' as text"),
+            ("Data({1: 2, '1': 3})", "!two keys are '1' as text (at result['a']['1'])"),
+            ("[{'a': {1: 2, '1': 3}}]", "!two keys are '1' as text (at result[0]['a']['1'])"),
+            ("Twice()", "!two keys are 'k' as text"),
             ("1", "1"),
         ],
     );
+}
+
+/// What pandas has, as far as it is needed here: labels, and `to_dict`, which keeps the last value of each.
+const TABLES: &str = "\
+class Labels:
+    def __init__(self, labels): self.labels = list(labels)
+    def __iter__(self): return iter(self.labels)
+    def tolist(self): return self.labels
+class Series:
+    def __init__(self, values, index): self.values, self.index = values, Labels(index)
+    def items(self): return zip(self.index, self.values)
+    def to_dict(self): return dict(self.items())
+    def tolist(self): return self.values
+class DataFrame:
+    def __init__(self, rows, columns): self.rows, self.columns = rows, Labels(columns)
+    def iterrows(self): raise NotImplementedError
+    def itertuples(self, index, name): return (tuple(row) for row in self.rows)
+    def to_dict(self, orient): return [dict(zip(self.columns, row)) for row in self.rows]
+";
+
+/// Values of series and tables, and what comes out.
+const LABELLED: [(&str, &str); 11] = [
+    ("Series([1, 2], index=['a', 'b'])", r#"{"a":1,"b":2}"#),
+    ("Series([1, 2], index=['a', 'a'])", r#"[["a",1],["a",2]]"#),
+    ("Series([1, 2], index=[1, '1'])", r#"[[1,1],["1",2]]"#),
+    ("Series([1, 2, 3], index=[7, 8, 7])", "[[7,1],[8,2],[7,3]]"),
+    ("Series([], index=[])", "{}"),
+    ("DataFrame([[1, 2.5], [3, 4.5]], columns=['a', 'b'])", r#"[{"a":1,"b":2.5},{"a":3,"b":4.5}]"#),
+    ("DataFrame([[1, 2.5], [3, 4.5]], columns=['a', 'a'])", r#"[[["a",1],["a",2.5]],[["a",3],["a",4.5]]]"#),
+    ("DataFrame([[1, 2]], columns=[1, '1'])", r#"[[[1,1],["1",2]]]"#),
+    ("DataFrame([[1, 2]], columns=[('x', 1), ('x', 1)])", r#"[[[["x",1],1],[["x",1],2]]]"#),
+    ("{'s': [Series([1, 2], index=['a', 'a'])]}", r#"{"s":[[["a",1],["a",2]]]}"#),
+    ("DataFrame([], columns=['a', 'a'])", "[]"),
+];
+
+#[test]
+fn labels_that_occur_twice_lose_no_value() {
+    comes_back(TABLES, &LABELLED);
+    let module =
+        module(&format!("{TABLES}def f(xs):\n    return DataFrame([[x, -x] for x in xs], columns=['a', 'a'])\n"));
+    let list = answered(&mut module.batches("f", 2), list(1..=3));
+    assert_eq!(list.short(), [1, 2, 3].map(|x| format!("[[\"a\",{x}],[\"a\",-{x}]]")));
+}
+
+#[test]
+fn pandas_labels_that_occur_twice_lose_no_value() {
+    let has_pandas = std::process::Command::new("python3").args(["-c", "import pandas"]).output();
+    if !has_pandas.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: python3 has no pandas");
+        return;
+    }
+    let values: Vec<_> = LABELLED.iter().map(|(python, _)| format!("lambda: {python}")).collect();
+    let text = format!(
+        "from pandas import DataFrame, Series\nvalues = [{}]\n\
+         def f(k):\n    return values[k]()\n\
+         def table(xs):\n    return DataFrame([[x, -x] for x in xs], columns=['a', 'a'])\n\
+         def index(k):\n    return DataFrame({{'x': [k, 2]}}, index=['a', 'a'])\n",
+        values.join(", ")
+    );
+    let module = module(&text);
+    let answers = module.map("f", 0..LABELLED.len()).short();
+    for ((python, expected), answer) in LABELLED.iter().zip(answers) {
+        assert_eq!(answer, *expected, "{python}");
+    }
+    assert_eq!(answered(&mut module.batches("table", 2), list([1])).short(), [r#"[["a",1],["a",-1]]"#]);
+    assert_eq!(module.map("index", [1]).short(), [r#"[{"x":1},{"x":2}]"#]);
 }
