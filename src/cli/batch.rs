@@ -148,7 +148,7 @@ fn has_complaints(pool: &Pool) -> bool {
 pub(super) fn run<'p, W, P, S>(
     config: &'p Config,
     batch: &'p BatchConfig,
-    plan: Plan<P>,
+    Plan { name, inputs, bind, token }: Plan<P>,
     pool: &'p Pool,
     stopping: &Stopping,
     chunk: u32,
@@ -159,7 +159,6 @@ where
     P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
     S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
 {
-    let Plan { name, inputs, bind, token } = plan;
     files::refuse_conflicts(config)?;
     let earlier = Earlier::read(config, batch)?;
     let total = count(&inputs, &bind, earlier.done.as_ref())?;
@@ -181,9 +180,8 @@ where
         total,
         tally: Tally::default(),
     };
-    let end = driver.run(chunk, config.map.window, start);
-    let mut tally = driver.tally;
-    let (end, doubts) = ask_workers(pool, token, end, &mut tally);
+    let (end, doubts) = ask_workers(pool, token, driver.run(chunk, config.map.window, start), &mut driver.tally);
+    let tally = driver.tally;
     sinks.show(None);
     let fault = ledger.borrow_mut().take_fault();
     let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());

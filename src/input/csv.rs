@@ -38,7 +38,12 @@ impl CsvRows {
             Ok(true) => {
                 if let Some(fault) = &feed.quotes.fault {
                     let (line, column) = feed.quotes.opened;
-                    return Err(InputError::Quote { place: place(line, Some(column)), fault: fault.clone() });
+                    let (place, fault) = (place(line, Some(column)), fault.clone());
+                    return Err(match feed.quotes.is_open() {
+                        // Nobody can tell which rows it has swallowed.
+                        true => InputError::Unclosed { place, fault },
+                        false => InputError::Quote { place, fault },
+                    });
                 }
                 let place = place(feed.record_line(), None);
                 match StringRecord::from_byte_record(std::mem::take(&mut self.row)) {

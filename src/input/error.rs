@@ -72,7 +72,15 @@ pub enum InputError {
         /// How long it may be.
         limit: usize,
     },
-    /// A quote in a CSV file is not closed, or text follows where it is.
+    /// A quote in a CSV file is never closed: all that is behind it may be other rows.
+    #[error("{place}: {fault}")]
+    Unclosed {
+        /// The quote that opens the field.
+        place: Place,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// Text follows in a CSV file where a quote is closed.
     #[error("{place}: {fault}")]
     Quote {
         /// The quote that opens the field.
@@ -147,6 +155,7 @@ impl InputError {
             InputError::Unreadable { .. }
             | InputError::Changed { .. }
             | InputError::Header { .. }
+            | InputError::Unclosed { .. }
             | InputError::TooLong { .. } => false,
             InputError::Quote { .. }
             | InputError::Columns { .. }
@@ -164,7 +173,9 @@ impl InputError {
             InputError::Value { place, label, value, fault } => {
                 InputError::Header { place, fault: format!("{label}{value} {fault}") }
             }
-            InputError::Quote { place, fault } => InputError::Header { place, fault },
+            InputError::Quote { place, fault } | InputError::Unclosed { place, fault } => {
+                InputError::Header { place, fault }
+            }
             error => error,
         }
     }

@@ -143,7 +143,7 @@ impl FromStr for Axis {
         match (rows.next_row(column_number), rows.next_row(column_number)) {
             (Ok(Some((_, row))), Ok(None)) => Ok(Axis { name, values: row.iter().map(str::to_owned).collect() }),
             (Ok(None), _) => Err(format!("'{name}' has no values: write {name}=V1,V2,…")),
-            (Err(InputError::Quote { place, fault }), _) => {
+            (Err(InputError::Quote { place, fault } | InputError::Unclosed { place, fault }), _) => {
                 Err(format!("{}, byte {}: {fault}", quote(values), place.column.unwrap_or(1)))
             }
             _ => Err(format!("the values of '{name}' hold a line break: put the value that has it in quotes")),

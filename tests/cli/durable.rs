@@ -141,6 +141,12 @@ fn what_was_ignored_at_the_start_stays_ignored() {
     until("the second job runs", || files.path("up2").exists());
     files.with("go2", "");
     end_of(&mut child).expect_code(0);
+    let script = format!(
+        "trap '' HUP; exec {} -q --local 1 run --args 1 -- sh -c 'kill -HUP $$; echo lives'",
+        env!("CARGO_BIN_EXE_rankpool")
+    );
+    let run = support::run(Command::new("sh").args(["-c", &script]).current_dir(files.0.path()), LIMIT);
+    assert_eq!(run.expect_code(0).out(), "lives\n", "the commands ignore it, too");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SI
 
 use super::group::Group;
 use super::protocol::{self, Answer, Control, Inbox, Order};
+use crate::stop::is_ignored;
 
 /// How long commands have to end, after SIGTERM, when their rank is gone.
 const GRACE: Duration = Duration::from_secs(5);
@@ -28,8 +29,10 @@ pub(crate) fn serve() -> io::Result<()> {
     // The kernel calls it "exe", after the file in /proc.
     let _ = nix::sys::prctl::set_name(c"rankpool-spawn");
     close_inherited();
-    // A handler that does nothing, and not "ignore": that would be inherited by the commands.
-    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU] {
+    // A handler that does nothing, and not "ignore": that would be inherited by the commands. What is ignored already (`nohup`) is
+    // for them, too.
+    let signals = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU];
+    for signal in signals.into_iter().filter(|signal| !is_ignored(*signal)) {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
     // Where a parent has ignored this one, ended children go away unseen. Otherwise it needs no handler, which would be woken
@@ -64,12 +67,6 @@ pub(crate) fn serve() -> io::Result<()> {
     closing.store(true, Ordering::SeqCst);
     end_all(&groups);
     result
-}
-
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    ignored.is_some_and(|ignored| ignored & (1 << (signal - 1)) != 0)
 }
 
 /// A thread that serves a slot. Where there is none, the slot's first request is answered with that.

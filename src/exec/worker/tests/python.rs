@@ -357,7 +357,11 @@ fn a_file_beside_the_function_s_is_imported_as_plain_python_does() {
             fs::write(module.folder.path().join("plain.py"), format!("import {name}; print({name}.mine)"))
                 .expect("a file");
             let plain = std::process::Command::new(&exe).arg(module.folder.path().join("plain.py")).output();
-            assert_eq!(plain.expect("Python").stdout, b"5\n", "{exe} {name}");
+            if plain.expect("Python").stdout != b"5\n" {
+                // It is there before anybody's file is run.
+                assert!(!["json", "token", "uuid"].contains(&name), "{exe} {name}");
+                continue;
+            }
             let call = PythonCall { exe: Some(exe.clone()), ..module.call("f") };
             assert_eq!(answered(&mut worker(&call, |_| {}), list([1])).short(), ["5"], "{exe} {name}");
         }
