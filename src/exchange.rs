@@ -64,11 +64,31 @@ pub(crate) struct Block {
     /// Where each job's frame ends.
     ends: Box<[usize]>,
     count: u32,
+    /// Jobs that are to be run on another rank than this one, if there is one; by their offsets, ascending.
+    avoid: Vec<(u32, RankId)>,
 }
 
 impl Block {
     pub(crate) fn count(&self) -> u32 {
         self.count
+    }
+
+    /// The jobs in order, as runs of those that are to avoid the same rank or none.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, Option<RankId>)> + use<> {
+        let mut runs: Vec<(u64, Option<RankId>)> = Vec::new();
+        let mut next = 0;
+        let mut add = |count: u32, avoid| match runs.last_mut() {
+            _ if count == 0 => {}
+            Some((before, same)) if *same == avoid => *before += u64::from(count),
+            _ => runs.push((u64::from(count), avoid)),
+        };
+        for (job, avoid) in &self.avoid {
+            add(job - next, None);
+            add(1, Some(*avoid));
+            next = job + 1;
+        }
+        add(self.count - next, None);
+        runs.into_iter()
     }
 
     /// The frames of the jobs at these offsets.
@@ -92,9 +112,17 @@ impl Block {
 pub(crate) struct BlockBuilder {
     frames: Vec<u8>,
     ends: Vec<usize>,
+    avoid: Vec<(u32, RankId)>,
 }
 
 impl BlockBuilder {
+    /// The job that was added last is to be run on another rank than this one, if there is one.
+    pub(crate) fn avoid(&mut self, rank: RankId) {
+        if let Some(job) = self.ends.len().checked_sub(1).and_then(|job| u32::try_from(job).ok()) {
+            self.avoid.push((job, rank));
+        }
+    }
+
     /// Adds a job. An input that cannot be encoded becomes a job that fails when its turn comes.
     pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>) {
         if let Err(failure) = wire::push_value(&mut self.frames, write) {
@@ -116,7 +144,8 @@ impl BlockBuilder {
         let (jobs, bytes) = (self.ends.len(), self.frames.len());
         let frames = std::mem::replace(&mut self.frames, Vec::with_capacity(bytes));
         let ends = std::mem::replace(&mut self.ends, Vec::with_capacity(jobs));
-        Block { count: u32::try_from(jobs).expect("blocks are small"), frames: frames.into(), ends: ends.into() }
+        let (count, avoid) = (u32::try_from(jobs).expect("blocks are small"), std::mem::take(&mut self.avoid));
+        Block { count, frames: frames.into(), ends: ends.into(), avoid }
     }
 }
 

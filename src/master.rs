@@ -27,7 +27,7 @@ use crate::stop::Signals;
 use crate::transport::{Doorbell, Idle, Incoming, Need, Transport};
 use crate::wire::{self, Packet, ToMaster, ToRank};
 
-use book::{Arrived, MapBook};
+use book::{Arrived, MapBook, Report};
 pub(crate) use error::MasterError;
 use join::gather_facts;
 use pulse::Watch;
@@ -230,8 +230,9 @@ impl<'t> Master<'t> {
         let messages = wire::open::<ToMaster>(packet).map_err(|error| self.garbled(rank, error))?;
         for (message, payload) in messages {
             match message {
-                ToMaster::Finished { chunk, count, busy, failed, .. } => {
-                    self.finished(rank, chunk, count, busy, failed, payload);
+                ToMaster::Finished { chunk, count, busy, failed, bad, .. } => {
+                    let report = Report { count, busy, failed, bad };
+                    self.finished(rank, chunk, report, payload);
                 }
                 ToMaster::Part { part, map, job, stream, .. } => {
                     self.pass_on(map, OutputPart { job, stream, bytes: payload, rank, part });
@@ -249,7 +250,8 @@ impl<'t> Master<'t> {
         MasterError::Codec(rank, self.host(rank), error)
     }
 
-    fn finished(&mut self, rank: RankId, chunk: ChunkId, count: u32, busy: u64, failed: Vec<u32>, frames: Bytes) {
+    fn finished(&mut self, rank: RankId, chunk: ChunkId, report: Report, frames: Bytes) {
+        let Report { count, busy, failed, bad } = report;
         let Some(Assignment { map, first, attempt, .. }) =
             self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
         else {
@@ -257,10 +259,11 @@ impl<'t> Master<'t> {
         };
         let stats = &mut self.ranks[rank.0 as usize].stats;
         stats.jobs += u64::from(count);
+        stats.failed += (failed.len() as u64 + u64::from(bad)).min(u64::from(count));
         stats.busy += Duration::from_nanos(busy);
         self.last_result = Some(Instant::now());
         let arrived = Arrived::new(rank, first, count, attempt, frames);
-        self.tell(Event::Finished { rank, chunk, busy, failed }, Some(arrived));
+        self.tell(Event::Finished { rank, chunk, busy, failed, bad }, Some(arrived));
         self.advise(map);
     }
 
@@ -293,10 +296,12 @@ impl<'t> Master<'t> {
                 self.advise(map);
             }
             Command::Submit { map, block } => {
-                let count = u64::from(block.count());
+                let runs: Vec<_> = block.runs().collect();
                 if let Some(book) = self.maps.get_mut(&map) {
                     book.add(block);
-                    self.tell(Event::Submitted { map, count }, None);
+                    for (count, avoid) in runs {
+                        self.tell(Event::Submitted { map, count, avoid }, None);
+                    }
                 }
             }
             Command::Close { map } => {

@@ -14,6 +14,8 @@ pub struct RankStats {
     pub threads: u32,
     /// Jobs that it has run, failed ones too.
     pub jobs: u64,
+    /// Those of them that failed there, also if they were run again elsewhere.
+    pub failed: u64,
     /// The time that its threads have spent in jobs, all threads added up.
     pub busy: Duration,
     /// Messages from the master to this rank.
@@ -33,6 +35,7 @@ impl RankStats {
             host: host.to_string(),
             threads,
             jobs: 0,
+            failed: 0,
             busy: Duration::ZERO,
             messages_to: 0,
             bytes_to: 0,
@@ -47,6 +50,9 @@ impl RankStats {
         if offered > 0.0 { self.busy.as_secs_f64() / offered } else { 0.0 }
     }
 }
+
+/// A rank with fewer jobs than this is not said to fail.
+const FAILING: u64 = 3;
 
 /// What a run has done so far.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +72,19 @@ impl Stats {
     /// All compute threads of the run.
     pub fn threads(&self) -> u32 {
         self.ranks.iter().map(|rank| rank.threads).sum()
+    }
+
+    /// The ranks on which every job failed while jobs succeeded elsewhere, in words.
+    pub fn failing_ranks(&self) -> Vec<String> {
+        let fails = |rank: &&RankStats| rank.jobs >= FAILING && rank.failed == rank.jobs;
+        if self.ranks.iter().all(|rank| rank.failed == rank.jobs) {
+            return Vec::new();
+        }
+        let words = |rank: &RankStats| {
+            let RankStats { rank, host, jobs, failed, .. } = rank;
+            format!("rank {rank} on {host}: {failed} of {jobs} jobs failed there")
+        };
+        self.ranks.iter().filter(fails).map(words).collect()
     }
 
     /// Settled jobs per second of wall time.

@@ -16,7 +16,6 @@ use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -36,7 +35,7 @@ use overdue::Limited;
 use pulse::Watch;
 
 pub use context::{CurrentJob, current_job};
-pub(crate) use context::{cancellation, give_up, in_compute_thread, kept_value, send_part};
+pub(crate) use context::{cancellation, give_up, in_compute_thread, kept_value, mark_bad, send_part};
 
 /// Why a rank cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +175,6 @@ impl Worker<'_> {
                     watch.heard();
                 }
             }
-            let looked = self.bench.now();
             while let Ok(upward) = self.finished.try_recv() {
                 active = true;
                 match upward {
@@ -201,8 +199,6 @@ impl Worker<'_> {
             self.send()?;
             if active {
                 idle.reset(self.need());
-            } else if let Some(pause) = self.bench.gathering(looked) {
-                thread::park_timeout(pause);
             } else {
                 idle.wait(self.transport.must_poll());
             }
@@ -316,9 +312,9 @@ impl Worker<'_> {
 
     fn hand_over(&mut self, results: Results) {
         self.chunks.remove(&results.chunk);
-        let Results { chunk, count, busy, failed, frames } = results;
+        let Results { chunk, count, busy, failed, bad, frames } = results;
         let bytes = frames.len() as u64;
-        self.outbox.push_with(ToMaster::Finished { chunk, count, busy, failed, bytes }, [frames.into()]);
+        self.outbox.push_with(ToMaster::Finished { chunk, count, busy, failed, bad, bytes }, [frames.into()]);
     }
 
     fn hand_over_part(&mut self, part: Part) {

@@ -19,6 +19,9 @@ pub(crate) struct Attempt<W> {
     /// The job's own seed, the same in every attempt.
     pub seed: u64,
     pub work: W,
+    /// The rank on which the attempt before failed.
+    #[serde(skip)]
+    pub avoid: Option<u32>,
 }
 
 /// What came of an attempt.
@@ -76,6 +79,11 @@ impl Outcome {
         let (out, err) = (ByteBuf::new(), ByteBuf::new());
         Outcome { index, status, trouble: Some(Box::new(trouble)), run: None, out, err, output_bytes: 0 }
     }
+}
+
+/// Whether an attempt that ended so says something about the rank it ran on.
+pub(super) fn has_failed(status: Status) -> bool {
+    !matches!(status, Status::Ok | Status::Cancelled)
 }
 
 /// The seed of a job: it depends on the run's seed and the job's number alone.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use signal_hook::low_level::signal_name;
 
-use super::attempt::{Attempt, Outcome, Run, Trouble, Usage};
+use super::attempt::{Attempt, Outcome, Run, Trouble, Usage, has_failed};
 use crate::exec::command::{self, CommandEnd, How, Limits, Stream};
 use crate::exec::process::Launch;
 use crate::exec::template::{Filled, Place, Template, Values};
@@ -60,6 +60,9 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
         }
     };
     let (status, trouble) = judge(&end, commands.timeout);
+    if has_failed(status) {
+        worker::mark_bad();
+    }
     let output_bytes = output.bytes;
     let (out, err) = output.end();
     Outcome {

@@ -16,6 +16,7 @@ use crate::func::Value;
 use crate::output::{OutputError, Status};
 use crate::pool::Map;
 use crate::report::Meter;
+use crate::schedule::RankId;
 
 /// How long no result must come for the written ones to be handed to the system, and how often the clock is looked at for
 /// jobs that wait to be run again.
@@ -81,6 +82,7 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
             .window(window)
             .timeout(PAUSE)
             .pausing(pause)
+            .avoiding(|attempt| attempt.avoid.map(RankId))
             .on_part(move |place, stream, bytes| parts.take(place, stream, &bytes));
         let end = self.take_results(&mut map);
         // Ends what still runs.

@@ -202,9 +202,9 @@ impl<W: Clone> Ledger<W> {
         if let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= Instant::now()) {
             let mut job = entry.remove();
             job.attempt += 1;
-            job.last = None;
+            let avoid = job.last.take().and_then(|last| last.run).map(|run| run.rank);
             if let Some(work) = job.work.take() {
-                return Some(self.start(job, work));
+                return Some(Attempt { avoid, ..self.start(job, work) });
             }
         }
         if self.waiting.len() >= WAITING_MAX {
@@ -240,7 +240,7 @@ impl<W: Clone> Ledger<W> {
         self.next_index += 1;
         let Job { place, number, attempt, .. } = job;
         self.under_way.insert(index, job);
-        Attempt { index, place, number, attempt, seed: seed_of(self.seed, number), work }
+        Attempt { index, place, number, attempt, seed: seed_of(self.seed, number), work, avoid: None }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::attempt::{Attempt, Outcome, Run, Trouble};
+use super::attempt::{Attempt, Outcome, Run, Trouble, has_failed};
 use super::command::omp_threads;
 use super::doubts::{self, Room, Token};
 use crate::exec::process::{Launch, resolve};
@@ -260,6 +260,9 @@ impl Desk<'_, '_, '_> {
         }
         let output_bytes = out.len() as u64;
         let (out, err) = (ByteBuf::from(out), ByteBuf::new());
+        if has_failed(status) {
+            worker::mark_bad();
+        }
         self.jobs.answer(&Outcome { index, status, trouble, run, out, err, output_bytes });
     }
 

@@ -203,6 +203,9 @@ where
     if let Some(text) = tally.given_up().filter(|_| config.talk != Talk::Quiet) {
         report::complain(text);
     }
+    for text in pool.stats().iter().flat_map(crate::stats::Stats::failing_ranks) {
+        report::complain(text);
+    }
     let counted = |stats: &mut crate::stats::Stats| {
         (stats.jobs, stats.failed) = (tally.done - tally.cancelled, tally.failed);
     };

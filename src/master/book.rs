@@ -126,6 +126,14 @@ impl MapBook {
     }
 }
 
+/// What a rank says of a chunk that it has done.
+pub(super) struct Report {
+    pub count: u32,
+    pub busy: u64,
+    pub failed: Vec<u32>,
+    pub bad: u32,
+}
+
 /// The results of a chunk, to be cut where the scheduler settles its jobs. It settles them in ascending order, so that the
 /// frames are read once.
 pub(super) struct Arrived {

@@ -144,7 +144,7 @@ fn late_and_repeated_answers_change_nothing() {
         let (ToRank::Chunk { chunk, .. }, _) = wait_for(&mut spoke, is_chunk) else { return };
         // An answer to a chunk that nobody has, two recalls nobody asked for, then the chunk is never answered.
         let stranger = ChunkId(chunk.0 + 1_000_000);
-        let answer = ToMaster::Finished { chunk: stranger, count: 3, busy: 1, failed: vec![0, 9], bytes: 0 };
+        let answer = ToMaster::Finished { chunk: stranger, count: 3, busy: 1, failed: vec![0, 9], bad: 0, bytes: 0 };
         send(&mut spoke, answer);
         send(&mut spoke, ToMaster::Returned { chunk: stranger, kept: 1 });
         send(&mut spoke, ToMaster::Returned { chunk, kept: 0 });

@@ -20,8 +20,8 @@ use crate::func::{Builder, Value};
 use crate::report::{Meter, Progress};
 use crate::schedule::{ChunkSize, Policy};
 
-use running::Running;
 pub(super) use running::decode_result;
+use running::{Avoid, Running};
 
 /// The results of a map, an iterator of `Result<O, JobError>`: in the order of the inputs, or as they come.
 ///
@@ -40,6 +40,7 @@ pub struct Map<'p, X: Iterator, O> {
     progress: Option<(Progress, String)>,
     pause: Option<Pause>,
     on_part: Option<OnPart<'p>>,
+    avoid: Option<Avoid<X::Item>>,
     state: State,
     output: PhantomData<fn() -> O>,
 }
@@ -93,6 +94,7 @@ where
             progress: None,
             pause: None,
             on_part: None,
+            avoid: None,
             state: State::NotStarted,
             output: PhantomData,
         }
@@ -166,6 +168,12 @@ where
         self
     }
 
+    /// Inputs may name a rank that is not to have them, if there is another one.
+    pub(crate) fn avoiding(mut self, avoid: Avoid<X::Item>) -> Self {
+        self.avoid = Some(avoid);
+        self
+    }
+
     fn start(&mut self) -> Result<Box<Running>, Failure> {
         let context = std::mem::replace(&mut self.context, Ok(Bytes::new()))?;
         let total = match self.inputs.size_hint() {
@@ -202,7 +210,7 @@ where
                 break;
             }
             let jobs = running.block_size.next_multiple_of(whole);
-            running.fill_block(&mut self.inputs, jobs.min(usize::try_from(room).unwrap_or(usize::MAX)));
+            running.fill_block(&mut self.inputs, jobs.min(usize::try_from(room).unwrap_or(usize::MAX)), self.avoid);
             let paused = self.pause.as_ref().is_some_and(|pause| pause.paused.swap(false, Ordering::Relaxed));
             running.inputs_ended &= !paused;
             running.submit_block(self.pool)?;

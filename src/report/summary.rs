@@ -41,6 +41,8 @@ struct RankSummary {
     host: String,
     threads: u32,
     jobs: u64,
+    /// Those of them that failed there, also if they were run again elsewhere.
+    failed: u64,
     busy_seconds: f64,
     /// Time its threads spent in jobs / (wall × threads).
     busy_fraction: f64,
@@ -59,6 +61,7 @@ impl Summary {
             host: rank.host.clone(),
             threads: rank.threads,
             jobs: rank.jobs,
+            failed: rank.failed,
             busy_seconds: rank.busy.as_secs_f64(),
             busy_fraction: rank.busy_fraction(stats.wall),
             messages_to: rank.messages_to,
@@ -128,10 +131,11 @@ impl Summary {
             writeln!(out, "least and most busy:")?;
         }
         for rank in shown {
-            let RankSummary { rank, host, threads, jobs, busy_fraction, .. } = rank;
+            let RankSummary { rank, host, threads, jobs, failed, busy_fraction, .. } = rank;
+            let failed = if *failed > 0 { format!(" ({failed} failed there)") } else { String::new() };
             writeln!(
                 out,
-                "  rank {rank} on {}: {jobs} jobs, {threads} thread(s), {:.0} % busy",
+                "  rank {rank} on {}: {jobs} jobs{failed}, {threads} thread(s), {:.0} % busy",
                 in_one_line(host),
                 100.0 * busy_fraction
             )?;

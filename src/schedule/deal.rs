@@ -1,6 +1,7 @@
 //! Who gets what: dealing queued jobs to ranks with credit, and fetching work back for idle threads.
 
 use super::event::{Action, ChunkId, MapId, RankId};
+use super::queue::Range;
 use super::roster::Gain;
 use super::{Chunk, Recall, Schedule};
 
@@ -8,13 +9,34 @@ impl Schedule {
     /// Deals as long as there are jobs and ranks with credit: maps in turn, a chunk at a time, each to the rank that
     /// has least to do.
     pub(super) fn deal(&mut self, out: &mut Vec<Action>) {
-        while let (Some(&map), Some(rank)) = (self.serving.front(), self.roster.next()) {
-            self.serving.pop_front();
-            self.assign(map, rank, out);
+        // Maps in a row with nothing for the ranks that have credit.
+        let mut stuck = 0;
+        while stuck < self.serving.len() && self.roster.next().is_some() {
+            let Some(map) = self.serving.pop_front() else { break };
+            match self.match_up(map) {
+                Some((rank, front)) => {
+                    stuck = 0;
+                    self.assign(map, rank, front, out);
+                }
+                None => stuck += 1,
+            }
             if !self.queue_is_empty(map) {
                 self.serving.push_back(map);
             }
         }
+    }
+
+    /// The next jobs of a map that some rank can have, and that rank. Jobs that are to avoid a rank wait for another one, if
+    /// there is one that works.
+    pub(super) fn match_up(&self, map: MapId) -> Option<(RankId, Range)> {
+        let queue = &self.maps.get(&map)?.queue;
+        let front = queue.front()?;
+        let avoid = front.avoid.filter(|rank| self.roster.has_other(*rank));
+        if let Some(rank) = self.roster.next_but(avoid) {
+            return Some((rank, front));
+        }
+        let rank = self.roster.next()?;
+        Some((rank, queue.front_for(rank)?))
     }
 
     fn queue_is_empty(&self, map: MapId) -> bool {
@@ -22,13 +44,13 @@ impl Schedule {
     }
 
     /// Cuts the next chunk of a map and gives it to a rank.
-    fn assign(&mut self, map_id: MapId, rank: RankId, out: &mut Vec<Action>) {
+    fn assign(&mut self, map_id: MapId, rank: RankId, front: Range, out: &mut Vec<Action>) {
         let threads = self.roster.threads();
         let Some(map) = self.maps.get_mut(&map_id) else { return };
-        let Some(front) = map.queue.front() else { return };
-        // A job that may have killed its rank goes alone, so that it takes no others with it.
-        let size = if front.losses > 0 { 1 } else { map.pace.chunk_jobs(map.queue.len(), threads) };
-        let Some(jobs) = map.queue.pop_front(size.min(u64::from(u32::MAX))) else {
+        // A job that may have killed its rank goes alone, so that it takes no others with it; so does one that tries out a rank.
+        let alone = front.losses > 0 || self.roster.is_on_trial(rank);
+        let size = if alone { 1 } else { map.pace.chunk_jobs(map.queue.len(), threads) };
+        let Some(jobs) = map.queue.take_some(front.first, size.min(u64::from(u32::MAX))) else {
             return;
         };
         map.held += jobs.count;
@@ -77,7 +99,8 @@ impl Schedule {
             let threads = self.roster.threads();
             let chunk = self.chunks.get(&id);
             let pace = chunk.and_then(|chunk| Some((chunk, &self.maps.get(&chunk.map)?.pace)));
-            let gain = pace.map_or_else(Gain::default, |(chunk, pace)| pace.gain(chunk.jobs.count, chunk.jobs.recalls, threads));
+            let gain = pace
+                .map_or_else(Gain::default, |(chunk, pace)| pace.gain(chunk.jobs.count, chunk.jobs.recalls, threads));
             if self.roster.reconsider(rank, id, gain) {
                 self.recall(rank, id, out);
             }

@@ -50,8 +50,9 @@ pub enum Event {
     Joined { rank: RankId, threads: NonZeroU32 },
     /// A map was opened; it has no jobs yet. Ids are handed out by the shell, each once.
     Opened { map: MapId, policy: Policy },
-    /// So many more jobs of a map are there; their indexes follow on from the earlier ones, from 0.
-    Submitted { map: MapId, count: u64 },
+    /// So many more jobs of a map are there; their indexes follow on from the earlier ones, from 0. They go to another rank than
+    /// `avoid` if there is one.
+    Submitted { map: MapId, count: u64, avoid: Option<RankId> },
     /// A map gets no more jobs.
     Closed { map: MapId },
     /// Nobody wants the rest of a map: queued jobs are settled as cancelled, running ones when they end.
@@ -59,8 +60,9 @@ pub enum Event {
     /// Somebody asked to cancel one job. It is settled as cancelled if it is still queued, else nothing happens.
     CancelAsked { map: MapId, job: u64 },
     /// A rank answered a chunk (what it had kept of it). `busy` is the time its thread spent in the jobs; `failed` holds the
-    /// failed jobs as offsets from the chunk's first, ascending.
-    Finished { rank: RankId, chunk: ChunkId, busy: u64, failed: Vec<u32> },
+    /// failed jobs as offsets from the chunk's first, ascending. `bad` is how many more have a result that says that they
+    /// failed: they are done, and tell something about the rank.
+    Finished { rank: RankId, chunk: ChunkId, busy: u64, failed: Vec<u32>, bad: u32 },
     /// A rank answered a recall: it keeps the first `kept` jobs of the chunk (those it had started) and gives the rest back.
     /// With `kept == 0` there will be no `Finished` for the chunk. Comes before the chunk's `Finished`.
     Returned { rank: RankId, chunk: ChunkId, kept: u32 },

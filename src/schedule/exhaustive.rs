@@ -57,7 +57,7 @@ impl State {
             Rank { threads: *threads as usize, work, heard, said, alive: true, told: false, dismissed: false }
         };
         let mut script = VecDeque::from([Event::Opened { map: MAP, policy }]);
-        script.extend(batches.iter().map(|count| Event::Submitted { map: MAP, count: *count }));
+        script.extend(batches.iter().map(|count| Event::Submitted { map: MAP, count: *count, avoid: None }));
         script.extend([Event::Closed { map: MAP }, Event::DriverLeft]);
         Self {
             schedule: Schedule::new(),
@@ -190,7 +190,7 @@ impl Rank {
         }
         let Work { chunk, count, failed, .. } = self.work.remove(place);
         let rank = RankId(u32::try_from(me).unwrap());
-        self.said.push_back(Event::Finished { rank, chunk, busy: u64::from(count) * busy, failed });
+        self.said.push_back(Event::Finished { rank, chunk, busy: u64::from(count) * busy, failed, bad: 0 });
     }
 }
 

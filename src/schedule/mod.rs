@@ -8,7 +8,8 @@
 //! released) is ignored, since messages cross.
 //!
 //! * `event`: the language.
-//! * `queue`: the queued jobs of a map. `pace`: how long they take and how many make a chunk. `roster`: the ranks.
+//! * `queue`: the queued jobs of a map. `pace`: how long they take and how many make a chunk. `roster`: the ranks. `health`:
+//!   which of them may be broken.
 //! * this file: what each event means. `deal`: who gets what. `check`: the invariants.
 //! * `sim`: a simulated cluster around it, which judges it and measures it.
 
@@ -17,6 +18,7 @@ mod deal;
 mod event;
 #[cfg(test)]
 mod exhaustive;
+mod health;
 mod pace;
 mod queue;
 mod roster;
@@ -128,11 +130,14 @@ impl Schedule {
                 self.roster.join(rank, threads.get());
             }
             Event::Opened { map, policy } => self.opened(map, policy),
-            Event::Submitted { map, count } => self.submitted(map, count, out),
+            Event::Submitted { map, count, avoid } => self.submitted(map, count, avoid, out),
             Event::Closed { map } => self.closed(map, out),
             Event::Abandoned { map } => self.abandoned(map, out),
             Event::CancelAsked { map, job } => self.cancel_asked(map, job, out),
-            Event::Finished { rank, chunk, busy, failed } => self.finished(rank, chunk, busy, failed, out),
+            Event::Finished { rank, chunk, busy, failed, bad } => {
+                self.judge(rank, chunk, busy, failed.len(), bad);
+                self.finished(rank, chunk, failed, out);
+            }
             Event::Returned { rank, chunk, kept } => self.returned(rank, chunk, kept, out),
             Event::Lost { rank } => self.lost(rank, out),
             Event::Draining => self.drain(out),
@@ -200,7 +205,7 @@ impl Schedule {
         });
     }
 
-    fn submitted(&mut self, id: MapId, count: u64, out: &mut Vec<Action>) {
+    fn submitted(&mut self, id: MapId, count: u64, avoid: Option<RankId>, out: &mut Vec<Action>) {
         let Some(map) = self.maps.get_mut(&id) else { return };
         let first = map.submitted;
         let count = count.min(u64::MAX - first);
@@ -208,7 +213,7 @@ impl Schedule {
             return;
         }
         map.submitted += count;
-        self.requeue(id, Range { first, count, failures: 0, losses: 0, recalls: 0 }, false, out);
+        self.requeue(id, Range { first, count, failures: 0, losses: 0, recalls: 0, avoid }, false, out);
     }
 
     fn closed(&mut self, id: MapId, out: &mut Vec<Action>) {
@@ -237,12 +242,24 @@ impl Schedule {
         self.release_if_over(id, out);
     }
 
-    fn finished(&mut self, rank: RankId, id: ChunkId, busy: u64, failed: Vec<u32>, out: &mut Vec<Action>) {
+    /// Learns from a chunk's answer how well its rank works, and how long jobs take, unless none went well: what fails at once
+    /// would make the others look short.
+    fn judge(&mut self, rank: RankId, id: ChunkId, busy: u64, failed: usize, bad: u32) {
+        if let Some(chunk) = self.chunks.get(&id).filter(|chunk| chunk.rank == rank) {
+            let bad = u64::try_from(failed).unwrap_or(u64::MAX).saturating_add(u64::from(bad)).min(chunk.jobs.count);
+            let (map, count) = (chunk.map, chunk.jobs.count);
+            self.roster.judge(rank, count - bad, bad);
+            if bad < count {
+                self.maps.entry(map).and_modify(|map| map.pace.learn(busy, count));
+            }
+        }
+    }
+
+    fn finished(&mut self, rank: RankId, id: ChunkId, failed: Vec<u32>, out: &mut Vec<Action>) {
         let Some(Chunk { map: map_id, jobs, .. }) = self.take_chunk(rank, id) else {
             return;
         };
         let Some(map) = self.maps.get_mut(&map_id) else { return };
-        map.pace.learn(busy, jobs.count);
         let attempt = jobs.failures.saturating_add(1);
         let again = attempt <= map.retries && !map.abandoned && !self.draining;
 
@@ -255,7 +272,8 @@ impl Schedule {
             } else {
                 // Alone, since one of them may fail again.
                 for first in part.first..part.end() {
-                    self.requeue(map_id, Range { first, count: 1, failures: attempt, ..jobs }, false, out);
+                    let again = Range { first, count: 1, failures: attempt, avoid: Some(rank), ..jobs };
+                    self.requeue(map_id, again, false, out);
                 }
             }
         }

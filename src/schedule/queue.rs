@@ -3,7 +3,10 @@
 //! Decides nothing: it keeps order and finds a job by its index. A million jobs submitted together are one range,
 //! and cancelling one of them splits it, all in logarithmic time.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::event::RankId;
 
 /// Consecutive jobs with the same past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +19,8 @@ pub(super) struct Range {
     pub(super) losses: u32,
     /// How often each of them was given back by the rank that had it.
     pub(super) recalls: u32,
+    /// They go to another rank than this one if there is one.
+    pub(super) avoid: Option<RankId>,
 }
 
 impl Range {
@@ -37,6 +42,8 @@ pub(super) struct Queue {
     line: BTreeMap<(i64, u64), Range>,
     /// First job of each range, to its place.
     place: BTreeMap<u64, i64>,
+    /// The keys in `line`, by the rank to avoid.
+    avoiding: BTreeMap<Option<RankId>, BTreeSet<(i64, u64)>>,
     len: u64,
 }
 
@@ -55,6 +62,13 @@ impl Queue {
         self.line.values().next().copied()
     }
 
+    /// The range that is dealt from next among those that need not avoid this rank.
+    pub(super) fn front_for(&self, rank: RankId) -> Option<Range> {
+        let heads =
+            self.avoiding.iter().filter(|(avoid, _)| **avoid != Some(rank)).filter_map(|(_, keys)| keys.first());
+        self.line.get(heads.min()?).copied()
+    }
+
     /// Puts jobs last. Ranges that follow on from one another are one range, so that a stream of single submissions
     /// is dealt in chunks too.
     pub(super) fn push_back(&mut self, range: Range) {
@@ -63,7 +77,7 @@ impl Queue {
         if let Some(mut entry) = last {
             let last = entry.get_mut();
             let new = |range: &Range| range.runs() == 0 && range.recalls == 0;
-            if new(last) && new(&range) && last.end() == range.first {
+            if new(last) && new(&range) && last.avoid == range.avoid && last.end() == range.first {
                 last.count += range.count;
                 self.len += range.count;
                 return;
@@ -78,9 +92,10 @@ impl Queue {
         self.insert(place, range);
     }
 
-    /// Takes up to `count` jobs from the front, all of one range.
-    pub(super) fn pop_front(&mut self, count: u64) -> Option<Range> {
-        let (&(place, first), &range) = self.line.first_key_value()?;
+    /// Takes up to `count` jobs from the front of the range that begins with this job.
+    pub(super) fn take_some(&mut self, first: u64, count: u64) -> Option<Range> {
+        let place = *self.place.get(&first)?;
+        let range = *self.line.get(&(place, first))?;
         self.remove(place, first);
         let taken = Range { count: count.clamp(1, range.count), ..range };
         self.insert(place, Range { first: taken.end(), count: range.count - taken.count, ..range });
@@ -110,6 +125,7 @@ impl Queue {
             self.len += range.count;
             self.line.insert((place, range.first), range);
             self.place.insert(range.first, place);
+            self.avoiding.entry(range.avoid).or_default().insert((place, range.first));
         }
     }
 
@@ -117,6 +133,12 @@ impl Queue {
         self.place.remove(&first);
         if let Some(range) = self.line.remove(&(place, first)) {
             self.len -= range.count;
+            if let Entry::Occupied(mut keys) = self.avoiding.entry(range.avoid) {
+                keys.get_mut().remove(&(place, first));
+                if keys.get().is_empty() {
+                    keys.remove();
+                }
+            }
         }
     }
 
@@ -127,6 +149,13 @@ impl Queue {
         for ((place, first), range) in &self.line {
             assert!(range.count > 0 && range.first == *first, "range {range:?} at {first}");
             assert_eq!(self.place.get(first), Some(place), "place of {range:?}");
+            let keys = self.avoiding.get(&range.avoid);
+            assert!(keys.is_some_and(|keys| keys.contains(&(*place, *first))), "{range:?} by the rank to avoid");
         }
+        assert_eq!(
+            self.line.len(),
+            self.avoiding.values().map(BTreeSet::len).sum::<usize>(),
+            "ranges by the rank to avoid"
+        );
     }
 }

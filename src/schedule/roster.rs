@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{ChunkId, RankId};
+use super::health::Health;
 
 /// A rank may hold this many chunks per thread, however long they are: one that runs and one that waits, so that no
 /// thread waits for the master.
@@ -48,6 +49,8 @@ pub(super) struct Rank {
     pub(super) unanswered: u64,
     /// Estimated duration of what it holds, in ns of one thread.
     pub(super) work: u64,
+    /// It may have no more than one job, or none at the moment, see [`Health`].
+    held_back: bool,
     spare_key: Option<(bool, u64)>,
     donor_key: Option<u64>,
     idle: u64,
@@ -62,6 +65,7 @@ impl Rank {
             recallable: BTreeMap::new(),
             unanswered: 0,
             work: 0,
+            held_back: false,
             spare_key: None,
             donor_key: None,
             idle: 0,
@@ -76,9 +80,14 @@ impl Rank {
         self.held.len() as u64
     }
 
+    /// Threads that hold nothing and may be given something.
+    fn out_of_work(&self) -> u64 {
+        if self.is_present() && !self.held_back { self.threads.saturating_sub(self.chunks()) } else { 0 }
+    }
+
     fn has_credit(&self) -> bool {
         let short = self.work / self.threads < CREDIT_TIME && self.chunks() < CREDIT_CHUNKS_MAX * self.threads;
-        self.is_present() && (self.chunks() < CREDIT_CHUNKS * self.threads || short)
+        self.is_present() && !self.held_back && (self.chunks() < CREDIT_CHUNKS * self.threads || short)
     }
 
     /// Whether a chunk has probably not been started: as many as there are threads were there before it.
@@ -111,6 +120,9 @@ pub(super) struct Roster {
     present: u64,
     joined: bool,
     unanswered: u64,
+    health: Health,
+    /// Present ranks that are on trial.
+    on_trial: BTreeSet<RankId>,
 }
 
 impl Roster {
@@ -140,7 +152,65 @@ impl Roster {
 
     /// The rank that the next chunk goes to.
     pub(super) fn next(&self) -> Option<RankId> {
-        self.spare.first().map(|key| key.2)
+        self.next_but(None)
+    }
+
+    /// The same, if it is not to be this one.
+    pub(super) fn next_but(&self, avoid: Option<RankId>) -> Option<RankId> {
+        self.spare.iter().map(|key| key.2).find(|rank| Some(*rank) != avoid)
+    }
+
+    /// Whether there is a rank beside this one that is not held back.
+    pub(super) fn has_other(&self, rank: RankId) -> bool {
+        let present = self.ranks.get(&rank).is_some_and(Rank::is_present);
+        let counts = present && !(self.is_divided() && self.on_trial.contains(&rank));
+        self.working() > u64::from(counts)
+    }
+
+    /// Whether a rank gets one job at a time, to see whether it works.
+    pub(super) fn is_on_trial(&self, rank: RankId) -> bool {
+        self.is_divided() && self.on_trial.contains(&rank)
+    }
+
+    /// Some ranks are on trial and others are not. When all are, it makes no difference.
+    fn is_divided(&self) -> bool {
+        let tried = self.on_trial.len() as u64;
+        tried > 0 && tried < self.present
+    }
+
+    /// How many ranks get jobs as usual.
+    fn working(&self) -> u64 {
+        if self.is_divided() { self.present - self.on_trial.len() as u64 } else { self.present }
+    }
+
+    /// Takes in how many jobs of a chunk went well on a rank, and how many failed.
+    pub(super) fn judge(&mut self, id: RankId, good: u64, bad: u64) {
+        if self.get(id).is_some_and(Rank::is_present) {
+            let before = self.is_divided();
+            self.health.judge(id, good, bad);
+            self.review(id, before, good > 0);
+        }
+    }
+
+    /// Looks again whether a rank is on trial; when that has divided the ranks, or no longer does, or others may be tried
+    /// again, at all that are.
+    fn review(&mut self, id: RankId, was_divided: bool, others: bool) {
+        let tried = if others { self.on_trial.clone() } else { BTreeSet::new() };
+        if self.get(id).is_some_and(Rank::is_present) && self.health.is_on_trial(id) {
+            self.on_trial.insert(id);
+        } else {
+            self.on_trial.remove(&id);
+        }
+        self.update(id, |_| ());
+        if was_divided != self.is_divided() || others {
+            for id in self.on_trial.iter().copied().collect::<Vec<_>>() {
+                if !self.health.is_on_trial(id) {
+                    self.on_trial.remove(&id);
+                }
+            }
+            let again: Vec<_> = tried.into_iter().chain(self.on_trial.iter().copied()).collect();
+            again.into_iter().for_each(|id| self.update(id, |_| ()));
+        }
     }
 
     /// The chunk to recall, and the rank that has it: the one with the most work among those that have one to give back.
@@ -166,17 +236,20 @@ impl Roster {
             return false;
         }
         let threads = u64::from(threads);
+        let was_divided = self.is_divided();
         self.ranks.insert(id, Rank::new(Status::Present, threads));
         self.threads += threads;
         self.present += 1;
         self.joined = true;
-        self.update(id, |_| ());
+        // One that others can be compared with.
+        self.review(id, was_divided, true);
         true
     }
 
     /// A rank is gone, or was never there: it will not be believed if it comes. Returns what it held.
     pub(super) fn lose(&mut self, id: RankId) -> BTreeSet<ChunkId> {
         let mut held = BTreeSet::new();
+        let was_divided = self.is_divided();
         self.ranks.entry(id).or_insert_with(|| Rank::new(Status::Lost, 1));
         self.leave(id, Status::Lost);
         self.update(id, |rank| {
@@ -185,13 +258,17 @@ impl Roster {
             rank.unanswered = 0;
             rank.work = 0;
         });
+        self.health.forget(id);
+        self.review(id, was_divided, true);
         held
     }
 
     /// A rank is sent away; it holds nothing.
     pub(super) fn dismiss(&mut self, id: RankId) {
+        let was_divided = self.is_divided();
         self.leave(id, Status::Dismissed);
-        self.update(id, |_| ());
+        self.health.forget(id);
+        self.review(id, was_divided, true);
     }
 
     fn leave(&mut self, id: RankId, status: Status) {
@@ -206,13 +283,15 @@ impl Roster {
 
     /// Changes what a rank holds and puts it where it then belongs in the orders.
     pub(super) fn update(&mut self, id: RankId, change: impl FnOnce(&mut Rank)) {
+        let is_tried = self.is_on_trial(id);
         let Some(rank) = self.ranks.get_mut(&id) else { return };
         let unanswered = rank.unanswered;
         change(rank);
+        rank.held_back = is_tried && (rank.chunks() > 0 || !self.health.may_try(id));
         self.unanswered = self.unanswered - unanswered + rank.unanswered;
 
         let load = rank.work / rank.threads;
-        let idle = if rank.is_present() { rank.threads.saturating_sub(rank.chunks()) } else { 0 };
+        let idle = rank.out_of_work();
         self.idle = self.idle - rank.idle + idle;
         rank.idle = idle;
         let spare_key = rank.has_credit().then_some((idle == 0, load));
@@ -249,18 +328,23 @@ impl Roster {
         assert_eq!(self.threads, present().map(|rank| rank.threads).sum::<u64>(), "threads");
         assert_eq!(self.present, present().count() as u64, "present ranks");
         assert_eq!(self.unanswered, present().map(|rank| rank.unanswered).sum::<u64>(), "unanswered recalls");
-        let idle = present().map(|rank| rank.threads.saturating_sub(rank.chunks())).sum::<u64>();
+        let idle = present().map(Rank::out_of_work).sum::<u64>();
         assert_eq!(self.idle, idle, "idle threads");
         for (id, rank) in &self.ranks {
             assert!(rank.is_present() || rank.held.is_empty(), "{id:?} is gone and holds chunks");
             assert!(rank.recallable.keys().all(|chunk| rank.held.contains(chunk)), "{id:?} recallable");
             assert!(rank.unanswered <= (rank.held.len() - rank.recallable.len()) as u64, "{id:?} unanswered");
             assert!(rank.chunks() <= CREDIT_CHUNKS_MAX * rank.threads, "{id:?} holds too much");
-            let spare = rank.has_credit().then_some((rank.chunks() >= rank.threads, rank.work / rank.threads));
+            let spare = rank.has_credit().then_some((rank.out_of_work() == 0, rank.work / rank.threads));
             assert_eq!(rank.spare_key, spare, "{id:?} key");
             let donor = (rank.is_present() && rank.donation().is_some()).then_some(rank.work / rank.threads);
             assert_eq!(rank.donor_key, donor, "{id:?} donor");
+            assert_eq!(self.on_trial.contains(id), rank.is_present() && self.health.is_on_trial(*id), "{id:?} trial");
+            let held_back = self.is_on_trial(*id) && (rank.chunks() > 0 || !self.health.may_try(*id));
+            assert_eq!(rank.held_back, held_back, "{id:?} is held back");
         }
+        let all = self.present > 0 && self.ranks.values().all(|rank| !rank.is_present() || rank.held_back);
+        assert!(!all, "all ranks are held back");
         let spare = self.ranks.iter().filter_map(|(id, rank)| rank.spare_key.map(|key| (key.0, key.1, *id)));
         assert_eq!(self.spare, spare.collect(), "ranks with credit");
         let donors = self.ranks.iter().filter_map(|(id, rank)| rank.donor_key.map(|key| (key, *id)));

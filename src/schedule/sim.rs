@@ -304,7 +304,7 @@ impl<'a> Sim<'a> {
             let count = room.min(plan.jobs - driven.submitted);
             if count > 0 {
                 driven.submitted += count;
-                events.push(Event::Submitted { map: id, count });
+                events.push(Event::Submitted { map: id, count, avoid: None });
             }
             if plan.abandoned.is_some_and(|at| at <= self.now) {
                 driven.over = true;

@@ -37,12 +37,12 @@ impl Desk {
     }
 
     fn submit(&mut self, count: u64) -> Vec<Action> {
-        self.tell(Event::Submitted { map: MAP, count })
+        self.tell(Event::Submitted { map: MAP, count, avoid: None })
     }
 
     fn finish(&mut self, rank: u32, chunk: u64, busy: u64, failed: &[u32]) -> Vec<Action> {
         let failed = failed.to_vec();
-        self.tell(Event::Finished { rank: RankId(rank), chunk: ChunkId(chunk), busy, failed })
+        self.tell(Event::Finished { rank: RankId(rank), chunk: ChunkId(chunk), busy, failed, bad: 0 })
     }
 
     fn give_back(&mut self, rank: u32, chunk: u64, kept: u32) -> Vec<Action> {
@@ -276,11 +276,83 @@ fn a_running_chunk_is_cut_and_its_rest_is_dealt_in_smaller_chunks() {
 }
 
 #[test]
+fn a_job_that_failed_is_tried_again_on_another_rank_and_waits_for_it() {
+    let mut desk = Desk::new(fixed(1), 1, &[1, 1]);
+    desk.submit(4);
+    // Rank 0 could take it at once, but has failed it.
+    assert_eq!(dealt(&desk.finish(0, 0, SECOND, &[0])), []);
+    assert_eq!(dealt(&desk.finish(1, 1, SECOND, &[])), [(1, 4, 0, 1, 2)]);
+    // There is no other rank any more.
+    desk.finish(1, 3, SECOND, &[]);
+    desk.finish(1, 4, SECOND, &[]);
+    desk.lose(1);
+    desk.submit(1);
+    assert_eq!(dealt(&desk.finish(0, 2, SECOND, &[0])), [(0, 6, 2, 1, 2)]);
+}
+
+#[test]
+fn submitted_jobs_avoid_the_rank_that_is_named_and_others_pass_them() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1]);
+    let avoid = Some(RankId(0));
+    let first = dealt(&desk.tell(Event::Submitted { map: MAP, count: 3, avoid }));
+    assert_eq!(first.iter().map(|chunk| chunk.0).collect::<Vec<_>>(), [1, 1]);
+    // Jobs without a wish do not wait behind them.
+    assert_eq!(dealt(&desk.submit(1)), [(0, 2, 3, 1, 1)]);
+    assert_eq!(dealt(&desk.finish(1, 0, SECOND, &[])), [(1, 3, 2, 1, 1)]);
+}
+
+#[test]
+fn a_rank_on_which_all_fails_gets_one_job_at_a_time_until_one_goes_well() {
+    let mut desk = Desk::new(fixed(1), 0, &[1, 1]);
+    desk.submit(1000);
+    let held = |desk: &Desk, rank| {
+        (0..1000)
+            .filter(|id| desk.schedule.chunk(ChunkId(*id)).is_some_and(|chunk| chunk.rank == RankId(rank)))
+            .collect::<Vec<_>>()
+    };
+    // Failures that only the results know of count, too.
+    let fail = |desk: &mut Desk| {
+        let chunk = ChunkId(held(desk, 0)[0]);
+        desk.tell(Event::Finished { rank: RankId(0), chunk, busy: SECOND, failed: Vec::new(), bad: 1 });
+    };
+    let succeed = |desk: &mut Desk| {
+        let chunk = held(desk, 1)[0];
+        desk.finish(1, chunk, SECOND, &[]);
+    };
+    for _ in 0..20 {
+        succeed(&mut desk);
+    }
+    for failures in 0..3 {
+        assert_eq!(held(&desk, 0).len(), 2, "{failures}");
+        fail(&mut desk);
+    }
+    assert_eq!(held(&desk, 0).len(), 1);
+    fail(&mut desk);
+    for pause in [16, 32, 64, 64] {
+        for _ in 0..pause {
+            assert_eq!(held(&desk, 0).len(), 0);
+            succeed(&mut desk);
+        }
+        assert_eq!(held(&desk, 0).len(), 1);
+        succeed(&mut desk);
+        assert_eq!(held(&desk, 0).len(), 1);
+        if pause < 64 {
+            fail(&mut desk);
+        } else {
+            break;
+        }
+    }
+    let chunk = held(&desk, 0)[0];
+    desk.finish(0, chunk, SECOND, &[]);
+    assert_eq!(held(&desk, 0).len(), 2);
+}
+
+#[test]
 fn jobs_that_failed_together_are_tried_again_apart() {
     let mut desk = Desk::new(fixed(3), 1, &[1, 1]);
     desk.submit(3);
     let again = dealt(&desk.finish(0, 0, SECOND, &[1, 2]));
-    assert_eq!(again, [(0, 1, 1, 1, 2), (1, 2, 2, 1, 2)]);
+    assert_eq!(again, [(1, 1, 1, 1, 2), (1, 2, 2, 1, 2)]);
 }
 
 #[test]
@@ -331,11 +403,11 @@ fn a_short_chunk_does_not_hide_a_long_one_from_idle_threads() {
     let mut desk = Desk::new(fixed(1), 0, &[2, 2]);
     let short = MapId(8);
     desk.tell(Event::Opened { map: short, policy: Policy { chunk: fixed(1), retries: 0 } });
-    desk.tell(Event::Submitted { map: short, count: 1 });
+    desk.tell(Event::Submitted { map: short, count: 1, avoid: None });
     desk.finish(0, 0, 1_000, &[]);
     assert_eq!(dealt(&desk.submit(6)).len(), 6);
     // Behind the job that waits on each rank there is a short one.
-    assert_eq!(dealt(&desk.tell(Event::Submitted { map: short, count: 2 })).len(), 2);
+    assert_eq!(dealt(&desk.tell(Event::Submitted { map: short, count: 2, avoid: None })).len(), 2);
     let held = |desk: &Desk, rank| {
         (0..9)
             .filter(|id| desk.schedule.chunk(ChunkId(*id)).is_some_and(|chunk| chunk.rank == RankId(rank)))
@@ -411,7 +483,7 @@ fn maps_take_turns() {
     let mut desk = Desk::new(fixed(1), 0, &[]);
     desk.submit(10);
     desk.tell(Event::Opened { map: MapId(8), policy: Policy { chunk: fixed(1), retries: 0 } });
-    desk.tell(Event::Submitted { map: MapId(8), count: 10 });
+    desk.tell(Event::Submitted { map: MapId(8), count: 10, avoid: None });
     let mut maps = Vec::new();
     for action in desk.join(0, 2) {
         if let Action::Assign { map, .. } = action {
@@ -442,7 +514,7 @@ fn facts_about_unknown_things_change_nothing() {
     desk.finish(0, 99, 1, &[0]);
     desk.finish(3, 0, 1, &[0]);
     desk.give_back(0, 0, 1);
-    desk.tell(Event::Submitted { map: MapId(1), count: 4 });
+    desk.tell(Event::Submitted { map: MapId(1), count: 4, avoid: None });
     desk.tell(Event::Closed { map: MapId(1) });
     desk.tell(Event::Abandoned { map: MapId(1) });
     desk.tell(Event::CancelAsked { map: MapId(1), job: 0 });

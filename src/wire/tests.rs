@@ -78,7 +78,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
             let bytes = payload.len() as u64;
             let head = match stream {
                 Some(stream) => ToMaster::Part { part: a, map: MapId(b), job: a ^ b, stream, bytes },
-                None => ToMaster::Finished { chunk: ChunkId(a), count, busy: b, failed, bytes },
+                None => ToMaster::Finished { chunk: ChunkId(a), count, busy: b, failed, bad: 1, bytes },
             };
             (head, payload)
         },

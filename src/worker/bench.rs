@@ -98,6 +98,8 @@ pub(super) struct Results {
     pub count: u32,
     pub busy: u64,
     pub failed: Vec<u32>,
+    /// Jobs whose results are failures for their function.
+    pub bad: u32,
     pub frames: Vec<u8>,
 }
 
@@ -151,7 +153,14 @@ impl Bench {
         }
     }
 
-    /// Hands the loop a chunk's results. While other chunks wait, they may lie about for a moment, see [`Self::gathering`].
+    /// A thread takes a chunk, which may take long, and may have been given back, so that it has no results.
+    fn begin(&self) {
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.out_of_work();
+    }
+
+    /// Hands the loop a chunk's results. They may lie about for a moment if chunks wait: either this thread sees that none does,
+    /// or the one that takes the last of them sees these results.
     fn finish(&self, results: Results) {
         self.unsent.fetch_add(1, Ordering::SeqCst);
         self.send(Upward::Results(results));
@@ -162,24 +171,10 @@ impl Bench {
         }
     }
 
-    /// How long the loop may sleep if it has looked for results at this time (in µs since `started`): until those are due that
-    /// did not ring. `None`: there are none, and any that come will ring.
-    pub(super) fn gathering(&self, looked: u64) -> Option<Duration> {
-        // In the order opposite to that of `finish`: if its results saw a chunk wait that has been begun since, they are seen.
-        let waits = self.waiting.load(Ordering::SeqCst) > 0;
-        let lies_about = self.unsent.load(Ordering::SeqCst) > 0;
-        let left = GATHER.checked_sub(looked.saturating_sub(self.sent.load(Ordering::Relaxed)));
-        match left {
-            Some(left) if waits || lies_about => Some(Duration::from_micros(left + 1)),
-            None if lies_about => Some(Duration::ZERO),
-            _ => None,
-        }
-    }
-
     /// Runs a chunk on the calling thread, which has this place among those of the rank. False if the thread was written off
     /// meanwhile.
     pub(super) fn run(self: &Arc<Self>, chunk: &Chunk, place: u32) -> bool {
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.begin();
         if let Some(limited) = &chunk.limited {
             limited.begin(place);
         }
@@ -189,7 +184,7 @@ impl Bench {
             rank: self.rank.0,
             slot: self.slots_before.load(Ordering::Relaxed) + place,
             inputs: Frames::new(&chunk.inputs),
-            results: Results { chunk: chunk.id, count: 0, busy: 0, failed: Vec::new(), frames: Vec::new() },
+            results: Results { chunk: chunk.id, count: 0, busy: 0, failed: Vec::new(), bad: 0, frames: Vec::new() },
             pulled: VecDeque::new(),
         };
         context::surrounded(self, &chunk.map, || match chunk.map.get() {
@@ -199,13 +194,12 @@ impl Bench {
         });
         let mut results = run.results;
         if chunk.limited.as_ref().is_some_and(|limited| !limited.end()) {
-            self.out_of_work();
             return false;
         }
         if results.count == 0 {
-            self.out_of_work();
             return true;
         }
+        results.bad = context::take_bad().min(results.count);
         results.busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.finish(results);
         true

@@ -40,6 +40,8 @@ thread_local! {
     static CURRENT: Cell<Option<CurrentJob>> = const { Cell::new(None) };
     /// Whether this is a compute thread of a rank.
     static COMPUTES: Cell<bool> = const { Cell::new(false) };
+    /// Jobs of the chunk at hand that their function calls failed.
+    static BAD: Cell<u32> = const { Cell::new(0) };
     static SURROUNDINGS: RefCell<Option<Surroundings>> = const { RefCell::new(None) };
     /// Tells when the part that this thread sent last was taken.
     static SENT_PART: RefCell<Option<Receiver<()>>> = const { RefCell::new(None) };
@@ -134,6 +136,16 @@ pub(crate) fn give_up(message: String) {
         let _ = bench.broken.set(message);
         bench.doorbell.ring();
     }
+}
+
+/// The calling job's result says that it failed: it is a result all the same, and tells something about the rank.
+pub(crate) fn mark_bad() {
+    BAD.set(BAD.get().saturating_add(1));
+}
+
+/// How many jobs were marked since this was last asked.
+pub(super) fn take_bad() -> u32 {
+    BAD.take()
 }
 
 /// A broadcast value as a rank got it, and as it was first read.

@@ -91,6 +91,7 @@ impl Worker<'_> {
             count: limited.count,
             busy: u64::try_from(limited.limit.as_nanos()).unwrap_or(u64::MAX),
             failed: (0..limited.count).collect(),
+            bad: 0,
             bytes: frames.len() as u64,
         };
         self.outbox.push_with(head, [frames.into()]);

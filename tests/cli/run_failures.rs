@@ -226,6 +226,26 @@ fn a_killed_spawn_helper_costs_its_own_jobs_and_nothing_else() {
 }
 
 #[test]
+fn a_rank_on_which_everything_fails_gets_few_jobs_is_named_and_costs_none_of_those_that_are_run_again() {
+    let files = Files::new();
+    let script = "test $RANKPOOL_RANK = 1 && exit 3; sleep 0.01; echo {}";
+    let on = |retries: &str| {
+        let options =
+            ["-q", "--local", "3", "--threads", "1", "--range", "1:300", "--retry-pause", "0s", "--records", "r"];
+        run_batch(&files, &[&options[..], &["--retries", retries, "--", "sh", "-c", script]].concat())
+    };
+    let once = on("0");
+    once.expect_code(3);
+    let failed = statuses(&files, "r").iter().filter(|status| *status != "ok").count();
+    // Ten before others have done any, and hardly more afterwards.
+    assert!((3..=30).contains(&failed), "{failed} jobs failed");
+    once.expect_said("rank 1 on ").expect_said(&format!(": {failed} of {failed} jobs failed there"));
+    let again = on("1");
+    again.expect_code(0).expect_said(" jobs failed there");
+    assert_eq!(again.out().lines().count(), 300);
+}
+
+#[test]
 fn a_low_limit_of_open_files_means_fewer_at_once_and_fails_no_job() {
     let files = Files::new();
     files.with("worker", "while read x; do sleep 0.01; echo $x; done");

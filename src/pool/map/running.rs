@@ -12,11 +12,14 @@ use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::Value;
 use crate::pool::{Opened, Pool, closed, encode_input};
 use crate::report::Ticker;
-use crate::schedule::MapId;
+use crate::schedule::{MapId, RankId};
 use crate::wire::{self, Frame, Frames};
 
 /// The largest block of inputs, in bytes.
 const BLOCK_BYTES: usize = 1 << 18;
+
+/// Says which rank is not to have an input, if there is another one.
+pub(super) type Avoid<I> = fn(&I) -> Option<RankId>;
 
 /// A map that the ranks are working on.
 pub(super) struct Running {
@@ -91,7 +94,7 @@ impl Running {
     }
 
     /// Fills a block with so many jobs, if they are not too large.
-    pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize)
+    pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize, avoid: Option<Avoid<X::Item>>)
     where
         X: Iterator,
         X::Item: Value,
@@ -100,7 +103,12 @@ impl Running {
         let filled = catch(|| {
             while block.count() < jobs && block.bytes() < BLOCK_BYTES {
                 match inputs.next() {
-                    Some(input) => block.push(|out| encode_input(&input, out)),
+                    Some(input) => {
+                        block.push(|out| encode_input(&input, out));
+                        if let Some(rank) = avoid.and_then(|avoid| avoid(&input)) {
+                            block.avoid(rank);
+                        }
+                    }
                     None => return true,
                 }
             }

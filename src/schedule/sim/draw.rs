@@ -68,6 +68,7 @@ impl World {
             threads: u32::try_from(random.between(1, 3)).unwrap_or(1),
             joins: 0,
             slowness: if random.percent(15) { random.between(100, 2_000) } else { 100 },
+            broken: (0, 0),
             waking: random.magnitude(MICRO, MILLI),
             fate: Fate::Stays,
         });
@@ -109,7 +110,9 @@ fn rank(random: &mut Random, horizon: u64, kind: bool) -> RankPlan {
         _ => Fate::Stays,
     };
     let waking = if random.percent(50) { random.magnitude(MICRO, MILLI) } else { 0 };
-    RankPlan { threads: random.threads(), joins, slowness, waking, fate }
+    let from = random.between(0, horizon);
+    let broken = if !kind && random.percent(20) { (from, from + random.between(0, 4 * horizon)) } else { (0, 0) };
+    RankPlan { threads: random.threads(), joins, slowness, broken, waking, fate }
 }
 
 fn map(random: &mut Random, horizon: u64, kind: bool) -> MapPlan {

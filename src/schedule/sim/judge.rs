@@ -46,6 +46,8 @@ struct Rank {
     chunks: u64,
     lost: bool,
     dismissed: bool,
+    /// Jobs that failed there since the last one that did not.
+    streak: usize,
 }
 
 /// Jobs whose answer is being handled: those that were good and those that failed.
@@ -121,7 +123,7 @@ impl<'a> Judge<'a> {
             Event::Opened { map, .. } => {
                 self.maps.insert(*map, Map::default());
             }
-            Event::Submitted { map, count } => {
+            Event::Submitted { map, count, .. } => {
                 let map = self.maps.get_mut(map).expect("an open map");
                 let len = map.jobs.len() + usize::try_from(*count).expect("a count");
                 map.jobs.resize(len, Job::default());
@@ -148,7 +150,10 @@ impl<'a> Judge<'a> {
         let bad: BTreeSet<u64> = failed.iter().map(|offset| held.jobs.start + u64::from(*offset)).collect();
         assert!(bad.iter().all(|job| held.jobs.contains(job)), "the answer is about the jobs that were kept");
         self.free(held.map, held.jobs.clone(), |index, job| job.failures += u32::from(bad.contains(&index)));
-        let good = held.jobs.filter(|job| !bad.contains(job)).collect();
+        let good = held.jobs.clone().filter(|job| !bad.contains(job)).collect();
+        let good: BTreeSet<u64> = good;
+        let rank = self.ranks.get_mut(&rank).expect("a rank");
+        rank.streak = if good.is_empty() { rank.streak + bad.len() } else { 0 };
         self.answer = Answer { map: Some(held.map), good, bad };
     }
 
@@ -216,10 +221,16 @@ impl<'a> Judge<'a> {
             let outcome = map.jobs[usize::try_from(*job).expect("an index")].outcome;
             assert_eq!(outcome, Some(Outcome::Done), "job {job} is done");
         }
-        if self.maps.values().any(|map| map.queued > 0) {
-            for (id, rank) in self.ranks.iter().filter(|(id, _)| self.present(**id)) {
+        // A job that failed somewhere may wait for another rank, and a rank where all fails waits for others.
+        let waits = |job: &&Job| job.outcome.is_none() && job.holder.is_none() && job.failures == 0;
+        let present = || self.ranks.iter().filter(|(id, _)| self.present(**id));
+        if self.maps.values().any(|map| map.queued > 0 && map.jobs.iter().find(waits).is_some()) {
+            for (id, rank) in present().filter(|(_, rank)| rank.streak < 3) {
                 assert!(rank.chunks >= 2 * rank.threads, "{id:?} could take more while jobs wait");
             }
+        }
+        if self.maps.values().any(|map| map.queued > 0) && present().next().is_some() {
+            assert!(present().any(|(_, rank)| rank.chunks > 0), "jobs wait and nobody has any");
         }
     }
 

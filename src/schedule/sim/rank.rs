@@ -35,6 +35,7 @@ struct Running {
     work: Work,
     started: u64,
     generation: u64,
+    broken: bool,
 }
 
 /// A rank and what it holds.
@@ -53,6 +54,9 @@ pub(super) struct Rank {
     generation: u64,
 }
 
+/// How long a job takes that fails at once (ns).
+const BROKEN: u64 = 100_000;
+
 /// Filled in by the link.
 const ME: RankId = RankId(0);
 
@@ -63,8 +67,15 @@ impl Rank {
         Self { plan, alive: true, last_said: 0, last_heard: 0, busy: 0, jobs: 0, waiting, threads, generation: 0 }
     }
 
+    fn is_broken(&self, time: u64) -> bool {
+        (self.plan.broken.0..self.plan.broken.1).contains(&time)
+    }
+
     /// How long the first `count` jobs of a chunk take here.
-    fn time(&self, work: Work, count: u32, world: &World) -> u64 {
+    fn time(&self, work: Work, count: u32, begins: u64, world: &World) -> u64 {
+        if self.is_broken(begins) {
+            return u64::from(count) * BROKEN;
+        }
         let jobs = work.first..work.first + u64::from(count);
         jobs.map(|job| world.duration(work.map, job) * self.plan.slowness / 100).sum()
     }
@@ -96,23 +107,23 @@ impl Rank {
         }
         self.generation += 1;
         let generation = self.generation;
-        self.threads[thread] = Some(Running { work, started: begins, generation });
-        vec![Reply::Wake { at: begins + self.time(work, work.count, world), thread, generation }]
+        self.threads[thread] = Some(Running { work, started: begins, generation, broken: self.is_broken(begins) });
+        vec![Reply::Wake { at: begins + self.time(work, work.count, begins, world), thread, generation }]
     }
 
     pub(super) fn end(&mut self, thread: usize, generation: u64, now: u64, world: &World) -> Vec<Reply> {
         if !self.alive || self.threads[thread].as_ref().is_none_or(|running| running.generation != generation) {
             return Vec::new();
         }
-        let Some(Running { work, started, .. }) = self.threads[thread].take() else {
+        let Some(Running { work, started, broken, .. }) = self.threads[thread].take() else {
             return Vec::new();
         };
         let busy = now - started;
         self.busy += busy;
         self.jobs += u64::from(work.count);
-        let fails = |offset: &u32| world.fails(work.map, work.first + u64::from(*offset), work.attempt);
+        let fails = |offset: &u32| broken || world.fails(work.map, work.first + u64::from(*offset), work.attempt);
         let failed = (0..work.count).filter(fails).collect();
-        let mut replies = vec![Reply::Say(Event::Finished { rank: ME, chunk: work.chunk, busy, failed })];
+        let mut replies = vec![Reply::Say(Event::Finished { rank: ME, chunk: work.chunk, busy, failed, bad: 0 })];
         replies.extend(self.start(thread, now, world));
         replies
     }
@@ -126,7 +137,7 @@ impl Rank {
         let Some(thread) = self.threads.iter().position(running) else {
             return Vec::new();
         };
-        let Some(Running { mut work, started, .. }) = self.threads[thread].take() else {
+        let Some(Running { mut work, started, broken, .. }) = self.threads[thread].take() else {
             return Vec::new();
         };
         if now < started {
@@ -136,15 +147,15 @@ impl Rank {
             return replies;
         }
         let mut kept = 1;
-        let mut ends = started + self.time(work, 1, world);
+        let mut ends = started + self.time(work, 1, started, world);
         while kept < work.count && ends <= now {
-            ends = started + self.time(work, kept + 1, world);
+            ends = started + self.time(work, kept + 1, started, world);
             kept += 1;
         }
         work.count = kept;
         self.generation += 1;
         let generation = self.generation;
-        self.threads[thread] = Some(Running { work, started, generation });
+        self.threads[thread] = Some(Running { work, started, generation, broken });
         let wake = Reply::Wake { at: ends, thread, generation };
         vec![Reply::Say(Event::Returned { rank: ME, chunk, kept }), wake]
     }

@@ -44,7 +44,8 @@ pub fn cases(mean: u64) -> Vec<(&'static str, Mix, u64)> {
 #[must_use]
 pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix, slowness: u64) -> Line {
     let speed = |rank: u32| if rank == 1 { slowness } else { 100 };
-    let plan = |rank| RankPlan { threads, joins: 0, slowness: speed(rank), waking: 0, fate: Fate::Stays };
+    let plan =
+        |rank| RankPlan { threads, joins: 0, slowness: speed(rank), broken: (0, 0), waking: 0, fate: Fate::Stays };
     let map = MapPlan {
         opens: 0,
         policy: Policy { chunk: ChunkSize::Auto, retries: 0 },

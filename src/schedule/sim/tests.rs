@@ -1,8 +1,10 @@
 //! Thousands of worlds, each judged at every step. `SEED=123 cargo test simulated` replays one.
 
+use std::num::NonZeroU32;
+
 use super::report::{cases, measure};
-use super::{MICRO, MILLI, Mix, World, run};
-use crate::schedule::Outcome;
+use super::{Fate, MICRO, MILLI, MapPlan, Mix, RankPlan, Run, World, run};
+use crate::schedule::{ChunkSize, Outcome, Policy};
 
 /// Runs a check for every seed, or for the one asked for; names the seed that fails.
 fn for_seeds(seeds: std::ops::Range<u64>, check: impl Fn(u64) + std::panic::RefUnwindSafe) {
@@ -102,4 +104,84 @@ fn a_slow_rank_gets_fewer_jobs() {
     let line = measure("slow", 8, 2, 4_000, Mix::Constant(10 * MILLI), 1_000);
     let jobs = &line.run.jobs_of_rank;
     assert!(jobs[1] * 8 < jobs[0] && jobs[1] * 12 > jobs[0], "{jobs:?}");
+}
+
+/// Three ranks and 400 jobs of 50 ms in chunks of one, after a change.
+fn world_of_three(change: impl FnOnce(&mut World)) -> World {
+    let plan = || RankPlan { threads: 1, joins: 0, slowness: 100, broken: (0, 0), waking: 0, fate: Fate::Stays };
+    let map = MapPlan {
+        opens: 0,
+        policy: Policy { chunk: ChunkSize::Fixed(NonZeroU32::MIN), retries: 0 },
+        jobs: 400,
+        window: u64::MAX,
+        mix: Mix::Constant(50 * MILLI),
+        failing: 0,
+        poison: None,
+        abandoned: None,
+        cancels: Vec::new(),
+    };
+    let mut world = World {
+        seed: 1,
+        ranks: vec![plan(), plan(), plan()],
+        maps: vec![map],
+        in_a_row: false,
+        latency: (5 * MICRO, 50 * MICRO),
+        service: MICRO,
+        drains: None,
+        judged: true,
+    };
+    change(&mut world);
+    world
+}
+
+fn failed(run: &Run) -> usize {
+    run.outcomes.iter().flatten().filter(|job| **job == Some(Outcome::Failed)).count()
+}
+
+#[test]
+fn simulated_ranks_on_which_everything_fails_at_once_do_not_eat_the_jobs() {
+    let one = run(&world_of_three(|world| world.ranks[1].broken = (0, u64::MAX)));
+    assert!(failed(&one) <= 24, "{} jobs failed", failed(&one));
+    let two = run(&world_of_three(|world| {
+        world.ranks[1].broken = (0, u64::MAX);
+        world.ranks[2].broken = (0, u64::MAX);
+    }));
+    assert!(failed(&two) <= 48, "{} jobs failed", failed(&two));
+    for retries in 1..4 {
+        let run = run(&world_of_three(|world| {
+            world.ranks[1].broken = (0, u64::MAX);
+            world.maps[0].policy.retries = retries;
+        }));
+        assert_eq!(failed(&run), 0, "{retries} retries");
+    }
+}
+
+#[test]
+fn simulated_ranks_that_were_broken_for_a_while_are_used_again() {
+    let recovered = run(&world_of_three(|world| world.ranks[1].broken = (0, 2_000 * MILLI)));
+    assert!(recovered.jobs_of_rank[1] >= 80, "{:?}", recovered.jobs_of_rank);
+    let whole = run(&world_of_three(|_| ()));
+    assert!(recovered.makespan < whole.makespan * 5 / 4, "{} and {}", recovered.makespan, whole.makespan);
+}
+
+#[test]
+fn simulated_jobs_that_fail_everywhere_keep_all_ranks_busy() {
+    let whole = run(&world_of_three(|_| ())).makespan;
+    for failing in [30, 60, 90, 97, 100] {
+        let run = run(&world_of_three(|world| world.maps[0].failing = failing));
+        assert!(run.makespan < whole * 5 / 4, "{failing} % fail: {} instead of {whole}", run.makespan);
+    }
+    let all = run(&world_of_three(|world| {
+        for rank in &mut world.ranks {
+            rank.broken = (0, u64::MAX);
+        }
+    }));
+    assert_eq!(failed(&all), 400);
+}
+
+#[test]
+fn simulated_ranks_that_are_merely_slow_are_not_suspected() {
+    let slow = run(&world_of_three(|world| world.ranks[1].slowness = 300));
+    let jobs = &slow.jobs_of_rank;
+    assert!(jobs[1] * 2 < jobs[0] && jobs[1] * 4 > jobs[0], "{jobs:?}");
 }

@@ -57,6 +57,8 @@ pub struct RankPlan {
     pub joins: u64,
     /// How long its jobs take, in percent of what they should.
     pub slowness: u64,
+    /// From when to when everything fails there at once.
+    pub broken: (u64, u64),
     /// How long a thread that is out of work takes to begin a chunk that arrives (ns).
     pub waking: u64,
     /// What becomes of it.
