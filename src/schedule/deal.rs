@@ -84,7 +84,7 @@ impl Schedule {
             return None;
         }
         let (rank, id) = self.roster.donation()?;
-        (self.roster.unanswered() == 0 || !self.roster.is_cheap(rank, id)).then_some((rank, id))
+        (self.roster.unanswered() == 0 || !self.roster.is_cheap(rank)).then_some((rank, id))
     }
 
     /// When nothing is queued and threads are idle, asks the ranks with most to do for what they have not started: one

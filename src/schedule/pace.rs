@@ -3,7 +3,7 @@
 //! Works on durations that the shell measured; integers only, so that a run can be replayed on any machine.
 
 use super::event::ChunkSize;
-use super::roster::Gain;
+use super::roster::{CHEAP, Gain};
 
 /// A chunk should keep a thread busy at least this long (ns): a message costs the master and the worker a few
 /// microseconds each, so that 2 ms keeps the cost of travelling well below one percent.
@@ -107,7 +107,7 @@ impl Pace {
     /// whatever the others take.
     pub(super) fn gain(&self, jobs: u64, recalls: u32, threads: u64) -> Gain {
         let work = self.duration(jobs);
-        let least = u64::from(recalls == 0);
+        let least = if recalls == 0 { CHEAP } else { 0 };
         let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { least };
         // A chunk of a size asked for is not cut, and of one that runs a thread is halfway through on average.
         let cut = work / jobs.max(1) * jobs.saturating_sub(1) / 2;

@@ -3,10 +3,12 @@
 //! Decides nothing: it keeps order and finds a job by its index. A million jobs submitted together are one range,
 //! and cancelling one of them splits it, all in logarithmic time.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::event::RankId;
+
+/// How many ranges are looked at for one that need not avoid a rank.
+const LOOKED_AT: usize = 256;
 
 /// Consecutive jobs with the same past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,8 +44,6 @@ pub(super) struct Queue {
     line: BTreeMap<(i64, u64), Range>,
     /// First job of each range, to its place.
     place: BTreeMap<u64, i64>,
-    /// The keys in `line`, by the rank to avoid.
-    avoiding: BTreeMap<Option<RankId>, BTreeSet<(i64, u64)>>,
     len: u64,
 }
 
@@ -62,11 +62,9 @@ impl Queue {
         self.line.values().next().copied()
     }
 
-    /// The range that is dealt from next among those that need not avoid this rank.
+    /// The first jobs that do not avoid this rank; those that are far behind others, which do, are not looked for.
     pub(super) fn front_for(&self, rank: RankId) -> Option<Range> {
-        let heads =
-            self.avoiding.iter().filter(|(avoid, _)| **avoid != Some(rank)).filter_map(|(_, keys)| keys.first());
-        self.line.get(heads.min()?).copied()
+        self.line.values().take(LOOKED_AT).find(|range| range.avoid != Some(rank)).copied()
     }
 
     /// Puts jobs last. Ranges that follow on from one another are one range, so that a stream of single submissions
@@ -125,7 +123,6 @@ impl Queue {
             self.len += range.count;
             self.line.insert((place, range.first), range);
             self.place.insert(range.first, place);
-            self.avoiding.entry(range.avoid).or_default().insert((place, range.first));
         }
     }
 
@@ -133,12 +130,6 @@ impl Queue {
         self.place.remove(&first);
         if let Some(range) = self.line.remove(&(place, first)) {
             self.len -= range.count;
-            if let Entry::Occupied(mut keys) = self.avoiding.entry(range.avoid) {
-                keys.get_mut().remove(&(place, first));
-                if keys.get().is_empty() {
-                    keys.remove();
-                }
-            }
         }
     }
 
@@ -149,13 +140,6 @@ impl Queue {
         for ((place, first), range) in &self.line {
             assert!(range.count > 0 && range.first == *first, "range {range:?} at {first}");
             assert_eq!(self.place.get(first), Some(place), "place of {range:?}");
-            let keys = self.avoiding.get(&range.avoid);
-            assert!(keys.is_some_and(|keys| keys.contains(&(*place, *first))), "{range:?} by the rank to avoid");
         }
-        assert_eq!(
-            self.line.len(),
-            self.avoiding.values().map(BTreeSet::len).sum::<usize>(),
-            "ranges by the rank to avoid"
-        );
     }
 }

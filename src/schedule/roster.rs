@@ -36,6 +36,9 @@ pub(super) struct Gain {
     pub(super) running: u64,
 }
 
+/// The gain of a recall that is only worth it because nobody knows how long a chunk waits.
+pub(super) const CHEAP: u64 = 1;
+
 /// One rank.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Rank {
@@ -92,18 +95,28 @@ impl Rank {
 
     /// Whether a chunk has probably not been started: as many as there are threads were there before it.
     fn is_waiting(&self, chunk: ChunkId) -> bool {
+        if self.chunks() > self.threads && self.held.last() == Some(&chunk) {
+            return true;
+        }
         let threads = usize::try_from(self.threads).unwrap_or(usize::MAX);
         self.chunks() > self.threads && self.held.iter().nth(threads).is_some_and(|first| *first <= chunk)
     }
 
-    /// The chunk to recall, if one is worth it: the last one that waits, or else the last one that is worth it while it runs.
-    fn donation(&self) -> Option<ChunkId> {
-        let (last, _) = self.recallable.last_key_value()?;
+    /// The chunk to recall and what that is worth, if it is: the last one that waits, or else the last one that is worth it while it runs.
+    fn donation(&self) -> Option<(ChunkId, u64)> {
+        let (last, gain) = self.recallable.last_key_value()?;
         if self.is_waiting(*last) {
-            return Some(*last);
+            return Some((*last, gain.waiting));
         }
         // No more of them than threads are left.
-        self.recallable.iter().rev().find(|(_, gain)| gain.running > 0).map(|(chunk, _)| *chunk)
+        let mut running = self.recallable.iter().rev().map(|(chunk, gain)| (*chunk, gain.running));
+        running.find(|(_, gain)| *gain > 0)
+    }
+
+    /// Its place among those that have something to give back: those for which it is worth it by their load, before the others.
+    fn donor_key(&self) -> Option<u64> {
+        let (_, gain) = self.donation().filter(|_| self.is_present())?;
+        Some(if gain > CHEAP { self.work / self.threads } else { 0 })
     }
 }
 
@@ -196,12 +209,15 @@ impl Roster {
     /// again, at all that are.
     fn review(&mut self, id: RankId, was_divided: bool, others: bool) {
         let tried = if others { self.on_trial.clone() } else { BTreeSet::new() };
-        if self.get(id).is_some_and(Rank::is_present) && self.health.is_on_trial(id) {
+        let changes = if self.health.is_on_trial(id) && self.get(id).is_some_and(Rank::is_present) {
             self.on_trial.insert(id);
+            true
         } else {
-            self.on_trial.remove(&id);
+            self.on_trial.remove(&id)
+        };
+        if changes {
+            self.update(id, |_| ());
         }
-        self.update(id, |_| ());
         if was_divided != self.is_divided() || others {
             for id in self.on_trial.iter().copied().collect::<Vec<_>>() {
                 if !self.health.is_on_trial(id) {
@@ -216,13 +232,13 @@ impl Roster {
     /// The chunk to recall, and the rank that has it: the one with the most work among those that have one to give back.
     pub(super) fn donation(&self) -> Option<(RankId, ChunkId)> {
         let id = self.donors.last()?.1;
-        Some((id, self.ranks.get(&id)?.donation()?))
+        Some((id, self.ranks.get(&id)?.donation()?.0))
     }
 
-    /// Whether a chunk is only worth a recall because nobody knows how long it waits.
-    pub(super) fn is_cheap(&self, rank: RankId, chunk: ChunkId) -> bool {
-        let gain = self.ranks.get(&rank).and_then(|rank| rank.recallable.get(&chunk));
-        gain.is_none_or(|gain| gain.waiting.max(gain.running) <= 1)
+    /// Whether the next recall is only worth it because nobody knows how long the chunk waits.
+    pub(super) fn is_cheap(&self, rank: RankId) -> bool {
+        let gain = self.ranks.get(&rank).and_then(Rank::donation);
+        gain.is_none_or(|(_, gain)| gain <= CHEAP)
     }
 
     /// Present ranks in the order of their ids.
@@ -241,6 +257,7 @@ impl Roster {
         self.threads += threads;
         self.present += 1;
         self.joined = true;
+        self.update(id, |_| ());
         // One that others can be compared with.
         self.review(id, was_divided, true);
         true
@@ -268,6 +285,7 @@ impl Roster {
         let was_divided = self.is_divided();
         self.leave(id, Status::Dismissed);
         self.health.forget(id);
+        self.update(id, |_| ());
         self.review(id, was_divided, true);
     }
 
@@ -302,7 +320,7 @@ impl Roster {
             self.spare.extend(spare_key.map(|(busy, load)| (busy, load, id)));
             rank.spare_key = spare_key;
         }
-        let donor_key = (rank.is_present() && rank.donation().is_some()).then_some(load);
+        let donor_key = rank.donor_key();
         if rank.donor_key != donor_key {
             if let Some(load) = rank.donor_key {
                 self.donors.remove(&(load, id));
@@ -319,7 +337,7 @@ impl Roster {
             Some(gain) => *gain = now,
             None => {}
         });
-        self.ranks.get(&id).is_some_and(|rank| rank.donation() == Some(chunk))
+        self.ranks.get(&id).and_then(Rank::donation).is_some_and(|(other, _)| other == chunk)
     }
 
     /// Asserts what must hold between the fields.
@@ -337,8 +355,7 @@ impl Roster {
             assert!(rank.chunks() <= CREDIT_CHUNKS_MAX * rank.threads, "{id:?} holds too much");
             let spare = rank.has_credit().then_some((rank.out_of_work() == 0, rank.work / rank.threads));
             assert_eq!(rank.spare_key, spare, "{id:?} key");
-            let donor = (rank.is_present() && rank.donation().is_some()).then_some(rank.work / rank.threads);
-            assert_eq!(rank.donor_key, donor, "{id:?} donor");
+            assert_eq!(rank.donor_key, rank.donor_key(), "{id:?} donor");
             assert_eq!(self.on_trial.contains(id), rank.is_present() && self.health.is_on_trial(*id), "{id:?} trial");
             let held_back = self.is_on_trial(*id) && (rank.chunks() > 0 || !self.health.may_try(*id));
             assert_eq!(rank.held_back, held_back, "{id:?} is held back");
