@@ -12,6 +12,7 @@ mod places;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -19,10 +20,10 @@ use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Existing, OutputError, Target, Writer};
+use super::{Existing, Moved, OutputError, Target, Writer};
 
 pub use last::LastRecords;
-pub(crate) use places::{Found, OutputFiles, change_places};
+pub(crate) use places::{Found, OutputFiles};
 
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -202,6 +203,8 @@ pub(crate) fn finish_line(line: &mut Vec<u8>, place: Option<OutputPlace<'_>>) {
 pub struct Records {
     writer: Writer,
     path: Option<PathBuf>,
+    /// The same file, to change places in: it may be renamed while the run goes on.
+    file: Option<File>,
 }
 
 impl Records {
@@ -219,7 +222,9 @@ impl Records {
         if let (Some(path), Existing::Append) = (&path, existing) {
             last::mend(path).map_err(|source| OutputError::from_io(&target.name(), source))?;
         }
-        Ok(Records { writer, path })
+        let file = path.as_ref().map(|path| File::options().read(true).write(true).open(path)).transpose();
+        let file = file.map_err(|source| OutputError::from_io(&target.name(), source))?;
+        Ok(Records { writer, path, file })
     }
 
     /// How messages call the file.
@@ -249,6 +254,15 @@ impl Records {
     /// If writing fails.
     pub(crate) fn write_line(&mut self, line: &[u8]) -> Result<(), OutputError> {
         self.writer.write_all(line)
+    }
+
+    /// Changes the places of outputs in all records that were handed to the system, those of earlier runs too.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub(crate) fn change_places(&self, moved: &Moved) -> Result<(), OutputError> {
+        let changed = self.file.as_ref().map_or(Ok(()), |file| places::change_places(file, moved));
+        changed.map_err(|source| OutputError::from_io(self.name(), source))
     }
 
     /// Hands everything written so far to the system.
