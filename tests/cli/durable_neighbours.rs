@@ -148,3 +148,28 @@ fn an_unfinished_output_of_which_the_records_tell_no_places_is_not_left_behind_i
     run_batch(&files, &words("p")).expect_code(0);
     assert_eq!(text(&files, "p"), "4\n5\n");
 }
+
+#[test]
+fn a_run_of_which_all_jobs_failed_is_completed_as_its_message_says() {
+    let words = |more: &[&'static str], script| {
+        [&["--range", "1:3", "--records", "r", "-o", "o"], more, &["--", "sh", "-c", script]].concat()
+    };
+    for partial in [false, true] {
+        let files = Files::new();
+        run_batch(&files, &words(&[], "echo {}; exit 1")).expect_code(3).expect_said("add: --only-failed r");
+        if partial {
+            fs::rename(files.path("o"), files.path("o.partial")).expect("it is there");
+        }
+        run_batch(&files, &words(&["--only-failed", "r"], "echo good {}")).expect_code(0);
+        assert_eq!(text(&files, "o"), "good 1\ngood 2\ngood 3\n");
+        assert_eq!(files.names(), ["o", "r"]);
+    }
+    let files = Files::new();
+    fs::create_dir(files.path("d")).expect("a folder");
+    let first = ["--range", "1:3", "--records", "r", "-o", "d/o", "--", "sh", "-c", "echo {}; exit 1"];
+    run_batch(&files, &first).expect_code(3);
+    let there = words(&["--only-failed", "../r"], "echo good {}");
+    let mut there = batch(&files, &there);
+    support::run(there.current_dir(files.path("d")), LIMIT).expect_code(0);
+    assert_eq!(text(&files, "d/o"), "good 1\ngood 2\ngood 3\n");
+}

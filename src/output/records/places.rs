@@ -62,13 +62,14 @@ impl OutputFiles {
 
     /// Takes note of a record. False if it says that the job ended well, and that its output is here, and it is not.
     pub(super) fn look(&mut self, record: &Line<'_>) -> bool {
-        if record.status != Status::Ok {
-            return true;
-        }
+        let is_ok = record.status == Status::Ok;
         let Some(place) = &record.output else {
-            self.has_untold = true;
+            self.has_untold |= is_ok;
             return true;
         };
+        if !is_ok && self.is_told_of {
+            return true;
+        }
         let file = Path::new(&*place.file);
         if self.named.as_ref().is_none_or(|(named, _)| named != file) {
             self.named = Some((file.to_owned(), real_path(file) == self.output));
@@ -81,7 +82,7 @@ impl OutputFiles {
         let extent = Extent { number: record.number, at: place.at, length: place.length };
         if extent.length == 0 {
             // There is nothing that could be missing.
-            self.found.push(Found { extent: Extent { at: 0, ..extent }, file: 0 });
+            self.found.extend(is_ok.then_some(Found { extent: Extent { at: 0, ..extent }, file: 0 }));
             return true;
         }
         let hash = u64::from_str_radix(&place.hash, 16).ok();
@@ -91,13 +92,14 @@ impl OutputFiles {
             .iter()
             .position(|file| file.as_ref().is_some_and(|file| hash.is_some() && hash_of(file, extent, buffer) == hash));
         match file {
+            // What failed jobs have left there is not kept, but it tells whose the output is.
             Some(file) => {
                 self.is_told_of = true;
-                self.found.push(Found { extent, file });
+                self.found.extend(is_ok.then_some(Found { extent, file }));
             }
-            None => self.missing.push(record.number),
+            None => self.missing.extend(is_ok.then_some(record.number)),
         }
-        file.is_some()
+        file.is_some() || !is_ok
     }
 
     /// Whether records that name this file can mean this output: after a change of folders they do if the bytes are there.
