@@ -7,7 +7,7 @@ use super::config::Config;
 use super::files::is_same_file;
 use crate::batch::{Handover, Sinks};
 use crate::input::InputError;
-use crate::output::{Existing, LastRecords, OutputError, OutputFiles, Records, Target, Writer};
+use crate::output::{Existing, LastRecords, OutputError, OutputFiles, Records, Target, Writer, real_path};
 use crate::pool::Pool;
 use crate::report;
 
@@ -86,8 +86,8 @@ impl Earlier {
             (_, records) => records,
         };
         let named = out.partial_name().and(match &config.output {
-            // A name that is not text is recognised all the same.
-            Target::File(path) => Some(path.to_string_lossy().into_owned()),
+            // The next run may be started in another folder. A name that is not text is recognised all the same.
+            Target::File(path) => Some(real_path(path).to_string_lossy().into_owned()),
             Target::Stdout | Target::Stderr => None,
         });
         let unordered = config.map.unordered;

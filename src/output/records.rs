@@ -3,9 +3,9 @@
 //! A file of records can be read while the run goes on and after it was killed: then at most its last line is torn. Several
 //! runs may append to one file, one after the other; for each job its last record counts.
 //!
-//! A record tells where the job's output is: `"output":{"file":"out","length":5,"hash":"a1b2c3d4e5f60718","at":0       }`, bytes
-//! of `out` or, as long as that is not whole, of `out.partial`. The hash is XXH3 (64 bits). The last number has blanks behind
-//! it, so that it can be changed in its place when the file is put into order.
+//! A record tells where the job's output is: `"output":{"file":"/data/out","length":5,"hash":"a1b2c3d4e5f60718","at":0       }`,
+//! bytes of `out` or, as long as that is not whole, of `out.partial`. The hash is XXH3 (64 bits). The last number has blanks
+//! behind it, so that it can be changed in its place when the file is put into order.
 
 mod last;
 mod places;
@@ -165,7 +165,7 @@ fn seconds(duration: Duration) -> f64 {
 /// What a record tells of the place of a job's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutputPlace<'a> {
-    /// The output, as it was named.
+    /// The output, as the system calls it.
     pub file: &'a str,
     pub at: u64,
     pub length: u64,

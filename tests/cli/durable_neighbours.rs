@@ -99,6 +99,17 @@ fn an_output_of_the_same_name_in_another_folder_is_not_taken_for_the_one_of_the_
     let mut there = rest("o", "../r");
     support::run(there.current_dir(files.path("a")), LIMIT).expect_code(0).expect_said("run: 1 jobs in");
     assert_eq!(text(&files, "a/o"), "1\n2\n3\n4\n5\n");
+    // From there, too, it is known that its results are gone, and those of another folder are not taken for them.
+    fs::remove_file(files.path("a/o")).expect("it is there");
+    let gone = support::run(rest("o", "../r").current_dir(files.path("a")), LIMIT);
+    gone.expect_code(0).expect_said("5 result(s) that the records call ok are not in o: these jobs are run again");
+    assert_eq!(text(&files, "a/o"), "1\n2\n3\n4\n5\n");
+    support::run(rest("o", "../r").current_dir(files.path("b")), LIMIT).expect_code(2);
+    assert_eq!(text(&files, "b/o"), "precious\n");
+    // The folder has another name now.
+    fs::rename(files.path("a"), files.path("c")).expect("it is there");
+    support::run(&mut rest("c/o", "r"), LIMIT).expect_code(0).expect_said("run: 0 jobs");
+    assert_eq!(text(&files, "c/o"), "1\n2\n3\n4\n5\n");
 }
 
 #[test]

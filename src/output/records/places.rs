@@ -72,7 +72,7 @@ impl OutputFiles {
         }
         let file = Path::new(&*place.file);
         if self.named.as_ref().is_none_or(|(named, _)| named != file) {
-            self.named = Some((file.to_owned(), real_path(file) == self.output));
+            self.named = Some((file.to_owned(), real_path(file).to_string_lossy() == self.output.to_string_lossy()));
         }
         let is_here = self.named.as_ref().is_some_and(|(_, is_here)| *is_here);
         if !is_here && !self.may_be(file) {
@@ -102,7 +102,7 @@ impl OutputFiles {
         file.is_some() || !is_ok
     }
 
-    /// Whether records that name this file can mean this output: after a change of folders they do if the bytes are there.
+    /// Whether records that name this file can mean this output: after the folder was renamed they do if the bytes are there.
     fn may_be(&self, file: &Path) -> bool {
         let name = self.output.file_name().map(OsStr::to_string_lossy);
         self.files.iter().any(Option::is_some) && file.file_name().map(OsStr::to_string_lossy) == name
