@@ -7,8 +7,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::output::{
-    Extent, Found, Layout, Order, OutputError, OutputFiles, OutputPlace, Records, Stream, Writer, change_places,
-    finish_line,
+    Extent, Found, Layout, Order, OutputError, OutputFiles, OutputPlace, Records, Stream, Writer, finish_line,
 };
 
 /// How many bytes of records wait for their outputs to be written before those are.
@@ -134,7 +133,7 @@ impl Handover {
             self.out.flush()?;
             let moved = copied.plan(Order::Places).moved().shifted(start);
             if let Some(records) = &self.records {
-                change(records, &moved)?;
+                records.change_places(&moved)?;
             }
         }
         self.current.at = self.out.position();
@@ -254,20 +253,12 @@ impl Handover {
         match plan {
             Some(plan) => {
                 let moved = plan.moved();
-                let record = || records.as_ref().map_or(Ok(()), |records| change(records, &moved));
+                let record = || records.as_ref().map_or(Ok(()), |records| records.change_places(&moved));
                 out.finish_sorted(&plan, whole, record)?;
             }
             None if whole => out.finish()?,
             None => out.leave_partial()?,
         }
         records.map_or(Ok(()), Records::finish)
-    }
-}
-
-/// Changes the places in the records.
-fn change(records: &Records, moved: &crate::output::Moved) -> Result<(), OutputError> {
-    match records.path() {
-        Some(path) => change_places(path, moved).map_err(|error| OutputError::from_io(records.name(), error)),
-        None => Ok(()),
     }
 }

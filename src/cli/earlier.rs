@@ -7,7 +7,7 @@ use super::config::Config;
 use super::files::is_same_file;
 use crate::batch::{Handover, Sinks};
 use crate::input::InputError;
-use crate::output::{Existing, LastRecords, OutputError, OutputFiles, Records, Target, Writer};
+use crate::output::{Existing, LastRecords, OutputError, OutputFiles, Records, Target, Writer, real_path};
 use crate::pool::Pool;
 use crate::report;
 
@@ -32,7 +32,7 @@ pub(super) fn read_earlier(
         Target::Stdout | Target::Stderr => None,
     };
     let done = LastRecords::read_with(records, files.as_mut())?;
-    Ok((Some(done), files.filter(OutputFiles::is_told_of)))
+    Ok((Some(done), files))
 }
 
 impl Earlier {
@@ -45,6 +45,13 @@ impl Earlier {
         // From here on no other run adds to them.
         let records = goes_on.map(|path| Records::open(&Target::new(path), Existing::Append)).transpose()?;
         let (done, files) = read_earlier(batch, &config.output)?;
+        if let Some(partial) = files.as_ref().filter(|_| records.is_some()).and_then(OutputFiles::unknown) {
+            Err(format!(
+                "{} has results of an earlier run, and the records do not tell which: give another --output, or move it away",
+                partial.display()
+            ))?;
+        }
+        let files = files.filter(OutputFiles::is_told_of);
         match (&files, &config.output) {
             (None, Target::File(path)) if done.is_some() && has_something(path) => Err(format!(
                 "{} has the results of another run, which --only-failed does not make again: give another --output",
@@ -79,7 +86,8 @@ impl Earlier {
             (_, records) => records,
         };
         let named = out.partial_name().and(match &config.output {
-            Target::File(path) => path.to_str().map(str::to_string),
+            // The next run may be started in another folder. A name that is not text is recognised all the same.
+            Target::File(path) => Some(real_path(path).to_string_lossy().into_owned()),
             Target::Stdout | Target::Stderr => None,
         });
         let unordered = config.map.unordered;

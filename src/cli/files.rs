@@ -4,7 +4,7 @@
 //! folder that will have it. All commands ask here, before anything is opened for writing.
 
 use std::env;
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -14,10 +14,7 @@ use super::batch::BatchConfig;
 use super::config::{Config, Function, Task};
 use crate::exec::process::resolve;
 use crate::input::{Inputs, Source};
-use crate::output::{Target, partial_path};
-
-/// So many symbolic links one after the other are followed, as the system does.
-const MOST_LINKS: usize = 40;
+use crate::output::{Target, partial_path, real_path};
 
 /// The files that the jobs themselves are made of, as far as the command line names them.
 #[derive(Debug, Default)]
@@ -102,7 +99,7 @@ impl Identity {
     fn of(path: &Path) -> Identity {
         match path.metadata() {
             Ok(metadata) => Identity::from_metadata(&metadata),
-            Err(_) => Identity::New(new_path(path)),
+            Err(_) => Identity::New(real_path(path)),
         }
     }
 
@@ -135,26 +132,6 @@ impl Identity {
     }
 }
 
-/// Where a file will be that is not there yet: symbolic links are followed to what they name.
-fn new_path(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        let Ok(target) = fs::read_link(&path) else { break };
-        path = folder_of(&path).join(target);
-    }
-    match (folder_of(&path).canonicalize(), path.file_name()) {
-        (Ok(folder), Some(name)) => folder.join(name),
-        _ => std::path::absolute(&path).unwrap_or(path),
-    }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
 /// Something that is written.
 struct Written {
     option: &'static str,
@@ -175,8 +152,7 @@ impl Written {
         let partial = match (&target, &file) {
             // Records are written where they stay.
             (Target::File(path), Some(file)) if file.is_file() && option != RECORDS => {
-                let real = path.canonicalize().unwrap_or_else(|_| new_path(path));
-                Some((Identity::of(&partial_path(&real)), partial_path(path)))
+                Some((Identity::of(&partial_path(&real_path(path))), partial_path(path)))
             }
             _ => None,
         };

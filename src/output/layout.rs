@@ -4,7 +4,7 @@
 //! turn, and a run that goes on with an earlier one's output writes behind it. Then the file is copied in order, once, at
 //! the end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -112,10 +112,11 @@ impl Plan {
         self.length == length && self.moves.iter().all(|step| step.run.length == 0 || step.run.at == step.to)
     }
 
-    /// Copies the file in order.
+    /// Copies the file in order. A copy that a killed run has left is removed first.
     pub(crate) fn copy(&self, from: &File, to: &Path) -> io::Result<File> {
-        let options = File::options().read(true).write(true).create(true).truncate(true).open(to)?;
-        let mut to = BufWriter::with_capacity(COPY_BYTES, options);
+        let _ = fs::remove_file(to);
+        let to = File::options().read(true).write(true).create_new(true).open(to)?;
+        let mut to = BufWriter::with_capacity(COPY_BYTES, to);
         let mut buffer = vec![0; COPY_BYTES];
         for Move { run, .. } in &self.moves {
             copy_range(from, run.at, run.length, &mut buffer, &mut to)?;
@@ -164,6 +165,23 @@ pub(crate) fn copy_range(
     Ok(())
 }
 
+/// Whether the first `length` bytes of two files are the same.
+pub(crate) fn have_same_beginning(one: &File, other: &File, length: u64) -> io::Result<bool> {
+    let mut buffers = [[0; 4096]; 2];
+    let mut at = 0;
+    while at < length {
+        let most = usize::try_from(length - at).unwrap_or(usize::MAX).min(4096);
+        let [left, right] = buffers.each_mut().map(|buffer| &mut buffer[..most]);
+        one.read_exact_at(left, at)?;
+        other.read_exact_at(right, at)?;
+        if left != right {
+            return Ok(false);
+        }
+        at += most as u64;
+    }
+    Ok(true)
+}
+
 /// The new places of outputs, by the old ones.
 pub(crate) struct Moved {
     moves: Vec<Move>,
@@ -189,8 +207,6 @@ impl Moved {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn layout(extents: &[(u64, u64, u64)]) -> Layout {

@@ -31,9 +31,9 @@ use serde::Serialize;
 pub use error::OutputError;
 pub(crate) use layout::{Extent, Layout, Moved};
 pub use ordered::{DEFAULT_MEMORY, Give, Order, Ordered, PIECE_BYTES, Stream};
-pub(crate) use records::{Found, OutputFiles, OutputPlace, begin_line, change_places, finish_line};
+pub(crate) use records::{Found, OutputFiles, OutputPlace, begin_line, finish_line};
 pub use records::{JobRecord, LastRecords, Records, Status};
-pub(crate) use sink::partial_path;
+pub(crate) use sink::{partial_path, real_path};
 pub use tag::Tag;
 pub use writer::{Existing, Writer};
 

@@ -3,15 +3,16 @@
 //! A file of records can be read while the run goes on and after it was killed: then at most its last line is torn. Several
 //! runs may append to one file, one after the other; for each job its last record counts.
 //!
-//! A record tells where the job's output is: `"output":{"file":"out","length":5,"hash":"a1b2c3d4e5f60718","at":0       }`, bytes
-//! of `out` or, as long as that is not whole, of `out.partial`. The hash is XXH3 (64 bits). The last number has blanks behind
-//! it, so that it can be changed in its place when the file is put into order.
+//! A record tells where the job's output is: `"output":{"file":"/data/out","length":5,"hash":"a1b2c3d4e5f60718","at":0       }`,
+//! bytes of `out` or, as long as that is not whole, of `out.partial`. The hash is XXH3 (64 bits). The last number has blanks
+//! behind it, so that it can be changed in its place when the file is put into order.
 
 mod last;
 mod places;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -19,10 +20,10 @@ use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Existing, OutputError, Target, Writer};
+use super::{Existing, Moved, OutputError, Target, Writer};
 
 pub use last::LastRecords;
-pub(crate) use places::{Found, OutputFiles, change_places};
+pub(crate) use places::{Found, OutputFiles};
 
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -164,7 +165,7 @@ fn seconds(duration: Duration) -> f64 {
 /// What a record tells of the place of a job's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutputPlace<'a> {
-    /// The output, as it was named.
+    /// The output, as the system calls it.
     pub file: &'a str,
     pub at: u64,
     pub length: u64,
@@ -202,6 +203,8 @@ pub(crate) fn finish_line(line: &mut Vec<u8>, place: Option<OutputPlace<'_>>) {
 pub struct Records {
     writer: Writer,
     path: Option<PathBuf>,
+    /// The same file, to change places in: it may be renamed while the run goes on.
+    file: Option<File>,
 }
 
 impl Records {
@@ -219,7 +222,9 @@ impl Records {
         if let (Some(path), Existing::Append) = (&path, existing) {
             last::mend(path).map_err(|source| OutputError::from_io(&target.name(), source))?;
         }
-        Ok(Records { writer, path })
+        let file = path.as_ref().map(|path| File::options().read(true).write(true).open(path)).transpose();
+        let file = file.map_err(|source| OutputError::from_io(&target.name(), source))?;
+        Ok(Records { writer, path, file })
     }
 
     /// How messages call the file.
@@ -249,6 +254,15 @@ impl Records {
     /// If writing fails.
     pub(crate) fn write_line(&mut self, line: &[u8]) -> Result<(), OutputError> {
         self.writer.write_all(line)
+    }
+
+    /// Changes the places of outputs in all records that were handed to the system, those of earlier runs too.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub(crate) fn change_places(&self, moved: &Moved) -> Result<(), OutputError> {
+        let changed = self.file.as_ref().map_or(Ok(()), |file| places::change_places(file, moved));
+        changed.map_err(|source| OutputError::from_io(self.name(), source))
     }
 
     /// Hands everything written so far to the system.

@@ -161,10 +161,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The file that a path names: links are followed, also to a file that is not there yet.
-pub(crate) fn linked(path: &Path) -> io::Result<PathBuf> {
-    if let Ok(path) = fs::canonicalize(path) {
-        return Ok(path);
-    }
+fn linked(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
@@ -175,12 +172,23 @@ pub(crate) fn linked(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
+/// The one name of a file, be it there or not: its folder, as the system calls it, and its name there.
+pub(crate) fn real_path(path: &Path) -> PathBuf {
+    let path = linked(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => std::path::absolute(&path).unwrap_or(path),
+    }
+}
+
 /// Opens the unfinished file for this run alone. What an earlier run has left there stays in front, or is moved out of the way.
 fn open_partial(partial: &Path, goes_on: bool) -> io::Result<File> {
     for _ in 0..KEPT_MAX {
-        // Opening a FIFO would wait for its reader.
-        if fs::metadata(partial).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is not a file", partial.display())));
+        // Opening a FIFO would wait for its reader; behind a link is a file that nobody has named.
+        if fs::symlink_metadata(partial).is_ok_and(|there| !there.is_file()) {
+            let text = format!("{} is there, and not a file; remove it", partial.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial)?;
         lock(&file)?;

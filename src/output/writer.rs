@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::layout::{Plan, copy_range};
+use super::layout::{Plan, copy_range, have_same_beginning};
 use super::sink::{Sink, appear, sorted_path};
 use super::{OutputError, Target};
 
@@ -67,13 +67,16 @@ impl Writer {
         Writer::new(target, Sink::open(target, true))
     }
 
-    /// [`Writer::open_behind`], where also what is in the file of that name already stays in front.
+    /// [`Writer::open_behind`], where also what is in the file of that name already stays in front. A copy of it that a killed
+    /// run did not end is ended.
     pub(crate) fn open_after(target: &Target) -> Result<Writer, OutputError> {
         let mut writer = Writer::open_behind(target)?;
-        let old = writer.partial().filter(|_| writer.position == 0).and_then(|(_, _, path)| File::open(path).ok());
-        if let Some(old) = old {
-            let length = old.metadata().map_or(0, |metadata| metadata.len());
-            writer.copy_from(&old, 0, length)?;
+        let Some((partial, _, path)) = writer.partial() else { return Ok(writer) };
+        let Ok(old) = File::open(path) else { return Ok(writer) };
+        let (copied, length) = (writer.position, old.metadata().map_or(0, |metadata| metadata.len()));
+        if copied < length && have_same_beginning(partial, &old, copied).unwrap_or(false) {
+            writer.copy_from(&old, copied, length - copied)?;
+            writer.flush()?;
         }
         Ok(writer)
     }
@@ -206,6 +209,7 @@ impl Writer {
         let Some((file, partial, path)) = self.partial() else { return Ok(()) };
         let failure = |source| OutputError::from_io(&self.name, source);
         let sorted = sorted_path(partial);
+        let copy_failure = |source| OutputError::from_io(&sorted.to_string_lossy().into(), source);
         let copy = plan.copy(file, &sorted).and_then(|copy| {
             copy.set_permissions(file.metadata()?.permissions())?;
             copy.sync_all()?;
@@ -214,7 +218,7 @@ impl Writer {
         let copy = copy.map_err(|source| {
             // Only the copy goes: all outputs are in the file that it was made of.
             let _ = std::fs::remove_file(&sorted);
-            failure(source)
+            copy_failure(source)
         })?;
         record()?;
         let appeared = if whole { appear(&copy, &sorted, path) } else { Ok(()) };

@@ -5,6 +5,7 @@ mod answers;
 #[path = "../support/disk.rs"]
 mod disk;
 mod durable;
+mod durable_neighbours;
 mod ends;
 mod input_files;
 mod map_ends;

@@ -196,10 +196,10 @@ fn a_flood_needs_no_memory() {
 }
 
 #[test]
-fn commands_have_none_of_a_launcher_s_variables_files_and_ignored_signals() {
+fn commands_have_none_of_a_launcher_s_variables_and_files_and_are_ended_by_what_was_not_ignored() {
     if !is_alone() {
         // A launcher leaves a socket in every rank and says where; nohup and the like ignore signals.
-        let rank = rank("commands_have_none_of_a_launcher_s_variables_files_and_ignored_signals");
+        let rank = rank("commands_have_none_of_a_launcher_s_variables_and_files_and_are_ended_by_what_was_not_ignored");
         let mut command = Command::new("sh");
         command
             .args(["-c", "trap '' CHLD HUP INT; exec 7</dev/null; exec \"$0\" \"$@\""])
@@ -224,7 +224,9 @@ fn commands_have_none_of_a_launcher_s_variables_files_and_ignored_signals() {
     let files = output(&shell("ls /proc/$$/fd"), None);
     assert_eq!(pids(&files), [0, 1, 2], "standard streams and nothing else");
     assert_eq!(finish(&shell("exit 7"), None).0.how, How::Exited(7));
-    assert_eq!(finish(&shell("kill -HUP $$"), None).0.how, How::Signalled(1));
+    // `nohup` is for the commands, too.
+    assert_eq!(finish(&shell("kill -HUP $$"), None).0.how, How::Exited(0));
+    assert_eq!(finish(&shell("kill -TERM $$"), None).0.how, How::Signalled(15));
 }
 
 /// A rank whose commands have written their process ids, and those.

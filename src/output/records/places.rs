@@ -1,6 +1,7 @@
 //! Where records say that outputs are: whether they are there, and what is changed when outputs move.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -11,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::last::{Line, MAX_LINE_BYTES};
 use super::{AT_WIDTH, Status};
 use crate::output::layout::{Extent, Moved};
-use crate::output::sink::{linked, partial_path, sorted_path};
+use crate::output::sink::{partial_path, real_path, sorted_path};
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -23,6 +24,12 @@ pub(crate) struct OutputFiles {
     files: [Option<File>; 3],
     found: Vec<Found>,
     missing: Vec<u64>,
+    /// The name that a record gave last, and whether it is that of this output.
+    named: Option<(PathBuf, bool)>,
+    /// Whether records told of outputs here.
+    is_told_of: bool,
+    /// Whether records of jobs that ended well told no place.
+    has_untold: bool,
     buffer: Vec<u8>,
 }
 
@@ -37,23 +44,45 @@ pub(crate) struct Found {
 impl OutputFiles {
     /// Of this output.
     pub(crate) fn new(output: &Path) -> OutputFiles {
-        let output = linked(output).unwrap_or_else(|_| output.to_owned());
+        let output = real_path(output);
         let open = |path: &Path| if path.is_file() { File::open(path).ok() } else { None };
         let partial = partial_path(&output);
         let files = [open(&partial), open(&sorted_path(&partial)), open(&output)];
-        OutputFiles { output, files, found: Vec::new(), missing: Vec::new(), buffer: Vec::new() }
+        OutputFiles {
+            output,
+            files,
+            found: Vec::new(),
+            missing: Vec::new(),
+            named: None,
+            is_told_of: false,
+            has_untold: false,
+            buffer: Vec::new(),
+        }
     }
 
     /// Takes note of a record. False if it says that the job ended well, and that its output is here, and it is not.
     pub(super) fn look(&mut self, record: &Line<'_>) -> bool {
-        let Some(place) = record.output.as_ref().filter(|_| record.status == Status::Ok) else { return true };
-        if !self.is_of(Path::new(&*place.file)) {
+        let is_ok = record.status == Status::Ok;
+        let Some(place) = &record.output else {
+            self.has_untold |= is_ok;
+            return true;
+        };
+        if !is_ok && self.is_told_of {
             return true;
         }
+        let file = Path::new(&*place.file);
+        if self.named.as_ref().is_none_or(|(named, _)| named != file) {
+            self.named = Some((file.to_owned(), real_path(file).to_string_lossy() == self.output.to_string_lossy()));
+        }
+        let is_here = self.named.as_ref().is_some_and(|(_, is_here)| *is_here);
+        if !is_here && !self.may_be(file) {
+            return true;
+        }
+        self.is_told_of |= is_here;
         let extent = Extent { number: record.number, at: place.at, length: place.length };
         if extent.length == 0 {
             // There is nothing that could be missing.
-            self.found.push(Found { extent: Extent { at: 0, ..extent }, file: 0 });
+            self.found.extend(is_ok.then_some(Found { extent: Extent { at: 0, ..extent }, file: 0 }));
             return true;
         }
         let hash = u64::from_str_radix(&place.hash, 16).ok();
@@ -63,21 +92,32 @@ impl OutputFiles {
             .iter()
             .position(|file| file.as_ref().is_some_and(|file| hash.is_some() && hash_of(file, extent, buffer) == hash));
         match file {
-            Some(file) => self.found.push(Found { extent, file }),
-            None => self.missing.push(record.number),
+            // What failed jobs have left there is not kept, but it tells whose the output is.
+            Some(file) => {
+                self.is_told_of = true;
+                self.found.extend(is_ok.then_some(Found { extent, file }));
+            }
+            None => self.missing.extend(is_ok.then_some(record.number)),
         }
-        file.is_some()
+        file.is_some() || !is_ok
     }
 
-    /// Whether records that name this file mean this output. After a change of folders the name alone tells.
-    fn is_of(&self, file: &Path) -> bool {
-        let is_same = linked(file).is_ok_and(|file| file == self.output);
-        is_same || self.files.iter().any(Option::is_some) && file.file_name() == self.output.file_name()
+    /// Whether records that name this file can mean this output: after the folder was renamed they do if the bytes are there.
+    fn may_be(&self, file: &Path) -> bool {
+        let name = self.output.file_name().map(OsStr::to_string_lossy);
+        self.files.iter().any(Option::is_some) && file.file_name().map(OsStr::to_string_lossy) == name
     }
 
     /// Whether records told of outputs of jobs that ended well here.
     pub(crate) fn is_told_of(&self) -> bool {
-        !self.missing.is_empty() || !self.found.is_empty()
+        self.is_told_of
+    }
+
+    /// What is there of an unfinished output, if nothing tells which jobs it is of, and some have ended well.
+    pub(crate) fn unknown(&self) -> Option<PathBuf> {
+        let partial = self.files[0].as_ref().filter(|_| self.has_untold && !self.is_told_of)?;
+        let is_empty = partial.metadata().is_ok_and(|metadata| metadata.len() == 0);
+        (!is_empty).then(|| partial_path(&self.output))
     }
 
     /// How many jobs ended well by their last record, and their outputs are not there.
@@ -122,10 +162,9 @@ fn hash_of(file: &File, extent: Extent, buffer: &mut Vec<u8>) -> Option<u64> {
 ///
 /// # Errors
 /// If it cannot be read or written.
-pub(crate) fn change_places(records: &Path, moved: &Moved) -> io::Result<()> {
-    let file = File::options().read(true).write(true).open(records)?;
-    let mut lines = BufReader::with_capacity(READ_BYTES, &file);
-    lines.seek(SeekFrom::Start(0))?;
+pub(super) fn change_places(mut file: &File, moved: &Moved) -> io::Result<()> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut lines = BufReader::with_capacity(READ_BYTES, file);
     let (mut line, mut end) = (Vec::new(), 0);
     loop {
         line.clear();
