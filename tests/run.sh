@@ -20,6 +20,8 @@
 #   tests/run.sh --mpi mpich                         with MPICH only
 #   tests/run.sh --only test -- schedule             the tests with `schedule` in their names
 #   tests/run.sh --only openmpi -- --nocapture
+#   RANKPOOL_KILLS=100 tests/run.sh --only test --only openmpi --only mpich -- a_kill
+#                                                    the long version of the tests that kill runs at random moments
 #
 # The last line is `N passed, N failed`, counted in steps; the exit code is 1 if one failed. Every step has a time limit,
 # and what a step leaves running is ended and makes it fail.
@@ -179,8 +181,8 @@ title() {
 # In seconds; several times what it takes on two cores when everything has to be built and installed.
 time_limit() {
   case $1 in
-    format | shell) echo 120 ;;
-    *) echo 1200 ;;
+    format | shell) echo 300 ;;
+    *) echo 2700 ;;
   esac
 }
 
