@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use super::connection::{Connection, Heard};
 use super::protocol::{Protocol, Said};
-use super::{MOST_ANSWER, StartFailure, WorkerFailure};
-use crate::exec::process::Launch;
+use super::{Ended, MOST_ANSWER, StartFailure, WorkerFailure};
+use crate::exec::process::{Launch, SpawnError};
 
 /// A first line is not longer.
 const MOST_LINE: usize = 1000;
@@ -84,12 +84,17 @@ pub(crate) fn try_out(
 ) -> Result<(), StartFailure> {
     let mut connection = match take(launch, greeting) {
         Some(connection) => connection,
-        None => {
-            let why = |error| StartFailure { message: format!("{name} cannot be started: {error}"), traceback: None };
-            let mut connection = Connection::start(launch, preamble, false).map_err(why)?;
-            connection.outgoing().extend_from_slice(greeting);
-            connection
-        }
+        None => match Connection::start(launch, preamble, false) {
+            Ok(mut connection) => {
+                connection.outgoing().extend_from_slice(greeting);
+                connection
+            }
+            // A worker waits for room.
+            Err(SpawnError::Scarce(_)) => return Ok(()),
+            Err(error) => {
+                return Err(StartFailure { message: format!("{name} cannot be started: {error}"), traceback: None });
+            }
+        },
     };
     while !connection.ready {
         if let Some(line) = connection.line() {
@@ -108,7 +113,12 @@ pub(crate) fn try_out(
         match connection.listen(None, Some(deadline), None) {
             Ok(Heard::Bytes) if connection.unfinished() <= MOST_ANSWER => {}
             Ok(Heard::Closed) => {
-                let how = connection.bury().map_or("closed its standard output".into(), |ended| ended.to_string());
+                let ended = connection.bury();
+                if ended.as_ref().is_some_and(Ended::is_from_outside) {
+                    // The next process may become ready.
+                    return Ok(());
+                }
+                let how = ended.map_or("closed its standard output".into(), |ended| ended.to_string());
                 return Err(StartFailure { message: format!("{name} {how} before it was ready"), traceback: None });
             }
             Ok(Heard::Deadline) => break,
