@@ -209,9 +209,9 @@ fn a_killed_spawn_helper_costs_the_records_at_work_and_nothing_else() {
     let all: String = (1..=60).map(|number| format!("{number}\n")).collect();
     let run = module.map("f", &[&words[..], &["--retries", "2", "--retry-pause", "0s"]].concat());
     assert_eq!(run.expect_code(0).out(), all);
-    // One that is killed while workers start costs nobody anything.
+    // One that is killed while its only worker starts costs nobody anything.
     module.files.with("kill", "");
-    let run = module.map("starts", &words);
+    let run = module.map_on(1, "starts", &["--range", "1:60", "--threads", "1"]);
     assert_eq!(run.expect_code(0).out(), all);
     assert!(!module.files.path("kill").exists());
 }
