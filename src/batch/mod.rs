@@ -10,6 +10,7 @@
 //! | `ledger` | which jobs are not settled, and which one is next |
 //! | `drive` | what becomes of each outcome; `limits`, `tally`: when it is enough, what is said of it |
 //! | `sinks` | what each job leaves, and when it is handed on; `handover`: output first, then the record of it |
+//! | `doubts` | which answers of workers turn out to be those of other jobs |
 //! | `attempt` | what travels |
 //! | `command`, `workers` | the rank's half: a process for each attempt, or processes that stay |
 
