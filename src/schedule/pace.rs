@@ -40,6 +40,9 @@ const RECALL_TIME: u64 = 500_000;
 /// have at least `CHUNK_TIME_MIN`, a quarter of this or less. That is why recalls come to an end.
 const RECALL_TIME_PER_THREAD: u64 = 1_000;
 
+/// A chunk that runs and has no more jobs than this is not cut on a mere suspicion: it would be over before the answer.
+const FEW: u64 = 16;
+
 /// No chunk has more jobs than this: its answer must stay a message of reasonable size.
 pub(super) const CHUNK_JOBS_MAX: u64 = 16_384;
 
@@ -111,7 +114,8 @@ impl Pace {
         let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { least };
         // A chunk of a size asked for is not cut, and of one that runs a thread is halfway through on average.
         let cut = work / jobs.max(1) * jobs.saturating_sub(1) / 2;
-        let running = if self.is_automatic() && jobs > 1 { worth(cut) } else { 0 };
+        let is_few = jobs <= FEW && cut < recall_time(threads);
+        let running = if self.is_automatic() && !is_few { worth(cut) } else { 0 };
         Gain { waiting: worth(work), running }
     }
 
