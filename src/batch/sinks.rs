@@ -16,8 +16,7 @@ use super::ledger::Job;
 use crate::output::{
     DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Status, Stream, begin_line, failure_line,
 };
-use crate::report::Ticker;
-use crate::report::escaped;
+use crate::report::{Ticker, escaped};
 
 /// What a job leaves in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

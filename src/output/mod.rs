@@ -88,7 +88,7 @@ pub(crate) fn failure_line(failure: Failure<'_>) -> Vec<u8> {
 /// Why a job has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure<'a> {
-    /// The job's number, from 1: that of the line on which it is.
+    /// The job's number: that of its record in the input, from 1.
     pub job: u64,
     /// What kind of failure, as one word: `panic`.
     pub kind: &'a str,
