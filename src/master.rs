@@ -8,6 +8,7 @@ mod error;
 mod join;
 mod leave;
 mod pulse;
+mod quiet;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -31,6 +32,7 @@ use book::{Arrived, MapBook, Report};
 pub(crate) use error::MasterError;
 use join::gather_facts;
 use pulse::Watch;
+use quiet::Quiet;
 
 /// How a run came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +156,7 @@ impl<'t> Master<'t> {
 
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.
     pub(crate) fn run(&mut self) -> Result<Ended, MasterError> {
-        let mut idle = Idle::new();
+        let (mut idle, mut quiet) = (Idle::new(), Quiet::new());
         while self.undismissed > 0 {
             let mut active = false;
             for _ in 0..TURN {
@@ -189,9 +191,10 @@ impl<'t> Master<'t> {
             self.send()?;
             self.deliver();
             if active {
+                quiet.end();
                 idle.reset(if self.schedule.idle_threads() > 0 { Need::Now } else { Need::Later });
             } else {
-                idle.wait(self.transport.must_poll());
+                self.pause(&mut idle, &mut quiet);
             }
         }
         self.farewell()?;

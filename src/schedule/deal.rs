@@ -1,9 +1,13 @@
 //! Who gets what: dealing queued jobs to ranks with credit, and fetching work back for idle threads.
 
 use super::event::{Action, ChunkId, MapId, RankId};
+use super::pace::Pace;
 use super::queue::Range;
 use super::roster::Gain;
 use super::{Chunk, Recall, Schedule};
+
+/// How many chunks are asked for at once for each idle thread after a while without events.
+const STIRRED: u64 = 16;
 
 impl Schedule {
     /// Deals as long as there are jobs and ranks with credit: maps in turn, a chunk at a time, each to the rank that
@@ -12,8 +16,10 @@ impl Schedule {
         // Maps in a row with nothing for the ranks that have credit.
         let mut stuck = 0;
         while stuck < self.serving.len() && self.roster.next().is_some() {
-            let Some(map) = self.serving.pop_front() else { break };
-            match self.match_up(map) {
+            let Some(&map) = self.serving.front() else { break };
+            let matched = self.match_up(map);
+            self.serving.pop_front();
+            match matched {
                 Some((rank, front)) => {
                     stuck = 0;
                     self.assign(map, rank, front, out);
@@ -29,14 +35,27 @@ impl Schedule {
     /// The next jobs of a map that some rank can have, and that rank. Jobs that are to avoid a rank wait for another one, if
     /// there is one that works.
     pub(super) fn match_up(&self, map: MapId) -> Option<(RankId, Range)> {
+        if self.is_held_up() {
+            return None;
+        }
         let queue = &self.maps.get(&map)?.queue;
+        let taker = |range: &Range| {
+            let rank = self.roster.next_but(range.avoid.filter(|rank| self.roster.has_other(*rank)))?;
+            (range.recalls == 0 || self.roster.is_idle(rank)).then_some(rank)
+        };
         let front = queue.front()?;
-        let avoid = front.avoid.filter(|rank| self.roster.has_other(*rank));
-        if let Some(rank) = self.roster.next_but(avoid) {
+        if let Some(rank) = taker(&front) {
             return Some((rank, front));
         }
-        let rank = self.roster.next()?;
-        Some((rank, queue.front_for(rank)?))
+        let front = queue.first_that(|range| taker(range).is_some())?;
+        Some((taker(&front)?, front))
+    }
+
+    /// Jobs that were given back wait for a thread to run dry, and everything else with them: so they have their turn, and do not
+    /// wait at a rank once more, maybe behind a job that never ends.
+    fn is_held_up(&self) -> bool {
+        let waits = |map: &MapId| self.maps.get(map).is_some_and(|map| map.queue.has_given_back());
+        self.roster.idle() == 0 && self.serving.iter().any(waits)
     }
 
     fn queue_is_empty(&self, map: MapId) -> bool {
@@ -49,7 +68,12 @@ impl Schedule {
         let Some(map) = self.maps.get_mut(&map_id) else { return };
         // A job that may have killed its rank goes alone, so that it takes no others with it; so does one that tries out a rank.
         let alone = front.losses > 0 || self.roster.is_on_trial(rank);
-        let size = if alone { 1 } else { map.pace.chunk_jobs(map.queue.len(), threads) };
+        let queued = map.queue.len();
+        let size = match front.parted {
+            _ if alone => 1,
+            true => map.pace.parted_chunk_jobs(front.count, queued, threads),
+            false => map.pace.chunk_jobs(queued, threads),
+        };
         let Some(jobs) = map.queue.take_some(front.first, size.min(u64::from(u32::MAX))) else {
             return;
         };
@@ -57,7 +81,7 @@ impl Schedule {
         map.orders = map.orders.saturating_add(1);
 
         let work = map.pace.estimate(jobs.count, threads);
-        let gain = map.pace.gain(jobs.count, jobs.recalls, threads);
+        let gain = map.pace.gain(jobs.count, threads);
         let id = ChunkId(self.next_chunk);
         self.next_chunk += 1;
         let chunk = Chunk { rank, map: map_id, jobs, work, recall: Recall::Never };
@@ -77,33 +101,50 @@ impl Schedule {
         });
     }
 
-    /// The chunk to ask for now, if nothing is queued and more threads are idle than were asked for. What is short and only may
-    /// wait for long is asked for one after the other, so that many ranks that run dry at once do not keep the master busy.
+    /// The chunk to ask for now, if more threads are idle than were asked for: nothing that is queued suits them.
     pub(super) fn wanted_back(&self) -> Option<(RankId, ChunkId)> {
-        if !self.serving.is_empty() || self.roster.unanswered() >= self.roster.idle() {
-            return None;
-        }
-        let (rank, id) = self.roster.donation()?;
-        (self.roster.unanswered() == 0 || !self.roster.is_cheap(rank)).then_some((rank, id))
+        if self.has_slack() { self.roster.donation() } else { None }
     }
 
-    /// When nothing is queued and threads are idle, asks the ranks with most to do for what they have not started: one
-    /// chunk for each idle thread. What comes back is dealt to the idle ones, since they have least to do.
+    /// When threads are idle, asks the ranks with most to do for what they have not started: one chunk for each idle thread.
+    /// What comes back is dealt to the idle ones.
     ///
-    /// This comes to an end: a chunk is recalled once; a chunk that waits goes to an idle thread; a chunk that runs is
-    /// only cut if it is so long that its jobs, dealt again, make smaller chunks. Ranks may see that differently (a recall
-    /// overtakes the start of a chunk, which comes back whole), so that a job is recalled `RECALLS_MAX` times at most.
+    /// This comes to an end: a chunk is recalled once; what comes back goes to an idle thread; a chunk that runs is only cut if
+    /// it is so long that its jobs, dealt again, make smaller chunks. Ranks may see that differently (a recall overtakes the
+    /// start of a chunk, which comes back whole), so that a job is recalled `RECALLS_MAX` times at most.
     pub(super) fn fetch_back(&mut self, out: &mut Vec<Action>) {
         while let Some((rank, id)) = self.wanted_back() {
             // What looked long when it was dealt may be known to be short by now.
             let threads = self.roster.threads();
             let chunk = self.chunks.get(&id);
             let pace = chunk.and_then(|chunk| Some((chunk, &self.maps.get(&chunk.map)?.pace)));
-            let gain = pace
-                .map_or_else(Gain::default, |(chunk, pace)| pace.gain(chunk.jobs.count, chunk.jobs.recalls, threads));
+            let gain = pace.map_or_else(Gain::default, |(chunk, pace)| pace.gain(chunk.jobs.count, threads));
             if self.roster.reconsider(rank, id, gain) {
                 self.recall(rank, id, out);
             }
+        }
+    }
+
+    /// For a while nothing has happened. So whatever has not started, and looks too short to be worth a recall, waits for a job
+    /// that takes much longer than others, or for ever: idle threads get that, too.
+    pub(super) fn stir(&mut self, out: &mut Vec<Action>) {
+        let mut room = self.roster.idle().saturating_sub(self.roster.unanswered()).saturating_mul(STIRRED);
+        let mut chunks = Vec::new();
+        for (id, rank) in self.roster.present() {
+            let threads = usize::try_from(rank.threads).unwrap_or(usize::MAX);
+            for (place, chunk) in rank.held.iter().enumerate() {
+                let Some(state) = self.chunks.get(chunk).filter(|_| room > 0) else { break };
+                let pace = self.maps.get(&state.map).map(|map| &map.pace);
+                let can_be_cut = state.jobs.count > 1 && pace.is_some_and(Pace::is_automatic);
+                if state.is_recallable() && (place >= threads || can_be_cut) {
+                    room -= 1;
+                    chunks.push((id, *chunk));
+                }
+            }
+        }
+        for (rank, chunk) in chunks {
+            self.chunks.entry(chunk).and_modify(|chunk| chunk.jobs.parted = true);
+            self.recall(rank, chunk, out);
         }
     }
 

@@ -70,6 +70,8 @@ pub enum Event {
     Lost { rank: RankId },
     /// The run is to end early: queued jobs are settled as stopped, running ones when they end, and none is dealt any more.
     Draining,
+    /// Nothing has happened for a while, though threads are idle: more than a short job takes, and its message.
+    Quiet,
     /// The driver is done: no map will be opened any more. When all are released, the ranks are dismissed.
     DriverLeft,
 }

@@ -128,6 +128,9 @@ impl State {
                 state.tell(&event);
             });
         }
+        if self.schedule.has_slack() {
+            branch(&|state| state.tell(&Event::Quiet));
+        }
         for event in &self.surprises {
             branch(&|state| {
                 state.surprises.remove(event);

@@ -39,8 +39,8 @@ const LOSSES_MAX: u32 = 3;
 
 /// A job that was given back this many times stays where it is dealt next, so that whatever ranks and estimates do, a job is
 /// dealt at most `1 + retries + LOSSES_MAX - 1 + RECALLS_MAX` times. Each recall divides what is left of a chunk by twice the
-/// number of threads at least, so that four are enough for any chunk.
-const RECALLS_MAX: u32 = 4;
+/// number of threads at least, so that the rest is for jobs that find one after the other before them that never ends.
+const RECALLS_MAX: u32 = 8;
 
 /// How many orders a job may cause at most: whenever it is dealt, to run it and to give it back.
 fn orders_per_job(retries: u32) -> u64 {
@@ -142,6 +142,7 @@ impl Schedule {
             Event::Lost { rank } => self.lost(rank, out),
             Event::Draining => self.drain(out),
             Event::DriverLeft => self.driver_left = true,
+            Event::Quiet => self.stir(out),
         }
         self.deal(out);
         self.fetch_back(out);
@@ -171,6 +172,12 @@ impl Schedule {
     #[must_use]
     pub fn idle_threads(&self) -> u64 {
         self.roster.idle()
+    }
+
+    /// Whether threads are idle while others have something and were not asked for it: then [`Event::Quiet`] may be of use.
+    #[must_use]
+    pub fn has_slack(&self) -> bool {
+        !self.chunks.is_empty() && self.roster.idle() > self.roster.unanswered()
     }
 
     /// Jobs of a map that no rank holds.
@@ -213,7 +220,7 @@ impl Schedule {
             return;
         }
         map.submitted += count;
-        self.requeue(id, Range { first, count, failures: 0, losses: 0, recalls: 0, avoid }, false, out);
+        self.requeue(id, Range { first, count, failures: 0, losses: 0, recalls: 0, parted: false, avoid }, false, out);
     }
 
     fn closed(&mut self, id: MapId, out: &mut Vec<Action>) {

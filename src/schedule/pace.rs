@@ -3,7 +3,7 @@
 //! Works on durations that the shell measured; integers only, so that a run can be replayed on any machine.
 
 use super::event::ChunkSize;
-use super::roster::{CHEAP, Gain};
+use super::roster::Gain;
 
 /// A chunk should keep a thread busy at least this long (ns): a message costs the master and the worker a few
 /// microseconds each, so that 2 ms keeps the cost of travelling well below one percent.
@@ -39,9 +39,6 @@ const RECALL_TIME: u64 = 500_000;
 /// A chunk that runs is cut only if it has twice this, so that what is dealt again is cut into smaller chunks: they
 /// have at least `CHUNK_TIME_MIN`, a quarter of this or less. That is why recalls come to an end.
 const RECALL_TIME_PER_THREAD: u64 = 1_000;
-
-/// A chunk that runs and has no more jobs than this is not cut on a mere suspicion: it would be over before the answer.
-const FEW: u64 = 16;
 
 /// No chunk has more jobs than this: its answer must stay a message of reasonable size.
 pub(super) const CHUNK_JOBS_MAX: u64 = 16_384;
@@ -106,16 +103,13 @@ impl Pace {
 
     /// What a recall of a chunk of so many jobs would bring back, if it waits and if it runs; 0 if it is not worth it. By
     /// the same durations as the sizes of chunks, without the floor of [`Self::estimate`]: jobs that are so short that
-    /// they are dealt in one chunk are not worth a recall; but for the first one, because the job before them may never end,
-    /// whatever the others take.
-    pub(super) fn gain(&self, jobs: u64, recalls: u32, threads: u64) -> Gain {
+    /// they are dealt in one chunk are not worth a recall.
+    pub(super) fn gain(&self, jobs: u64, threads: u64) -> Gain {
         let work = self.duration(jobs);
-        let least = if recalls == 0 { CHEAP } else { 0 };
-        let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { least };
+        let worth = |gain: u64| if gain >= recall_time(threads) { gain } else { 0 };
         // A chunk of a size asked for is not cut, and of one that runs a thread is halfway through on average.
         let cut = work / jobs.max(1) * jobs.saturating_sub(1) / 2;
-        let is_few = jobs <= FEW && cut < recall_time(threads);
-        let running = if self.is_automatic() && !is_few { worth(cut) } else { 0 };
+        let running = if self.is_automatic() && jobs > 1 { worth(cut) } else { 0 };
         Gain { waiting: worth(work), running }
     }
 
@@ -130,6 +124,13 @@ impl Pace {
         }
     }
 
+    /// How many jobs a chunk should have of so many that are to be parted, since one of them may block the others: however short
+    /// they are, what is recalled twice is smaller each time.
+    pub(super) fn parted_chunk_jobs(&self, jobs: u64, queued: u64, threads: u64) -> u64 {
+        let size = self.chunk_jobs(queued, threads);
+        if self.is_automatic() { size.min(jobs.div_ceil(threads.saturating_mul(2).max(1))) } else { size }
+    }
+
     /// How many jobs a chunk has while the queue is long.
     pub(super) fn full_chunk_jobs(&self, threads: u64) -> u64 {
         match self.chunk {
@@ -138,7 +139,7 @@ impl Pace {
         }
     }
 
-    fn is_automatic(&self) -> bool {
+    pub(super) fn is_automatic(&self) -> bool {
         !matches!(self.chunk, ChunkSize::Fixed(_))
     }
 

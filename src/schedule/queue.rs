@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::event::RankId;
 
-/// How many ranges are looked at for one that need not avoid a rank.
+/// How many ranges are looked at for one that suits.
 const LOOKED_AT: usize = 256;
 
 /// Consecutive jobs with the same past.
@@ -21,6 +21,8 @@ pub(super) struct Range {
     pub(super) losses: u32,
     /// How often each of them was given back by the rank that had it.
     pub(super) recalls: u32,
+    /// They were asked for because nothing happened: one of them may be what takes so long.
+    pub(super) parted: bool,
     /// They go to another rank than this one if there is one.
     pub(super) avoid: Option<RankId>,
 }
@@ -45,6 +47,8 @@ pub(super) struct Queue {
     /// First job of each range, to its place.
     place: BTreeMap<u64, i64>,
     len: u64,
+    /// Ranges that were given back by a rank.
+    given_back: usize,
 }
 
 impl Queue {
@@ -62,9 +66,14 @@ impl Queue {
         self.line.values().next().copied()
     }
 
-    /// The first jobs that do not avoid this rank; those that are far behind others, which do, are not looked for.
-    pub(super) fn front_for(&self, rank: RankId) -> Option<Range> {
-        self.line.values().take(LOOKED_AT).find(|range| range.avoid != Some(rank)).copied()
+    /// The first jobs that suit; those that are far behind others, which do not, are not looked for.
+    pub(super) fn first_that(&self, suits: impl Fn(&Range) -> bool) -> Option<Range> {
+        self.line.values().take(LOOKED_AT).find(|range| suits(range)).copied()
+    }
+
+    /// Whether some jobs were given back by a rank.
+    pub(super) fn has_given_back(&self) -> bool {
+        self.given_back > 0
     }
 
     /// Puts jobs last. Ranges that follow on from one another are one range, so that a stream of single submissions
@@ -121,6 +130,7 @@ impl Queue {
     fn insert(&mut self, place: i64, range: Range) {
         if range.count > 0 {
             self.len += range.count;
+            self.given_back += usize::from(range.recalls > 0);
             self.line.insert((place, range.first), range);
             self.place.insert(range.first, place);
         }
@@ -130,6 +140,7 @@ impl Queue {
         self.place.remove(&first);
         if let Some(range) = self.line.remove(&(place, first)) {
             self.len -= range.count;
+            self.given_back -= usize::from(range.recalls > 0);
         }
     }
 
@@ -137,6 +148,8 @@ impl Queue {
     pub(super) fn check(&self) {
         assert_eq!(self.len, self.line.values().map(|range| range.count).sum::<u64>(), "queue length");
         assert_eq!(self.line.len(), self.place.len(), "every range has a place");
+        let given_back = self.line.values().filter(|range| range.recalls > 0).count();
+        assert_eq!(self.given_back, given_back, "ranges that were given back");
         for ((place, first), range) in &self.line {
             assert!(range.count > 0 && range.first == *first, "range {range:?} at {first}");
             assert_eq!(self.place.get(first), Some(place), "place of {range:?}");

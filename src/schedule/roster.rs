@@ -36,9 +36,6 @@ pub(super) struct Gain {
     pub(super) running: u64,
 }
 
-/// The gain of a recall that is only worth it because nobody knows how long a chunk waits.
-pub(super) const CHEAP: u64 = 1;
-
 /// One rank.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Rank {
@@ -102,21 +99,19 @@ impl Rank {
         self.chunks() > self.threads && self.held.iter().nth(threads).is_some_and(|first| *first <= chunk)
     }
 
-    /// The chunk to recall and what that is worth, if it is: the last one that waits, or else the last one that is worth it while it runs.
-    fn donation(&self) -> Option<(ChunkId, u64)> {
-        let (last, gain) = self.recallable.last_key_value()?;
+    /// The chunk to recall, if one is worth it: the last one that waits, or else the last one that is worth it while it runs.
+    fn donation(&self) -> Option<ChunkId> {
+        let (last, _) = self.recallable.last_key_value()?;
         if self.is_waiting(*last) {
-            return Some((*last, gain.waiting));
+            return Some(*last);
         }
         // No more of them than threads are left.
-        let mut running = self.recallable.iter().rev().map(|(chunk, gain)| (*chunk, gain.running));
-        running.find(|(_, gain)| *gain > 0)
+        self.recallable.iter().rev().find(|(_, gain)| gain.running > 0).map(|(chunk, _)| *chunk)
     }
 
-    /// Its place among those that have something to give back: those for which it is worth it by their load, before the others.
+    /// Its place among those that have something to give back.
     fn donor_key(&self) -> Option<u64> {
-        let (_, gain) = self.donation().filter(|_| self.is_present())?;
-        Some(if gain > CHEAP { self.work / self.threads } else { 0 })
+        self.donation().filter(|_| self.is_present()).map(|_| self.work / self.threads)
     }
 }
 
@@ -171,6 +166,11 @@ impl Roster {
     /// The same, if it is not to be this one.
     pub(super) fn next_but(&self, avoid: Option<RankId>) -> Option<RankId> {
         self.spare.iter().map(|key| key.2).find(|rank| Some(*rank) != avoid)
+    }
+
+    /// Whether a rank has a thread without work.
+    pub(super) fn is_idle(&self, rank: RankId) -> bool {
+        self.get(rank).is_some_and(|rank| rank.idle > 0)
     }
 
     /// Whether there is a rank beside this one that is not held back.
@@ -232,13 +232,7 @@ impl Roster {
     /// The chunk to recall, and the rank that has it: the one with the most work among those that have one to give back.
     pub(super) fn donation(&self) -> Option<(RankId, ChunkId)> {
         let id = self.donors.last()?.1;
-        Some((id, self.ranks.get(&id)?.donation()?.0))
-    }
-
-    /// Whether the next recall is only worth it because nobody knows how long the chunk waits.
-    pub(super) fn is_cheap(&self, rank: RankId) -> bool {
-        let gain = self.ranks.get(&rank).and_then(Rank::donation);
-        gain.is_none_or(|(_, gain)| gain <= CHEAP)
+        Some((id, self.ranks.get(&id)?.donation()?))
     }
 
     /// Present ranks in the order of their ids.
@@ -337,7 +331,7 @@ impl Roster {
             Some(gain) => *gain = now,
             None => {}
         });
-        self.ranks.get(&id).and_then(Rank::donation).is_some_and(|(other, _)| other == chunk)
+        self.ranks.get(&id).is_some_and(|rank| rank.donation() == Some(chunk))
     }
 
     /// Asserts what must hold between the fields.

@@ -70,6 +70,9 @@ struct Driven {
     over: bool,
 }
 
+/// After this time without events the master is told that it is quiet (ns).
+const QUIET: u64 = MILLI;
+
 /// A run in progress.
 struct Sim<'a> {
     world: &'a World,
@@ -81,6 +84,9 @@ struct Sim<'a> {
     ranks: Vec<Rank>,
     driven: Vec<Driven>,
     driver_left: bool,
+    /// When the master was last told something, and whether something has happened since it was told that it is quiet.
+    told: u64,
+    heard: bool,
     /// When the master has done what it was told so far.
     master_free: u64,
     judge: Option<Judge<'a>>,
@@ -99,7 +105,14 @@ struct Sim<'a> {
 pub fn run(world: &World) -> Run {
     let mut sim = Sim::new(world);
     let mut steps = 0_u64;
-    while let Some(Reverse((now, _, happening))) = sim.heap.pop() {
+    while let Some(Reverse((now, sequence, happening))) = sim.heap.pop() {
+        let quiet = sim.told + QUIET;
+        if sim.heard && now > quiet && sim.schedule.has_slack() {
+            sim.heap.push(Reverse((now, sequence, happening)));
+            (sim.now, sim.heard) = (quiet, false);
+            sim.tell(Event::Quiet);
+            continue;
+        }
         sim.now = now;
         sim.step(happening);
         steps += 1;
@@ -131,6 +144,8 @@ impl<'a> Sim<'a> {
             ranks: world.ranks.iter().map(|plan| Rank::new(plan.clone())).collect(),
             driven: vec![Driven::default(); world.maps.len()],
             driver_left: false,
+            told: 0,
+            heard: false,
             master_free: 0,
             judge: world.judged.then(|| Judge::new(world)),
             trace: DefaultHasher::new(),
@@ -239,6 +254,7 @@ impl<'a> Sim<'a> {
         if let Some(judge) = &mut self.judge {
             judge.before(&event);
         }
+        (self.told, self.heard) = (self.now, event != Event::Quiet);
         let mut actions = std::mem::take(&mut self.actions);
         self.schedule.handle(event.clone(), &mut actions);
         self.master_free = self.master_free.max(self.now) + self.world.service;

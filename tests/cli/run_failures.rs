@@ -258,3 +258,20 @@ fn a_low_limit_of_open_files_means_fewer_at_once_and_fails_no_job() {
         assert_eq!((run.expect_code(0).out(), &*run.stderr), (expected.clone(), ""), "{words}");
     }
 }
+
+#[test]
+fn a_job_is_run_again_on_another_rank() {
+    let files = Files::new();
+    // So few that no rank is suspected.
+    let script = "echo $RANKPOOL_RANK >> ranks{}; test $RANKPOOL_ATTEMPT = 2";
+    let options = ["-q", "--local", "2", "--threads", "1", "--range", "1:3", "--retries", "1", "--retry-pause", "0s"];
+    for _ in 0..5 {
+        run_batch(&files, &[&options[..], &["--", "sh", "-c", script]].concat()).expect_code(0);
+        for job in 1..=3 {
+            let path = files.path(&format!("ranks{job}"));
+            let ranks = fs::read_to_string(&path).expect("it was written");
+            assert!(["0\n1\n", "1\n0\n"].contains(&&*ranks), "job {job} ran on {ranks}");
+            fs::remove_file(path).expect("it is there");
+        }
+    }
+}

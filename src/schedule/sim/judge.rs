@@ -16,10 +16,11 @@ struct Job {
     losses: u32,
     /// How often it was dealt.
     deals: u32,
+    given_back: bool,
 }
 
-/// How often a job is dealt at most, beside its retries: once, after two losses, and after four recalls.
-const DEALS_MAX: u32 = 7;
+/// How often a job is dealt at most, beside its retries: once, after two losses, and after eight recalls.
+const DEALS_MAX: u32 = 11;
 
 #[derive(Default)]
 struct Map {
@@ -131,7 +132,7 @@ impl<'a> Judge<'a> {
             }
             Event::Closed { map } => self.maps.get_mut(map).expect("an open map").closed = true,
             Event::Abandoned { map } => self.maps.get_mut(map).expect("an open map").abandoned = true,
-            Event::CancelAsked { .. } => {}
+            Event::CancelAsked { .. } | Event::Quiet => {}
             Event::Finished { rank, chunk, failed, .. } => self.finished(*rank, *chunk, failed),
             Event::Returned { rank, chunk, kept } => self.returned(*rank, *chunk, u64::from(*kept)),
             Event::Lost { rank } => self.lost(*rank),
@@ -170,7 +171,7 @@ impl<'a> Judge<'a> {
             self.chunks.remove(&chunk);
             self.ranks.get_mut(&rank).expect("a rank").chunks -= 1;
         }
-        self.free(map, back, |_, _| ());
+        self.free(map, back, |_, job| job.given_back = true);
     }
 
     fn lost(&mut self, id: RankId) {
@@ -221,12 +222,15 @@ impl<'a> Judge<'a> {
             let outcome = map.jobs[usize::try_from(*job).expect("an index")].outcome;
             assert_eq!(outcome, Some(Outcome::Done), "job {job} is done");
         }
-        // A job that failed somewhere may wait for another rank, and a rank where all fails waits for others.
+        // A job that failed somewhere may wait for another rank, and a rank where all fails waits for others. While one that was
+        // given back waits for an idle thread, so do all.
+        let is_back = |job: &Job| job.outcome.is_none() && job.holder.is_none() && job.given_back;
+        let most = if self.maps.values().any(|map| map.jobs.iter().any(is_back)) { 1 } else { 2 };
         let waits = |job: &&Job| job.outcome.is_none() && job.holder.is_none() && job.failures == 0;
         let present = || self.ranks.iter().filter(|(id, _)| self.present(**id));
         if self.maps.values().any(|map| map.queued > 0 && map.jobs.iter().find(waits).is_some()) {
             for (id, rank) in present().filter(|(_, rank)| rank.streak < 3) {
-                assert!(rank.chunks >= 2 * rank.threads, "{id:?} could take more while jobs wait");
+                assert!(rank.chunks >= most * rank.threads, "{id:?} could take more while jobs wait");
             }
         }
         if self.maps.values().any(|map| map.queued > 0) && present().next().is_some() {
