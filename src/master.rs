@@ -295,7 +295,7 @@ impl<'t> Master<'t> {
             Command::Open { .. } if self.driver_gone => {}
             Command::Open { map, function, context, policy, job_timeout, client } => {
                 self.maps.insert(map, MapBook::new(function, context, job_timeout, client, self.ranks.len()));
-                self.tell(Event::Opened { map, policy }, None);
+                self.tell(Event::Opened { map, policy, function: function.offset }, None);
                 self.advise(map);
             }
             Command::Submit { map, block } => {

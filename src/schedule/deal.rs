@@ -13,6 +13,7 @@ impl Schedule {
     /// Deals as long as there are jobs and ranks with credit: maps in turn, a chunk at a time, each to the rank that
     /// has least to do.
     pub(super) fn deal(&mut self, out: &mut Vec<Action>) {
+        self.given_back = self.given_back && self.serving.iter().any(|map| self.has_given_back(*map));
         // Maps in a row with nothing for the ranks that have credit.
         let mut stuck = 0;
         while stuck < self.serving.len() && self.roster.next().is_some() {
@@ -54,8 +55,11 @@ impl Schedule {
     /// Jobs that were given back wait for a thread to run dry, and everything else with them: so they have their turn, and do not
     /// wait at a rank once more, maybe behind a job that never ends.
     fn is_held_up(&self) -> bool {
-        let waits = |map: &MapId| self.maps.get(map).is_some_and(|map| map.queue.has_given_back());
-        self.roster.idle() == 0 && self.serving.iter().any(waits)
+        self.roster.idle() == 0 && self.given_back && self.serving.iter().any(|map| self.has_given_back(*map))
+    }
+
+    fn has_given_back(&self, map: MapId) -> bool {
+        self.maps.get(&map).is_some_and(|map| map.queue.has_given_back())
     }
 
     fn queue_is_empty(&self, map: MapId) -> bool {

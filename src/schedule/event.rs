@@ -48,8 +48,9 @@ pub struct Policy {
 pub enum Event {
     /// A rank is ready to compute with this many threads. A rank joins once.
     Joined { rank: RankId, threads: NonZeroU32 },
-    /// A map was opened; it has no jobs yet. Ids are handed out by the shell, each once.
-    Opened { map: MapId, policy: Policy },
+    /// A map was opened; it has no jobs yet. Ids are handed out by the shell, each once. Its jobs are expected to take as long as
+    /// those of earlier maps of the same function.
+    Opened { map: MapId, policy: Policy, function: i64 },
     /// So many more jobs of a map are there; their indexes follow on from the earlier ones, from 0. They go to another rank than
     /// `avoid` if there is one.
     Submitted { map: MapId, count: u64, avoid: Option<RankId> },

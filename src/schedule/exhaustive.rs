@@ -56,7 +56,7 @@ impl State {
             let (work, heard, said) = (Vec::new(), VecDeque::new(), VecDeque::from([joined]));
             Rank { threads: *threads as usize, work, heard, said, alive: true, told: false, dismissed: false }
         };
-        let mut script = VecDeque::from([Event::Opened { map: MAP, policy }]);
+        let mut script = VecDeque::from([Event::Opened { map: MAP, policy, function: 0 }]);
         script.extend(batches.iter().map(|count| Event::Submitted { map: MAP, count: *count, avoid: None }));
         script.extend([Event::Closed { map: MAP }, Event::DriverLeft]);
         Self {

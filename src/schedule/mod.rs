@@ -30,7 +30,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use event::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId};
-use pace::Pace;
+use pace::{Expected, Pace};
 use queue::{Queue, Range};
 use roster::Roster;
 
@@ -90,6 +90,7 @@ enum Recall {
 /// A map that is not released.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Map {
+    function: i64,
     retries: u32,
     pace: Pace,
     queue: Queue,
@@ -111,6 +112,10 @@ pub struct Schedule {
     serving: VecDeque<MapId>,
     chunks: BTreeMap<ChunkId, Chunk>,
     next_chunk: u64,
+    /// By function: how long the jobs of its maps took.
+    expected: BTreeMap<i64, Expected>,
+    /// Some queued jobs may have been given back by a rank.
+    given_back: bool,
     roster: Roster,
     draining: bool,
     driver_left: bool,
@@ -129,7 +134,7 @@ impl Schedule {
             Event::Joined { rank, threads } => {
                 self.roster.join(rank, threads.get());
             }
-            Event::Opened { map, policy } => self.opened(map, policy),
+            Event::Opened { map, policy, function } => self.opened(map, policy, function),
             Event::Submitted { map, count, avoid } => self.submitted(map, count, avoid, out),
             Event::Closed { map } => self.closed(map, out),
             Event::Abandoned { map } => self.abandoned(map, out),
@@ -195,13 +200,14 @@ impl Schedule {
         threads.saturating_mul(2).saturating_mul(jobs.max(2))
     }
 
-    fn opened(&mut self, id: MapId, policy: Policy) {
+    fn opened(&mut self, id: MapId, policy: Policy, function: i64) {
         if self.is_finished() {
             return;
         }
         self.maps.entry(id).or_insert_with(|| Map {
             retries: policy.retries,
-            pace: Pace::new(policy.chunk),
+            function,
+            pace: Pace::new(policy.chunk, self.expected.get(&function).copied()),
             queue: Queue::default(),
             submitted: 0,
             settled: 0,
@@ -382,6 +388,7 @@ impl Schedule {
             self.serving.push_back(id);
         }
         if in_front {
+            self.given_back |= jobs.recalls > 0;
             map.queue.push_front(jobs);
         } else {
             map.queue.push_back(jobs);
@@ -415,8 +422,12 @@ impl Schedule {
 
     fn release_if_over(&mut self, id: MapId, out: &mut Vec<Action>) {
         let over = |map: &Map| (map.closed || map.abandoned) && map.settled == map.submitted;
-        if self.maps.get(&id).is_some_and(over) {
-            self.maps.remove(&id);
+        if self.maps.get(&id).is_some_and(over)
+            && let Some(map) = self.maps.remove(&id)
+        {
+            if let Some(expected) = map.pace.expected() {
+                self.expected.insert(map.function, expected);
+            }
             out.push(Action::Release { map: id });
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Works on durations that the shell measured; integers only, so that a run can be replayed on any machine.
 
+use std::num::NonZeroU64;
+
 use super::event::ChunkSize;
 use super::roster::Gain;
 
@@ -56,6 +58,10 @@ const ESTIMATE_MAX: u64 = 1 << 48;
 /// Fixed-point: durations of jobs are kept in 1/256 ns, since a job may take a few nanoseconds.
 const FRACTION_BITS: u32 = 8;
 
+/// The mean duration of a job of a function in earlier maps, in 1/256 ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Expected(NonZeroU64);
+
 /// What is known about the duration of a map's jobs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Pace {
@@ -67,8 +73,18 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(chunk: ChunkSize) -> Self {
-        Self { chunk, mean: 0, limit: 1 }
+    /// `expected` is what an earlier pace of the same function said. It lets the first chunks be as large as one finished chunk
+    /// would: no larger, since other inputs may take much longer.
+    pub(super) fn new(chunk: ChunkSize, expected: Option<Expected>) -> Self {
+        match expected {
+            Some(Expected(mean)) => Self { chunk, mean: mean.get(), limit: GROWTH },
+            None => Self { chunk, mean: 0, limit: 1 },
+        }
+    }
+
+    /// What later maps of the same function may expect.
+    pub(super) fn expected(&self) -> Option<Expected> {
+        NonZeroU64::new(self.mean).map(Expected)
     }
 
     /// Takes in that `count` jobs kept a thread busy for `busy` ns.

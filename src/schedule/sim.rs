@@ -313,7 +313,7 @@ impl<'a> Sim<'a> {
         let mut events = Vec::new();
         if !driven.opened {
             driven.opened = true;
-            events.push(Event::Opened { map: id, policy: plan.policy });
+            events.push(Event::Opened { map: id, policy: plan.policy, function: plan.function });
         }
         if !driven.over {
             let room = plan.window.saturating_sub(driven.submitted - driven.settled);

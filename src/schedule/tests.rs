@@ -17,7 +17,7 @@ impl Desk {
     /// One open map and ranks with so many threads, from rank 0.
     fn new(chunk: ChunkSize, retries: u32, ranks: &[u32]) -> Self {
         let mut desk = Self::default();
-        desk.tell(Event::Opened { map: MAP, policy: Policy { chunk, retries } });
+        desk.tell(Event::Opened { map: MAP, policy: Policy { chunk, retries }, function: 0 });
         for (rank, threads) in (0..).zip(ranks) {
             desk.join(rank, *threads);
         }
@@ -427,7 +427,7 @@ fn what_is_known_to_be_short_by_now_is_not_fetched_back() {
 fn a_short_chunk_does_not_hide_a_long_one_from_idle_threads() {
     let mut desk = Desk::new(fixed(1), 0, &[2, 2]);
     let short = MapId(8);
-    desk.tell(Event::Opened { map: short, policy: Policy { chunk: fixed(1), retries: 0 } });
+    desk.tell(Event::Opened { map: short, policy: Policy { chunk: fixed(1), retries: 0 }, function: 1 });
     desk.tell(Event::Submitted { map: short, count: 1, avoid: None });
     desk.finish(0, 0, 1_000, &[]);
     assert_eq!(dealt(&desk.submit(6)).len(), 6);
@@ -526,7 +526,7 @@ fn a_queued_job_is_cancelled_and_a_held_one_is_not() {
 fn maps_take_turns() {
     let mut desk = Desk::new(fixed(1), 0, &[]);
     desk.submit(10);
-    desk.tell(Event::Opened { map: MapId(8), policy: Policy { chunk: fixed(1), retries: 0 } });
+    desk.tell(Event::Opened { map: MapId(8), policy: Policy { chunk: fixed(1), retries: 0 }, function: 0 });
     desk.tell(Event::Submitted { map: MapId(8), count: 10, avoid: None });
     let mut maps = Vec::new();
     for action in desk.join(0, 2) {

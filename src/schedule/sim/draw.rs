@@ -76,6 +76,7 @@ impl World {
         let maps = (0..random.between(10, 40)).map(|_| MapPlan {
             opens: random.between(0, 10 * MICRO),
             policy: Policy { chunk: ChunkSize::Auto, retries: 0 },
+            function: 0,
             jobs: random.magnitude(1, 1_000),
             window: if random.percent(50) { u64::MAX } else { random.between(1, 10) },
             mix: if random.percent(50) { Mix::Constant(time) } else { Mix::Exponential(time) },
@@ -136,6 +137,7 @@ fn map(random: &mut Random, horizon: u64, kind: bool) -> MapPlan {
     MapPlan {
         opens,
         policy: Policy { chunk, retries },
+        function: if random.percent(50) { 0 } else { 1 },
         jobs,
         window: if random.percent(50) { u64::MAX } else { random.magnitude(1, 500) },
         mix,

@@ -49,6 +49,7 @@ pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix
     let map = MapPlan {
         opens: 0,
         policy: Policy { chunk: ChunkSize::Auto, retries: 0 },
+        function: 0,
         jobs,
         window: u64::MAX,
         mix,

@@ -42,9 +42,9 @@ fn simulated_small_maps_of_short_jobs_are_not_sent_to_and_fro() {
             (map.jobs, map.window, map.mix) = (map.jobs.min(10), u64::MAX, Mix::Constant(MICRO));
         }
         let run = run(&world);
-        // There and back once for each job; recalls are for those whose duration is unknown.
+        // There and back once for each job; recalls are for those that wait longer than a thread takes to wake.
         let jobs: u64 = world.maps.iter().map(|map| map.jobs).sum();
-        assert!(run.recalls <= jobs / 10, "{} recalls for {jobs} jobs", run.recalls);
+        assert!(run.recalls <= jobs / 5, "{} recalls for {jobs} jobs", run.recalls);
         assert!(run.messages <= 3 * jobs, "{} messages for {jobs} jobs", run.messages);
     });
 }
@@ -113,6 +113,7 @@ fn world_of_three(change: impl FnOnce(&mut World)) -> World {
     let map = MapPlan {
         opens: 0,
         policy: Policy { chunk: ChunkSize::Fixed(NonZeroU32::MIN), retries: 0 },
+        function: 0,
         jobs: 400,
         window: u64::MAX,
         mix: Mix::Constant(50 * MILLI),

@@ -72,6 +72,8 @@ pub struct MapPlan {
     pub opens: u64,
     /// What it asks of the scheduler.
     pub policy: Policy,
+    /// Whose jobs they are.
+    pub function: i64,
     /// How many jobs it has.
     pub jobs: u64,
     /// How many of them may be unsettled at once.
