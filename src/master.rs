@@ -156,7 +156,7 @@ impl<'t> Master<'t> {
 
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.
     pub(crate) fn run(&mut self) -> Result<Ended, MasterError> {
-        let (mut idle, mut quiet) = (Idle::new(), Quiet::new());
+        let (mut idle, mut quiet) = (Idle::new(), Quiet::default());
         while self.undismissed > 0 {
             let mut active = false;
             for _ in 0..TURN {

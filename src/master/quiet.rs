@@ -11,32 +11,31 @@ use crate::transport::Idle;
 const QUIET: Duration = Duration::from_millis(1);
 
 /// Since when nothing has happened.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Quiet {
-    since: Instant,
+    /// `None` if the loop has been at work since.
+    since: Option<Instant>,
     told: bool,
 }
 
 impl Quiet {
-    pub(super) fn new() -> Self {
-        Quiet { since: Instant::now(), told: false }
-    }
-
     /// Something has happened.
     pub(super) fn end(&mut self) {
-        *self = Quiet::new();
+        *self = Quiet::default();
     }
 
     /// How long until the scheduler is to be told, if nothing happens: it is told once. Zero: now.
-    fn left(&self) -> Option<Duration> {
-        (!self.told).then(|| QUIET.saturating_sub(self.since.elapsed()))
+    fn left(&mut self) -> Option<Duration> {
+        let since = self.since.get_or_insert_with(Instant::now);
+        (!self.told).then(|| QUIET.saturating_sub(since.elapsed()))
     }
 }
 
 impl Master<'_> {
     /// Nothing is to be done: waits, or tells the scheduler that it has been so for a while.
     pub(super) fn pause(&mut self, idle: &mut Idle, quiet: &mut Quiet) {
-        match quiet.left().filter(|_| self.schedule.has_slack()) {
+        let left = if self.schedule.has_slack() { quiet.left() } else { None };
+        match left {
             Some(Duration::ZERO) => {
                 quiet.told = true;
                 self.tell(Event::Quiet, None);

@@ -95,6 +95,11 @@ impl Health {
         self.records.get(&rank).is_some_and(|record| record.trial.is_some())
     }
 
+    /// Whether no rank's last job failed.
+    pub(super) fn is_spotless(&self) -> bool {
+        self.records.is_empty()
+    }
+
     /// Whether a rank on trial may have its next job.
     pub(super) fn may_try(&self, rank: RankId) -> bool {
         let trial = self.records.get(&rank).and_then(|record| record.trial);

@@ -27,6 +27,7 @@ pub mod sim;
 #[cfg(test)]
 mod tests;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use event::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId};
@@ -139,10 +140,7 @@ impl Schedule {
             Event::Closed { map } => self.closed(map, out),
             Event::Abandoned { map } => self.abandoned(map, out),
             Event::CancelAsked { map, job } => self.cancel_asked(map, job, out),
-            Event::Finished { rank, chunk, busy, failed, bad } => {
-                self.judge(rank, chunk, busy, failed.len(), bad);
-                self.finished(rank, chunk, failed, out);
-            }
+            Event::Finished { rank, chunk, busy, failed, bad } => self.finished(rank, chunk, busy, failed, bad, out),
             Event::Returned { rank, chunk, kept } => self.returned(rank, chunk, kept, out),
             Event::Lost { rank } => self.lost(rank, out),
             Event::Draining => self.drain(out),
@@ -255,24 +253,17 @@ impl Schedule {
         self.release_if_over(id, out);
     }
 
-    /// Learns from a chunk's answer how well its rank works, and how long jobs take, unless none went well: what fails at once
-    /// would make the others look short.
-    fn judge(&mut self, rank: RankId, id: ChunkId, busy: u64, failed: usize, bad: u32) {
-        if let Some(chunk) = self.chunks.get(&id).filter(|chunk| chunk.rank == rank) {
-            let bad = u64::try_from(failed).unwrap_or(u64::MAX).saturating_add(u64::from(bad)).min(chunk.jobs.count);
-            let (map, count) = (chunk.map, chunk.jobs.count);
-            self.roster.judge(rank, count - bad, bad);
-            if bad < count {
-                self.maps.entry(map).and_modify(|map| map.pace.learn(busy, count));
-            }
-        }
-    }
-
-    fn finished(&mut self, rank: RankId, id: ChunkId, failed: Vec<u32>, out: &mut Vec<Action>) {
+    fn finished(&mut self, rank: RankId, id: ChunkId, busy: u64, failed: Vec<u32>, bad: u32, out: &mut Vec<Action>) {
         let Some(Chunk { map: map_id, jobs, .. }) = self.take_chunk(rank, id) else {
             return;
         };
         let Some(map) = self.maps.get_mut(&map_id) else { return };
+        let bad = (failed.len() as u64).saturating_add(u64::from(bad)).min(jobs.count);
+        // What fails at once would make the others look short.
+        if bad < jobs.count {
+            map.pace.learn(busy, jobs.count);
+        }
+        self.roster.judge(rank, jobs.count - bad, bad);
         let attempt = jobs.failures.saturating_add(1);
         let again = attempt <= map.retries && !map.abandoned && !self.draining;
 
@@ -361,10 +352,11 @@ impl Schedule {
 
     /// Takes a chunk off its rank and out of the books; none if it is not that rank's.
     fn take_chunk(&mut self, rank: RankId, id: ChunkId) -> Option<Chunk> {
-        if self.chunks.get(&id)?.rank != rank {
+        let Entry::Occupied(entry) = self.chunks.entry(id) else { return None };
+        if entry.get().rank != rank {
             return None;
         }
-        let chunk = self.chunks.remove(&id)?;
+        let chunk = entry.remove();
         self.roster.update(rank, |rank| {
             rank.held.remove(&id);
             rank.recallable.remove(&id);

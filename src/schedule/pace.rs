@@ -55,6 +55,9 @@ pub(super) const UNKNOWN_JOB: u64 = 4_000_000;
 /// No estimate of a chunk is longer than this (ns, about three days), so that sums of them stay far from overflow.
 const ESTIMATE_MAX: u64 = 1 << 48;
 
+/// No chunk kept a thread busy for longer than this (ns, about a year), so that it can be counted in 1/256 ns.
+const BUSY_MAX: u64 = 1 << 55;
+
 /// Fixed-point: durations of jobs are kept in 1/256 ns, since a job may take a few nanoseconds.
 const FRACTION_BITS: u32 = 8;
 
@@ -89,9 +92,7 @@ impl Pace {
 
     /// Takes in that `count` jobs kept a thread busy for `busy` ns.
     pub(super) fn learn(&mut self, busy: u64, count: u64) {
-        let sample =
-            ((u128::from(busy) << FRACTION_BITS) / u128::from(count.max(1))).clamp(1, u128::from(u64::MAX >> 1));
-        let sample = u64::try_from(sample).unwrap_or(u64::MAX >> 1);
+        let sample = ((busy.min(BUSY_MAX) << FRACTION_BITS) / count.max(1)).max(1);
         self.mean = match self.mean {
             0 => sample,
             // Jobs that got much longer must show at once: chunks that are too long hurt, too short ones only cost.

@@ -200,8 +200,11 @@ impl Roster {
     pub(super) fn judge(&mut self, id: RankId, good: u64, bad: u64) {
         if self.get(id).is_some_and(Rank::is_present) {
             let before = self.is_divided();
+            let changes_nothing = bad == 0 && self.health.is_spotless();
             self.health.judge(id, good, bad);
-            self.review(id, before, good > 0);
+            if !changes_nothing {
+                self.review(id, before, good > 0);
+            }
         }
     }
 

@@ -59,6 +59,8 @@ struct Queue {
 struct State {
     waiting: VecDeque<Work>,
     asleep: u32,
+    /// How many of those that are asleep were woken and have not looked yet: nobody else need wake them.
+    woken: u32,
     closed: bool,
 }
 
@@ -71,9 +73,10 @@ impl Queue {
         let mut state = self.lock();
         state.waiting.push_back(work);
         self.pending.store(state.waiting.len(), Ordering::Release);
-        let asleep = state.asleep > 0;
+        let wakes = state.asleep > state.woken;
+        state.woken += u32::from(wakes);
         drop(state);
-        if asleep {
+        if wakes {
             self.wake.notify_one();
         }
     }
@@ -171,6 +174,7 @@ impl Queue {
         let limit = if rayon::current_num_threads() > 1 { (pause * state.asleep).min(LIMIT) } else { LIMIT };
         let mut state = self.wake.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
         state.asleep -= 1;
+        state.woken = state.woken.saturating_sub(1);
         let more = state.asleep > 0;
         drop(state);
         let since = self.helping.load(Ordering::Relaxed);
