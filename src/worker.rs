@@ -8,6 +8,7 @@
 mod bench;
 mod context;
 mod crew;
+mod gather;
 mod overdue;
 mod pulse;
 
@@ -31,6 +32,7 @@ use crate::wire::{self, Packet, ToMaster, ToRank};
 use bench::{Bench, Chunk, MapFunction, Part, Results, Upward};
 use context::Kept;
 use crew::{Crew, Work};
+use gather::Gather;
 use overdue::Limited;
 use pulse::Watch;
 
@@ -80,6 +82,7 @@ pub(crate) struct Worker<'t> {
     /// Held by everything that may let go of a map's function; nothing is ever sent.
     releases: (Sender<()>, Receiver<()>),
     outbox: Packet<ToMaster>,
+    gather: Gather,
     watch: Option<Watch>,
 }
 
@@ -130,6 +133,7 @@ pub(crate) fn serve(
         next_part: 0,
         releases: bounded(0),
         outbox: Packet::default(),
+        gather: Gather::default(),
         watch,
     };
     worker.outbox.push(ToMaster::Join(Box::new(facts)));
@@ -200,8 +204,18 @@ impl Worker<'_> {
             if active {
                 idle.reset(self.need());
             } else {
-                idle.wait(self.transport.must_poll());
+                self.pause(&mut idle);
             }
+        }
+    }
+
+    /// Nothing is to be done: waits. Results wake the loop when no chunk waits; else they may have to be looked for.
+    fn pause(&mut self, idle: &mut Idle) {
+        let waits = self.bench.waiting.load(Ordering::SeqCst) > 0;
+        match if waits { self.gather.left(Instant::now) } else { None } {
+            None => idle.wait(self.transport.must_poll()),
+            Some(Duration::ZERO) => {}
+            Some(left) => idle.wait_at_most(left, self.transport.must_poll()),
         }
     }
 
@@ -333,6 +347,7 @@ impl Worker<'_> {
     fn send(&mut self) -> Result<(), WorkerError> {
         if !self.outbox.is_empty() {
             self.bench.sent.store(self.bench.now(), Ordering::Relaxed);
+            self.gather.sent(Instant::now());
             if let Some(watch) = &mut self.watch {
                 watch.spoke();
             }

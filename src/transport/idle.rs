@@ -83,15 +83,20 @@ impl Idle {
 
     /// There is nothing to do: wait for the doorbell, or, if the loop has to look by itself, for some time.
     pub(crate) fn wait(&mut self, must_poll: bool) {
+        self.wait_at_most(LOOK_AROUND, must_poll);
+    }
+
+    /// The same, for no longer than this.
+    pub(crate) fn wait_at_most(&mut self, limit: Duration, must_poll: bool) {
         if !must_poll {
-            thread::park_timeout(LOOK_AROUND);
+            thread::park_timeout(limit);
         } else if self.need == Need::Later {
             let pause = (self.rhythm / LOOKS).max(self.heard.elapsed() / 2);
-            thread::park_timeout(pause.clamp(CALM, CALMEST));
+            thread::park_timeout(pause.clamp(CALM, CALMEST).min(limit));
         } else if self.need == Need::Now && self.active.elapsed() < HOT {
             thread::yield_now();
         } else {
-            thread::park_timeout(self.pause);
+            thread::park_timeout(self.pause.min(limit));
             let (growth, longest) = if self.need == Need::Now { (2, LONGEST) } else { (4, CALMEST) };
             self.pause = (self.pause * growth).min(longest);
         }

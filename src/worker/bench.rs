@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use super::context::{self, Cancellation, CurrentJob, Kept};
+use super::gather::GATHER;
 use super::overdue::Limited;
 use crate::catch::catch;
 use crate::failure::{Failure, JobErrorKind};
@@ -132,9 +133,6 @@ pub(super) struct Bench {
     pub broken: OnceLock<String>,
 }
 
-/// How long results may lie while the rank has other chunks to work on: they leave together. In µs.
-const GATHER: u64 = 500;
-
 impl Bench {
     pub(super) fn send(&self, upward: Upward) {
         // Without the loop the run is over.
@@ -160,11 +158,11 @@ impl Bench {
     }
 
     /// Hands the loop a chunk's results. They may lie about for a moment if chunks wait: either this thread sees that none does,
-    /// or the one that takes the last of them sees these results.
+    /// or the one that takes the last of them sees these results, or the loop looks for them (see [`super::gather`]).
     fn finish(&self, results: Results) {
         self.unsent.fetch_add(1, Ordering::SeqCst);
         self.send(Upward::Results(results));
-        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) > GATHER {
+        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) >= GATHER.as_micros() as u64 {
             self.doorbell.ring();
         } else {
             self.out_of_work();
