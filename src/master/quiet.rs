@@ -1,6 +1,5 @@
 //! When nothing happens any more although threads are idle.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Master;
@@ -40,8 +39,8 @@ impl Master<'_> {
                 quiet.told = true;
                 self.tell(Event::Quiet, None);
             }
-            Some(left) if !self.transport.must_poll() => thread::park_timeout(left),
-            _ => idle.wait(self.transport.must_poll()),
+            Some(left) => idle.wait_at_most(left, self.transport.must_poll()),
+            None => idle.wait(self.transport.must_poll()),
         }
     }
 }

@@ -88,13 +88,13 @@ impl Idle {
 
     /// The same, for no longer than this.
     pub(crate) fn wait_at_most(&mut self, limit: Duration, must_poll: bool) {
-        if !must_poll {
+        if self.need == Need::Now && self.active.elapsed() < HOT {
+            thread::yield_now();
+        } else if !must_poll {
             thread::park_timeout(limit);
         } else if self.need == Need::Later {
             let pause = (self.rhythm / LOOKS).max(self.heard.elapsed() / 2);
             thread::park_timeout(pause.clamp(CALM, CALMEST).min(limit));
-        } else if self.need == Need::Now && self.active.elapsed() < HOT {
-            thread::yield_now();
         } else {
             thread::park_timeout(self.pause.min(limit));
             let (growth, longest) = if self.need == Need::Now { (2, LONGEST) } else { (4, CALMEST) };
