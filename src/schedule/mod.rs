@@ -414,14 +414,12 @@ impl Schedule {
 
     fn release_if_over(&mut self, id: MapId, out: &mut Vec<Action>) {
         let over = |map: &Map| (map.closed || map.abandoned) && map.settled == map.submitted;
-        if self.maps.get(&id).is_some_and(over)
-            && let Some(map) = self.maps.remove(&id)
-        {
-            if let Some(expected) = map.pace.expected() {
-                self.expected.insert(map.function, expected);
-            }
-            out.push(Action::Release { map: id });
+        let Some(map) = self.maps.get(&id).filter(|map| over(map)) else { return };
+        if let Some(expected) = map.pace.expected() {
+            self.expected.insert(map.function, expected);
         }
+        self.maps.remove(&id);
+        out.push(Action::Release { map: id });
     }
 
     fn dismiss(&mut self, out: &mut Vec<Action>) {
