@@ -25,7 +25,7 @@ def recurse(): recurse()
 #[test]
 fn line_k_answers_record_k_however_jobs_end_and_wherever_they_run() {
     let module = Module::new(WAYS);
-    let words = ["--range", "1:30", "--timeout", "700ms", "--kill-after", "200ms"];
+    let words = ["--range", "1:30", "--timeout", "2s", "--kill-after", "200ms"];
     let mut outputs = Vec::new();
     for (ranks, threads) in [(1, "1"), (2, "1"), (4, "1"), (1, "3"), (2, "2")] {
         let records = format!("{ranks}{threads}.jsonl");

@@ -13,21 +13,21 @@ use crate::{Files, LIMIT, batch, records, run_batch, statuses, support, until};
 #[track_caller]
 fn assert_plausible(record: &Value, least_seconds: f64) {
     let number = |name: &str| record[name].as_f64().unwrap_or_else(|| panic!("{name}: {record}"));
-    assert!(number("seconds") >= least_seconds && number("seconds") < 30.0, "{record}");
+    assert!(number("seconds") >= least_seconds && number("seconds") < 300.0, "{record}");
     assert!(number("user") >= 0.0 && number("system") >= 0.0, "{record}");
     assert!((1e5..1e9).contains(&number("max_rss")), "{record}");
     assert!(number("rank") < 2.0 && (1.0..=64.0).contains(&number("slot")), "{record}");
     assert!(!record["host"].as_str().expect("a name").is_empty(), "{record}");
     let start = humantime::parse_rfc3339(record["start"].as_str().expect("a date")).expect("a date");
     let age = SystemTime::now().duration_since(start).expect("it is over");
-    assert!(age < Duration::from_secs(60) && age.as_secs_f64() + 0.01 > number("seconds"), "{record}");
+    assert!(age < Duration::from_secs(600) && age.as_secs_f64() + 0.01 > number("seconds"), "{record}");
 }
 
 #[test]
 fn every_end_has_its_status_and_its_fields() {
     let files = Files::new();
-    let script = "case {#} in 1) printf 123; echo 45 >&2;; 2) exit 9;; 3) kill -SEGV $$;; *) exec sleep 30;; esac";
-    let words = ["-q", "--args", "sh", "sh", "sh", "sh", "no-such", "--timeout", "500ms", "--records", "r"];
+    let script = "case {#} in 1) printf 123; echo 45 >&2;; 2) exit 9;; 3) kill -SEGV $$;; *) exec sleep 300;; esac";
+    let words = ["-q", "--args", "sh", "sh", "sh", "sh", "no-such", "--timeout", "2s", "--records", "r"];
     let run = run_batch(&files, &[&words[..], &["--", "{}", "-c", script]].concat());
     run.expect_code(3)
         .expect_said("4 of 5 job(s) failed:\n  job 2: exit code 9\n  job 3: killed by SIGSEGV\n  job 4: ");
@@ -42,7 +42,7 @@ fn every_end_has_its_status_and_its_fields() {
             (&json!(number), &json!(input), &json!(1))
         );
         if at < 4 {
-            assert_plausible(record, if at == 3 { 0.5 } else { 0.0 });
+            assert_plausible(record, if at == 3 { 2.0 } else { 0.0 });
         }
     }
     assert_eq!((&found[0]["exit"], &found[0]["output_bytes"]), (&json!(0), &json!(6)));
@@ -51,7 +51,7 @@ fn every_end_has_its_status_and_its_fields() {
         (&found[2]["signal"], &found[2]["signal_name"], &found[2]["exit"]),
         (&json!(11), &json!("SIGSEGV"), &Value::Null)
     );
-    assert_eq!((&found[3]["message"], &found[3]["exit"]), (&json!("not done after 0.5 s"), &Value::Null));
+    assert_eq!((&found[3]["message"], &found[3]["exit"]), (&json!("not done after 2 s"), &Value::Null));
     assert!(found[4]["message"].as_str().is_some_and(|message| message.starts_with("no such program")), "{}", found[4]);
     for field in ["exit", "signal", "max_rss", "user"] {
         assert!(found[4].get(field).is_none(), "{}", found[4]);

@@ -272,7 +272,7 @@ fn job_timeout(pool: &Pool) -> DriverResult {
         }
         x
     };
-    let results = pool.map(job, 0..200).job_timeout(Duration::from_millis(300));
+    let results = pool.map(job, 0..200).job_timeout(Duration::from_secs(1));
     let failed: Vec<_> = results.filter_map(Result::err).map(|error| (error.job, error.kind)).collect();
     assert_eq!(failed, [1, 51, 101, 151].map(|job| (job, JobErrorKind::TimedOut)));
     Ok(())

@@ -88,17 +88,17 @@ fn a_worker_that_never_answers_does_not_burn_through_the_records() {
 #[test]
 fn a_record_that_takes_too_long_fails_and_the_others_do_not() {
     let module = module(SLEEPER);
-    let mut worker = worker(&module.call("sleep"), |options| options.timeout = Some(Duration::from_millis(600)));
+    let mut worker = worker(&module.call("sleep"), |options| options.timeout = Some(Duration::from_secs(2)));
     let list = answered(&mut worker, list(["0", "0", "0", "100", "0", "0"]));
     assert_eq!(list.short(), ["0", "0", "0", "!timeout", "0", "0"]);
     assert_eq!(list.failure(3).ended, Some(Ended::Signal(15)));
-    assert!(list.durations[3] >= Duration::from_millis(600));
+    assert!(list.durations[3] >= Duration::from_secs(2));
 }
 
 #[test]
 fn the_time_of_the_import_is_not_the_record_s() {
-    let module = module(&format!("{SLEEPER}time.sleep(1)\n"));
-    let mut worker = worker(&module.call("sleep"), |options| options.timeout = Some(Duration::from_millis(500)));
+    let module = module(&format!("{SLEEPER}time.sleep(3)\n"));
+    let mut worker = worker(&module.call("sleep"), |options| options.timeout = Some(Duration::from_secs(2)));
     assert_eq!(answered(&mut worker, list([0, 0])).short(), ["0", "0"]);
 }
 
@@ -106,7 +106,7 @@ fn the_time_of_the_import_is_not_the_record_s() {
 fn who_ignores_term_is_killed() {
     let module = module(SLEEPER);
     let mut worker = worker(&module.call("stubborn"), |options| {
-        options.timeout = Some(Duration::from_millis(400));
+        options.timeout = Some(Duration::from_secs(2));
         options.kill_after = Duration::from_millis(200);
     });
     let list = answered(&mut worker, list([0, 100, 0]));

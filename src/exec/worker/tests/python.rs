@@ -205,7 +205,7 @@ fn a_batch_that_takes_too_long_is_tried_record_by_record() {
     let text = "import time\ndef f(xs):\n    time.sleep(max(xs))\n    return xs\n";
     let module = module(text);
     let call = PythonCall { batch: NonZeroUsize::new(4), ..module.call("f") };
-    let mut worker = worker(&call, |options| options.timeout = Some(Duration::from_millis(500)));
+    let mut worker = worker(&call, |options| options.timeout = Some(Duration::from_secs(2)));
     assert_eq!(answered(&mut worker, list([0, 100, 0, 0, 0])).short(), ["0", "!timeout", "0", "0", "0"]);
 }
 
