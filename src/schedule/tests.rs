@@ -523,6 +523,20 @@ fn a_queued_job_is_cancelled_and_a_held_one_is_not() {
 }
 
 #[test]
+fn a_map_expects_the_durations_of_earlier_maps_of_its_function_and_begins_with_small_chunks() {
+    for (function, jobs) in [(0, 8), (1, 1)] {
+        let mut desk = Desk::new(ChunkSize::Auto, 0, &[1, 1]);
+        desk.submit(1);
+        desk.finish(0, 0, 1_000, &[]);
+        desk.tell(Event::Closed { map: MAP });
+        let (map, policy) = (MapId(8), Policy { chunk: ChunkSize::Auto, retries: 0 });
+        desk.tell(Event::Opened { map, policy, function });
+        let first = dealt(&desk.tell(Event::Submitted { map, count: 1_000, avoid: None }));
+        assert_eq!(first[0].3, jobs, "the first chunk of function {function}");
+    }
+}
+
+#[test]
 fn maps_take_turns() {
     let mut desk = Desk::new(fixed(1), 0, &[]);
     desk.submit(10);
