@@ -618,3 +618,26 @@ fn a_panic_of_the_driver_in_the_middle_of_a_map_ends_the_map() {
     let ran = RAN.load(SeqCst);
     assert!(ran < 4096, "{ran} jobs of a map that nobody reads");
 }
+
+#[test]
+fn short_jobs_do_not_wait_behind_one_that_waits_for_them() {
+    static RUN: AtomicU64 = AtomicU64::new(0);
+    const JOBS: u64 = 8;
+    for (ranks, threads) in [(1, 2), (2, 1), (3, 1)] {
+        local(ranks, threads, move |pool| {
+            // Some jobs of a map whose jobs were short so far wait for all others of their map.
+            let job = |(x, blocking): (u64, u64)| {
+                if x < blocking {
+                    until("the others have run", || RUN.load(SeqCst) == JOBS - blocking);
+                } else {
+                    RUN.fetch_add(u64::from(blocking > 0), SeqCst);
+                }
+            };
+            for blocking in 0..u64::from(ranks * threads) {
+                RUN.store(0, SeqCst);
+                let inputs = (0..JOBS).map(move |x| (x, blocking));
+                assert!(pool.map(job, inputs).all(|result| result.is_ok()), "with {blocking} that wait");
+            }
+        });
+    }
+}
