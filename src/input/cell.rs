@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::error::{InputError, Place, quote, shorten};
 use super::header::Header;
 use super::json;
-use crate::kernels::Number;
+use super::number::Number;
 
 /// One value of a record. Its getters name file, line and column when they fail.
 #[derive(Clone, Copy, Debug)]

@@ -19,11 +19,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 
-use super::convert::{index, integer, number, pair, summands, vector, width};
 use super::source::Reader;
 use super::*;
 use crate::kernels::Number::{Float, Int};
 use crate::kernels::Summands;
+use crate::kernels::convert::{index, integer, number, pair, summands, vector, width};
 
 fn records(name: &str, text: impl Into<Vec<u8>>) -> Result<Records, InputError> {
     records_as(name, text, Layout::default())
