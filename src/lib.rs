@@ -80,11 +80,11 @@ pub mod cli;
 mod console;
 #[doc(hidden)]
 pub mod engine;
-pub mod input;
+mod input;
 mod journal;
 pub mod kernels;
 mod launch;
-pub mod output;
+mod output;
 mod pool;
 mod process;
 mod report;

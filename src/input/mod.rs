@@ -39,10 +39,9 @@ pub use inputs::{Inputs, Reading};
 pub use number::Number;
 pub use range::Range;
 pub use record::Record;
-pub use source::{Records, Source};
+pub use source::Source;
 pub use span::{Linspace, linspace};
 pub use sweep::{Axis, Draw, Sweep};
-pub use table::Table;
 
 /// The largest record that is read. A longer one (a binary file, a quote that is never closed) is an error.
 pub const MAX_RECORD_BYTES: usize = 64 << 20;

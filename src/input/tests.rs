@@ -20,6 +20,8 @@ use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 
 use super::source::Reader;
+use super::source::Records;
+use super::table::Table;
 use super::*;
 use crate::kernels::Number::{Float, Int};
 use crate::kernels::Summands;
@@ -65,5 +67,5 @@ fn error<T>(name: &str, text: impl Into<Vec<u8>>, parse: impl Fn(&Record) -> Res
 }
 
 fn texts(record: &Record) -> Result<Vec<String>, InputError> {
-    record.cells().map(|cell| cell.text().map(|text| text.into_owned())).collect()
+    record.cells().map(|cell| Ok(cell.to_text().into_owned())).collect()
 }
