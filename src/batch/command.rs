@@ -14,7 +14,7 @@ use crate::engine::rank;
 use crate::journal::Status;
 use crate::output::Tag;
 use crate::process::command::{self, CommandEnd, How, Limits, Stream};
-use crate::process::program::Launch;
+use crate::process::program::Program;
 use crate::template::{Filled, Place, Template, Values};
 
 /// What all jobs of a `rankpool run` have in common. It travels once to each rank.
@@ -110,7 +110,7 @@ fn judge(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Trouble
 
 impl Commands {
     /// What is to be started for this attempt.
-    fn fill(&self, attempt: &Attempt<Values>, rank: u32, slot: u32) -> (Launch, Filled) {
+    fn fill(&self, attempt: &Attempt<Values>, rank: u32, slot: u32) -> (Program, Filled) {
         let mut filled = self.template.fill(&attempt.work, &Place { number: attempt.number, slot: slot.into() });
         let mut words = std::mem::take(&mut filled.command).into_iter();
         let program = words.next().unwrap_or_default();
@@ -125,7 +125,7 @@ impl Commands {
         env.extend(self.job_cpus.and_then(omp_threads));
         env.append(&mut filled.env);
         let cwd = filled.cwd.take().map(PathBuf::from);
-        (Launch { program, arg0: None, args: words.collect(), env, cwd }, filled)
+        (Program { name: program, arg0: None, args: words.collect(), env, cwd }, filled)
     }
 }
 

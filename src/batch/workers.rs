@@ -15,7 +15,7 @@ use super::doubts::{self, Room, Token};
 use crate::engine::func::ChunkJobs;
 use crate::engine::rank;
 use crate::journal::Status;
-use crate::process::program::{Launch, resolve};
+use crate::process::program::{Program, resolve};
 use crate::process::python::PythonCall;
 use crate::process::room;
 use crate::process::worker::{
@@ -97,14 +97,14 @@ impl WorkerPlan {
     }
 
     /// What is started.
-    fn launch(&self) -> Launch {
+    fn launch(&self) -> Program {
         let mut launch = match &self.program {
-            WorkerProgram::Python(call) => call.launch(),
+            WorkerProgram::Python(call) => call.program(),
             WorkerProgram::Command(words) => {
                 let (program, args) = words
                     .split_first()
                     .map_or((String::new(), Vec::new()), |(program, args)| (program.clone(), args.to_vec()));
-                Launch { program, args, ..Launch::default() }
+                Program { name: program, args, ..Program::default() }
             }
         };
         launch.cwd = self.cwd.as_ref().map(PathBuf::from);
@@ -180,7 +180,7 @@ impl Workers {
                 let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
                 launch.env.splice(0..0, own.map(|(name, value)| (name.to_string(), value.to_string())));
                 let protocol = if plan.ids { Protocol::Numbered } else { Protocol::Lines };
-                Options::new(&launch.program, protocol)
+                Options::new(&launch.name, protocol)
             }
         };
         let room = self.room.clone();

@@ -11,8 +11,10 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::program::{Ended, Launch, Order, Process, SpawnError, timespec};
+use super::child::Process;
+use super::program::{Ended, Program, SpawnError, timespec};
 use super::room::{self, Turn};
+use super::spawn::protocol::Order;
 
 /// How long a command may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +82,7 @@ thread_local! {
 /// Runs a command to its end. It reads `stdin` (`/dev/null` if there is none), as far as it likes, and what it writes goes to
 /// `on_output`. It is ended when its time is over and when `cancelled` becomes readable or is hung up.
 pub(crate) fn run(
-    launch: &Launch,
+    program: &Program,
     stdin: Option<&[u8]>,
     limits: &Limits,
     cancelled: Option<BorrowedFd<'_>>,
@@ -95,7 +97,7 @@ pub(crate) fn run(
         if !may_start {
             break (start, since, Ok((How::Cancelled, None, None)));
         }
-        let result = Watch::start(launch, stdin, limits, cancelled).and_then(|mut watch| {
+        let result = Watch::start(program, stdin, limits, cancelled).and_then(|mut watch| {
             turn.asked();
             let (how, ended) = watch.until_ended(on_output, &mut buffer)?;
             Ok((how, ended, watch.ended_at))
@@ -203,7 +205,7 @@ struct Happened {
 
 impl<'a> Watch<'a> {
     fn start(
-        launch: &Launch,
+        program: &Program,
         stdin: Option<&'a [u8]>,
         limits: &Limits,
         cancelled: Option<BorrowedFd<'a>>,
@@ -221,7 +223,7 @@ impl<'a> Watch<'a> {
             }
         };
         let streams = [theirs.as_ref().map(OwnedFd::as_fd), Some(stdout.write.as_fd()), Some(stderr.write.as_fd())];
-        let process = Process::start(launch, streams)?;
+        let process = Process::start(program, streams)?;
         // Timeouts that are longer than clocks go are none.
         let until = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let stage = Stage::Running { until };

@@ -15,13 +15,15 @@
 //! | file | decides |
 //! |---|---|
 //! | `spawn` | how rank and helper talk, what the helper does, and what is done when it is killed |
-//! | `program` | what is to be started, and one process from its start to its end |
+//! | `program` | what is to be started, and how it ends or why it does not start |
+//! | `child` | one process from its start to its end, as the rank sees it |
 //! | `command` | one command with its input, output and time limit |
 //! | `worker` | a process that stays and is given many records; those that are started before anybody needs them |
 //! | `python`, its `shim.py` and `shim_json.py` | how a worker becomes a Python function |
 //! | `room` | who waits when there is no file descriptor, process or memory for one more process |
 //! | `environment` | which variables of a rank are none of a command's business |
 
+pub(crate) mod child;
 pub(crate) mod command;
 pub(crate) mod environment;
 pub(crate) mod program;

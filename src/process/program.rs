@@ -1,31 +1,23 @@
-//! What is to be started, and one process from its start to its end.
+//! What is to be started, and how it ends or why it does not start.
 
-mod failure;
-mod resolve;
+pub(super) mod failure;
+pub(super) mod resolve;
 
-use std::borrow::Cow;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::event::Timespec;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use super::spawn::protocol::Order;
-
-use super::spawn::protocol::{self, Answer, Request};
-use super::spawn::{Closed, Slot};
 use crate::console::reason;
 
 /// A program and what it is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Launch {
+pub(crate) struct Program {
     /// As it was typed: a path, or a name to look for in `PATH`.
-    pub program: String,
+    pub name: String,
     /// What the program takes for its own name, if not `program`.
     pub arg0: Option<String>,
     pub args: Vec<String>,
@@ -77,16 +69,13 @@ impl SpawnError {
         SpawnError::NotStarted(format!("what the command does cannot be followed any more: {}", reason(&error)))
     }
 
-    fn no_room() -> Self {
+    pub(super) fn no_room() -> Self {
         SpawnError::Scarce(
             "the spawn helper has no thread or file descriptor for one more process (raise `ulimit -u` or `ulimit -n`)"
                 .into(),
         )
     }
 }
-
-/// How often a process is asked for when the helper is killed again and again.
-const MOST_HELPERS: u32 = 10;
 
 /// How a process has ended, and what it has used, with those of its children that it has waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,118 +85,6 @@ pub(crate) struct Ended {
     pub system: Duration,
     /// The largest resident memory. It is never less than the spawn helper's own, some MiB, from which the process was made.
     pub max_rss_kib: u64,
-}
-
-/// A process in a group of its own. Dropped before its end it is killed with its group.
-#[derive(Debug)]
-pub(crate) struct Process {
-    /// `None` when it has ended.
-    slot: Option<Slot>,
-    /// What a failure to start is told with: the program and its folder.
-    launch: Launch,
-    /// The file that is run.
-    file: String,
-}
-
-impl Process {
-    /// Starts a program with these ends of its standard streams; where there is none, `/dev/null`. Returns before it runs: why it
-    /// could not be started may come as its end.
-    pub(crate) fn start(launch: &Launch, streams: [Option<BorrowedFd<'_>>; 3]) -> Result<Self, SpawnError> {
-        let file = resolve::file_of(&launch.program).map_err(SpawnError::NotStarted)?;
-        failure::refuse(launch).map_err(SpawnError::NotStarted)?;
-        for _ in 0..MOST_HELPERS {
-            let mut slot = Slot::take()?;
-            let request = Request {
-                number: slot.requests + 1,
-                file: Cow::Borrowed(&file),
-                launch: Cow::Borrowed(launch),
-                streams: streams.map(|stream| stream.is_some()),
-            };
-            if protocol::write_frame(&request, &mut slot.outbox).is_none() {
-                slot.give_back();
-                return Err(SpawnError::NotStarted(failure::explain(Errno::TOOBIG.raw_os_error(), launch, &file)));
-            }
-            slot.requests += 1;
-            let ends: Vec<_> = streams.into_iter().flatten().collect();
-            let sent = protocol::send(slot.socket.as_fd(), &slot.outbox, &ends);
-            if slot.outbox.capacity() > 1 << 18 {
-                slot.outbox = Vec::new();
-            }
-            match sent {
-                Ok(()) => {
-                    let launch =
-                        Launch { program: launch.program.clone(), cwd: launch.cwd.clone(), ..Launch::default() };
-                    return Ok(Process { slot: Some(slot), launch, file });
-                }
-                Err(error) if protocol::is_closed(&error) => match slot.closed()? {
-                    Closed::Refused => return Err(SpawnError::no_room()),
-                    // It was killed while nothing ran, or right now.
-                    Closed::Killed => {}
-                },
-                Err(error) => return Err(SpawnError::resources(error)),
-            }
-        }
-        Err(SpawnError::HelperGone("each is killed at once".into()))
-    }
-
-    /// Signals the process and its group. Nothing happens if it has ended.
-    pub(crate) fn signal(&self, order: Order) -> Result<(), SpawnError> {
-        self.slot.as_ref().map_or(Ok(()), |slot| slot.signal(order))
-    }
-
-    /// Readable when the process has ended; `None` when [`ended`](Self::ended) has told.
-    pub(crate) fn end(&self) -> Option<BorrowedFd<'_>> {
-        self.slot.as_ref().map(|slot| slot.socket.as_fd())
-    }
-
-    /// How it ended; waits for that.
-    pub(crate) fn ended(&mut self) -> Result<Ended, SpawnError> {
-        let Some(mut slot) = self.slot.take() else { return Err(SpawnError::NotStarted("it has ended before".into())) };
-        let answer = slot.inbox.frame(&slot.socket);
-        match answer {
-            Ok(Some(Answer::Ended { status, user, system, max_rss_kib })) => {
-                slot.give_back();
-                Ok(Ended {
-                    status: ExitStatus::from_raw(status),
-                    user: Duration::from_micros(user),
-                    system: Duration::from_micros(system),
-                    max_rss_kib,
-                })
-            }
-            Ok(Some(Answer::NoThread)) => {
-                Slot::end_unused();
-                Err(SpawnError::no_room())
-            }
-            Ok(Some(Answer::Failed { errno })) => {
-                let is_scarce = failure::scarce(&io::Error::from_raw_os_error(errno)).is_some();
-                if is_scarce {
-                    Slot::end_unused();
-                } else {
-                    resolve::forget(&self.launch.program);
-                }
-                slot.give_back();
-                let why = failure::explain(errno, &self.launch, &self.file);
-                Err(if is_scarce { SpawnError::Scarce(why) } else { SpawnError::NotStarted(why) })
-            }
-            Ok(None) | Err(_) => {
-                // The system tells whether the other side has died with something unread.
-                let is_unread = answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
-                Err(match (slot.closed()?, is_unread) {
-                    (Closed::Killed, true) => SpawnError::Unread,
-                    (Closed::Killed, false) => SpawnError::HelperKilled,
-                    (Closed::Refused, true) => SpawnError::no_room(),
-                    (Closed::Refused, false) => SpawnError::NotStarted("the spawn helper has lost it".into()),
-                })
-            }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Its slot is still busy and goes with it.
-        let _ = self.signal(Order::Kill);
-    }
 }
 
 /// A duration as `poll` takes it.

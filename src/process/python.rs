@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::command::{How, Limits, Stream, run};
-use super::program::Launch;
+use super::program::Program;
 use super::worker::{Protocol, spares};
 use crate::console::reason;
 
@@ -87,7 +87,7 @@ impl PythonCall {
     ///
     /// # Errors
     /// Why it cannot be used, in words.
-    pub(crate) fn check_interpreter(&self, worker: &Launch) -> Result<String, String> {
+    pub(crate) fn check_interpreter(&self, worker: &Program) -> Result<String, String> {
         let deadline = Instant::now() + PATIENCE;
         let told = spares::first_line(worker, deadline);
         let version = told.as_deref().and_then(|line| line.strip_prefix('v')).and_then(understand_version);
@@ -97,14 +97,14 @@ impl PythonCall {
         }
     }
 
-    fn ask_interpreter(&self, worker: &Launch, deadline: Instant) -> Result<String, String> {
+    fn ask_interpreter(&self, worker: &Program, deadline: Instant) -> Result<String, String> {
         let exe = self.exe();
         let args = vec!["-c".to_string(), VERSION.to_string()];
-        let launch = Launch { args, ..worker.clone() };
+        let program = Program { args, ..worker.clone() };
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         let (mut said, mut complained) = (Vec::new(), Vec::new());
         let limits = Limits { timeout: Some(left), kill_after: Duration::from_secs(1) };
-        let end = run(&launch, None, &limits, None, &mut |stream, bytes| {
+        let end = run(&program, None, &limits, None, &mut |stream, bytes| {
             let text = if stream == Stream::Stdout { &mut said } else { &mut complained };
             text.extend_from_slice(&bytes[..bytes.len().min(1000)]);
             text.truncate(1000);
@@ -129,7 +129,7 @@ impl PythonCall {
     }
 
     /// The worker's command.
-    pub(crate) fn launch(&self) -> Launch {
+    pub(crate) fn program(&self) -> Program {
         let mode = if self.batch.is_some() {
             "batch"
         } else if self.star {
@@ -148,7 +148,7 @@ impl PythonCall {
             // It would import what makes a prompt comfortable, and ask for input at the end. Empty means no.
             env.push((INSPECT.to_string(), String::new()));
         }
-        Launch { program: self.exe().to_string(), args, env, ..Launch::default() }
+        Program { name: self.exe().to_string(), args, env, ..Program::default() }
     }
 
     /// How to talk with it.

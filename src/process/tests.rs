@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::command::{CommandEnd, How, Limits, Stream, run};
-use super::program::Launch;
+use super::program::Program;
 use super::spawn;
 
 /// Makes this test program a spawn helper.
@@ -41,21 +41,21 @@ const LONG: Duration = Duration::from_secs(60);
 
 const LIMITS: Limits = Limits { timeout: Some(LONG), kill_after: Duration::from_secs(5) };
 
-fn launch(words: &[&str]) -> Launch {
+fn program(words: &[&str]) -> Program {
     let mut words = words.iter().map(ToString::to_string);
-    Launch { program: words.next().expect("a program"), args: words.collect(), ..Launch::default() }
+    Program { name: words.next().expect("a program"), args: words.collect(), ..Program::default() }
 }
 
-fn shell(script: &str) -> Launch {
-    launch(&["sh", "-c", script])
+fn shell(script: &str) -> Program {
+    program(&["sh", "-c", script])
 }
 
 /// What a command does within these limits.
 #[track_caller]
-fn finish_within(launch: &Launch, stdin: Option<&[u8]>, limits: &Limits) -> (CommandEnd, Vec<u8>, Vec<u8>) {
+fn finish_within(program: &Program, stdin: Option<&[u8]>, limits: &Limits) -> (CommandEnd, Vec<u8>, Vec<u8>) {
     start_helper();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let end = run(launch, stdin, limits, None, &mut |stream, bytes| match stream {
+    let end = run(program, stdin, limits, None, &mut |stream, bytes| match stream {
         Stream::Stdout => stdout.extend_from_slice(bytes),
         Stream::Stderr => stderr.extend_from_slice(bytes),
     });
@@ -64,8 +64,8 @@ fn finish_within(launch: &Launch, stdin: Option<&[u8]>, limits: &Limits) -> (Com
 
 /// What a command does that nobody disturbs.
 #[track_caller]
-fn finish(launch: &Launch, stdin: Option<&[u8]>) -> (CommandEnd, Vec<u8>, Vec<u8>) {
-    finish_within(launch, stdin, &LIMITS)
+fn finish(program: &Program, stdin: Option<&[u8]>) -> (CommandEnd, Vec<u8>, Vec<u8>) {
+    finish_within(program, stdin, &LIMITS)
 }
 
 /// Its reading and its writing end.
@@ -76,13 +76,13 @@ fn pipe() -> (File, File) {
 
 /// What becomes of a command that is cancelled when it has written so many lines.
 #[track_caller]
-fn cancel_after(lines: usize, launch: &Launch, kill_after: Duration) -> (CommandEnd, Vec<u8>) {
+fn cancel_after(lines: usize, program: &Program, kill_after: Duration) -> (CommandEnd, Vec<u8>) {
     start_helper();
     let (cancelled, keep) = pipe();
     let mut keep = Some(keep);
     let mut text = Vec::new();
     let limits = Limits { kill_after, ..LIMITS };
-    let end = run(launch, None, &limits, Some(cancelled.as_fd()), &mut |_, bytes| {
+    let end = run(program, None, &limits, Some(cancelled.as_fd()), &mut |_, bytes| {
         text.extend_from_slice(bytes);
         if text.iter().filter(|byte| **byte == b'\n').count() >= lines {
             keep = None;
@@ -93,16 +93,16 @@ fn cancel_after(lines: usize, launch: &Launch, kill_after: Duration) -> (Command
 
 /// The output of a command that succeeds.
 #[track_caller]
-fn output(launch: &Launch, stdin: Option<&[u8]>) -> Vec<u8> {
-    let (end, stdout, stderr) = finish(launch, stdin);
+fn output(program: &Program, stdin: Option<&[u8]>) -> Vec<u8> {
+    let (end, stdout, stderr) = finish(program, stdin);
     assert_eq!(end.how, How::Exited(0), "{}", String::from_utf8_lossy(&stderr));
     stdout
 }
 
 /// Why a command was not started.
 #[track_caller]
-fn why_not(launch: &Launch) -> String {
-    match finish(launch, None).0.how {
+fn why_not(program: &Program) -> String {
+    match finish(program, None).0.how {
         How::NotStarted(why) => why,
         other => panic!("it was started: {other:?}"),
     }

@@ -37,7 +37,7 @@ pub(crate) use process::Ended;
 pub(crate) use protocol::Protocol;
 use protocol::{Outgoing, Said};
 
-use super::program::Launch;
+use super::program::Program;
 use super::room::Turn;
 use crate::console::reason;
 
@@ -85,7 +85,7 @@ impl Clock {
 
 /// The worker of one compute thread.
 pub(crate) struct Worker {
-    launch: Launch,
+    program: Program,
     options: Options,
     /// Readable or hung up when the run ends.
     cancelled: Option<Arc<OwnedFd>>,
@@ -115,9 +115,9 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(launch: Launch, options: Options, cancelled: Option<Arc<OwnedFd>>) -> Self {
+    pub(crate) fn new(program: Program, options: Options, cancelled: Option<Arc<OwnedFd>>) -> Self {
         Worker {
-            launch,
+            program,
             options,
             cancelled,
             connection: None,

@@ -5,64 +5,64 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::Launch;
+use super::Program;
 use super::resolve::check;
 use crate::console::reason;
 
 /// Why this would never be started.
-pub(super) fn refuse(launch: &Launch) -> Result<(), String> {
-    let texts = launch.args.iter().chain(&launch.arg0).chain([&launch.program]);
-    let variables = launch.env.iter().flat_map(|(name, value)| [name, value]);
+pub(in crate::process) fn refuse(program: &Program) -> Result<(), String> {
+    let texts = program.args.iter().chain(&program.arg0).chain([&program.name]);
+    let variables = program.env.iter().flat_map(|(name, value)| [name, value]);
     if texts.chain(variables).any(|text| text.contains('\0')) {
         return Err(format!(
             "{}: an argument or a variable holds a NUL character, which no program can be given",
-            launch.program
+            program.name
         ));
     }
-    if let Some(folder) = launch.cwd.as_ref().filter(|folder| folder.to_str().is_none()) {
+    if let Some(folder) = program.cwd.as_ref().filter(|folder| folder.to_str().is_none()) {
         return Err(format!("cwd: the name is not UTF-8: {}", folder.display()));
     }
-    match launch.env.iter().find(|(name, _)| name.is_empty() || name.contains('=')) {
-        Some((name, _)) => Err(format!("{}: '{name}' is no name for a variable", launch.program)),
+    match program.env.iter().find(|(name, _)| name.is_empty() || name.contains('=')) {
+        Some((name, _)) => Err(format!("{}: '{name}' is no name for a variable", program.name)),
         None => Ok(()),
     }
 }
 
-/// What this error says of this launch, whose program is that file.
-pub(super) fn explain(errno: i32, launch: &Launch, file: &str) -> String {
-    let program = &launch.program;
+/// What this error says of a program, which is this file.
+pub(in crate::process) fn explain(errno: i32, program: &Program, file: &str) -> String {
+    let name = &program.name;
     let error = io::Error::from_raw_os_error(errno);
-    if let Some(folder) = &launch.cwd {
+    if let Some(folder) = &program.cwd {
         if let Some(why) = folder_trouble(folder) {
             return why;
         }
     }
-    let path = launch.cwd.as_ref().map_or_else(|| PathBuf::from(file), |folder| folder.join(file));
+    let path = program.cwd.as_ref().map_or_else(|| PathBuf::from(file), |folder| folder.join(file));
     match Errno::from_raw_os_error(errno) {
         Errno::NOENT => match interpreter(&path) {
             Some(interpreter) => {
-                format!("{program}: its first line names an interpreter that is not there: {interpreter}")
+                format!("{name}: its first line names an interpreter that is not there: {interpreter}")
             }
-            None => format!("no such program: {program}"),
+            None => format!("no such program: {name}"),
         },
-        Errno::ACCESS => check(&path, program).err().unwrap_or_else(|| {
-            format!("permission denied: {program} (may the programs of its file system be run, and its interpreter?)")
+        Errno::ACCESS => check(&path, name).err().unwrap_or_else(|| {
+            format!("permission denied: {name} (may the programs of its file system be run, and its interpreter?)")
         }),
         Errno::NOEXEC => format!(
-            "exec format error: {program} (does the script begin with #!/bin/sh ? or is it a program for another machine?)"
+            "exec format error: {name} (does the script begin with #!/bin/sh ? or is it a program for another machine?)"
         ),
         Errno::TOOBIG => format!(
-            "argument list too long: {program} (one argument may have 128 KiB, all and the environment usually 2 MiB; longer input can go through standard input)"
+            "argument list too long: {name} (one argument may have 128 KiB, all and the environment usually 2 MiB; longer input can go through standard input)"
         ),
         _ => format!(
-            "{program}: {}",
+            "{name}: {}",
             scarce(&error).map_or_else(|| format!("it cannot be started: {}", reason(&error)), str::to_string)
         ),
     }
 }
 
 /// What to say when the system has no more of something.
-pub(super) fn scarce(error: &io::Error) -> Option<&'static str> {
+pub(in crate::process) fn scarce(error: &io::Error) -> Option<&'static str> {
     Some(match Errno::from_io_error(error)? {
         Errno::MFILE => "too many open files (raise `ulimit -n`, or use fewer threads)",
         Errno::NFILE => "too many open files on this machine",
@@ -70,10 +70,6 @@ pub(super) fn scarce(error: &io::Error) -> Option<&'static str> {
         Errno::NOMEM => "there is no memory left to start it",
         _ => return None,
     })
-}
-
-pub(super) fn not_executable(program: &str) -> String {
-    format!("permission denied: {program} (is it executable? chmod +x)")
 }
 
 /// Why nothing can start in this folder.

@@ -15,7 +15,7 @@ static FOUND: LazyLock<RwLock<HashMap<String, String>>> = LazyLock::new(RwLock::
 
 /// The file that a program's name means. An answer from `PATH` is kept. A path is not looked at: that costs time on shared
 /// disks, and starting it tells as much.
-pub(super) fn file_of(program: &str) -> Result<String, String> {
+pub(in crate::process) fn file_of(program: &str) -> Result<String, String> {
     if program.is_empty() {
         return Err("no such program: the name is empty".into());
     }
@@ -31,7 +31,7 @@ pub(super) fn file_of(program: &str) -> Result<String, String> {
 }
 
 /// Looks for a program again the next time.
-pub(super) fn forget(program: &str) {
+pub(in crate::process) fn forget(program: &str) {
     FOUND.write().unwrap_or_else(PoisonError::into_inner).remove(program);
 }
 
@@ -59,12 +59,14 @@ fn search(program: &str, folders: Option<&OsStr>) -> Result<String, String> {
 pub(super) fn check(path: &Path, program: &str) -> Result<(), String> {
     match std::fs::metadata(path) {
         Ok(file) if file.is_dir() => Err(format!("not a program: {program} is a directory")),
-        Ok(_) => access(path, Access::EXEC_OK).map_err(|_| super::failure::not_executable(program)),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(super::failure::not_executable(program))
-        }
+        Ok(_) => access(path, Access::EXEC_OK).map_err(|_| not_executable(program)),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(not_executable(program)),
         Err(_) => Err(format!("no such program: {program}")),
     }
+}
+
+fn not_executable(program: &str) -> String {
+    format!("permission denied: {program} (is it executable? chmod +x)")
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn what_was_typed_is_checked_in_words() {
 #[test]
 fn the_interpreter_is_asked_for_its_version() {
     start_helper();
-    let asked = |call: PythonCall| call.check_interpreter(&call.launch());
+    let asked = |call: PythonCall| call.check_interpreter(&call.program());
     let version = asked(call("os:getcwd")).expect("python3 is there");
     assert!(version.starts_with("3."), "{version}");
     let with = |exe: &str| asked(PythonCall { exe: Some(exe.to_string()), ..call("os:getcwd") });
@@ -64,9 +64,9 @@ fn the_interpreter_is_asked_for_its_version() {
 #[test]
 fn the_worker_s_command_shows_the_function() {
     let call = PythonCall { setup: Some("load".to_string()), batch: NonZeroUsize::new(8), ..call("model.py:f") };
-    let launch = call.launch();
-    assert_eq!(launch.program, "python3");
-    assert_eq!(launch.args[2..], ["model.py:f", "batch", "load"]);
-    assert!(launch.args[1].len() < 650, "it is short enough for a list of processes");
+    let program = call.program();
+    assert_eq!(program.name, "python3");
+    assert_eq!(program.args[2..], ["model.py:f", "batch", "load"]);
+    assert!(program.args[1].len() < 650, "it is short enough for a list of processes");
     assert_eq!(call.protocol(), Protocol::Python { batch: 8 });
 }

@@ -195,11 +195,11 @@ fn command(request: &Request<'_>, streams: &mut Vec<OwnedFd>) -> io::Result<Comm
     let mut command = Command::new(&*request.file);
     let [stdin, stdout, stderr] = request.streams;
     command.stdin(next(stdin)).stdout(next(stdout)).stderr(next(stderr)).process_group(0);
-    command.arg0(request.launch.arg0.as_ref().unwrap_or(&request.launch.program)).args(&request.launch.args);
-    for (name, value) in &request.launch.env {
+    command.arg0(request.program.arg0.as_ref().unwrap_or(&request.program.name)).args(&request.program.args);
+    for (name, value) in &request.program.env {
         command.env(name, value);
     }
-    if let Some(folder) = &request.launch.cwd {
+    if let Some(folder) = &request.program.cwd {
         command.current_dir(folder);
     }
     Ok(command)

@@ -14,7 +14,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::engine::wire;
-use crate::process::program::Launch;
+use crate::process::program::Program;
 
 /// What a slot is asked: to start one program. The ends of its standard streams that are not `/dev/null` come along.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub(crate) struct Request<'a> {
     pub number: u64,
     /// The program's file.
     pub file: Cow<'a, str>,
-    pub launch: Cow<'a, Launch>,
+    pub program: Cow<'a, Program>,
     /// Which of stdin, stdout and stderr come along.
     pub streams: [bool; 3],
 }

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::*;
-use crate::process::program::Process;
+use crate::process::child::Process;
 use crate::process::room;
 
 /// Says that this process is the one that a test wants for itself.
@@ -64,7 +64,7 @@ fn many_commands_leave_no_processes_and_no_files_behind() {
     let round = || {
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..500).for_each(|_| assert_eq!(output(&launch(&["echo", "x"]), Some(b"y")), b"x\n")));
+                scope.spawn(|| (0..500).for_each(|_| assert_eq!(output(&program(&["echo", "x"]), Some(b"y")), b"x\n")));
             }
         });
     };
@@ -87,15 +87,15 @@ fn two_threads_need_few_file_descriptors() {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                (0..100).for_each(|_| assert_eq!(output(&launch(&["wc", "-c"]), Some(&input)), b"200000\n"));
+                (0..100).for_each(|_| assert_eq!(output(&program(&["wc", "-c"]), Some(&input)), b"200000\n"));
             });
         }
     });
     let files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
-    let why = why_not(&launch(&["true"]));
+    let why = why_not(&program(&["true"]));
     assert!(why.contains("too many open files") && why.contains("ulimit -n"), "{why}");
     drop(files);
-    assert!(output(&launch(&["true"]), None).is_empty());
+    assert!(output(&program(&["true"]), None).is_empty());
 }
 
 #[test]
@@ -115,20 +115,20 @@ fn a_helper_without_room_says_so() {
     }
     // A slot and its thread are there; no further descriptor is.
     limit(4);
-    let why = why_not(&launch(&["true"]));
+    let why = why_not(&program(&["true"]));
     assert!(why.contains("too many open files"), "{why}");
     limit(64);
-    assert!(output(&launch(&["true"]), None).is_empty());
+    assert!(output(&program(&["true"]), None).is_empty());
     // It is tried until there is room.
     limit(4);
     thread::scope(|scope| {
-        scope.spawn(|| assert!(output(&launch(&["true"]), None).is_empty()));
+        scope.spawn(|| assert!(output(&program(&["true"]), None).is_empty()));
         until("it waits for room", room::is_wanted);
         limit(64);
     });
-    let _first = Process::start(&launch(&["sleep", "1000"]), [None; 3]).expect("it starts");
+    let _first = Process::start(&program(&["sleep", "1000"]), [None; 3]).expect("it starts");
     limit(4);
-    let why = why_not(&launch(&["true"]));
+    let why = why_not(&program(&["true"]));
     assert!(why.contains("file descriptor"), "{why}");
 }
 
@@ -159,12 +159,12 @@ fn who_waits_for_room_can_be_cancelled() {
         return expect_success(&mut rank("who_waits_for_room_can_be_cancelled"));
     }
     start_helper();
-    assert!(output(&launch(&["true"]), None).is_empty());
+    assert!(output(&program(&["true"]), None).is_empty());
     let (cancelled, keep) = pipe();
     setrlimit(Resource::RLIMIT_NOFILE, 64, 64).expect("a limit can be lowered");
     let files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
     thread::scope(|scope| {
-        let waits = scope.spawn(|| run(&launch(&["true"]), None, &LIMITS, Some(cancelled.as_fd()), &mut |_, _| {}));
+        let waits = scope.spawn(|| run(&program(&["true"]), None, &LIMITS, Some(cancelled.as_fd()), &mut |_, _| {}));
         until("it waits for room", room::is_wanted);
         drop(keep);
         assert_eq!(waits.join().expect("no panic").expect("the helper is there").how, How::Cancelled);
@@ -182,10 +182,10 @@ fn a_flood_needs_no_memory() {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it is told");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
     };
-    assert!(output(&launch(&["true"]), None).is_empty());
+    assert!(output(&program(&["true"]), None).is_empty());
     let before = peak();
     let (mut length, mut longest) = (0, 0);
-    let end = run(&launch(&["head", "-c", "200000000", "/dev/zero"]), None, &LIMITS, None, &mut |_, bytes| {
+    let end = run(&program(&["head", "-c", "200000000", "/dev/zero"]), None, &LIMITS, None, &mut |_, bytes| {
         length += bytes.len();
         longest = longest.max(bytes.len());
     });
@@ -210,9 +210,9 @@ fn commands_have_none_of_a_launcher_s_variables_and_files_and_are_ended_by_what_
         return expect_success(&mut command);
     }
     assert!(std::env::var_os("PMI_FD").is_some() && std::path::Path::new("/proc/self/fd/7").exists());
-    let mut launch = launch(&["env"]);
-    launch.env.push(("MINE".into(), "1".into()));
-    let text = String::from_utf8(output(&launch, None)).expect("it is UTF-8");
+    let mut program = program(&["env"]);
+    program.env.push(("MINE".into(), "1".into()));
+    let text = String::from_utf8(output(&program, None)).expect("it is UTF-8");
     let variables: BTreeMap<_, _> = text.lines().filter_map(|line| line.split_once('=')).collect();
     for gone in ["PMI_FD", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "HYDI_CONTROL_FD"] {
         assert_eq!(variables.get(gone), None, "{gone}");
@@ -340,7 +340,7 @@ fn a_helper_that_is_killed_while_nothing_runs_is_nobody_s_trouble() {
     });
     for _ in 0..5 {
         kill(Pid::from_raw(helper_pid()), Signal::SIGKILL).expect("it runs");
-        assert_eq!(output(&launch(&["echo", "x"]), None), b"x\n");
+        assert_eq!(output(&program(&["echo", "x"]), None), b"x\n");
     }
 }
 
@@ -357,7 +357,7 @@ fn only_what_ran_is_charged_when_helpers_are_killed_again_and_again() {
         let threads: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
-                    let ends = (0..300).map(|_| finish(&launch(&["true"]), None).0.how);
+                    let ends = (0..300).map(|_| finish(&program(&["true"]), None).0.how);
                     ends.filter(|how| match how {
                         How::Exited(0) => false,
                         How::Lost(_) => true,
@@ -430,5 +430,5 @@ fn a_rank_that_gets_no_other_helper_says_so() {
     let said = end.expect_err("there is no other").to_string();
     assert!(said.contains("no command can be started any more on this rank"), "{said}");
     until_gone(&pids(&command));
-    assert!(run(&launch(&["true"]), None, &LIMITS, None, &mut |_, _| {}).is_err());
+    assert!(run(&program(&["true"]), None, &LIMITS, None, &mut |_, _| {}).is_err());
 }

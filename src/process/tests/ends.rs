@@ -6,7 +6,9 @@ use std::os::fd::BorrowedFd;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
-use crate::process::program::{Order, Process, SpawnError, timespec};
+use crate::process::child::Process;
+use crate::process::program::{SpawnError, timespec};
+use crate::process::spawn::protocol::Order;
 
 fn limits(timeout_ms: u64, kill_after_ms: u64) -> Limits {
     Limits { timeout: Some(Duration::from_millis(timeout_ms)), kill_after: Duration::from_millis(kill_after_ms) }
@@ -42,7 +44,7 @@ fn a_deaf_command_is_killed_when_its_time_is_over() {
 
 #[test]
 fn a_command_that_follows_the_wish_ends_at_once() {
-    let (end, ..) = finish_within(&launch(&["sleep", "1000"]), None, &limits(50, 60_000));
+    let (end, ..) = finish_within(&program(&["sleep", "1000"]), None, &limits(50, 60_000));
     assert_eq!(end.how, How::TimedOut);
     assert!(end.seconds < 30.0, "{end:?}");
 }
@@ -93,7 +95,7 @@ fn a_flood_can_be_cancelled() {
     start_helper();
     let (cancelled, mut keep) = pipe();
     let mut length = 0;
-    let end = run(&launch(&["cat", "/dev/zero"]), None, &LIMITS, Some(cancelled.as_fd()), &mut |_, bytes| {
+    let end = run(&program(&["cat", "/dev/zero"]), None, &LIMITS, Some(cancelled.as_fd()), &mut |_, bytes| {
         if length < 1_000_000 && length + bytes.len() >= 1_000_000 {
             keep.write_all(b"x").expect("there is room for a byte");
         }
@@ -114,7 +116,7 @@ fn a_command_without_a_limit_runs_to_its_end() {
 fn a_signal_right_after_the_start_is_not_lost() {
     start_helper();
     for round in 0..300 {
-        let mut process = Process::start(&launch(&["sleep", "1000"]), [None; 3]).expect("it starts");
+        let mut process = Process::start(&program(&["sleep", "1000"]), [None; 3]).expect("it starts");
         let order = if round % 2 == 0 { Order::Kill } else { Order::Term { grace: LONG } };
         process.signal(order).expect("the helper is there");
         let ended = process.ended().expect("the helper is there");
@@ -133,7 +135,7 @@ fn a_worker_lives_on_while_other_commands_run() {
     let (stdin, mut to) = pipe();
     let (from, stdout) = pipe();
     let streams = [Some(stdin.as_fd()), Some(stdout.as_fd()), None];
-    let mut worker = Process::start(&launch(&["cat"]), streams).expect("it starts");
+    let mut worker = Process::start(&program(&["cat"]), streams).expect("it starts");
     drop((stdin, stdout));
     let mut from = BufReader::new(from);
     for round in 0..20 {
@@ -167,8 +169,8 @@ fn a_process_that_nobody_wants_any_more_is_killed() {
 fn a_program_that_cannot_run_ends_at_once() {
     start_helper();
     let folder = tempfile::tempdir().expect("a directory for the test");
-    let launch = Launch { cwd: Some(folder.path().join("missing")), ..launch(&["true"]) };
-    let mut process = Process::start(&launch, [None; 3]).expect("it is asked for");
+    let program = Program { cwd: Some(folder.path().join("missing")), ..program(&["true"]) };
+    let mut process = Process::start(&program, [None; 3]).expect("it is asked for");
     let SpawnError::NotStarted(why) = process.ended().expect_err("there is no such folder") else { panic!() };
     assert!(why.starts_with("cwd: no such directory"), "{why}");
 }
@@ -177,5 +179,5 @@ fn a_program_that_cannot_run_ends_at_once() {
 fn the_helper_is_started_once() {
     start_helper();
     spawn::start().expect("it is there already");
-    assert!(output(&launch(&["true"]), None).is_empty());
+    assert!(output(&program(&["true"]), None).is_empty());
 }

@@ -17,17 +17,17 @@ fn script(folder: &Path, name: &str, text: &str) {
 #[test]
 fn arguments_arrive_as_they_are() {
     let odd = ["", " ", "a b", "new\nline", "\"", "'", "$HOME", "*", "-n", "--", "\\", "é", "{}", "`id`", "#", "~"];
-    let mut launch = shell("for a; do printf '%s\\0' \"$a\"; done");
-    launch.args.push("sh".into());
-    launch.args.extend(odd.map(String::from));
-    let arrived = String::from_utf8(output(&launch, None)).expect("they are UTF-8");
+    let mut program = shell("for a; do printf '%s\\0' \"$a\"; done");
+    program.args.push("sh".into());
+    program.args.extend(odd.map(String::from));
+    let arrived = String::from_utf8(output(&program, None)).expect("they are UTF-8");
     assert_eq!(arrived.split_terminator('\0').collect::<Vec<_>>(), odd);
 }
 
 #[test]
 fn a_program_sees_the_name_it_was_called_by() {
     assert_eq!(output(&shell("echo $0"), None), b"sh\n");
-    let named = Launch { arg0: Some("other".into()), ..shell("echo $0") };
+    let named = Program { arg0: Some("other".into()), ..shell("echo $0") };
     assert_eq!(output(&named, None), b"other\n");
 }
 
@@ -37,28 +37,28 @@ fn a_command_has_its_folder_and_its_variables() {
     let real = fs::canonicalize(folder.path()).expect("it is there");
     script(folder.path(), "here", "#!/bin/sh\necho \"$A$B\"\npwd -P\n");
     let variables = [("A", "one"), ("B", "x"), ("B", "=two\n")].map(|(name, value)| (name.into(), value.into()));
-    let launch = Launch { cwd: Some(real.clone()), env: variables.to_vec(), ..launch(&["./here"]) };
-    let text = String::from_utf8(output(&launch, None)).expect("it is UTF-8");
+    let program = Program { cwd: Some(real.clone()), env: variables.to_vec(), ..program(&["./here"]) };
+    let text = String::from_utf8(output(&program, None)).expect("it is UTF-8");
     assert_eq!(text, format!("one=two\n\n{}\n", real.display()));
 }
 
 #[test]
 fn many_long_arguments_arrive() {
     let long = "x".repeat(100_000);
-    let mut launch = shell("echo ${#1} ${#2} ${#3}");
-    launch.args.extend(["sh".into(), long.clone(), long.clone(), long]);
-    assert_eq!(output(&launch, None), b"100000 100000 100000\n");
+    let mut program = shell("echo ${#1} ${#2} ${#3}");
+    program.args.extend(["sh".into(), long.clone(), long.clone(), long]);
+    assert_eq!(output(&program, None), b"100000 100000 100000\n");
 }
 
 #[test]
 fn too_long_arguments_are_told_of() {
     for count in [300_000, 20_000_000] {
-        let mut launch = launch(&["true"]);
-        launch.args.push("x".repeat(count));
-        let why = why_not(&launch);
+        let mut program = program(&["true"]);
+        program.args.push("x".repeat(count));
+        let why = why_not(&program);
         assert!(why.starts_with("argument list too long: true"), "{why}");
     }
-    assert!(output(&launch(&["true"]), None).is_empty(), "others are still started");
+    assert!(output(&program(&["true"]), None).is_empty(), "others are still started");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn what_cannot_be_started_says_why() {
     script(folder.path(), "no-such-interpreter", "#!/no/such/interpreter -x\n");
     script(folder.path(), "carriage-return", "#!/bin/sh\r\necho\r\n");
     fs::write(folder.path().join("plain"), "echo").expect("a file for the test");
-    let why = |program: &str| why_not(&Launch { cwd: Some(folder.path().into()), ..launch(&[program]) });
+    let why = |name: &str| why_not(&Program { cwd: Some(folder.path().into()), ..program(&[name]) });
     for (program, start) in [
         ("no-such-program", "no such program: no-such-program"),
         ("./missing", "no such program: ./missing"),
@@ -85,20 +85,20 @@ fn what_cannot_be_started_says_why() {
 
 #[test]
 fn a_folder_that_is_not_there_is_told_of() {
-    let why = why_not(&Launch { cwd: Some("/no/such/folder".into()), ..launch(&["true"]) });
+    let why = why_not(&Program { cwd: Some("/no/such/folder".into()), ..program(&["true"]) });
     assert_eq!(why, "cwd: no such directory: /no/such/folder");
-    let why = why_not(&Launch { cwd: Some("/dev/null".into()), ..launch(&["true"]) });
+    let why = why_not(&Program { cwd: Some("/dev/null".into()), ..program(&["true"]) });
     assert_eq!(why, "cwd: not a directory: /dev/null");
 }
 
 #[test]
 fn what_no_program_can_be_given_is_refused() {
-    assert!(why_not(&launch(&["true", "a\0b"])).contains("NUL"));
+    assert!(why_not(&program(&["true", "a\0b"])).contains("NUL"));
     let variable = |name: &str| vec![(name.to_string(), "x".to_string())];
-    assert!(why_not(&Launch { env: variable("a=b"), ..launch(&["true"]) }).contains("'a=b' is no name"));
+    assert!(why_not(&Program { env: variable("a=b"), ..program(&["true"]) }).contains("'a=b' is no name"));
     let folder = std::ffi::OsStr::from_bytes(b"/tmp/\xff");
-    assert!(why_not(&Launch { cwd: Some(folder.into()), ..launch(&["true"]) }).contains("not UTF-8"));
-    assert!(why_not(&Launch { env: variable(""), ..launch(&["true"]) }).contains("'' is no name"));
+    assert!(why_not(&Program { cwd: Some(folder.into()), ..program(&["true"]) }).contains("not UTF-8"));
+    assert!(why_not(&Program { env: variable(""), ..program(&["true"]) }).contains("'' is no name"));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn signals_have_their_usual_effect_on_commands() {
     for (name, number) in [("HUP", 1), ("INT", 2), ("TERM", 15), ("USR1", 10), ("PIPE", 13), ("KILL", 9)] {
         assert_eq!(finish(&shell(&format!("kill -{name} $$; echo lives")), None).0.how, How::Signalled(number));
     }
-    let text = output(&launch(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]), None);
+    let text = output(&program(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]), None);
     let text = String::from_utf8(text).expect("it is UTF-8");
     let sets: Vec<_> = text.lines().filter_map(|line| u64::from_str_radix(line.split_once('\t')?.1, 16).ok()).collect();
     // glibc leaves its own two, 32 and 33, ignored in what it spawns.

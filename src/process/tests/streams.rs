@@ -10,8 +10,8 @@ fn outputs_are_told_apart() {
 
 #[test]
 fn any_bytes_go_through() {
-    assert_eq!(output(&launch(&["printf", "\\377\\376\\000x"]), None), b"\xff\xfe\0x");
-    assert_eq!(output(&launch(&["cat"]), Some(b"\xff\0\n")), b"\xff\0\n");
+    assert_eq!(output(&program(&["printf", "\\377\\376\\000x"]), None), b"\xff\xfe\0x");
+    assert_eq!(output(&program(&["cat"]), Some(b"\xff\0\n")), b"\xff\0\n");
 }
 
 #[test]
@@ -32,22 +32,22 @@ fn output_comes_in_pieces_while_the_command_runs() {
 
 #[test]
 fn without_input_there_is_an_empty_one() {
-    assert_eq!(output(&launch(&["wc", "-c"]), None), b"0\n");
-    assert_eq!(output(&launch(&["wc", "-c"]), Some(b"")), b"0\n");
+    assert_eq!(output(&program(&["wc", "-c"]), None), b"0\n");
+    assert_eq!(output(&program(&["wc", "-c"]), Some(b"")), b"0\n");
 }
 
 #[test]
 fn long_input_is_fed_while_output_is_read() {
     let input: Vec<u8> = (0..10_000_000u32).map(|number| (number % 251) as u8).collect();
-    assert!(output(&launch(&["cat"]), Some(&input)) == input, "10 MB come back as they went");
-    assert_eq!(output(&launch(&["wc", "-c"]), Some(&input)), b"10000000\n");
+    assert!(output(&program(&["cat"]), Some(&input)) == input, "10 MB come back as they went");
+    assert_eq!(output(&program(&["wc", "-c"]), Some(&input)), b"10000000\n");
 }
 
 #[test]
 fn input_that_is_not_read_hinders_nobody() {
     let input = vec![b'x'; 10_000_000];
-    assert!(output(&launch(&["true"]), Some(&input)).is_empty());
-    assert_eq!(output(&launch(&["head", "-c", "5"]), Some(&input)), b"xxxxx");
+    assert!(output(&program(&["true"]), Some(&input)).is_empty());
+    assert_eq!(output(&program(&["head", "-c", "5"]), Some(&input)), b"xxxxx");
     assert_eq!(output(&shell("exec <&-; echo closed; sleep 0.1"), Some(&input)), b"closed\n");
     assert_eq!(output(&shell("sleep 0.1; head -c 3"), Some(&input)), b"xxx");
 }
@@ -77,7 +77,7 @@ fn who_has_left_the_group_and_keeps_writing_is_not_waited_for() {
 fn a_command_that_closes_its_outputs_goes_on() {
     let folder = tempfile::tempdir().expect("a directory for the test");
     let file = folder.path().join("done");
-    let launch = shell(&format!("exec >&- 2>&-; sleep 0.1; : > {}; exit 4", file.display()));
-    assert_eq!(finish(&launch, None).0.how, How::Exited(4));
+    let program = shell(&format!("exec >&- 2>&-; sleep 0.1; : > {}; exit 4", file.display()));
+    assert_eq!(finish(&program, None).0.how, How::Exited(4));
     assert!(file.exists());
 }

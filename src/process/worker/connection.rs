@@ -10,7 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::process::{Ended, Running};
-use crate::process::program::{Launch, Order, SpawnError};
+use crate::process::program::{Program, SpawnError};
+use crate::process::spawn::protocol::Order;
 
 /// How much is read at once: what a pipe holds.
 const PIECE: usize = 1 << 16;
@@ -83,8 +84,8 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A new process, and what it is told first; `ready`, if it can answer as soon as it runs.
-    pub(super) fn start(launch: &Launch, preamble: &[u8], ready: bool) -> Result<Self, SpawnError> {
-        let (process, stdin, stdout) = Running::start(launch)?;
+    pub(super) fn start(program: &Program, preamble: &[u8], ready: bool) -> Result<Self, SpawnError> {
+        let (process, stdin, stdout) = Running::start(program)?;
         let mut connection = Connection {
             process,
             stdin: Some(stdin),

@@ -8,8 +8,10 @@ use std::os::unix::process::ExitStatusExt;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::process::program::{Launch, Order, Process, SpawnError};
+use crate::process::child::Process;
+use crate::process::program::{Program, SpawnError};
 use crate::process::room;
+use crate::process::spawn::protocol::Order;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +57,7 @@ pub(super) struct Running {
 
 impl Running {
     /// A new process, and our ends of the pipes to its standard input and from its standard output. Its standard error is ours.
-    pub(super) fn start(launch: &Launch) -> Result<(Self, OwnedFd, OwnedFd), SpawnError> {
+    pub(super) fn start(program: &Program) -> Result<(Self, OwnedFd, OwnedFd), SpawnError> {
         let refused = |error: Errno| SpawnError::resources(error.into());
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(refused);
         let ((their_stdin, stdin), (stdout, their_stdout)) = (pipe()?, pipe()?);
@@ -66,7 +68,7 @@ impl Running {
         rustix::io::ioctl_fionbio(&stdout, true).map_err(refused)?;
         let stderr = io::stderr();
         let streams = [Some(their_stdin.as_fd()), Some(their_stdout.as_fd()), Some(stderr.as_fd())];
-        let process = Process::start(launch, streams)?;
+        let process = Process::start(program, streams)?;
         Ok((Running { process, ended: None }, stdin, stdout))
     }
 

@@ -1,6 +1,6 @@
 //! Processes that run before anybody needs them: an interpreter takes a while to start, and so does MPI.
 //!
-//! A spare is started and told what every worker of its launch is told first. When it is known whose worker it becomes, it is
+//! A spare is started and told what every worker of its program is told first. When it is known whose worker it becomes, it is
 //! greeted, and goes on by itself until it is ready. A worker that needs a process looks here first.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::connection::{Connection, Heard};
 use super::protocol::{Protocol, Said};
 use super::{Ended, MOST_ANSWER, StartFailure, WorkerFailure};
-use crate::process::program::{Launch, SpawnError};
+use crate::process::program::{Program, SpawnError};
 
 /// A first line is not longer.
 const MOST_LINE: usize = 1000;
@@ -17,7 +17,7 @@ const MOST_LINE: usize = 1000;
 static SPARES: Mutex<Vec<Spare>> = Mutex::new(Vec::new());
 
 struct Spare {
-    launch: Launch,
+    program: Program,
     greeting: Option<Vec<u8>>,
     connection: Connection,
 }
@@ -27,26 +27,26 @@ fn spares() -> MutexGuard<'static, Vec<Spare>> {
 }
 
 /// Starts so many processes. Where none can be started, the worker will say why.
-pub(crate) fn prepare(launch: &Launch, preamble: &[u8], count: u32) {
-    let started = (0..count).map_while(|_| Connection::start(launch, preamble, false).ok());
-    let spares_of = |connection| Spare { launch: launch.clone(), greeting: None, connection };
+pub(crate) fn prepare(program: &Program, preamble: &[u8], count: u32) {
+    let started = (0..count).map_while(|_| Connection::start(program, preamble, false).ok());
+    let spares_of = |connection| Spare { program: program.clone(), greeting: None, connection };
     let mut started: Vec<_> = started.map(spares_of).collect();
     spares().append(&mut started);
 }
 
 /// Makes one of the processes that of the worker with this greeting, if there is still one.
-pub(crate) fn greet(launch: &Launch, greeting: Vec<u8>) {
-    if let Some(mut connection) = take(launch, &greeting) {
+pub(crate) fn greet(program: &Program, greeting: Vec<u8>) {
+    if let Some(mut connection) = take(program, &greeting) {
         connection.flush();
-        spares().push(Spare { launch: launch.clone(), greeting: Some(greeting), connection });
+        spares().push(Spare { program: program.clone(), greeting: Some(greeting), connection });
     }
 }
 
 /// The process that has this greeting, or else one that has none: it is to be told.
-pub(super) fn take(launch: &Launch, greeting: &[u8]) -> Option<Connection> {
+pub(super) fn take(program: &Program, greeting: &[u8]) -> Option<Connection> {
     let mut spares = spares();
     let find = |greeting: Option<&[u8]>| {
-        spares.iter().position(|spare| spare.launch == *launch && spare.greeting.as_deref() == greeting)
+        spares.iter().position(|spare| spare.program == *program && spare.greeting.as_deref() == greeting)
     };
     let at = find(Some(greeting)).or_else(|| find(None))?;
     let Spare { greeting: greeted, mut connection, .. } = spares.remove(at);
@@ -57,8 +57,8 @@ pub(super) fn take(launch: &Launch, greeting: &[u8]) -> Option<Connection> {
 }
 
 /// The first line that a spare without a greeting says; nothing, if it ends, is silent until the deadline, or says something else.
-pub(crate) fn first_line(launch: &Launch, deadline: Instant) -> Option<String> {
-    let mut connection = take(launch, &[])?;
+pub(crate) fn first_line(program: &Program, deadline: Instant) -> Option<String> {
+    let mut connection = take(program, &[])?;
     while connection.lines() == 0 {
         match connection.listen(None, Some(deadline), None) {
             Ok(Heard::Bytes) if connection.unfinished() <= MOST_LINE => {}
@@ -67,7 +67,7 @@ pub(crate) fn first_line(launch: &Launch, deadline: Instant) -> Option<String> {
     }
     let line = connection.line()?;
     let line = String::from_utf8_lossy(connection.text(line)).into_owned();
-    spares().insert(0, Spare { launch: launch.clone(), greeting: None, connection });
+    spares().insert(0, Spare { program: program.clone(), greeting: None, connection });
     Some(line)
 }
 
@@ -76,15 +76,15 @@ pub(crate) fn first_line(launch: &Launch, deadline: Instant) -> Option<String> {
 /// # Errors
 /// Why it does not.
 pub(crate) fn try_out(
-    launch: &Launch,
+    program: &Program,
     preamble: &[u8],
     greeting: &[u8],
     name: &str,
     deadline: Instant,
 ) -> Result<(), StartFailure> {
-    let mut connection = match take(launch, greeting) {
+    let mut connection = match take(program, greeting) {
         Some(connection) => connection,
-        None => match Connection::start(launch, preamble, false) {
+        None => match Connection::start(program, preamble, false) {
             Ok(mut connection) => {
                 connection.outgoing().extend_from_slice(greeting);
                 connection
@@ -125,7 +125,7 @@ pub(crate) fn try_out(
             Ok(Heard::Bytes | Heard::Cancelled) | Err(_) => return Ok(()),
         }
     }
-    spares().push(Spare { launch: launch.clone(), greeting: Some(greeting.to_vec()), connection });
+    spares().push(Spare { program: program.clone(), greeting: Some(greeting.to_vec()), connection });
     Ok(())
 }
 

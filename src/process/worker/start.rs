@@ -14,11 +14,11 @@ impl Worker {
                 return Ok(None);
             }
             let Options { preamble, greeting, .. } = &self.options;
-            if let Some(spare) = spares::take(&self.launch, greeting) {
+            if let Some(spare) = spares::take(&self.program, greeting) {
                 self.turn.asked();
                 return Ok(Some(spare));
             }
-            match Connection::start(&self.launch, preamble, ready) {
+            match Connection::start(&self.program, preamble, ready) {
                 Ok(mut connection) => {
                     connection.outgoing().extend_from_slice(greeting);
                     self.turn.asked();

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Answer, Ended, JobHead, Jobs, Options, Outcome, Protocol, StartFailure, Verdict, Worker, WorkerFailure};
-use crate::process::program::Launch;
+use crate::process::program::Program;
 use crate::process::python::PythonCall;
 use crate::process::tests::start_helper;
 
@@ -97,8 +97,8 @@ fn shell_with(script: &str, change: impl FnOnce(&mut Options)) -> (Worker, Warni
     let (mut options, warnings) = options(Protocol::Lines);
     change(&mut options);
     let args = vec!["-c".to_string(), script.to_string()];
-    let launch = Launch { program: "sh".to_string(), args, ..Launch::default() };
-    (Worker::new(launch, options, None), warnings)
+    let program = Program { name: "sh".to_string(), args, ..Program::default() };
+    (Worker::new(program, options, None), warnings)
 }
 
 fn shell(script: &str) -> Worker {
@@ -143,7 +143,7 @@ fn worker(call: &PythonCall, change: impl FnOnce(&mut Options)) -> Worker {
     options.preamble = call.preamble();
     options.greeting = call.greeting(0, 1);
     change(&mut options);
-    Worker::new(call.launch(), options, None)
+    Worker::new(call.program(), options, None)
 }
 
 /// All records are answered.

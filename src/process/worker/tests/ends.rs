@@ -79,7 +79,7 @@ fn a_worker_that_never_answers_does_not_burn_through_the_records() {
     assert!(failure.message.contains("exit code 4 without any answer, 3 times in a row"), "{}", failure.message);
     assert_eq!(list.answers.len(), 2);
     let (mut worker, _) = shell_with("", |_| {});
-    worker.launch.program = "no-such-program-anywhere".to_string();
+    worker.program.name = "no-such-program-anywhere".to_string();
     let (failure, list) = no_start(&mut worker, 0..100);
     assert!(failure.message.contains("no-such-program-anywhere"), "{}", failure.message);
     assert_eq!(list.answers.len(), 0);
@@ -123,7 +123,7 @@ fn a_run_that_ends_does_not_wait_for_its_workers() {
     let (mut options, _) = options(call.protocol());
     options.preamble = call.preamble();
     options.greeting = call.greeting(0, 1);
-    let mut worker = Worker::new(call.launch(), options, Some(Arc::new(read)));
+    let mut worker = Worker::new(call.program(), options, Some(Arc::new(read)));
     let mut list = list([0, 0, 100, 0]);
     let mut write = Some(write);
     list.on_answer = Some(Box::new(move |answers| {
@@ -137,7 +137,7 @@ fn a_run_that_ends_does_not_wait_for_its_workers() {
     assert_eq!(list.short()[..3], ["0", "0", "!cancelled"]);
     assert!(list.short().len() as u64 == list.given);
     // Nothing is started any more.
-    worker.launch.program = "no-such-program-anywhere".to_string();
+    worker.program.name = "no-such-program-anywhere".to_string();
     let mut rest = super::list([0, 0]);
     assert_eq!(worker.answer(&mut rest), Ok(Outcome::Cancelled));
     assert_eq!(rest.short(), ["!cancelled"]);

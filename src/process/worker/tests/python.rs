@@ -214,10 +214,10 @@ fn a_prepared_process_that_says_no_line_is_given_up() {
     start_helper();
     let first_line = |script: &str| {
         let args = vec!["-c".to_string(), script.to_string()];
-        let launch = Launch { program: "sh".to_string(), args, ..Launch::default() };
-        spares::prepare(&launch, b"", 1);
-        let line = spares::first_line(&launch, Instant::now() + Duration::from_secs(60));
-        (line, spares::take(&launch, &[]).is_some())
+        let program = Program { name: "sh".to_string(), args, ..Program::default() };
+        spares::prepare(&program, b"", 1);
+        let line = spares::first_line(&program, Instant::now() + Duration::from_secs(60));
+        (line, spares::take(&program, &[]).is_some())
     };
     let since = Instant::now();
     assert_eq!(first_line("exec cat /dev/zero"), (None, false));
@@ -235,13 +235,13 @@ fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
          def f(x): return [place, os.getpid()]\n",
     );
     let call = module.call("f");
-    let launch = call.launch();
-    spares::prepare(&launch, &call.preamble(), 2);
+    let program = call.program();
+    spares::prepare(&program, &call.preamble(), 2);
     let deadline = Instant::now() + Duration::from_secs(60);
-    let version = spares::first_line(&launch, deadline).expect("it says which Python it is");
+    let version = spares::first_line(&program, deadline).expect("it says which Python it is");
     assert!(version.starts_with("v3 "), "{version}");
-    spares::greet(&launch, call.greeting(7, 1));
-    spares::greet(&launch, call.greeting(7, 2));
+    spares::greet(&program, call.greeting(7, 1));
+    spares::greet(&program, call.greeting(7, 2));
     // They import before there is a worker.
     let pid_of = |place: &str| loop {
         let pid = fs::read_to_string(module.folder.path().join(format!("model.py.{place}"))).unwrap_or_default();
@@ -259,7 +259,7 @@ fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
     assert_eq!(answer(2), format!("[\"72\",{}]", prepared[0]));
     assert_eq!(answer(1), format!("[\"71\",{}]", prepared[1]));
     assert!(answer(3).starts_with("[\"73\","), "there are no more, so that one is started");
-    assert!(spares::take(&launch, &[]).is_none());
+    assert!(spares::take(&program, &[]).is_none());
 }
 
 /// What the function of the next test gives, and what comes of it.
@@ -306,9 +306,9 @@ fn in_folder(call: &PythonCall, folder: &Path) -> Worker {
     let (mut options, _) = options(call.protocol());
     options.preamble = call.preamble();
     options.greeting = call.greeting(0, 1);
-    let mut launch = call.launch();
-    launch.cwd = Some(folder.to_path_buf());
-    Worker::new(launch, options, None)
+    let mut program = call.program();
+    program.cwd = Some(folder.to_path_buf());
+    Worker::new(program, options, None)
 }
 
 const EXPECTED: [&str; 8] = ["[1,2]", "\"/w==\"", "!exception", "[\"a\",\"b\"]", "!encode", "!exception", "7", "[8]"];
@@ -417,7 +417,7 @@ fn what_pythons_environment_says_changes_no_answer() {
         for exe in exes {
             let call = PythonCall { exe: Some(exe.clone()), ..module.call("g") };
             let mut worker = worker(&call, |_| {});
-            worker.launch.env.push((name.to_string(), value.to_string()));
+            worker.program.env.push((name.to_string(), value.to_string()));
             let list = answered(&mut worker, list(1..=8));
             assert_eq!(list.short(), expected, "{exe} {name}={value}");
             worker.close();
