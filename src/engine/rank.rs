@@ -5,17 +5,21 @@
 //! takes its jobs one at a time from the chunk, so that the jobs that have not started can still be given back. What is
 //! finished while the loop sleeps goes out as one message.
 
-mod bench;
+mod broadcasts;
+mod cancellation;
+mod chunk;
 mod context;
 mod crew;
+mod executor;
 mod gather;
+mod limited;
 mod overdue;
 mod pulse;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -29,15 +33,15 @@ use crate::engine::stop::Signals;
 use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport, TransportError};
 use crate::engine::wire::{self, Packet, ToMaster, ToRank};
 
-use bench::{Bench, Chunk, MapFunction, Part, Results, Upward};
-use context::Kept;
+use chunk::{Chunk, Cursor};
 use crew::{Crew, Work};
+use executor::{Executor, FromThread, MapFunction, Part, Results};
 use gather::Gather;
-use overdue::Limited;
+use limited::Limited;
 use pulse::Watch;
 
 pub use context::{CurrentJob, current_job};
-pub(crate) use context::{cancellation, give_up, in_compute_thread, kept_value, mark_bad, send_part};
+pub(crate) use context::{broadcast_value, cancellation, give_up, in_compute_thread, mark_bad, send_part};
 
 /// Why a rank cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +72,8 @@ pub(crate) struct Worker<'t> {
     signals: &'t Signals,
     on_threads: Option<&'t OnThreads<'t>>,
     crew: Option<Crew>,
-    bench: Arc<Bench>,
-    finished: Receiver<Upward>,
+    executor: Arc<Executor>,
+    finished: Receiver<FromThread>,
     maps: BTreeMap<MapId, Arc<MapFunction>>,
     chunks: BTreeMap<ChunkId, Arc<Chunk>>,
     /// Those that have a time limit.
@@ -103,18 +107,7 @@ pub(crate) fn serve(
 ) -> Result<(), WorkerError> {
     doorbell.install();
     let (sender, finished) = unbounded();
-    let bench = Bench {
-        rank,
-        slots_before: AtomicU32::new(0),
-        results: sender,
-        doorbell,
-        started: Instant::now(),
-        waiting: AtomicUsize::new(0),
-        unsent: AtomicUsize::new(0),
-        sent: AtomicU64::new(0),
-        kept: Kept::default(),
-        broken: OnceLock::new(),
-    };
+    let executor = Executor::new(rank, sender, doorbell);
     let watch = Watch::new(transport);
     let mut worker = Worker {
         transport,
@@ -123,7 +116,7 @@ pub(crate) fn serve(
         signals,
         on_threads,
         crew: None,
-        bench: Arc::new(bench),
+        executor: Arc::new(executor),
         finished,
         maps: BTreeMap::new(),
         chunks: BTreeMap::new(),
@@ -179,20 +172,20 @@ impl Worker<'_> {
                     watch.heard();
                 }
             }
-            while let Ok(upward) = self.finished.try_recv() {
+            while let Ok(message) = self.finished.try_recv() {
                 active = true;
-                match upward {
-                    Upward::Results(results) => {
-                        self.bench.unsent.fetch_sub(1, Ordering::SeqCst);
+                match message {
+                    FromThread::Results(results) => {
+                        self.executor.unsent.fetch_sub(1, Ordering::SeqCst);
                         self.hand_over(results);
                     }
-                    Upward::Part(part) => self.hand_over_part(part),
+                    FromThread::Part(part) => self.hand_over_part(part),
                 }
             }
             if !self.limited.is_empty() {
                 self.write_off()?;
             }
-            if let Some(message) = self.bench.broken.get() {
+            if let Some(message) = self.executor.broken.get() {
                 return Err(WorkerError::GaveUp(message.clone()));
             }
             if self.signals.raised() && !signalled {
@@ -211,7 +204,7 @@ impl Worker<'_> {
 
     /// Nothing is to be done: waits. Results wake the loop when no chunk waits; else they may have to be looked for.
     fn pause(&mut self, idle: &mut Idle) {
-        let waits = self.bench.waiting.load(Ordering::SeqCst) > 0;
+        let waits = self.executor.waiting.load(Ordering::SeqCst) > 0;
         match if waits { self.gather.left(Instant::now) } else { None } {
             None => idle.wait(self.transport.must_poll()),
             Some(Duration::ZERO) => {}
@@ -221,7 +214,7 @@ impl Worker<'_> {
 
     fn need(&self) -> Need {
         let threads = self.crew.as_ref().map_or(1, |crew| crew.threads() as usize);
-        if self.bench.waiting.load(Ordering::Relaxed) > 0 {
+        if self.executor.waiting.load(Ordering::Relaxed) > 0 {
             Need::Later
         } else if self.chunks.len() < threads {
             Need::Now
@@ -245,13 +238,13 @@ impl Worker<'_> {
                 };
                 self.maps.insert(map, Arc::new(function));
             }
-            ToRank::Keep { value, .. } => self.bench.kept.insert(value, payload),
+            ToRank::Keep { value, .. } => self.executor.broadcasts.insert(value, payload),
             ToRank::Chunk { chunk, map, first, count, attempt, .. } => {
                 let Some(map) = self.maps.get(&map).cloned() else {
                     return Err(TransportError(format!("a chunk came before its map {}", map.0)).into());
                 };
-                let taken = AtomicU64::new(u64::from(count));
-                self.begin(Chunk { id: chunk, first, attempt, taken, inputs: payload, map, limited: None }, count);
+                let cursor = Cursor::new(count);
+                self.begin(Chunk { id: chunk, first, attempt, cursor, inputs: payload, map, limited: None }, count);
             }
             ToRank::Recall { chunk } => {
                 if let Some(recalled) = self.chunks.get(&chunk) {
@@ -287,7 +280,7 @@ impl Worker<'_> {
         if chunk.limited.is_some() {
             self.limited.push(chunk.clone());
         }
-        self.bench.waiting.fetch_add(1, Ordering::SeqCst);
+        self.executor.waiting.fetch_add(1, Ordering::SeqCst);
         crew.push(Work::Chunk(chunk, released));
     }
 
@@ -315,11 +308,11 @@ impl Worker<'_> {
     }
 
     fn start_threads(&mut self, threads: u32, slots_before: u32) -> Result<(), WorkerError> {
-        self.bench.slots_before.store(slots_before, Ordering::Relaxed);
-        let crew = Crew::start(threads, &self.bench).map_err(|error| WorkerError::Threads(threads, error))?;
+        self.executor.slots_before.store(slots_before, Ordering::Relaxed);
+        let crew = Crew::start(threads, &self.executor).map_err(|error| WorkerError::Threads(threads, error))?;
         self.crew = Some(crew);
         if let Some(tell) = self.on_threads {
-            tell(self.bench.rank.0, slots_before..slots_before + threads);
+            tell(self.executor.rank.0, slots_before..slots_before + threads);
         }
         Ok(())
     }
@@ -346,7 +339,7 @@ impl Worker<'_> {
 
     fn send(&mut self) -> Result<(), WorkerError> {
         if !self.outbox.is_empty() {
-            self.bench.sent.store(self.bench.now(), Ordering::Relaxed);
+            self.executor.sent.store(self.executor.now(), Ordering::Relaxed);
             self.gather.sent(Instant::now());
             if let Some(watch) = &mut self.watch {
                 watch.spoke();

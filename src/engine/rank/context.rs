@@ -3,15 +3,12 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 
-use super::bench::{Bench, MapFunction, Part, Upward};
+use super::cancellation::Cancellation;
+use super::executor::{Executor, FromThread, MapFunction, Part};
 use crate::engine::wire;
 
 /// The job that the calling thread is running.
@@ -32,7 +29,7 @@ pub struct CurrentJob {
 /// A thread's surroundings while it works on a chunk.
 #[derive(Clone)]
 struct Surroundings {
-    bench: Arc<Bench>,
+    executor: Arc<Executor>,
     map: Arc<MapFunction>,
 }
 
@@ -71,8 +68,8 @@ pub(super) fn as_job<T>(job: CurrentJob, work: impl FnOnce() -> T) -> T {
 }
 
 /// Runs `work`, on a chunk of `map`, so that it can ask what this module answers.
-pub(super) fn surrounded<T>(bench: &Arc<Bench>, map: &Arc<MapFunction>, work: impl FnOnce() -> T) -> T {
-    let inner = Surroundings { bench: bench.clone(), map: map.clone() };
+pub(super) fn surrounded<T>(executor: &Arc<Executor>, map: &Arc<MapFunction>, work: impl FnOnce() -> T) -> T {
+    let inner = Surroundings { executor: executor.clone(), map: map.clone() };
     let outer = SURROUNDINGS.replace(Some(inner));
     let result = work();
     SURROUNDINGS.set(outer);
@@ -81,29 +78,6 @@ pub(super) fn surrounded<T>(bench: &Arc<Bench>, map: &Arc<MapFunction>, work: im
 
 fn surroundings() -> Option<Surroundings> {
     SURROUNDINGS.with_borrow(Clone::clone)
-}
-
-/// Whether a map was given up: nobody wants the jobs that run, either. It can be waited for like a file.
-pub(crate) struct Cancellation {
-    watched: Arc<OwnedFd>,
-    /// Dropped to cancel.
-    held: Mutex<Option<UnixStream>>,
-}
-
-impl Cancellation {
-    pub(super) fn new() -> std::io::Result<Self> {
-        let (watched, held) = UnixStream::pair()?;
-        Ok(Cancellation { watched: Arc::new(watched.into()), held: Mutex::new(Some(held)) })
-    }
-
-    /// Becomes readable, with nothing to read, when the map is given up.
-    pub(crate) fn watched(&self) -> &Arc<OwnedFd> {
-        &self.watched
-    }
-
-    pub(super) fn cancel(&self) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
 }
 
 /// What tells the calling job that its map is given up. `None` outside of jobs, or if the system has no more file descriptors.
@@ -118,23 +92,23 @@ pub(crate) struct Unwanted;
 /// Sends a piece of a job's output ahead of its result. `job` and `stream` are the caller's own marks. Returns when the driver
 /// has taken the piece before, so that a thread never has more than two on their way.
 pub(crate) fn send_part(job: u64, stream: u8, bytes: Vec<u8>) -> Result<(), Unwanted> {
-    let Surroundings { bench, map } = surroundings().ok_or(Unwanted)?;
+    let Surroundings { executor, map } = surroundings().ok_or(Unwanted)?;
     if let Some(before) = SENT_PART.take() {
         // The other end is dropped when the map is given up, and when the run ends.
         before.recv().map_err(|_| Unwanted)?;
     }
     let (taken, receiver) = bounded(1);
-    bench.send(Upward::Part(Part { map: map.id, job, stream, bytes, taken }));
-    bench.doorbell.ring();
+    executor.send(FromThread::Part(Part { map: map.id, job, stream, bytes, taken }));
+    executor.doorbell.ring();
     SENT_PART.set(Some(receiver));
     Ok(())
 }
 
 /// Ends the run: this rank cannot do what it is for, and would only fail job after job.
 pub(crate) fn give_up(message: String) {
-    if let Some(Surroundings { bench, .. }) = surroundings() {
-        let _ = bench.broken.set(message);
-        bench.doorbell.ring();
+    if let Some(Surroundings { executor, .. }) = surroundings() {
+        let _ = executor.broken.set(message);
+        executor.doorbell.ring();
     }
 }
 
@@ -148,37 +122,14 @@ pub(super) fn take_bad() -> u32 {
     BAD.take()
 }
 
-/// A broadcast value as a rank got it, and as it was first read.
-#[derive(Default)]
-struct KeptValue {
-    bytes: Bytes,
-    value: OnceLock<Arc<dyn Any + Send + Sync>>,
-}
-
-/// The broadcast values of a rank.
-#[derive(Default)]
-pub(super) struct Kept(Mutex<HashMap<u64, Arc<KeptValue>>>);
-
-impl Kept {
-    pub(super) fn insert(&self, number: u64, bytes: Bytes) {
-        let value = Arc::new(KeptValue { bytes, value: OnceLock::new() });
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number, value);
-    }
-}
-
 /// The broadcast value with this number on the rank that the calling thread computes for, read with `read` the first time.
-pub(crate) fn kept_value<T: Any + Send + Sync>(
+///
+/// # Errors
+/// Outside of jobs, and as [`Broadcasts::get`](super::broadcasts::Broadcasts::get).
+pub(crate) fn broadcast_value<T: Any + Send + Sync>(
     number: u64,
     read: impl FnOnce(&[u8]) -> Result<T, wire::CodecError>,
 ) -> Result<Arc<T>, String> {
-    let Surroundings { bench, .. } = surroundings().ok_or("a broadcast value can only be read inside a job")?;
-    let kept = bench.kept.0.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
-    let kept = kept.ok_or_else(|| format!("there is no broadcast value {number} on this rank"))?;
-    if kept.value.get().is_none() {
-        // Two threads may both read it the first time; one of the results is kept.
-        let value: Arc<dyn Any + Send + Sync> = Arc::new(read(&kept.bytes).map_err(|error| error.to_string())?);
-        let _ = kept.value.set(value);
-    }
-    let value = kept.value.get().cloned().ok_or("a broadcast value was not kept")?;
-    value.downcast::<T>().map_err(|_| format!("broadcast value {number} is of another type"))
+    let Surroundings { executor, .. } = surroundings().ok_or("a broadcast value can only be read inside a job")?;
+    executor.broadcasts.get(number, read)
 }

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::WorkerError;
-use super::bench::{Bench, Chunk, MapFunction};
+use super::chunk::Chunk;
 use super::context::enter_compute_thread;
+use super::executor::{Executor, MapFunction};
 
 /// What a compute thread does between two looks at the queue. What comes second is let go of when it is done.
 pub(super) enum Work {
@@ -95,12 +96,12 @@ impl Queue {
     }
 
     /// The loop of the thread at this place among those of its rank. It ends with the run, and when the thread was written off.
-    fn serve(&self, bench: &Arc<Bench>, place: u32) {
+    fn serve(&self, executor: &Arc<Executor>, place: u32) {
         while let Some(work) = self.next() {
             match work {
                 Work::Chunk(chunk, released) => {
                     self.running.fetch_add(1, Ordering::Relaxed);
-                    let goes_on = bench.run(&chunk, place);
+                    let goes_on = chunk.run(executor, place);
                     self.running.fetch_sub(1, Ordering::Relaxed);
                     if !goes_on {
                         self.left_behind.fetch_sub(1, Ordering::Relaxed);
@@ -189,18 +190,18 @@ impl Queue {
 /// Threads that serve the queue, at the places from `first`.
 fn serving_threads(
     queue: &Arc<Queue>,
-    bench: &Arc<Bench>,
+    executor: &Arc<Executor>,
     first: u32,
     threads: u32,
 ) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
-    let rank = bench.rank.0;
+    let rank = executor.rank.0;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads as usize)
         .thread_name(move |thread| format!("rank {rank} thread {}", first as usize + thread))
         .start_handler(|_| enter_compute_thread())
         .build()?;
-    let (queue, bench) = (queue.clone(), bench.clone());
-    pool.spawn_broadcast(move |thread| queue.serve(&bench, first + thread.index() as u32));
+    let (queue, executor) = (queue.clone(), executor.clone());
+    pool.spawn_broadcast(move |thread| queue.serve(&executor, first + thread.index() as u32));
     Ok(pool)
 }
 
@@ -218,7 +219,7 @@ pub(super) struct Crew {
 const LEFT_BEHIND: usize = 200;
 
 impl Crew {
-    pub(super) fn start(threads: u32, bench: &Arc<Bench>) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub(super) fn start(threads: u32, executor: &Arc<Executor>) -> Result<Self, rayon::ThreadPoolBuildError> {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -229,18 +230,18 @@ impl Crew {
             helping: AtomicU64::new(0),
             barren: AtomicU64::new(0),
         });
-        let pool = serving_threads(&queue, bench, 0, threads)?;
+        let pool = serving_threads(&queue, executor, 0, threads)?;
         Ok(Crew { queue, threads, _pool: pool, replacements: BTreeMap::new() })
     }
 
     /// The thread at this place is written off: another one takes its place.
-    pub(super) fn replace(&mut self, place: u32, bench: &Arc<Bench>) -> Result<(), WorkerError> {
+    pub(super) fn replace(&mut self, place: u32, executor: &Arc<Executor>) -> Result<(), WorkerError> {
         let left_behind = self.queue.left_behind.fetch_add(1, Ordering::Relaxed);
         if left_behind >= LEFT_BEHIND {
             let message = format!("{left_behind} jobs go on long after their time limit, and hold as many threads");
             return Err(WorkerError::GaveUp(message));
         }
-        let pool = serving_threads(&self.queue, bench, place, 1).map_err(|error| WorkerError::Threads(1, error))?;
+        let pool = serving_threads(&self.queue, executor, place, 1).map_err(|error| WorkerError::Threads(1, error))?;
         self.replacements.insert(place, pool);
         Ok(())
     }

@@ -1,63 +1,69 @@
-//! Where a rank's chunks are worked on, job after job.
+//! A chunk on its thread: job after job, from its inputs to its results.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 
-use super::context::{self, Cancellation, CurrentJob, Kept};
-use super::gather::GATHER;
-use super::overdue::Limited;
+use super::context::{self, CurrentJob};
+use super::executor::{Executor, MapFunction, Results};
+use super::limited::Limited;
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{ChunkFunction, Function, Jobs};
-use crate::engine::schedule::{ChunkId, MapId, RankId};
-use crate::engine::transport::Doorbell;
-use crate::engine::wire::{self, Frame, Frames, FunctionId};
+use crate::engine::schedule::ChunkId;
+use crate::engine::wire::{self, Frame, Frames};
 
-/// A map's function on this rank, made from its context when its first chunk runs.
-pub(super) struct MapFunction {
-    pub id: MapId,
-    pub function: FunctionId,
-    pub context: Bytes,
-    pub executable: u64,
-    /// How long a job may take.
-    pub limit: Option<Duration>,
-    pub made: OnceLock<Result<Function, Failure>>,
-    pub cancellation: Mutex<Option<Arc<Cancellation>>>,
-}
+/// How many jobs of a chunk were taken to be run, and how many it has: the first number may run past the second, which is cut when
+/// jobs are given back.
+pub(super) struct Cursor(AtomicU64);
 
-impl MapFunction {
-    fn get(&self) -> Result<&Function, &Failure> {
-        let made = self.made.get_or_init(|| {
-            let builder = self.function.builder(self.executable)?;
-            catch(|| builder(&self.context)).unwrap_or_else(|panic| {
-                Err(Failure { kind: JobErrorKind::Decode, message: panic.message, location: panic.location })
-            })
-        });
-        made.as_ref()
+impl Cursor {
+    /// Before the first of `jobs` jobs.
+    pub(super) fn new(jobs: u32) -> Self {
+        Cursor(AtomicU64::new(Cursor::packed(0, jobs)))
     }
 
-    /// Made when somebody asks for it; `None` if the system has no more file descriptors.
-    pub(super) fn cancellation(&self) -> Option<Arc<Cancellation>> {
-        let mut made = self.cancellation.lock().unwrap_or_else(PoisonError::into_inner);
-        if made.is_none() {
-            *made = Some(Arc::new(Cancellation::new().ok()?));
-        }
-        made.clone()
+    fn packed(taken: u32, jobs: u32) -> u64 {
+        u64::from(taken) << 32 | u64::from(jobs)
+    }
+
+    fn unpacked(packed: u64) -> (u32, u32) {
+        ((packed >> 32) as u32, packed as u32)
+    }
+
+    /// The next job to run, as an offset.
+    fn take(&self) -> Option<u32> {
+        let (next, jobs) = Cursor::unpacked(self.0.fetch_add(Cursor::packed(1, 0), Ordering::Relaxed));
+        (next < jobs).then_some(next)
+    }
+
+    /// How many jobs were taken.
+    fn taken(&self) -> u32 {
+        let (taken, jobs) = Cursor::unpacked(self.0.load(Ordering::Relaxed));
+        taken.min(jobs)
+    }
+
+    /// Gives up the jobs that were not taken; returns how many were.
+    fn cut(&self) -> u32 {
+        let cut = |packed| {
+            let (taken, jobs) = Cursor::unpacked(packed);
+            Some(Cursor::packed(taken, taken.min(jobs)))
+        };
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cut).unwrap_or_else(|packed| packed);
+        let (taken, jobs) = Cursor::unpacked(before);
+        taken.min(jobs)
     }
 }
 
-/// A chunk that is being worked on. `taken` packs two numbers: how many jobs were taken to be run (high half, it may run past
-/// the end) and how many there are (low half, cut when jobs are given back).
+/// A chunk that is being worked on.
 pub(super) struct Chunk {
     pub id: ChunkId,
     pub first: u64,
     pub attempt: u32,
-    pub taken: AtomicU64,
+    pub cursor: Cursor,
     pub inputs: Bytes,
     pub map: Arc<MapFunction>,
     /// If its map has a time limit.
@@ -65,133 +71,39 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// The next job to run, as an offset.
-    fn take(&self) -> Option<u32> {
-        let before = self.taken.fetch_add(1 << 32, Ordering::Relaxed);
-        let (next, end) = ((before >> 32) as u32, before as u32);
-        (next < end).then_some(next)
-    }
-
     /// The job that was taken last: the one that runs, if one does.
     pub(super) fn last_taken(&self) -> Option<u64> {
-        let taken = self.taken.load(Ordering::Relaxed);
-        let number = u64::min(taken >> 32, taken & u64::from(u32::MAX));
-        Some(self.first + number.checked_sub(1)?)
+        Some(self.first + u64::from(self.cursor.taken().checked_sub(1)?))
     }
 
-    /// Gives up the jobs that were not taken; says how many were.
+    /// Gives up the jobs that were not taken; returns how many were.
     pub(super) fn cut(&self) -> u32 {
-        let cut = |taken: u64| Some(taken & !u64::from(u32::MAX) | (taken >> 32).min(taken & u64::from(u32::MAX)));
-        let before = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cut).unwrap_or_else(|taken| taken);
-        ((before >> 32) as u32).min(before as u32)
-    }
-}
-
-/// What compute threads have for the rank's loop.
-pub(super) enum Upward {
-    Results(Results),
-    Part(Part),
-}
-
-/// A chunk's results.
-pub(super) struct Results {
-    pub chunk: ChunkId,
-    pub count: u32,
-    pub busy: u64,
-    pub failed: Vec<u32>,
-    /// Jobs whose results are failures for their function.
-    pub bad: u32,
-    pub frames: Vec<u8>,
-}
-
-/// A piece of a job's output, ahead of its result.
-pub(super) struct Part {
-    pub map: MapId,
-    pub job: u64,
-    pub stream: u8,
-    pub bytes: Vec<u8>,
-    /// Told when the driver has it; dropped when nobody wants it.
-    pub taken: Sender<()>,
-}
-
-/// What the compute threads share with the rank's loop.
-pub(super) struct Bench {
-    pub rank: RankId,
-    /// The slots of this host before those of this rank.
-    pub slots_before: AtomicU32,
-    pub results: Sender<Upward>,
-    pub doorbell: Doorbell,
-    pub started: Instant,
-    /// Chunks that no thread has begun.
-    pub waiting: AtomicUsize,
-    /// Chunks' results that the loop has not taken.
-    pub unsent: AtomicUsize,
-    /// When the loop last sent results, in µs since `started`.
-    pub sent: AtomicU64,
-    pub kept: Kept,
-    /// Why this rank cannot go on.
-    pub broken: OnceLock<String>,
-}
-
-impl Bench {
-    pub(super) fn send(&self, upward: Upward) {
-        // Without the loop the run is over.
-        let _ = self.results.send(upward);
-    }
-
-    /// The time in µs since the start.
-    pub(super) fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// Wakes the loop if no chunk waits and results do: there is nothing that they could leave together with.
-    fn out_of_work(&self) {
-        if self.waiting.load(Ordering::SeqCst) == 0 && self.unsent.load(Ordering::SeqCst) > 0 {
-            self.doorbell.ring();
-        }
-    }
-
-    /// A thread takes a chunk, which may take long, and may have been given back, so that it has no results.
-    fn begin(&self) {
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-        self.out_of_work();
-    }
-
-    /// Hands the loop a chunk's results. They may lie about for a moment if chunks wait: either this thread sees that none does,
-    /// or the one that takes the last of them sees these results, or the loop looks for them (see [`super::gather`]).
-    fn finish(&self, results: Results) {
-        self.unsent.fetch_add(1, Ordering::SeqCst);
-        self.send(Upward::Results(results));
-        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) >= GATHER.as_micros() as u64 {
-            self.doorbell.ring();
-        } else {
-            self.out_of_work();
-        }
+        self.cursor.cut()
     }
 
     /// Runs a chunk on the calling thread, which has this place among those of the rank. False if the thread was written off
     /// meanwhile.
-    pub(super) fn run(self: &Arc<Self>, chunk: &Chunk, place: u32) -> bool {
-        self.begin();
-        if let Some(limited) = &chunk.limited {
+    pub(super) fn run(&self, executor: &Arc<Executor>, place: u32) -> bool {
+        executor.begin();
+        if let Some(limited) = &self.limited {
             limited.begin(place);
         }
         let start = Instant::now();
         let mut run = Run {
-            chunk,
-            rank: self.rank.0,
-            slot: self.slots_before.load(Ordering::Relaxed) + place,
-            inputs: Frames::new(&chunk.inputs),
-            results: Results { chunk: chunk.id, count: 0, busy: 0, failed: Vec::new(), bad: 0, frames: Vec::new() },
+            chunk: self,
+            rank: executor.rank.0,
+            slot: executor.slots_before.load(Ordering::Relaxed) + place,
+            inputs: Frames::new(&self.inputs),
+            results: Results { chunk: self.id, count: 0, busy: 0, failed: Vec::new(), bad: 0, frames: Vec::new() },
             pulled: VecDeque::new(),
         };
-        context::surrounded(self, &chunk.map, || match chunk.map.get() {
+        context::surrounded(executor, &self.map, || match self.map.get() {
             Ok(Function::OfChunks(function)) => run.all_together(&**function),
             Ok(Function::OfJobs(function)) => run.one_by_one(|input, out| function.call(input, out)),
             Err(failure) => run.one_by_one(|_, _| Err(failure.clone())),
         });
         let mut results = run.results;
-        if chunk.limited.as_ref().is_some_and(|limited| !limited.end()) {
+        if self.limited.as_ref().is_some_and(|limited| !limited.end()) {
             return false;
         }
         if results.count == 0 {
@@ -199,7 +111,7 @@ impl Bench {
         }
         results.bad = context::take_bad().min(results.count);
         results.busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.finish(results);
+        executor.finish(results);
         true
     }
 }
@@ -217,7 +129,7 @@ struct Run<'c> {
 
 impl<'c> Run<'c> {
     fn one_by_one(&mut self, call: impl Fn(&[u8], &mut Vec<u8>) -> Result<(), Failure>) {
-        while let Some(offset) = self.chunk.take() {
+        while let Some(offset) = self.chunk.cursor.take() {
             let result = self.input().and_then(|input| self.call(offset, |out| call(input, out)));
             self.settle(offset, result);
         }
@@ -296,7 +208,7 @@ impl<'c> Run<'c> {
 impl<'c> Jobs<'c> for Run<'c> {
     fn pull(&mut self) -> Option<&'c [u8]> {
         loop {
-            let offset = self.chunk.take()?;
+            let offset = self.chunk.cursor.take()?;
             match self.input() {
                 Ok(input) => {
                     self.pulled.push_back((offset, None));

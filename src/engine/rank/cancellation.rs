@@ -1,0 +1,28 @@
+//! How the jobs that run learn that their map was given up.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Whether a map was given up: nobody wants the jobs that run, either. It can be waited for like a file.
+pub(crate) struct Cancellation {
+    watched: Arc<OwnedFd>,
+    /// Dropped to cancel.
+    held: Mutex<Option<UnixStream>>,
+}
+
+impl Cancellation {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let (watched, held) = UnixStream::pair()?;
+        Ok(Cancellation { watched: Arc::new(watched.into()), held: Mutex::new(Some(held)) })
+    }
+
+    /// Becomes readable, with nothing to read, when the map is given up.
+    pub(crate) fn watched(&self) -> &Arc<OwnedFd> {
+        &self.watched
+    }
+
+    pub(super) fn cancel(&self) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}

@@ -1,0 +1,142 @@
+//! How jobs are taken from a chunk, and when the loop is woken.
+
+use std::sync::{Barrier, Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, unbounded};
+
+use super::*;
+use crate::engine::func::JobFunction;
+use crate::engine::rank::executor::FromThread;
+use crate::engine::schedule::{MapId, RankId};
+use crate::engine::transport::Doorbell;
+use crate::engine::wire::FunctionId;
+
+/// Longer than any machine takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Job<F>(F);
+
+impl<F: Fn() + Send + Sync> JobFunction for Job<F> {
+    fn call(&self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Failure> {
+        (self.0)();
+        Ok(())
+    }
+}
+
+/// A executor whose doorbell wakes the calling thread. It has sent something a moment ago, however long that takes.
+fn executor(waiting: usize) -> (Arc<Executor>, Receiver<FromThread>) {
+    let (results, finished) = unbounded();
+    let executor = Executor::new(RankId(0), results, Doorbell::default());
+    executor.waiting.store(waiting, Ordering::SeqCst);
+    executor.sent.store(u64::MAX, Ordering::SeqCst);
+    executor.doorbell.install();
+    (Arc::new(executor), finished)
+}
+
+/// A chunk of one job.
+fn chunk(id: u64, job: impl Fn() + Send + Sync + 'static) -> Chunk {
+    let function = FunctionId::of(|_| Err(Failure::new(JobErrorKind::Decode, "not called")), 0).unwrap();
+    let map = MapFunction {
+        id: MapId(0),
+        function,
+        context: Bytes::new(),
+        executable: 0,
+        made: OnceLock::new(),
+        cancellation: Mutex::default(),
+        limit: None,
+    };
+    assert!(map.made.set(Ok(Function::OfJobs(Box::new(Job(job))))).is_ok());
+    let mut inputs = Vec::new();
+    wire::push_value(&mut inputs, |_| Ok::<_, Failure>(())).unwrap();
+    Chunk {
+        id: ChunkId(id),
+        first: id,
+        attempt: 1,
+        cursor: Cursor::new(1),
+        inputs: inputs.into(),
+        map: Arc::new(map),
+        limited: None,
+    }
+}
+
+/// Whether the doorbell was rung, or is within the limit.
+fn rung(limit: Duration) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < limit {
+        thread::park_timeout(limit);
+        if begin.elapsed() < limit {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_chunk_that_was_given_back_leaves_no_results_lying_about() {
+    let (executor, finished) = executor(2);
+    chunk(0, || ()).run(&executor, 0);
+    assert!(!rung(Duration::from_millis(1)), "another chunk waits: results leave together");
+    let given_back = chunk(1, || ());
+    assert_eq!(given_back.cut(), 0);
+    given_back.run(&executor, 0);
+    assert!(rung(LIMIT));
+    assert_eq!(finished.len(), 1);
+}
+
+#[test]
+fn results_do_not_lie_about_while_the_last_chunk_runs() {
+    let (executor, _finished) = executor(2);
+    chunk(0, || ()).run(&executor, 0);
+    let heard = Arc::new(Barrier::new(2));
+    let long = chunk(1, {
+        let heard = heard.clone();
+        move || {
+            heard.wait();
+        }
+    });
+    let runner = thread::spawn({
+        let executor = executor.clone();
+        move || long.run(&executor, 0)
+    });
+    // The job does not end before the doorbell was heard.
+    let was_rung = rung(LIMIT);
+    heard.wait();
+    runner.join().unwrap();
+    assert!(was_rung);
+}
+
+#[test]
+fn jobs_are_taken_one_by_one_until_there_are_no_more() {
+    let cursor = Cursor::new(2);
+    assert_eq!((cursor.take(), cursor.taken()), (Some(0), 1));
+    assert_eq!((cursor.take(), cursor.take(), cursor.take()), (Some(1), None, None));
+    assert_eq!((cursor.taken(), cursor.cut()), (2, 2), "looking past the end takes nothing");
+    assert_eq!(Cursor::new(0).take(), None);
+}
+
+#[test]
+fn a_chunk_that_is_cut_keeps_what_was_taken_and_gives_up_the_rest() {
+    for taken in 0..=5 {
+        let cursor = Cursor::new(5);
+        (0..taken).for_each(|job| assert_eq!(cursor.take(), Some(job)));
+        assert_eq!((cursor.cut(), cursor.take(), cursor.cut()), (taken, None, taken));
+    }
+    let cursor = Cursor::new(u32::MAX);
+    assert_eq!((cursor.take(), cursor.cut(), cursor.take()), (Some(0), 1, None));
+}
+
+#[test]
+fn threads_that_take_and_cut_at_the_same_time_agree_on_every_job() {
+    for _ in 0..200 {
+        let cursor = Cursor::new(1_000);
+        let (taken, kept) = thread::scope(|scope| {
+            let take = || (0..400).filter_map(|_| cursor.take()).count();
+            let takers = [scope.spawn(take), scope.spawn(take)];
+            let kept = cursor.cut();
+            (takers.map(|taker| taker.join().unwrap()).iter().sum::<usize>(), kept)
+        });
+        assert_eq!(taken, kept as usize);
+    }
+}
