@@ -6,11 +6,11 @@ use std::vec;
 use super::bad::BadRecords;
 use super::error::{InputError, Place};
 use super::format::Layout;
-use super::range::Range;
+use super::made::range::Range;
+use super::made::sweep::Sweep;
 use super::record::Record;
 use super::seen::Seen;
 use super::source::{Records, Source};
-use super::sweep::Sweep;
 
 /// So many records that need no reading are looked at before a run starts.
 const CHECKED: u64 = 100_000;

@@ -1,6 +1,6 @@
-//! JSON: one value on each line, kept as it was written, and values written into JSON.
+//! JSON: a value kept as it was written, and values written into JSON.
 //!
-//! A line is checked when it is read and taken apart only when somebody asks for a part of it. So it leaves as it came:
+//! A value is checked when it is read and taken apart only when somebody asks for a part of it. So it leaves as it came:
 //! integers of any size, the digits of a float, the order of the keys.
 
 use std::borrow::Cow;
@@ -11,35 +11,7 @@ use indexmap::IndexMap;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::error::{InputError, NOT_UTF_8, Place};
-use super::lines::TextLines;
-use super::record::Record;
-
-/// The values of a JSON Lines text.
-pub(super) struct JsonLines {
-    lines: TextLines,
-}
-
-impl JsonLines {
-    pub(super) fn new(lines: TextLines) -> JsonLines {
-        JsonLines { lines }
-    }
-
-    /// The next value; lines of nothing but blanks are skipped.
-    pub(super) fn next_record(&mut self) -> Result<Option<Record>, InputError> {
-        while self.lines.advance()? {
-            let line = self.lines.line().trim_ascii_end();
-            if !line.is_empty() {
-                let json = JsonText::new(line).map_err(|(column, message)| {
-                    let place = Place { column: Some(column), ..self.lines.place() };
-                    InputError::Json { place, message }
-                })?;
-                return Ok(Some(Record::from_json(self.lines.place(), json)));
-            }
-        }
-        Ok(None)
-    }
-}
+use super::error::NOT_UTF_8;
 
 /// A JSON value as it was written.
 #[derive(Clone, Debug)]
@@ -58,7 +30,7 @@ pub(super) enum Parts {
 
 impl JsonText {
     /// An `Err` is the column of a fault, from 1, and what is wrong there.
-    fn new(line: &[u8]) -> Result<JsonText, (usize, String)> {
+    pub(super) fn new(line: &[u8]) -> Result<JsonText, (usize, String)> {
         let value: &RawValue = serde_json::from_slice(line).map_err(|error| match std::str::from_utf8(line) {
             Ok(_) => explain(&error),
             Err(error) => (error.valid_up_to() + 1, format!("this {NOT_UTF_8}")),

@@ -6,28 +6,24 @@
 //! The room starts nothing and prints nothing; what a bad record means for the run is left to the caller, who asks
 //! [`InputError::is_bad_record`] or has them left out and counted ([`BadRecords`]).
 //!
-//! A new format is a variant of [`Format`] and an iterator of records beside `rows`, `lines` and `json`.
+//! A new format is a variant of [`Format`] and an iterator of records in `readers`.
 
 mod bad;
 mod cell;
-mod csv;
 mod error;
 mod format;
 mod header;
 mod inputs;
 mod json;
-mod lines;
+mod made;
 mod number;
-mod range;
+mod readers;
 mod record;
-mod rows;
 mod seen;
 mod source;
-mod span;
-mod sweep;
-mod table;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::io::BufRead;
 
@@ -36,12 +32,12 @@ pub use cell::Cell;
 pub use error::{InputError, Place};
 pub use format::{Format, Layout};
 pub use inputs::{Inputs, Reading};
+pub use made::range::Range;
+pub use made::span::{Linspace, linspace};
+pub use made::sweep::{Axis, Draw, Sweep};
 pub use number::Number;
-pub use range::Range;
 pub use record::Record;
 pub use source::Source;
-pub use span::{Linspace, linspace};
-pub use sweep::{Axis, Draw, Sweep};
 
 /// The largest record that is read. A longer one (a binary file, a quote that is never closed) is an error.
 pub const MAX_RECORD_BYTES: usize = 64 << 20;

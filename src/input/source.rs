@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::csv::CsvRows;
 use super::error::InputError;
 use super::format::{Format, Layout};
-use super::json::JsonLines;
-use super::lines::{Lines, TextLines};
+use super::readers::csv::CsvRows;
+use super::readers::json_lines::JsonLines;
+use super::readers::lines::Lines;
+use super::readers::rows::{Rows, TableRecords, TsvRows};
+use super::readers::table::Table;
 use super::record::Record;
-use super::rows::{Rows, TableRecords, TsvRows};
 use super::seen::Seen;
-use super::table::Table;
+use super::text::TextLines;
 use super::{Bytes, MAX_RECORD_BYTES};
 
 const READ_BUFFER_BYTES: usize = 64 << 10;

@@ -19,9 +19,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 
+use super::readers::table::Table;
 use super::source::Reader;
 use super::source::Records;
-use super::table::Table;
 use super::*;
 use crate::kernels::Number::{Float, Int};
 use crate::kernels::Summands;

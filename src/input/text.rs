@@ -1,14 +1,10 @@
-//! Lines of text, one after the other, and the records of a file that has one on each.
+//! Lines of text, one after the other.
 
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 
-use ::csv::StringRecord;
-
 use super::Bytes;
 use super::error::{InputError, NOT_UTF_8, Place, quote};
-use super::header::Header;
-use super::record::Record;
 
 /// The lines of a text, none longer than the limit without its end. All of them share one buffer.
 pub(super) struct TextLines {
@@ -65,47 +61,9 @@ impl TextLines {
     pub(super) fn place(&self) -> Place {
         Place { file: self.name.clone(), line: self.count, column: None }
     }
-}
 
-/// Records that are lines.
-pub(super) struct Lines {
-    lines: TextLines,
-    /// The name of the value, if the first line gave one.
-    header: Option<Arc<Header>>,
-}
-
-impl Lines {
-    /// Reads the first line, if it is a header.
-    pub(super) fn new(lines: TextLines, has_header: bool) -> Result<Lines, InputError> {
-        let mut lines = Lines { lines, header: None };
-        if has_header && lines.advance()? {
-            let name = lines.lines.text().map_err(InputError::into_header)?.trim().to_owned();
-            lines.header = Some(Arc::new(Header::of_one(name)));
-        }
-        Ok(lines)
-    }
-
-    pub(super) fn next_record(&mut self) -> Result<Option<Record>, InputError> {
-        if !self.advance()? {
-            return Ok(None);
-        }
-        let (place, text) = (self.lines.place(), self.lines.text()?);
-        Ok(Some(match &self.header {
-            None => Record::from_line(place, text.into()),
-            Some(header) => Record::from_row(place, header.clone(), StringRecord::from_iter([text])),
-        }))
-    }
-
-    /// Reads the next line that says something. `false`: there is none.
-    fn advance(&mut self) -> Result<bool, InputError> {
-        while self.lines.advance()? {
-            let line = self.lines.line();
-            // A file may have a name of blanks, but nobody sees a line of blanks.
-            let is_blank = line.is_empty() || (self.lines.end == b'\n' && line.trim_ascii().is_empty());
-            if !is_blank {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// The byte behind each line.
+    pub(super) fn end(&self) -> u8 {
+        self.end
     }
 }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use ::csv::StringRecord;
 
-use super::Bytes;
 use super::csv::CsvRows;
-use super::error::{InputError, NOT_UTF_8, Place, quote};
-use super::header::{Header, Separator, column_number, read_header};
-use super::lines::TextLines;
-use super::record::Record;
+use crate::input::Bytes;
+use crate::input::error::{InputError, NOT_UTF_8, Place, quote};
+use crate::input::header::{Header, Separator, column_number, read_header};
+use crate::input::record::Record;
+use crate::input::text::TextLines;
 
 /// The rows of a text, one after the other, each with its place. Empty lines are not among them.
-pub(super) enum Rows {
+pub(in crate::input) enum Rows {
     Csv(CsvRows),
     Tsv(TsvRows),
 }
@@ -35,12 +35,12 @@ impl Rows {
 }
 
 /// The rows of a TSV text: what stands between tabs, whatever it is.
-pub(super) struct TsvRows {
+pub(in crate::input) struct TsvRows {
     lines: TextLines,
 }
 
 impl TsvRows {
-    pub(super) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> TsvRows {
+    pub(in crate::input) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> TsvRows {
         TsvRows { lines: TextLines::new(name, bytes, limit, b'\n') }
     }
 
@@ -67,7 +67,7 @@ impl TsvRows {
 }
 
 /// The rows of a table, as records.
-pub(super) struct TableRecords {
+pub(in crate::input) struct TableRecords {
     rows: Rows,
     /// Unknown until the first row of a table without header.
     header: Option<Arc<Header>>,
@@ -76,7 +76,7 @@ pub(super) struct TableRecords {
 
 impl TableRecords {
     /// Reads the header, if there is one; `None`: nobody has said so.
-    pub(super) fn new(mut rows: Rows, has_header: Option<bool>) -> Result<TableRecords, InputError> {
+    pub(in crate::input) fn new(mut rows: Rows, has_header: Option<bool>) -> Result<TableRecords, InputError> {
         if has_header == Some(false) {
             return Ok(TableRecords { rows, header: None, has_names: false });
         }
@@ -89,7 +89,7 @@ impl TableRecords {
         Ok(TableRecords { rows, header: Some(Arc::new(header)), has_names: true })
     }
 
-    pub(super) fn next_record(&mut self) -> Result<Option<Record>, InputError> {
+    pub(in crate::input) fn next_record(&mut self) -> Result<Option<Record>, InputError> {
         let known = self.header.as_deref();
         let label = |column| known.map_or_else(|| column_number(column), |header| header.label(column));
         let Some((place, fields)) = self.rows.next_row(label)? else {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use ::csv::{ByteRecord, ErrorKind, ReaderBuilder, StringRecord};
 
-use super::Bytes;
-use super::error::{InputError, NOT_UTF_8, Place, quote};
+use crate::input::Bytes;
+use crate::input::error::{InputError, NOT_UTF_8, Place, quote};
 
 /// The rows of a CSV text, the first one included, each with its place.
-pub(super) struct CsvRows {
+pub(in crate::input) struct CsvRows {
     reader: ::csv::Reader<RecordFeed>,
     name: Arc<str>,
     limit: usize,
@@ -17,7 +17,7 @@ pub(super) struct CsvRows {
 }
 
 impl CsvRows {
-    pub(super) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> CsvRows {
+    pub(in crate::input) fn new(name: Arc<str>, bytes: Bytes, limit: usize) -> CsvRows {
         let quotes = Quotes { state: Quote::FieldStart, column: 0, opened: (1, 1), fault: None };
         let feed = RecordFeed { bytes, limit, line: 1, record_line: None, fed: 0, quotes };
         let reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(feed);
@@ -25,7 +25,7 @@ impl CsvRows {
     }
 
     /// The next row that is not empty. `label` names a field by its position, for the message that it is not UTF-8.
-    pub(super) fn next_row(
+    pub(in crate::input) fn next_row(
         &mut self,
         label: impl Fn(usize) -> String,
     ) -> Result<Option<(Place, StringRecord)>, InputError> {

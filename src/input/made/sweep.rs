@@ -12,11 +12,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::MAX_RECORD_BYTES;
-use super::csv::CsvRows;
-use super::error::{InputError, Place, quote};
-use super::header::{Header, Separator, column_number};
-use super::record::Record;
+use crate::input::MAX_RECORD_BYTES;
+use crate::input::error::{InputError, Place, quote};
+use crate::input::header::{Header, Separator, column_number};
+use crate::input::readers::csv::CsvRows;
+use crate::input::record::Record;
 
 /// Values of one name, as `NAME=V1,V2,…` asks for them. A value that holds a comma stands in quotes, as in CSV.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Sweep {
     }
 
     /// The record in that place, from 0.
-    pub(super) fn record(&self, index: u64) -> Record {
+    pub(in crate::input) fn record(&self, index: u64) -> Record {
         let mut combination = index / self.repeats.max(1);
         let mut chosen: Vec<&str> = Vec::with_capacity(self.axes.len());
         for axis in self.axes.iter().rev() {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Bytes;
 use super::csv::CsvRows;
-use super::error::{InputError, quote};
-use super::header::column_number;
+use crate::input::Bytes;
+use crate::input::error::{InputError, quote};
+use crate::input::header::column_number;
 
 /// Rows of numbers, all of the same length.
 ///
@@ -20,7 +20,7 @@ pub struct Table {
 }
 
 impl Table {
-    pub(super) fn read(name: Arc<str>, bytes: Bytes, limit: usize) -> Result<Table, InputError> {
+    pub(in crate::input) fn read(name: Arc<str>, bytes: Bytes, limit: usize) -> Result<Table, InputError> {
         let mut rows = CsvRows::new(name, bytes, limit);
         let mut table = Table { columns: 0, values: Vec::new() };
         let mut header: Option<Vec<String>> = None;

@@ -1,0 +1,5 @@
+//! Records that are computed and not read: ranges, sweeps, equally spaced values.
+
+pub(super) mod range;
+pub(super) mod span;
+pub(super) mod sweep;
