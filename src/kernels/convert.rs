@@ -1,7 +1,7 @@
 //! How records become the inputs of the built-in functions.
 //!
-//! Each function here reads one record and is handed to [`Reading::jobs`](crate::input::Reading::jobs) and
-//! [`Inputs::check`](crate::input::Inputs::check). Columns that a function does not name are ignored, so that a table of results
+//! Each function here reads one record and is handed to `Reading::jobs` and
+//! `Inputs::check`. Columns that a function does not name are ignored, so that a table of results
 //! can be read as a table of jobs.
 
 use super::{Number, Summands};

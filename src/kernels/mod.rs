@@ -10,7 +10,7 @@
 //! (√−1, a cube that does not fit) panics with a message that names its input; the pool turns that into one failed job.
 
 pub mod arithmetic;
-pub mod convert;
+pub(crate) mod convert;
 pub mod pace;
 pub mod parzen;
 pub mod rand_string;

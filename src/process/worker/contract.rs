@@ -64,7 +64,7 @@ pub(crate) struct StartFailure {
     pub traceback: Option<String>,
 }
 
-/// Why [`Worker::answer`] came back.
+/// Why [`Worker::answer`](super::Worker::answer) came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Every record that it took is answered.
