@@ -47,6 +47,7 @@
 //! | `worker` | a rank's loop: chunks to threads, results to messages |
 //! | `catch` | how other people's code runs without ending ours |
 //! | `wire` | messages and values to bytes and back |
+//! | `memory` | room for large values |
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
 //! | `notice`, `report` | what the outside is told while the run goes on, and at its end |
 //! | `stop` | whether a signal asked for the end |
@@ -79,6 +80,7 @@ pub mod input;
 pub mod kernels;
 mod launch;
 mod master;
+mod memory;
 mod notice;
 pub mod output;
 mod pool;

@@ -260,11 +260,12 @@ impl Pool {
     pub fn broadcast<T: Value + Send + Sync + 'static>(&self, value: T) -> Result<Shared<T>, JobError> {
         let error = |failure| JobError::of(0, failure);
         self.check_use().map_err(error)?;
-        let bytes = wire::encode(&value).map_err(|e| {
+        let mut bytes = Vec::new();
+        wire::encode_value(&value, &mut bytes).map_err(|e| {
             error(Failure::new(JobErrorKind::Encode, format!("the value to broadcast cannot be serialised: {e}")))
         })?;
         let number = self.core.next_value.fetch_add(1, Ordering::Relaxed);
-        self.command(Command::Keep { value: number, bytes }).map_err(error)?;
+        self.command(Command::Keep { value: number, bytes: bytes.into() }).map_err(error)?;
         Ok(Shared::new(number, value))
     }
 
@@ -356,15 +357,17 @@ impl Pool {
     }
 }
 
-fn encode_context<C: serde::Serialize>(context: &C) -> Result<Bytes, Failure> {
-    wire::encode(context).map_err(|error| {
+fn encode_context<C: Value>(context: &C) -> Result<Bytes, Failure> {
+    let mut bytes = Vec::new();
+    wire::encode_value(context, &mut bytes).map_err(|error| {
         Failure::new(JobErrorKind::Encode, format!("the context of the map cannot be serialised: {error}"))
-    })
+    })?;
+    Ok(bytes.into())
 }
 
 /// What a job's input becomes, or why it cannot.
-fn encode_input<I: serde::Serialize>(input: &I, out: &mut Vec<u8>) -> Result<(), Failure> {
-    wire::encode_into(input, out)
+fn encode_input<I: Value>(input: &I, out: &mut Vec<u8>) -> Result<(), Failure> {
+    wire::encode_value(input, out)
         .map_err(|error| Failure::new(JobErrorKind::Encode, format!("the input cannot be serialised: {error}")))
 }
 

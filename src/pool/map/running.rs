@@ -235,7 +235,7 @@ pub(in crate::pool) fn decode_result<O: Value>(
     frame: Result<Frame<'_>, wire::CodecError>,
 ) -> Result<O, JobError> {
     let value = match frame {
-        Ok(Frame::Value(value)) => wire::decode(value),
+        Ok(Frame::Value(value)) => wire::decode_value(value),
         Ok(Frame::Failure(failure)) => return Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
         Err(error) => Err(error),
     };
