@@ -26,7 +26,7 @@ fn measure<T: Value>(
     let (mut made, mut results, mut inputs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let begin = Instant::now();
-        let value = make(BYTES);
+        let value = std::hint::black_box(make(BYTES));
         made.push(begin.elapsed());
         drop(value);
         let begin = Instant::now();

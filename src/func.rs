@@ -22,6 +22,8 @@
 //! driver's own value could have been copied just as well. The one thing this cannot carry over is a promise that a
 //! zero-sized capture stands for, "this process has done X": such a capture is made up on ranks where X was not done.
 
+mod variants;
+
 use std::any::type_name;
 use std::marker::PhantomData;
 use std::sync::Mutex;
@@ -31,6 +33,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::catch::catch;
 use crate::failure::{Failure, JobErrorKind};
 use crate::wire::{self, FunctionId};
+
+pub(crate) use variants::{by_reference, with_own_context, write_with_context};
 
 /// A map's function as a rank holds it.
 pub(crate) enum Function {

@@ -98,9 +98,12 @@ pub use failure::{JobError, JobErrorKind};
 pub use func::{StarFunction, Value};
 pub use launch::{Rank, RankFacts};
 pub use notice::{Listener, Notice};
-pub use pool::{AsCompleted, JobHandle, Map, Pool, Shared, Waited, as_completed, wait_all, wait_any, wait_failed};
+pub use pool::{
+    AsCompleted, ByRef, ByRefs, Input, JobHandle, Map, Pool, Shared, Waited, as_completed, wait_all, wait_any,
+    wait_failed,
+};
 pub use report::{Progress, Summary};
-pub use run::{DriverResult, ExitCode, Launch, launch};
+pub use run::{DriverResult, ExitCode, Launch, is_driver, launch, launch_value};
 pub use schedule::RankId;
 pub use stats::{RankStats, Stats};
 pub use transport::TransportInfo;

@@ -12,4 +12,5 @@ mod shutdown;
 mod support;
 mod tidy;
 mod values;
+mod variants;
 mod waiting;

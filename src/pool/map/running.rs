@@ -10,7 +10,7 @@ use crate::catch::catch;
 use crate::exchange::{BlockBuilder, Command, Delivery};
 use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::Value;
-use crate::pool::{Opened, Pool, closed, encode_input};
+use crate::pool::{Input, Opened, Pool, closed, encode_input};
 use crate::report::Ticker;
 use crate::schedule::{MapId, RankId};
 use crate::wire::{self, Frame, Frames};
@@ -97,7 +97,7 @@ impl Running {
     pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize, avoid: Option<Avoid<X::Item>>)
     where
         X: Iterator,
-        X::Item: Value,
+        X::Item: Input,
     {
         let block = &mut self.block;
         let filled = catch(|| {
