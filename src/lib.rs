@@ -41,7 +41,7 @@
 //! | `launch` | who and where the ranks are: hosts, CPU masks, threads, launchers |
 //! | `pool` | the driver's side: maps, handles; encoding, decoding, order |
 //! | `exchange` | what the driver's threads and the master tell each other; `stats`, `failure`: what they say of runs and jobs |
-//! | `func` | how a function crosses ranks |
+//! | `func` | how a function crosses ranks; `json`: values that do so as JSON |
 //! | `schedule` | who runs which jobs next; pure: no clock, no I/O, no payloads |
 //! | `master` | rank 0's loop, the only place that carries out the scheduler's orders |
 //! | `worker` | a rank's loop: chunks to threads, results to messages |
@@ -77,6 +77,7 @@ mod exec;
 mod failure;
 mod func;
 pub mod input;
+mod json;
 pub mod kernels;
 mod launch;
 mod master;
@@ -96,6 +97,7 @@ mod worker;
 
 pub use failure::{JobError, JobErrorKind};
 pub use func::{StarFunction, Value};
+pub use json::Json;
 pub use launch::{Rank, RankFacts};
 pub use notice::{Listener, Notice};
 pub use pool::{

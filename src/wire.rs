@@ -11,6 +11,7 @@
 mod bulk;
 
 use bincode::config;
+use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -198,22 +199,47 @@ pub(crate) fn open<H: Head>(mut packet: Bytes) -> Result<Vec<(H, Bytes)>, CodecE
     if packet.is_empty() { Ok(messages) } else { Err(CodecError::garbled("bytes are left over")) }
 }
 
+/// What to do about a type that the binary form is not made for.
+const USE_JSON: &str = "wrap the value in `rankpool::Json`";
+/// What to do about a value that is longer or shorter than it should be, which every garbled message is, too.
+const SKIPS: &str = " (if its type leaves out fields, with `skip_serializing_if`, wrap the value in `rankpool::Json`)";
+
+fn written_badly(error: EncodeError) -> CodecError {
+    CodecError(match error {
+        EncodeError::OtherString(message) => message,
+        EncodeError::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => format!(
+            "its type has parts whose number is not known before they are written, as those with `#[serde(flatten)]`: {USE_JSON}"
+        ),
+        other => other.to_string(),
+    })
+}
+
+fn read_badly(error: DecodeError) -> CodecError {
+    use bincode::serde::DecodeError as Serde;
+    CodecError(match error {
+        DecodeError::OtherString(message) => message,
+        DecodeError::Serde(Serde::AnyNotSupported | Serde::IdentifierNotSupported | Serde::IgnoredAnyNotSupported) => {
+            format!(
+                "its type must look at a value to know how to read it, as `serde_json::Value` and types with \
+                 `#[serde(untagged)]`, `#[serde(tag)]` or `#[serde(flatten)]` do: {USE_JSON}"
+            )
+        }
+        other @ DecodeError::UnexpectedEnd { .. } => format!("{other}{SKIPS}"),
+        other => other.to_string(),
+    })
+}
+
 /// Appends a value's encoding.
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
     struct Sink<'a>(&'a mut Vec<u8>);
     impl bincode::enc::write::Writer for Sink<'_> {
-        fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
             memory::reserve(self.0, bytes.len());
             self.0.extend_from_slice(bytes);
             Ok(())
         }
     }
-    bincode::serde::encode_into_writer(value, Sink(out), config::standard()).map_err(|error| {
-        CodecError(match error {
-            bincode::error::EncodeError::OtherString(message) => message,
-            other => other.to_string(),
-        })
-    })
+    bincode::serde::encode_into_writer(value, Sink(out), config::standard()).map_err(written_badly)
 }
 
 /// A value's encoding.
@@ -229,12 +255,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     // program is compiled, is what stops a garbled length. It counts an integer at its full width, up to 16 times what
     // it takes in the encoding.
     fn limited<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
-        bincode::serde::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(|error| {
-            CodecError(match error {
-                bincode::error::DecodeError::OtherString(message) => message,
-                other => other.to_string(),
-            })
-        })
+        bincode::serde::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(read_badly)
     }
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
@@ -245,7 +266,11 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
         length if length <= 64 * MIB => limited::<T, { 1024 * MIB }>(bytes),
         _ => limited::<T, { usize::MAX }>(bytes),
     }?;
-    if used == bytes.len() { Ok(value) } else { Err(CodecError::garbled("bytes are left over after a value")) }
+    if used == bytes.len() {
+        Ok(value)
+    } else {
+        Err(CodecError(format!("garbled message: bytes are left over after a value{SKIPS}")))
+    }
 }
 
 /// One job's place in a payload.

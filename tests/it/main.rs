@@ -3,6 +3,7 @@
 
 mod handles;
 mod initialisation;
+mod json;
 mod kernels_on_the_wire;
 mod limits;
 mod maps;
