@@ -14,7 +14,7 @@
 //! }
 //! ```
 //!
-//! Start with [`launch`] and [`Pool`].
+//! Start with [`launch`] and [`Pool`], and read the [guide].
 //!
 //! # Architecture
 //!
@@ -76,6 +76,7 @@ mod exchange;
 mod exec;
 mod failure;
 mod func;
+pub mod guide;
 pub mod input;
 mod json;
 pub mod kernels;
