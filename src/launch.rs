@@ -4,6 +4,7 @@
 //! the master; on the others it becomes a worker, and the closure is never called.
 
 mod ranks;
+mod value;
 mod verdict;
 
 use std::error::Error;
@@ -26,6 +27,7 @@ use crate::engine::transport::local::star;
 use crate::pool::Pool;
 
 use ranks::Rank0;
+pub use value::{is_driver, launch_value};
 
 /// How a run ended, as the exit code of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,6 +314,7 @@ impl<'a> Launch<'a> {
             return refuse_as(&message, ExitCode::Failure);
         }
         let (rank, size) = (mpi.rank(), mpi.size());
+        let _ = value::RANK.set(rank.0);
         facts.complaint = self.complaint();
         let code = if rank == RankId(0) {
             let doorbell = Doorbell::default();

@@ -14,7 +14,7 @@
 //! }
 //! ```
 //!
-//! Start with [`launch()`] and [`Pool`].
+//! Start with [`launch()`] and [`Pool`], and read the [guide].
 //!
 //! # Architecture
 //!
@@ -59,7 +59,8 @@
 //! | `placement` | who and where the ranks are: hosts, CPU masks, threads, launchers |
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
 //! | `wire` | messages and values to bytes and back |
-//! | `func` | how a function crosses ranks |
+//! | `memory` | room for large values |
+//! | `func` | how a function crosses ranks; `json`: values that do so as JSON |
 //! | `exchange` | what the driver's threads and the master tell each other; `stats`, `error`: what they say of runs and jobs |
 //! | `notice`, `meter` | what the master tells others while the run goes on |
 //! | `catch`, `stop` | how other people's code runs without ending ours; whether a signal asked for the end |
@@ -80,6 +81,7 @@ pub mod cli;
 mod console;
 #[doc(hidden)]
 pub mod engine;
+pub mod guide;
 mod input;
 mod journal;
 pub mod kernels;
@@ -92,14 +94,18 @@ mod template;
 
 pub use engine::error::{JobError, JobErrorKind};
 pub use engine::func::{StarFunction, Value};
+pub use engine::json::Json;
 pub use engine::notice::{Listener, Notice};
 pub use engine::placement::{Rank, RankFacts};
 pub use engine::rank::{CurrentJob, current_job};
 pub use engine::schedule::RankId;
 pub use engine::stats::{RankStats, Stats};
 pub use engine::transport::TransportInfo;
-pub use launch::{DriverResult, ExitCode, Launch, launch};
-pub use pool::{AsCompleted, JobHandle, Map, Pool, Shared, Waited, as_completed, wait_all, wait_any, wait_failed};
+pub use launch::{DriverResult, ExitCode, Launch, is_driver, launch, launch_value};
+pub use pool::{
+    AsCompleted, ByRef, ByRefs, Input, JobHandle, Map, Pool, Shared, Waited, as_completed, wait_all, wait_any,
+    wait_failed,
+};
 pub use report::{Progress, Summary};
 
 /// The README's program is run as a test.

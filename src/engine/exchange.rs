@@ -107,6 +107,9 @@ impl Block {
     }
 }
 
+/// The next block is taken to be as large as the last one, but not larger than this.
+const FRAMES: usize = 1 << 20;
+
 /// A [`Block`] that is being filled.
 #[derive(Debug, Default)]
 pub(crate) struct BlockBuilder {
@@ -142,7 +145,7 @@ impl BlockBuilder {
     /// The block so far; the builder starts anew.
     pub(crate) fn take(&mut self) -> Block {
         let (jobs, bytes) = (self.ends.len(), self.frames.len());
-        let frames = std::mem::replace(&mut self.frames, Vec::with_capacity(bytes));
+        let frames = std::mem::replace(&mut self.frames, Vec::with_capacity(bytes.min(FRAMES)));
         let ends = std::mem::replace(&mut self.ends, Vec::with_capacity(jobs));
         let (count, avoid) = (u32::try_from(jobs).expect("blocks are small"), std::mem::take(&mut self.avoid));
         Block { count, frames: frames.into(), ends: ends.into(), avoid }

@@ -22,6 +22,8 @@
 //! driver's own value could have been copied just as well. The one thing this cannot carry over is a promise that a
 //! zero-sized capture stands for, "this process has done X": such a capture is made up on ranks where X was not done.
 
+mod variants;
+
 use std::any::type_name;
 use std::marker::PhantomData;
 use std::sync::Mutex;
@@ -31,6 +33,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::wire::{self, FunctionId};
+
+pub(crate) use variants::{by_reference, with_own_context, write_with_context};
 
 /// A map's function as a rank holds it.
 pub(crate) enum Function {
@@ -128,17 +132,17 @@ fn conjure<F: Copy>() -> F {
 }
 
 /// What inputs, results and contexts must be: able to cross ranks.
-pub trait Value: Serialize + DeserializeOwned {}
-impl<T: Serialize + DeserializeOwned> Value for T {}
+pub trait Value: Serialize + DeserializeOwned + 'static {}
+impl<T: Serialize + DeserializeOwned + 'static> Value for T {}
 
 fn decode_input<I: Value>(input: &[u8]) -> Result<I, Failure> {
-    wire::decode(input).map_err(|error| {
+    wire::decode_value(input).map_err(|error| {
         Failure::new(JobErrorKind::Decode, format!("the input cannot be read as {}: {error}", type_name::<I>()))
     })
 }
 
 fn encode_output<O: Value>(value: &O, output: &mut Vec<u8>) -> Result<(), Failure> {
-    wire::encode_into(value, output).map_err(|error| {
+    wire::encode_value(value, output).map_err(|error| {
         Failure::new(JobErrorKind::Encode, format!("the result, a {}, cannot be written: {error}", type_name::<O>()))
     })
 }
@@ -303,7 +307,7 @@ where
 }
 
 fn decode_context<C: Value>(context: &[u8]) -> Result<C, Failure> {
-    wire::decode(context).map_err(|error| {
+    wire::decode_value(context).map_err(|error| {
         Failure::new(JobErrorKind::Decode, format!("the context cannot be read as {}: {error}", type_name::<C>()))
     })
 }

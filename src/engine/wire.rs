@@ -1,19 +1,26 @@
 //! The messages between master and ranks, to and from bytes.
 //!
-//! A *packet* is what travels as one transport message: heads (small, bincode) and one payload (raw bytes: inputs,
-//! results, contexts). The heads say how the payload is cut, so payloads are never copied to be read. Jobs inside a
+//! A *packet* is what travels as one transport message: one payload (raw bytes: inputs, results, contexts), heads (small,
+//! bincode) and the length of the heads. The heads say how the payload is cut, so payloads are never copied to be read. They
+//! stand behind it, so that a large payload need not be copied to be sent, either. Jobs inside a
 //! payload are *frames*: a length and the value's own encoding, or a failure in the place of a value.
 //!
 //! Whatever the bytes are, reading them gives a value or a [`CodecError`]: no panic, and no allocation out of
 //! proportion to the bytes that are really there.
 
+mod bulk;
+
 use bincode::config;
-use bytes::{Buf, Bytes};
+use bincode::error::{DecodeError, EncodeError};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::engine::error::Failure;
+use crate::engine::memory;
 use crate::engine::placement::RankFacts;
 use crate::engine::schedule::{ChunkId, MapId};
+
+pub(crate) use bulk::{decode_value, encode_value};
 
 /// Bytes that do not say what they should, or a value that refuses to be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,6 +124,9 @@ impl Head for ToMaster {
     }
 }
 
+/// A payload of this size is not copied if nobody else has it.
+const WORTH_KEEPING: usize = 64 << 10;
+
 /// Messages for one receiver, gathered until they are sent as one.
 #[derive(Debug)]
 pub(crate) struct Packet<H> {
@@ -148,15 +158,23 @@ impl<H: Head> Packet<H> {
 
     /// The bytes of all messages so far; the packet is empty afterwards.
     pub(crate) fn take(&mut self) -> Result<Bytes, CodecError> {
-        let mut bytes = vec![0; 4];
-        encode_into(&self.heads, &mut bytes)?;
-        let length =
-            u32::try_from(bytes.len() - 4).map_err(|_| CodecError("more than 4 GiB of message heads".into()))?;
-        bytes[..4].copy_from_slice(&length.to_le_bytes());
-        bytes.reserve_exact(self.payload.iter().map(Bytes::len).sum());
-        for part in self.payload.drain(..) {
+        // Room for the heads, which are some 20 bytes each.
+        let room = self.payload.iter().map(Bytes::len).sum::<usize>() + 32 * self.heads.len() + 8;
+        let mut parts = self.payload.drain(..).peekable();
+        let mut bytes = match parts.next_if(|part| part.len() >= WORTH_KEEPING && part.is_unique()) {
+            Some(part) => Vec::from(part),
+            None => Vec::new(),
+        };
+        let more = room - bytes.len();
+        memory::reserve(&mut bytes, more);
+        for part in parts {
             bytes.extend_from_slice(&part);
         }
+        let payload = bytes.len();
+        encode_into(&self.heads, &mut bytes)?;
+        let heads =
+            u32::try_from(bytes.len() - payload).map_err(|_| CodecError("more than 4 GiB of message heads".into()))?;
+        bytes.extend_from_slice(&heads.to_le_bytes());
         self.heads.clear();
         Ok(bytes.into())
     }
@@ -164,11 +182,12 @@ impl<H: Head> Packet<H> {
 
 /// The messages of a packet, each with its own part of the payload.
 pub(crate) fn open<H: Head>(mut packet: Bytes) -> Result<Vec<(H, Bytes)>, CodecError> {
-    let length = packet.try_get_u32_le().map_err(|_| CodecError::garbled("it is too short"))? as usize;
-    if length > packet.len() {
-        return Err(CodecError::garbled("it ends inside its heads"));
-    }
-    let heads: Vec<H> = decode(&packet.split_to(length))?;
+    let Some(&length) = packet.last_chunk::<4>() else { return Err(CodecError::garbled("it is too short")) };
+    packet.truncate(packet.len() - length.len());
+    let Some(payload) = packet.len().checked_sub(u32::from_le_bytes(length) as usize) else {
+        return Err(CodecError::garbled("its heads are not whole"));
+    };
+    let heads: Vec<H> = decode(&packet.split_off(payload))?;
     let mut messages = Vec::with_capacity(heads.len());
     for head in heads {
         let bytes = usize::try_from(head.payload()).unwrap_or(usize::MAX);
@@ -180,21 +199,47 @@ pub(crate) fn open<H: Head>(mut packet: Bytes) -> Result<Vec<(H, Bytes)>, CodecE
     if packet.is_empty() { Ok(messages) } else { Err(CodecError::garbled("bytes are left over")) }
 }
 
+/// What to do about a type that the binary form is not made for.
+const USE_JSON: &str = "wrap the value in `rankpool::Json`";
+/// What to do about a value that is longer or shorter than it should be, which every garbled message is, too.
+const SKIPS: &str = " (if its type leaves out fields, with `skip_serializing_if`, wrap the value in `rankpool::Json`)";
+
+fn written_badly(error: EncodeError) -> CodecError {
+    CodecError(match error {
+        EncodeError::OtherString(message) => message,
+        EncodeError::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => format!(
+            "its type has parts whose number is not known before they are written, as those with `#[serde(flatten)]`: {USE_JSON}"
+        ),
+        other => other.to_string(),
+    })
+}
+
+fn read_badly(error: DecodeError) -> CodecError {
+    use bincode::serde::DecodeError as Serde;
+    CodecError(match error {
+        DecodeError::OtherString(message) => message,
+        DecodeError::Serde(Serde::AnyNotSupported | Serde::IdentifierNotSupported | Serde::IgnoredAnyNotSupported) => {
+            format!(
+                "its type must look at a value to know how to read it, as `serde_json::Value` and types with \
+                 `#[serde(untagged)]`, `#[serde(tag)]` or `#[serde(flatten)]` do: {USE_JSON}"
+            )
+        }
+        other @ DecodeError::UnexpectedEnd { .. } => format!("{other}{SKIPS}"),
+        other => other.to_string(),
+    })
+}
+
 /// Appends a value's encoding.
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
     struct Sink<'a>(&'a mut Vec<u8>);
     impl bincode::enc::write::Writer for Sink<'_> {
-        fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+            memory::reserve(self.0, bytes.len());
             self.0.extend_from_slice(bytes);
             Ok(())
         }
     }
-    bincode::serde::encode_into_writer(value, Sink(out), config::standard()).map_err(|error| {
-        CodecError(match error {
-            bincode::error::EncodeError::OtherString(message) => message,
-            other => other.to_string(),
-        })
-    })
+    bincode::serde::encode_into_writer(value, Sink(out), config::standard()).map_err(written_badly)
 }
 
 /// A value's encoding.
@@ -210,12 +255,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     // program is compiled, is what stops a garbled length. It counts an integer at its full width, up to 16 times what
     // it takes in the encoding.
     fn limited<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
-        bincode::serde::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(|error| {
-            CodecError(match error {
-                bincode::error::DecodeError::OtherString(message) => message,
-                other => other.to_string(),
-            })
-        })
+        bincode::serde::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(read_badly)
     }
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
@@ -226,7 +266,11 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
         length if length <= 64 * MIB => limited::<T, { 1024 * MIB }>(bytes),
         _ => limited::<T, { usize::MAX }>(bytes),
     }?;
-    if used == bytes.len() { Ok(value) } else { Err(CodecError::garbled("bytes are left over after a value")) }
+    if used == bytes.len() {
+        Ok(value)
+    } else {
+        Err(CodecError(format!("garbled message: bytes are left over after a value{SKIPS}")))
+    }
 }
 
 /// One job's place in a payload.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, never};
 
-use super::{DEFAULT_POLICY, Pool};
+use super::{DEFAULT_POLICY, Input, Pool};
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::exchange::{Command, Delivery, OutputPart};
 use crate::engine::func::{Builder, Value};
@@ -78,7 +78,7 @@ const WINDOW_BYTES: usize = 256 << 20;
 impl<'p, X, O> Map<'p, X, O>
 where
     X: Iterator,
-    X::Item: Value,
+    X::Item: Input,
     O: Value,
 {
     pub(super) fn new(pool: &'p Pool, builder: Builder, context: Result<Bytes, Failure>, inputs: X) -> Self {
@@ -324,7 +324,7 @@ fn take_part(pool: &Pool, on_part: Option<&mut OnPart<'_>>, part: OutputPart) {
 impl<X, O> Iterator for Map<'_, X, O>
 where
     X: Iterator,
-    X::Item: Value,
+    X::Item: Input,
     O: Value,
 {
     type Item = Result<O, JobError>;

@@ -7,6 +7,7 @@ mod handle;
 mod map;
 mod shared;
 mod submit;
+mod variants;
 mod wait;
 
 use std::num::NonZeroU32;
@@ -32,6 +33,7 @@ pub use handle::JobHandle;
 pub use map::Map;
 pub(crate) use map::Pause;
 pub use shared::Shared;
+pub use variants::{ByRef, ByRefs};
 pub use wait::{AsCompleted, Waited, as_completed, wait_all, wait_any, wait_failed};
 
 use submit::Submits;
@@ -260,11 +262,12 @@ impl Pool {
     pub fn broadcast<T: Value + Send + Sync + 'static>(&self, value: T) -> Result<Shared<T>, JobError> {
         let error = |failure| JobError::of(0, failure);
         self.check_use().map_err(error)?;
-        let bytes = wire::encode(&value).map_err(|e| {
+        let mut bytes = Vec::new();
+        wire::encode_value(&value, &mut bytes).map_err(|e| {
             error(Failure::new(JobErrorKind::Encode, format!("the value to broadcast cannot be serialised: {e}")))
         })?;
         let number = self.core.next_value.fetch_add(1, Ordering::Relaxed);
-        self.command(Command::Keep { value: number, bytes }).map_err(error)?;
+        self.command(Command::Keep { value: number, bytes: bytes.into() }).map_err(error)?;
         Ok(Shared::new(number, value))
     }
 
@@ -356,16 +359,30 @@ impl Pool {
     }
 }
 
-fn encode_context<C: serde::Serialize>(context: &C) -> Result<Bytes, Failure> {
-    wire::encode(context).map_err(|error| {
+fn encode_context<C: Value>(context: &C) -> Result<Bytes, Failure> {
+    let mut bytes = Vec::new();
+    wire::encode_value(context, &mut bytes).map_err(|error| {
         Failure::new(JobErrorKind::Encode, format!("the context of the map cannot be serialised: {error}"))
-    })
+    })?;
+    Ok(bytes.into())
+}
+
+/// What a map can take as its inputs: a [`Value`], or a reference to one in [`Pool::map_ref`].
+pub trait Input {
+    /// Appends the input's encoding, or says why it cannot.
+    #[doc(hidden)]
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), String>;
+}
+
+impl<I: Value> Input for I {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), String> {
+        wire::encode_value(self, out).map_err(|error| format!("the input cannot be serialised: {error}"))
+    }
 }
 
 /// What a job's input becomes, or why it cannot.
-fn encode_input<I: serde::Serialize>(input: &I, out: &mut Vec<u8>) -> Result<(), Failure> {
-    wire::encode_into(input, out)
-        .map_err(|error| Failure::new(JobErrorKind::Encode, format!("the input cannot be serialised: {error}")))
+fn encode_input<I: Input>(input: &I, out: &mut Vec<u8>) -> Result<(), Failure> {
+    input.write(out).map_err(|message| Failure::new(JobErrorKind::Encode, message))
 }
 
 /// How a map's jobs travel when nothing else is asked for.

@@ -50,7 +50,7 @@ impl<T> Serialize for Shared<T> {
 impl<'de, T: DeserializeOwned + Send + Sync + 'static> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = u64::deserialize(deserializer)?;
-        let value = rank::broadcast_value(number, wire::decode::<T>).map_err(de::Error::custom)?;
+        let value = rank::broadcast_value(number, wire::decode_value::<T>).map_err(de::Error::custom)?;
         Ok(Shared { number, value })
     }
 }

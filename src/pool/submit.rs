@@ -168,8 +168,12 @@ fn settle_delivery(map: MapId, delivery: Delivery, registry: &Registry) {
                 let read = rest.next();
                 let end = frames.len() - rest.rest().len();
                 if let Some(shared) = take(job) {
-                    // Copied, so that a handle that is kept does not keep its neighbours' results.
-                    let frame = Bytes::copy_from_slice(&frames[start..end]);
+                    // Copied, so that a handle that is kept does not keep its neighbours' results; unless most is its own.
+                    let frame = if end - start > frames.len() / 2 {
+                        frames.slice(start..end)
+                    } else {
+                        Bytes::copy_from_slice(&frames[start..end])
+                    };
                     let garbled = |error: crate::engine::wire::CodecError| {
                         JobError::new(job, JobErrorKind::Decode, error.to_string())
                     };

@@ -1,6 +1,6 @@
 //! Waiting for several handles at once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,8 +111,11 @@ pub fn wait_failed<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Wait
 /// Handles in the order in which their jobs end; see [`as_completed`].
 pub struct AsCompleted<O> {
     watch: Arc<Watch>,
-    handles: Vec<Option<JobHandle<O>>>,
-    left: usize,
+    /// Those that were not yielded, by their indexes in the watch.
+    handles: BTreeMap<usize, JobHandle<O>>,
+    /// Which jobs these are, by the addresses of what their handles share.
+    jobs: BTreeSet<usize>,
+    next: usize,
     deadline: Option<Instant>,
 }
 
@@ -133,18 +136,42 @@ pub struct AsCompleted<O> {
 /// ```
 pub fn as_completed<O>(handles: impl IntoIterator<Item = JobHandle<O>>) -> AsCompleted<O> {
     let watch = Arc::new(Watch::default());
-    let mut seen = BTreeSet::new();
-    let mut kept = Vec::new();
+    let mut completed = AsCompleted { watch, handles: BTreeMap::new(), jobs: BTreeSet::new(), next: 0, deadline: None };
     for handle in handles {
-        if seen.insert(Arc::as_ptr(handle.shared())) {
-            handle.shared().watch(&watch, kept.len());
-            kept.push(Some(handle));
-        }
+        completed.add(handle);
     }
-    AsCompleted { watch, left: kept.len(), handles: kept, deadline: None }
+    completed
+}
+
+fn address<O>(handle: &JobHandle<O>) -> usize {
+    Arc::as_ptr(handle.shared()) as usize
 }
 
 impl<O> AsCompleted<O> {
+    /// Waits for one more job, too. A job that is there already and was not yielded is not added a second time.
+    ///
+    /// ```
+    /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
+    /// let halve = |x: u64| x / 2;
+    /// let mut completed = rankpool::as_completed([pool.submit(halve, 40)]);
+    /// let mut values = Vec::new();
+    /// while let Some(done) = completed.next() {
+    ///     values.push(done.wait()?);
+    ///     if values[values.len() - 1] > 1 {
+    ///         completed.add(pool.submit(halve, values[values.len() - 1]));
+    ///     }
+    /// }
+    /// assert_eq!(values, [20, 10, 5, 2, 1]);
+    /// # Ok(()) });
+    /// ```
+    pub fn add(&mut self, handle: JobHandle<O>) {
+        if self.jobs.insert(address(&handle)) {
+            handle.shared().watch(&self.watch, self.next);
+            self.handles.insert(self.next, handle);
+            self.next += 1;
+        }
+    }
+
     /// Ends the iteration when so much time, from now, is over. What has ended by then is yielded all the same.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.deadline = Instant::now().checked_add(limit);
@@ -153,7 +180,7 @@ impl<O> AsCompleted<O> {
 
     /// How many jobs were not yielded yet.
     pub fn pending(&self) -> usize {
-        self.left
+        self.handles.len()
     }
 }
 
@@ -161,15 +188,16 @@ impl<O> Iterator for AsCompleted<O> {
     type Item = JobHandle<O>;
 
     fn next(&mut self) -> Option<JobHandle<O>> {
-        if self.left == 0 {
+        if self.handles.is_empty() {
             return None;
         }
         let (index, _) = self.watch.next(self.deadline)?;
-        self.left -= 1;
-        self.handles[index].take()
+        let handle = self.handles.remove(&index)?;
+        self.jobs.remove(&address(&handle));
+        Some(handle)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.left))
+        (0, Some(self.handles.len()))
     }
 }

@@ -3,6 +3,7 @@
 
 mod handles;
 mod initialisation;
+mod json;
 mod kernels_on_the_wire;
 mod limits;
 mod maps;
@@ -12,4 +13,5 @@ mod shutdown;
 mod support;
 mod tidy;
 mod values;
+mod variants;
 mod waiting;

@@ -144,11 +144,12 @@ fn only_the_wire_and_the_journal_know_the_binary_format() {
 }
 
 #[test]
-fn unsafe_code_is_in_two_files() {
-    let may = |path: &str| path == "src/engine/func.rs" || path == "src/engine/transport/mpi.rs";
+fn unsafe_code_is_in_three_files() {
+    let may =
+        |path: &str| ["src/engine/func.rs", "src/engine/memory.rs", "src/engine/transport/mpi.rs"].contains(&path);
     let word = |line: &str, word: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word);
     let breaks = |line: &str| word(line, "unsafe") || word(line, "unsafe_code");
-    assert_none(offenders(&sources("src"), may, breaks), "unsafe code outside of the two files that argue for it");
+    assert_none(offenders(&sources("src"), may, breaks), "unsafe code outside of the three files that argue for it");
 }
 
 #[test]

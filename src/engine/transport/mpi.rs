@@ -19,6 +19,7 @@ use ::mpi::ffi;
 use bytes::{Bytes, BytesMut};
 
 use super::{Incoming, Transport, TransportError, TransportInfo};
+use crate::engine::memory;
 use crate::engine::schedule::RankId;
 use crate::launch::{environment, number_from};
 
@@ -316,7 +317,7 @@ impl Mpi {
         // SAFETY: pointers to live locals.
         check(unsafe { ffi::MPI_Get_count(&status, ffi::RSMPI_UINT8_T, &mut count) }, "MPI_Get_count")?;
         let length = usize::try_from(count).map_err(|_| TransportError("MPI_Get_count gave no count".into()))?;
-        let mut bytes: Vec<u8> = Vec::with_capacity(length);
+        let mut bytes: Vec<u8> = memory::vec_with_capacity(length);
         let mut request = MaybeUninit::uninit();
         // SAFETY: the buffer has room for `count` bytes and moves into `receiving` (its heap part stays where it is) until the
         // request is complete.

@@ -203,8 +203,8 @@ proptest! {
         bytes.resize(bytes.len() + padding, 0);
         read_in_all_ways(&bytes);
         // And as the heads of a packet.
-        let mut packet = (bytes.len() as u32).to_le_bytes().to_vec();
-        packet.extend(&bytes);
+        let mut packet = bytes.clone();
+        packet.extend((bytes.len() as u32).to_le_bytes());
         read_in_all_ways(&packet);
     }
 
@@ -329,4 +329,24 @@ fn payloads_are_not_copied_when_a_packet_is_opened() {
     let packet = packet_of(&[(ToRank::Keep { value: 1, bytes: payload.len() as u64 }, payload)]);
     let used = measure(|| drop(open::<ToRank>(packet.clone()).unwrap()));
     assert!(used.bytes_total < 10_000, "{used:?}");
+}
+
+#[test]
+fn a_large_payload_that_nobody_else_has_is_not_copied_to_be_sent() {
+    let payload = Bytes::from(vec![7; 10_000_000]);
+    let bytes = payload.len() as u64;
+    let mut packet = Packet::default();
+    packet.push_with(ToRank::Keep { value: 1, bytes }, [payload.slice(..)]);
+    let mut sent = Bytes::new();
+    let used = measure(|| sent = packet.take().unwrap());
+    assert!(used.bytes_total > bytes, "one that others have must be copied: {used:?}");
+    assert_eq!(open::<ToRank>(sent.clone()).unwrap(), [(ToRank::Keep { value: 1, bytes }, payload)]);
+    // As a rank sends a result: made here, handed over whole, with the room that a frame leaves behind it.
+    let mut frames = Vec::with_capacity(10_000_100);
+    push_value(&mut frames, |out| encode_value(&vec![0.5f64; 1_000_000], out)).unwrap();
+    let copy = Bytes::copy_from_slice(&frames);
+    packet.push_with(ToRank::Keep { value: 1, bytes: copy.len() as u64 }, [frames.into()]);
+    let used = measure(|| sent = packet.take().unwrap());
+    assert!(used.bytes_total < 10_000, "{used:?}");
+    assert_eq!(open::<ToRank>(sent).unwrap(), [(ToRank::Keep { value: 1, bytes: copy.len() as u64 }, copy)]);
 }

@@ -12,7 +12,7 @@ use crate::engine::exchange::{BlockBuilder, Command, Delivery};
 use crate::engine::func::Value;
 use crate::engine::schedule::{MapId, RankId};
 use crate::engine::wire::{self, Frame, Frames};
-use crate::pool::{Opened, Pool, closed, encode_input};
+use crate::pool::{Input, Opened, Pool, closed, encode_input};
 use crate::report::Ticker;
 
 /// The largest block of inputs, in bytes.
@@ -97,7 +97,7 @@ impl Running {
     pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize, avoid: Option<Avoid<X::Item>>)
     where
         X: Iterator,
-        X::Item: Value,
+        X::Item: Input,
     {
         let block = &mut self.block;
         let filled = catch(|| {
@@ -235,7 +235,7 @@ pub(in crate::pool) fn decode_result<O: Value>(
     frame: Result<Frame<'_>, wire::CodecError>,
 ) -> Result<O, JobError> {
     let value = match frame {
-        Ok(Frame::Value(value)) => wire::decode(value),
+        Ok(Frame::Value(value)) => wire::decode_value(value),
         Ok(Frame::Failure(failure)) => return Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
         Err(error) => Err(error),
     };

@@ -1,0 +1,95 @@
+//! Room for large values in large pages.
+//!
+//! A program that writes to fresh memory enters the kernel once for each page. With pages of 4 KiB that costs several times
+//! what copying the same bytes costs. Linux gives pages of 2 MiB to a program that asks for them, where the machine's settings
+//! allow it (`madvise` or `always` in `/sys/kernel/mm/transparent_hugepage/enabled`).
+
+/// Memory from this size on is asked for in large pages. Smaller allocations come from memory that is used again.
+const LARGE: usize = 4 << 20;
+
+/// An empty vector with room for this many elements.
+pub(crate) fn vec_with_capacity<T>(elements: usize) -> Vec<T> {
+    let mut vec = Vec::with_capacity(elements);
+    advise(&mut vec);
+    vec
+}
+
+/// Makes room for more elements, as [`Vec::reserve`] does.
+pub(crate) fn reserve<T>(vec: &mut Vec<T>, additional: usize) {
+    if vec.capacity() - vec.len() < additional {
+        grow(vec, additional);
+    }
+}
+
+#[cold]
+fn grow<T>(vec: &mut Vec<T>, additional: usize) {
+    vec.reserve(additional);
+    advise(vec);
+}
+
+/// Asks for large pages behind a vector that is large.
+fn advise<T>(vec: &mut Vec<T>) {
+    let bytes = vec.capacity().saturating_mul(size_of::<T>());
+    if bytes >= LARGE {
+        advise_range(vec.as_mut_ptr() as usize, bytes);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "there is no safe way to ask for large pages behind memory of the allocator")]
+fn advise_range(start: usize, bytes: usize) {
+    const PAGE: usize = 4096;
+    let first = start.next_multiple_of(PAGE);
+    let end = (start + bytes) / PAGE * PAGE;
+    // SAFETY: this advice changes neither the contents of memory nor who may use it, only the size of the pages behind it. A
+    // refusal, also one of addresses that the kernel finds wrong (pages may be larger than 4 KiB), has no effect.
+    let _ = unsafe { libc::madvise(first as *mut libc::c_void, end.saturating_sub(first), libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_range(_start: usize, _bytes: usize) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_of_all_sizes_is_given_and_keeps_what_was_written() {
+        for bytes in [0, 1, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE] {
+            let mut vec = vec_with_capacity::<u8>(bytes);
+            assert!(vec.is_empty() && vec.capacity() >= bytes);
+            vec.resize(bytes, 7);
+            reserve(&mut vec, 2 * LARGE);
+            assert!(vec.capacity() >= bytes + 2 * LARGE);
+            assert!(vec.len() == bytes && vec.iter().all(|&byte| byte == 7));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_large_vector_lies_in_memory_that_is_marked_for_large_pages() {
+        let marked = |vec: &Vec<f64>| {
+            let middle = vec.as_ptr() as usize + vec.capacity() * 4;
+            let maps = std::fs::read_to_string("/proc/self/smaps").expect("it can be read");
+            let mut inside = false;
+            for line in maps.lines() {
+                let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+                let address = |text: &str| usize::from_str_radix(text, 16).ok();
+                if let Some((Some(start), Some(end))) = range.map(|(start, end)| (address(start), address(end))) {
+                    inside = (start..end).contains(&middle);
+                } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| inside) {
+                    return flags.split_whitespace().any(|flag| flag == "hg");
+                }
+            }
+            panic!("the vector is nowhere");
+        };
+        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            return;
+        }
+        let mut vec = vec_with_capacity::<f64>(LARGE);
+        assert!(marked(&vec), "made with room");
+        vec = Vec::new();
+        reserve(&mut vec, LARGE);
+        assert!(marked(&vec), "grown");
+    }
+}
