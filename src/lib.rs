@@ -97,7 +97,7 @@ mod wire;
 mod worker;
 
 pub use failure::{JobError, JobErrorKind};
-pub use func::{StarFunction, Value};
+pub use func::{CrossesRanks, StarFunction, Value};
 pub use json::Json;
 pub use launch::{Rank, RankFacts};
 pub use notice::{Listener, Notice};
