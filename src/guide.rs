@@ -60,8 +60,9 @@
 //! # What does not
 //!
 //! * **A closure that captures** is refused when the program is built, with a message that names `map_with`. One that captures
-//!   values which are not `Copy` or borrows is refused by `cargo check` already; one that captures `Copy` values only by
-//!   `cargo build`, when the compiler knows how large the closure is.
+//!   values which are not `Copy` is refused by `cargo check` already, as is one that borrows (the compiler then proposes `move`,
+//!   which is not the way); one that captures only `Copy` values is refused by `cargo build`, when the compiler knows how large
+//!   the closure is.
 //! * **A function pointer** (`fn(u32) -> u32` in a variable) is refused likewise: hand over the function itself.
 //! * **Types that read themselves by looking**: `serde_json::Value`, `#[serde(untagged)]`, `#[serde(tag = "…")]`,
 //!   `#[serde(flatten)]`, and fields with `#[serde(skip_serializing_if = "…")]`. The binary form has neither names nor types in it. Wrap
@@ -90,19 +91,17 @@
 //! job, which one it is and on which rank.
 //!
 //! ```no_run
-//! fn main() {
-//!     // On every rank.
-//!     let n = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(100);
-//!     if rankpool::is_driver() {
-//!         println!("the first {n} squares");
-//!     }
-//!     let squares: Vec<u64> = rankpool::launch_value(|pool| {
-//!         // On rank 0; the function of the map on every rank.
-//!         Ok(pool.map(|x: u64| x * x, 0..n).collect::<Result<_, _>>()?)
-//!     });
-//!     // On rank 0.
-//!     println!("{squares:?}");
+//! // In `main`, on every rank.
+//! let n = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(100);
+//! if rankpool::is_driver() {
+//!     println!("the first {n} squares");
 //! }
+//! let squares: Vec<u64> = rankpool::launch_value(|pool| {
+//!     // On rank 0; the function of the map on every rank.
+//!     Ok(pool.map(|x: u64| x * x, 0..n).collect::<Result<_, _>>()?)
+//! });
+//! // On rank 0.
+//! println!("{squares:?}");
 //! ```
 //!
 //! # Errors

@@ -93,7 +93,7 @@ mod report;
 mod template;
 
 pub use engine::error::{JobError, JobErrorKind};
-pub use engine::func::{StarFunction, Value};
+pub use engine::func::{CrossesRanks, StarFunction, Value};
 pub use engine::json::Json;
 pub use engine::notice::{Listener, Notice};
 pub use engine::placement::{Rank, RankFacts};

@@ -20,6 +20,16 @@ fn library() -> PathBuf {
 
 /// Compiles a driver; what the compiler says, and whether it is content.
 fn compile(name: &str, driver: &str) -> (bool, String) {
+    // Code is made, but not linked: what the library is linked with may be elsewhere.
+    compile_to("obj", name, driver)
+}
+
+/// Looks at a driver as `cargo check` does, which makes no code.
+fn check(name: &str, driver: &str) -> (bool, String) {
+    compile_to("metadata", name, driver)
+}
+
+fn compile_to(product: &str, name: &str, driver: &str) -> (bool, String) {
     let folder = tempfile::tempdir().expect("there is room for a small program");
     let program =
         format!("fn main() {{ rankpool::Launch::new().local(1).threads(1).run(|pool| {{ {driver} Ok(()) }}); }}");
@@ -28,8 +38,9 @@ fn compile(name: &str, driver: &str) -> (bool, String) {
     let library = library();
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc)
-        // Code is made, but not linked: what the library is linked with may be elsewhere.
-        .args(["--edition=2024", "--crate-type=bin", "--emit=obj", "--color=never", "--out-dir"])
+        .args(["--edition=2024", "--crate-type=bin", "--color=never"])
+        .arg(format!("--emit={product}"))
+        .arg("--out-dir")
         .arg(folder.path())
         .arg("--extern")
         .arg(format!("rankpool={}", library.display()))
@@ -60,6 +71,44 @@ fn functions_that_cannot_cross_ranks_do_not_compile_and_the_message_names_map_wi
         assert!(!built, "{name} compiles, but {driver}");
         assert!(said.contains("cannot cross ranks") && said.contains("map_with"), "the message does not help:\n{said}");
     }
+}
+
+#[test]
+fn captures_that_types_show_are_refused_by_a_check_at_the_user_s_line_and_the_message_names_map_with() {
+    let (passes, said) = check("plain", "assert_eq!(pool.apply(|x: u32| x + 1, 1), Ok(2));");
+    assert!(passes, "a program that does nothing wrong must pass, or this test says nothing:\n{said}");
+    let text = "let y = String::new();\n";
+    for (name, lines) in [
+        ("map", "pool.map(\nmove |x: usize| x + y.len(), 0..3).for_each(drop);"),
+        ("submit", "let _ = pool.submit(\nmove |x: usize| x + y.len(), 3);"),
+        ("apply", "let _ = pool.apply(\nmove |x: usize| x + y.len(), 3);"),
+        ("starmap", "pool.starmap(\nmove |x: usize, z: usize| x + z + y.len(), [(1, 2)]).for_each(drop);"),
+        ("map_with", "pool.map_with(1, 0..3, \nmove |c: &usize, x: usize| x + c + y.len()).for_each(drop);"),
+        ("map_init", "pool.map_init(\nmove || y.len(), 0..3, |y, x: usize| x + *y).for_each(drop);"),
+        ("map_ref", "pool.map_ref(\nmove |x: &usize| x + y.len(), &[1]).for_each(drop);"),
+        ("submit_with", "let _ = pool.submit_with(1, \nmove |c: &usize, x: usize| x + c + y.len(), 1);"),
+        ("submit_star", "let _ = pool.submit_star(\nmove |x: usize, z: usize| x + z + y.len(), (1, 2));"),
+    ] {
+        let (passes, said) = check(name, &format!("{text}{lines}"));
+        assert!(!passes, "{name} passes, but {lines}");
+        let first = said.split("error").nth(1).unwrap_or_default();
+        assert!(
+            first.contains("cannot cross ranks") && first.contains("map_with"),
+            "the message does not help:\n{said}"
+        );
+        assert!(first.contains(&format!("{name}.rs:3:")), "not the line of the function:\n{said}");
+    }
+}
+
+#[test]
+fn functions_that_are_generic_cross_by_the_bounds_of_the_standard_library() {
+    let driver = "
+        fn twice<F: Fn(u32) -> u32 + Copy + Send + Sync + 'static>(pool: &rankpool::Pool, f: F) -> u32 {
+            pool.map(f, 0..2).map(Result::unwrap).sum()
+        }
+        assert_eq!(twice(pool, |x| x + 1), 3);";
+    let (built, said) = compile("generic", driver);
+    assert!(built, "{said}");
 }
 
 #[test]

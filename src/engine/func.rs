@@ -22,6 +22,7 @@
 //! driver's own value could have been copied just as well. The one thing this cannot carry over is a promise that a
 //! zero-sized capture stands for, "this process has done X": such a capture is made up on ranks where X was not done.
 
+mod crossing;
 mod variants;
 
 use std::any::type_name;
@@ -34,6 +35,7 @@ use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::wire::{self, FunctionId};
 
+pub use crossing::CrossesRanks;
 pub(crate) use variants::{by_reference, with_own_context, write_with_context};
 
 /// A map's function as a rank holds it.

@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::exchange::{Client, Command, Delivery};
-use crate::engine::func::{self, Builder, ChunkJobs, StarFunction, Value};
+use crate::engine::func::{self, Builder, ChunkJobs, CrossesRanks, StarFunction, Value};
 use crate::engine::meter::Meter;
 use crate::engine::placement::Rank;
 use crate::engine::rank;
@@ -126,7 +126,7 @@ impl Pool {
     where
         X: IntoIterator,
         X::Item: Value + 'static,
-        F: Fn(X::Item) -> O + Copy + Send + Sync + 'static,
+        F: Fn(X::Item) -> O + CrossesRanks,
         O: Value + 'static,
     {
         Map::new(self, func::plain(function), Ok(Bytes::new()), inputs.into_iter())
@@ -145,7 +145,7 @@ impl Pool {
     where
         X: IntoIterator,
         X::Item: Value + 'static,
-        F: StarFunction<X::Item, Output = O> + Copy + Send + Sync + 'static,
+        F: StarFunction<X::Item, Output = O> + CrossesRanks,
         O: Value + 'static,
     {
         Map::new(self, func::star(function), Ok(Bytes::new()), inputs.into_iter())
@@ -166,7 +166,7 @@ impl Pool {
         C: Value + Send + Sync + 'static,
         X: IntoIterator,
         X::Item: Value + 'static,
-        F: Fn(&C, X::Item) -> O + Copy + Send + Sync + 'static,
+        F: Fn(&C, X::Item) -> O + CrossesRanks,
         O: Value + 'static,
     {
         Map::new(self, func::with_context(function), encode_context(&context), inputs.into_iter())
@@ -186,10 +186,10 @@ impl Pool {
     pub fn map_init<S, N, X, F, O>(&self, init: N, inputs: X, function: F) -> Map<'_, X::IntoIter, O>
     where
         S: Send + 'static,
-        N: Fn() -> S + Copy + Send + Sync + 'static,
+        N: Fn() -> S + CrossesRanks,
         X: IntoIterator,
         X::Item: Value + 'static,
-        F: Fn(&mut S, X::Item) -> O + Copy + Send + Sync + 'static,
+        F: Fn(&mut S, X::Item) -> O + CrossesRanks,
         O: Value + 'static,
     {
         Map::new(self, func::with_init(init, function), Ok(Bytes::new()), inputs.into_iter())
@@ -207,9 +207,9 @@ impl Pool {
     where
         C: Value + 'static,
         S: Send + Sync + 'static,
-        N: Fn(C) -> S + Copy + Send + Sync + 'static,
+        N: Fn(C) -> S + CrossesRanks,
         X: IntoIterator<Item = I>,
-        F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + Copy + Send + Sync + 'static,
+        F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + CrossesRanks,
         I: Value + 'static,
         O: Value + 'static,
     {
@@ -226,7 +226,7 @@ impl Pool {
     /// ```
     pub fn submit<F, I, O>(&self, function: F, input: I) -> JobHandle<O>
     where
-        F: Fn(I) -> O + Copy + Send + Sync + 'static,
+        F: Fn(I) -> O + CrossesRanks,
         I: Value + 'static,
         O: Value + 'static,
     {
@@ -239,7 +239,7 @@ impl Pool {
     /// The job's failure.
     pub fn apply<F, I, O>(&self, function: F, input: I) -> Result<O, JobError>
     where
-        F: Fn(I) -> O + Copy + Send + Sync + 'static,
+        F: Fn(I) -> O + CrossesRanks,
         I: Value + 'static,
         O: Value + 'static,
     {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Input, JobHandle, Map, Pool, encode_input};
 use crate::engine::error::{Failure, JobErrorKind};
-use crate::engine::func::{self, StarFunction, Value};
+use crate::engine::func::{self, CrossesRanks, StarFunction, Value};
 use crate::engine::wire;
 
 /// An input of a map that the driver keeps.
@@ -48,7 +48,7 @@ impl Pool {
     where
         I: Value,
         X: IntoIterator<Item = &'x I>,
-        F: Fn(&I) -> O + Copy + Send + Sync + 'static,
+        F: Fn(&I) -> O + CrossesRanks,
         O: Value,
     {
         Map::new(self, func::by_reference(function), Ok(Bytes::new()), ByRefs(inputs.into_iter()))
@@ -73,7 +73,7 @@ impl Pool {
     pub fn submit_with<C, F, I, O>(&self, context: C, function: F, input: I) -> JobHandle<O>
     where
         C: Value,
-        F: Fn(&C, I) -> O + Copy + Send + Sync + 'static,
+        F: Fn(&C, I) -> O + CrossesRanks,
         I: Value,
         O: Value,
     {
@@ -97,7 +97,7 @@ impl Pool {
     /// ```
     pub fn submit_star<F, I, O>(&self, function: F, arguments: I) -> JobHandle<O>
     where
-        F: StarFunction<I, Output = O> + Copy + Send + Sync + 'static,
+        F: StarFunction<I, Output = O> + CrossesRanks,
         I: Value,
         O: Value,
     {

@@ -26,6 +26,7 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("a_rank_that_is_stopped_ends_the_run_in_words", || dies_without_a_word(1, Signal::SIGSTOP)),
     ("ranks_whose_master_dies_without_a_word_end_by_themselves", || dies_without_a_word(0, Signal::SIGKILL)),
     ("another_launch_in_the_process_is_refused_in_words", another_launch_is_refused),
+    ("a_run_for_a_value_returns_on_rank_0_only", a_run_for_a_value),
     ("a_panicking_input_iterator_fails_its_map_only", || succeeds("panicking-inputs")),
     ("a_dropped_endless_map_ends", || succeeds("dropped-map")),
     ("many_maps_from_many_threads_share_the_ranks", || succeeds("many-maps")),
@@ -120,6 +121,15 @@ fn another_launch_is_refused() {
             assert_eq!(finished.expect_code(0).out(), out, "{name}");
             finished.expect_said("MPI can be started only once in a process, and another launch has started it");
         }
+    }
+}
+
+fn a_run_for_a_value() {
+    for ranks in [1, 3] {
+        assert_eq!(run(&mut program(ranks, "value")).expect_code(0).out(), "285 true true\n");
+        let finished = run(&mut program(ranks, "no-value"));
+        assert_eq!(finished.expect_code(3).out(), "");
+        finished.expect_said("no value");
     }
 }
 

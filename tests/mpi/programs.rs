@@ -12,6 +12,8 @@ pub fn run(name: &str) -> ExitCode {
         "launch-after-launch" => return launch_after_launch(),
         "never-ending-job" => return Launch::new().threads(1).grace(Duration::from_secs(1)).run(never_ending_job),
         "two-launches-at-once" => return two_launches_at_once(),
+        "value" => return value(),
+        "no-value" => return no_value(),
         _ => {}
     }
     let driver: fn(&Pool) -> DriverResult = match name {
@@ -43,6 +45,20 @@ pub fn run(name: &str) -> ExitCode {
 fn squares(pool: &Pool) -> DriverResult {
     assert_eq!(pool.map(|x: u64| x * x, 0..100).filter(Result::is_ok).count(), 100);
     Ok(())
+}
+
+/// What every rank says, and what only one does.
+fn value() -> ExitCode {
+    let before = rankpool::is_driver();
+    let sum = Launch::new().threads(1).run_value(|pool| Ok(pool.map(|x: u64| x * x, 0..10).sum::<Result<u64, _>>()?));
+    println!("{sum} {before} {}", rankpool::is_driver());
+    ExitCode::Success
+}
+
+fn no_value() -> ExitCode {
+    Launch::new().threads(1).run_value(|pool| Ok(pool.apply(|(): ()| -> () { panic!("no value") }, ())?));
+    println!("it came back");
+    ExitCode::Success
 }
 
 /// The codes of both, on rank 0; the other ranks are told nothing new.
