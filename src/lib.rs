@@ -16,6 +16,15 @@
 //!
 //! Start with [`launch`] and [`Pool`].
 //!
+//! # Cargo features
+//!
+//! | feature | |
+//! |---|---|
+//! | `mpi` (default) | ranks as MPI processes; the build needs an MPI. Without it ranks are threads of one process: [`Launch::local`] |
+//! | `program` (default) | the program `rankpool`; `kernels`, `Summary`, and progress as a bar instead of lines |
+//!
+//! `default-features = false` is the pool alone, on threads: enough for a program's tests.
+//!
 //! # Architecture
 //!
 //! ```text
@@ -67,19 +76,31 @@
 //! host; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is what
 //! Slurm or PBS granted.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(feature = "program"),
+    expect(dead_code, unused_imports, reason = "what the program alone asks of the pool is built without it, too")
+)]
+
+#[cfg(feature = "program")]
 mod batch;
 mod catch;
+#[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod cli;
 mod exchange;
+#[cfg(feature = "program")]
 mod exec;
 mod failure;
 mod func;
+#[cfg(feature = "program")]
 pub mod input;
+#[cfg(feature = "program")]
 pub mod kernels;
 mod launch;
 mod master;
 mod notice;
+#[cfg(feature = "program")]
 pub mod output;
 mod pool;
 mod report;
@@ -97,7 +118,9 @@ pub use func::{StarFunction, Value};
 pub use launch::{Rank, RankFacts};
 pub use notice::{Listener, Notice};
 pub use pool::{AsCompleted, JobHandle, Map, Pool, Shared, Waited, as_completed, wait_all, wait_any, wait_failed};
-pub use report::{Progress, Summary};
+pub use report::Progress;
+#[cfg(feature = "program")]
+pub use report::Summary;
 pub use run::{DriverResult, ExitCode, Launch, launch};
 pub use schedule::RankId;
 pub use stats::{RankStats, Stats};

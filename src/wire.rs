@@ -7,6 +7,9 @@
 //! Whatever the bytes are, reading them gives a value or a [`CodecError`]: no panic, and no allocation out of
 //! proportion to the bytes that are really there.
 
+use std::error::Error;
+use std::fmt;
+
 use bincode::config;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -16,9 +19,16 @@ use crate::launch::RankFacts;
 use crate::schedule::{ChunkId, MapId};
 
 /// Bytes that do not say what they should, or a value that refuses to be written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CodecError(String);
+
+impl Error for CodecError {}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl CodecError {
     fn garbled(what: &str) -> Self {

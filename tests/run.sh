@@ -63,8 +63,9 @@ step_format() {
 step_lint() {
   local status=0
   need_component clippy clippy
-  # Both are asked, whatever the first one says.
+  # All are asked, whatever the first one says.
   cargo clippy --locked --all-targets --no-default-features -- -D warnings || status=1
+  cargo clippy --locked --all-targets --no-default-features --features program -- -D warnings || status=1
   use_mpi "${RANKPOOL_TEST_MPIS%% *}"
   cargo clippy --locked --all-targets -- -D warnings || status=1
   return "$status"
@@ -90,7 +91,7 @@ step_msrv() {
   toolchain=$({ rustup toolchain list 2>/dev/null || true; } | awk -v version="$version" '
     index($1, version ".") == 1 || index($1, version "-") == 1 { print $1; exit }')
   if [ -n "$toolchain" ]; then
-    cargo "+$toolchain" check --locked --no-default-features --all-targets --target-dir "$CARGO_TARGET_DIR/msrv"
+    cargo "+$toolchain" check --locked --no-default-features --features program --all-targets --target-dir "$CARGO_TARGET_DIR/msrv"
   else
     echo "Rust $version is not installed, so nothing was built with it (rustup toolchain install $version)."
   fi
@@ -111,7 +112,9 @@ need_python() {
 
 step_test() {
   need_python
-  cargo test --locked --no-default-features "$@"
+  cargo test --locked --no-default-features --features program "$@"
+  # What the library promises holds without the program, too.
+  cargo test --locked --no-default-features --test it "$@"
 }
 
 use_mpi() {

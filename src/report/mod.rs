@@ -1,6 +1,9 @@
 //! What people see on standard error: progress, the summary at the end, complaints. Results never go there.
 
+#[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
+mod bar;
 mod progress;
+#[cfg(feature = "program")]
 mod summary;
 mod text;
 
@@ -16,8 +19,11 @@ use std::{
 
 pub use progress::Progress;
 pub(crate) use progress::{Meter, Ticker};
+#[cfg(feature = "program")]
 pub use summary::Summary;
-pub(crate) use text::{escaped, in_one_line, shortened, without_number};
+#[cfg(feature = "program")]
+pub(crate) use text::shortened;
+pub(crate) use text::{escaped, in_one_line, without_number};
 
 /// Says what is wrong. A closed standard error is no reason to fail.
 pub(crate) fn complain(message: impl Display) {

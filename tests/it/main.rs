@@ -3,6 +3,7 @@
 
 mod handles;
 mod initialisation;
+#[cfg(feature = "program")]
 mod kernels_on_the_wire;
 mod limits;
 mod maps;
