@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use rankpool::schedule::sim::report::{cases, measure};
+use rankpool::engine::schedule::sim::report::{cases, measure};
 use serde_json::Value;
 
 type Measurement = fn(&Bench) -> Option<f64>;

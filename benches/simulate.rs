@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use rankpool::schedule::sim::report::{cases, measure};
+use rankpool::engine::schedule::sim::report::{cases, measure};
 
 #[expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a table for people")]
 fn main() {

@@ -1,388 +1,333 @@
-//! Who and where am I: hosts, CPU masks, threads per rank, launchers and allocations.
+//! Starting a run and ending it: which transport, which threads, which exit code.
 //!
-//! Every rank gathers [`RankFacts`] about itself. The master decides from all of them how many threads each rank gets
-//! and what is wrong with the placement. Nothing here talks to MPI: the facts travel as messages.
+//! Every rank of a run executes [`Launch::run`]. On rank 0 it starts the driver's closure on a thread of its own and becomes
+//! the master; on the others it becomes a worker, and the closure is never called.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod ranks;
+mod verdict;
+
+use std::error::Error;
 use std::num::NonZeroU32;
+use std::ops::Range;
+use std::process::Termination;
+use std::time::Duration;
 
-use rustix::thread::CpuSet;
-use serde::{Deserialize, Serialize};
+use crate::console;
+#[cfg(doc)]
+use crate::engine::error::JobError;
+use crate::engine::master::LINGER;
+use crate::engine::notice::Listener;
+use crate::engine::placement::{self, Place, RankFacts};
+use crate::engine::rank::{self, OnThreads};
+#[cfg(feature = "mpi")]
+use crate::engine::schedule::RankId;
+use crate::engine::transport::Doorbell;
+use crate::engine::transport::local::star;
+use crate::pool::Pool;
 
-/// What a rank knows of itself when it joins.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RankFacts {
-    /// The host's name.
-    pub host: String,
-    /// The process.
-    pub pid: u32,
-    /// The CPUs that this process may run on, ascending.
-    pub cpus: Vec<u32>,
-    /// How many threads can run at once: the CPU mask, less where a container's quota says so.
-    pub parallelism: u32,
-    /// How many CPUs the machine has.
-    pub machine_cpus: u32,
-    /// The threads that were asked for, by option or environment.
-    pub threads_asked: Option<NonZeroU32>,
-    /// How many CPUs a job needs.
-    pub cpus_per_job: NonZeroU32,
-    /// A hash of the executable file.
-    pub executable: u64,
-    /// Why jobs cannot run here, if the program has looked.
-    pub complaint: Option<String>,
-}
+use ranks::Rank0;
 
-/// A rank of the run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How a run ended, as the exit code of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 #[non_exhaustive]
-pub struct Rank {
-    /// What it said of itself.
-    pub facts: RankFacts,
-    /// The threads it computes with: 0 for a dedicated master.
-    pub threads: u32,
+pub enum ExitCode {
+    /// Every job succeeded.
+    Success = 0,
+    /// rankpool itself, or the driver, failed.
+    Failure = 1,
+    /// The command line or the input is wrong; nothing was run.
+    Usage = 2,
+    /// Some jobs failed.
+    JobsFailed = 3,
+    /// The run was stopped early by a signal.
+    Stopped = 75,
 }
 
-impl RankFacts {
-    /// The facts of this process.
-    pub(crate) fn gather(threads_asked: Option<NonZeroU32>) -> Result<Self, String> {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let cpus = cpu_mask();
-        let parallelism =
-            std::thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(u32::MAX));
-        let machine_cpus = online_cpus().unwrap_or(parallelism);
-        let executable = hash_executable()?;
-        Ok(RankFacts {
-            host,
-            pid: std::process::id(),
-            cpus,
-            parallelism,
-            machine_cpus,
-            threads_asked,
-            cpus_per_job: NonZeroU32::MIN,
-            executable,
-            complaint: None,
+impl Termination for ExitCode {
+    fn report(self) -> std::process::ExitCode {
+        std::process::ExitCode::from(self as u8)
+    }
+}
+
+/// What a driver returns: any error ends up on standard error and in the exit code.
+pub type DriverResult = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Runs a program on all its ranks: `driver` is called on rank 0 with the pool, the other ranks compute.
+///
+/// Call it from `main`, on every rank, before anything that should happen only once. The environment variables
+/// `RANKPOOL_THREADS` and `RANKPOOL_LOCAL` set the options of [`Launch`].
+///
+/// Under MPI a program can launch once, since MPI can be started once in a process: another launch, later or at the same time,
+/// is refused. Local ranks ([`Launch::local`]) can be launched again, and several times at once.
+///
+/// The exit code is 0 if the driver returns `Ok`, 3 if it returns the [`JobError`] of a failed job, and 1 for any other error
+/// or a panic. An error is said with all its causes, and a [`JobError`] among them counts.
+///
+/// ```no_run
+/// fn main() -> rankpool::ExitCode {
+///     rankpool::launch(|pool| {
+///         for y in pool.map(|x: u64| x * x, 0..10) {
+///             println!("{}", y?);
+///         }
+///         Ok(())
+///     })
+/// }
+/// ```
+pub fn launch(driver: impl FnOnce(&Pool) -> DriverResult + Send) -> ExitCode {
+    match Launch::from_env() {
+        Ok(launch) => launch.run(driver),
+        Err(message) => refuse(&message),
+    }
+}
+
+/// How a program is run: the options of [`launch`].
+#[derive(Default)]
+pub struct Launch<'a> {
+    threads: Option<NonZeroU32>,
+    local: Option<NonZeroU32>,
+    dedicated_master: bool,
+    cpus_per_job: Option<NonZeroU32>,
+    grace: Option<Duration>,
+    check: Option<Box<dyn FnOnce() -> Result<(), String> + Send + 'a>>,
+    on_threads: Option<Box<OnThreads<'a>>>,
+    listeners: Vec<Box<dyn Listener + 'a>>,
+}
+
+/// Says why nothing is run, and gives the exit code. Of many processes started together only the first says it and fails, so
+/// that the launcher does not end it before it could.
+pub(crate) fn refuse_as(message: &str, code: ExitCode) -> ExitCode {
+    if is_first() {
+        console::complain(message);
+        code
+    } else {
+        ExitCode::Success
+    }
+}
+
+/// Whether this is the only process or, as far as its launcher says, rank 0. It is known before MPI is started.
+pub(crate) fn is_first() -> bool {
+    place().is_none_or(|place| place.rank == 0)
+}
+
+/// Whether this is the only process on its host or, as far as its launcher says, the first one.
+pub(crate) fn is_first_of_host() -> bool {
+    placement::place_on_host(environment).is_none_or(|place| place == 0)
+}
+
+/// Says what is wrong with the way in which the program was started.
+pub(crate) fn refuse(message: &str) -> ExitCode {
+    refuse_as(message, ExitCode::Usage)
+}
+
+fn place() -> Option<Place> {
+    placement::place(environment)
+}
+
+/// An environment variable, if it is there and not empty.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+pub(crate) const THREADS_VARIABLE: &str = "RANKPOOL_THREADS";
+pub(crate) const LOCAL_VARIABLE: &str = "RANKPOOL_LOCAL";
+
+/// A number from 1 in a variable of the environment, if the variable is there.
+pub(crate) fn number_from(
+    environment: impl Fn(&str) -> Option<String>,
+    name: &str,
+) -> Result<Option<NonZeroU32>, String> {
+    let Some(text) = environment(name) else { return Ok(None) };
+    match text.trim().parse() {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(format!("{name}={text} in the environment is not a number from 1")),
+    }
+}
+
+impl<'a> Launch<'a> {
+    /// The defaults: MPI, or one rank where no launcher started the program; as many threads as the rank's CPUs.
+    pub fn new() -> Self {
+        Launch::default()
+    }
+
+    /// The options that the environment sets: `RANKPOOL_THREADS`, `RANKPOOL_LOCAL`.
+    ///
+    /// # Errors
+    /// A sentence, if one is not a number from 1.
+    pub fn from_env() -> Result<Self, String> {
+        let number = |name| number_from(environment, name);
+        Ok(Launch { threads: number(THREADS_VARIABLE)?, local: number(LOCAL_VARIABLE)?, ..Launch::default() })
+    }
+
+    /// Compute threads on each rank. 0 stands for the default: the rank's CPUs, divided among the ranks that share them.
+    pub fn threads(mut self, threads: u32) -> Self {
+        self.threads = NonZeroU32::new(threads).or(self.threads);
+        self
+    }
+
+    /// Ranks as threads of this one process, without MPI. 0 stands for the default, MPI.
+    pub fn local(mut self, ranks: u32) -> Self {
+        self.local = NonZeroU32::new(ranks).or(self.local);
+        self
+    }
+
+    /// Rank 0 only serves the others and computes nothing (unless it is the only rank).
+    pub fn dedicated_master(mut self, dedicated: bool) -> Self {
+        self.dedicated_master = dedicated;
+        self
+    }
+
+    /// How many CPUs a job needs: a rank has a thread for each such group. 0 stands for the default, one.
+    pub fn cpus_per_job(mut self, cpus: u32) -> Self {
+        self.cpus_per_job = NonZeroU32::new(cpus).or(self.cpus_per_job);
+        self
+    }
+
+    /// How long jobs that nobody wants any more, of maps that were dropped, may run on when the driver has left and all else is
+    /// done; the default is 10 s. Then the run ends without them, says which they are, and has the exit code that the driver
+    /// chose. The threads of such jobs stay as long as the process.
+    pub fn grace(mut self, limit: Duration) -> Self {
+        self.grace = Some(limit);
+        self
+    }
+
+    /// Finds out whether something is in the way of the jobs here. Each process asks once, when MPI has started; the driver reads
+    /// the answers in [`RankFacts::complaint`].
+    pub fn check(mut self, check: impl FnOnce() -> Result<(), String> + Send + 'a) -> Self {
+        self.check = Some(Box::new(check));
+        self
+    }
+
+    /// What to do as soon as a rank of this process knows its compute threads. The rank waits for it.
+    pub(crate) fn on_threads(mut self, tell: impl Fn(u32, Range<u32>) + Send + Sync + 'a) -> Self {
+        self.on_threads = Some(Box::new(tell));
+        self
+    }
+
+    /// Somebody who wants to know what happens while the run goes on.
+    pub fn listener(mut self, listener: impl Listener + 'a) -> Self {
+        self.listeners.push(Box::new(listener));
+        self
+    }
+
+    /// The ranks of this process and the slots of their compute threads, as far as that can be told before MPI is started: as if
+    /// all ranks of its host were like this one.
+    pub(crate) fn expected_slots(&self) -> Vec<(u32, Range<u32>)> {
+        let first = place().map_or(0, |place| place.rank);
+        let Ok(facts) = self.facts() else { return vec![(first, 0..1)] };
+        let on_host = placement::ranks_on_host(environment).unwrap_or(1);
+        let ranks = self.local.map_or(on_host, NonZeroU32::get);
+        let threads = placement::threads_per_rank(&vec![facts; ranks as usize], self.dedicated_master);
+        let mut begin = 0;
+        let slots = threads.into_iter().map(|threads| {
+            begin += threads;
+            begin - threads..begin
+        });
+        let mut all: Vec<_> = (0..).zip(slots).collect();
+        if self.local.is_none() {
+            let own = placement::place_on_host(environment).and_then(|place| all.get(place as usize)).or(all.first());
+            all = own.map(|(_, slots)| (first, slots.clone())).into_iter().collect();
+        }
+        all
+    }
+
+    fn facts(&self) -> Result<RankFacts, String> {
+        let mut facts = RankFacts::gather(self.threads)?;
+        facts.cpus_per_job = self.cpus_per_job.unwrap_or(NonZeroU32::MIN);
+        Ok(facts)
+    }
+
+    /// Runs a program on all its ranks, see [`launch`].
+    pub fn run(self, driver: impl FnOnce(&Pool) -> DriverResult + Send) -> ExitCode {
+        self.run_to_code(|pool| match driver(pool) {
+            Ok(()) => ExitCode::Success,
+            Err(error) => {
+                console::complain(verdict::in_words(&*error));
+                verdict::code_of(&*error)
+            }
         })
     }
-}
 
-fn cpu_mask() -> Vec<u32> {
-    let Ok(mask) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
-    (0..CpuSet::MAX_CPU).filter(|&cpu| mask.is_set(cpu)).map(|cpu| cpu as u32).collect()
-}
-
-/// How many CPUs the machine has in use, if its kernel says so.
-fn online_cpus() -> Option<u32> {
-    count_cpus(&std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?)
-}
-
-/// How many CPUs are in a list like `0-3,8`.
-fn count_cpus(list: &str) -> Option<u32> {
-    let number = |text: &str| text.parse::<u32>().ok();
-    list.trim().split(',').try_fold(0u32, |count, run| {
-        let (first, last) = run.split_once('-').unwrap_or((run, run));
-        count.checked_add(number(last)?.checked_sub(number(first)?)?.checked_add(1)?)
-    })
-}
-
-/// A hash of the file that this process runs, read in pieces, once.
-fn hash_executable() -> Result<u64, String> {
-    use std::io::Read;
-    use std::sync::OnceLock;
-    static HASH: OnceLock<u64> = OnceLock::new();
-    if let Some(hash) = HASH.get() {
-        return Ok(*hash);
-    }
-    // The link in /proc still leads to the file after it was replaced on disk.
-    let proc_link = std::path::Path::new("/proc/self/exe");
-    let path = if proc_link.exists() { proc_link.to_path_buf() } else { std::env::current_exe().unwrap_or_default() };
-    let explain = |error| format!("cannot read the program's own executable: {error}");
-    let mut file = std::fs::File::open(path).map_err(explain)?;
-    let mut hash = xxhash_rust::xxh3::Xxh3::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer).map_err(explain)? {
-            0 => return Ok(*HASH.get_or_init(|| hash.digest())),
-            length => hash.update(&buffer[..length]),
+    /// [`run`](Self::run) with a driver that says the exit code itself.
+    pub fn run_to_code(self, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+        if rank::in_compute_thread() {
+            return refuse("a run was launched inside a job");
         }
-    }
-}
-
-/// CPUs as people write them: `0-3,8`.
-pub fn cpu_list(cpus: &[u32]) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for run in cpus.chunk_by(|a, b| a + 1 == *b) {
-        parts.push(match run {
-            [one] => one.to_string(),
-            [first, .., last] => format!("{first}-{last}"),
-            [] => continue,
-        });
-    }
-    parts.join(",")
-}
-
-/// How many threads each rank gets, in the order of the ranks. A rank's own wish comes first; else it gets the CPUs of its
-/// mask, divided among the ranks of the same host that share them (the later ranks get what does not divide evenly, since
-/// rank 0 has the master, too). Jobs that need several CPUs leave a thread for each such group.
-pub(crate) fn threads_per_rank(facts: &[RankFacts], dedicated_master: bool) -> Vec<u32> {
-    let computes = |rank: usize| !(dedicated_master && rank == 0 && facts.len() > 1);
-    let mut sharing: BTreeMap<(&str, &[u32]), Vec<usize>> = BTreeMap::new();
-    for (rank, facts) in facts.iter().enumerate().filter(|(rank, _)| computes(*rank)) {
-        sharing.entry((&facts.host, &facts.cpus)).or_default().push(rank);
-    }
-    let mut threads = vec![0; facts.len()];
-    for ((host, cpus), ranks) in &sharing {
-        let others: u32 = sharing
-            .iter()
-            .filter(|((other, mask), _)| other == host && mask != cpus && mask.iter().any(|cpu| cpus.contains(cpu)))
-            .map(|(_, ranks)| ranks.len() as u32)
-            .sum();
-        // Masks that overlap without being equal: count all who might be there.
-        let count = ranks.len() as u32 + others;
-        for (place, &rank) in ranks.iter().enumerate() {
-            let available = facts[rank].parallelism.max(1);
-            let extra = u32::from(place as u32 + available % count >= ranks.len() as u32);
-            let share = (available / count + extra).max(1);
-            let cpus = facts[rank].threads_asked.map_or(share, NonZeroU32::get);
-            threads[rank] = (cpus / facts[rank].cpus_per_job).max(1);
-        }
-    }
-    threads
-}
-
-/// What the people who run this should know about the placement of the ranks, a sentence each.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Warnings {
-    /// The launcher leaves most of a machine idle. Nobody wants this.
-    pub bound: Option<String>,
-    /// More threads than CPUs. Some want this: for a test, or for jobs that sleep.
-    pub crowded: Option<String>,
-}
-
-impl Warnings {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
-        [&self.bound, &self.crowded].into_iter().flatten().map(String::as_str)
-    }
-}
-
-/// What is wrong with the placement of these ranks.
-pub(crate) fn warnings(ranks: &[Rank]) -> Warnings {
-    let mut hosts: BTreeMap<&str, Vec<&Rank>> = BTreeMap::new();
-    for rank in ranks {
-        hosts.entry(&rank.facts.host).or_default().push(rank);
-    }
-    let mut bound = Vec::new();
-    let mut crowded = Vec::new();
-    for (host, ranks) in &hosts {
-        let cpus: BTreeSet<u32> = ranks.iter().flat_map(|rank| &rank.facts.cpus).copied().collect();
-        let machine = ranks.iter().map(|rank| rank.facts.machine_cpus).max().unwrap_or(1);
-        let threads: u32 = ranks.iter().map(|rank| rank.threads).sum();
-        // One thread on one core may be what was asked for.
-        let one_core =
-            |rank: &&Rank| rank.facts.cpus.len() == 1 && (rank.facts.threads_asked.is_none() || rank.threads > 1);
-        if (cpus.len() as u32) < machine && ranks.iter().all(one_core) {
-            bound.push((host, cpus.len(), machine));
-        } else if !cpus.is_empty() && threads as usize > cpus.len() {
-            crowded.push((host, threads, cpus.len()));
-        }
-    }
-    let more =
-        |hosts: usize| if hosts > 1 { format!(" (and {} more hosts like it)", hosts - 1) } else { String::new() };
-    Warnings {
-        bound: bound.first().map(|(host, cpus, machine)| {
-            format!(
-                "the launcher bound each rank on {host} to one core: {cpus} of {machine} CPU(s) are in use{}. Start with `mpiexec --bind-to none` (Open MPI), `srun -c CPUS` (Slurm), or one rank per node.",
-                more(bound.len())
-            )
-        }),
-        crowded: crowded.first().map(|(host, threads, cpus)| {
-            format!(
-                "{threads} threads share {cpus} CPU(s) on {host}{}. Start fewer ranks, or give a smaller `--threads`.",
-                more(crowded.len())
-            )
-        }),
-    }
-}
-
-/// Where a launcher put this process: its number, and of how many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub rank: u32,
-    pub size: u32,
-}
-
-/// The variables in which launchers tell a process its rank and the number of processes: Open MPI, MPICH and Intel MPI
-/// (and Slurm's PMI), MVAPICH, Flux, and `srun` itself (the step's variable: a batch script that runs a program without
-/// `srun` is one process, whatever the allocation's number of tasks).
-const PLACES: [(&str, &str); 5] = [
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
-    ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-];
-
-/// Where the launcher says that this process is, if a launcher started it. It is known before MPI is started.
-pub(crate) fn place(environment: impl Fn(&str) -> Option<String>) -> Option<Place> {
-    PLACES.iter().find_map(|(rank, size)| {
-        let number = |name: &str| environment(name)?.trim().parse().ok();
-        Some(Place { rank: number(rank)?, size: number(size)? })
-    })
-}
-
-/// The variables in which launchers tell a process its number among those of its host.
-const PLACES_ON_HOST: [&str; 5] = [
-    "OMPI_COMM_WORLD_LOCAL_RANK",
-    "MPI_LOCALRANKID",
-    "MV2_COMM_WORLD_LOCAL_RANK",
-    "FLUX_TASK_LOCAL_ID",
-    "SLURM_LOCALID",
-];
-
-/// The variables in which launchers tell a process how many of them are on its host; Slurm lists hosts, as `2(x3),1`.
-const RANKS_ON_HOST: [&str; 4] =
-    ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE"];
-
-/// How many processes the launcher has started on this host, as far as it says so; of Slurm's list the first host stands for all.
-pub(crate) fn ranks_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
-    let number = |text: String| text.split(['(', ',']).next()?.trim().parse().ok();
-    RANKS_ON_HOST.iter().find_map(|name| environment(name).and_then(number)).filter(|ranks| *ranks > 0)
-}
-
-/// The number that the launcher gave this process among those of its host.
-pub(crate) fn place_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
-    PLACES_ON_HOST.iter().find_map(|name| environment(name)?.trim().parse().ok())
-}
-
-/// The id of what Slurm or PBS granted, with the system's name.
-pub(crate) fn allocation(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
-    [("Slurm", "SLURM_JOB_ID"), ("PBS", "PBS_JOBID"), ("LSF", "LSB_JOBID"), ("Flux", "FLUX_JOB_ID")]
-        .iter()
-        .find_map(|(system, name)| Some(format!("{system} {}", environment(name)?)))
-}
-
-/// Why ranks that each see only themselves cannot be one run, if that is so: `world` is the number of ranks that this process
-/// sees.
-pub(crate) fn worlds_of_one(place: Option<Place>, world: u32) -> Option<String> {
-    let size = place?.size;
-    if size <= world {
-        return None;
-    }
-    let why = if cfg!(feature = "mpi") {
-        "this program was built for another MPI than the one whose mpiexec started it. Use the mpiexec that belongs to the \
-         mpicc it was built with, or build it again (MPICC=… cargo build); `--local` is for one process"
-    } else {
-        "this program was built without MPI (--no-default-features). Build it with the feature `mpi`"
-    };
-    Some(format!("{size} processes were started, but each sees only itself: {why}."))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn facts(host: &str, cpus: &[u32]) -> RankFacts {
-        RankFacts {
-            host: host.into(),
-            pid: 1,
-            cpus: cpus.to_vec(),
-            parallelism: cpus.len() as u32,
-            machine_cpus: 4,
-            threads_asked: None,
-            cpus_per_job: NonZeroU32::MIN,
-            executable: 0,
-            complaint: None,
-        }
-    }
-
-    #[test]
-    fn a_shared_mask_is_divided_and_disjoint_masks_are_used_as_they_are() {
-        let all = [0, 1, 2, 3];
-        assert_eq!(threads_per_rank(&[facts("a", &all), facts("a", &all)], false), [2, 2]);
-        assert_eq!(threads_per_rank(&[facts("a", &all), facts("b", &all)], false), [4, 4]);
-        assert_eq!(threads_per_rank(&[facts("a", &[0, 1]), facts("a", &[2, 3])], false), [2, 2]);
-        assert_eq!(threads_per_rank(&[facts("a", &all), facts("a", &all), facts("a", &all)], false), [1, 1, 2]);
-        assert_eq!(threads_per_rank(&vec![facts("a", &[0, 1]); 5], false), [1; 5]);
-    }
-
-    #[test]
-    fn a_dedicated_master_leaves_its_share_to_the_others() {
-        let all = [0, 1, 2, 3];
-        assert_eq!(threads_per_rank(&[facts("a", &all), facts("a", &all)], true), [0, 4]);
-        assert_eq!(threads_per_rank(&[facts("a", &all)], true), [4], "a single rank computes all the same");
-    }
-
-    #[test]
-    fn a_wish_comes_before_the_mask() {
-        let wish = RankFacts { threads_asked: NonZeroU32::new(7), ..facts("a", &[0]) };
-        assert_eq!(threads_per_rank(&[wish, facts("a", &[1])], false), [7, 1]);
-    }
-
-    #[test]
-    fn binding_to_one_core_and_crowding_are_told_of() {
-        let rank = |facts: RankFacts, threads| Rank { facts, threads };
-        let bound = warnings(&[rank(facts("a", &[0]), 1), rank(facts("a", &[1]), 1)]);
-        let Warnings { bound: Some(bound), crowded: None } = bound else { panic!("{bound:?}") };
-        assert!(bound.contains("one core") && bound.contains("2 of 4"), "{bound:?}");
-        let crowded = warnings(&[rank(facts("a", &[0, 1, 2, 3]), 9)]);
-        let Warnings { bound: None, crowded: Some(crowded) } = crowded else { panic!("{crowded:?}") };
-        assert!(crowded.contains("9 threads share 4"), "{crowded:?}");
-        assert_eq!(warnings(&[rank(facts("a", &[0, 1, 2, 3]), 4)]), Warnings::default());
-    }
-
-    #[test]
-    fn one_core_is_no_surprise_for_one_thread_that_was_asked_for() {
-        let rank = |threads| Rank {
-            facts: RankFacts { threads_asked: NonZeroU32::new(threads), ..facts("a", &[0]) },
-            threads,
+        let facts = match self.facts() {
+            Ok(facts) => facts,
+            Err(message) => return refuse(&message),
         };
-        assert_eq!(warnings(&[rank(1)]), Warnings::default());
-        assert!(warnings(&[rank(2)]).bound.is_some());
-    }
-
-    #[test]
-    fn the_ranks_of_a_host_are_counted_by_the_launcher() {
-        let ranks = |name: &'static str, value: &'static str| {
-            ranks_on_host(move |asked| (asked == name).then(|| value.to_string()))
-        };
-        assert_eq!(ranks("OMPI_COMM_WORLD_LOCAL_SIZE", "4"), Some(4));
-        assert_eq!(ranks("MPI_LOCALNRANKS", "2"), Some(2));
-        assert_eq!(ranks("SLURM_STEP_TASKS_PER_NODE", "2(x3),1"), Some(2));
-        assert_eq!(ranks("SLURM_STEP_TASKS_PER_NODE", "3,1"), Some(3));
-        assert_eq!(ranks("MPI_LOCALNRANKS", "0"), None);
-        assert_eq!(ranks("MPI_LOCALNRANKS", "many"), None);
-    }
-
-    #[test]
-    fn a_launcher_is_recognised_by_its_variables() {
-        let variables = |pairs: &'static [(&str, &str)]| {
-            move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_string())
-        };
-        let open_mpi = place(variables(&[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "4")]));
-        assert_eq!(open_mpi, Some(Place { rank: 1, size: 4 }));
-        assert_eq!(place(variables(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")])), None, "a batch script");
-        assert!(worlds_of_one(open_mpi, 1).unwrap().starts_with("4 processes were started, but each sees only itself"));
-        assert_eq!(worlds_of_one(open_mpi, 4), None);
-        assert_eq!(worlds_of_one(None, 1), None);
-    }
-
-    #[test]
-    fn the_cpus_in_a_list_of_ranges_are_counted() {
-        for (list, count) in [("0-3,8\n", Some(5)), ("0\n", Some(1)), ("0-127", Some(128)), ("", None), ("3-1", None)] {
-            assert_eq!(count_cpus(list), count, "{list:?}");
+        match self.local {
+            Some(ranks) => self.run_local(ranks.get(), facts, driver),
+            None => self.run_mpi(facts, driver),
         }
     }
 
-    #[test]
-    fn this_process_may_run_on_some_of_the_machine_s_cpus() {
-        let facts = RankFacts::gather(None).expect("the executable can be read");
-        let (mask, machine) = (u32::try_from(facts.cpus.len()).expect("few"), facts.machine_cpus);
-        assert!((1..=machine).contains(&mask), "{mask} of {machine} CPUs");
-        assert!(!facts.host.is_empty());
+    fn complaint(&mut self) -> Option<String> {
+        self.check.take().and_then(|check| check().err())
     }
 
-    #[test]
-    fn cpus_are_written_as_ranges() {
-        assert_eq!(cpu_list(&[0, 1, 2, 5, 8, 9]), "0-2,5,8-9");
-        assert_eq!(cpu_list(&[]), "");
+    fn run_local(
+        mut self,
+        ranks: u32,
+        mut facts: RankFacts,
+        driver: impl FnOnce(&Pool) -> ExitCode + Send,
+    ) -> ExitCode {
+        if let Some(place) = place().filter(|place| place.size > 1) {
+            return refuse(&format!(
+                "local ranks are threads of one process, but {} processes were started: start one, without mpiexec or srun",
+                place.size
+            ));
+        }
+        facts.complaint = self.complaint();
+        let doorbell = Doorbell::default();
+        let (center, spokes) = star(ranks, &doorbell);
+        let abort = |code| std::process::exit(i32::from(code));
+        let grace = self.grace.unwrap_or(LINGER);
+        let rank0 = Rank0 { size: ranks, dedicated_master: self.dedicated_master, doorbell, grace, facts, abort };
+        let on_threads = self.on_threads.as_deref();
+        rank0.run(center, spokes, on_threads, self.listeners, driver).unwrap_or(ExitCode::Failure)
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    fn run_mpi(self, facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+        match placement::worlds_of_one(place(), 1) {
+            Some(message) => refuse_as(&message, ExitCode::Failure),
+            None => self.run_local(1, facts, driver),
+        }
+    }
+
+    #[cfg(feature = "mpi")]
+    fn run_mpi(mut self, mut facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+        use crate::engine::transport::Joined;
+        use crate::engine::transport::mpi::{Mpi, StartError};
+
+        let mut mpi = match Mpi::start() {
+            Ok(mpi) => mpi,
+            Err(error @ (StartError::Again(_) | StartError::Usage(_))) => return refuse(&error.to_string()),
+            Err(error) => return refuse_as(&error.to_string(), ExitCode::Failure),
+        };
+        if let Some(message) = placement::worlds_of_one(place(), mpi.size()) {
+            let _ = mpi.finish(ExitCode::Failure as u8);
+            return refuse_as(&message, ExitCode::Failure);
+        }
+        let (rank, size) = (mpi.rank(), mpi.size());
+        facts.complaint = self.complaint();
+        let code = if rank == RankId(0) {
+            let doorbell = Doorbell::default();
+            let (own, spokes) = star(1, &doorbell);
+            let joined = Joined { own, others: &mut mpi };
+            let grace = self.grace.unwrap_or(LINGER);
+            let rank0 =
+                Rank0 { size, dedicated_master: self.dedicated_master, doorbell, grace, facts, abort: Mpi::abort };
+            rank0.run(joined, spokes, self.on_threads.as_deref(), self.listeners, driver)
+        } else {
+            ranks::be_worker(rank, &mut mpi, facts, self.on_threads.as_deref()).then_some(ExitCode::Success)
+        };
+        let Some(code) = code else { Mpi::abort(ExitCode::Failure as u8) };
+        match mpi.finish(code as u8) {
+            Ok(()) => code,
+            Err(error) => refuse_as(&error.to_string(), ExitCode::Failure),
+        }
     }
 }

@@ -14,7 +14,7 @@
 //! }
 //! ```
 //!
-//! Start with [`launch`] and [`Pool`].
+//! Start with [`launch()`] and [`Pool`].
 //!
 //! # Cargo features
 //!
@@ -31,8 +31,8 @@
 //! driver thread on rank 0                   rank 0 main thread                  every rank
 //! inputs ─ pool (encode blocks) ─channel─▶ master ─ Event ▶ schedule
 //!                                             ◀ Action ─┘
-//!                                          master ─ wire ─ transport ─────────▶ worker ─▶ rayon threads
-//! outputs ◀ pool (decode, order) ◀─channel─ master ◀────── one message per chunk, or fewer ── worker
+//!                                          master ─ wire ─ transport ─────────▶ rank ─▶ rayon threads
+//! outputs ◀ pool (decode, order) ◀─channel─ master ◀────── one message per chunk, or fewer ── rank
 //!                                             └─ Notice ─▶ whoever listens;  Meter ─▶ progress
 //! ```
 //!
@@ -40,38 +40,45 @@
 //!
 //! ```text
 //! driver thread on rank 0                                    compute thread of a rank     spawn helper
-//! input ─ record ─▶ batch (ledger) ─ attempt ─▶ pool.map ──▶ batch::command, ::workers ─▶ exec ─▶ process
+//! input ─ record ─▶ batch (ledger) ─ attempt ─▶ pool.map ──▶ batch::command, ::workers ─▶ process
 //! output, records ◀─ sinks ◀─ drive ◀─ outcome ◀────────────────────────┘ (its output, in pieces if it is much)
 //! ```
 //!
 //! | room | decides |
 //! |---|---|
-//! | `run` | how a run starts and ends: transport, threads, exit code |
-//! | `launch` | who and where the ranks are: hosts, CPU masks, threads, launchers |
+//! | `cli` | what was typed, and what will be done: the command line of the batch program |
+//! | `batch` | which attempts at jobs are made, and what becomes of each outcome |
+//! | `process` | how processes are started, watched and ended; how Python answers |
+//! | `template` | what a record makes of a command: text only |
+//! | `input` | where records come from, and what is wrong with them |
+//! | `output` | in which order, where to and in how much memory output goes |
+//! | `journal` | the records of jobs: how each ended, and where its output is |
+//! | `kernels` | the built-in functions |
+//! | `launch` | how a run starts and ends: transport, threads, exit code |
 //! | `pool` | the driver's side: maps, handles; encoding, decoding, order |
-//! | `exchange` | what the driver's threads and the master tell each other; `stats`, `failure`: what they say of runs and jobs |
-//! | `func` | how a function crosses ranks |
+//! | `report` | what people see of a run while it goes on, and at its end |
+//! | `engine` | what makes ranks compute |
+//! | `console` | lines on standard error: what they may contain, how they are written |
+//!
+//! | in `engine` | decides |
+//! |---|---|
 //! | `schedule` | who runs which jobs next; pure: no clock, no I/O, no payloads |
 //! | `master` | rank 0's loop, the only place that carries out the scheduler's orders |
-//! | `worker` | a rank's loop: chunks to threads, results to messages |
-//! | `catch` | how other people's code runs without ending ours |
-//! | `wire` | messages and values to bytes and back |
+//! | `rank` | a rank's loop: chunks to threads, results to messages |
+//! | `placement` | who and where the ranks are: hosts, CPU masks, threads, launchers |
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
-//! | `notice`, `report` | what the outside is told while the run goes on, and at its end |
-//! | `stop` | whether a signal asked for the end |
-//! | `input` | where records come from, and what is wrong with them |
-//! | `batch` | which attempts at jobs are made, and what becomes of each outcome |
-//! | `exec` | how processes are started, watched and ended; what a record makes of a command; how Python answers |
-//! | `output` | in which order, where to and in how much memory output goes; the records of jobs |
-//! | `kernels` | the built-in functions |
-//! | `cli` | the command line of the batch program |
+//! | `wire` | messages and values to bytes and back |
+//! | `func` | how a function crosses ranks |
+//! | `exchange` | what the driver's threads and the master tell each other; `stats`, `error`: what they say of runs and jobs |
+//! | `notice`, `meter` | what the master tells others while the run goes on |
+//! | `catch`, `stop` | how other people's code runs without ending ours; whether a signal asked for the end |
 //!
 //! Invariants: the main thread of every rank owns MPI and computes nothing. The master's work for a chunk does not depend on
 //! the number of jobs in it. Sends never block. Waiting sleeps. Every job settles exactly once.
 //!
 //! Words: a *job* is one function applied to one input; a *chunk* is a run of consecutive jobs that travels as one
-//! message; a *rank* is one MPI process; the *master* is rank 0's loop; a *worker* is a rank's computing side; the
-//! *driver* is the user's closure on rank 0; a *record* is one line or row of input, and the line that tells what became
+//! message; a *rank* is one MPI process; the *master* is rank 0's loop; the *rank side* is what computes on
+//! a rank; the *driver* is the user's closure on rank 0; a *record* is one line or row of input, and the line that tells what became
 //! of it; a *worker process* is a program that stays and answers records; a *slot* is a compute thread, counted over a
 //! host; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is what
 //! Slurm or PBS granted.
@@ -84,48 +91,41 @@
 
 #[cfg(feature = "program")]
 mod batch;
-mod catch;
 #[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod cli;
-mod exchange;
+mod console;
+#[doc(hidden)]
+pub mod engine;
 #[cfg(feature = "program")]
-mod exec;
-mod failure;
-mod func;
+mod input;
 #[cfg(feature = "program")]
-pub mod input;
+mod journal;
 #[cfg(feature = "program")]
 pub mod kernels;
 mod launch;
-mod master;
-mod notice;
 #[cfg(feature = "program")]
-pub mod output;
+mod output;
 mod pool;
+#[cfg(feature = "program")]
+mod process;
 mod report;
-mod run;
-#[doc(hidden)]
-pub mod schedule;
-mod stats;
-mod stop;
-mod transport;
-mod wire;
-mod worker;
+#[cfg(feature = "program")]
+mod template;
 
-pub use failure::{JobError, JobErrorKind};
-pub use func::{StarFunction, Value};
-pub use launch::{Rank, RankFacts};
-pub use notice::{Listener, Notice};
+pub use engine::error::{JobError, JobErrorKind};
+pub use engine::func::{StarFunction, Value};
+pub use engine::notice::{Listener, Notice};
+pub use engine::placement::{Rank, RankFacts};
+pub use engine::rank::{CurrentJob, current_job};
+pub use engine::schedule::RankId;
+pub use engine::stats::{RankStats, Stats};
+pub use engine::transport::TransportInfo;
+pub use launch::{DriverResult, ExitCode, Launch, launch};
 pub use pool::{AsCompleted, JobHandle, Map, Pool, Shared, Waited, as_completed, wait_all, wait_any, wait_failed};
 pub use report::Progress;
 #[cfg(feature = "program")]
 pub use report::Summary;
-pub use run::{DriverResult, ExitCode, Launch, launch};
-pub use schedule::RankId;
-pub use stats::{RankStats, Stats};
-pub use transport::TransportInfo;
-pub use worker::{CurrentJob, current_job};
 
 /// The README's program is run as a test.
 #[cfg(doctest)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::output::Status;
+use crate::journal::Status;
 
 /// One attempt at a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]

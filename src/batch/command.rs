@@ -9,12 +9,13 @@ use serde_bytes::ByteBuf;
 use signal_hook::low_level::signal_name;
 
 use super::attempt::{Attempt, Outcome, Run, Trouble, Usage, has_failed};
-use crate::exec::command::{self, CommandEnd, How, Limits, Stream};
-use crate::exec::process::Launch;
-use crate::exec::template::{Filled, Place, Template, Values};
-use crate::output::{Status, Tag};
-use crate::report::shortened;
-use crate::worker;
+use crate::console::shortened;
+use crate::engine::rank;
+use crate::journal::Status;
+use crate::output::Tag;
+use crate::process::command::{self, CommandEnd, How, Limits, Stream};
+use crate::process::program::Launch;
+use crate::template::{Filled, Place, Template, Values};
 
 /// What all jobs of a `rankpool run` have in common. It travels once to each rank.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,10 +42,10 @@ pub(crate) const STDERR: u8 = 1;
 
 /// Runs one attempt on the calling compute thread.
 pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
-    let seat = worker::current_job();
+    let seat = rank::current_job();
     let (rank, slot) = seat.map_or((0, 0), |job| (job.rank, job.slot + 1));
     let (launch, filled) = commands.fill(&attempt, rank, slot);
-    let cancellation = worker::cancellation();
+    let cancellation = rank::cancellation();
     let cancelled = cancellation.as_ref().map(|cancellation| cancellation.watched().as_fd());
     let limits = Limits { timeout: commands.timeout, kill_after: commands.kill_after };
     let mut output = Output::new(attempt.place, filled.tag.as_deref());
@@ -55,13 +56,13 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
     let end = match end {
         Ok(end) => end,
         Err(gone) => {
-            worker::give_up(gone.to_string());
+            rank::give_up(gone.to_string());
             return Outcome::unrun(attempt.index, Status::Spawn, "spawn", gone.to_string());
         }
     };
     let (status, trouble) = judge(&end, commands.timeout);
     if has_failed(status) {
-        worker::mark_bad();
+        rank::mark_bad();
     }
     let output_bytes = output.bytes;
     let (out, err) = output.end();
@@ -188,7 +189,7 @@ impl Output {
         };
         if written.bytes.len() >= least && !self.unwanted {
             let piece = std::mem::take(&mut written.bytes);
-            self.unwanted = worker::send_part(self.place, mark, piece).is_err();
+            self.unwanted = rank::send_part(self.place, mark, piece).is_err();
         }
     }
 

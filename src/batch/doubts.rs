@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::exec::worker::{Verdict, Worker};
-use crate::failure::{JobError, JobErrorKind};
+use crate::console;
+use crate::engine::error::{JobError, JobErrorKind};
+use crate::engine::rank;
+use crate::engine::transport::TransportInfo;
 use crate::pool::Pool;
-use crate::report;
-use crate::transport::TransportInfo;
-use crate::worker;
+use crate::process::worker::{Verdict, Worker};
 
 /// Jobs whose answers may be those of other jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,7 +177,7 @@ type Question = (Token, Duration);
 type Found = (u32, Vec<Doubt>);
 
 fn ask((token, pause): &Question, _: u32) -> Found {
-    let rank = worker::current_job().map_or(0, |job| job.rank);
+    let rank = rank::current_job().map_or(0, |job| job.rank);
     let mut rooms = Vec::new();
     lock(&ROOMS).retain(|(of, room)| {
         if of == token {
@@ -238,7 +238,7 @@ pub(crate) fn tell_the_rest() {
     let rooms = std::mem::take(&mut *lock(&ROOMS));
     for (_, room) in rooms {
         for doubt in lock(&room.doubts).drain(..) {
-            report::complain(format_args!(
+            console::complain(format_args!(
                 "the answers of job(s) {} may be those of other jobs, whatever the records say; run them again: {}",
                 doubt.named(),
                 doubt.why

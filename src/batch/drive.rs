@@ -11,12 +11,13 @@ use super::sinks::Sinks;
 use super::stopping::Stopping;
 use super::tally::Tally;
 use super::trickle::Trickle;
-use crate::failure::{JobError, JobErrorKind};
-use crate::func::Value;
-use crate::output::{OutputError, Status};
+use crate::engine::error::{JobError, JobErrorKind};
+use crate::engine::func::Value;
+use crate::engine::meter::Meter;
+use crate::engine::schedule::RankId;
+use crate::journal::Status;
+use crate::output::OutputError;
 use crate::pool::Map;
-use crate::report::Meter;
-use crate::schedule::RankId;
 
 /// How long no result must come for the written ones to be handed to the system, and how often the clock is looked at for
 /// jobs that wait to be run again.

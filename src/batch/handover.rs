@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::output::{
-    Extent, Found, Layout, Order, OutputError, OutputFiles, OutputPlace, Records, Stream, Writer, finish_line,
-};
+use crate::journal::{Found, OutputFiles, OutputPlace, Records, finish_line};
+use crate::output::{Extent, Layout, Order, OutputError, Stream, Writer};
 
 /// How many bytes of records wait for their outputs to be written before those are.
 const RECORD_BYTES: usize = 64 << 10;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::output::Status;
+use crate::journal::Status;
 
 /// How many jobs may fail.
 #[derive(Debug, Clone, Copy, PartialEq)]

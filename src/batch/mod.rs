@@ -2,7 +2,7 @@
 //!
 //! The driver's half reads records, keeps account of the jobs that are not settled, runs failed ones again, puts output in
 //! order and writes the records of what was done. Each attempt at a job is one job of an unordered map of the pool, so that a
-//! slow job holds nothing back. The rank's half runs an attempt with `exec` and answers with its outcome.
+//! slow job holds nothing back. The rank's half runs an attempt with `process` and answers with its outcome.
 //!
 //! | file | decides |
 //! |---|---|

@@ -13,10 +13,10 @@ use super::attempt::{Outcome, Trouble};
 use super::command::STDOUT;
 use super::handover::Handover;
 use super::ledger::Job;
-use crate::output::{
-    DEFAULT_MEMORY, Failure, JobRecord, Order, Ordered, OutputError, Status, Stream, begin_line, failure_line,
-};
-use crate::report::{Ticker, escaped};
+use crate::console::escaped;
+use crate::journal::{JobRecord, Status, begin_line};
+use crate::output::{DEFAULT_MEMORY, Failure, Order, Ordered, OutputError, Stream, failure_line};
+use crate::report::Ticker;
 
 /// What a job leaves in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::attempt::Outcome;
-use crate::output::Status;
-use crate::report::shortened;
+use crate::console::shortened;
+use crate::journal::Status;
 
 /// How many failed jobs the end summary names.
 const NAMED: usize = 10;

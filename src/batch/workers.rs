@@ -12,15 +12,15 @@ use serde_bytes::ByteBuf;
 use super::attempt::{Attempt, Outcome, Run, Trouble, has_failed};
 use super::command::omp_threads;
 use super::doubts::{self, Room, Token};
-use crate::exec::process::{Launch, resolve};
-use crate::exec::python::PythonCall;
-use crate::exec::room;
-use crate::exec::worker::{
+use crate::engine::func::ChunkJobs;
+use crate::engine::rank;
+use crate::journal::Status;
+use crate::process::program::{Launch, resolve};
+use crate::process::python::PythonCall;
+use crate::process::room;
+use crate::process::worker::{
     Answer, Ended, JobHead, Jobs, Options, Protocol, StartFailure, Worker, WorkerFailure, spares,
 };
-use crate::func::ChunkJobs;
-use crate::output::Status;
-use crate::worker;
 
 /// What all workers of a `rankpool map` have in common. It travels once to each rank.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -146,7 +146,7 @@ impl Workers {
 
     /// Has the jobs of a chunk answered.
     pub(crate) fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, Outcome>) {
-        let (rank, slot) = worker::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
+        let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
         let mut worker = self.room.enter(slot).unwrap_or_else(|| self.start(rank, slot));
         let room = Some(&*self.room).filter(|_| self.plan.token.is_some());
         let mut desk = Desk { jobs, taken: Vec::new(), answered: 0, rank, slot, room };
@@ -162,7 +162,7 @@ impl Workers {
                 let message = in_full(failure);
                 desk.fail_the_rest(&message);
                 self.room.leave(slot, None);
-                worker::give_up(message);
+                rank::give_up(message);
             }
         }
     }
@@ -187,7 +187,7 @@ impl Workers {
         options.verdict = Arc::new(move |verdict| room.judge(rank, slot, verdict));
         (options.timeout, options.kill_after, options.max_jobs) = (plan.timeout, plan.kill_after, plan.max_jobs);
         options.make_room = make_room;
-        let cancelled = worker::cancellation().map(|cancellation| cancellation.watched().clone());
+        let cancelled = rank::cancellation().map(|cancellation| cancellation.watched().clone());
         Worker::new(launch, options, cancelled)
     }
 }
@@ -261,7 +261,7 @@ impl Desk<'_, '_, '_> {
         let output_bytes = out.len() as u64;
         let (out, err) = (ByteBuf::from(out), ByteBuf::new());
         if has_failed(status) {
-            worker::mark_bad();
+            rank::mark_bad();
         }
         self.jobs.answer(&Outcome { index, status, trouble, run, out, err, output_bytes });
     }

@@ -17,14 +17,18 @@ use super::session::{progress, sum_up};
 use super::{info, print};
 use crate::batch::doubts::{self, Doubt, Token};
 use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
-use crate::exec::helper;
-use crate::failure::JobErrorKind;
-use crate::func::Value;
-use crate::input::{InputError, Inputs, Reading, Record, reason};
-use crate::output::{Failure, JsonLines, LastRecords, OutputError, Status, Target, amend, failure_line};
+use crate::console;
+use crate::console::reason;
+use crate::engine::error::JobErrorKind;
+use crate::engine::func::Value;
+use crate::engine::meter::Meter;
+use crate::input::{InputError, Inputs, Reading, Record};
+use crate::journal::amend;
+use crate::journal::{LastRecords, Status};
+use crate::launch::{self, ExitCode, Launch};
+use crate::output::{Failure, JsonLines, OutputError, Target, failure_line};
 use crate::pool::{Map, Pool};
-use crate::report::{self, Meter};
-use crate::run::{self, ExitCode, Launch};
+use crate::process::spawn;
 
 /// The options of both commands.
 #[derive(Debug, PartialEq)]
@@ -88,8 +92,8 @@ pub(super) struct Plan<P> {
 /// # Errors
 /// The exit code, when nothing can be started, which was said.
 pub(super) fn prepare<'a>(config: &Config, batch: &BatchConfig) -> Result<Launch<'a>, ExitCode> {
-    helper::start().map_err(|error| {
-        run::refuse_as(
+    spawn::start().map_err(|error| {
+        launch::refuse_as(
             &format!("cannot start the process that starts the others: {}", reason(&error)),
             ExitCode::Failure,
         )
@@ -110,7 +114,7 @@ pub(super) fn launch(
             return ExitCode::Usage;
         }
         drive(pool, &stopping).unwrap_or_else(|error| {
-            report::complain(error);
+            console::complain(error);
             ExitCode::Usage
         })
     })
@@ -134,7 +138,7 @@ fn has_complaints(pool: &Pool) -> bool {
         let Some(complaint) = rank.facts.complaint.as_deref() else { continue };
         let this = (complaint, rank.facts.host.as_str());
         if !said.contains(&this) {
-            report::complain(format_args!("on {}: {complaint}", rank.facts.host));
+            console::complain(format_args!("on {}: {complaint}", rank.facts.host));
             said.push(this);
         }
     }
@@ -195,18 +199,18 @@ where
         return Ok(code);
     }
     if bad.count() > 0 {
-        report::complain(bad);
+        console::complain(bad);
     }
     if let Some(text) = tally.failures(records.as_deref()).filter(|_| !wanted) {
-        report::complain(text);
+        console::complain(text);
     }
     if let Some(text) = tally.given_up().filter(|_| config.talk != Talk::Quiet) {
-        report::complain(text);
+        console::complain(text);
     }
-    for text in pool.stats().iter().flat_map(crate::stats::Stats::failing_ranks) {
-        report::complain(text);
+    for text in pool.stats().iter().flat_map(crate::engine::stats::Stats::failing_ranks) {
+        console::complain(text);
     }
-    let counted = |stats: &mut crate::stats::Stats| {
+    let counted = |stats: &mut crate::engine::stats::Stats| {
         (stats.jobs, stats.failed) = (tally.done - tally.cancelled, tally.failed);
     };
     Ok(after_summary(code, sum_up(name, pool, config.talk != Talk::Quiet, summary, counted)))
@@ -216,7 +220,7 @@ where
 pub(super) fn after_summary(code: ExitCode, summary: Result<(), OutputError>) -> ExitCode {
     match summary {
         Err(error) if !error.is_closed() => {
-            report::complain(error);
+            console::complain(error);
             if code == ExitCode::Success { ExitCode::Failure } else { code }
         }
         Ok(()) | Err(_) => code,
@@ -241,12 +245,12 @@ fn ask_workers(pool: &Pool, token: Option<Token>, end: End, tally: &mut Tally) -
 /// Says which jobs have answers that may be those of others, and takes them back where they were written.
 fn take_back(doubts: &[Doubt], records: Option<&Path>, lines: Result<(), OutputError>) {
     let Some(summary) = doubts::summary(doubts) else { return };
-    report::complain(summary);
+    console::complain(summary);
     let jobs = doubts.iter().flat_map(|doubt| doubt.jobs().map(|number| (number, doubt.message())));
     let told =
         records.map_or(Ok(()), |path| amend::take_back(path, &jobs.collect()).map_err(|error| error.to_string()));
     for error in [told, lines.map_err(|error| error.to_string())].into_iter().filter_map(Result::err) {
-        report::complain(format_args!("these answers could not be taken back where they were written: {error}"));
+        console::complain(format_args!("these answers could not be taken back where they were written: {error}"));
     }
 }
 
@@ -287,7 +291,7 @@ where
 {
     let done = match read_earlier(batch, &config.output) {
         Ok((done, _)) => done,
-        Err(error) => return run::refuse(&error.to_string()),
+        Err(error) => return launch::refuse(&error.to_string()),
     };
     let reading = inputs.open();
     let bad = reading.bad_records();
@@ -295,11 +299,11 @@ where
     for planned in planned(reading, bind, done, false) {
         let planned = match planned {
             Ok(planned) => planned,
-            Err(error) => return run::refuse(&error.to_string()),
+            Err(error) => return launch::refuse(&error.to_string()),
         };
         let mut line = line(planned.number, &planned.work);
         if is_terminal {
-            line = report::escaped(&String::from_utf8_lossy(&line)).into_owned().into_bytes();
+            line = console::escaped(&String::from_utf8_lossy(&line)).into_owned().into_bytes();
         }
         match print(&line) {
             ExitCode::Success => {}
@@ -307,7 +311,7 @@ where
         }
     }
     if bad.count() > 0 {
-        report::complain(bad);
+        console::complain(bad);
     }
     ExitCode::Success
 }
@@ -382,7 +386,7 @@ fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, tally: &Tally) ->
             Ok(()) => return ExitCode::Success,
         },
     };
-    report::complain(with_places(message, finished.err(), &left));
+    console::complain(with_places(message, finished.err(), &left));
     code
 }
 

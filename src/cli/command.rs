@@ -6,10 +6,10 @@ use std::path::Path;
 use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
 use crate::batch::command::{self, Commands};
-use crate::exec::process::resolve;
-use crate::exec::template::{Fields, Place, Template, Values};
 use crate::input::{InputError, Inputs, Record};
-use crate::run::{self, ExitCode};
+use crate::launch::{self, ExitCode};
+use crate::process::program::resolve;
+use crate::template::{Fields, Place, Template, Values};
 
 /// What is run for which records.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct RunTask {
 
 pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
     if task.batch.dry_run {
-        return if run::is_first() { show(config, task) } else { ExitCode::Success };
+        return if launch::is_first() { show(config, task) } else { ExitCode::Success };
     }
     let launch = match batch::prepare(config, &task.batch) {
         Ok(launch) => launch.check(|| check(task)),

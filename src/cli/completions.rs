@@ -4,11 +4,11 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::{args, print};
-use crate::input::reason;
-use crate::run::{self, ExitCode};
+use crate::console::reason;
+use crate::launch::{self, ExitCode};
 
 pub(super) fn write_completions(shell: Shell) -> ExitCode {
-    if !run::is_first() {
+    if !launch::is_first() {
         return ExitCode::Success;
     }
     let mut script = Vec::new();
@@ -22,15 +22,17 @@ pub(super) fn write_manual(words: &[String]) -> ExitCode {
     for word in words {
         match command.find_subcommand(word) {
             Some(inner) => command = inner,
-            None => return run::refuse(&format!("there is no subcommand `rankpool {}`", words.join(" "))),
+            None => return launch::refuse(&format!("there is no subcommand `rankpool {}`", words.join(" "))),
         }
     }
-    if !run::is_first() {
+    if !launch::is_first() {
         return ExitCode::Success;
     }
     let mut page = Vec::new();
     match Man::new(command.clone()).render(&mut page) {
         Ok(()) => print(&page),
-        Err(error) => run::refuse_as(&format!("cannot write the manual page: {}", reason(&error)), ExitCode::Failure),
+        Err(error) => {
+            launch::refuse_as(&format!("cannot write the manual page: {}", reason(&error)), ExitCode::Failure)
+        }
     }
 }

@@ -13,13 +13,13 @@ use super::map::MapTask;
 use super::parse::Widths;
 use crate::batch::Lines;
 use crate::batch::workers::{WorkerPlan, WorkerProgram};
-use crate::exec::python::PythonCall;
-use crate::exec::template::{Template, TemplateError, Words};
 use crate::input::{Format, Inputs, Source};
 use crate::kernels::Number;
+use crate::launch::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE, number_from};
 use crate::output::Target;
+use crate::process::python::PythonCall;
 use crate::report::Progress;
-use crate::run::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE, number_from};
+use crate::template::{Template, TemplateError, Words};
 
 /// One run of the program.
 #[derive(Debug)]

@@ -6,10 +6,11 @@ use super::batch::BatchConfig;
 use super::config::Config;
 use super::files::is_same_file;
 use crate::batch::{Handover, Sinks};
+use crate::console;
 use crate::input::InputError;
-use crate::output::{Existing, LastRecords, OutputError, OutputFiles, Records, Target, Writer, real_path};
+use crate::journal::{LastRecords, OutputFiles, Records};
+use crate::output::{Existing, OutputError, Target, Writer, real_path};
 use crate::pool::Pool;
-use crate::report;
 
 /// What earlier runs have left, as far as this one goes on with it.
 pub(super) struct Earlier {
@@ -31,7 +32,7 @@ pub(super) fn read_earlier(
         Target::File(path) => Some(OutputFiles::new(path)),
         Target::Stdout | Target::Stderr => None,
     };
-    let done = LastRecords::read_with(records, files.as_mut())?;
+    let done = LastRecords::read(records, files.as_mut())?;
     Ok((Some(done), files))
 }
 
@@ -62,7 +63,7 @@ impl Earlier {
         let missing = files.as_ref().zip(done.as_ref());
         let missing = missing.map_or(0, |(files, done)| files.missing(|number| done.is_ok(number)));
         if missing > 0 {
-            report::complain(format_args!(
+            console::complain(format_args!(
                 "{missing} result(s) that the records call ok are not in {}: these jobs are run again",
                 config.output.name()
             ));

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use super::batch::BatchConfig;
 use super::config::{Config, Function, Task};
-use crate::exec::process::resolve;
 use crate::input::{Inputs, Source};
 use crate::output::{Target, partial_path, real_path};
+use crate::process::program::resolve;
 
 /// The files that the jobs themselves are made of, as far as the command line names them.
 #[derive(Debug, Default)]

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::config::{Config, Talk};
 use super::print;
-use crate::launch::{self, Warnings, cpu_list};
+use crate::console;
+use crate::engine::placement::{self, Warnings, cpu_list};
+use crate::engine::transport::TransportInfo;
+use crate::launch::{self, ExitCode};
 use crate::pool::Pool;
-use crate::report;
-use crate::run::{self, ExitCode};
-use crate::transport::TransportInfo;
 
 /// What there is to say, with the keys of `--json`.
 #[derive(Debug, Serialize)]
@@ -57,7 +57,7 @@ pub(super) fn run(config: &Config, json: bool) -> ExitCode {
                 text.push(b'\n');
                 print(&text)
             }
-            Err(error) => run::refuse_as(&error.to_string(), ExitCode::Failure),
+            Err(error) => launch::refuse_as(&error.to_string(), ExitCode::Failure),
         }
     })
 }
@@ -66,13 +66,13 @@ pub(super) fn run(config: &Config, json: bool) -> ExitCode {
 pub(super) fn announce(config: &Config, pool: &Pool) {
     match config.talk {
         Talk::Quiet => {}
-        Talk::Verbose => report::say(&Info::new(pool).text()),
+        Talk::Verbose => console::say(&Info::new(pool).text()),
         Talk::Normal => {
-            let Warnings { bound, crowded } = launch::warnings(pool.ranks());
+            let Warnings { bound, crowded } = placement::warnings(pool.ranks());
             // Whoever asks for so many threads, or for ranks that are threads, knows.
             let asked = config.threads.is_some() || config.local.is_some();
             for warning in bound.into_iter().chain(crowded.filter(|_| !asked)) {
-                report::complain(format_args!("warning: {warning}"));
+                console::complain(format_args!("warning: {warning}"));
             }
         }
     }
@@ -80,7 +80,7 @@ pub(super) fn announce(config: &Config, pool: &Pool) {
 
 impl<'a> Info<'a> {
     fn new(pool: &'a Pool) -> Info<'a> {
-        let rank = |(rank, of): (usize, &'a launch::Rank)| RankInfo {
+        let rank = |(rank, of): (usize, &'a placement::Rank)| RankInfo {
             rank,
             host: &of.facts.host,
             pid: of.facts.pid,
@@ -95,10 +95,10 @@ impl<'a> Info<'a> {
                 TransportInfo::Local => None,
                 TransportInfo::Mpi { library, thread_level } => Some(MpiInfo { library, thread_level }),
             },
-            allocation: launch::allocation(run::environment),
+            allocation: placement::allocation(launch::environment),
             threads: pool.threads(),
             ranks: pool.ranks().iter().enumerate().map(rank).collect(),
-            warnings: launch::warnings(pool.ranks()).iter().map(str::to_string).collect(),
+            warnings: placement::warnings(pool.ranks()).iter().map(str::to_string).collect(),
         }
     }
 

@@ -7,15 +7,15 @@ use super::jobs::{Control, Jobs, random_vectors};
 use super::session::Session;
 use super::{files, info};
 use crate::batch::Stopping;
-use crate::input::convert::{float, index, integer, number, pair, summands, vector, width};
+use crate::console;
 use crate::input::{InputError, Record, Source};
+use crate::kernels::convert::{float, index, integer, number, pair, summands, vector, width};
 use crate::kernels::{
     self, Number, Parzen, RandString, Summands, cube, nop, parzen, power, power_of_pair, rand_string, sleep,
     sleep_square, slow_fn, slow_fn_malloc, spin, sqrt, square, sum,
 };
+use crate::launch::ExitCode;
 use crate::pool::Pool;
-use crate::report;
-use crate::run::ExitCode;
 
 /// What can be done about a bad record.
 const SKIP_BAD: &str = "--skip-bad leaves bad records out";
@@ -27,14 +27,14 @@ pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
         let control = Control::new(&stopping);
         let code = run_map(config, task, pool, &control).unwrap_or_else(|error| {
             match error.downcast_ref::<InputError>() {
-                Some(bad) if bad.is_bad_record() => report::complain(format_args!("{bad} ({SKIP_BAD})")),
-                _ => report::complain(error),
+                Some(bad) if bad.is_bad_record() => console::complain(format_args!("{bad} ({SKIP_BAD})")),
+                _ => console::complain(error),
             }
             ExitCode::Usage
         });
         let bad = control.bad.take();
         if bad.count() > 0 {
-            report::complain(bad);
+            console::complain(bad);
         }
         code
     })

@@ -9,9 +9,9 @@ use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
 use crate::batch::doubts::{self, Token};
 use crate::batch::workers::{Json, WorkerPlan, WorkerProgram, Workers};
-use crate::exec::worker::spares;
 use crate::input::{InputError, Inputs, Record};
-use crate::run::{self, ExitCode};
+use crate::launch::{self, ExitCode};
+use crate::process::worker::spares;
 
 /// How long the first worker may take to import and to set up what it needs before the run begins without knowing whether it can.
 /// It is less than rank 0 waits for the others.
@@ -31,7 +31,7 @@ pub(super) struct MapTask {
 
 pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
     if task.batch.dry_run {
-        return if run::is_first() { show(config, task) } else { ExitCode::Success };
+        return if launch::is_first() { show(config, task) } else { ExitCode::Success };
     }
     let launch = match batch::prepare(config, &task.batch) {
         Ok(launch) => launch,
@@ -76,7 +76,7 @@ fn check(plan: &WorkerPlan) -> Result<(), String> {
 /// Whether there will be workers: the first process of each host finds it out before the first job, while all begin to import.
 fn look_at_workers(plan: &WorkerPlan, expected: Vec<(u32, Range<u32>)>) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
-    let is_first = run::is_first_of_host();
+    let is_first = launch::is_first_of_host();
     if is_first {
         plan.try_out()?;
     }

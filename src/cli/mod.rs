@@ -24,22 +24,23 @@ use std::io::{self, Write};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::exec::helper;
-use crate::input::reason;
+use crate::console;
+use crate::console::reason;
+use crate::kernels;
+use crate::launch::{self, ExitCode};
 use crate::output::OutputError;
-use crate::run::{self, ExitCode};
-use crate::{kernels, report};
+use crate::process::spawn;
 
 use config::{Config, Task};
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
     // A process that a rank has started in order to start others. It knows neither MPI nor options.
-    if std::env::args_os().nth(1).is_some_and(|first| first == helper::ARGUMENT) {
-        return match helper::serve() {
+    if std::env::args_os().nth(1).is_some_and(|first| first == spawn::ARGUMENT) {
+        return match spawn::serve() {
             Ok(()) => ExitCode::Success,
             Err(error) => {
-                report::complain(format!("the spawn helper is started by rankpool itself: {}", reason(&error)));
+                console::complain(format!("the spawn helper is started by rankpool itself: {}", reason(&error)));
                 ExitCode::Failure
             }
         };
@@ -48,9 +49,9 @@ pub fn run() -> ExitCode {
         Ok(args) => args,
         Err(error) => return explain(&error),
     };
-    let config = match Config::new(args, run::environment) {
+    let config = match Config::new(args, launch::environment) {
         Ok(config) => config,
-        Err(message) => return run::refuse(&message),
+        Err(message) => return launch::refuse(&message),
     };
     match &config.task {
         Task::Run(task) => command::run(&config, task),
@@ -65,14 +66,14 @@ pub fn run() -> ExitCode {
 /// Prints what clap has to say, a fault or the help that was asked for: once, whatever the number of ranks.
 fn explain(error: &clap::Error) -> ExitCode {
     let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
-    if !run::is_first() {
+    if !launch::is_first() {
         return ExitCode::Success;
     }
     match unknown_kernel(error) {
-        Some(message) => report::complain(&message),
+        Some(message) => console::complain(&message),
         // What was typed is repeated. Its own escape sequences must not reach the terminal; then there are no colours either.
         None if error.use_stderr() && std::env::args_os().any(|word| is_odd(&word)) => {
-            report::say(&error.render().to_string());
+            console::say(&error.render().to_string());
         }
         // A reader who has gone away is no reason to fail.
         None => drop(error.print()),
@@ -83,7 +84,7 @@ fn explain(error: &clap::Error) -> ExitCode {
 /// Whether a word holds what a terminal would obey.
 fn is_odd(word: &OsStr) -> bool {
     let word = word.to_string_lossy();
-    *report::escaped(&word) != *word
+    *console::escaped(&word) != *word
 }
 
 /// What to say of a name that no built-in function has.
@@ -117,7 +118,7 @@ fn print(bytes: &[u8]) -> ExitCode {
         Ok(()) => ExitCode::Success,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::Success,
         Err(error) => {
-            report::complain(OutputError::from_io(&"standard output".into(), error));
+            console::complain(OutputError::from_io(&"standard output".into(), error));
             ExitCode::Failure
         }
     }

@@ -7,13 +7,14 @@ use super::batch::{after_summary, with_places};
 use super::config::{Config, Talk};
 use super::jobs::{Control, Feed, Jobs};
 use crate::batch::Trickle;
-use crate::failure::{JobError, JobErrorKind};
-use crate::func::Value;
+use crate::console;
+use crate::engine::error::{JobError, JobErrorKind};
+use crate::engine::func::Value;
+use crate::engine::stats::Stats;
+use crate::launch::ExitCode;
 use crate::output::{Failure, JsonLines, OutputError, Target};
 use crate::pool::{Map, Pool};
-use crate::report::{self, Progress, Summary};
-use crate::run::ExitCode;
-use crate::stats::Stats;
+use crate::report::{Progress, Summary};
 
 /// What it takes to run a map: the pool, and outputs that can be written.
 pub(super) struct Session<'p> {
@@ -99,7 +100,7 @@ impl<'p> Session<'p> {
         let code = conclude(end, results, &tally, control);
         if let Some(error) = tally.first_failure.filter(|_| !no_reader) {
             let error = JobError { job: control.number(error.job), ..error };
-            report::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
+            console::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
         after_summary(code, sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}))
     }
@@ -222,7 +223,7 @@ fn conclude(end: End, results: JsonLines, tally: &Tally, control: &Control<'_>) 
             (None, Ok(())) => return ExitCode::Success,
         },
     };
-    report::complain(with_places(message, finished.err(), &left));
+    console::complain(with_places(message, finished.err(), &left));
     code
 }
 
@@ -242,7 +243,7 @@ pub(super) fn sum_up(
         let mut text = Vec::new();
         // Into memory: nothing can fail.
         let _ = summary.write_text(&mut text);
-        report::say(&String::from_utf8_lossy(&text));
+        console::say(&String::from_utf8_lossy(&text));
     }
     match file {
         None => Ok(()),

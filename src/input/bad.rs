@@ -15,7 +15,8 @@ pub struct BadRecords(Arc<Mutex<Bad>>);
 #[derive(Debug, Default)]
 struct Bad {
     count: u64,
-    first: Vec<(u64, String)>,
+    /// The messages of the first few.
+    first: Vec<String>,
 }
 
 impl BadRecords {
@@ -24,16 +25,11 @@ impl BadRecords {
         self.bad().count
     }
 
-    /// The first few: each record's number, and what is wrong with it.
-    pub fn first(&self) -> Vec<(u64, String)> {
-        self.bad().first.clone()
-    }
-
-    pub(super) fn add(&self, number: u64, error: &InputError) {
+    pub(super) fn add(&self, error: &InputError) {
         let mut bad = self.bad();
         bad.count += 1;
         if bad.first.len() < REMEMBERED {
-            bad.first.push((number, error.to_string()));
+            bad.first.push(error.to_string());
         }
     }
 
@@ -46,9 +42,8 @@ impl fmt::Display for BadRecords {
     /// `2 bad record(s) left out: jobs.csv:3: …; jobs.csv:9: …`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bad = self.bad();
-        let messages: Vec<&str> = bad.first.iter().map(|(_, message)| message.as_str()).collect();
-        write!(f, "{} bad record(s) left out: {}", bad.count, messages.join("; "))?;
-        match bad.count.saturating_sub(messages.len() as u64) {
+        write!(f, "{} bad record(s) left out: {}", bad.count, bad.first.join("; "))?;
+        match bad.count.saturating_sub(bad.first.len() as u64) {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
         }

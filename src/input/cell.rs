@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::error::{InputError, Place, quote, shorten};
 use super::header::Header;
 use super::json;
-use crate::kernels::Number;
+use super::number::Number;
 
 /// One value of a record. Its getters name file, line and column when they fail.
 #[derive(Clone, Copy, Debug)]
@@ -66,19 +66,8 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The text of a field or of a JSON string, blanks included.
-    ///
-    /// # Errors
-    /// If it is another JSON value.
-    pub fn text(&self) -> Result<Cow<'a, str>, InputError> {
-        match self.raw {
-            Raw::Field(text) => Ok(Cow::Borrowed(text)),
-            Raw::Json(value) => json::string(value).ok_or_else(|| self.wrong("is not a string")),
-        }
-    }
-
     /// Any value as text: a field, a JSON string without its quotes, any other JSON as it was written.
-    pub fn to_text(&self) -> Cow<'a, str> {
+    pub fn to_text(self) -> Cow<'a, str> {
         match self.raw {
             Raw::Field(text) => Cow::Borrowed(text),
             Raw::Json(value) => json::string(value).unwrap_or(Cow::Borrowed(value)),

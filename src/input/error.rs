@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::seen::Change;
+use crate::console::reason;
 
 /// How many characters of a wrong value are shown.
 const SHOWN_CHARACTERS: usize = 40;
@@ -185,15 +186,6 @@ impl InputError {
             Some(change) => InputError::Changed { file: file.clone(), fault: change.to_string() },
             None => InputError::Unreadable { file: file.clone(), source },
         }
-    }
-}
-
-/// What the system says, without the error number that Rust appends: `No such file or directory`.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error ") {
-        Some((reason, _)) => reason.to_owned(),
-        None => text,
     }
 }
 

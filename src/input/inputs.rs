@@ -236,7 +236,7 @@ impl Reading {
         let (bad, skip_bad) = (self.bad.clone(), self.skip_bad);
         self.filter_map(move |(number, record)| match record.and_then(|record| parse(&record)) {
             Err(error) if skip_bad && error.is_bad_record() => {
-                bad.add(number, &error);
+                bad.add(&error);
                 None
             }
             job => Some((number, job)),
@@ -252,7 +252,7 @@ impl Reading {
                     return Some(record);
                 }
                 let file = files.next()?;
-                match file.source.open_again(*layout, &file.seen) {
+                match file.source.open(*layout, &file.seen) {
                     Ok(opened) => *records = Some(Box::new(opened)),
                     Err(error) => return Some(Err(error)),
                 }
@@ -274,7 +274,7 @@ impl Iterator for Reading {
                     return Some((self.number, Err(error)));
                 }
                 _ if self.number <= self.skip => {}
-                Err(error) if self.skip_bad => self.bad.add(self.number, &error),
+                Err(error) if self.skip_bad => self.bad.add(&error),
                 item => return Some((self.number, item)),
             }
         }

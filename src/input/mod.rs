@@ -1,6 +1,6 @@
 //! Where jobs come from: files and standard input, read as a lazy stream of records, and values that are computed.
 //!
-//! The room decides how bytes become [`Record`]s, how records become the inputs of the built-in functions ([`convert`]),
+//! The room decides how bytes become [`Record`]s
 //! and how a fault in them is named: file, line, column, and what was expected there. [`Inputs`] says which records a run
 //! has, and gives each its number. Everything is read in constant memory, and no record grows beyond [`MAX_RECORD_BYTES`].
 //! The room starts nothing and prints nothing; what a bad record means for the run is left to the caller, who asks
@@ -10,7 +10,6 @@
 
 mod bad;
 mod cell;
-pub mod convert;
 mod csv;
 mod error;
 mod format;
@@ -18,6 +17,7 @@ mod header;
 mod inputs;
 mod json;
 mod lines;
+mod number;
 mod range;
 mod record;
 mod rows;
@@ -33,16 +33,15 @@ use std::io::BufRead;
 
 pub use bad::BadRecords;
 pub use cell::Cell;
-pub(crate) use error::reason;
 pub use error::{InputError, Place};
 pub use format::{Format, Layout};
 pub use inputs::{Inputs, Reading};
+pub use number::Number;
 pub use range::Range;
 pub use record::Record;
-pub use source::{Records, Source};
+pub use source::Source;
 pub use span::{Linspace, linspace};
 pub use sweep::{Axis, Draw, Sweep};
-pub use table::Table;
 
 /// The largest record that is read. A longer one (a binary file, a quote that is never closed) is an error.
 pub const MAX_RECORD_BYTES: usize = 64 << 20;

@@ -56,16 +56,11 @@ impl Source {
         }
     }
 
-    /// Its records, from the beginning.
+    /// Its records, from the beginning, as long as the file is what was seen of it.
     ///
     /// # Errors
     /// If it cannot be read, or is a table without a usable header.
-    pub fn open(&self, layout: Layout) -> Result<Records, InputError> {
-        self.open_again(layout, &Seen::default())
-    }
-
-    /// Its records, from the beginning, as long as the file is what was seen of it.
-    pub(super) fn open_again(&self, layout: Layout, seen: &Seen) -> Result<Records, InputError> {
+    pub(super) fn open(&self, layout: Layout, seen: &Seen) -> Result<Records, InputError> {
         let format = layout.format_of(self.path());
         Records::new(self.name(), self.bytes(seen)?, Layout { format, ..layout })
     }

@@ -19,11 +19,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 
-use super::convert::{index, integer, number, pair, summands, vector, width};
 use super::source::Reader;
+use super::source::Records;
+use super::table::Table;
 use super::*;
 use crate::kernels::Number::{Float, Int};
 use crate::kernels::Summands;
+use crate::kernels::convert::{index, integer, number, pair, summands, vector, width};
 
 fn records(name: &str, text: impl Into<Vec<u8>>) -> Result<Records, InputError> {
     records_as(name, text, Layout::default())
@@ -65,5 +67,5 @@ fn error<T>(name: &str, text: impl Into<Vec<u8>>, parse: impl Fn(&Record) -> Res
 }
 
 fn texts(record: &Record) -> Result<Vec<String>, InputError> {
-    record.cells().map(|cell| cell.text().map(|text| text.into_owned())).collect()
+    record.cells().map(|cell| Ok(cell.to_text().into_owned())).collect()
 }

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::number::Number::{self, Float, Int};
+use crate::input::Number::{self, Float, Int};
 
 /// x², exact for every `i64` (at most 2^126).
 pub fn square(x: i64) -> i128 {

@@ -10,14 +10,14 @@
 //! (√−1, a cube that does not fit) panics with a message that names its input; the pool turns that into one failed job.
 
 pub mod arithmetic;
-pub mod number;
+pub mod convert;
 pub mod pace;
 pub mod parzen;
 pub mod rand_string;
 pub mod slow_fn;
 
+pub use crate::input::Number;
 pub use arithmetic::{Sum, Summands, cube, power, power_of_pair, sqrt, square, sum};
-pub use number::Number;
 pub use pace::{nop, sleep, sleep_square, spin};
 pub use parzen::{Density, Parzen, ParzenError, parzen};
 pub use rand_string::{RandString, rand_string};

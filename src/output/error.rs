@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::input::reason;
+use crate::console::reason;
 
 /// Why a result cannot be written.
 #[derive(Debug, thiserror::Error)]

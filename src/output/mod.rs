@@ -7,16 +7,14 @@
 //! * A regular file is called `NAME.partial` until [`Writer::finish`] renames it. Whoever finds the name finds a whole file; a
 //!   run that ends early, also one that is killed, leaves what it wrote as `NAME.partial`. Nothing in it is ever removed.
 //! * Whatever is not a regular file (`/dev/null`, a FIFO, a terminal) is written directly, and so is what must be readable
-//!   while the run goes on, and after it was killed: the records ([`Records`]).
+//!   while the run goes on, and after it was killed: the records (`journal`).
 //! * An output that cannot be written is found out when it is opened, before any job runs.
 //! * A reader who has gone away (`| head`) is no fault of the run: [`OutputError::is_closed`] tells it apart.
 
-pub(crate) mod amend;
 mod error;
-mod layout;
+pub(crate) mod layout;
 mod ordered;
-mod records;
-mod sink;
+pub(crate) mod sink;
 mod spill;
 mod tag;
 #[cfg(test)]
@@ -30,9 +28,7 @@ use serde::Serialize;
 
 pub use error::OutputError;
 pub(crate) use layout::{Extent, Layout, Moved};
-pub use ordered::{DEFAULT_MEMORY, Give, Order, Ordered, PIECE_BYTES, Stream};
-pub(crate) use records::{Found, OutputFiles, OutputPlace, begin_line, finish_line};
-pub use records::{JobRecord, LastRecords, Records, Status};
+pub use ordered::{DEFAULT_MEMORY, Order, Ordered, Stream};
 pub(crate) use sink::{partial_path, real_path};
 pub use tag::Tag;
 pub use writer::{Existing, Writer};

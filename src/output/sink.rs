@@ -150,7 +150,7 @@ pub(crate) fn partial_path(path: &Path) -> PathBuf {
 }
 
 /// The copy of a partial output that is in order, until it takes the partial one's place.
-pub(super) fn sorted_path(partial: &Path) -> PathBuf {
+pub(crate) fn sorted_path(partial: &Path) -> PathBuf {
     with_suffix(partial, ".sorted")
 }
 
@@ -217,7 +217,7 @@ fn keep_aside(partial: &Path) -> io::Result<()> {
             Err(_) if !kept.exists() => fs::rename(partial, &kept)?,
             Err(_) => continue,
         }
-        crate::report::complain(format_args!(
+        crate::console::complain(format_args!(
             "{} had results of an earlier run that did not finish; they are in {} now",
             partial.display(),
             kept.display()

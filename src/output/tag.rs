@@ -34,14 +34,6 @@ impl Tag {
             tagged.push(b'\n');
         }
     }
-
-    /// A whole output, tagged.
-    pub fn whole(tag: &str, output: &[u8]) -> Vec<u8> {
-        let (mut tag, mut tagged) = (Tag::new(tag), Vec::new());
-        tag.piece(output, &mut tagged);
-        tag.end(&mut tagged);
-        tagged
-    }
 }
 
 #[cfg(test)]
@@ -50,13 +42,21 @@ mod tests {
 
     use super::*;
 
+    /// A whole output, tagged.
+    fn whole(tag: &str, output: &[u8]) -> Vec<u8> {
+        let (mut tag, mut tagged) = (Tag::new(tag), Vec::new());
+        tag.piece(output, &mut tagged);
+        tag.end(&mut tagged);
+        tagged
+    }
+
     #[test]
     fn each_line_gets_the_tag_and_the_last_one_an_end() {
-        assert_eq!(Tag::whole("a b", b"x\n\ny"), b"a b\tx\na b\t\na b\ty\n");
-        assert_eq!(Tag::whole("t", b""), b"");
-        assert_eq!(Tag::whole("t", b"\n"), b"t\t\n");
-        assert_eq!(Tag::whole("", b"x\r\n"), b"\tx\r\n");
-        assert_eq!(Tag::whole("t", b"\xff\xfe\0\n\x80"), b"t\t\xff\xfe\0\nt\t\x80\n");
+        assert_eq!(whole("a b", b"x\n\ny"), b"a b\tx\na b\t\na b\ty\n");
+        assert_eq!(whole("t", b""), b"");
+        assert_eq!(whole("t", b"\n"), b"t\t\n");
+        assert_eq!(whole("", b"x\r\n"), b"\tx\r\n");
+        assert_eq!(whole("t", b"\xff\xfe\0\n\x80"), b"t\t\xff\xfe\0\nt\t\x80\n");
     }
 
     proptest! {
@@ -69,7 +69,7 @@ mod tests {
                 tag.piece(piece.as_bytes(), &mut tagged);
             }
             tag.end(&mut tagged);
-            prop_assert_eq!(tagged, Tag::whole("t", pieces.concat().as_bytes()));
+            prop_assert_eq!(tagged, whole("t", pieces.concat().as_bytes()));
         }
     }
 }

@@ -15,14 +15,14 @@ use crossbeam_channel::bounded;
 use super::Pool;
 use super::map::decode_result;
 use super::wait::Watch;
-use crate::catch::catch;
-use crate::exchange::Command;
-use crate::failure::{JobError, JobErrorKind};
-use crate::func::Value;
-use crate::report;
-use crate::schedule::MapId;
-use crate::wire::Frames;
-use crate::worker;
+use crate::console;
+use crate::engine::catch::catch;
+use crate::engine::error::{JobError, JobErrorKind};
+use crate::engine::exchange::Command;
+use crate::engine::func::Value;
+use crate::engine::rank;
+use crate::engine::schedule::MapId;
+use crate::engine::wire::Frames;
 
 type Callback = Box<dyn FnOnce() + Send>;
 
@@ -38,7 +38,7 @@ pub(super) fn settle_here() {
 
 /// Whether the calling thread can wait for a job without waiting for itself.
 pub(super) fn check_wait() -> Result<(), &'static str> {
-    if worker::in_compute_thread() {
+    if rank::in_compute_thread() {
         Err("a handle was waited for inside a job, where it could wait for itself")
     } else if SETTLES.get() {
         Err("a handle was waited for in a callback, on the thread that would settle it")
@@ -114,7 +114,7 @@ impl Shared {
 fn run_callback(callback: Callback) {
     if let Err(panic) = catch(callback) {
         let place = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
-        report::complain(format_args!("a callback of a job panicked: {}{place}", panic.message));
+        console::complain(format_args!("a callback of a job panicked: {}{place}", panic.message));
     }
 }
 

@@ -14,11 +14,12 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, never};
 
 use super::{DEFAULT_POLICY, Pool};
-use crate::exchange::{Command, Delivery, OutputPart};
-use crate::failure::{Failure, JobError, JobErrorKind};
-use crate::func::{Builder, Value};
-use crate::report::{Meter, Progress};
-use crate::schedule::{ChunkSize, Policy};
+use crate::engine::error::{Failure, JobError, JobErrorKind};
+use crate::engine::exchange::{Command, Delivery, OutputPart};
+use crate::engine::func::{Builder, Value};
+use crate::engine::meter::Meter;
+use crate::engine::schedule::{ChunkSize, Policy};
+use crate::report::Progress;
 
 pub(super) use running::decode_result;
 use running::{Avoid, Running};
@@ -162,7 +163,7 @@ where
         self
     }
 
-    /// Hands on the pieces of output that jobs send ahead of their results (`worker::send_part`).
+    /// Hands on the pieces of output that jobs send ahead of their results (`rank::send_part`).
     pub(crate) fn on_part(mut self, on_part: impl FnMut(u64, u8, Bytes) + Send + 'p) -> Self {
         self.on_part = Some(Box::new(on_part));
         self

@@ -17,16 +17,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::exchange::{Client, Command, Delivery};
-use crate::failure::{Failure, JobError, JobErrorKind};
-use crate::func::{self, Builder, ChunkJobs, StarFunction, Value};
-use crate::launch::Rank;
-use crate::report::Meter;
-use crate::schedule::{ChunkSize, MapId, Policy};
-use crate::stats::Stats;
-use crate::transport::{Doorbell, TransportInfo};
-use crate::wire::{self, FunctionId};
-use crate::worker;
+use crate::engine::error::{Failure, JobError, JobErrorKind};
+use crate::engine::exchange::{Client, Command, Delivery};
+use crate::engine::func::{self, Builder, ChunkJobs, StarFunction, Value};
+use crate::engine::meter::Meter;
+use crate::engine::placement::Rank;
+use crate::engine::rank;
+use crate::engine::schedule::{ChunkSize, MapId, Policy};
+use crate::engine::stats::Stats;
+use crate::engine::transport::{Doorbell, TransportInfo};
+use crate::engine::wire::{self, FunctionId};
 
 pub use handle::JobHandle;
 pub use map::Map;
@@ -311,7 +311,7 @@ impl Pool {
     }
 
     fn check_use(&self) -> Result<(), Failure> {
-        if worker::in_compute_thread() {
+        if rank::in_compute_thread() {
             return Err(Failure::new(
                 JobErrorKind::Refused,
                 "the pool was used inside a job, where it could wait for itself; return what is to be done next to the driver",

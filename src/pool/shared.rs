@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
 
-use crate::{wire, worker};
+use crate::engine::{rank, wire};
 
 /// A value that was [broadcast](crate::Pool::broadcast): it travels as a number and is read through `Deref`, in jobs on any
 /// rank and on the driver's side.
@@ -50,7 +50,7 @@ impl<T> Serialize for Shared<T> {
 impl<'de, T: DeserializeOwned + Send + Sync + 'static> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = u64::deserialize(deserializer)?;
-        let value = worker::kept_value(number, wire::decode::<T>).map_err(de::Error::custom)?;
+        let value = rank::kept_value(number, wire::decode::<T>).map_err(de::Error::custom)?;
         Ok(Shared { number, value })
     }
 }

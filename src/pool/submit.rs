@@ -10,12 +10,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::handle::{JobHandle, Shared, settle_here};
 use super::{DEFAULT_POLICY, Pool, closed};
-use crate::exchange::{BlockBuilder, Client, Command, Delivery};
-use crate::failure::{Failure, JobError, JobErrorKind};
-use crate::func::{Builder, Value};
-use crate::report::without_number;
-use crate::schedule::MapId;
-use crate::wire::Frames;
+use crate::console::reason;
+use crate::engine::error::{Failure, JobError, JobErrorKind};
+use crate::engine::exchange::{BlockBuilder, Client, Command, Delivery};
+use crate::engine::func::{Builder, Value};
+use crate::engine::schedule::MapId;
+use crate::engine::wire::Frames;
 
 type Registry = Mutex<HashMap<(MapId, u64), Arc<Shared>>>;
 
@@ -123,7 +123,7 @@ impl Pool {
                     .map_err(|error| {
                         Failure::new(
                             JobErrorKind::Refused,
-                            format!("cannot start a thread for results: {}", without_number(&error)),
+                            format!("cannot start a thread for results: {}", reason(&error)),
                         )
                     })?;
                 state.thread = Some(thread);
@@ -170,8 +170,9 @@ fn settle_delivery(map: MapId, delivery: Delivery, registry: &Registry) {
                 if let Some(shared) = take(job) {
                     // Copied, so that a handle that is kept does not keep its neighbours' results.
                     let frame = Bytes::copy_from_slice(&frames[start..end]);
-                    let garbled =
-                        |error: crate::wire::CodecError| JobError::new(job, JobErrorKind::Decode, error.to_string());
+                    let garbled = |error: crate::engine::wire::CodecError| {
+                        JobError::new(job, JobErrorKind::Decode, error.to_string())
+                    };
                     shared.settle(read.map(|_| frame).map_err(garbled));
                 }
             }

@@ -2,13 +2,14 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::bar::{Bar, in_words};
+use crate::console::{in_one_line, say};
+use crate::engine::meter::Meter;
 
 /// How progress is shown on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,24 +26,6 @@ pub enum Progress {
     Off,
 }
 
-/// Counts the jobs of a map that are settled. The master adds, a [`Ticker`] reads.
-#[derive(Debug, Default)]
-pub(crate) struct Meter {
-    jobs: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl Meter {
-    pub(crate) fn add(&self, jobs: u64, failed: u64) {
-        self.jobs.fetch_add(jobs, Ordering::Relaxed);
-        self.failed.fetch_add(failed, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> (u64, u64) {
-        (self.jobs.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
-    }
-}
-
 const LINE_PERIOD: Duration = Duration::from_secs(5);
 const BAR_PERIOD: Duration = Duration::from_millis(100);
 
@@ -56,7 +39,7 @@ impl Progress {
             Progress::Line => false,
             Progress::Auto => terminal,
         };
-        let name = super::in_one_line(name);
+        let name = in_one_line(name);
         let bar = if bar { Bar::new(&name, total) } else { None };
         let (stop, stopped) = bounded(0);
         let shown = bar.clone();
@@ -115,7 +98,7 @@ fn show_lines(name: &str, total: Option<u64>, meter: &Meter, stopped: &Receiver<
     while pause(stopped, LINE_PERIOD) {
         let (jobs, failed) = meter.read();
         let line = progress_line(name, jobs, failed, total, start.elapsed());
-        super::say(&(line + "\n"));
+        say(&(line + "\n"));
     }
 }
 

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::in_one_line;
-use crate::stats::{RankStats, Stats};
+use crate::console::in_one_line;
+use crate::engine::stats::{RankStats, Stats};
 
 /// The end summary of a run. Its JSON has the keys below.
 #[derive(Debug, Clone, Serialize)]

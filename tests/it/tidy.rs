@@ -111,7 +111,7 @@ fn the_eyes_of_these_tests_are_good() {
 
 #[test]
 fn only_the_transport_knows_mpi() {
-    let may = |path: &str| path == "src/transport/mpi.rs";
+    let may = |path: &str| path == "src/engine/transport/mpi.rs";
     // `mpi::Mpi` is our own, by way of `use super::mpi`.
     let breaks = |line: &str| contains_path(&line.replace("mpi::Mpi", ""), "mpi");
     assert_none(offenders(&sources("src"), may, breaks), "the crate `mpi` is used outside of the transport");
@@ -119,7 +119,7 @@ fn only_the_transport_knows_mpi() {
 
 #[test]
 fn only_the_worker_knows_rayon() {
-    let may = |path: &str| path == "src/worker.rs" || path.starts_with("src/worker/");
+    let may = |path: &str| path == "src/engine/rank.rs" || path.starts_with("src/engine/rank/");
     assert_none(
         offenders(&sources("src"), may, |line| contains_path(line, "rayon") || contains_path(line, "rayon_core")),
         "only the worker has compute threads",
@@ -136,7 +136,7 @@ fn only_the_command_line_knows_clap() {
 
 #[test]
 fn only_the_wire_and_the_journal_know_the_binary_format() {
-    let may = |path: &str| ["src/wire", "src/journal"].iter().any(|room| path.starts_with(room));
+    let may = |path: &str| ["src/engine/wire", "src/journal"].iter().any(|room| path.starts_with(room));
     assert_none(
         offenders(&sources("src"), may, |line| contains_path(line, "bincode")),
         "bincode is behind wire and journal",
@@ -145,7 +145,7 @@ fn only_the_wire_and_the_journal_know_the_binary_format() {
 
 #[test]
 fn unsafe_code_is_in_two_files() {
-    let may = |path: &str| path == "src/func.rs" || path == "src/transport/mpi.rs";
+    let may = |path: &str| path == "src/engine/func.rs" || path == "src/engine/transport/mpi.rs";
     let word = |line: &str, word: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word);
     let breaks = |line: &str| word(line, "unsafe") || word(line, "unsafe_code");
     assert_none(offenders(&sources("src"), may, breaks), "unsafe code outside of the two files that argue for it");
@@ -154,8 +154,8 @@ fn unsafe_code_is_in_two_files() {
 #[test]
 fn the_scheduler_is_pure() {
     // Its simulator is not: it reads a seed and writes a report.
-    let simulator = |path: &str| path.starts_with("src/schedule/sim");
-    let sources = sources("src/schedule");
+    let simulator = |path: &str| path.starts_with("src/engine/schedule/sim");
+    let sources = sources("src/engine/schedule");
     for impure in
         ["Instant", "SystemTime", "HashMap", "HashSet", "std::time", "std::thread", "std::io", "std::fs", "rand::"]
     {
@@ -178,14 +178,14 @@ fn nothing_imports_the_command_line() {
 #[test]
 fn the_scheduler_s_orders_are_carried_out_in_one_place() {
     let mut sources = sources("src");
-    sources.retain(|source| !source.path.starts_with("src/schedule/"));
+    sources.retain(|source| !source.path.starts_with("src/engine/schedule/"));
     let matched: Vec<_> = sources
         .iter()
         .filter(|source| source.lines.iter().any(|line| line.contains("Action::")))
         .map(|source| &source.path)
         .collect();
-    assert_eq!(matched, ["src/master.rs"]);
-    let master = sources.iter().find(|source| source.path == "src/master.rs").expect("it is there");
+    assert_eq!(matched, ["src/engine/master.rs"]);
+    let master = sources.iter().find(|source| source.path == "src/engine/master.rs").expect("it is there");
     let arms = master.lines.iter().filter(|line| line.contains("Action::Assign")).count();
     assert_eq!(arms, 1, "one `match` on `Action`");
 }

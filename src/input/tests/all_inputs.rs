@@ -111,7 +111,6 @@ fn bad_records_can_be_left_out_and_are_counted() {
     let jobs: Vec<_> = reading.jobs(integer).map(|(number, job)| (number, job.unwrap())).collect();
     assert_eq!(jobs, [(1, 1), (4, 4), (6, 6)]);
     assert_eq!(bad.count(), 3);
-    assert_eq!(bad.first().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2, 3, 5]);
     let text = bad.to_string();
     assert!(
         text.starts_with("3 bad record(s) left out: ") && text.contains("a.jsonl:3: \"x\" is not an integer; "),
@@ -133,7 +132,7 @@ fn of_many_bad_records_the_first_few_are_remembered() {
     let reading = inputs.open();
     let bad = reading.bad_records();
     assert_eq!(reading.jobs(odd).count(), 500_000);
-    assert_eq!((bad.count(), bad.first().len()), (500_000, 5));
+    assert_eq!((bad.count(), bad.to_string().matches("--range:").count()), (500_000, 5));
     assert!(bad.to_string().ends_with("--range:9: '8' is even; and 499995 more"), "{bad}");
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::convert;
 
 #[test]
 fn line_numbers_are_right_behind_empty_lines_carriage_returns_and_quoted_line_breaks() {

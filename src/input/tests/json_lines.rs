@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::convert;
 
 #[test]
 fn empty_lines_carriage_returns_and_a_missing_last_newline_do_no_harm() {

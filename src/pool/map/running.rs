@@ -6,14 +6,14 @@ use std::sync::atomic::AtomicU64;
 
 use crossbeam_channel::Receiver;
 
-use crate::catch::catch;
-use crate::exchange::{BlockBuilder, Command, Delivery};
-use crate::failure::{Failure, JobError, JobErrorKind};
-use crate::func::Value;
+use crate::engine::catch::catch;
+use crate::engine::error::{Failure, JobError, JobErrorKind};
+use crate::engine::exchange::{BlockBuilder, Command, Delivery};
+use crate::engine::func::Value;
+use crate::engine::schedule::{MapId, RankId};
+use crate::engine::wire::{self, Frame, Frames};
 use crate::pool::{Opened, Pool, closed, encode_input};
 use crate::report::Ticker;
-use crate::schedule::{MapId, RankId};
-use crate::wire::{self, Frame, Frames};
 
 /// The largest block of inputs, in bytes.
 const BLOCK_BYTES: usize = 1 << 18;

@@ -10,9 +10,9 @@ use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::*;
-use crate::func::ChunkJobs;
-use crate::run::{DriverResult, ExitCode, Launch};
-use crate::worker;
+use crate::engine::func::ChunkJobs;
+use crate::engine::rank;
+use crate::launch::{DriverResult, ExitCode, Launch};
 
 fn local(ranks: u32, driver: impl FnOnce(&Pool) -> DriverResult + Send) -> ExitCode {
     Launch::new().local(ranks).threads(2).run(driver)
@@ -178,7 +178,7 @@ fn inputs_that_pause_and_whose_waker_is_gone_are_asked_again_when_results_come()
 fn pieces_of_output_come_in_order_and_before_their_result() {
     let job = |x: u64| {
         for piece in 0..20u8 {
-            worker::send_part(x, piece % 2, vec![piece; 1000]).expect("it is wanted");
+            rank::send_part(x, piece % 2, vec![piece; 1000]).expect("it is wanted");
         }
         x
     };
@@ -202,7 +202,7 @@ fn pieces_of_output_come_in_order_and_before_their_result() {
 fn a_thread_has_at_most_two_pieces_on_their_way() {
     static SENT: AtomicU32 = AtomicU32::new(0);
     let job = |_: u64| {
-        while worker::send_part(0, 0, vec![0]).is_ok() && SENT.fetch_add(1, Ordering::SeqCst) < 50 {}
+        while rank::send_part(0, 0, vec![0]).is_ok() && SENT.fetch_add(1, Ordering::SeqCst) < 50 {}
     };
     let code = local(2, |pool| {
         let taken = Cell::new(0);
@@ -222,7 +222,7 @@ fn a_thread_has_at_most_two_pieces_on_their_way() {
 
 /// Runs until the map is given up; says that it has begun, and that it was told.
 fn until_cancelled(told: &AtomicU32) {
-    let cancellation = worker::cancellation().expect("there are file descriptors");
+    let cancellation = rank::cancellation().expect("there are file descriptors");
     let mut watched = [PollFd::from_borrowed_fd(cancellation.watched().as_fd(), PollFlags::IN)];
     let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
     if poll(&mut watched, Some(&limit)).is_ok_and(|ready| ready > 0) {
@@ -253,7 +253,7 @@ fn a_job_that_sends_pieces_learns_that_nobody_wants_them() {
     static UNWANTED: AtomicU32 = AtomicU32::new(0);
     let job = |x: u64| {
         let mut sent = 0u64;
-        while x > 0 && worker::send_part(x, 0, vec![1; 1000]).is_ok() {
+        while x > 0 && rank::send_part(x, 0, vec![1; 1000]).is_ok() {
             sent += 1;
         }
         UNWANTED.fetch_add(u32::from(x > 0), Ordering::SeqCst);
@@ -300,7 +300,7 @@ fn dealing_no_more_leaves_running_jobs_their_end_and_cancels_the_others() {
 fn a_rank_that_gives_up_ends_the_run() {
     let job = |x: u64| {
         if x == 40 {
-            worker::give_up("no interpreter on this host".into());
+            rank::give_up("no interpreter on this host".into());
         }
         x
     };
@@ -317,7 +317,7 @@ fn slots_are_counted_over_the_ranks_of_a_host() {
     local(3, |pool| {
         let slot = |_: u64| {
             std::thread::sleep(Duration::from_millis(1));
-            worker::current_job().map(|job| (job.rank, job.slot))
+            rank::current_job().map(|job| (job.rank, job.slot))
         };
         for seen in pool.map(slot, 0..200u64).chunk_size(1) {
             let (rank, slot) = seen?.expect("it is a job");

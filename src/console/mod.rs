@@ -1,0 +1,69 @@
+//! Lines on standard error: what they may contain, and how they are written. Results never go there.
+
+mod text;
+
+use std::fmt::Display;
+use std::io::Write;
+#[cfg(any(feature = "mpi", test))]
+use std::os::fd::AsFd;
+#[cfg(feature = "mpi")]
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(crate) use text::{escaped, in_one_line, reason, shortened};
+
+/// Says what is wrong. A closed standard error is no reason to fail.
+pub(crate) fn complain(message: impl Display) {
+    say(&format!("rankpool: {message}\n"));
+}
+
+/// Writes to standard error. Whatever is in the text, it has no power over the terminal; everything that rankpool itself says
+/// goes through here.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(escaped(text).as_bytes());
+}
+
+/// How long a launcher may take to read what was said before it is asked to end all ranks, and to hand it on.
+#[cfg(feature = "mpi")]
+const READ: Duration = Duration::from_secs(5);
+#[cfg(feature = "mpi")]
+const HAND_ON: Duration = Duration::from_millis(100);
+
+/// Gives the launcher the time to hand on what was said last: once it is told to end all ranks, it reads no more.
+#[cfg(feature = "mpi")]
+pub(crate) fn last_words() {
+    let deadline = Instant::now() + READ;
+    while has_unread(std::io::stderr()) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(HAND_ON);
+}
+
+/// Whether this is a pipe with something in it that nobody has read.
+#[cfg(any(feature = "mpi", test))]
+fn has_unread(stream: impl AsFd) -> bool {
+    let is_pipe = rustix::fs::fstat(&stream)
+        .is_ok_and(|status| rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::Fifo);
+    is_pipe && rustix::io::ioctl_fionread(stream).is_ok_and(|bytes| bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_pipe_is_unread_until_it_is_read() {
+        let (read, write) = rustix::pipe::pipe().expect("a pipe");
+        let (mut read, mut write) = (std::fs::File::from(read), std::fs::File::from(write));
+        assert!(!has_unread(&write));
+        write.write_all(b"words").expect("a reader");
+        assert!(has_unread(&write));
+        read.read_exact(&mut [0; 5]).expect("a writer");
+        assert!(!has_unread(&write));
+        assert!(!has_unread(tempfile::tempfile().expect("a file")));
+    }
+}

@@ -1,0 +1,434 @@
+//! How a function crosses ranks: by where it stands in the executable.
+//!
+//! All ranks run the same executable file, so a place in its code is the same place on every rank, counted from an
+//! anchor that is itself a function of the executable (the image as a whole is loaded at another address in every
+//! process). A map's function is named by the offset of a *builder*: the instance of a generic function below,
+//! compiled for exactly this function, input and output type. Called on a rank with the map's context, the builder
+//! gives an object that decodes an input, calls the function and encodes its result. From there on all is safe Rust.
+//!
+//! # Why this is sound
+//!
+//! `FunctionId::builder` turns a number into a function pointer. It is a pointer to a `Builder` of this executable
+//! because
+//!
+//! 1. ids are only made by `FunctionId::of`, from a `Builder`, and reach other ranks unchanged: the seal, a hash over the
+//!    offset and the executable's own hash, refuses one that was garbled or comes from another program;
+//! 2. the executables are equal byte for byte: their hashes are compared when the ranks join, before any function travels;
+//! 3. anchor and builder lie in the same loaded image (asked of the dynamic linker on both sides), so that one offset is
+//!    right for all ranks; a function of a library that was loaded by itself is refused.
+//!
+//! `conjure` makes a value of a zero-sized function type from nothing. There are no bytes to get wrong. Such a type is a
+//! function item, or a closure that captures nothing but zero-sized values; with `Copy` (asked for by the callers) the
+//! driver's own value could have been copied just as well. The one thing this cannot carry over is a promise that a
+//! zero-sized capture stands for, "this process has done X": such a capture is made up on ranks where X was not done.
+
+use std::any::type_name;
+use std::marker::PhantomData;
+use std::sync::Mutex;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::engine::catch::catch;
+use crate::engine::error::{Failure, JobErrorKind};
+use crate::engine::wire::{self, FunctionId};
+
+/// A map's function as a rank holds it.
+pub(crate) enum Function {
+    /// It runs one job at a time.
+    OfJobs(Box<dyn JobFunction>),
+    /// It runs the jobs of a chunk together.
+    OfChunks(Box<dyn ChunkFunction>),
+}
+
+/// From an encoded input to an encoded result.
+pub(crate) trait JobFunction: Send + Sync {
+    /// Runs one job. On an error, `output` may have been written to in part.
+    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure>;
+}
+
+/// From the encoded inputs of a chunk to their encoded results. While it runs, the current job is the chunk's first one: its
+/// rank and slot hold for all.
+pub(crate) trait ChunkFunction: Send + Sync {
+    /// Pulls jobs until there are no more, and answers every one.
+    fn serve<'c>(&self, jobs: &mut dyn Jobs<'c>);
+}
+
+/// The jobs of a chunk. They are answered in the order in which they are pulled. What is not pulled can still be given to
+/// another thread or rank.
+pub(crate) trait Jobs<'c> {
+    /// The next job's input. `None`: there are no more.
+    fn pull(&mut self) -> Option<&'c [u8]>;
+    /// The job that was pulled last cannot be run; it counts as answered.
+    fn refuse(&mut self, failure: Failure);
+    /// Answers the oldest job that was pulled and not answered: `write` appends its encoded result.
+    fn answer(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Failure>);
+}
+
+/// Makes the function of a map from the map's encoded context, once on every rank.
+pub(crate) type Builder = fn(&[u8]) -> Result<Function, Failure>;
+
+fn anchor() -> usize {
+    fn here() {}
+    here as fn() as usize
+}
+
+/// Where the image that holds this address was loaded, by the dynamic linker's word.
+#[expect(unsafe_code, reason = "dladdr only compares the address with the ranges of the loaded images")]
+fn image_of(address: usize) -> Option<usize> {
+    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: `info` is valid for a write; `dladdr` does not follow the address it is asked about.
+    let found = unsafe { libc::dladdr(address as *const libc::c_void, info.as_mut_ptr()) };
+    // SAFETY: zeroed is a valid `Dl_info` (its fields are pointers), and a found one was written.
+    (found != 0).then(|| unsafe { info.assume_init() }.dli_fbase as usize)
+}
+
+impl FunctionId {
+    /// The id of a builder of this program, whose executable has the hash `executable`.
+    pub(crate) fn of(builder: Builder, executable: u64) -> Result<Self, Failure> {
+        let (here, there) = (anchor(), builder as usize);
+        if image_of(here) != image_of(there) {
+            return Err(Failure::new(
+                JobErrorKind::Refused,
+                "this function lives in a shared library of its own; link it into the executable to run it on other ranks",
+            ));
+        }
+        let offset = there.wrapping_sub(here) as i64;
+        Ok(FunctionId { offset, seal: Self::seal(offset, executable) })
+    }
+
+    fn seal(offset: i64, executable: u64) -> u64 {
+        xxhash_rust::xxh3::xxh3_64_with_seed(&offset.to_le_bytes(), executable)
+    }
+
+    /// The builder with this id, if it is an id of the program whose executable has the hash `executable`.
+    #[expect(unsafe_code, reason = "see the argument in the module's doc")]
+    pub(crate) fn builder(self, executable: u64) -> Result<Builder, Failure> {
+        let address = anchor().wrapping_add(self.offset as usize);
+        if self.seal != Self::seal(self.offset, executable) || image_of(address) != image_of(anchor()) {
+            return Err(Failure::new(JobErrorKind::Decode, "garbled message: no such function in this program"));
+        }
+        // SAFETY: the seal proves that `of` made this id in a process with the same executable, so that a `Builder`
+        // stands at this offset from the anchor.
+        Ok(unsafe { std::mem::transmute::<*const (), Builder>(address as *const ()) })
+    }
+}
+
+/// A value of a function type that has no data.
+#[expect(unsafe_code, reason = "see the argument in the module's doc")]
+fn conjure<F: Copy>() -> F {
+    const {
+        assert!(
+            size_of::<F>() == 0,
+            "this closure captures variables, or is a function pointer, and cannot cross ranks: \
+             pass what it captures as the context of `map_with`"
+        );
+    }
+    // SAFETY: `F` has no bytes, so that any aligned address holds one; the driver has a value of it and could copy it.
+    unsafe { std::ptr::NonNull::<F>::dangling().read() }
+}
+
+/// What inputs, results and contexts must be: able to cross ranks.
+pub trait Value: Serialize + DeserializeOwned {}
+impl<T: Serialize + DeserializeOwned> Value for T {}
+
+fn decode_input<I: Value>(input: &[u8]) -> Result<I, Failure> {
+    wire::decode(input).map_err(|error| {
+        Failure::new(JobErrorKind::Decode, format!("the input cannot be read as {}: {error}", type_name::<I>()))
+    })
+}
+
+fn encode_output<O: Value>(value: &O, output: &mut Vec<u8>) -> Result<(), Failure> {
+    wire::encode_into(value, output).map_err(|error| {
+        Failure::new(JobErrorKind::Encode, format!("the result, a {}, cannot be written: {error}", type_name::<O>()))
+    })
+}
+
+struct Plain<F, I, O>(F, PhantomData<fn(I) -> O>);
+
+impl<F, I, O> JobFunction for Plain<F, I, O>
+where
+    F: Fn(I) -> O + Send + Sync,
+    I: Value,
+    O: Value,
+{
+    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
+        encode_output(&(self.0)(decode_input(input)?), output)
+    }
+}
+
+struct WithContext<F, C, I, O>(F, C, PhantomData<fn(I) -> O>);
+
+impl<F, C, I, O> JobFunction for WithContext<F, C, I, O>
+where
+    F: Fn(&C, I) -> O + Send + Sync,
+    C: Send + Sync,
+    I: Value,
+    O: Value,
+{
+    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
+        encode_output(&(self.0)(&self.1, decode_input(input)?), output)
+    }
+}
+
+/// A function of several arguments, called with a tuple of them.
+pub trait StarFunction<Arguments> {
+    /// What the function returns.
+    type Output;
+
+    /// Calls it.
+    fn call_star(&self, arguments: Arguments) -> Self::Output;
+}
+
+macro_rules! star_function {
+    ($($argument:ident)+) => {
+        impl<Fun, Out, $($argument),+> StarFunction<($($argument,)+)> for Fun
+        where
+            Fun: Fn($($argument),+) -> Out,
+        {
+            type Output = Out;
+
+            #[expect(non_snake_case, reason = "the macro names values after their types")]
+            fn call_star(&self, ($($argument,)+): ($($argument,)+)) -> Out {
+                self($($argument),+)
+            }
+        }
+    };
+}
+
+star_function!(A B);
+star_function!(A B C);
+star_function!(A B C D);
+star_function!(A B C D E);
+star_function!(A B C D E G);
+
+struct Star<F, I, O>(F, PhantomData<fn(I) -> O>);
+
+impl<F, I, O> JobFunction for Star<F, I, O>
+where
+    F: StarFunction<I, Output = O> + Send + Sync,
+    I: Value,
+    O: Value,
+{
+    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
+        encode_output(&self.0.call_star(decode_input(input)?), output)
+    }
+}
+
+/// The state that `map_init` builds: at most one for each thread that works at the same time.
+struct WithInit<S, N, F, I, O> {
+    init: N,
+    function: F,
+    idle: Mutex<Vec<S>>,
+    /// The first failure to build a state; nobody tries again on this rank.
+    broken: Mutex<Option<Failure>>,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<S, N, F, I, O> WithInit<S, N, F, I, O>
+where
+    N: Fn() -> S,
+{
+    fn state(&self) -> Result<S, Failure> {
+        if let Some(state) = lock(&self.idle).pop() {
+            return Ok(state);
+        }
+        if let Some(failure) = lock(&self.broken).as_ref() {
+            return Err(failure.clone());
+        }
+        catch(&self.init).map_err(|panic| {
+            let failure = Failure {
+                kind: JobErrorKind::Init,
+                message: format!("the initialisation failed: {}", panic.message),
+                location: panic.location,
+            };
+            lock(&self.broken).get_or_insert(failure).clone()
+        })
+    }
+}
+
+impl<S, N, F, I, O> JobFunction for WithInit<S, N, F, I, O>
+where
+    S: Send,
+    N: Fn() -> S + Send + Sync,
+    F: Fn(&mut S, I) -> O + Send + Sync,
+    I: Value,
+    O: Value,
+{
+    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
+        let input = decode_input(input)?;
+        let mut state = self.state()?;
+        // A job that panics drops its state with it: nobody knows what it left there.
+        let value = (self.function)(&mut state, input);
+        lock(&self.idle).push(state);
+        encode_output(&value, output)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The builder of a function of one input.
+pub(crate) fn plain<F, I, O>(_: F) -> Builder
+where
+    F: Fn(I) -> O + Copy + Send + Sync + 'static,
+    I: Value + 'static,
+    O: Value + 'static,
+{
+    |_| Ok(Function::OfJobs(Box::new(Plain(conjure::<F>(), PhantomData))))
+}
+
+/// The builder of a function of several arguments.
+pub(crate) fn star<F, I, O>(_: F) -> Builder
+where
+    F: StarFunction<I, Output = O> + Copy + Send + Sync + 'static,
+    I: Value + 'static,
+    O: Value + 'static,
+{
+    |_| Ok(Function::OfJobs(Box::new(Star(conjure::<F>(), PhantomData))))
+}
+
+/// The builder of a function of a context and an input.
+pub(crate) fn with_context<F, C, I, O>(_: F) -> Builder
+where
+    F: Fn(&C, I) -> O + Copy + Send + Sync + 'static,
+    C: Value + Send + Sync + 'static,
+    I: Value + 'static,
+    O: Value + 'static,
+{
+    |context| {
+        let context = decode_context(context)?;
+        Ok(Function::OfJobs(Box::new(WithContext(conjure::<F>(), context, PhantomData))))
+    }
+}
+
+fn decode_context<C: Value>(context: &[u8]) -> Result<C, Failure> {
+    wire::decode(context).map_err(|error| {
+        Failure::new(JobErrorKind::Decode, format!("the context cannot be read as {}: {error}", type_name::<C>()))
+    })
+}
+
+/// The jobs of a chunk, decoded.
+pub(crate) struct ChunkJobs<'j, 'c, I, O> {
+    jobs: &'j mut dyn Jobs<'c>,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<I: Value, O: Value> ChunkJobs<'_, '_, I, O> {
+    /// The next job. `None`: there are no more.
+    pub(crate) fn pull(&mut self) -> Option<I> {
+        loop {
+            match decode_input(self.jobs.pull()?) {
+                Ok(input) => return Some(input),
+                Err(failure) => self.jobs.refuse(failure),
+            }
+        }
+    }
+
+    /// Answers the oldest job that was pulled and not answered.
+    pub(crate) fn answer(&mut self, value: &O) {
+        self.jobs.answer(&mut |out| encode_output(value, out));
+    }
+}
+
+struct OfChunks<F, S, I, O>(F, S, PhantomData<fn(I) -> O>);
+
+impl<F, S, I, O> ChunkFunction for OfChunks<F, S, I, O>
+where
+    F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + Send + Sync,
+    S: Send + Sync,
+    I: Value,
+    O: Value,
+{
+    fn serve<'c>(&self, jobs: &mut dyn Jobs<'c>) {
+        (self.0)(&self.1, &mut ChunkJobs { jobs, types: PhantomData });
+    }
+}
+
+/// The builder of a function that takes the jobs of a chunk together, and of the function that makes what it keeps on a rank
+/// from the map's context.
+pub(crate) fn of_chunks<N, C, S, F, I, O>(_: N, _: F) -> Builder
+where
+    N: Fn(C) -> S + Copy + Send + Sync + 'static,
+    C: Value + 'static,
+    S: Send + Sync + 'static,
+    F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + Copy + Send + Sync + 'static,
+    I: Value + 'static,
+    O: Value + 'static,
+{
+    |context| {
+        let kept = conjure::<N>()(decode_context(context)?);
+        Ok(Function::OfChunks(Box::new(OfChunks(conjure::<F>(), kept, PhantomData))))
+    }
+}
+
+/// The builder of a function of a state and an input, and of the function that makes the state.
+pub(crate) fn with_init<S, N, F, I, O>(_: N, _: F) -> Builder
+where
+    S: Send + 'static,
+    N: Fn() -> S + Copy + Send + Sync + 'static,
+    F: Fn(&mut S, I) -> O + Copy + Send + Sync + 'static,
+    I: Value + 'static,
+    O: Value + 'static,
+{
+    |_| {
+        Ok(Function::OfJobs(Box::new(WithInit {
+            init: conjure::<N>(),
+            function: conjure::<F>(),
+            idle: Mutex::new(Vec::new()),
+            broken: Mutex::new(None),
+            types: PhantomData,
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(function: Function) -> Box<dyn JobFunction> {
+        match function {
+            Function::OfJobs(function) => function,
+            Function::OfChunks(_) => panic!("a function of chunks"),
+        }
+    }
+
+    fn double(x: u32) -> u32 {
+        2 * x
+    }
+
+    #[test]
+    fn a_function_is_found_again_by_its_id_and_runs() {
+        let id = FunctionId::of(plain(double), 7).unwrap();
+        let function = built(id.builder(7).unwrap()(&[]).unwrap());
+        let mut output = Vec::new();
+        function.call(&wire::encode(&21u32).unwrap(), &mut output).unwrap();
+        assert_eq!(wire::decode::<u32>(&output).unwrap(), 42);
+    }
+
+    #[test]
+    fn an_id_of_another_executable_or_a_garbled_one_is_refused() {
+        let id = FunctionId::of(plain(double), 7).unwrap();
+        assert!(id.builder(8).is_err());
+        assert!(FunctionId { offset: id.offset + 16, ..id }.builder(7).is_err());
+    }
+
+    #[test]
+    fn a_failed_initialisation_is_not_tried_again() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static TRIES: AtomicU32 = AtomicU32::new(0);
+        let init = || -> u8 {
+            TRIES.fetch_add(1, Ordering::SeqCst);
+            panic!("no model")
+        };
+        let function = built(with_init(init, |_: &mut u8, x: u8| x)(&[]).unwrap());
+        for _ in 0..3 {
+            let failure = function.call(&[1], &mut Vec::new()).unwrap_err();
+            assert_eq!(
+                (failure.kind, failure.message.as_str()),
+                (JobErrorKind::Init, "the initialisation failed: no model")
+            );
+        }
+        assert_eq!(TRIES.load(Ordering::SeqCst), 1);
+    }
+}

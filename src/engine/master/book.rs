@@ -1,0 +1,204 @@
+//! What the master keeps of a map: its function, the inputs that are not settled, and results on their way out.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::engine::error::{Failure, JobError, JobErrorKind};
+use crate::engine::exchange::{Block, Client, Delivery};
+use crate::engine::schedule::{MapId, RankId};
+use crate::engine::wire::{self, Frame, Frames, FunctionId, ToRank};
+
+/// Inputs that came together.
+struct Inputs {
+    first: u64,
+    block: Block,
+    unsettled: u32,
+}
+
+/// One map.
+pub(super) struct MapBook {
+    function: FunctionId,
+    context: Bytes,
+    job_timeout: Option<Duration>,
+    pub client: Client,
+    /// It gets no more jobs.
+    pub closed: bool,
+    /// Nobody wants the rest of it.
+    pub abandoned: bool,
+    /// By rank: whether it was told of this map.
+    known: Vec<bool>,
+    /// In the order of their jobs; the front is dropped when all its jobs are settled.
+    inputs: VecDeque<Inputs>,
+    submitted: u64,
+    deliveries: Vec<Delivery>,
+}
+
+impl MapBook {
+    pub(super) fn new(
+        function: FunctionId,
+        context: Bytes,
+        job_timeout: Option<Duration>,
+        client: Client,
+        ranks: usize,
+    ) -> Self {
+        MapBook {
+            function,
+            context,
+            job_timeout,
+            client,
+            closed: false,
+            abandoned: false,
+            known: vec![false; ranks],
+            inputs: VecDeque::new(),
+            submitted: 0,
+            deliveries: Vec::new(),
+        }
+    }
+
+    /// Takes in the inputs of the next jobs.
+    pub(super) fn add(&mut self, block: Block) {
+        let count = block.count();
+        self.inputs.push_back(Inputs { first: self.submitted, block, unsettled: count });
+        self.submitted += u64::from(count);
+    }
+
+    /// What this map's jobs are to call, and the context, if this rank was not yet told of them; it is now.
+    pub(super) fn introduce(&mut self, map: MapId, rank: RankId) -> Option<(ToRank, Bytes)> {
+        let known = self.known.get_mut(rank.0 as usize)?;
+        if std::mem::replace(known, true) {
+            return None;
+        }
+        let micros = |limit: Duration| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
+        let (function, bytes) = (self.function, self.context.len() as u64);
+        let limit = self.job_timeout.map_or(0, micros);
+        Some((ToRank::Define { map, function, limit, bytes }, self.context.clone()))
+    }
+
+    /// The ranks that were told of this map.
+    pub(super) fn known_by(&self) -> impl Iterator<Item = RankId> + use<> {
+        let ranks: Vec<_> = (0..).map(RankId).zip(&self.known).filter(|(_, known)| **known).map(|(id, _)| id).collect();
+        ranks.into_iter()
+    }
+
+    /// The blocks that hold some of these jobs, each with the part that it holds, as offsets in the block.
+    fn blocks(&self, first: u64, count: u64) -> impl Iterator<Item = (usize, std::ops::Range<u32>)> + use<'_> {
+        let start = self.inputs.partition_point(|inputs| inputs.first + u64::from(inputs.block.count()) <= first);
+        let end = first + count;
+        self.inputs.range(start..).enumerate().map_while(move |(place, inputs)| {
+            let from = first.saturating_sub(inputs.first) as u32;
+            let to = end.saturating_sub(inputs.first).min(u64::from(inputs.block.count())) as u32;
+            (inputs.first < end).then_some((start + place, from..to))
+        })
+    }
+
+    /// The frames of these jobs' inputs, in pieces.
+    pub(super) fn inputs(&self, first: u64, count: u32) -> Vec<Bytes> {
+        self.blocks(first, u64::from(count)).map(|(block, part)| self.inputs[block].block.frames(part)).collect()
+    }
+
+    /// These jobs' inputs are not needed any more.
+    pub(super) fn settle(&mut self, first: u64, count: u64) {
+        let parts: Vec<_> = self.blocks(first, count).collect();
+        for (block, part) in parts {
+            let inputs = &mut self.inputs[block];
+            inputs.unsettled = inputs.unsettled.saturating_sub(part.end - part.start);
+            if inputs.unsettled == 0 {
+                inputs.block.forget();
+            }
+        }
+        while self.inputs.front().is_some_and(|inputs| inputs.unsettled == 0) {
+            self.inputs.pop_front();
+        }
+    }
+
+    /// Puts something on its way to the client.
+    pub(super) fn deliver(&mut self, delivery: Delivery) {
+        self.deliveries.push(delivery);
+    }
+
+    /// Sends the client what is on its way. A client that has gone does not want it.
+    pub(super) fn hand_over(&mut self, map: MapId) {
+        if !self.deliveries.is_empty() {
+            let _ = self.client.deliveries.send((map, std::mem::take(&mut self.deliveries)));
+        }
+    }
+}
+
+/// What a rank says of a chunk that it has done.
+pub(super) struct Report {
+    pub count: u32,
+    pub busy: u64,
+    pub failed: Vec<u32>,
+    pub bad: u32,
+}
+
+/// The results of a chunk, to be cut where the scheduler settles its jobs. It settles them in ascending order, so that the
+/// frames are read once.
+pub(super) struct Arrived {
+    rank: RankId,
+    first: u64,
+    count: u32,
+    attempt: u32,
+    frames: Bytes,
+    /// The job whose frame starts at `position`.
+    next: u64,
+    position: usize,
+}
+
+impl Arrived {
+    pub(super) fn new(rank: RankId, first: u64, count: u32, attempt: u32, frames: Bytes) -> Self {
+        Arrived { rank, first, count, attempt, frames, next: first, position: 0 }
+    }
+
+    /// The rank that computed them.
+    pub(super) fn rank(&self) -> RankId {
+        self.rank
+    }
+
+    /// Where the frame of this job starts; the end, if the frames are cut short before it.
+    fn position_of(&mut self, job: u64) -> usize {
+        if job < self.next {
+            (self.next, self.position) = (self.first, 0);
+        }
+        let mut frames = Frames::new(&self.frames[self.position..]);
+        while self.next < job && frames.next().is_ok() {
+            self.next += 1;
+        }
+        self.position = self.frames.len() - frames.rest().len();
+        self.position
+    }
+
+    /// The results of these jobs.
+    pub(super) fn done(&mut self, first: u64, count: u64) -> Delivery {
+        let frames = if first == self.first && count == u64::from(self.count) {
+            self.frames.clone()
+        } else {
+            let start = self.position_of(first);
+            let end = self.position_of(first + count);
+            self.frames.slice(start..end)
+        };
+        Delivery::Done { first, count, frames }
+    }
+
+    /// The failure of this job.
+    pub(super) fn failed(&mut self, job: u64, host: &str) -> Delivery {
+        let start = self.position_of(job);
+        let failure = match Frames::new(&self.frames[start..]).next() {
+            Ok(Frame::Failure(failure)) => wire::decode(failure),
+            Ok(Frame::Value(_)) => {
+                Ok(Failure::new(JobErrorKind::Decode, "garbled message: a result in a failure's place"))
+            }
+            Err(error) => Err(error),
+        };
+        let failure = failure.unwrap_or_else(|error| Failure::new(JobErrorKind::Decode, error.to_string()));
+        let error = JobError {
+            rank: Some(self.rank.0),
+            host: Some(host.to_string()),
+            attempt: self.attempt,
+            ..JobError::of(job, failure)
+        };
+        Delivery::Failed(Box::new(error))
+    }
+}

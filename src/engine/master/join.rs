@@ -1,0 +1,77 @@
+//! The start of a run: every rank reports for work.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use super::{JOIN, Master, MasterError};
+use crate::engine::notice::Notice;
+use crate::engine::placement::{Rank, RankFacts};
+use crate::engine::schedule::{Event, RankId};
+use crate::engine::stop::Signals;
+use crate::engine::transport::{Idle, Incoming, Need, Transport};
+use crate::engine::wire::{self, ToMaster, ToRank};
+
+/// What each of the ranks says of itself, rank 0 first. Waits for all, within bounds.
+pub(super) fn gather_facts(
+    transport: &mut dyn Transport,
+    size: u32,
+    signals: &Signals,
+) -> Result<Vec<RankFacts>, MasterError> {
+    let mut there = BTreeMap::new();
+    let deadline = Instant::now() + JOIN;
+    let mut idle = Idle::new();
+    while there.len() < size as usize {
+        match transport.receive()? {
+            Some(Incoming::Message(rank, packet)) => {
+                idle.reset(Need::Now);
+                let garbled = |error| MasterError::Codec(rank, "an unknown host".into(), error);
+                for (message, _) in wire::open::<ToMaster>(packet).map_err(garbled)? {
+                    match message {
+                        ToMaster::Join(facts) => drop(there.insert(rank, *facts)),
+                        ToMaster::Broken { message } => return Err(broken(rank, &there, message)),
+                        ToMaster::Finished { .. }
+                        | ToMaster::Part { .. }
+                        | ToMaster::Returned { .. }
+                        | ToMaster::Pulse
+                        | ToMaster::Signalled => {}
+                    }
+                }
+            }
+            Some(Incoming::Closed(rank)) => return Err(broken(rank, &there, "it left before the run began".into())),
+            None if signals.raised() => return Err(MasterError::Interrupted),
+            None if Instant::now() > deadline => {
+                return Err(MasterError::Missing(size as usize - there.len(), size, JOIN.as_secs()));
+            }
+            None => idle.wait(transport.must_poll()),
+        }
+    }
+    Ok(there.into_values().collect())
+}
+
+impl Master<'_> {
+    /// Tells every rank its number of threads, and the listeners who is there.
+    pub(super) fn welcome(&mut self) -> Result<(), MasterError> {
+        let mut slots = BTreeMap::new();
+        for number in 0..self.ranks.len() as u32 {
+            let rank = RankId(number);
+            let Rank { facts, threads } = &self.ranks[number as usize].rank;
+            if let Some(threads) = NonZeroU32::new(*threads) {
+                let slots: &mut u32 = slots.entry(facts.host.clone()).or_default();
+                let slots_before = *slots;
+                *slots += threads.get();
+                self.post(rank, ToRank::Welcome { threads: threads.get(), slots_before }, Vec::new());
+                self.undismissed += 1;
+                self.tell(Event::Joined { rank, threads }, None);
+            }
+        }
+        let ranks = self.ranks();
+        self.announce(Notice::Started { ranks: &ranks });
+        self.send()
+    }
+}
+
+fn broken(rank: RankId, there: &BTreeMap<RankId, RankFacts>, message: String) -> MasterError {
+    let host = there.get(&rank).map_or("an unknown host", |facts| &facts.host);
+    MasterError::Broken(rank, host.into(), message)
+}

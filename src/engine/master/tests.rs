@@ -1,0 +1,301 @@
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+use crate::engine::func;
+use crate::engine::placement::RankFacts;
+use crate::engine::rank;
+use crate::engine::transport::local::{Spoke, star};
+use crate::engine::transport::{TransportError, TransportInfo};
+use crate::engine::wire::FunctionId;
+use crate::pool::Pool;
+
+const EXECUTABLE: u64 = 7;
+
+fn facts(executable: u64) -> RankFacts {
+    RankFacts {
+        host: "here".into(),
+        pid: 1,
+        cpus: vec![0],
+        parallelism: 1,
+        machine_cpus: 1,
+        threads_asked: None,
+        cpus_per_job: std::num::NonZeroU32::MIN,
+        executable,
+        complaint: None,
+    }
+}
+
+fn send(spoke: &mut Spoke, message: ToMaster) {
+    let mut packet = Packet::default();
+    packet.push(message);
+    spoke.send(RankId(0), packet.take().unwrap()).unwrap();
+}
+
+/// Waits until the master has sent something that matches.
+fn wait_for(spoke: &mut Spoke, wanted: impl Fn(&ToRank) -> bool) -> (ToRank, Bytes) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(Incoming::Message(_, packet)) = spoke.receive().unwrap() {
+            for (message, payload) in wire::open::<ToRank>(packet).unwrap() {
+                if wanted(&message) {
+                    return (message, payload);
+                }
+            }
+        }
+        assert!(Instant::now() < deadline, "the master did not say it");
+        thread::yield_now();
+    }
+}
+
+/// A run of two ranks: a real worker, and one that `other` plays. What the master and a map of 100 jobs come to.
+fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<Ended, MasterError>, Vec<Result<u64, JobErrorKind>>) {
+    let doorbell = Doorbell::default();
+    let signals = &Signals::default();
+    let (mut center, mut spokes) = star(2, &doorbell);
+    let (played, mut real) = (spokes.pop().unwrap(), spokes.pop().unwrap());
+    let (sender, results) = mpsc::channel();
+    let ended = thread::scope(|scope| {
+        scope.spawn(move || {
+            let (rank, doorbell) = (real.rank(), real.doorbell());
+            rank::serve(rank, &mut real, doorbell, facts(EXECUTABLE), None, signals)
+        });
+        scope.spawn(move || other(played));
+        let (commands, received) = crossbeam_channel::unbounded();
+        let mut master = Master::gather(&mut center, 2, false, received, &doorbell, signals, Vec::new())?;
+        let pool = Pool::new(commands, doorbell.clone(), EXECUTABLE, master.ranks(), TransportInfo::Local);
+        scope.spawn(move || {
+            let map = pool.map(|x: u64| x * x, 0..100).chunk_size(1);
+            let _ = sender.send(map.map(|result| result.map_err(|error| error.kind)).collect());
+            pool.leave();
+        });
+        let ended = master.run();
+        drop(master);
+        drop(center);
+        ended
+    });
+    (ended, results.recv().unwrap_or_default())
+}
+
+fn squares() -> Vec<Result<u64, JobErrorKind>> {
+    (0..100).map(|x| Ok(x * x)).collect()
+}
+
+#[test]
+fn the_jobs_of_a_rank_that_goes_away_are_run_by_another() {
+    let (ended, results) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+        wait_for(&mut spoke, |message| matches!(message, ToRank::Chunk { .. }));
+    });
+    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(results, squares());
+}
+
+#[test]
+fn a_garbled_message_ends_the_run_and_names_the_rank() {
+    let (ended, results) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+        wait_for(&mut spoke, |message| matches!(message, ToRank::Welcome { .. }));
+        spoke.send(RankId(0), Bytes::from_static(b"nonsense")).unwrap();
+        wait_until_closed(&mut spoke);
+    });
+    let error = ended.unwrap_err().to_string();
+    assert!(error.starts_with("rank 1 on here: garbled message"), "{error}");
+    assert_eq!(results.last().unwrap(), &Err(JobErrorKind::Closed), "the driver is told");
+}
+
+fn wait_until_closed(spoke: &mut Spoke) {
+    while !matches!(spoke.receive().unwrap(), Some(Incoming::Closed(_))) {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_rank_that_fails_ends_the_run_with_its_own_words() {
+    let (ended, _) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+        send(&mut spoke, ToMaster::Broken { message: "out of threads".into() });
+        wait_until_closed(&mut spoke);
+    });
+    assert_eq!(ended.unwrap_err().to_string(), "rank 1 on here failed: out of threads");
+}
+
+#[test]
+fn another_executable_on_a_rank_is_refused() {
+    let (ended, _) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE + 1))));
+        wait_until_closed(&mut spoke);
+    });
+    let error = ended.unwrap_err().to_string();
+    assert!(error.starts_with("the program on here (rank 1) differs from the one on here (rank 0)"), "{error}");
+}
+
+#[test]
+fn a_rank_that_leaves_before_it_joins_ends_the_run() {
+    let (ended, _) = run_with(drop);
+    assert!(ended.unwrap_err().to_string().contains("left before the run began"));
+}
+
+#[test]
+fn late_and_repeated_answers_change_nothing() {
+    let (ended, results) = run_with(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+        let is_chunk = |message: &ToRank| matches!(message, ToRank::Chunk { .. });
+        let (ToRank::Chunk { chunk, .. }, _) = wait_for(&mut spoke, is_chunk) else { return };
+        // An answer to a chunk that nobody has, two recalls nobody asked for, then the chunk is never answered.
+        let stranger = ChunkId(chunk.0 + 1_000_000);
+        let answer = ToMaster::Finished { chunk: stranger, count: 3, busy: 1, failed: vec![0, 9], bad: 0, bytes: 0 };
+        send(&mut spoke, answer);
+        send(&mut spoke, ToMaster::Returned { chunk: stranger, kept: 1 });
+        send(&mut spoke, ToMaster::Returned { chunk, kept: 0 });
+    });
+    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(results, squares());
+}
+
+#[test]
+fn a_broken_worker_tells_the_master() {
+    let doorbell = Doorbell::default();
+    let (mut center, mut spokes) = star(1, &doorbell);
+    let mut spoke = spokes.pop().unwrap();
+    center.send(RankId(0), Bytes::from_static(b"nonsense")).unwrap();
+    let doorbell = spoke.doorbell();
+    assert!(rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
+    let mut told = Vec::new();
+    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
+        told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+    }
+    assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.contains("garbled")), "{told:?}");
+}
+
+#[test]
+fn a_bug_in_a_worker_is_told_to_the_master_too() {
+    let doorbell = Doorbell::default();
+    let (mut center, mut spokes) = star(1, &doorbell);
+    let mut spoke = spokes.pop().unwrap();
+    // A chunk before the threads are there is a bug of the master's, and a panic here.
+    let function = FunctionId::of(func::plain(|x: u64| x), EXECUTABLE).unwrap();
+    let mut packet = Packet::default();
+    packet.push(ToRank::Define { map: MapId(0), function, limit: 0, bytes: 0 });
+    packet.push(ToRank::Chunk { chunk: ChunkId(0), map: MapId(0), first: 0, count: 0, attempt: 1, bytes: 0 });
+    center.send(RankId(0), packet.take().unwrap()).unwrap();
+    let doorbell = spoke.doorbell();
+    assert!(rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
+    let mut told = Vec::new();
+    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
+        told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+    }
+    assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.starts_with("a bug in")), "{told:?}");
+}
+
+/// Ends that can die without a word.
+struct Mortal<T>(T);
+
+impl<T: Transport> Transport for Mortal<T> {
+    fn send(&mut self, to: RankId, message: Bytes) -> Result<(), TransportError> {
+        self.0.send(to, message)
+    }
+
+    fn receive(&mut self) -> Result<Option<Incoming>, TransportError> {
+        self.0.receive()
+    }
+
+    fn must_poll(&self) -> bool {
+        true
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.0.is_flushed()
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        Some(Duration::from_secs(2))
+    }
+}
+
+/// A master of two ranks, of which `play` plays the second; the first one's life is not watched. What the master comes to.
+fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
+    let doorbell = Doorbell::default();
+    let signals = &Signals::default();
+    let (center, mut spokes) = star(2, &doorbell);
+    let mut center = Mortal(center);
+    let (mut played, mut first) = (spokes.pop().unwrap(), spokes.pop().unwrap());
+    let (commands, received) = crossbeam_channel::unbounded();
+    for spoke in [&mut first, &mut played] {
+        send(spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+    }
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            play(&mut played);
+            let _ = commands.send(Command::DriverLeft);
+            while !matches!(played.receive().unwrap(), Some(Incoming::Closed(_))) {
+                thread::yield_now();
+            }
+        });
+        let mut master = Master::gather(&mut center, 2, false, received, &doorbell, signals, Vec::new())?;
+        let ended = master.run();
+        if ended.is_err() {
+            master.break_off();
+        }
+        drop(master);
+        drop(center);
+        ended
+    })
+}
+
+#[test]
+fn a_rank_that_says_nothing_ends_the_run_and_is_named() {
+    let started = Instant::now();
+    let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::BreakOff));
+    let error = ended.unwrap_err().to_string();
+    assert!(error.starts_with("rank 1 on here has not been heard of for "), "{error}");
+    assert!(started.elapsed() >= Duration::from_secs(2));
+}
+
+#[test]
+fn a_rank_that_only_gives_signs_of_life_is_kept_and_gets_some() {
+    let ended = watched(|spoke| {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(4) {
+            send(spoke, ToMaster::Pulse);
+            wait_for(spoke, |message| *message == ToRank::Pulse);
+        }
+    });
+    assert_eq!(ended.unwrap(), Ended::Whole);
+}
+
+#[test]
+fn a_rank_ends_by_itself_when_its_master_says_nothing_any_more() {
+    let doorbell = Doorbell::default();
+    let (mut center, mut spokes) = star(1, &doorbell);
+    let spoke = spokes.pop().unwrap();
+    let doorbell = spoke.doorbell();
+    let mut packet = Packet::default();
+    packet.push(ToRank::Welcome { threads: 1, slots_before: 0 });
+    center.send(RankId(0), packet.take().unwrap()).unwrap();
+    let ended = rank::serve(RankId(0), &mut Mortal(spoke), doorbell, facts(EXECUTABLE), None, &Signals::default());
+    let error = ended.unwrap_err().to_string();
+    assert!(error.starts_with("rank 0 has not been heard of for "), "{error}");
+    let mut pulses = 0;
+    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
+        pulses += wire::open::<ToMaster>(packet).unwrap().iter().filter(|(head, _)| *head == ToMaster::Pulse).count();
+    }
+    assert!(pulses > 2, "{pulses} signs of life in 2 s");
+}
+
+#[test]
+fn a_rank_that_is_told_that_the_run_has_failed_leaves_without_a_word() {
+    let doorbell = Doorbell::default();
+    let (mut center, mut spokes) = star(1, &doorbell);
+    let mut spoke = spokes.pop().unwrap();
+    let doorbell = spoke.doorbell();
+    let mut packet = Packet::default();
+    packet.push(ToRank::BreakOff);
+    center.send(RankId(0), packet.take().unwrap()).unwrap();
+    let ended = rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default());
+    assert!(matches!(ended, Err(rank::WorkerError::BrokenOff)), "{ended:?}");
+    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
+        let messages = wire::open::<ToMaster>(packet).unwrap();
+        assert!(!messages.iter().any(|(head, _)| matches!(head, ToMaster::Broken { .. })), "{messages:?}");
+    }
+}

@@ -1,0 +1,16 @@
+//! What makes ranks compute: who runs which job next, and how functions, inputs and results get from rank 0 to the ranks and back.
+
+pub(crate) mod catch;
+pub(crate) mod error;
+pub(crate) mod exchange;
+pub(crate) mod func;
+pub(crate) mod master;
+pub(crate) mod meter;
+pub(crate) mod notice;
+pub(crate) mod placement;
+pub(crate) mod rank;
+pub mod schedule;
+pub(crate) mod stats;
+pub(crate) mod stop;
+pub(crate) mod transport;
+pub(crate) mod wire;

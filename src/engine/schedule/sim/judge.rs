@@ -1,0 +1,322 @@
+//! The oracles: what the scheduler promises, stated without looking inside it.
+//!
+//! Follows the events it is told and the actions it gives with a record for each job, and asserts on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::{Mix, World};
+use crate::engine::schedule::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, RankId, Schedule};
+
+#[derive(Clone, Default)]
+struct Job {
+    outcome: Option<Outcome>,
+    holder: Option<ChunkId>,
+    failures: u32,
+    losses: u32,
+    /// How often it was dealt.
+    deals: u32,
+    given_back: bool,
+}
+
+/// How often a job is dealt at most, beside its retries: once, after two losses, and after eight recalls.
+const DEALS_MAX: u32 = 11;
+
+#[derive(Default)]
+struct Map {
+    jobs: Vec<Job>,
+    /// Jobs that are neither held nor settled.
+    queued: u64,
+    settled: u64,
+    closed: bool,
+    abandoned: bool,
+    released: bool,
+}
+
+struct Held {
+    rank: RankId,
+    map: MapId,
+    jobs: Range<u64>,
+    recalled: bool,
+    returned: bool,
+}
+
+#[derive(Default)]
+struct Rank {
+    threads: u64,
+    chunks: u64,
+    lost: bool,
+    dismissed: bool,
+    /// Jobs that failed there since the last one that did not.
+    streak: usize,
+}
+
+/// Jobs whose answer is being handled: those that were good and those that failed.
+#[derive(Default)]
+struct Answer {
+    map: Option<MapId>,
+    good: BTreeSet<u64>,
+    bad: BTreeSet<u64>,
+}
+
+/// What is known from outside.
+pub(super) struct Judge<'a> {
+    world: &'a World,
+    maps: BTreeMap<MapId, Map>,
+    ranks: BTreeMap<RankId, Rank>,
+    chunks: BTreeMap<ChunkId, Held>,
+    answer: Answer,
+    draining: bool,
+    driver_left: bool,
+    /// Whether every job is longer than any credit horizon, so that ranks hold two chunks a thread.
+    all_long: bool,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(world: &'a World) -> Self {
+        let long =
+            |mix: Mix| matches!(mix, Mix::Constant(time) | Mix::Bimodal { short: time, .. } if time >= 5_000_000);
+        Self {
+            world,
+            maps: BTreeMap::new(),
+            ranks: BTreeMap::new(),
+            chunks: BTreeMap::new(),
+            answer: Answer::default(),
+            draining: false,
+            driver_left: false,
+            all_long: world.maps.iter().all(|map| long(map.mix)),
+        }
+    }
+
+    /// How many chunks are held.
+    pub(super) fn held(&self) -> usize {
+        self.chunks.len()
+    }
+
+    fn present(&self, rank: RankId) -> bool {
+        self.ranks.get(&rank).is_some_and(|rank| !rank.lost && !rank.dismissed)
+    }
+
+    fn stranded(&self) -> bool {
+        let joined = self.ranks.values().any(|rank| rank.threads > 0);
+        joined && self.ranks.keys().all(|rank| !self.present(*rank))
+    }
+
+    /// Takes the jobs of a chunk from some offset on back from its holder.
+    fn free(&mut self, map: MapId, jobs: Range<u64>, change: impl Fn(u64, &mut Job)) {
+        let map = self.maps.get_mut(&map).expect("a chunk's map");
+        for index in jobs {
+            let job = &mut map.jobs[usize::try_from(index).expect("an index")];
+            assert!(job.holder.take().is_some(), "job {index} was held");
+            map.queued += 1;
+            change(index, job);
+        }
+    }
+
+    /// Learns a fact before the scheduler does.
+    pub(super) fn before(&mut self, event: &Event) {
+        self.answer = Answer::default();
+        match event {
+            Event::Joined { rank, threads } => {
+                let joined = Rank { threads: u64::from(threads.get()), ..Rank::default() };
+                self.ranks.entry(*rank).or_insert(joined);
+            }
+            Event::Opened { map, .. } => {
+                self.maps.insert(*map, Map::default());
+            }
+            Event::Submitted { map, count, .. } => {
+                let map = self.maps.get_mut(map).expect("an open map");
+                let len = map.jobs.len() + usize::try_from(*count).expect("a count");
+                map.jobs.resize(len, Job::default());
+                map.queued += count;
+            }
+            Event::Closed { map } => self.maps.get_mut(map).expect("an open map").closed = true,
+            Event::Abandoned { map } => self.maps.get_mut(map).expect("an open map").abandoned = true,
+            Event::CancelAsked { .. } | Event::Quiet => {}
+            Event::Finished { rank, chunk, failed, .. } => self.finished(*rank, *chunk, failed),
+            Event::Returned { rank, chunk, kept } => self.returned(*rank, *chunk, u64::from(*kept)),
+            Event::Lost { rank } => self.lost(*rank),
+            Event::Draining => self.draining = true,
+            Event::DriverLeft => self.driver_left = true,
+        }
+    }
+
+    fn finished(&mut self, rank: RankId, chunk: ChunkId, failed: &[u32]) {
+        if !self.present(rank) {
+            return;
+        }
+        let held = self.chunks.remove(&chunk).expect("a rank answers what it has, once");
+        assert_eq!(held.rank, rank);
+        self.ranks.get_mut(&rank).expect("a rank").chunks -= 1;
+        let bad: BTreeSet<u64> = failed.iter().map(|offset| held.jobs.start + u64::from(*offset)).collect();
+        assert!(bad.iter().all(|job| held.jobs.contains(job)), "the answer is about the jobs that were kept");
+        self.free(held.map, held.jobs.clone(), |index, job| job.failures += u32::from(bad.contains(&index)));
+        let good = held.jobs.clone().filter(|job| !bad.contains(job)).collect();
+        let good: BTreeSet<u64> = good;
+        let rank = self.ranks.get_mut(&rank).expect("a rank");
+        rank.streak = if good.is_empty() { rank.streak + bad.len() } else { 0 };
+        self.answer = Answer { map: Some(held.map), good, bad };
+    }
+
+    fn returned(&mut self, rank: RankId, chunk: ChunkId, kept: u64) {
+        if !self.present(rank) {
+            return;
+        }
+        let held = self.chunks.get_mut(&chunk).expect("a rank returns what it has");
+        assert!(held.recalled && !held.returned);
+        held.returned = true;
+        let (map, back) = (held.map, held.jobs.start + kept..held.jobs.end);
+        held.jobs.end = back.start;
+        if kept == 0 {
+            self.chunks.remove(&chunk);
+            self.ranks.get_mut(&rank).expect("a rank").chunks -= 1;
+        }
+        self.free(map, back, |_, job| job.given_back = true);
+    }
+
+    fn lost(&mut self, id: RankId) {
+        let rank = self.ranks.entry(id).or_default();
+        rank.lost = true;
+        rank.chunks = 0;
+        let (lost, kept) = std::mem::take(&mut self.chunks).into_iter().partition(|(_, held)| held.rank == id);
+        self.chunks = kept;
+        let lost: BTreeMap<ChunkId, Held> = lost;
+        for held in lost.into_values() {
+            self.free(held.map, held.jobs, |_, job| job.losses += 1);
+        }
+    }
+
+    /// Judges what the scheduler made of it.
+    pub(super) fn after(&mut self, event: &Event, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Assign { rank, chunk, map, first, count, attempt } => {
+                    self.assigned(*rank, *chunk, *map, *first..*first + u64::from(*count), *attempt);
+                }
+                Action::Recall { rank, chunk } => {
+                    assert!(self.present(*rank), "{rank:?} is gone");
+                    let held = self.chunks.get_mut(chunk).expect("a chunk that is held");
+                    assert!(held.rank == *rank && !held.recalled, "{chunk:?} was recalled");
+                    held.recalled = true;
+                }
+                Action::Settle { map, first, count, outcome, attempt } => {
+                    for job in *first..*first + *count {
+                        self.settled(event, *map, job, *outcome, *attempt);
+                    }
+                }
+                Action::Release { map } => {
+                    let map = self.maps.get_mut(map).expect("a map");
+                    assert!((map.closed || map.abandoned) && !map.released, "release");
+                    assert_eq!(map.settled, map.jobs.len() as u64, "all jobs are settled");
+                    map.released = true;
+                }
+                Action::Dismiss { rank } => {
+                    assert!(self.present(*rank), "{rank:?} is gone");
+                    assert!(self.driver_left && self.maps.values().all(|map| map.released), "dismissed early");
+                    self.ranks.get_mut(rank).expect("a rank").dismissed = true;
+                }
+            }
+        }
+        for job in &self.answer.good {
+            let map = &self.maps[&self.answer.map.expect("an answer's map")];
+            let outcome = map.jobs[usize::try_from(*job).expect("an index")].outcome;
+            assert_eq!(outcome, Some(Outcome::Done), "job {job} is done");
+        }
+        // A job that failed somewhere may wait for another rank, and a rank where all fails waits for others. While one that was
+        // given back waits for an idle thread, so do all.
+        let is_back = |job: &Job| job.outcome.is_none() && job.holder.is_none() && job.given_back;
+        let most = if self.maps.values().any(|map| map.jobs.iter().any(is_back)) { 1 } else { 2 };
+        let waits = |job: &&Job| job.outcome.is_none() && job.holder.is_none() && job.failures == 0;
+        let present = || self.ranks.iter().filter(|(id, _)| self.present(**id));
+        if self.maps.values().any(|map| map.queued > 0 && map.jobs.iter().find(waits).is_some()) {
+            for (id, rank) in present().filter(|(_, rank)| rank.streak < 3) {
+                assert!(rank.chunks >= most * rank.threads, "{id:?} could take more while jobs wait");
+            }
+        }
+        if self.maps.values().any(|map| map.queued > 0) && present().next().is_some() {
+            assert!(present().any(|(_, rank)| rank.chunks > 0), "jobs wait and nobody has any");
+        }
+    }
+
+    fn assigned(&mut self, rank: RankId, chunk: ChunkId, id: MapId, jobs: Range<u64>, attempt: u32) {
+        assert!(self.present(rank), "{rank:?} is gone");
+        assert!(!jobs.is_empty() && !self.draining);
+        let policy = self.world.plan(id).policy;
+        assert!(attempt >= 1 && attempt <= policy.retries.saturating_add(1), "attempt {attempt}");
+        let map = self.maps.get_mut(&id).expect("a map");
+        assert!(!map.abandoned && !map.released);
+        for index in jobs.clone() {
+            let job = &mut map.jobs[usize::try_from(index).expect("an index")];
+            assert!(job.outcome.is_none() && job.holder.is_none(), "job {index} is dealt again");
+            assert_eq!(job.failures + 1, attempt, "job {index}");
+            assert!(job.losses == 0 || jobs.end - jobs.start == 1, "job {index} was lost before and is not alone");
+            assert!(job.losses < 3, "job {index} was lost too often");
+            job.deals += 1;
+            assert!(job.deals <= DEALS_MAX.saturating_add(policy.retries), "job {index} is sent to and fro");
+            job.holder = Some(chunk);
+            map.queued -= 1;
+        }
+        if let ChunkSize::Fixed(size) = policy.chunk {
+            assert!(jobs.end - jobs.start <= u64::from(size.get()), "a chunk larger than asked for");
+        }
+        let holder = self.ranks.get_mut(&rank).expect("a rank");
+        holder.chunks += 1;
+        let credit = if self.all_long { 2 } else { 1_024 };
+        assert!(holder.chunks <= credit * holder.threads, "{rank:?} holds more than its credit");
+        let held = Held { rank, map: id, jobs, recalled: false, returned: false };
+        assert!(self.chunks.insert(chunk, held).is_none(), "{chunk:?} is used twice");
+    }
+
+    fn settled(&mut self, event: &Event, id: MapId, index: u64, outcome: Outcome, attempt: u32) {
+        let stranded = self.stranded();
+        let retries = self.world.plan(id).policy.retries;
+        let map = self.maps.get_mut(&id).expect("a map");
+        let job = &mut map.jobs[usize::try_from(index).expect("an index")];
+        assert!(!map.released && job.outcome.is_none(), "job {index} settles twice");
+        assert!(job.holder.is_none(), "job {index} settles as {outcome:?} while a rank has it");
+        let answered = self.answer.map == Some(id);
+        let ran = job.failures + job.losses;
+        match outcome {
+            Outcome::Done => {
+                assert!(answered && self.answer.good.contains(&index), "job {index} has no result");
+                assert_eq!(attempt, job.failures + 1);
+            }
+            Outcome::Failed => {
+                assert!(answered && self.answer.bad.contains(&index), "job {index} has no failure");
+                assert!(job.failures > retries || map.abandoned || self.draining, "job {index} has retries left");
+                assert_eq!(attempt, job.failures);
+            }
+            Outcome::Lost => assert!((stranded || job.losses >= 3) && attempt == ran, "job {index} is lost"),
+            Outcome::Cancelled => {
+                let asked = *event == Event::CancelAsked { map: id, job: index };
+                assert!((asked || map.abandoned) && attempt == ran, "job {index} is cancelled");
+            }
+            Outcome::Stopped => assert!(self.draining && attempt == ran, "job {index} is stopped"),
+        }
+        job.outcome = Some(outcome);
+        map.queued -= 1;
+        map.settled += 1;
+    }
+
+    /// Nothing will happen any more: everything must be over.
+    pub(super) fn quiet(&self, schedule: &Schedule) {
+        // Jobs wait for the first rank, for ever if it was lost before it joined; the shell knows whether one can come.
+        if self.ranks.values().all(|rank| rank.threads == 0) {
+            return;
+        }
+        assert!(self.driver_left, "the driver waits for ever");
+        for (id, map) in &self.maps {
+            let open = map.jobs.iter().position(|job| job.outcome.is_none());
+            assert!(map.released, "{id:?} is not released, job {open:?} is not settled");
+        }
+        for id in self.ranks.keys() {
+            assert!(!self.present(*id), "{id:?} was not dismissed");
+        }
+        assert!(schedule.is_finished());
+    }
+
+    pub(super) fn into_outcomes(self) -> Vec<Vec<Option<Outcome>>> {
+        let outcomes = |map: Map| map.jobs.into_iter().map(|job| job.outcome).collect();
+        self.maps.into_values().map(outcomes).collect()
+    }
+}

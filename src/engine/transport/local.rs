@@ -1,0 +1,141 @@
+//! Ranks as threads of one process: a star of channels with the master in the centre.
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+
+use super::{Doorbell, Incoming, Transport, TransportError};
+use crate::engine::schedule::RankId;
+
+/// The master's end.
+pub(crate) struct Center {
+    from_ranks: Receiver<Incoming>,
+    to_ranks: Vec<(Sender<Bytes>, Doorbell)>,
+}
+
+/// A rank's end. Dropping it tells the master that the rank is gone.
+pub(crate) struct Spoke {
+    rank: RankId,
+    from_master: Receiver<Bytes>,
+    to_master: Sender<Incoming>,
+    master: Doorbell,
+    own: Doorbell,
+}
+
+/// A master's end and one end for each of the ranks from 0. `master` wakes the master's loop.
+pub(crate) fn star(ranks: u32, master: &Doorbell) -> (Center, Vec<Spoke>) {
+    let (to_master, from_ranks) = unbounded();
+    let (to_ranks, spokes) = (0..ranks)
+        .map(|rank| {
+            let (sender, from_master) = unbounded();
+            let own = Doorbell::default();
+            let spoke = Spoke {
+                rank: RankId(rank),
+                from_master,
+                to_master: to_master.clone(),
+                master: master.clone(),
+                own: own.clone(),
+            };
+            ((sender, own), spoke)
+        })
+        .unzip();
+    (Center { from_ranks, to_ranks }, spokes)
+}
+
+impl Transport for Center {
+    fn send(&mut self, to: RankId, message: Bytes) -> Result<(), TransportError> {
+        let (sender, doorbell) =
+            self.to_ranks.get(to.0 as usize).ok_or_else(|| TransportError(format!("there is no rank {}", to.0)))?;
+        // A rank whose end is closed is told of by `receive`.
+        let _ = sender.send(message);
+        doorbell.ring();
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Option<Incoming>, TransportError> {
+        Ok(self.from_ranks.try_recv().ok())
+    }
+
+    fn must_poll(&self) -> bool {
+        false
+    }
+
+    fn is_flushed(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for Center {
+    fn drop(&mut self) {
+        for (sender, doorbell) in self.to_ranks.drain(..) {
+            drop(sender);
+            doorbell.ring();
+        }
+    }
+}
+
+impl Spoke {
+    /// What wakes this rank's loop.
+    pub(crate) fn doorbell(&self) -> Doorbell {
+        self.own.clone()
+    }
+
+    pub(crate) fn rank(&self) -> RankId {
+        self.rank
+    }
+}
+
+impl Transport for Spoke {
+    fn send(&mut self, _to: RankId, message: Bytes) -> Result<(), TransportError> {
+        // A master that is gone is told of by `receive`.
+        let _ = self.to_master.send(Incoming::Message(self.rank, message));
+        self.master.ring();
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Option<Incoming>, TransportError> {
+        match self.from_master.try_recv() {
+            Ok(message) => Ok(Some(Incoming::Message(RankId(0), message))),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Ok(Some(Incoming::Closed(RankId(0)))),
+        }
+    }
+
+    fn must_poll(&self) -> bool {
+        false
+    }
+
+    fn is_flushed(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for Spoke {
+    fn drop(&mut self) {
+        let _ = self.to_master.send(Incoming::Closed(self.rank));
+        self.master.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_in_order_and_a_dropped_end_is_told_of() {
+        let (mut center, mut spokes) = star(2, &Doorbell::default());
+        center.send(RankId(1), Bytes::from_static(b"a")).unwrap();
+        center.send(RankId(1), Bytes::from_static(b"b")).unwrap();
+        let mut spoke = spokes.pop().unwrap();
+        for expected in [b"a", b"b"] {
+            let Some(Incoming::Message(_, message)) = spoke.receive().unwrap() else { panic!("no message") };
+            assert_eq!(&message[..], expected);
+        }
+        assert!(spoke.receive().unwrap().is_none());
+        spoke.send(RankId(0), Bytes::from_static(b"c")).unwrap();
+        drop(spoke);
+        assert!(matches!(center.receive().unwrap(), Some(Incoming::Message(RankId(1), _))));
+        assert!(matches!(center.receive().unwrap(), Some(Incoming::Closed(RankId(1)))));
+        drop(center);
+        assert!(matches!(spokes[0].receive().unwrap(), Some(Incoming::Closed(RankId(0)))));
+    }
+}

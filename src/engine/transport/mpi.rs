@@ -1,0 +1,418 @@
+//! Ranks as MPI processes. All calls of this file come from the thread that started MPI (`MPI_THREAD_FUNNELED`).
+//!
+//! The raw calls are used because the safe wrappers discard every return code. What is unsafe about them is always the
+//! same: the buffers must live until MPI is done with them. Here a buffer is owned by the request it belongs to
+//! ([`Sending`], [`Receiving`]), and requests are only dropped when MPI says that they are complete.
+//!
+//! A message longer than the limit travels in parts: all but the last carry another tag. MPI keeps the order of messages
+//! between two processes, so the parts of one message follow each other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use ::mpi::ffi;
+use bytes::{Bytes, BytesMut};
+
+use super::{Incoming, Transport, TransportError, TransportInfo};
+use crate::engine::schedule::RankId;
+use crate::launch::{environment, number_from};
+
+/// MPI counts in C ints; parts stay well below.
+const LONGEST_PART: usize = 1 << 30;
+/// How many of the oldest sends are looked at in a turn.
+const SENDS_PER_TURN: usize = 8;
+
+/// How long a rank may be silent: eight of its pulses are missing.
+const SILENCE: Duration = Duration::from_secs(40);
+const SILENCE_VARIABLE: &str = "RANKPOOL_SILENCE";
+/// How long MPI may take to end all ranks.
+const ABORT: Duration = Duration::from_secs(5);
+/// How long the other ranks may take to leave when this one does. With a rank that died at the very end, they never would.
+const LEAVE: Duration = Duration::from_secs(60);
+
+const TAG_WHOLE: c_int = 1;
+const TAG_PART: c_int = 2;
+
+/// A send that MPI may not have finished, and the bytes it reads from.
+struct Sending {
+    request: ffi::MPI_Request,
+    _bytes: Bytes,
+}
+
+/// A receive that MPI may not have finished, and the bytes it writes to.
+struct Receiving {
+    request: ffi::MPI_Request,
+    from: RankId,
+    tag: c_int,
+    bytes: Vec<u8>,
+}
+
+/// The world of an MPI program, from the start of MPI to its end.
+pub(crate) struct Mpi {
+    rank: RankId,
+    size: u32,
+    threading: c_int,
+    longest_part: usize,
+    silence: Duration,
+    sending: VecDeque<Sending>,
+    receiving: VecDeque<Receiving>,
+    parts: BTreeMap<RankId, BytesMut>,
+}
+
+fn check(code: c_int, call: &str) -> Result<(), TransportError> {
+    if code == ffi::MPI_SUCCESS as c_int {
+        return Ok(());
+    }
+    Err(TransportError(format!("{call} failed: {} (code {code})", error_text(code))))
+}
+
+#[expect(unsafe_code, reason = "a call of MPI that fills a buffer of the documented length")]
+fn error_text(code: c_int) -> String {
+    let mut text = vec![0u8; ffi::MPI_MAX_ERROR_STRING as usize + 1];
+    let mut length = 0;
+    // SAFETY: the buffer has the length that MPI asks for.
+    let told = unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &mut length) };
+    if told != ffi::MPI_SUCCESS as c_int {
+        return "unknown error".into();
+    }
+    text.truncate(usize::try_from(length).unwrap_or(0));
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Why MPI could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// It runs, or has run, in this process.
+    #[error(
+        "MPI can be started only once in a process, and {0} has started it: do everything in one launch (its pool serves any \
+         number of maps, from any number of threads), or use local ranks"
+    )]
+    Again(&'static str),
+    /// The environment is wrong.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Failed(#[from] TransportError),
+}
+
+/// Set before MPI is started: never again in the life of a process.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Set while an exit of the process would leave the other ranks waiting.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn left_early() {
+    if RUNNING.load(Ordering::SeqCst) {
+        crate::console::complain(
+            "the process was ended from inside (std::process::exit, or a library that exits) while the run was going on; \
+             ending all ranks",
+        );
+        // A launcher takes an exit code other than 0 without MPI_Finalize as a failure, and ends the other ranks.
+        end_process(1);
+    }
+}
+
+/// Ends this process without a look at anything: MPI's own exit handlers may wait for other ranks.
+#[expect(unsafe_code, reason = "_exit is the only way out that runs no exit handlers")]
+fn end_process(code: u8) -> ! {
+    // SAFETY: it ends the process without looking at any of its state.
+    unsafe { libc::_exit(c_int::from(code)) }
+}
+
+impl Mpi {
+    /// Starts MPI, once in the life of a process.
+    #[expect(unsafe_code, reason = "calls of MPI with pointers to locals")]
+    pub(crate) fn start() -> Result<Self, StartError> {
+        let silence = number_from(environment, SILENCE_VARIABLE).map_err(StartError::Usage)?;
+        if STARTED.swap(true, Ordering::SeqCst) {
+            return Err(StartError::Again("another launch"));
+        }
+        let (mut initialised, mut threading, mut rank, mut size) = (0, 0, 0, 0);
+        // SAFETY: all pointers are to live locals, or null where MPI allows it.
+        unsafe {
+            check(ffi::MPI_Initialized(&mut initialised), "MPI_Initialized")?;
+            if initialised != 0 {
+                return Err(StartError::Again("the program itself"));
+            }
+            let wanted = ffi::RSMPI_THREAD_FUNNELED;
+            let none = std::ptr::null_mut();
+            check(ffi::MPI_Init_thread(none, std::ptr::null_mut(), wanted, &mut threading), "MPI_Init_thread")?;
+            check(
+                ffi::MPI_Comm_set_errhandler(ffi::RSMPI_COMM_WORLD, ffi::RSMPI_ERRORS_RETURN),
+                "MPI_Comm_set_errhandler",
+            )?;
+            check(ffi::MPI_Comm_rank(ffi::RSMPI_COMM_WORLD, &mut rank), "MPI_Comm_rank")?;
+            check(ffi::MPI_Comm_size(ffi::RSMPI_COMM_WORLD, &mut size), "MPI_Comm_size")?;
+            if threading < wanted {
+                return Err(TransportError(
+                    "this MPI library does not support threads (MPI_THREAD_FUNNELED), which rankpool needs".into(),
+                )
+                .into());
+            }
+            RUNNING.store(true, Ordering::SeqCst);
+            libc::atexit(left_early);
+        }
+        // For tests, which have no gigabytes to send.
+        let longest_part = std::env::var("RANKPOOL_MPI_LONGEST_PART").ok().and_then(|part| part.parse().ok());
+        Ok(Mpi {
+            rank: RankId(rank as u32),
+            size: size as u32,
+            threading,
+            longest_part: longest_part.unwrap_or(LONGEST_PART).clamp(1, LONGEST_PART),
+            silence: silence.map_or(SILENCE, |seconds| Duration::from_secs(u64::from(seconds.get()))),
+            sending: VecDeque::new(),
+            receiving: VecDeque::new(),
+            parts: BTreeMap::new(),
+        })
+    }
+
+    pub(crate) fn rank(&self) -> RankId {
+        self.rank
+    }
+
+    pub(crate) fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// The thread level that MPI grants, by its name in the standard.
+    fn threading(&self) -> &'static str {
+        #[expect(unsafe_code, reason = "reads of constants that the MPI library defines")]
+        // SAFETY: they are initialised when the program is loaded and never written to.
+        let (serialized, multiple) = unsafe { (ffi::RSMPI_THREAD_SERIALIZED, ffi::RSMPI_THREAD_MULTIPLE) };
+        match self.threading {
+            level if level == multiple => "MPI_THREAD_MULTIPLE",
+            level if level == serialized => "MPI_THREAD_SERIALIZED",
+            _ => "MPI_THREAD_FUNNELED",
+        }
+    }
+
+    /// What the MPI library says of itself, its first line.
+    #[expect(unsafe_code, reason = "a call of MPI that fills a buffer of the documented length")]
+    fn library() -> String {
+        let mut length = 0;
+        // SAFETY: the buffer has the length that MPI asks for.
+        let mut text = unsafe { vec![0u8; ffi::RSMPI_MAX_LIBRARY_VERSION_STRING as usize + 1] };
+        // SAFETY: as above.
+        let told = unsafe { ffi::MPI_Get_library_version(text.as_mut_ptr().cast(), &mut length) };
+        if told != ffi::MPI_SUCCESS as c_int {
+            return "unknown MPI".into();
+        }
+        text.truncate(usize::try_from(length).unwrap_or(0));
+        let text = String::from_utf8_lossy(&text);
+        // The first line, to the first comma: Open MPI puts all of its life there.
+        let name = text.lines().next().unwrap_or_default().split(',').next().unwrap_or_default();
+        name.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// Ends MPI in good order. All ranks do this; what was sent has been received. If a rank never does, the process ends with
+    /// this exit code.
+    #[expect(unsafe_code, reason = "a call of MPI without pointers")]
+    pub(crate) fn finish(self, code: u8) -> Result<(), TransportError> {
+        RUNNING.store(false, Ordering::SeqCst);
+        let (_ended, end) = channel::<()>();
+        let watch = move || {
+            if end.recv_timeout(LEAVE) == Err(RecvTimeoutError::Timeout) {
+                let seconds = LEAVE.as_secs();
+                crate::console::complain(format_args!(
+                    "a rank has not left the run within {seconds} s; not waiting for it"
+                ));
+                end_process(code);
+            }
+        };
+        // Without the thread it may take for ever, which is no reason not to try.
+        let _ = thread::Builder::new().name("rankpool end".into()).spawn(watch);
+        // SAFETY: it takes no pointers; buffers of requests that are still open are never freed, see `drop`.
+        check(unsafe { ffi::MPI_Finalize() }, "MPI_Finalize")
+    }
+
+    /// Ends all ranks at once, with this exit code.
+    #[expect(unsafe_code, reason = "a call of MPI without pointers")]
+    pub(crate) fn abort(code: u8) -> ! {
+        crate::console::last_words();
+        RUNNING.store(false, Ordering::SeqCst);
+        let watch = move || {
+            thread::sleep(ABORT);
+            end_process(code);
+        };
+        // MPI may wait for a rank that is dead.
+        let _ = thread::Builder::new().name("rankpool abort".into()).spawn(watch);
+        // SAFETY: it takes no pointers and does not come back.
+        unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
+        end_process(code)
+    }
+
+    #[expect(unsafe_code, reason = "the buffer is kept with the request until MPI is done with it")]
+    fn send_part(&mut self, to: RankId, tag: c_int, bytes: Bytes) -> Result<(), TransportError> {
+        let mut request = MaybeUninit::uninit();
+        let count = c_int::try_from(bytes.len()).expect("parts are at most 1 GiB long");
+        // SAFETY: the bytes do not move (they are on the heap or static) and are kept in `sending` until the request is
+        // complete. MPI does not write through the pointer of a send.
+        let code = unsafe {
+            ffi::MPI_Isend(
+                bytes.as_ptr().cast_mut().cast::<c_void>(),
+                count,
+                ffi::RSMPI_UINT8_T,
+                to.0 as c_int,
+                tag,
+                ffi::RSMPI_COMM_WORLD,
+                request.as_mut_ptr(),
+            )
+        };
+        check(code, "MPI_Isend")?;
+        // SAFETY: the call succeeded, so the request was written.
+        let request = unsafe { request.assume_init() };
+        self.sending.push_back(Sending { request, _bytes: bytes });
+        Ok(())
+    }
+
+    /// Lets go of the sends that are complete, among the oldest.
+    fn clear_sent(&mut self) -> Result<(), TransportError> {
+        for _ in 0..SENDS_PER_TURN.min(self.sending.len()) {
+            let mut sending = self.sending.pop_front().expect("as many as were counted");
+            match is_complete(&mut sending.request) {
+                Ok(true) => {}
+                Ok(false) => self.sending.push_back(sending),
+                Err(error) => {
+                    std::mem::forget(sending);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to receive a message that has arrived, if there is one.
+    #[expect(unsafe_code, reason = "the buffer is kept with the request until MPI is done with it")]
+    fn begin_receive(&mut self) -> Result<bool, TransportError> {
+        let (mut there, mut count) = (0, 0);
+        let mut status = MaybeUninit::<ffi::MPI_Status>::uninit();
+        // A probe that finds nothing moves the library's own work along, and only the next one sees what came of it.
+        for _ in 0..2 {
+            // SAFETY: pointers to live locals.
+            let code = unsafe {
+                ffi::MPI_Iprobe(
+                    ffi::RSMPI_ANY_SOURCE,
+                    ffi::RSMPI_ANY_TAG,
+                    ffi::RSMPI_COMM_WORLD,
+                    &mut there,
+                    status.as_mut_ptr(),
+                )
+            };
+            check(code, "MPI_Iprobe")?;
+            if there != 0 {
+                break;
+            }
+        }
+        if there == 0 {
+            return Ok(false);
+        }
+        // SAFETY: the probe found a message, so the status was written.
+        let status = unsafe { status.assume_init() };
+        // SAFETY: pointers to live locals.
+        check(unsafe { ffi::MPI_Get_count(&status, ffi::RSMPI_UINT8_T, &mut count) }, "MPI_Get_count")?;
+        let length = usize::try_from(count).map_err(|_| TransportError("MPI_Get_count gave no count".into()))?;
+        let mut bytes: Vec<u8> = Vec::with_capacity(length);
+        let mut request = MaybeUninit::uninit();
+        // SAFETY: the buffer has room for `count` bytes and moves into `receiving` (its heap part stays where it is) until the
+        // request is complete.
+        let code = unsafe {
+            ffi::MPI_Irecv(
+                bytes.as_mut_ptr().cast::<c_void>(),
+                count,
+                ffi::RSMPI_UINT8_T,
+                status.MPI_SOURCE,
+                status.MPI_TAG,
+                ffi::RSMPI_COMM_WORLD,
+                request.as_mut_ptr(),
+            )
+        };
+        check(code, "MPI_Irecv")?;
+        // SAFETY: the call succeeded, so the request was written; MPI fills all `length` bytes, which a probe counted, before
+        // the request is complete, and nobody reads them earlier.
+        let request = unsafe {
+            bytes.set_len(length);
+            request.assume_init()
+        };
+        let from = RankId(status.MPI_SOURCE as u32);
+        self.receiving.push_back(Receiving { request, from, tag: status.MPI_TAG, bytes });
+        Ok(true)
+    }
+
+    /// The message whose last part the oldest receive was, once it is complete.
+    fn end_receive(&mut self) -> Result<Option<Incoming>, TransportError> {
+        while let Some(receiving) = self.receiving.front_mut() {
+            if !is_complete(&mut receiving.request)? {
+                return Ok(None);
+            }
+            let Receiving { from, tag, bytes, .. } = self.receiving.pop_front().expect("it was at the front");
+            if tag == TAG_PART {
+                self.parts.entry(from).or_default().extend_from_slice(&bytes);
+                continue;
+            }
+            let message = match self.parts.remove(&from) {
+                None => bytes.into(),
+                Some(mut parts) => {
+                    parts.extend_from_slice(&bytes);
+                    parts.freeze()
+                }
+            };
+            return Ok(Some(Incoming::Message(from, message)));
+        }
+        Ok(None)
+    }
+}
+
+/// Whether MPI is done with a request.
+#[expect(unsafe_code, reason = "a call of MPI with a request that it made")]
+fn is_complete(request: &mut ffi::MPI_Request) -> Result<bool, TransportError> {
+    let mut complete = 0;
+    // SAFETY: the request came from MPI_Isend or MPI_Irecv.
+    check(unsafe { ffi::MPI_Test(request, &mut complete, ffi::RSMPI_STATUS_IGNORE) }, "MPI_Test")?;
+    Ok(complete != 0)
+}
+
+impl Drop for Mpi {
+    fn drop(&mut self) {
+        // MPI may still read or write the buffers of open requests; there are some only when the run failed.
+        std::mem::forget((std::mem::take(&mut self.sending), std::mem::take(&mut self.receiving)));
+    }
+}
+
+impl Transport for Mpi {
+    fn send(&mut self, to: RankId, mut message: Bytes) -> Result<(), TransportError> {
+        while message.len() > self.longest_part {
+            self.send_part(to, TAG_PART, message.split_to(self.longest_part))?;
+        }
+        self.send_part(to, TAG_WHOLE, message)
+    }
+
+    fn receive(&mut self) -> Result<Option<Incoming>, TransportError> {
+        self.clear_sent()?;
+        // Two long messages in the background are enough to keep a connection busy.
+        if self.receiving.len() < 2 {
+            self.begin_receive()?;
+        }
+        self.end_receive()
+    }
+
+    fn must_poll(&self) -> bool {
+        self.size > 1
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.sending.is_empty()
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        (self.size > 1).then_some(self.silence)
+    }
+
+    fn info(&self) -> TransportInfo {
+        TransportInfo::Mpi { library: Mpi::library(), thread_level: self.threading() }
+    }
+}

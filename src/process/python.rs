@@ -1,0 +1,224 @@
+//! How `--python FILE.py:FUNCTION` becomes a worker, and what can be said of it before anything starts.
+
+use std::borrow::Cow;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{How, Limits, Stream, run};
+use super::program::Launch;
+use super::worker::{Protocol, spares};
+use crate::console::reason;
+
+/// The Python side. Each new interpreter reads it from its standard input.
+const SHIM: &str = concat!(include_str!("python/shim.py"), include_str!("python/shim_json.py"), "\nmain()\n");
+
+/// The oldest Python that has all the shim needs.
+const OLDEST: (u32, u32) = (3, 9);
+
+/// Says which Python it is; any Python understands it.
+const VERSION: &str = "import sys; sys.stdout.write('%d %d %d' % tuple(sys.version_info[:3]))";
+
+/// Keeps Python from looking into the current folder, from 3.11 on. Before the first line of a program is run, 3.13 imports modules.
+const SAFE_PATH: &str = "PYTHONSAFEPATH";
+/// The value by which our own setting is known: the function and what it starts do not see it.
+const OURS: &str = "rankpool";
+const INSPECT: &str = "PYTHONINSPECT";
+
+/// A first `import site` on a network file system in the morning takes its time. It is less than rank 0 waits for the others, so
+/// that a rank can say what it has found.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// A Python function, as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PythonCall {
+    /// `FILE.py:FUNCTION` or `package.module:function`.
+    pub target: String,
+    /// `--python-exe`; otherwise `python3`, which an activated environment decides.
+    pub exe: Option<String>,
+    /// `--setup`: a function of the same module that is called once in each worker.
+    pub setup: Option<String>,
+    /// `--star`: a record is the arguments.
+    pub star: bool,
+    /// `--batch`: the function takes lists of so many records.
+    pub batch: Option<NonZeroUsize>,
+}
+
+impl PythonCall {
+    /// A file is looked for in the folder where the workers run.
+    ///
+    /// # Errors
+    /// What is wrong with what was typed, or with the file, in words.
+    pub(crate) fn check(&self, cwd: Option<&Path>) -> Result<(), String> {
+        let wants = || format!("--python wants FILE.py:FUNCTION or package.module:FUNCTION, not '{}'", self.target);
+        let (place, function) = self.target.rsplit_once(':').ok_or_else(wants)?;
+        if place.is_empty() || !is_dotted(function) {
+            return Err(wants());
+        }
+        if !is_file(place) && !is_dotted(place) {
+            return Err(wants());
+        }
+        if let Some(setup) = self.setup.as_ref().filter(|setup| !is_dotted(setup)) {
+            return Err(format!("--setup wants the name of a function in {place}, not '{setup}'"));
+        }
+        if self.star && self.batch.is_some() {
+            return Err("--star and --batch exclude each other: a function for --batch takes one list".into());
+        }
+        if is_file(place) {
+            let path = cwd.map_or_else(|| place.into(), |cwd| cwd.join(place));
+            match path.metadata() {
+                Ok(metadata) if metadata.is_dir() => return Err(format!("{place} is a folder, not a Python file")),
+                Ok(_) => {
+                    std::fs::File::open(&path).map_err(|error| format!("{place} cannot be read: {}", reason(&error)))?
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(format!("no such file: {place}"));
+                }
+                Err(error) => return Err(format!("{place} cannot be read: {}", reason(&error))),
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether the interpreter can be used: once on each node is enough. A worker that was prepared tells; where there is none, or
+    /// something is wrong, the interpreter is asked for itself.
+    ///
+    /// # Errors
+    /// Why it cannot be used, in words.
+    pub(crate) fn check_interpreter(&self, worker: &Launch) -> Result<String, String> {
+        let deadline = Instant::now() + PATIENCE;
+        let told = spares::first_line(worker, deadline);
+        let version = told.as_deref().and_then(|line| line.strip_prefix('v')).and_then(understand_version);
+        match version {
+            Some(version) if is_new_enough(version) => Ok(shown(version)),
+            _ => self.ask_interpreter(worker, deadline),
+        }
+    }
+
+    fn ask_interpreter(&self, worker: &Launch, deadline: Instant) -> Result<String, String> {
+        let exe = self.exe();
+        let args = vec!["-c".to_string(), VERSION.to_string()];
+        let launch = Launch { args, ..worker.clone() };
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+        let (mut said, mut complained) = (Vec::new(), Vec::new());
+        let limits = Limits { timeout: Some(left), kill_after: Duration::from_secs(1) };
+        let end = run(&launch, None, &limits, None, &mut |stream, bytes| {
+            let text = if stream == Stream::Stdout { &mut said } else { &mut complained };
+            text.extend_from_slice(&bytes[..bytes.len().min(1000)]);
+            text.truncate(1000);
+        });
+        let how = end.map_err(|error| error.to_string())?.how;
+        if let How::NotStarted(why) = how {
+            return Err(format!("{why}; --python-exe tells which Python to use"));
+        }
+        let version = understand_version(&String::from_utf8_lossy(&said)).filter(|_| how == How::Exited(0));
+        let Some(version) = version else {
+            let complaint = String::from_utf8_lossy(&complained);
+            return Err(format!("{exe} is no Python that works: {}", complaint.trim()));
+        };
+        let (major, minor) = OLDEST;
+        if !is_new_enough(version) {
+            return Err(format!(
+                "{exe} is Python {}, but {major}.{minor} or newer is needed; --python-exe tells which to use",
+                shown(version)
+            ));
+        }
+        Ok(shown(version))
+    }
+
+    /// The worker's command.
+    pub(crate) fn launch(&self) -> Launch {
+        let mode = if self.batch.is_some() {
+            "batch"
+        } else if self.star {
+            "star"
+        } else {
+            "call"
+        };
+        let setup = self.setup.clone().unwrap_or_default();
+        let args = vec!["-c".to_string(), boot(), self.target.clone(), mode.to_string(), setup];
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let mut env = Vec::new();
+        if !is_set(SAFE_PATH) {
+            env.push((SAFE_PATH.to_string(), OURS.to_string()));
+        }
+        if is_set(INSPECT) {
+            // It would import what makes a prompt comfortable, and ask for input at the end. Empty means no.
+            env.push((INSPECT.to_string(), String::new()));
+        }
+        Launch { program: self.exe().to_string(), args, env, ..Launch::default() }
+    }
+
+    /// How to talk with it.
+    pub(crate) fn protocol(&self) -> Protocol {
+        Protocol::Python { batch: self.batch.map_or(1, NonZeroUsize::get) }
+    }
+
+    /// What each worker is told first.
+    pub(crate) fn preamble(&self) -> Cow<'static, [u8]> {
+        Cow::Borrowed(SHIM.as_bytes())
+    }
+
+    /// What it is told when it is known whose it is.
+    pub(crate) fn greeting(&self, rank: u32, slot: u32) -> Vec<u8> {
+        format!("{rank} {slot}\n").into_bytes()
+    }
+
+    fn exe(&self) -> &str {
+        self.exe.as_deref().unwrap_or("python3")
+    }
+}
+
+/// A short program, which any Python understands, that reads the long one; whoever looks at the list of processes sees which
+/// function they run.
+fn boot() -> String {
+    let (major, minor) = OLDEST;
+    format!(
+        "import sys\n\
+         if sys.path[:1] == ['']: del sys.path[0]\n\
+         import os\n\
+         if os.environ.get('{SAFE_PATH}') == '{OURS}': del os.environ['{SAFE_PATH}']\n\
+         if not os.environ.get('{INSPECT}', '.'): del os.environ['{INSPECT}']\n\
+         os.write(1, ('v%d %d %d\\n' % tuple(sys.version_info[:3])).encode())\n\
+         if sys.version_info < ({major}, {minor}): os._exit(1)\n\
+         shim = b''\n\
+         while len(shim) < {length}:\n    \
+             piece = os.read(0, {length} - len(shim))\n    \
+             if not piece: os._exit(1)\n    \
+             shim += piece\n\
+         exec(compile(shim, '<rankpool>', 'exec'), {{'__name__': 'rankpool'}})",
+        length = SHIM.len()
+    )
+}
+
+fn is_new_enough((major, minor, _): (u32, u32, u32)) -> bool {
+    (major, minor) >= OLDEST
+}
+
+fn shown((major, minor, patch): (u32, u32, u32)) -> String {
+    format!("{major}.{minor}.{patch}")
+}
+
+fn understand_version(text: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = text.split(' ').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
+}
+
+/// Whether this is a path, as the shim decides it.
+fn is_file(place: &str) -> bool {
+    place.ends_with(".py") || place.contains('/')
+}
+
+/// Whether this is `name` or `name.name`.
+fn is_dotted(name: &str) -> bool {
+    let is_name = |part: &str| {
+        part.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
+            && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    name.split('.').all(is_name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! What a rank and its spawn helper tell each other, and how bytes and file descriptors get across.
+
+use std::borrow::Cow;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::engine::wire;
+use crate::process::program::Launch;
+
+/// What a slot is asked: to start one program. The ends of its standard streams that are not `/dev/null` come along.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Request<'a> {
+    /// Counts the slot's requests, so that a signal meets the command it was meant for.
+    pub number: u64,
+    /// The program's file.
+    pub file: Cow<'a, str>,
+    pub launch: Cow<'a, Launch>,
+    /// Which of stdin, stdout and stderr come along.
+    pub streams: [bool; 3],
+}
+
+/// What a slot answers, once for each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// There is no thread for the slot, which is of no use.
+    NoThread,
+    /// The program could not be started.
+    Failed { errno: i32 },
+    /// The program has ended. Times are microseconds.
+    Ended { status: i32, user: u64, system: u64, max_rss_kib: u64 },
+}
+
+/// What the helper itself is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Control {
+    /// A new slot; its socket comes along.
+    Slot { slot: u32 },
+    /// A signal for the process group of a request.
+    Signal { slot: u32, number: u64, order: Order },
+}
+
+/// How a process group is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// With SIGTERM. If the leader ends, the others have this time, from the signal on, to follow before they are killed.
+    Term { grace: Duration },
+    /// With SIGKILL.
+    Kill,
+}
+
+/// No message is longer. Linux starts no program with more than 6 MiB of arguments and environment.
+pub(crate) const LONGEST: usize = 16 << 20;
+
+/// How many file descriptors come along with one message at most.
+const DESCRIPTORS: usize = 3;
+
+/// A value as a message: its length, four bytes, then its encoding. `None` when it is too long or cannot be written.
+pub(crate) fn write_frame<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Option<()> {
+    bytes.clear();
+    bytes.extend_from_slice(&[0; 4]);
+    wire::encode_into(value, bytes).ok()?;
+    let length = bytes.len() - 4;
+    let prefix = u32::try_from(length).ok().filter(|_| length <= LONGEST)?;
+    bytes[..4].copy_from_slice(&prefix.to_le_bytes());
+    Some(())
+}
+
+/// Sends these bytes, all of them; the file descriptors come along with the first.
+pub(crate) fn send(socket: BorrowedFd<'_>, mut bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    while !bytes.is_empty() {
+        match sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Ok(sent) => {
+                bytes = &bytes[sent..];
+                ancillary.clear();
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the other side of a socket is gone.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// What arrives on a socket: bytes, and file descriptors that came along.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    bytes: Vec<u8>,
+    pub descriptors: Vec<OwnedFd>,
+}
+
+impl Inbox {
+    /// The next message of a stream socket; `None` when the other side is gone.
+    ///
+    /// # Errors
+    /// `ConnectionReset` if it has died with something unread.
+    pub(crate) fn frame<T: DeserializeOwned>(&mut self, socket: impl AsFd) -> io::Result<Option<T>> {
+        const PIECE: usize = 8 << 10;
+        let garbled = || io::Error::from(io::ErrorKind::InvalidData);
+        self.descriptors.clear();
+        let mut have = 0;
+        loop {
+            let missing = match self.bytes.get(..4).filter(|_| have >= 4) {
+                Some(prefix) => {
+                    let length = u32::from_le_bytes(prefix.try_into().map_err(|_| garbled())?) as usize;
+                    if length > LONGEST {
+                        return Err(garbled());
+                    }
+                    4 + length - have.min(4 + length)
+                }
+                None => PIECE,
+            };
+            if missing == 0 {
+                break;
+            }
+            // Memory grows with what has arrived, not with what is announced.
+            let room = have + missing.min(have.max(PIECE));
+            if self.bytes.len() < room {
+                self.bytes.resize(room, 0);
+            }
+            match self.receive(socket.as_fd(), have)? {
+                0 if have == 0 => return Ok(None),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => have += length,
+            }
+        }
+        // Bytes of a next message would be left over here: the two sides speak in turns.
+        let value = wire::decode(&self.bytes[4..have]).map_err(|_| garbled())?;
+        if self.bytes.len() > 16 * PIECE {
+            self.bytes = Vec::new();
+        }
+        Ok(Some(value))
+    }
+
+    /// The next message of a socket that keeps messages apart; `None` when the other side is gone.
+    pub(crate) fn packet<T: DeserializeOwned>(&mut self, socket: impl AsFd) -> io::Result<Option<T>> {
+        self.descriptors.clear();
+        self.bytes.resize(1024, 0);
+        let length = match self.receive(socket.as_fd(), 0) {
+            Ok(0) => return Ok(None),
+            Ok(length) => length,
+            Err(error) if is_closed(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        wire::decode(&self.bytes[..length]).map(Some).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Receives into the buffer from `start` on.
+    fn receive(&mut self, socket: BorrowedFd<'_>, start: usize) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        loop {
+            let mut slices = [IoSliceMut::new(&mut self.bytes[start..])];
+            match recvmsg(socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+                Ok(received) => {
+                    for message in ancillary.drain() {
+                        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                            self.descriptors.extend(descriptors);
+                        }
+                    }
+                    return Ok(received.bytes);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use super::*;
+
+    /// What an inbox makes of these bytes, after which the sender goes away.
+    fn read(bytes: &[u8]) -> io::Result<Option<String>> {
+        let (to, from) = UnixStream::pair().expect("a pair of sockets");
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = send(to.as_fd(), bytes, &[]);
+            });
+            Inbox::default().frame(&from)
+        })
+    }
+
+    fn framed(text: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_frame(&text, &mut bytes).expect("it is short enough");
+        bytes
+    }
+
+    #[test]
+    fn messages_of_any_length_arrive() {
+        for length in [0, 1, 8185, 8186, 70_000, 5_000_000] {
+            let text = "x".repeat(length);
+            assert_eq!(read(&framed(&text)).expect("it is whole").map(|text| text.len()), Some(length));
+        }
+        assert!(write_frame(&"x".repeat(LONGEST + 1), &mut Vec::new()).is_none());
+    }
+
+    #[test]
+    fn whatever_arrives_is_read_or_refused() {
+        assert_eq!(read(b"").ok(), Some(None));
+        let whole = framed("some text");
+        for length in 1..whole.len() {
+            assert!(read(&whole[..length]).is_err(), "cut after {length} bytes");
+        }
+        assert!(read(b"\xff\xff\xff\xff and more").is_err(), "longer than any message");
+        assert!(read(b"\x00\x00\x00\x01 and more").is_err(), "16 MiB are announced and not there");
+        assert!(read(b"\x02\x00\x00\x00\xfb\xff").is_err(), "garbled inside");
+        assert!(read(&[whole, b"x".to_vec()].concat()).is_err(), "more than was asked for");
+    }
+
+    #[test]
+    fn file_descriptors_come_along_once() {
+        let (to, from) = UnixStream::pair().expect("a pair of sockets");
+        let (one, other) = UnixStream::pair().expect("a pair of sockets");
+        let mut inbox = Inbox::default();
+        send(to.as_fd(), &framed("both"), &[one.as_fd(), other.as_fd()]).expect("it is sent");
+        assert_eq!(inbox.frame::<String>(&from).expect("it arrives").as_deref(), Some("both"));
+        assert_eq!(inbox.descriptors.len(), 2);
+        assert!(inbox.descriptors.iter().all(|there| there.as_raw_fd() > 2));
+        send(to.as_fd(), &framed("none"), &[]).expect("it is sent");
+        assert_eq!(inbox.frame::<String>(&from).expect("it arrives").as_deref(), Some("none"));
+        assert!(inbox.descriptors.is_empty());
+    }
+}

@@ -1,0 +1,100 @@
+//! The process of a worker: pipes, the spawn helper, and its end in words.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::process::program::{Launch, Order, Process, SpawnError};
+use crate::process::room;
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Code(i32),
+    Signal(i32),
+    /// It was ended together with the spawn helper, which somebody has killed. Maybe it had not even begun to run.
+    WithHelper {
+        ran: bool,
+    },
+    /// There was no room for it; it was not started.
+    Scarce(String),
+    /// It did not even start, or nobody could tell.
+    Unknown(String),
+}
+
+impl Ended {
+    /// Whether the process itself had no part in it.
+    pub(super) fn is_from_outside(&self) -> bool {
+        matches!(self, Ended::WithHelper { .. } | Ended::Scarce(_))
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Code(code) => write!(f, "ended with exit code {code}"),
+            Ended::Signal(signal) => match signal_hook::low_level::signal_name(*signal) {
+                Some(name) => write!(f, "was ended by signal {signal} ({name})"),
+                None => write!(f, "was ended by signal {signal}"),
+            },
+            Ended::WithHelper { .. } => write!(f, "was {}", SpawnError::HelperKilled),
+            Ended::Scarce(why) | Ended::Unknown(why) => write!(f, "is gone: {why}"),
+        }
+    }
+}
+
+/// A process with a group of its own.
+pub(super) struct Running {
+    process: Process,
+    ended: Option<Ended>,
+}
+
+impl Running {
+    /// A new process, and our ends of the pipes to its standard input and from its standard output. Its standard error is ours.
+    pub(super) fn start(launch: &Launch) -> Result<(Self, OwnedFd, OwnedFd), SpawnError> {
+        let refused = |error: Errno| SpawnError::resources(error.into());
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(refused);
+        let ((their_stdin, stdin), (stdout, their_stdout)) = (pipe()?, pipe()?);
+        if room::is_last(&their_stdout) {
+            return Err(refused(Errno::MFILE));
+        }
+        rustix::io::ioctl_fionbio(&stdin, true).map_err(refused)?;
+        rustix::io::ioctl_fionbio(&stdout, true).map_err(refused)?;
+        let stderr = io::stderr();
+        let streams = [Some(their_stdin.as_fd()), Some(their_stdout.as_fd()), Some(stderr.as_fd())];
+        let process = Process::start(launch, streams)?;
+        Ok((Running { process, ended: None }, stdin, stdout))
+    }
+
+    /// Readable when it has ended; nothing when that was told.
+    pub(super) fn end(&self) -> Option<BorrowedFd<'_>> {
+        self.process.end()
+    }
+
+    /// How it ended; waits for that.
+    pub(super) fn ended(&mut self) -> Ended {
+        let process = &mut self.process;
+        let ended = self.ended.get_or_insert_with(|| match process.ended() {
+            Ok(ended) => match (ended.status.code(), ended.status.signal()) {
+                (Some(code), _) => Ended::Code(code),
+                (None, Some(signal)) => Ended::Signal(signal),
+                (None, None) => Ended::Unknown(ended.status.to_string()),
+            },
+            Err(SpawnError::HelperKilled) => Ended::WithHelper { ran: true },
+            Err(SpawnError::Unread) => Ended::WithHelper { ran: false },
+            Err(SpawnError::Scarce(why)) => Ended::Scarce(why),
+            Err(error) => Ended::Unknown(error.to_string()),
+        });
+        ended.clone()
+    }
+
+    /// Signals the whole group.
+    pub(super) fn signal(&self, order: Order) {
+        // Where the helper is gone, everything is ended as soon as that is noticed.
+        let _ = self.process.signal(order);
+    }
+}
