@@ -84,6 +84,8 @@
 //! Slurm or PBS granted.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Everything that people see goes through `console` and `output`.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(
     not(feature = "program"),
     expect(dead_code, unused_imports, reason = "what the program alone asks of the pool is built without it, too")
