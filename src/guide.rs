@@ -194,5 +194,3 @@
 //!
 //! With `mpi4py` itself, what was `comm.bcast`, `comm.scatter` and `comm.gather` is `broadcast`, and `map`, whose results are gathered
 //! on rank 0. Ranks do not talk to each other.
-
-#![expect(clippy::needless_doctest_main, reason = "the example shows what runs where in `main`")]

@@ -16,6 +16,16 @@
 //!
 //! Start with [`launch()`] and [`Pool`], and read the [guide].
 //!
+//! # Cargo features
+//!
+//! | feature | |
+//! |---|---|
+//! | `mpi` (default) | ranks as MPI processes; the build needs an MPI. Without it ranks are threads of one process: [`Launch::local`] |
+//! | `json` (in `program`) | [`Json`], for types that the binary form cannot carry |
+//! | `program` (default) | the program `rankpool`; `kernels`, `Summary`, and progress as a bar instead of lines |
+//!
+//! `default-features = false` is the pool alone, on threads: enough for a program's tests.
+//!
 //! # Architecture
 //!
 //! ```text
@@ -75,25 +85,42 @@
 //! host; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is what
 //! Slurm or PBS granted.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// Everything that people see goes through `console` and `output`.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+#![cfg_attr(
+    not(feature = "program"),
+    expect(dead_code, unused_imports, reason = "what the program alone asks of the pool is built without it, too")
+)]
+
+#[cfg(feature = "program")]
 mod batch;
+#[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod cli;
 mod console;
 #[doc(hidden)]
 pub mod engine;
 pub mod guide;
+#[cfg(feature = "program")]
 mod input;
+#[cfg(feature = "program")]
 mod journal;
+#[cfg(feature = "program")]
 pub mod kernels;
 mod launch;
+#[cfg(feature = "program")]
 mod output;
 mod pool;
+#[cfg(feature = "program")]
 mod process;
 mod report;
+#[cfg(feature = "program")]
 mod template;
 
 pub use engine::error::{JobError, JobErrorKind};
 pub use engine::func::{CrossesRanks, StarFunction, Value};
+#[cfg(feature = "json")]
 pub use engine::json::Json;
 pub use engine::notice::{Listener, Notice};
 pub use engine::placement::{Rank, RankFacts};
@@ -106,7 +133,9 @@ pub use pool::{
     AsCompleted, ByRef, ByRefs, Input, JobHandle, Map, Pool, Shared, Waited, as_completed, wait_all, wait_any,
     wait_failed,
 };
-pub use report::{Progress, Summary};
+pub use report::Progress;
+#[cfg(feature = "program")]
+pub use report::Summary;
 
 /// The README's program is run as a test.
 #[cfg(doctest)]

@@ -7,7 +7,8 @@
 #   format      cargo fmt --check
 #   lint        clippy without MPI and with it (which also checks that nothing newer than our rust-version is used), and
 #               the links of the documentation
-#   msrv        no dependency needs a newer Rust than our rust-version; builds with that version if rustup has it
+#   deps        how many crates the library needs by itself, what is in the package, and cargo-deny, if it is here
+#   msrv        no dependency needs a newer Rust than our rust-version; builds with that version, which rustup installs
 #   shell       shellcheck, if it is here
 #   test        everything that needs no MPI: unit tests, simulation, pool over threads, documentation
 #   openmpi     the MPI tests under Open MPI's mpiexec
@@ -63,10 +64,44 @@ step_format() {
 step_lint() {
   local status=0
   need_component clippy clippy
-  # Both are asked, whatever the first one says.
+  # All are asked, whatever the first one says.
   cargo clippy --locked --all-targets --no-default-features -- -D warnings || status=1
+  cargo clippy --locked --all-targets --no-default-features --features program -- -D warnings || status=1
   use_mpi "${RANKPOOL_TEST_MPIS%% *}"
   cargo clippy --locked --all-targets -- -D warnings || status=1
+  return "$status"
+}
+
+# A program that uses the library without its default features builds no more than this, itself included.
+most_crates=25
+
+step_deps() {
+  local status=0 crates packaged file
+  crates=$(cargo tree --locked --no-default-features -e normal --prefix none | sed 's/ (.*//' | sort -u)
+  echo "a program builds $(($(wc -l <<<"$crates") + 1)) crates for the library alone; the most is $most_crates"
+  [ $(($(wc -l <<<"$crates") + 1)) -le "$most_crates" ] || {
+    printf '%s\n' "$crates"
+    status=1
+  }
+  # What a source includes has to be in the package.
+  packaged=$(cargo package --locked --allow-dirty --no-verify --list)
+  for file in README.md tests/data/*; do
+    grep -qxF "$file" <<<"$packaged" || {
+      echo "$file is not in the package"
+      status=1
+    }
+  done
+  if cargo deny --version >/dev/null 2>&1; then
+    cargo deny --all-features --locked check bans licenses sources || status=1
+    # The list of advisories comes from the network.
+    if timeout 60 cargo deny fetch db >/dev/null 2>&1; then
+      cargo deny --all-features --locked check advisories || status=1
+    else
+      echo 'The list of advisories could not be fetched, so none was looked for.'
+    fi
+  else
+    echo 'There is no cargo-deny here, so licenses and advisories were not looked at (cargo install --locked cargo-deny).'
+  fi
   return "$status"
 }
 
@@ -87,13 +122,23 @@ step_msrv() {
       $2 == "rust_version" { known++ }
       $2 == "rust_version" && number($4) > number(ours) { print package " needs Rust " $4; bad = 1 }
       END { print known + 0 " packages say which Rust they need; ours is " ours; exit bad || !known }'
-  toolchain=$({ rustup toolchain list 2>/dev/null || true; } | awk -v version="$version" '
-    index($1, version ".") == 1 || index($1, version "-") == 1 { print $1; exit }')
-  if [ -n "$toolchain" ]; then
-    cargo "+$toolchain" check --locked --no-default-features --all-targets --target-dir "$CARGO_TARGET_DIR/msrv"
-  else
-    echo "Rust $version is not installed, so nothing was built with it (rustup toolchain install $version)."
+  toolchain=$(toolchain_of "$version")
+  if [ -z "$toolchain" ] && command -v rustup >/dev/null; then
+    timeout 120 rustup toolchain install "$version" --profile minimal --no-self-update || true
+    toolchain=$(toolchain_of "$version")
   fi
+  if [ -n "$toolchain" ]; then
+    cargo "+$toolchain" check --locked --no-default-features --features program --all-targets --target-dir "$CARGO_TARGET_DIR/msrv"
+  else
+    echo "Rust $version is not here and could not be installed within two minutes, so nothing was built with it" \
+      "(rustup toolchain install $version)."
+  fi
+}
+
+# The name of the installed toolchain of this version, if there is one.
+toolchain_of() {
+  { rustup toolchain list 2>/dev/null || true; } | awk -v version="$1" '
+    index($1, version ".") == 1 || index($1, version "-") == 1 { print $1; exit }'
 }
 
 step_shell() {
@@ -111,7 +156,9 @@ need_python() {
 
 step_test() {
   need_python
-  cargo test --locked --no-default-features "$@"
+  cargo test --locked --no-default-features --features program "$@"
+  # What the library promises holds without the program, too.
+  cargo test --locked --no-default-features --test it "$@"
 }
 
 use_mpi() {
@@ -167,6 +214,7 @@ title() {
   case $1 in
     format) echo 'Format' ;;
     lint) echo 'Lint, without MPI and with it' ;;
+    deps) echo 'Dependencies and the package' ;;
     msrv) echo 'The oldest Rust that is promised' ;;
     shell) echo 'Shell scripts' ;;
     test) echo 'Tests without MPI' ;;
@@ -181,7 +229,7 @@ title() {
 # In seconds; several times what it takes on two cores when everything has to be built and installed.
 time_limit() {
   case $1 in
-    format | shell) echo 300 ;;
+    format | shell | deps) echo 300 ;;
     *) echo 2700 ;;
   esac
 }
@@ -236,7 +284,7 @@ export RANKPOOL_TEST_MPIS=$mpis
 steps=("${only[@]}")
 if [ ${#steps[@]} -eq 0 ]; then
   # shellcheck disable=SC2206  # the names of the MPIs are words
-  steps=(format lint msrv shell test $mpis local)
+  steps=(format lint deps msrv shell test $mpis local)
   [ "$with_slurm" = no ] || steps+=(slurm)
 fi
 

@@ -1,5 +1,6 @@
 //! What is said of a job that has no result.
 
+use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -81,11 +82,10 @@ impl Failure {
 /// assert_eq!((error.kind, error.message.as_str()), (JobErrorKind::Panic, "no threes"));
 /// # Ok(()) });
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobError {
     /// What kind of failure.
-    #[source]
     pub kind: JobErrorKind,
     /// The panic's message, or a sentence.
     pub message: String,
@@ -109,6 +109,12 @@ impl JobError {
     pub(crate) fn of(job: u64, failure: Failure) -> Self {
         let Failure { kind, message, location } = failure;
         JobError { kind, message, location, job, rank: None, host: None, attempt: 0 }
+    }
+}
+
+impl Error for JobError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.kind)
     }
 }
 

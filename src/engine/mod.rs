@@ -4,6 +4,7 @@ pub(crate) mod catch;
 pub(crate) mod error;
 pub(crate) mod exchange;
 pub(crate) mod func;
+#[cfg(feature = "json")]
 pub(crate) mod json;
 pub(crate) mod master;
 pub(crate) mod memory;

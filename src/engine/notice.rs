@@ -9,9 +9,17 @@ use crate::engine::schedule::RankId;
 #[non_exhaustive]
 pub enum Notice<'a> {
     /// All ranks are there; no job has started.
-    Started { ranks: &'a [Rank] },
+    Started {
+        /// All of them, in order.
+        ranks: &'a [Rank],
+    },
     /// A rank is gone; its jobs are given to others.
-    Lost { rank: RankId, host: &'a str },
+    Lost {
+        /// Which one.
+        rank: RankId,
+        /// The name of its host.
+        host: &'a str,
+    },
     /// A signal asked for the end: queued jobs are given up, running ones are waited for.
     Stopping,
 }

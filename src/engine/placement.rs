@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
+use rustix::thread::CpuSet;
 use serde::{Deserialize, Serialize};
 
 /// What a rank knows of itself when it joins.
@@ -44,16 +45,11 @@ pub struct Rank {
 impl RankFacts {
     /// The facts of this process.
     pub(crate) fn gather(threads_asked: Option<NonZeroU32>) -> Result<Self, String> {
-        let host = nix::unistd::gethostname()
-            .map_or_else(|_| "unknown host".to_string(), |name| name.to_string_lossy().into_owned());
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let cpus = cpu_mask();
         let parallelism =
             std::thread::available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(u32::MAX));
-        let machine_cpus = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
-            .ok()
-            .flatten()
-            .and_then(|cpus| u32::try_from(cpus).ok())
-            .unwrap_or(parallelism);
+        let machine_cpus = online_cpus().unwrap_or(parallelism);
         let executable = hash_executable()?;
         Ok(RankFacts {
             host,
@@ -70,8 +66,22 @@ impl RankFacts {
 }
 
 fn cpu_mask() -> Vec<u32> {
-    let Ok(mask) = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)) else { return Vec::new() };
-    (0..nix::sched::CpuSet::count()).filter(|&cpu| mask.is_set(cpu).unwrap_or(false)).map(|cpu| cpu as u32).collect()
+    let Ok(mask) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    (0..CpuSet::MAX_CPU).filter(|&cpu| mask.is_set(cpu)).map(|cpu| cpu as u32).collect()
+}
+
+/// How many CPUs the machine has in use, if its kernel says so.
+fn online_cpus() -> Option<u32> {
+    count_cpus(&std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?)
+}
+
+/// How many CPUs are in a list like `0-3,8`.
+fn count_cpus(list: &str) -> Option<u32> {
+    let number = |text: &str| text.parse::<u32>().ok();
+    list.trim().split(',').try_fold(0u32, |count, run| {
+        let (first, last) = run.split_once('-').unwrap_or((run, run));
+        count.checked_add(number(last)?.checked_sub(number(first)?)?.checked_add(1)?)
+    })
 }
 
 /// A hash of the file that this process runs, read in pieces, once.
@@ -353,6 +363,21 @@ mod tests {
         assert!(worlds_of_one(open_mpi, 1).unwrap().starts_with("4 processes were started, but each sees only itself"));
         assert_eq!(worlds_of_one(open_mpi, 4), None);
         assert_eq!(worlds_of_one(None, 1), None);
+    }
+
+    #[test]
+    fn the_cpus_in_a_list_of_ranges_are_counted() {
+        for (list, count) in [("0-3,8\n", Some(5)), ("0\n", Some(1)), ("0-127", Some(128)), ("", None), ("3-1", None)] {
+            assert_eq!(count_cpus(list), count, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn this_process_may_run_on_some_of_the_machine_s_cpus() {
+        let facts = RankFacts::gather(None).expect("the executable can be read");
+        let (mask, machine) = (u32::try_from(facts.cpus.len()).expect("few"), facts.machine_cpus);
+        assert!((1..=machine).contains(&mask), "{mask} of {machine} CPUs");
+        assert!(!facts.host.is_empty());
     }
 
     #[test]

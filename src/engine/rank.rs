@@ -17,6 +17,8 @@ mod overdue;
 mod pulse;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::fmt;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::console;
 use crate::engine::catch::panic_message;
 use crate::engine::placement::RankFacts;
 use crate::engine::schedule::{ChunkId, MapId, RankId};
@@ -44,24 +47,52 @@ pub use context::{CurrentJob, current_job};
 pub(crate) use context::{broadcast_value, cancellation, give_up, in_compute_thread, mark_bad, send_part};
 
 /// Why a rank cannot go on.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub(crate) enum WorkerError {
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    #[error(transparent)]
-    Codec(#[from] wire::CodecError),
-    #[error("cannot start {count} compute threads: {} (see `ulimit -u`)", crate::console::reason(.1), count = .0)]
-    Threads(u32, rayon::ThreadPoolBuildError),
-    #[error("the master has gone")]
+    Transport(TransportError),
+    Codec(wire::CodecError),
+    Threads(u32, rayon_core::ThreadPoolBuildError),
+    /// The connection to the master is closed.
     Deserted,
-    #[error(
-        "rank 0 has not been heard of for {0} s: its process has died or is stopped, or its node is lost; ending all ranks"
-    )]
+    /// The master has sent nothing for this many seconds.
     Silent(u64),
-    #[error("rank 0 has ended the run")]
+    /// The master has ended the run.
     BrokenOff,
-    #[error("{0}")]
     GaveUp(String),
+}
+
+impl Error for WorkerError {}
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WorkerError::Transport(error) => error.fmt(f),
+            WorkerError::Codec(error) => error.fmt(f),
+            WorkerError::Threads(count, error) => {
+                write!(f, "cannot start {count} compute threads: {} (see `ulimit -u`)", console::reason(error))
+            }
+            WorkerError::Deserted => f.write_str("the master has gone"),
+            WorkerError::Silent(seconds) => write!(
+                f,
+                "rank 0 has not been heard of for {seconds} s: its process has died or is stopped, or its node is lost; \
+                 ending all ranks"
+            ),
+            WorkerError::BrokenOff => f.write_str("rank 0 has ended the run"),
+            WorkerError::GaveUp(message) => f.write_str(message),
+        }
+    }
+}
+
+impl From<TransportError> for WorkerError {
+    fn from(error: TransportError) -> Self {
+        WorkerError::Transport(error)
+    }
+}
+
+impl From<wire::CodecError> for WorkerError {
+    fn from(error: wire::CodecError) -> Self {
+        WorkerError::Codec(error)
+    }
 }
 
 /// A rank's computing side, from joining the run to being dismissed.

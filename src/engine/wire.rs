@@ -10,6 +10,9 @@
 
 mod bulk;
 
+use std::error::Error;
+use std::fmt;
+
 use bincode::config;
 use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
@@ -23,9 +26,16 @@ use crate::engine::schedule::{ChunkId, MapId};
 pub(crate) use bulk::{decode_value, encode_value};
 
 /// Bytes that do not say what they should, or a value that refuses to be written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CodecError(String);
+
+impl Error for CodecError {}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl CodecError {
     fn garbled(what: &str) -> Self {

@@ -1,8 +1,12 @@
 //! What people see of a run on standard error: progress while it goes on, a summary at the end.
 
+#[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
+mod bar;
 mod progress;
+#[cfg(feature = "program")]
 mod summary;
 
 pub use progress::Progress;
 pub(crate) use progress::Ticker;
+#[cfg(feature = "program")]
 pub use summary::Summary;

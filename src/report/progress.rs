@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use super::bar::{Bar, in_words};
 use crate::console::{in_one_line, say};
 use crate::engine::meter::Meter;
 
@@ -15,7 +15,7 @@ use crate::engine::meter::Meter;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Progress {
-    /// A bar if standard error is a terminal, else lines.
+    /// A bar if standard error is a terminal, else lines. Without the feature `program` there are no bars, but lines.
     #[default]
     Auto,
     /// A bar with rate and estimated time.
@@ -40,7 +40,7 @@ impl Progress {
             Progress::Auto => terminal,
         };
         let name = in_one_line(name);
-        let bar = bar.then(|| new_bar(&name, total));
+        let bar = if bar { Bar::new(&name, total) } else { None };
         let (stop, stopped) = bounded(0);
         let shown = bar.clone();
         let show = move || match shown {
@@ -56,14 +56,14 @@ impl Progress {
 pub(crate) struct Ticker {
     stop: Option<Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
 }
 
 impl Ticker {
     /// Does what writes to standard error, with the bar out of its way.
     pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         match &self.bar {
-            Some(bar) => bar.suspend(work),
+            Some(bar) => bar.aside(work),
             None => work(),
         }
     }
@@ -83,29 +83,14 @@ fn pause(stopped: &Receiver<()>, period: Duration) -> bool {
     stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout)
 }
 
-fn new_bar(name: &str, total: Option<u64>) -> ProgressBar {
-    let (bar, template) = match total {
-        Some(total) => {
-            (ProgressBar::new(total), "{prefix} [{bar:30}] {human_pos}/{human_len} {per_sec} ETA {eta}{msg}")
-        }
-        None => (ProgressBar::new_spinner(), "{prefix} {spinner} {human_pos} {per_sec} {elapsed}{msg}"),
-    };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.progress_chars("=> "));
-    bar.set_prefix(name.to_string());
-    bar
-}
-
-fn show_bar(bar: &ProgressBar, meter: &Meter, stopped: &Receiver<()>) {
+fn show_bar(bar: &Bar, meter: &Meter, stopped: &Receiver<()>) {
     while pause(stopped, BAR_PERIOD) {
         let (jobs, failed) = meter.read();
-        if failed > 0 {
-            bar.set_message(format!(", {failed} failed"));
-        }
-        bar.set_position(jobs);
+        bar.show(jobs, failed);
     }
-    bar.set_position(meter.read().0);
-    bar.abandon();
+    let (jobs, failed) = meter.read();
+    bar.show(jobs, failed);
+    bar.finish();
 }
 
 fn show_lines(name: &str, total: Option<u64>, meter: &Meter, stopped: &Receiver<()>) {
@@ -130,7 +115,7 @@ fn progress_line(name: &str, jobs: u64, failed: u64, total: Option<u64>, elapsed
     line += &format!(", {rate:.*} jobs/s", usize::from(rate < 10.0) * 2);
     if let Some(left) = total.map(|total| total.saturating_sub(jobs)).filter(|_| jobs > 0) {
         let left = Duration::try_from_secs_f64(left as f64 / rate).unwrap_or(Duration::MAX);
-        line += &format!(", {} left", HumanDuration(left));
+        line += &format!(", {} left", in_words(left));
     }
     line
 }

@@ -3,7 +3,9 @@
 
 mod handles;
 mod initialisation;
+#[cfg(feature = "json")]
 mod json;
+#[cfg(feature = "program")]
 mod kernels_on_the_wire;
 mod limits;
 mod maps;

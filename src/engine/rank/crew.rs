@@ -117,7 +117,7 @@ impl Queue {
                 }
             }
             // What a job has spawned and not waited for.
-            while rayon::yield_local() == Some(rayon::Yield::Executed) {}
+            while rayon_core::yield_local() == Some(rayon_core::Yield::Executed) {}
         }
     }
 
@@ -154,7 +154,7 @@ impl Queue {
     /// Runs a piece of a job that another thread has begun, if there is one.
     fn help(&self) -> bool {
         let marks = self.helping.compare_exchange(0, self.now(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        let helped = rayon::yield_now() == Some(rayon::Yield::Executed);
+        let helped = rayon_core::yield_now() == Some(rayon_core::Yield::Executed);
         if marks {
             self.helping.store(0, Ordering::Relaxed);
         }
@@ -172,7 +172,7 @@ impl Queue {
         }
         state.asleep += 1;
         // A single thread has nobody to help.
-        let limit = if rayon::current_num_threads() > 1 { (pause * state.asleep).min(LIMIT) } else { LIMIT };
+        let limit = if rayon_core::current_num_threads() > 1 { (pause * state.asleep).min(LIMIT) } else { LIMIT };
         let mut state = self.wake.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
         state.asleep -= 1;
         state.woken = state.woken.saturating_sub(1);
@@ -193,9 +193,9 @@ fn serving_threads(
     executor: &Arc<Executor>,
     first: u32,
     threads: u32,
-) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+) -> Result<rayon_core::ThreadPool, rayon_core::ThreadPoolBuildError> {
     let rank = executor.rank.0;
-    let pool = rayon::ThreadPoolBuilder::new()
+    let pool = rayon_core::ThreadPoolBuilder::new()
         .num_threads(threads as usize)
         .thread_name(move |thread| format!("rank {rank} thread {}", first as usize + thread))
         .start_handler(|_| enter_compute_thread())
@@ -210,16 +210,16 @@ pub(super) struct Crew {
     queue: Arc<Queue>,
     threads: u32,
     /// Holds the threads: when it is dropped, they end as soon as they leave their loops.
-    _pool: rayon::ThreadPool,
+    _pool: rayon_core::ThreadPool,
     /// The threads that have taken the place of others.
-    replacements: BTreeMap<u32, rayon::ThreadPool>,
+    replacements: BTreeMap<u32, rayon_core::ThreadPool>,
 }
 
 /// How many threads that were written off a rank puts up with.
 const LEFT_BEHIND: usize = 200;
 
 impl Crew {
-    pub(super) fn start(threads: u32, executor: &Arc<Executor>) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub(super) fn start(threads: u32, executor: &Arc<Executor>) -> Result<Self, rayon_core::ThreadPoolBuildError> {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             wake: Condvar::new(),

@@ -78,13 +78,13 @@ impl State {
     }
 
     fn tell(&mut self, event: &Event) {
-        match event {
-            Event::Submitted { count, .. } if !self.released => self.submitted += count,
-            Event::Lost { rank } => {
-                let rank = &mut self.ranks[rank.0 as usize];
-                (rank.alive, rank.told) = (false, true);
+        if let Event::Submitted { count, .. } = event {
+            if !self.released {
+                self.submitted += count;
             }
-            _ => {}
+        } else if let Event::Lost { rank } = event {
+            let rank = &mut self.ranks[rank.0 as usize];
+            (rank.alive, rank.told) = (false, true);
         }
         let mut actions = Vec::new();
         self.schedule.handle(event.clone(), &mut actions);
@@ -177,7 +177,9 @@ impl Rank {
                 }
                 self.work.retain(|work| work.count > 0);
             }
-            _ => unreachable!("only these are sent"),
+            Action::Settle { .. } | Action::Release { .. } | Action::Dismiss { .. } => {
+                unreachable!("only the others are sent")
+            }
         }
     }
 

@@ -13,6 +13,9 @@
 //! * this file: what each event means. `deal`: who gets what. `check`: the invariants.
 //! * `sim`: a simulated cluster around it, which judges it and measures it.
 
+// Pure: see clippy.toml. Every event and every order is meant when it is matched.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+
 mod check;
 mod deal;
 mod event;

@@ -230,7 +230,7 @@ impl<'a> Sim<'a> {
                     }
                     let stalled = match rank.plan.fate {
                         Fate::Stalls { at, until, .. } if self.now >= at => until,
-                        _ => 0,
+                        Fate::Stays | Fate::Dies { .. } | Fate::Stalls { .. } => 0,
                     };
                     rank.last_said = arrives.max(rank.last_said).max(stalled);
                     let arrives = rank.last_said;

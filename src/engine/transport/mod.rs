@@ -14,6 +14,8 @@ pub(crate) mod local;
 pub(crate) mod mpi;
 mod pulse;
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,9 +26,16 @@ pub(crate) use idle::{Doorbell, Idle, Need};
 pub(crate) use pulse::Pulse;
 
 /// The transport failed; the run cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[derive(Debug)]
 pub(crate) struct TransportError(pub String);
+
+impl Error for TransportError {}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// What carries the messages of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
