@@ -86,6 +86,7 @@
 //! Slurm or PBS granted.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(missing_docs)]
 // Everything that people see goes through `console` and `output`.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(
