@@ -63,8 +63,9 @@ float!(f32, 4);
 
 /// Appends a length and the numbers.
 fn append<N: Number>(numbers: &[N], out: &mut Vec<u8>) -> Result<(), CodecError> {
-    // The length takes at most nine bytes. A frame's own length goes in front of it later.
-    memory::reserve(out, numbers.len() * N::SIZE + 32);
+    // The length takes at most nine bytes. A frame's own length goes in front of it later, a packet's heads behind it: without
+    // room for them all would move.
+    memory::reserve(out, numbers.len() * N::SIZE + 512);
     encode_into(&(numbers.len() as u64), out)?;
     N::append(numbers, out);
     Ok(())

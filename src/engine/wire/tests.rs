@@ -341,8 +341,8 @@ fn a_large_payload_that_nobody_else_has_is_not_copied_to_be_sent() {
     let used = measure(|| sent = packet.take().unwrap());
     assert!(used.bytes_total > bytes, "one that others have must be copied: {used:?}");
     assert_eq!(open::<ToRank>(sent.clone()).unwrap(), [(ToRank::Keep { value: 1, bytes }, payload)]);
-    // As a rank sends a result: made here, handed over whole, with the room that a frame leaves behind it.
-    let mut frames = Vec::with_capacity(10_000_100);
+    // As a rank sends a result: made here, handed over whole.
+    let mut frames = Vec::new();
     push_value(&mut frames, |out| encode_value(&vec![0.5f64; 1_000_000], out)).unwrap();
     let copy = Bytes::copy_from_slice(&frames);
     packet.push_with(ToRank::Keep { value: 1, bytes: copy.len() as u64 }, [frames.into()]);
