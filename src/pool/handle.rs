@@ -10,13 +10,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::bounded;
 
 use super::Pool;
-use super::map::decode_result;
+use super::stream::decode_result;
 use super::wait::Watch;
 use crate::catch::catch;
-use crate::exchange::Command;
 use crate::failure::{JobError, JobErrorKind};
 use crate::func::Value;
 use crate::report;
@@ -241,9 +239,7 @@ impl<O> JobHandle<O> {
         if self.is_done() {
             return self.is_cancelled();
         }
-        let (reply, answer) = bounded(1);
-        let asked = self.pool.command(Command::Cancel { map: self.map, job: self.job, reply });
-        let cancelled = asked.is_ok() && answer.recv().unwrap_or(false);
+        let cancelled = self.pool.cancel(self.map, self.job);
         if cancelled {
             let message = "cancelled before it started";
             self.shared.settle(Err(JobError::new(self.job, JobErrorKind::Cancelled, message)));
