@@ -13,7 +13,7 @@ use super::trickle::Trickle;
 use crate::failure::{Failure, JobError, JobErrorKind};
 use crate::func::Value;
 use crate::output::{OutputError, Status};
-use crate::pool::{Event, HandedOn, JobStream, Next, Pacer};
+use crate::pool::{Event, HandedOn, JobStream, Pacer};
 use crate::report::Meter;
 use crate::schedule::RankId;
 
@@ -133,13 +133,11 @@ impl<W: Value + Clone> Batch<'_, W> {
             return Ok(());
         }
         let handed_on = HandedOn { jobs: attempts.pushed() - attempts.unsettled(), kept_bytes: 0, is_ready };
-        let fed = pacer.feed(attempts, handed_on, || match self.ledger.next(self.stopping) {
-            Next::Item(attempt) => {
+        let fed = pacer.feed(attempts, handed_on, || {
+            self.ledger.next(self.stopping).map(|attempt| {
                 let avoid = attempt.avoid.map(RankId);
-                Next::Item((attempt, avoid))
-            }
-            Next::Later => Next::Later,
-            Next::End => Next::End,
+                (attempt, avoid)
+            })
         });
         match fed {
             // If the pool has ended, there may still be outcomes; then receiving reports it.

@@ -27,6 +27,16 @@ pub(crate) enum Next<T> {
     End,
 }
 
+impl<T> Next<T> {
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Next<U> {
+        match self {
+            Next::Item(item) => Next::Item(change(item)),
+            Next::Later => Next::Later,
+            Next::End => Next::End,
+        }
+    }
+}
+
 /// How far the user of a stream is with its results.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HandedOn {

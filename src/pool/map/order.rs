@@ -88,23 +88,15 @@ impl<O> Order<O> {
             Event::Started { .. } | Event::Part(_) | Event::Idle | Event::Wake | Event::Ended => return,
         };
         let first = settled.first();
+        let bytes = settled.bytes();
         match &mut self.waiting {
             // It was passed by.
             Waiting::Ordered(_) if first < self.yielded => return,
-            Waiting::Ordered(_) if first == self.yielded && self.current.is_none() => {
-                self.bytes += settled.bytes();
-                self.current = Some(settled);
-                return;
-            }
-            Waiting::Ordered(waiting) => {
-                self.bytes += settled.bytes();
-                waiting.insert(first, settled);
-            }
-            Waiting::Unordered(waiting) => {
-                self.bytes += settled.bytes();
-                waiting.push_back(settled);
-            }
+            Waiting::Ordered(_) if first == self.yielded && self.current.is_none() => self.current = Some(settled),
+            Waiting::Ordered(waiting) => drop(waiting.insert(first, settled)),
+            Waiting::Unordered(waiting) => waiting.push_back(settled),
         }
+        self.bytes += bytes;
     }
 
     /// Whether there are results of later jobs than the next one.

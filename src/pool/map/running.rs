@@ -10,7 +10,6 @@ use crate::func::Value;
 use crate::pool::pacer::{HandedOn, Next, Pacer};
 use crate::pool::stream::{Event, JobStream};
 use crate::report::Ticker;
-use crate::schedule::RankId;
 
 /// A map that the ranks are working on. Its user gives it inputs and waits for it.
 pub(crate) struct RunningMap<I, O> {
@@ -72,11 +71,7 @@ impl<I: Value, O: Value> RunningMap<I, O> {
     fn feed(&mut self, pull: &mut impl FnMut() -> Next<I>) -> Result<(), Failure> {
         let handed_on =
             HandedOn { jobs: self.order.yielded(), kept_bytes: self.order.bytes(), is_ready: self.order.is_ready() };
-        self.pacer.feed(&mut self.stream, handed_on, || match pull() {
-            Next::Item(input) => Next::Item((input, None::<RankId>)),
-            Next::Later => Next::Later,
-            Next::End => Next::End,
-        })
+        self.pacer.feed(&mut self.stream, handed_on, || pull().map(|input| (input, None)))
     }
 
     /// Waits for results, or, if the last turn lacked inputs, until `wake` has something, which is left there.
