@@ -1,23 +1,22 @@
 //! The driver of a batch: what becomes of each outcome, until there are no more or it is enough.
 
-use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::attempt::Outcome;
-use super::ledger::{Feed, Job, Ledger};
+use super::attempt::{Attempt, Outcome};
+use super::ledger::{Job, Ledger};
 use super::limits::Limits;
 use super::sinks::Sinks;
 use super::stopping::Stopping;
 use super::tally::Tally;
 use super::trickle::Trickle;
-use crate::engine::error::{JobError, JobErrorKind};
+use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::func::Value;
 use crate::engine::meter::Meter;
 use crate::engine::schedule::RankId;
 use crate::journal::Status;
 use crate::output::OutputError;
-use crate::pool::Map;
+use crate::pool::{Event, HandedOn, JobStream, Pacer};
 
 /// How long no result must come for the written ones to be handed to the system, and how often the clock is looked at for
 /// jobs that wait to be run again.
@@ -45,9 +44,15 @@ pub(crate) enum End {
     Broken(JobError),
 }
 
+impl End {
+    fn broken(failure: Failure) -> End {
+        End::Broken(JobError::of(0, failure))
+    }
+}
+
 /// A batch while it runs.
 pub(crate) struct Batch<'b, W> {
-    pub ledger: &'b RefCell<Ledger<W>>,
+    pub ledger: &'b mut Ledger<W>,
     pub limits: &'b Limits,
     pub stopping: &'b Stopping,
     pub sinks: &'b mut Sinks,
@@ -66,68 +71,115 @@ enum Verdict {
     EndAll,
 }
 
-impl<'b, W: Value + Clone> Batch<'b, W> {
-    /// Runs the map that `start` makes of the attempts, to its end.
-    pub(crate) fn run<'p>(
-        &mut self,
-        chunk: u32,
-        window: usize,
-        start: impl FnOnce(Feed<'b, W>) -> Map<'p, Feed<'b, W>, Outcome>,
-    ) -> End {
-        let feed = Feed::new(self.ledger, self.stopping);
-        let pause = feed.pause();
-        let parts = self.sinks.parts();
-        let mut map = start(feed)
-            .unordered()
-            .chunk_size(chunk)
-            .window(window)
-            .timeout(PAUSE)
-            .pausing(pause)
-            .avoiding(|attempt| attempt.avoid.map(RankId))
-            .on_part(move |place, stream, bytes| parts.take(place, stream, &bytes));
-        let end = self.take_results(&mut map);
-        // Ends what still runs.
-        drop(map);
+/// The attempts of a batch that are under way.
+type Attempts<W> = JobStream<Attempt<W>, Outcome>;
+
+impl<W: Value + Clone> Batch<'_, W> {
+    /// Runs the batch to its end with a stream for its attempts, if that could be opened.
+    pub(crate) fn run(&mut self, attempts: Result<Attempts<W>, Failure>, pacer: Pacer) -> End {
+        let end = match attempts {
+            // What still runs at the end is given up with the stream.
+            Ok(mut attempts) => self.take_events(&mut attempts, pacer).unwrap_or_else(|end| end),
+            Err(failure) => End::broken(failure),
+        };
         self.conclude(end)
     }
 
-    fn take_results(&mut self, map: &mut Map<'_, Feed<'b, W>, Outcome>) -> End {
+    /// Pushes attempts while there is room and takes events, until all attempts are settled, or for as long as it makes sense:
+    /// the error is why it does not.
+    fn take_events(&mut self, attempts: &mut Attempts<W>, mut pacer: Pacer) -> Result<End, End> {
         let mut trickle = Trickle::new();
-        let mut enough = false;
-        while let Some(result) = map.next() {
-            let outcome = match result {
-                Ok(outcome) => outcome,
-                Err(error) => match self.outcome_of(error) {
-                    Ok(Some(outcome)) => outcome,
-                    Ok(None) => {
-                        if self.stopping.since().is_some_and(|since| since.elapsed() > self.grace()) {
-                            return End::Stopped;
-                        }
-                        if let Err(error) = self.hand_on() {
-                            return End::Sink(error);
-                        }
-                        continue;
+        let mut deadline = None;
+        loop {
+            self.feed(attempts, &mut pacer)?;
+            let until = *deadline.get_or_insert_with(|| Instant::now() + PAUSE);
+            let wake = self.ledger.wake().filter(|_| pacer.lacks_input());
+            match attempts.next(Some(until), wake).map_err(End::broken)? {
+                Event::Done(outcomes) => {
+                    for outcome in outcomes {
+                        self.take_result(outcome, attempts, &mut trickle)?;
                     }
-                    Err(error) => return End::Broken(error),
-                },
-            };
-            match self.settle(outcome) {
-                Err(error) => return End::Sink(error),
-                Ok(Verdict::EndAll) => return End::Whole,
-                Ok(Verdict::Enough) if !enough => {
-                    enough = true;
-                    self.ledger.borrow_mut().close();
-                    map.deal_no_more();
+                    deadline = None;
                 }
-                Ok(Verdict::Enough | Verdict::GoOn) => {}
+                Event::Failed(error) => {
+                    self.take_result(Err(*error), attempts, &mut trickle)?;
+                    deadline = None;
+                }
+                Event::Unrun(errors) => {
+                    for error in errors {
+                        self.take_result(Err(error), attempts, &mut trickle)?;
+                    }
+                    deadline = None;
+                }
+                Event::Part(part) => self.sinks.take_part(part.job, part.stream, &part.bytes),
+                Event::Started { .. } | Event::Wake | Event::Idle => {}
+                Event::Ended => break,
             }
-            if trickle.is_due(self.tally.done) {
-                if let Err(error) = self.hand_on() {
-                    return End::Sink(error);
-                }
+            // Pieces of output and inputs may come without a pause.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.pause()?;
+                deadline = None;
             }
         }
-        if self.ledger.borrow().was_cut() { End::Stopped } else { End::Whole }
+        if let Some(panic) = pacer.take_panic() {
+            return Err(End::Broken(panic));
+        }
+        Ok(if self.ledger.was_cut() { End::Stopped } else { End::Whole })
+    }
+
+    /// Pushes attempts, unless there are enough.
+    fn feed(&mut self, attempts: &mut Attempts<W>, pacer: &mut Pacer) -> Result<(), End> {
+        let is_ready = attempts.is_ready();
+        if is_ready && !pacer.is_hungry(attempts.unsettled()) {
+            return Ok(());
+        }
+        let handed_on = HandedOn { jobs: attempts.pushed() - attempts.unsettled(), kept_bytes: 0, is_ready };
+        let fed = pacer.feed(attempts, handed_on, || {
+            self.ledger.next(self.stopping).map(|attempt| {
+                let avoid = attempt.avoid.map(RankId);
+                (attempt, avoid)
+            })
+        });
+        match fed {
+            // If the pool has ended, there may still be outcomes; then receiving reports it.
+            Err(failure) if !is_ready => Err(End::broken(failure)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Hands on what is due, because no outcome has come for a while or a signal has ended the run.
+    fn pause(&mut self) -> Result<(), End> {
+        if self.stopping.since().is_some_and(|since| since.elapsed() > self.grace()) {
+            return Err(End::Stopped);
+        }
+        self.hand_on().map_err(End::Sink)
+    }
+
+    /// Takes what an attempt came to.
+    fn take_result(
+        &mut self,
+        result: Result<Outcome, JobError>,
+        attempts: &mut Attempts<W>,
+        trickle: &mut Trickle,
+    ) -> Result<(), End> {
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) if error.kind == JobErrorKind::Stopped => {
+                self.ledger.give_back(error.job);
+                return self.pause();
+            }
+            Err(error) => outcome_of(error).map_err(End::Broken)?,
+        };
+        match self.settle(outcome).map_err(End::Sink)? {
+            Verdict::EndAll => return Err(End::Whole),
+            Verdict::Enough => {
+                self.ledger.close();
+                // If the pool has ended, receiving reports it.
+                let _ = attempts.give_up();
+            }
+            Verdict::GoOn => {}
+        }
+        if trickle.is_due(self.tally.done) { self.hand_on().map_err(End::Sink) } else { Ok(()) }
     }
 
     /// Hands on what is due; after a signal, all that is finished.
@@ -147,7 +199,7 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
     /// Hands on what is finished, past the jobs that are not.
     fn pass_by(&mut self) -> Result<(), OutputError> {
         if self.sinks.has_line_for_each() {
-            let passed = self.ledger.borrow_mut().give_up_before(self.sinks.end());
+            let passed = self.ledger.give_up_before(self.sinks.end());
             for mut job in passed {
                 match job.take_last() {
                     Some(outcome) => self.account(&job, outcome)?,
@@ -163,28 +215,12 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
         GRACE.saturating_sub(self.limits.kill_after).max(Duration::from_secs(1))
     }
 
-    /// What an attempt without outcome comes to; `None` if there is none to settle.
-    fn outcome_of(&mut self, error: JobError) -> Result<Option<Outcome>, JobError> {
-        let unrun = |status, kind| Ok(Some(Outcome::unrun(error.job, status, kind, error.message.clone())));
-        match error.kind {
-            JobErrorKind::Timeout => Ok(None),
-            JobErrorKind::Stopped => {
-                self.ledger.borrow_mut().give_back(error.job);
-                Ok(None)
-            }
-            JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => Err(error),
-            JobErrorKind::Cancelled => unrun(Status::Cancelled, "cancelled"),
-            JobErrorKind::Lost => unrun(Status::Lost, "lost"),
-            _ => unrun(Status::Spawn, "spawn"),
-        }
-    }
-
     /// Runs the job of an outcome again, or settles it.
     fn settle(&mut self, outcome: Outcome) -> Result<Verdict, OutputError> {
-        let Some(job) = self.ledger.borrow_mut().take(outcome.index) else { return Ok(Verdict::GoOn) };
+        let Some(job) = self.ledger.take(outcome.index) else { return Ok(Verdict::GoOn) };
         let (job, outcome) = if self.limits.retry_on.contains(&outcome.status) {
             let place = job.place;
-            match self.ledger.borrow_mut().run_again(job, outcome, self.limits.retry_pause) {
+            match self.ledger.run_again(job, outcome, self.limits.retry_pause) {
                 None => {
                     self.tally.again += 1;
                     self.sinks.forget(place);
@@ -215,7 +251,7 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
 
     /// Accounts for the jobs that were not run to their end; gives the end that it is then.
     fn conclude(&mut self, end: End) -> End {
-        let mut rest = self.ledger.borrow_mut().take_rest();
+        let mut rest = self.ledger.take_rest();
         // What is wrong with a sink shows when it is finished.
         rest.retain_mut(|job| match job.take_last() {
             Some(outcome) => {
@@ -248,14 +284,13 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
         let unread = total.saturating_sub(self.tally.done);
         if self.sinks.tells_each_job() && unread <= TOLD {
             loop {
-                let next = self.ledger.borrow_mut().take_unread();
-                let Some(job) = next else { break };
+                let Some(job) = self.ledger.take_unread() else { break };
                 self.cancel(&job);
                 if self.stopping.since().is_some() {
                     return End::Stopped;
                 }
             }
-        } else if self.ledger.borrow().has_unread() {
+        } else if self.ledger.has_unread() {
             self.tally.cancel(unread);
         }
         End::Whole
@@ -269,4 +304,18 @@ impl<'b, W: Value + Clone> Batch<'b, W> {
         // What is wrong with a sink shows when it is finished.
         let _ = self.sinks.settle(job, outcome);
     }
+}
+
+/// The outcome of an attempt that has none because the pool could not run it.
+///
+/// # Errors
+/// The error is not about this attempt alone.
+fn outcome_of(error: JobError) -> Result<Outcome, JobError> {
+    let (status, kind) = match error.kind {
+        JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => return Err(error),
+        JobErrorKind::Cancelled => (Status::Cancelled, "cancelled"),
+        JobErrorKind::Lost => (Status::Lost, "lost"),
+        _ => (Status::Spawn, "spawn"),
+    };
+    Ok(Outcome::unrun(error.job, status, kind, error.message))
 }

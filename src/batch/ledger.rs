@@ -1,18 +1,17 @@
 //! The jobs of a batch that are not settled: read, under way, or waiting to be run again.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use serde_bytes::ByteBuf;
 use serde_json::value::RawValue;
 
 use super::attempt::{Attempt, Outcome, seed_of};
-use super::intake::{Intake, Next};
+use super::intake::Intake;
 use super::stopping::Stopping;
 use crate::input::InputError;
-use crate::pool::Pause;
+use crate::pool::Next;
 
 /// A job as it was read.
 pub(crate) struct Planned<W> {
@@ -58,6 +57,8 @@ pub(crate) struct Ledger<W> {
     next_place: u64,
     /// There is nothing more to read.
     read: bool,
+    /// The last attempt that was asked for has to be read first.
+    awaits_input: bool,
     /// No more jobs are wanted.
     closed: bool,
     /// The jobs were cut off by a signal: there may have been more.
@@ -87,6 +88,7 @@ impl<W> Ledger<W> {
             next_index: 0,
             next_place: 0,
             read: false,
+            awaits_input: false,
             closed: false,
             cut: false,
             stopped: false,
@@ -164,6 +166,11 @@ impl<W> Ledger<W> {
         jobs
     }
 
+    /// What has something when it is worth asking for an attempt again, if inputs are what is missing.
+    pub(crate) fn wake(&self) -> Option<&Receiver<Result<Planned<W>, InputError>>> {
+        self.intake.wake().filter(|_| self.awaits_input)
+    }
+
     /// Whether there may be jobs that were never started.
     pub(crate) fn has_unread(&self) -> bool {
         !self.read && self.fault.is_none()
@@ -189,49 +196,48 @@ impl<W> Ledger<W> {
 }
 
 impl<W: Clone> Ledger<W> {
-    /// The next attempt; `None` also while there is none, see [`Intake::paused`].
-    fn next(&mut self, stopping: &Stopping) -> Option<Attempt<W>> {
+    /// The next attempt, without waiting for it.
+    pub(crate) fn next(&mut self, stopping: &Stopping) -> Next<Attempt<W>> {
+        self.awaits_input = false;
         if self.closed {
-            return None;
+            return Next::End;
         }
         if stopping.since().is_some() {
             self.stopped = true;
             self.cut |= !self.read || !self.waiting.is_empty();
-            return None;
+            return Next::End;
         }
         if let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= Instant::now()) {
             let mut job = entry.remove();
             job.attempt += 1;
             let avoid = job.last.take().and_then(|last| last.run).map(|run| run.rank);
             if let Some(work) = job.work.take() {
-                return Some(Attempt { avoid, ..self.start(job, work) });
+                return Next::Item(Attempt { avoid, ..self.start(job, work) });
             }
         }
         if self.waiting.len() >= WAITING_MAX {
-            return self.later();
+            return Next::Later;
         }
         if !self.read {
             match self.intake.next() {
                 Next::Item(Ok(planned)) => {
                     let (job, work) = self.admit(planned);
-                    return Some(self.start(job, work));
+                    return Next::Item(self.start(job, work));
                 }
                 Next::Item(Err(fault)) => {
                     self.fault = Some(fault);
                     self.closed = true;
-                    return None;
+                    return Next::End;
                 }
-                Next::Later => return self.later(),
+                Next::Later => {
+                    self.awaits_input = true;
+                    return Next::Later;
+                }
                 Next::End => self.read = true,
             }
         }
         let may_go_on = !self.waiting.is_empty() || self.retries > 0 && !self.under_way.is_empty();
-        if may_go_on { self.later() } else { None }
-    }
-
-    fn later(&self) -> Option<Attempt<W>> {
-        self.intake.paused().store(true, Ordering::Relaxed);
-        None
+        if may_go_on { Next::Later } else { Next::End }
     }
 
     fn start(&mut self, mut job: Job<W>, work: W) -> Attempt<W> {
@@ -241,30 +247,5 @@ impl<W: Clone> Ledger<W> {
         let Job { place, number, attempt, .. } = job;
         self.under_way.insert(index, job);
         Attempt { index, place, number, attempt, seed: seed_of(self.seed, number), work, avoid: None }
-    }
-}
-
-/// The attempts of a batch as the iterator that a map pulls from.
-pub(crate) struct Feed<'l, W> {
-    ledger: &'l RefCell<Ledger<W>>,
-    stopping: &'l Stopping,
-}
-
-impl<'l, W> Feed<'l, W> {
-    pub(crate) fn new(ledger: &'l RefCell<Ledger<W>>, stopping: &'l Stopping) -> Self {
-        Feed { ledger, stopping }
-    }
-
-    /// How the map learns that there is nothing at the moment.
-    pub(crate) fn pause(&self) -> Pause {
-        self.ledger.borrow().intake.pause()
-    }
-}
-
-impl<W: Clone> Iterator for Feed<'_, W> {
-    type Item = Attempt<W>;
-
-    fn next(&mut self) -> Option<Attempt<W>> {
-        self.ledger.borrow_mut().next(self.stopping)
     }
 }

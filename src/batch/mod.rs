@@ -1,8 +1,8 @@
 //! A batch: jobs that are processes, from their records to their output.
 //!
 //! The driver's half reads records, keeps account of the jobs that are not settled, runs failed ones again, puts output in
-//! order and writes the records of what was done. Each attempt at a job is one job of an unordered map of the pool, so that a
-//! slow job holds nothing back. The rank's half runs an attempt with `process` and answers with its outcome.
+//! order and writes the records of what was done. Each attempt at a job is one job of an open map of the pool, so that a slow
+//! job holds nothing back. The rank's half runs an attempt with `process` and answers with its outcome.
 //!
 //! | file | decides |
 //! |---|---|
@@ -28,11 +28,11 @@ mod tally;
 mod trickle;
 pub(crate) mod workers;
 
-pub(crate) use attempt::Outcome;
+pub(crate) use attempt::{Attempt, Outcome};
 pub(crate) use drive::{Batch, End};
 pub(crate) use handover::Handover;
-pub(crate) use intake::{Intake, Next};
-pub(crate) use ledger::{Feed, Ledger, Planned};
+pub(crate) use intake::{Intake, NoThread};
+pub(crate) use ledger::{Ledger, Planned};
 pub(crate) use limits::{Limits, MaxFailures};
 pub(crate) use sinks::{Lines, Sinks};
 pub(crate) use stopping::Stopping;

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::attempt::{Outcome, Trouble};
@@ -34,7 +33,7 @@ const HOLD: Duration = Duration::from_millis(200);
 pub(crate) struct Sinks {
     lines: Lines,
     handover: Handover,
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Waiting,
     hosts: Vec<String>,
     ticker: Option<Ticker>,
     /// Behind the last place that is settled.
@@ -43,7 +42,7 @@ pub(crate) struct Sinks {
     blocked: Option<Instant>,
 }
 
-/// Output that is not handed on, and what went wrong with it while nobody looked.
+/// Output that is not handed on, and what went wrong with pieces of it.
 struct Waiting {
     ordered: Ordered,
     trouble: Option<OutputError>,
@@ -53,12 +52,18 @@ struct Waiting {
     passed: u64,
 }
 
-/// Takes the pieces of output that come ahead of results.
-pub(crate) struct Parts(Arc<Mutex<Waiting>>);
+impl Sinks {
+    /// `hosts` are those of the ranks.
+    pub(crate) fn new(lines: Lines, unordered: bool, handover: Handover, hosts: Vec<String>) -> Self {
+        let order = if unordered { Order::Settled } else { Order::Places };
+        let waiting =
+            Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None, torn: BTreeSet::new(), passed: 0 };
+        Sinks { lines, handover, waiting, hosts, ticker: None, end: 0, blocked: None }
+    }
 
-impl Parts {
-    pub(crate) fn take(&self, place: u64, stream: u8, bytes: &[u8]) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes a piece of output that comes ahead of its job's result.
+    pub(super) fn take_part(&mut self, place: u64, stream: u8, bytes: &[u8]) {
+        let waiting = &mut self.waiting;
         let stream = if stream == STDOUT { Stream::Out } else { Stream::Err };
         if place < waiting.passed {
             // Nothing is kept for it, and pieces of two jobs must not be mixed.
@@ -69,20 +74,6 @@ impl Parts {
             waiting.trouble.get_or_insert(error);
             waiting.torn.insert(place);
         }
-    }
-}
-
-impl Sinks {
-    /// `hosts` are those of the ranks.
-    pub(crate) fn new(lines: Lines, unordered: bool, handover: Handover, hosts: Vec<String>) -> Self {
-        let order = if unordered { Order::Settled } else { Order::Places };
-        let waiting =
-            Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None, torn: BTreeSet::new(), passed: 0 };
-        Sinks { lines, handover, waiting: Arc::new(Mutex::new(waiting)), hosts, ticker: None, end: 0, blocked: None }
-    }
-
-    pub(crate) fn parts(&self) -> Parts {
-        Parts(self.waiting.clone())
     }
 
     /// The file of the records, if there are any.
@@ -133,7 +124,7 @@ impl Sinks {
     }
 
     fn hand_over(&mut self, place: u64, out: Vec<u8>, err: &[u8], note: &[u8]) -> Result<(), OutputError> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = &mut self.waiting;
         let trouble = waiting.trouble.take().map_or(Ok(()), Err);
         if waiting.torn.contains(&place) {
             // Its output is not whole, so it counts as not done.
@@ -155,7 +146,7 @@ impl Sinks {
 
     /// What an attempt has written so far counts for nothing: the job is run again.
     pub(super) fn forget(&mut self, place: u64) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).ordered.forget_parts(place);
+        self.waiting.ordered.forget_parts(place);
     }
 
     /// Hands everything that is due to the system, and what has waited too long, if it can be told where that is.
@@ -163,7 +154,7 @@ impl Sinks {
         if self.handover.tells_places() && self.has_waited_for(HOLD) {
             self.save()?;
         }
-        if let Some(error) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).trouble.take() {
+        if let Some(error) = self.waiting.trouble.take() {
             return Err(error);
         }
         let handover = &mut self.handover;
@@ -175,7 +166,7 @@ impl Sinks {
 
     /// Whether outputs have waited for their turn at least so long.
     fn has_waited_for(&mut self, time: Duration) -> bool {
-        if !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).ordered.is_waiting() {
+        if !self.waiting.ordered.is_waiting() {
             self.blocked = None;
             return false;
         }
@@ -184,7 +175,7 @@ impl Sinks {
 
     /// Whether something is finished that has not been handed on.
     pub(super) fn is_waiting(&self) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).ordered.is_waiting()
+        self.waiting.ordered.is_waiting()
     }
 
     /// Whether what waits can be written before its turn without a loss: the file is put into order later.
@@ -194,7 +185,7 @@ impl Sinks {
 
     /// Writes what waits before its turn has come.
     pub(super) fn save(&mut self) -> Result<(), OutputError> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = &mut self.waiting;
         let handover = &mut self.handover;
         self.blocked = None;
         waiting.ordered.drain_waiting(&mut |_, stream, bytes| handover.take(stream, bytes))
@@ -207,7 +198,7 @@ impl Sinks {
 
     /// Hands on what waits behind jobs that are not settled. What these put out from now on comes as it comes.
     pub(crate) fn close_gaps(&mut self) -> Result<(), OutputError> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = &mut self.waiting;
         let torn = waiting.ordered.skip_open();
         waiting.torn.extend(torn);
         waiting.passed = waiting.passed.max(self.end);

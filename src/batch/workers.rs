@@ -12,7 +12,7 @@ use serde_bytes::ByteBuf;
 use super::attempt::{Attempt, Outcome, Run, Trouble, has_failed};
 use super::command::omp_threads;
 use super::doubts::{self, Room, Token};
-use crate::engine::func::ChunkJobs;
+use crate::engine::func::{ChunkJobs, ChunkServer};
 use crate::engine::rank;
 use crate::journal::Status;
 use crate::process::program::{Program, resolve};
@@ -135,8 +135,12 @@ fn make_room() {
 /// What travels for a record: its JSON text.
 pub(crate) type Json = ByteBuf;
 
-impl Workers {
-    pub(crate) fn new(plan: WorkerPlan) -> Self {
+impl ChunkServer for Workers {
+    type Context = WorkerPlan;
+    type Input = Attempt<Json>;
+    type Output = Outcome;
+
+    fn new(plan: WorkerPlan) -> Self {
         let room = doubts::open(plan.token);
         let mut all = ROOMS.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|room| room.strong_count() > 0);
@@ -145,7 +149,7 @@ impl Workers {
     }
 
     /// Has the jobs of a chunk answered.
-    pub(crate) fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, Outcome>) {
+    fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, Outcome>) {
         let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
         let mut worker = self.room.enter(slot).unwrap_or_else(|| self.start(rank, slot));
         let room = Some(&*self.room).filter(|_| self.plan.token.is_some());
@@ -166,7 +170,9 @@ impl Workers {
             }
         }
     }
+}
 
+impl Workers {
     fn start(&self, rank: u32, slot: u32) -> Worker {
         let plan = &self.plan;
         let mut launch = plan.launch();

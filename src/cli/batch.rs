@@ -1,6 +1,5 @@
 //! What `rankpool run` and `rankpool map` have in common: their options, resolved, and a batch from its inputs to its exit code.
 
-use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,9 @@ use super::files;
 use super::session::{progress, sum_up};
 use super::{info, print};
 use crate::batch::doubts::{self, Doubt, Token};
-use crate::batch::{Batch, End, Feed, Intake, Ledger, Limits, Lines, Outcome, Planned, Sinks, Stopping, Tally};
+use crate::batch::{
+    Attempt, Batch, End, Intake, Ledger, Limits, Lines, NoThread, Outcome, Planned, Sinks, Stopping, Tally,
+};
 use crate::console;
 use crate::console::reason;
 use crate::engine::error::JobErrorKind;
@@ -27,7 +28,7 @@ use crate::journal::amend;
 use crate::journal::{LastRecords, Status};
 use crate::launch::{self, ExitCode, Launch};
 use crate::output::{Failure, JsonLines, OutputError, Target, failure_line};
-use crate::pool::{Map, Pool};
+use crate::pool::{JobStream, Pacer, Pool};
 use crate::process::spawn;
 
 /// The options of both commands.
@@ -114,8 +115,9 @@ pub(super) fn launch(
             return ExitCode::Usage;
         }
         drive(pool, &stopping).unwrap_or_else(|error| {
+            let code = if error.is::<NoThread>() { ExitCode::Failure } else { ExitCode::Usage };
             console::complain(error);
-            ExitCode::Usage
+            code
         })
     })
 }
@@ -161,7 +163,7 @@ pub(super) fn run<'p, W, P, S>(
 where
     W: Value + Clone + Send + 'static,
     P: Fn(&Record) -> Result<W, InputError> + Clone + Send + 'static,
-    S: for<'l> FnOnce(Feed<'l, W>) -> Map<'p, Feed<'l, W>, Outcome>,
+    S: FnOnce(&Pool, u32) -> Result<JobStream<Attempt<W>, Outcome>, crate::engine::error::Failure>,
 {
     files::refuse_conflicts(config)?;
     let earlier = Earlier::read(config, batch)?;
@@ -171,12 +173,12 @@ where
     let reading = inputs.open();
     let bad = reading.bad_records();
     let planned = planned(reading, bind, done, batch.records.is_some());
-    let intake = if inputs.is_stream() { Intake::piped(planned) } else { Intake::ready(planned) };
-    let ledger = RefCell::new(Ledger::new(intake, batch.seed, batch.limits.retries));
+    let intake = if inputs.is_stream() { Intake::piped(planned)? } else { Intake::ready(planned) };
+    let mut ledger = Ledger::new(intake, batch.seed, batch.limits.retries);
     let meter = Arc::new(Meter::default());
     sinks.show(progress(config).start(name, total, meter.clone()));
     let mut driver = Batch {
-        ledger: &ledger,
+        ledger: &mut ledger,
         limits: &batch.limits,
         stopping,
         sinks: &mut sinks,
@@ -184,10 +186,12 @@ where
         total,
         tally: Tally::default(),
     };
-    let (end, doubts) = ask_workers(pool, token, driver.run(chunk, config.map.window, start), &mut driver.tally);
+    let pacer = Pacer::new(config.map.window as u64, pool.threads()).whole_chunks(chunk);
+    let end = driver.run(start(pool, chunk), pacer);
+    let (end, doubts) = ask_workers(pool, token, end, &mut driver.tally);
     let tally = driver.tally;
     sinks.show(None);
-    let fault = ledger.borrow_mut().take_fault();
+    let fault = ledger.take_fault();
     let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());
     let quiet = matches!(&end, End::Sink(error) if error.is_closed());
     let kept = doubtful(&doubts, &mut sinks);

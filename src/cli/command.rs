@@ -45,8 +45,8 @@ pub(super) fn run(config: &Config, task: &RunTask) -> ExitCode {
             bind: move |record: &Record| bind(&template, record),
             token: None,
         };
-        batch::run(config, &task.batch, plan, pool, stopping, config.map.chunk, |feed| {
-            pool.map_with(commands, feed, command::run)
+        batch::run(config, &task.batch, plan, pool, stopping, config.map.chunk, |pool, chunk| {
+            pool.stream_with(&commands, command::run, chunk)
         })
     })
 }

@@ -1,28 +1,14 @@
-//! The jobs of a run as an iterator that a map can pull from, in constant memory.
+//! The jobs of a run, read one at a time, in constant memory.
 
-use std::cell::{Cell, RefCell};
-use std::sync::atomic::Ordering;
+use std::error::Error;
 
+use crossbeam_channel::Receiver;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::batch::{Intake, Next, Stopping};
+use crate::batch::{Intake, Stopping};
 use crate::input::{BadRecords, InputError, Inputs, Record};
-use crate::pool::Pause;
-
-/// What the reader of results and the [`Feed`] have to tell each other.
-pub(super) struct Control<'a> {
-    pub stopping: &'a Stopping,
-    /// No more jobs are wanted.
-    pub enough: Cell<bool>,
-    /// The jobs were cut off by a signal: there may have been more.
-    pub cut: Cell<bool>,
-    /// The bad record at which the jobs ended.
-    pub fault: RefCell<Option<InputError>>,
-    /// The bad records that were left out.
-    pub bad: RefCell<BadRecords>,
-    numbers: RefCell<Numbers>,
-}
+use crate::pool::Next;
 
 /// Which records the jobs of a map are: for each run of jobs whose records follow each other, the first job's index and its
 /// record's number. There is one, and one more for each place where records were left out.
@@ -49,113 +35,94 @@ impl Numbers {
     }
 }
 
-impl<'a> Control<'a> {
-    pub(super) fn new(stopping: &'a Stopping) -> Self {
-        Control {
-            stopping,
-            enough: Cell::new(false),
-            cut: Cell::new(false),
-            fault: RefCell::new(None),
-            bad: RefCell::default(),
-            numbers: RefCell::default(),
-        }
-    }
-
-    /// The number of the record that a job of the map is.
-    pub(super) fn number(&self, job: u64) -> u64 {
-        self.numbers.borrow().get(job)
-    }
-}
-
 /// A job with the number of its record.
 type Numbered<T> = (u64, Result<T, InputError>);
 
-/// Where jobs come from, and how many they are if that is known.
+/// The inputs of a map. They end early at a bad record, and when there are enough.
 pub(super) struct Jobs<T> {
     intake: Intake<Numbered<T>>,
-    total: Option<u64>,
+    /// How many there are, if that is known.
+    pub total: Option<u64>,
+    numbers: Numbers,
+    /// No more jobs are wanted.
+    enough: bool,
+    /// The jobs were cut off by a signal: there may have been more.
+    cut: bool,
+    /// The bad record at which the jobs ended.
+    fault: Option<InputError>,
     bad: BadRecords,
 }
 
 impl<T: Send + 'static> Jobs<T> {
     /// So many jobs that need no input.
     pub(super) fn made(jobs: impl Iterator<Item = T> + Send + 'static, total: u64) -> Self {
-        Jobs { intake: Intake::ready((1..).zip(jobs.map(Ok))), total: Some(total), bad: BadRecords::default() }
+        Jobs::new(Intake::ready((1..).zip(jobs.map(Ok))), Some(total), BadRecords::default())
+    }
+
+    fn new(intake: Intake<Numbered<T>>, total: Option<u64>, bad: BadRecords) -> Self {
+        Jobs { intake, total, numbers: Numbers::default(), enough: false, cut: false, fault: None, bad }
     }
 
     /// The records of a run. Files are read once now, so that nothing starts if something in them is wrong, and again, a
     /// little at a time, while the jobs run.
-    pub(super) fn read(inputs: &Inputs, parse: fn(&Record) -> Result<T, InputError>) -> Result<Self, InputError> {
+    pub(super) fn read(inputs: &Inputs, parse: fn(&Record) -> Result<T, InputError>) -> Result<Self, Box<dyn Error>> {
         let total = inputs.check(parse)?;
         let reading = inputs.open();
         let bad = reading.bad_records();
         let jobs = reading.jobs(parse);
-        let intake = if inputs.is_stream() { Intake::piped(jobs) } else { Intake::ready(jobs) };
-        Ok(Jobs { intake, total, bad })
-    }
-
-    /// What a map pulls from.
-    pub(super) fn feed<'c>(self, control: &'c Control<'c>) -> Feed<'c, T> {
-        control.bad.replace(self.bad);
-        Feed { intake: self.intake, left: self.total, control }
+        let intake = if inputs.is_stream() { Intake::piped(jobs)? } else { Intake::ready(jobs) };
+        Ok(Jobs::new(intake, total, bad))
     }
 }
 
-/// The inputs of a map. It ends early at a bad record, which is left in [`Control::fault`], and when there is enough.
-pub(super) struct Feed<'c, T> {
-    intake: Intake<Numbered<T>>,
-    left: Option<u64>,
-    control: &'c Control<'c>,
-}
+impl<T> Jobs<T> {
+    /// The number of the record that a job of the map is.
+    pub(super) fn number(&self, job: u64) -> u64 {
+        self.numbers.get(job)
+    }
 
-impl<T> Iterator for Feed<'_, T> {
-    type Item = T;
+    /// No more jobs are wanted.
+    pub(super) fn close(&mut self) {
+        self.enough = true;
+    }
 
-    fn next(&mut self) -> Option<T> {
-        if self.control.enough.get() {
-            return None;
+    /// Whether a signal has cut the jobs off.
+    pub(super) fn was_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// The bad record at which the jobs ended.
+    pub(super) fn take_fault(&mut self) -> Option<InputError> {
+        self.fault.take()
+    }
+
+    /// The bad records that were left out.
+    pub(super) fn bad_records(&self) -> &BadRecords {
+        &self.bad
+    }
+
+    /// What has something when it is worth asking again after [`Next::Later`].
+    pub(super) fn wake(&self) -> Option<&Receiver<Numbered<T>>> {
+        self.intake.wake()
+    }
+
+    /// The next job, without waiting for it.
+    pub(super) fn next(&mut self, stopping: &Stopping) -> Next<T> {
+        if self.enough {
+            return Next::End;
         }
         match self.intake.next() {
             Next::Item((number, Ok(item))) => {
-                self.control.numbers.borrow_mut().push(number);
-                self.left = self.left.map(|left| left.saturating_sub(1));
-                Some(item)
+                self.numbers.push(number);
+                return Next::Item(item);
             }
-            Next::Item((_, Err(fault))) => {
-                self.control.enough.set(true);
-                self.control.fault.replace(Some(fault));
-                None
-            }
-            // The driver waits for results meanwhile.
-            Next::Later if self.control.stopping.since().is_none() => {
-                self.intake.paused().store(true, Ordering::Relaxed);
-                None
-            }
-            Next::Later => {
-                self.control.enough.set(true);
-                self.control.cut.set(true);
-                None
-            }
-            Next::End => {
-                self.control.enough.set(true);
-                None
-            }
+            Next::Item((_, Err(fault))) => self.fault = Some(fault),
+            Next::Later if stopping.since().is_none() => return Next::Later,
+            Next::Later => self.cut = true,
+            Next::End => {}
         }
-    }
-
-    /// Exact where the number of jobs is known: it is what progress is measured against.
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        match self.left.map(usize::try_from) {
-            Some(Ok(left)) => (left, Some(left)),
-            _ => (0, None),
-        }
-    }
-}
-
-impl<T> Feed<'_, T> {
-    /// How the map learns that there is nothing at the moment.
-    pub(super) fn pause(&self) -> Pause {
-        self.intake.pause()
+        self.enough = true;
+        Next::End
     }
 }
 

@@ -3,10 +3,10 @@
 use std::error::Error;
 
 use super::config::{Config, Function, KernelTask};
-use super::jobs::{Control, Jobs, random_vectors};
+use super::jobs::{Jobs, random_vectors};
 use super::session::Session;
 use super::{files, info};
-use crate::batch::Stopping;
+use crate::batch::{NoThread, Stopping};
 use crate::console;
 use crate::input::{InputError, Record, Source};
 use crate::kernels::convert::{float, index, integer, number, pair, summands, vector, width};
@@ -24,19 +24,14 @@ pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
     let stopping = Stopping::default();
     config.launch().listener(&stopping).run_to_code(|pool| {
         info::announce(config, pool);
-        let control = Control::new(&stopping);
-        let code = run_map(config, task, pool, &control).unwrap_or_else(|error| {
+        run_map(config, task, pool, &stopping).unwrap_or_else(|error| {
+            let code = if error.is::<NoThread>() { ExitCode::Failure } else { ExitCode::Usage };
             match error.downcast_ref::<InputError>() {
                 Some(bad) if bad.is_bad_record() => console::complain(format_args!("{bad} ({SKIP_BAD})")),
                 _ => console::complain(error),
             }
-            ExitCode::Usage
-        });
-        let bad = control.bad.take();
-        if bad.count() > 0 {
-            console::complain(bad);
-        }
-        code
+            code
+        })
     })
 }
 
@@ -46,10 +41,10 @@ fn run_map<'p>(
     config: &'p Config,
     task: &KernelTask,
     pool: &'p Pool,
-    control: &'p Control<'p>,
+    stopping: &'p Stopping,
 ) -> Result<ExitCode, Box<dyn Error>> {
     files::refuse_conflicts(config)?;
-    let session = Session::open(task.name, config, pool, control)?;
+    let session = Session::open(task.name, config, pool, stopping)?;
     Ok(match &task.function {
         Function::Square => {
             let jobs = task.jobs(integer, 0..10, 10)?;
@@ -119,18 +114,18 @@ impl KernelTask {
         parse: fn(&Record) -> Result<T, InputError>,
         default: impl Iterator<Item = T> + Send + 'static,
         total: u64,
-    ) -> Result<Jobs<T>, InputError> {
+    ) -> Result<Jobs<T>, Box<dyn Error>> {
         match &self.input {
             Some(inputs) => Jobs::read(inputs, parse),
             None => Ok(Jobs::made(default, total)),
         }
     }
 
-    fn indices(&self, jobs: u64) -> Result<Jobs<u64>, InputError> {
+    fn indices(&self, jobs: u64) -> Result<Jobs<u64>, Box<dyn Error>> {
         self.jobs(index, 0..jobs, jobs)
     }
 
-    fn vectors(&self, jobs: u64) -> Result<Jobs<Vec<f64>>, InputError> {
+    fn vectors(&self, jobs: u64) -> Result<Jobs<Vec<f64>>, Box<dyn Error>> {
         let vectors = random_vectors(self.seed).take(usize::try_from(jobs).unwrap_or(usize::MAX));
         self.jobs(vector, vectors, jobs)
     }

@@ -58,8 +58,8 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
             0 => task.batch_size.map_or(0, NonZeroU32::get),
             chunk => chunk,
         };
-        batch::run(config, &task.batch, plan, pool, stopping, chunk, |feed| {
-            pool.map_chunks(workers, Workers::new, feed, |workers: &Workers, jobs| workers.serve(jobs))
+        batch::run(config, &task.batch, plan, pool, stopping, chunk, |pool, chunk| {
+            pool.stream_of_chunks::<Workers>(&workers, chunk)
         })
     });
     spares::end();

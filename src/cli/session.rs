@@ -1,19 +1,21 @@
 //! A map from the command line: its results become lines, its end becomes an exit code.
 
 use std::io::{self, IsTerminal};
-use std::time::Duration;
+use std::iter::Empty;
+use std::time::{Duration, Instant};
 
 use super::batch::{after_summary, with_places};
 use super::config::{Config, Talk};
-use super::jobs::{Control, Feed, Jobs};
-use crate::batch::Trickle;
+use super::jobs::Jobs;
+use crate::batch::{Stopping, Trickle};
 use crate::console;
 use crate::engine::error::{JobError, JobErrorKind};
 use crate::engine::func::Value;
 use crate::engine::stats::Stats;
+use crate::input::InputError;
 use crate::launch::ExitCode;
 use crate::output::{Failure, JsonLines, OutputError, Target};
-use crate::pool::{Map, Pool};
+use crate::pool::{Map, MapWaited, Pool, RunningMap, Turn};
 use crate::report::{Progress, Summary};
 
 /// What it takes to run a map: the pool, and outputs that can be written.
@@ -21,7 +23,7 @@ pub(super) struct Session<'p> {
     name: &'static str,
     config: &'p Config,
     pool: &'p Pool,
-    control: &'p Control<'p>,
+    stopping: &'p Stopping,
     results: JsonLines,
     summary: Option<JsonLines>,
 }
@@ -61,48 +63,59 @@ impl<'p> Session<'p> {
         name: &'static str,
         config: &'p Config,
         pool: &'p Pool,
-        control: &'p Control<'p>,
+        stopping: &'p Stopping,
     ) -> Result<Self, OutputError> {
         let results = JsonLines::open(&config.output)?;
         let summary = config.summary.as_ref().map(JsonLines::open).transpose()?;
-        Ok(Session { name, config, pool, control, results, summary })
+        Ok(Session { name, config, pool, stopping, results, summary })
     }
 
-    /// Runs the map that `start` makes of the jobs, to its end.
+    /// Runs the map that `start` makes, with these jobs, to its end. The map itself has no inputs.
     pub(super) fn run<T, O>(
         self,
-        jobs: Jobs<T>,
-        start: impl FnOnce(&'p Pool, Feed<'p, T>) -> Map<'p, Feed<'p, T>, O>,
+        mut jobs: Jobs<T>,
+        start: impl FnOnce(&'p Pool, Empty<T>) -> Map<'p, Empty<T>, O>,
     ) -> ExitCode
     where
         T: Value + Send + 'static,
         O: Value,
     {
-        let Session { name, config, pool, control, mut results, summary } = self;
+        let Session { name, config, pool, stopping, mut results, summary } = self;
         let options = config.map;
-        let feed = jobs.feed(control);
-        let pause = feed.pause();
-        let mut map = start(pool, feed)
-            .pausing(pause)
+        let mut map = start(pool, std::iter::empty())
             .chunk_size(options.chunk)
             .window(options.window)
             .retries(options.retries)
-            .timeout(PAUSE)
             .progress(progress(config), name);
         if options.unordered {
             map = map.unordered();
         }
-        let mut tally = Tally::default();
-        let end = write_results(&mut map, &mut results, &mut tally, control, options.unordered);
-        // Gives up what has not started, and takes the progress bar away before anything else is said.
-        drop(map);
+        let mut writing = Writing {
+            jobs: &mut jobs,
+            results: &mut results,
+            tally: Tally::default(),
+            stopping,
+            unordered: options.unordered,
+            stopped: false,
+            left_out: Vec::new(),
+        };
+        let end = match map.open(writing.jobs.total) {
+            // What has not started at the end is given up, and the progress bar taken away before anything else is said.
+            Ok(mut map) => writing.write_results(&mut map).unwrap_or_else(|end| end),
+            Err(failure) => End::Broken(JobError::of(0, failure)),
+        };
+        let tally = writing.tally;
         let no_reader = matches!(end, End::NoReader);
-        let code = conclude(end, results, &tally, control);
+        let code = conclude(end, results, &tally, jobs.take_fault());
         if let Some(error) = tally.first_failure.filter(|_| !no_reader) {
-            let error = JobError { job: control.number(error.job), ..error };
+            let error = JobError { job: jobs.number(error.job), ..error };
             console::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
-        after_summary(code, sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}))
+        let code = after_summary(code, sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}));
+        if jobs.bad_records().count() > 0 {
+            console::complain(jobs.bad_records());
+        }
+        code
     }
 }
 
@@ -117,65 +130,87 @@ pub(super) fn progress(config: &Config) -> Progress {
     }
 }
 
-/// Hands over results until there are no more or something happens.
-fn write_results<T, O>(
-    map: &mut Map<'_, Feed<'_, T>, O>,
-    results: &mut JsonLines,
-    tally: &mut Tally,
-    control: &Control<'_>,
+/// The results of a map on their way to the output.
+struct Writing<'w, T> {
+    jobs: &'w mut Jobs<T>,
+    results: &'w mut JsonLines,
+    tally: Tally,
+    stopping: &'w Stopping,
     unordered: bool,
-) -> End
-where
-    T: Value,
-    O: Value,
-{
-    let mut trickle = Trickle::new();
-    let mut stopped = false;
-    // Jobs that will have no result. Lines stand for them only if a result comes behind them.
-    let mut left_out = Vec::new();
-    while let Some(result) = map.next() {
-        match &result {
-            Err(error) if error.kind == JobErrorKind::Timeout => {
-                let since = control.stopping.since().map(|since| since.elapsed());
-                if since.is_some_and(|since| since > GRACE) {
-                    return End::Stopped;
+    /// A signal has kept jobs from being run.
+    stopped: bool,
+    /// Jobs that will have no result. Lines stand for them only if a result comes behind them.
+    left_out: Vec<u64>,
+}
+
+impl<T: Value + Send + 'static> Writing<'_, T> {
+    /// Writes results until there are no more, or for as long as it makes sense: the error is why it does not.
+    fn write_results<O: Value>(&mut self, map: &mut RunningMap<T, O>) -> Result<End, End> {
+        let mut trickle = Trickle::new();
+        let mut deadline = None;
+        loop {
+            match map.turn(&mut || self.jobs.next(self.stopping)) {
+                Turn::Item(result) => {
+                    self.write(result)?;
+                    deadline = None;
+                    if trickle.is_due(self.tally.done) {
+                        self.results.flush().map_err(End::of)?;
+                    }
+                    continue;
                 }
-                if since.is_some_and(|since| since > BRIEF) {
-                    map.wait_no_longer();
-                }
-                if let Err(error) = results.flush() {
-                    return End::of(error);
-                }
-                continue;
+                Turn::Wait => {}
+                Turn::Over(None) => break,
+                Turn::Over(Some(error)) => return Err(End::Broken(error)),
+                Turn::Broken(failure) => return Err(End::Broken(JobError::of(0, failure))),
             }
-            Err(error) if error.kind == JobErrorKind::Stopped => {
-                control.enough.set(true);
-                stopped = true;
-                left_out.extend((!unordered).then_some(error.job));
-                continue;
-            }
-            Ok(_) | Err(_) => {}
-        }
-        let written = write_left_out(results, &mut left_out, |job| control.number(job)).and_then(|()| match result {
-            Ok(value) => results.write(&value).map(|()| None),
-            Err(error) => match error.kind {
-                JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => Ok(Some(error)),
-                _ => write_failure(results, tally, control.number(error.job), error).map(|()| None),
-            },
-        });
-        match written {
-            Ok(None) => {}
-            Ok(Some(error)) => return End::Broken(error),
-            Err(error) => return End::of(error),
-        }
-        tally.done += 1;
-        if trickle.is_due(tally.done) {
-            if let Err(error) = results.flush() {
-                return End::of(error);
+            let until = *deadline.get_or_insert_with(|| Instant::now() + PAUSE);
+            match map.wait(Some(until), self.jobs.wake()) {
+                MapWaited::Done => {}
+                MapWaited::Late => {
+                    self.pause(map)?;
+                    deadline = None;
+                }
+                MapWaited::Broken(error) => return Err(End::Broken(error)),
             }
         }
+        Ok(if self.stopped || self.jobs.was_cut() { End::Stopped } else { End::Whole })
     }
-    if stopped || control.cut.get() { End::Stopped } else { End::Whole }
+
+    /// No result has come for a while.
+    fn pause<O: Value>(&mut self, map: &mut RunningMap<T, O>) -> Result<(), End> {
+        let since = self.stopping.since().map(|since| since.elapsed());
+        if since.is_some_and(|since| since > GRACE) {
+            return Err(End::Stopped);
+        }
+        if since.is_some_and(|since| since > BRIEF) {
+            map.wait_no_longer();
+        }
+        self.results.flush().map_err(End::of)
+    }
+
+    fn write<O: Value>(&mut self, result: Result<O, JobError>) -> Result<(), End> {
+        if let Err(error) = &result {
+            if error.kind == JobErrorKind::Stopped {
+                self.jobs.close();
+                self.stopped = true;
+                self.left_out.extend((!self.unordered).then_some(error.job));
+                return Ok(());
+            }
+        }
+        write_left_out(self.results, &mut self.left_out, |job| self.jobs.number(job)).map_err(End::of)?;
+        match result {
+            Ok(value) => self.results.write(&value).map_err(End::of)?,
+            Err(error) => match error.kind {
+                JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => return Err(End::Broken(error)),
+                _ => {
+                    let number = self.jobs.number(error.job);
+                    write_failure(self.results, &mut self.tally, number, error).map_err(End::of)?;
+                }
+            },
+        }
+        self.tally.done += 1;
+        Ok(())
+    }
 }
 
 /// Lines in the places of jobs that have no result, so that what comes behind them answers the right inputs.
@@ -205,9 +240,8 @@ impl End {
 }
 
 /// Ends the output in the way that the end of the map asks for, says what was wrong, and gives the exit code.
-fn conclude(end: End, results: JsonLines, tally: &Tally, control: &Control<'_>) -> ExitCode {
+fn conclude(end: End, results: JsonLines, tally: &Tally, fault: Option<InputError>) -> ExitCode {
     let left = [results.partial_name(), None];
-    let fault = control.fault.take();
     let is_whole = matches!((&end, &fault), (End::Whole, None));
     let finished = if is_whole { results.finish() } else { results.leave_partial() };
     let (message, code) = match end {

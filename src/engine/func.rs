@@ -337,35 +337,30 @@ impl<I: Value, O: Value> ChunkJobs<'_, '_, I, O> {
     }
 }
 
-struct OfChunks<F, S, I, O>(F, S, PhantomData<fn(I) -> O>);
+/// What a rank keeps of a map whose chunks it serves as a whole. It is made once on every rank, and dropped when the map is
+/// over.
+pub(crate) trait ChunkServer: Send + Sync + 'static {
+    type Context: Value;
+    type Input: Value;
+    type Output: Value;
 
-impl<F, S, I, O> ChunkFunction for OfChunks<F, S, I, O>
-where
-    F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + Send + Sync,
-    S: Send + Sync,
-    I: Value,
-    O: Value,
-{
+    fn new(context: Self::Context) -> Self;
+
+    /// Pulls as many jobs as it likes and answers them in that order.
+    fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Self::Input, Self::Output>);
+}
+
+struct OfChunks<S>(S);
+
+impl<S: ChunkServer> ChunkFunction for OfChunks<S> {
     fn serve<'c>(&self, jobs: &mut dyn Jobs<'c>) {
-        (self.0)(&self.1, &mut ChunkJobs { jobs, types: PhantomData });
+        self.0.serve(&mut ChunkJobs { jobs, types: PhantomData });
     }
 }
 
-/// The builder of a function that takes the jobs of a chunk together, and of the function that makes what it keeps on a rank
-/// from the map's context.
-pub(crate) fn of_chunks<N, C, S, F, I, O>(_: N, _: F) -> Builder
-where
-    N: Fn(C) -> S + Copy + Send + Sync + 'static,
-    C: Value + 'static,
-    S: Send + Sync + 'static,
-    F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + Copy + Send + Sync + 'static,
-    I: Value + 'static,
-    O: Value + 'static,
-{
-    |context| {
-        let kept = conjure::<N>()(decode_context(context)?);
-        Ok(Function::OfChunks(Box::new(OfChunks(conjure::<F>(), kept, PhantomData))))
-    }
+/// The builder of what serves the chunks of a map.
+pub(crate) fn of_chunks<S: ChunkServer>() -> Builder {
+    |context| Ok(Function::OfChunks(Box::new(OfChunks(S::new(decode_context(context)?)))))
 }
 
 /// The builder of a function of a state and an input, and of the function that makes the state.

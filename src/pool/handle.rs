@@ -10,15 +10,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::bounded;
 
 use super::Pool;
-use super::map::decode_result;
+use super::stream::decode_result;
 use super::wait::Watch;
 use crate::console;
 use crate::engine::catch::catch;
 use crate::engine::error::{JobError, JobErrorKind};
-use crate::engine::exchange::Command;
 use crate::engine::func::Value;
 use crate::engine::rank;
 use crate::engine::schedule::MapId;
@@ -241,9 +239,7 @@ impl<O> JobHandle<O> {
         if self.is_done() {
             return self.is_cancelled();
         }
-        let (reply, answer) = bounded(1);
-        let asked = self.pool.command(Command::Cancel { map: self.map, job: self.job, reply });
-        let cancelled = asked.is_ok() && answer.recv().unwrap_or(false);
+        let cancelled = self.pool.cancel(self.map, self.job);
         if cancelled {
             let message = "cancelled before it started";
             self.shared.settle(Err(JobError::new(self.job, JobErrorKind::Cancelled, message)));

@@ -5,7 +5,9 @@
 
 mod handle;
 mod map;
+mod pacer;
 mod shared;
+mod stream;
 mod submit;
 mod variants;
 mod wait;
@@ -16,11 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 
 use crate::engine::error::{Failure, JobError, JobErrorKind};
-use crate::engine::exchange::{Client, Command, Delivery};
-use crate::engine::func::{self, Builder, ChunkJobs, CrossesRanks, StarFunction, Value};
+use crate::engine::exchange::{Client, Command};
+use crate::engine::func::{self, Builder, ChunkServer, CrossesRanks, StarFunction, Value};
 use crate::engine::meter::Meter;
 use crate::engine::placement::Rank;
 use crate::engine::rank;
@@ -31,11 +33,14 @@ use crate::engine::wire::{self, FunctionId};
 
 pub use handle::JobHandle;
 pub use map::Map;
-pub(crate) use map::Pause;
+pub(crate) use map::{RunningMap, Turn, Waited as MapWaited};
+pub(crate) use pacer::{HandedOn, Next, Pacer};
 pub use shared::Shared;
+pub(crate) use stream::{Event, JobStream};
 pub use variants::{ByRef, ByRefs};
 pub use wait::{AsCompleted, Waited, as_completed, wait_all, wait_any, wait_failed};
 
+use stream::Link;
 use submit::Submits;
 
 /// The ranks, as the driver sees them: functions go in, results come out.
@@ -50,8 +55,7 @@ pub struct Pool {
 }
 
 struct Core {
-    commands: Sender<Command>,
-    master: Doorbell,
+    link: Link,
     executable: u64,
     ranks: Vec<Rank>,
     transport: TransportInfo,
@@ -62,11 +66,13 @@ struct Core {
     submits: Submits,
 }
 
-/// A map that the master knows, and what it needs to be served.
-struct Opened {
-    map: MapId,
-    deliveries: Receiver<(MapId, Vec<Delivery>)>,
-    advice: Arc<AtomicU64>,
+/// What the master reports of a stream beside the ends of its jobs.
+#[derive(Default)]
+struct Reports {
+    /// That jobs were handed to a rank.
+    starts: bool,
+    /// Counts jobs for a progress display.
+    meter: Option<Arc<Meter>>,
 }
 
 fn closed() -> Failure {
@@ -82,8 +88,7 @@ impl Pool {
         transport: TransportInfo,
     ) -> Self {
         let core = Core {
-            commands,
-            master,
+            link: Link { commands, master },
             executable,
             ranks,
             transport,
@@ -195,25 +200,40 @@ impl Pool {
         Map::new(self, func::with_init(init, function), Ok(Bytes::new()), inputs.into_iter())
     }
 
-    /// Applies a function to the jobs of a chunk together: it pulls as many as it likes and answers them in that order. What
-    /// it keeps on a rank is made by `make` from the context, once, and dropped when the map is over.
-    pub(crate) fn map_chunks<C, S, N, X, F, I, O>(
+    /// Opens a map of a function of a context and an input. `chunk` jobs travel together; 0 follows their duration.
+    ///
+    /// # Errors
+    /// The context cannot be encoded, or the pool does not take the map.
+    pub(crate) fn stream_with<C, I, O, F>(
         &self,
-        context: C,
-        make: N,
-        inputs: X,
+        context: &C,
         function: F,
-    ) -> Map<'_, X::IntoIter, O>
+        chunk: u32,
+    ) -> Result<JobStream<I, O>, Failure>
     where
-        C: Value + 'static,
-        S: Send + Sync + 'static,
-        N: Fn(C) -> S + CrossesRanks,
-        X: IntoIterator<Item = I>,
-        F: Fn(&S, &mut ChunkJobs<'_, '_, I, O>) + CrossesRanks,
+        C: Value + Send + Sync + 'static,
         I: Value + 'static,
         O: Value + 'static,
+        F: Fn(&C, I) -> O + Copy + Send + Sync + 'static,
     {
-        Map::new(self, func::of_chunks(make, function), encode_context(&context), inputs.into_iter()).coarse()
+        let chunk = NonZeroU32::new(chunk).map_or(ChunkSize::Auto, ChunkSize::Fixed);
+        let policy = Policy { chunk, ..DEFAULT_POLICY };
+        self.open(func::with_context(function), encode_context(context)?, policy, self.job_timeout, Reports::default())
+    }
+
+    /// Opens a map whose chunks are served as a whole. `chunk` jobs travel together; 0 follows their duration, with chunks that
+    /// are larger than those of other maps.
+    ///
+    /// # Errors
+    /// The context cannot be encoded, or the pool does not take the map.
+    pub(crate) fn stream_of_chunks<S: ChunkServer>(
+        &self,
+        context: &S::Context,
+        chunk: u32,
+    ) -> Result<JobStream<S::Input, S::Output>, Failure> {
+        let chunk = NonZeroU32::new(chunk).map_or(ChunkSize::Coarse, ChunkSize::Fixed);
+        let policy = Policy { chunk, ..DEFAULT_POLICY };
+        self.open(func::of_chunks::<S>(), encode_context(context)?, policy, self.job_timeout, Reports::default())
     }
 
     /// Hands over one job and returns at once with its future.
@@ -296,9 +316,7 @@ impl Pool {
     /// The driver has returned: what was submitted is finished, nothing new begins.
     pub(crate) fn leave(&self) {
         self.core.left.store(true, Ordering::SeqCst);
-        for map in self.core.submits.close() {
-            let _ = self.command(Command::Close { map });
-        }
+        self.core.submits.close();
         let _ = self.command(Command::DriverLeft);
     }
 
@@ -307,10 +325,12 @@ impl Pool {
         self.core.submits.join();
     }
 
+    fn cancel(&self, map: MapId, job: u64) -> bool {
+        self.core.link.cancel(map, job)
+    }
+
     fn command(&self, command: Command) -> Result<(), Failure> {
-        self.core.commands.send(command).map_err(|_| closed())?;
-        self.core.master.ring();
-        Ok(())
+        self.core.link.send(command)
     }
 
     fn check_use(&self) -> Result<(), Failure> {
@@ -324,19 +344,20 @@ impl Pool {
     }
 
     /// Makes a map known to the master.
-    fn open(
+    fn open<I, O>(
         &self,
         builder: Builder,
         context: Bytes,
         policy: Policy,
         job_timeout: Option<Duration>,
-        meter: Option<Arc<Meter>>,
-    ) -> Result<Opened, Failure> {
+        reports: Reports,
+    ) -> Result<JobStream<I, O>, Failure> {
         let (sender, deliveries) = unbounded();
-        let client = Client { deliveries: sender, starts: false, advice: Arc::default(), meter };
+        let Reports { starts, meter } = reports;
+        let client = Client { deliveries: sender, starts, advice: Arc::default(), meter };
         let advice = client.advice.clone();
         let map = self.open_for(builder, context, policy, job_timeout, client)?;
-        Ok(Opened { map, deliveries, advice })
+        Ok(JobStream::new(self.core.link.clone(), map, deliveries, advice))
     }
 
     fn open_for(

@@ -1,4 +1,5 @@
-//! Submitted jobs: all jobs of one function are one map that stays open, so that tiny ones can share chunks.
+//! Submitted jobs: all jobs of one function go into one open map, so that tiny ones can share chunks. What happens to the jobs of
+//! all these maps arrives on one thread, which settles the handles.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +10,13 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::handle::{JobHandle, Shared, settle_here};
+use super::stream::{Event, JobSender};
 use super::{DEFAULT_POLICY, Pool, closed};
 use crate::console::reason;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
-use crate::engine::exchange::{BlockBuilder, Client, Command, Delivery};
+use crate::engine::exchange::{Client, Delivery};
 use crate::engine::func::{Builder, Value};
 use crate::engine::schedule::MapId;
-use crate::engine::wire::Frames;
 
 type Registry = Mutex<HashMap<(MapId, u64), Arc<Shared>>>;
 
@@ -29,8 +30,8 @@ pub(super) struct Submits {
 #[derive(Default)]
 struct State {
     closed: bool,
-    /// The open map of each function and time limit, and how many jobs it has.
-    maps: BTreeMap<(usize, Option<Duration>), (MapId, u64)>,
+    /// The open map of each function and time limit.
+    maps: BTreeMap<(usize, Option<Duration>), JobSender>,
     settler: Option<Settler>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -43,12 +44,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Submits {
-    /// No job is accepted any more; the maps that were open.
-    pub(super) fn close(&self) -> Vec<MapId> {
+    /// No job is accepted any more.
+    pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
         state.settler = None;
-        std::mem::take(&mut state.maps).into_values().map(|(map, _)| map).collect()
+        for mut map in std::mem::take(&mut state.maps).into_values() {
+            // If the pool has ended, there is nothing to close.
+            let _ = map.close();
+        }
     }
 
     /// Waits until all handles are settled and their callbacks have run. The master has ended.
@@ -66,10 +70,8 @@ impl Pool {
         builder: Builder,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>,
     ) -> JobHandle<O> {
-        let mut block = BlockBuilder::default();
-        block.push(write);
         let shared = Shared::new();
-        match self.submit_block(builder, block, &shared) {
+        match self.push(builder, write, &shared) {
             Ok((map, job)) => JobHandle::new(self.clone(), map, job, shared),
             Err(failure) => {
                 shared.settle(Err(JobError::of(0, failure)));
@@ -78,10 +80,10 @@ impl Pool {
         }
     }
 
-    fn submit_block(
+    fn push(
         &self,
         builder: Builder,
-        mut block: BlockBuilder,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>,
         shared: &Arc<Shared>,
     ) -> Result<(MapId, u64), Failure> {
         self.check_use()?;
@@ -92,26 +94,22 @@ impl Pool {
             return Err(closed());
         }
         let key = (builder as usize, self.job_timeout);
-        let map = match state.maps.get(&key) {
-            Some(&(map, _)) => map,
-            None => {
-                let map = self.open_submits(builder, &mut state)?;
-                state.maps.insert(key, (map, 0));
-                map
-            }
-        };
-        let (_, jobs) = state.maps.entry(key).or_insert((map, 0));
-        let job = *jobs;
+        if !state.maps.contains_key(&key) {
+            let map = self.open_submits(builder, &mut state)?;
+            state.maps.insert(key, map);
+        }
+        let Some(sender) = state.maps.get_mut(&key) else { return Err(closed()) };
+        let (map, job) = (sender.map(), sender.pushed());
         lock(&submits.registry).insert((map, job), shared.clone());
-        if let Err(failure) = self.command(Command::Submit { map, block: block.take() }) {
+        sender.push(write, None);
+        if let Err(failure) = sender.flush() {
             lock(&submits.registry).remove(&(map, job));
             return Err(failure);
         }
-        *jobs += 1;
         Ok((map, job))
     }
 
-    fn open_submits(&self, builder: Builder, state: &mut State) -> Result<MapId, Failure> {
+    fn open_submits(&self, builder: Builder, state: &mut State) -> Result<JobSender, Failure> {
         let settler = match &state.settler {
             Some(settler) => settler.clone(),
             None => {
@@ -131,7 +129,8 @@ impl Pool {
             }
         };
         let client = Client { deliveries: settler, starts: true, advice: Arc::default(), meter: None };
-        self.open_for(builder, Bytes::new(), DEFAULT_POLICY, self.job_timeout, client)
+        let map = self.open_for(builder, Bytes::new(), DEFAULT_POLICY, self.job_timeout, client)?;
+        Ok(JobSender::new(self.core.link.clone(), map))
     }
 }
 
@@ -140,7 +139,7 @@ fn settle_all(deliveries: &Receiver<(MapId, Vec<Delivery>)>, registry: &Registry
     settle_here();
     for (map, deliveries) in deliveries {
         for delivery in deliveries {
-            settle_delivery(map, delivery, registry);
+            settle(map, delivery.into(), registry);
         }
     }
     let left = std::mem::take(&mut *lock(registry));
@@ -149,50 +148,31 @@ fn settle_all(deliveries: &Receiver<(MapId, Vec<Delivery>)>, registry: &Registry
     }
 }
 
-fn settle_delivery(map: MapId, delivery: Delivery, registry: &Registry) {
-    let take = |job| lock(registry).remove(&(map, job));
-    match delivery {
-        Delivery::Part(_) => {}
-        Delivery::Started { first, count } => {
-            for job in first..first + u64::from(count) {
+/// Settles the handles of the jobs that an event is about. Results are decoded by those who ask for them.
+fn settle(map: MapId, event: Event<()>, registry: &Registry) {
+    let settle_job = |job, result| {
+        let shared = lock(registry).remove(&(map, job));
+        if let Some(shared) = shared {
+            shared.settle(result);
+        }
+    };
+    match event {
+        Event::Started { first, count } => {
+            for job in first..first + count {
                 let shared = lock(registry).get(&(map, job)).cloned();
                 if let Some(shared) = shared {
                     shared.set_running();
                 }
             }
         }
-        Delivery::Done { first, count, frames } => {
-            let mut rest = Frames::new(&frames);
-            for job in first..first + count {
-                let start = frames.len() - rest.rest().len();
-                let read = rest.next();
-                let end = frames.len() - rest.rest().len();
-                if let Some(shared) = take(job) {
-                    // Copied, so that a handle that is kept does not keep its neighbours' results; unless most is its own.
-                    let frame = if end - start > frames.len() / 2 {
-                        frames.slice(start..end)
-                    } else {
-                        Bytes::copy_from_slice(&frames[start..end])
-                    };
-                    let garbled = |error: crate::engine::wire::CodecError| {
-                        JobError::new(job, JobErrorKind::Decode, error.to_string())
-                    };
-                    shared.settle(read.map(|_| frame).map_err(garbled));
-                }
+        Event::Done(mut results) => {
+            while let Some((job, frame)) = results.next_encoded() {
+                settle_job(job, frame);
             }
         }
-        Delivery::Failed(error) => {
-            if let Some(shared) = take(error.job) {
-                shared.settle(Err(*error));
-            }
-        }
-        Delivery::Unrun { first, count, attempt, failure } => {
-            for job in first..first + count {
-                if let Some(shared) = take(job) {
-                    shared.settle(Err(JobError { attempt, ..JobError::of(job, failure.clone()) }));
-                }
-            }
-        }
+        Event::Failed(error) => settle_job(error.job, Err(*error)),
+        Event::Unrun(errors) => errors.for_each(|error| settle_job(error.job, Err(error))),
+        Event::Part(_) | Event::Idle | Event::Wake | Event::Ended => {}
     }
 }
 

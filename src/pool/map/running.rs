@@ -1,250 +1,108 @@
-//! A map that the ranks are working on: inputs on their way out, results that came and were not handed on.
+//! A map that the ranks are working on: a stream of jobs, the results that are not handed on, and the pace between them.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 
-use crate::engine::catch::catch;
-use crate::engine::error::{Failure, JobError, JobErrorKind};
-use crate::engine::exchange::{BlockBuilder, Command, Delivery};
+use super::order::Order;
+use crate::engine::error::{Failure, JobError};
 use crate::engine::func::Value;
-use crate::engine::schedule::{MapId, RankId};
-use crate::engine::wire::{self, Frame, Frames};
-use crate::pool::{Input, Opened, Pool, closed, encode_input};
+use crate::pool::Input;
+use crate::pool::pacer::{HandedOn, Next, Pacer};
+use crate::pool::stream::{Event, JobStream};
 use crate::report::Ticker;
 
-/// The largest block of inputs, in bytes.
-const BLOCK_BYTES: usize = 1 << 18;
-
-/// Says which rank is not to have an input, if there is another one.
-pub(super) type Avoid<I> = fn(&I) -> Option<RankId>;
-
-/// A map that the ranks are working on.
-pub(super) struct Running {
-    pub map: MapId,
-    pub deliveries: Receiver<(MapId, Vec<Delivery>)>,
-    pub advice: Arc<AtomicU64>,
-    block: BlockBuilder,
-    pub block_size: usize,
-    pub submitted: u64,
-    pub yielded: u64,
-    /// Below this many jobs submitted and not yielded, inputs are pulled again.
-    pub low_water: u64,
-    pub inputs_ended: bool,
-    /// Results that are there are not kept back for those of earlier jobs.
-    pub passes: bool,
-    /// The inputs' end was a panic.
-    pub inputs_failed: Option<JobError>,
-    /// Blocks that hold jobs not yielded yet: the number of jobs up to their end, and their bytes.
-    sent: VecDeque<(u64, usize)>,
-    pub sent_bytes: usize,
-    waiting: Waiting,
-    pub waiting_bytes: usize,
-    current: Option<Cursor>,
+/// A map that the ranks are working on. Its user gives it inputs and waits for it.
+pub(crate) struct RunningMap<I, O> {
+    stream: JobStream<I, O>,
+    order: Order<O>,
+    pacer: Pacer,
     _ticker: Option<Ticker>,
 }
 
-/// Results that were received and not handed on.
-enum Waiting {
-    Ordered(BTreeMap<u64, Delivery>),
-    Unordered(VecDeque<Delivery>),
+/// What a map has for its user.
+pub(crate) enum Turn<O> {
+    /// The next result.
+    Item(Result<O, JobError>),
+    /// There is nothing before [`RunningMap::wait`].
+    Wait,
+    /// All jobs are handed on. The error is the panic that ended the inputs.
+    Over(Option<JobError>),
+    /// The pool has ended.
+    Broken(Failure),
 }
 
-/// A delivery that is being handed on, one job at a time.
-struct Cursor {
-    delivery: Delivery,
-    job: u64,
-    left: u64,
-    position: usize,
+/// Why a map waits no more.
+pub(crate) enum Waited {
+    /// Something has happened, or there are inputs.
+    Done,
+    /// The deadline has passed.
+    Late,
+    /// The pool has ended.
+    Broken(JobError),
 }
 
-impl Running {
-    pub fn new(opened: Opened, unordered: bool, ticker: Option<Ticker>) -> Box<Running> {
-        let Opened { map, deliveries, advice } = opened;
-        let waiting = if unordered { Waiting::Unordered(VecDeque::new()) } else { Waiting::Ordered(BTreeMap::new()) };
-        Box::new(Running {
-            map,
-            deliveries,
-            advice,
-            block: BlockBuilder::default(),
-            block_size: 1,
-            submitted: 0,
-            yielded: 0,
-            low_water: 0,
-            inputs_ended: false,
-            passes: false,
-            inputs_failed: None,
-            sent: VecDeque::new(),
-            sent_bytes: 0,
-            waiting,
-            waiting_bytes: 0,
-            current: None,
-            _ticker: ticker,
-        })
+impl<I: Input, O: Value> RunningMap<I, O> {
+    pub(super) fn new(stream: JobStream<I, O>, pacer: Pacer, unordered: bool, ticker: Option<Ticker>) -> Box<Self> {
+        Box::new(RunningMap { stream, order: Order::new(unordered), pacer, _ticker: ticker })
     }
 
-    pub fn has_results(&self) -> bool {
-        let waiting = match &self.waiting {
-            Waiting::Ordered(waiting) => waiting.contains_key(&self.yielded),
-            Waiting::Unordered(waiting) => !waiting.is_empty(),
-        };
-        waiting || self.current.is_some() || !self.deliveries.is_empty()
-    }
-
-    /// Fills a block with so many jobs, if they are not too large.
-    pub fn fill_block<X>(&mut self, inputs: &mut X, jobs: usize, avoid: Option<Avoid<X::Item>>)
-    where
-        X: Iterator,
-        X::Item: Input,
-    {
-        let block = &mut self.block;
-        let filled = catch(|| {
-            while block.count() < jobs && block.bytes() < BLOCK_BYTES {
-                match inputs.next() {
-                    Some(input) => {
-                        block.push(|out| encode_input(&input, out));
-                        if let Some(rank) = avoid.and_then(|avoid| avoid(&input)) {
-                            block.avoid(rank);
-                        }
-                    }
-                    None => return true,
+    /// Hands on a result and pulls inputs, each with a rank to avoid, without waiting.
+    pub(crate) fn turn(&mut self, pull: &mut impl FnMut() -> Next<I>) -> Turn<O> {
+        loop {
+            if let Some(item) = self.order.take() {
+                if self.pacer.is_hungry(self.stream.pushed() - self.order.yielded()) {
+                    // If the pool has ended, receiving reports it.
+                    let _ = self.feed(pull);
                 }
+                return Turn::Item(item);
             }
-            false
-        });
-        match filled {
-            Ok(ended) => self.inputs_ended = ended,
-            Err(panic) => {
-                self.inputs_ended = true;
-                let message = format!("the iterator of inputs panicked: {}", panic.message);
-                let failure = Failure { kind: JobErrorKind::Input, message, location: panic.location };
-                self.inputs_failed = Some(JobError::of(self.submitted + self.block.count() as u64, failure));
+            let Some(event) = self.stream.next_received() else { break };
+            self.order.put(event);
+        }
+        if let Err(failure) = self.feed(pull) {
+            return Turn::Broken(failure);
+        }
+        if self.stream.is_closed() && self.stream.pushed() == self.order.yielded() {
+            return Turn::Over(self.pacer.take_panic());
+        }
+        Turn::Wait
+    }
+
+    fn feed(&mut self, pull: &mut impl FnMut() -> Next<I>) -> Result<(), Failure> {
+        let handed_on =
+            HandedOn { jobs: self.order.yielded(), kept_bytes: self.order.bytes(), is_ready: self.order.is_ready() };
+        self.pacer.feed(&mut self.stream, handed_on, || pull().map(|input| (input, None)))
+    }
+
+    /// Waits for results, or, if the last turn lacked inputs, until `wake` has something, which is left there.
+    pub(crate) fn wait<T>(&mut self, deadline: Option<Instant>, wake: Option<&Receiver<T>>) -> Waited {
+        let wake = wake.filter(|_| self.pacer.lacks_input());
+        match self.stream.next(deadline, wake) {
+            Ok(Event::Idle) => Waited::Late,
+            // Inputs may come without a pause.
+            Ok(Event::Wake) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => Waited::Late,
+            Ok(event) => {
+                self.order.put(event);
+                Waited::Done
             }
+            Err(failure) => Waited::Broken(JobError::of(self.order.yielded(), failure)),
         }
     }
 
-    pub fn submit_block(&mut self, pool: &Pool) -> Result<(), Failure> {
-        let jobs = self.block.count();
-        if jobs > 0 {
-            let bytes = self.block.bytes();
-            self.submitted += jobs as u64;
-            self.sent.push_back((self.submitted, bytes));
-            self.sent_bytes += bytes;
-            pool.command(Command::Submit { map: self.map, block: self.block.take() })?;
-        }
-        if self.inputs_ended {
-            pool.command(Command::Close { map: self.map })?;
-        }
-        Ok(())
+    /// The number of jobs that have not ended, as far as was waited for.
+    #[cfg(test)]
+    pub(crate) fn unsettled(&self) -> u64 {
+        self.stream.unsettled()
     }
 
-    /// Takes in what the master delivered.
-    pub fn put(&mut self, delivery: Delivery) {
-        let (first, bytes) = match &delivery {
-            Delivery::Done { first, frames, .. } => (*first, frames.len()),
-            Delivery::Failed(error) => (error.job, 0),
-            Delivery::Unrun { first, .. } => (*first, 0),
-            Delivery::Started { .. } | Delivery::Part(_) => return,
-        };
-        if matches!(self.waiting, Waiting::Ordered(_)) && first < self.yielded {
-            // It was passed by.
-            return;
-        }
-        self.waiting_bytes += bytes;
-        match &mut self.waiting {
-            Waiting::Ordered(waiting) => drop(waiting.insert(first, delivery)),
-            Waiting::Unordered(waiting) => waiting.push_back(delivery),
-        }
+    /// The number of jobs handed on.
+    pub(crate) fn yielded(&self) -> u64 {
+        self.order.yielded()
     }
 
-    /// Whether there are results of later jobs than the next one.
-    fn is_behind(&self) -> bool {
-        matches!(&self.waiting, Waiting::Ordered(waiting) if !waiting.is_empty())
+    /// Results are not kept back any longer for those of earlier jobs: these are errors of kind `Stopped` now.
+    pub(crate) fn wait_no_longer(&mut self) {
+        self.order.wait_no_longer();
     }
-
-    /// The next result that can be handed on now.
-    pub fn take<O: Value>(&mut self) -> Option<Result<O, JobError>> {
-        if self.current.is_none() {
-            let delivery = match &mut self.waiting {
-                Waiting::Ordered(waiting) => waiting.remove(&self.yielded),
-                Waiting::Unordered(waiting) => waiting.pop_front(),
-            };
-            self.current = delivery.and_then(Cursor::new);
-        }
-        let passes = self.passes && self.is_behind();
-        let item = match &mut self.current {
-            Some(cursor) => {
-                let item = cursor.take();
-                if cursor.left == 0 {
-                    if let Delivery::Done { frames, .. } = &cursor.delivery {
-                        self.waiting_bytes -= frames.len();
-                    }
-                    self.current = None;
-                }
-                item
-            }
-            None if passes => {
-                Err(JobError::new(self.yielded, JobErrorKind::Stopped, "the run was stopped before its end"))
-            }
-            None => return None,
-        };
-        self.yielded += 1;
-        while let Some(&(_, bytes)) = self.sent.front().filter(|(end, _)| *end <= self.yielded) {
-            self.sent_bytes -= bytes;
-            self.sent.pop_front();
-        }
-        Some(item)
-    }
-}
-
-impl Cursor {
-    fn new(delivery: Delivery) -> Option<Self> {
-        let (job, left) = match &delivery {
-            Delivery::Done { first, count, .. } | Delivery::Unrun { first, count, .. } => (*first, *count),
-            Delivery::Failed(error) => (error.job, 1),
-            Delivery::Started { .. } | Delivery::Part(_) => return None,
-        };
-        Some(Cursor { delivery, job, left, position: 0 })
-    }
-
-    fn take<O: Value>(&mut self) -> Result<O, JobError> {
-        let job = self.job;
-        self.job += 1;
-        self.left -= 1;
-        match &self.delivery {
-            Delivery::Done { frames, .. } => {
-                let mut rest = Frames::new(&frames[self.position..]);
-                let frame = rest.next();
-                self.position = frames.len() - rest.rest().len();
-                decode_result(job, frame)
-            }
-            Delivery::Failed(error) => Err((**error).clone()),
-            Delivery::Unrun { attempt, failure, .. } => {
-                Err(JobError { attempt: *attempt, ..JobError::of(job, failure.clone()) })
-            }
-            Delivery::Started { .. } | Delivery::Part(_) => Err(JobError::of(job, closed())),
-        }
-    }
-}
-
-/// The value in a result's frame.
-pub(in crate::pool) fn decode_result<O: Value>(
-    job: u64,
-    frame: Result<Frame<'_>, wire::CodecError>,
-) -> Result<O, JobError> {
-    let value = match frame {
-        Ok(Frame::Value(value)) => wire::decode_value(value),
-        Ok(Frame::Failure(failure)) => return Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
-        Err(error) => Err(error),
-    };
-    value.map_err(|error| {
-        let message = format!("the result cannot be read as {}: {error}", std::any::type_name::<O>());
-        JobError::new(job, JobErrorKind::Decode, message)
-    })
-}
-
-fn garbled(error: wire::CodecError) -> Failure {
-    Failure::new(JobErrorKind::Decode, error.to_string())
 }

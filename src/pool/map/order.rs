@@ -1,0 +1,147 @@
+//! Results of a map that were received and not handed on: in the order of the inputs, or as they come.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::engine::error::{JobError, JobErrorKind};
+use crate::engine::func::Value;
+use crate::pool::stream::{Event, Results, Unrun};
+
+/// Takes events in and hands on one result at a time.
+pub(super) struct Order<O> {
+    waiting: Waiting<O>,
+    /// What is being handed on.
+    current: Option<Settled<O>>,
+    /// Jobs handed on so far; if they are in order, the index of the next one.
+    yielded: u64,
+    /// The encoded size of the results that are kept.
+    bytes: usize,
+    /// Results are not kept back for those of earlier jobs.
+    passes: bool,
+}
+
+enum Waiting<O> {
+    /// By the first job.
+    Ordered(BTreeMap<u64, Settled<O>>),
+    Unordered(VecDeque<Settled<O>>),
+}
+
+/// Consecutive jobs that are settled.
+enum Settled<O> {
+    Done(Results<O>),
+    Failed(Box<JobError>),
+    Unrun(Unrun),
+}
+
+impl<O> Settled<O> {
+    fn first(&self) -> u64 {
+        match self {
+            Settled::Done(results) => results.job(),
+            Settled::Failed(error) => error.job,
+            Settled::Unrun(unrun) => unrun.job(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Settled::Done(results) => results.bytes(),
+            Settled::Failed(_) | Settled::Unrun(_) => 0,
+        }
+    }
+}
+
+impl<O> Order<O> {
+    pub fn new(unordered: bool) -> Order<O> {
+        let waiting = if unordered { Waiting::Unordered(VecDeque::new()) } else { Waiting::Ordered(BTreeMap::new()) };
+        Order { waiting, current: None, yielded: 0, bytes: 0, passes: false }
+    }
+
+    /// The number of jobs handed on.
+    pub fn yielded(&self) -> u64 {
+        self.yielded
+    }
+
+    /// The encoded size of the results that are kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Results are not kept back any longer for those of earlier jobs, which are errors of kind `Stopped` from now on.
+    pub fn wait_no_longer(&mut self) {
+        self.passes = true;
+    }
+
+    /// Whether a result can be handed on.
+    pub fn is_ready(&self) -> bool {
+        let is_next_there = match &self.waiting {
+            Waiting::Ordered(waiting) => waiting.contains_key(&self.yielded),
+            Waiting::Unordered(waiting) => !waiting.is_empty(),
+        };
+        is_next_there || self.current.is_some()
+    }
+
+    /// Takes in what has happened.
+    pub fn put(&mut self, event: Event<O>) {
+        let settled = match event {
+            Event::Done(results) => Settled::Done(results),
+            Event::Failed(error) => Settled::Failed(error),
+            Event::Unrun(unrun) => Settled::Unrun(unrun),
+            Event::Started { .. } | Event::Part(_) | Event::Idle | Event::Wake | Event::Ended => return,
+        };
+        let first = settled.first();
+        let bytes = settled.bytes();
+        match &mut self.waiting {
+            // It was passed by.
+            Waiting::Ordered(_) if first < self.yielded => return,
+            Waiting::Ordered(_) if first == self.yielded && self.current.is_none() => self.current = Some(settled),
+            Waiting::Ordered(waiting) => drop(waiting.insert(first, settled)),
+            Waiting::Unordered(waiting) => waiting.push_back(settled),
+        }
+        self.bytes += bytes;
+    }
+
+    /// Whether there are results of later jobs than the next one.
+    fn is_behind(&self) -> bool {
+        matches!(&self.waiting, Waiting::Ordered(waiting) if !waiting.is_empty())
+    }
+}
+
+impl<O: Value> Order<O> {
+    /// The next result that can be handed on now.
+    pub fn take(&mut self) -> Option<Result<O, JobError>> {
+        loop {
+            if let Some(item) = self.take_current() {
+                self.yielded += 1;
+                return Some(item);
+            }
+            self.current = match &mut self.waiting {
+                Waiting::Ordered(waiting) => waiting.remove(&self.yielded),
+                Waiting::Unordered(waiting) => waiting.pop_front(),
+            };
+            if self.current.is_none() {
+                break;
+            }
+        }
+        if !self.passes || !self.is_behind() {
+            return None;
+        }
+        let job = self.yielded;
+        self.yielded += 1;
+        Some(Err(JobError::new(job, JobErrorKind::Stopped, "the run was stopped before its end")))
+    }
+
+    fn take_current(&mut self) -> Option<Result<O, JobError>> {
+        let (item, is_last) = match &mut self.current {
+            None => return None,
+            Some(Settled::Done(results)) => (results.next(), results.is_empty()),
+            Some(Settled::Unrun(unrun)) => (unrun.next().map(Err), unrun.is_empty()),
+            Some(Settled::Failed(_)) => {
+                let Some(Settled::Failed(error)) = self.current.take() else { return None };
+                return Some(Err(*error));
+            }
+        };
+        if is_last {
+            self.bytes -= self.current.take().map_or(0, |settled| settled.bytes());
+        }
+        item
+    }
+}

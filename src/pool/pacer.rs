@@ -1,0 +1,273 @@
+//! How far inputs are pulled ahead of results, and in blocks of which size.
+
+use std::time::{Duration, Instant};
+
+use super::stream::{BLOCK_JOBS, JobStream};
+use crate::engine::catch::catch;
+use crate::engine::error::{Failure, JobError, JobErrorKind};
+use crate::engine::schedule::RankId;
+use crate::pool::Input;
+
+/// A block that took longer than this to fill is followed by a smaller one: the inputs are what the ranks wait for.
+const BLOCK_TIME: Duration = Duration::from_micros(500);
+/// How long inputs are pulled on while there are results to hand on.
+const FEED_TIME: Duration = Duration::from_millis(1);
+/// The automatic window, in jobs: at least this many, and this many times what the ranks hold.
+const WINDOW: u64 = 4096;
+const WINDOW_PER_QUEUED: u64 = 4;
+/// Encoded inputs and results of a stream that are kept on rank 0 before no more inputs are pulled.
+const WINDOW_BYTES: usize = 256 << 20;
+
+/// The next input, without waiting for it.
+pub(crate) enum Next<T> {
+    Item(T),
+    /// There is none at the moment.
+    Later,
+    /// There are no more.
+    End,
+}
+
+impl<T> Next<T> {
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Next<U> {
+        match self {
+            Next::Item(item) => Next::Item(change(item)),
+            Next::Later => Next::Later,
+            Next::End => Next::End,
+        }
+    }
+}
+
+/// How far the user of a stream is with its results.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HandedOn {
+    /// The number of jobs whose results were handed on.
+    pub jobs: u64,
+    /// The encoded size of the results that were received and not handed on.
+    pub kept_bytes: usize,
+    /// Whether one of these can be handed on at once.
+    pub is_ready: bool,
+}
+
+/// What is under way.
+struct Load {
+    jobs: u64,
+    bytes: usize,
+    is_ready: bool,
+}
+
+/// Decides how many inputs are pulled at a time.
+pub(crate) struct Pacer {
+    /// How many jobs may be pushed and not handed on, if that was asked for.
+    fixed_window: Option<u64>,
+    /// The same as it is now.
+    window: u64,
+    /// This many jobs are pushed however large they are.
+    least: u64,
+    /// A block has a multiple of this many jobs.
+    multiple: usize,
+    block_jobs: usize,
+    turn: Instant,
+    block: Instant,
+    /// The last turn ended because there was no input at the moment.
+    lacks_input: bool,
+    /// The inputs' end was a panic.
+    panic: Option<JobError>,
+}
+
+impl Pacer {
+    /// For a pool with this many threads. `window` 0 follows what keeps the ranks busy.
+    pub(crate) fn new(window: u64, threads: u32) -> Pacer {
+        let now = Instant::now();
+        Pacer {
+            fixed_window: (window > 0).then_some(window),
+            window: 0,
+            least: u64::from(2 * threads),
+            multiple: 1,
+            block_jobs: 1,
+            turn: now,
+            block: now,
+            lacks_input: false,
+            panic: None,
+        }
+    }
+
+    /// Inputs are there or not, and none takes long to make: a chunk of this many jobs is not sent in parts.
+    pub(crate) fn whole_chunks(mut self, jobs: u32) -> Pacer {
+        self.multiple = (jobs as usize).max(1);
+        self
+    }
+
+    /// Whether inputs should be pulled although there are results to hand on, with this many jobs pushed and not handed on.
+    pub(crate) fn is_hungry(&self, jobs: u64) -> bool {
+        jobs < self.window - self.window / 4
+    }
+
+    /// Whether the last turn of pulling inputs ended with [`Next::Later`].
+    pub(crate) fn lacks_input(&self) -> bool {
+        self.lacks_input
+    }
+
+    /// The panic that ended the inputs.
+    pub(crate) fn take_panic(&mut self) -> Option<JobError> {
+        self.panic.take()
+    }
+
+    /// Pulls inputs, each with a rank to avoid, until enough jobs are under way, or for a while. The stream is
+    /// closed at the inputs' end.
+    ///
+    /// # Errors
+    /// The pool has ended.
+    pub(crate) fn feed<I: Input, O>(
+        &mut self,
+        stream: &mut JobStream<I, O>,
+        handed_on: HandedOn,
+        mut pull: impl FnMut() -> Next<(I, Option<RankId>)>,
+    ) -> Result<(), Failure> {
+        self.lacks_input = false;
+        if stream.is_closed() {
+            return Ok(());
+        }
+        self.begin(stream.target(), Instant::now());
+        loop {
+            let load = Load {
+                jobs: stream.pushed() - handed_on.jobs,
+                bytes: stream.input_bytes() + handed_on.kept_bytes,
+                is_ready: handed_on.is_ready || stream.is_ready(),
+            };
+            let Some(jobs) = self.next_block(&load) else { return Ok(()) };
+            match fill_block(stream, jobs, &mut pull) {
+                Ok(Next::Item(())) => stream.flush()?,
+                Ok(Next::Later) => {
+                    self.lacks_input = true;
+                    return stream.flush();
+                }
+                Ok(Next::End) => return stream.close(),
+                Err(panic) => {
+                    self.panic = Some(panic);
+                    return stream.close();
+                }
+            }
+            self.filled(Instant::now());
+        }
+    }
+
+    /// A turn of pulling inputs begins; `target` is how many queued jobs keep the ranks busy.
+    fn begin(&mut self, target: u64, now: Instant) {
+        self.window =
+            self.fixed_window.unwrap_or_else(|| (WINDOW_PER_QUEUED * target).clamp(WINDOW, u64::from(u32::MAX)));
+        (self.turn, self.block) = (now, now);
+    }
+
+    /// How many jobs the next block should have; `None` if this turn is over.
+    fn next_block(&self, load: &Load) -> Option<usize> {
+        let room = self.window.saturating_sub(load.jobs);
+        let is_heavy = load.bytes > WINDOW_BYTES && load.jobs >= self.least;
+        if room == 0 || is_heavy || load.is_ready && self.turn.elapsed() > FEED_TIME {
+            return None;
+        }
+        Some(self.block_jobs.next_multiple_of(self.multiple).min(usize::try_from(room).unwrap_or(usize::MAX)))
+    }
+
+    /// A block was filled and sent.
+    fn filled(&mut self, now: Instant) {
+        self.block_jobs = if now - self.block > BLOCK_TIME {
+            (self.block_jobs / 2).max(1)
+        } else {
+            (self.block_jobs * 2).min(BLOCK_JOBS)
+        };
+        self.block = now;
+    }
+}
+
+/// Pushes up to `jobs` inputs, fewer if they fill a block.
+fn fill_block<I: Input, O>(
+    stream: &mut JobStream<I, O>,
+    jobs: usize,
+    pull: &mut impl FnMut() -> Next<(I, Option<RankId>)>,
+) -> Result<Next<()>, JobError> {
+    let filled = catch(|| {
+        for _ in 0..jobs {
+            if stream.is_full() {
+                break;
+            }
+            match pull() {
+                // The stream is open and has room, so that nothing can fail.
+                Next::Item((input, avoid)) => drop(stream.push(&input, avoid)),
+                Next::Later => return Next::Later,
+                Next::End => return Next::End,
+            }
+        }
+        Next::Item(())
+    });
+    filled.map_err(|panic| {
+        let message = format!("the iterator of inputs panicked: {}", panic.message);
+        let failure = Failure { kind: JobErrorKind::Input, message, location: panic.location };
+        JobError::of(stream.pushed(), failure)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(jobs: u64, bytes: usize) -> Load {
+        Load { jobs, bytes, is_ready: false }
+    }
+
+    #[test]
+    fn blocks_grow_while_inputs_come_fast_and_shrink_when_they_do_not() {
+        let mut pacer = Pacer::new(0, 2);
+        let mut now = Instant::now();
+        pacer.begin(0, now);
+        let mut sizes = Vec::new();
+        for micros in [0, 0, 0, 1000, 1000, 1000, 1000, 0] {
+            sizes.push(pacer.next_block(&load(0, 0)));
+            now += Duration::from_micros(micros);
+            pacer.filled(now);
+        }
+        assert_eq!(sizes, [1, 2, 4, 8, 4, 2, 1, 1].map(Some));
+        for _ in 0..20 {
+            pacer.filled(now);
+        }
+        assert_eq!(pacer.next_block(&load(0, 0)), Some(BLOCK_JOBS));
+    }
+
+    #[test]
+    fn the_window_follows_the_target_unless_it_is_asked_for() {
+        let mut pacer = Pacer::new(0, 2);
+        assert!(!pacer.is_hungry(0), "nothing was asked for yet");
+        pacer.begin(5000, Instant::now());
+        assert!(pacer.is_hungry(14_999) && !pacer.is_hungry(15_000));
+        assert_eq!(pacer.next_block(&load(19_999, 0)), Some(1));
+        assert_eq!(pacer.next_block(&load(20_000, 0)), None);
+        pacer.begin(1, Instant::now());
+        assert_eq!(pacer.next_block(&load(WINDOW - 1, 0)), Some(1));
+        assert_eq!(pacer.next_block(&load(WINDOW, 0)), None);
+
+        let mut pacer = Pacer::new(10, 2).whole_chunks(7);
+        pacer.begin(5000, Instant::now());
+        assert_eq!(pacer.next_block(&load(0, 0)), Some(7));
+        assert_eq!(pacer.next_block(&load(5, 0)), Some(5), "no more than the window has room for");
+        assert_eq!(pacer.next_block(&load(10, 0)), None);
+    }
+
+    #[test]
+    fn large_inputs_are_pulled_until_each_thread_has_two() {
+        let mut pacer = Pacer::new(0, 3);
+        pacer.begin(1, Instant::now());
+        assert_eq!(pacer.next_block(&load(5, WINDOW_BYTES + 1)), Some(1));
+        assert_eq!(pacer.next_block(&load(6, WINDOW_BYTES + 1)), None);
+        assert_eq!(pacer.next_block(&load(6, WINDOW_BYTES)), Some(1));
+    }
+
+    #[test]
+    fn results_that_are_there_do_not_wait_long() {
+        let mut pacer = Pacer::new(0, 2);
+        let ready = Load { is_ready: true, ..load(1, 0) };
+        pacer.begin(1, Instant::now());
+        assert_eq!(pacer.next_block(&load(1, 0)), Some(1));
+        pacer.begin(1, Instant::now().checked_sub(2 * FEED_TIME).expect("the clock is older"));
+        assert_eq!(pacer.next_block(&ready), None);
+        assert_eq!(pacer.next_block(&load(1, 0)), Some(1));
+    }
+}

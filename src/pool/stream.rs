@@ -1,0 +1,492 @@
+//! An open map: jobs are pushed one by one, and what happens to them comes out as events.
+//!
+//! Nothing here waits for inputs, keeps results in order or decides how many jobs should be under way: the users of a
+//! [`JobStream`] do that, each in its own way.
+
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use std::vec;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, bounded};
+
+use super::{Input, closed, encode_input};
+use crate::engine::error::{Failure, JobError, JobErrorKind};
+use crate::engine::exchange::{BlockBuilder, Command, Delivery, OutputPart};
+use crate::engine::func::Value;
+use crate::engine::schedule::{MapId, RankId};
+use crate::engine::transport::Doorbell;
+use crate::engine::wire::{self, Frame, Frames};
+
+/// A block of inputs is full when it has this many bytes.
+const BLOCK_BYTES: usize = 1 << 18;
+/// A block of inputs is full when it has this many jobs.
+pub(super) const BLOCK_JOBS: usize = 4096;
+
+/// There is nothing but events to wait for.
+pub(crate) const NO_WAKE: Option<&Receiver<()>> = None;
+
+/// The way to the master.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub commands: Sender<Command>,
+    pub master: Doorbell,
+}
+
+impl Link {
+    /// # Errors
+    /// The pool has ended.
+    pub fn send(&self, command: Command) -> Result<(), Failure> {
+        self.commands.send(command).map_err(|_| closed())?;
+        self.master.ring();
+        Ok(())
+    }
+
+    /// Cancels a job that no rank has yet; returns whether it was cancelled.
+    pub fn cancel(&self, map: MapId, job: u64) -> bool {
+        let (reply, answer) = bounded(1);
+        self.send(Command::Cancel { map, job, reply }).is_ok() && answer.recv().unwrap_or(false)
+    }
+}
+
+/// The sending half of an open map: takes inputs and sends them to the master in blocks.
+pub(super) struct JobSender {
+    link: Link,
+    map: MapId,
+    block: BlockBuilder,
+    pushed: u64,
+    closed: bool,
+}
+
+impl JobSender {
+    pub fn new(link: Link, map: MapId) -> JobSender {
+        JobSender { link, map, block: BlockBuilder::default(), pushed: 0, closed: false }
+    }
+
+    pub fn map(&self) -> MapId {
+        self.map
+    }
+
+    /// The number of jobs pushed so far, which is the index of the next one.
+    pub fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Adds a job to the block; `write` appends its encoded input. If there is another rank than `avoid`, the job goes there.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>, avoid: Option<RankId>) {
+        self.block.push(write);
+        if let Some(rank) = avoid {
+            self.block.avoid(rank);
+        }
+        self.pushed += 1;
+    }
+
+    /// Whether the block has to be sent before the next job is pushed.
+    pub fn is_full(&self) -> bool {
+        self.block.count() >= BLOCK_JOBS || self.block.bytes() >= BLOCK_BYTES
+    }
+
+    /// Sends the block; returns the size of the inputs in it.
+    ///
+    /// # Errors
+    /// The pool has ended.
+    pub fn flush(&mut self) -> Result<usize, Failure> {
+        let bytes = self.block.bytes();
+        if self.block.count() > 0 {
+            self.link.send(Command::Submit { map: self.map, block: self.block.take() })?;
+        }
+        Ok(bytes)
+    }
+
+    /// No more jobs will be pushed.
+    pub fn close(&mut self) -> Result<(), Failure> {
+        if std::mem::replace(&mut self.closed, true) {
+            Ok(())
+        } else {
+            self.link.send(Command::Close { map: self.map })
+        }
+    }
+}
+
+/// An open map with inputs of type `I` and results of type `O`. Dropping it gives up its jobs, also those that run.
+pub(crate) struct JobStream<I, O> {
+    sender: JobSender,
+    deliveries: Receiver<(MapId, Vec<Delivery>)>,
+    /// What was received and not handed on.
+    received: vec::IntoIter<Delivery>,
+    /// The piece of output that was handed on last: the rank sends the next one when it is acknowledged.
+    part: Option<(RankId, u64)>,
+    /// How many queued jobs keep the ranks busy, by the master's advice.
+    advice: Arc<AtomicU64>,
+    /// Jobs whose end was handed on.
+    settled: u64,
+    /// Blocks with jobs that are not settled: the number of jobs up to the block's end, and its bytes.
+    sent: VecDeque<(u64, usize)>,
+    sent_bytes: usize,
+    given_up: bool,
+    types: PhantomData<fn(I) -> O>,
+}
+
+/// What happens to the jobs of a [`JobStream`].
+pub(crate) enum Event<O> {
+    /// Jobs ran and have results.
+    Done(Results<O>),
+    /// A job failed, and is not run again by the pool.
+    Failed(Box<JobError>),
+    /// Jobs that never ran to an end.
+    Unrun(Unrun),
+    /// Jobs were handed to a rank, if that is reported for this stream.
+    Started { first: u64, count: u64 },
+    /// A piece of output that a running job sent ahead of its result. The rank may send the next one when the next event is
+    /// asked for.
+    Part(OutputPart),
+    /// The deadline has passed.
+    Idle,
+    /// The other channel that was waited for has something, or is disconnected.
+    Wake,
+    /// The stream is closed and all its jobs are settled.
+    Ended,
+}
+
+impl<I, O> JobStream<I, O> {
+    pub(super) fn new(
+        link: Link,
+        map: MapId,
+        deliveries: Receiver<(MapId, Vec<Delivery>)>,
+        advice: Arc<AtomicU64>,
+    ) -> JobStream<I, O> {
+        JobStream {
+            sender: JobSender::new(link, map),
+            deliveries,
+            received: Vec::new().into_iter(),
+            part: None,
+            advice,
+            settled: 0,
+            sent: VecDeque::new(),
+            sent_bytes: 0,
+            given_up: false,
+            types: PhantomData,
+        }
+    }
+
+    /// The number of jobs pushed so far.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.sender.pushed()
+    }
+
+    /// The number of jobs whose end no event has reported yet.
+    pub(crate) fn unsettled(&self) -> u64 {
+        self.sender.pushed() - self.settled
+    }
+
+    /// The encoded size of the inputs of jobs that are not settled, counted in blocks.
+    pub(crate) fn input_bytes(&self) -> usize {
+        self.sent_bytes
+    }
+
+    /// How many queued jobs keep the ranks busy.
+    pub(crate) fn target(&self) -> u64 {
+        self.advice.load(Ordering::Relaxed)
+    }
+
+    /// Whether no more jobs can be pushed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.closed
+    }
+
+    /// Whether an event can be had without waiting.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.received.as_slice().is_empty() || !self.deliveries.is_empty()
+    }
+
+    /// Whether the block of inputs is full: the next [`push`](Self::push) sends it first.
+    pub(crate) fn is_full(&self) -> bool {
+        self.sender.is_full()
+    }
+
+    /// Adds a job and returns its index. It is sent when a block is full, with [`flush`](Self::flush), or when the next event is
+    /// waited for. If there is another rank than `avoid`, the job goes there. An input that cannot be encoded is a job that
+    /// fails.
+    ///
+    /// # Errors
+    /// The stream is closed, or the pool has ended.
+    pub(crate) fn push(&mut self, input: &I, avoid: Option<RankId>) -> Result<u64, Failure>
+    where
+        I: Input,
+    {
+        if self.sender.closed {
+            return Err(Failure::new(JobErrorKind::Closed, "the stream of jobs is closed"));
+        }
+        if self.sender.is_full() {
+            self.flush()?;
+        }
+        let job = self.sender.pushed();
+        self.sender.push(|out| encode_input(input, out), avoid);
+        Ok(job)
+    }
+
+    /// Sends the jobs that were pushed.
+    ///
+    /// # Errors
+    /// The pool has ended.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        let bytes = self.sender.flush()?;
+        if bytes > 0 {
+            self.sent.push_back((self.sender.pushed(), bytes));
+            self.sent_bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// Sends the jobs that were pushed and takes no more.
+    ///
+    /// # Errors
+    /// The pool has ended.
+    pub(crate) fn close(&mut self) -> Result<(), Failure> {
+        self.flush()?;
+        self.sender.close()
+    }
+
+    /// Gives up the jobs that have not begun; those that run may end. What became of each is still reported. No more jobs are
+    /// taken.
+    ///
+    /// # Errors
+    /// The pool has ended.
+    pub(crate) fn give_up(&mut self) -> Result<(), Failure> {
+        if std::mem::replace(&mut self.given_up, true) {
+            return Ok(());
+        }
+        self.flush()?;
+        self.sender.closed = true;
+        self.sender.link.send(Command::GiveUp { map: self.sender.map })
+    }
+
+    /// Cancels a job that no rank has yet; returns whether it was cancelled. Its end is reported as that of the others is.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the driver of a batch will cancel single jobs for clients"))]
+    pub(crate) fn cancel(&mut self, job: u64) -> bool {
+        self.flush().is_ok() && self.sender.link.cancel(self.sender.map, job)
+    }
+
+    /// Waits for the next event; [`Event::Wake`] if there is none and `wake` has something, which is left there.
+    ///
+    /// # Errors
+    /// The pool has ended before all jobs were settled.
+    pub(crate) fn next<T>(
+        &mut self,
+        deadline: Option<Instant>,
+        wake: Option<&Receiver<T>>,
+    ) -> Result<Event<O>, Failure> {
+        loop {
+            if let Some(event) = self.next_received() {
+                return Ok(event);
+            }
+            self.flush()?;
+            if self.sender.closed && self.unsettled() == 0 {
+                return Ok(Event::Ended);
+            }
+            if let Some(wake) = wake {
+                match wait_for_either(&self.deliveries, wake, deadline) {
+                    Waited::Delivery => {}
+                    Waited::Wake => return Ok(Event::Wake),
+                    Waited::Deadline => return Ok(Event::Idle),
+                }
+            }
+            let received = match deadline {
+                None => self.deliveries.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => self.deliveries.recv_deadline(deadline),
+            };
+            match received {
+                Ok((_, received)) => self.received = received.into_iter(),
+                Err(RecvTimeoutError::Timeout) => return Ok(Event::Idle),
+                Err(RecvTimeoutError::Disconnected) => return Err(closed()),
+            }
+        }
+    }
+
+    /// The next event of those that were received together with the last one.
+    pub(crate) fn next_received(&mut self) -> Option<Event<O>> {
+        if let Some((rank, part)) = self.part.take() {
+            // If the pool has ended, receiving reports it.
+            let _ = self.sender.link.send(Command::Took { rank, part });
+        }
+        let event = Event::from(self.received.next()?);
+        let jobs = match &event {
+            Event::Done(results) => results.left,
+            Event::Failed(_) => 1,
+            Event::Unrun(unrun) => unrun.left,
+            Event::Part(part) => {
+                self.part = Some((part.rank, part.part));
+                0
+            }
+            Event::Started { .. } | Event::Idle | Event::Wake | Event::Ended => 0,
+        };
+        self.settled += jobs;
+        while let Some(&(_, bytes)) = self.sent.front().filter(|(end, _)| *end <= self.settled) {
+            self.sent_bytes -= bytes;
+            self.sent.pop_front();
+        }
+        Some(event)
+    }
+}
+
+impl<I, O> Drop for JobStream<I, O> {
+    fn drop(&mut self) {
+        if !self.sender.closed || self.unsettled() > 0 {
+            let _ = self.sender.link.send(Command::Abandon { map: self.sender.map });
+        }
+    }
+}
+
+/// What ended a wait.
+enum Waited {
+    Delivery,
+    Wake,
+    Deadline,
+}
+
+fn wait_for_either<D, T>(deliveries: &Receiver<D>, wake: &Receiver<T>, deadline: Option<Instant>) -> Waited {
+    let mut select = Select::new();
+    let delivery = select.recv(deliveries);
+    select.recv(wake);
+    let ready = match deadline {
+        None => Ok(select.ready()),
+        Some(deadline) => select.ready_deadline(deadline),
+    };
+    match ready {
+        Ok(ready) if ready == delivery => Waited::Delivery,
+        Ok(_) => Waited::Wake,
+        Err(_) => Waited::Deadline,
+    }
+}
+
+impl<O> From<Delivery> for Event<O> {
+    fn from(delivery: Delivery) -> Event<O> {
+        match delivery {
+            Delivery::Done { first, count, frames } => {
+                Event::Done(Results { job: first, left: count, frames, position: 0, output: PhantomData })
+            }
+            Delivery::Failed(error) => Event::Failed(error),
+            Delivery::Unrun { first, count, attempt, failure } => {
+                Event::Unrun(Unrun { job: first, left: count, attempt, failure })
+            }
+            Delivery::Started { first, count } => Event::Started { first, count: count.into() },
+            Delivery::Part(part) => Event::Part(part),
+        }
+    }
+}
+
+/// The results of consecutive jobs, decoded one at a time.
+pub(crate) struct Results<O> {
+    job: u64,
+    left: u64,
+    frames: Bytes,
+    position: usize,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<O> Results<O> {
+    /// The job whose result is the next one.
+    pub(super) fn job(&self) -> u64 {
+        self.job
+    }
+
+    /// Whether all results were taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The encoded size of all results, also of those that were taken.
+    pub(super) fn bytes(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// The next job and the range of its frame, or that there is none.
+    fn next_frame(&mut self) -> Option<(u64, usize, Result<Frame<'_>, wire::CodecError>)> {
+        self.left = self.left.checked_sub(1)?;
+        let (job, start) = (self.job, self.position);
+        self.job += 1;
+        let mut rest = Frames::new(&self.frames[start..]);
+        let frame = rest.next();
+        self.position = self.frames.len() - rest.rest().len();
+        Some((job, start, frame))
+    }
+
+    /// The next job and its result, not decoded. It is a copy, so that one that is kept does not keep its neighbours, unless most is
+    /// its own.
+    pub(super) fn next_encoded(&mut self) -> Option<(u64, Result<Bytes, JobError>)> {
+        let (job, start, frame) = self.next_frame()?;
+        let read = frame.map(drop);
+        let (range, length) = (start..self.position, self.frames.len());
+        let encoded = read.map(|()| {
+            if range.len() > length / 2 {
+                self.frames.slice(range)
+            } else {
+                Bytes::copy_from_slice(&self.frames[range])
+            }
+        });
+        Some((job, encoded.map_err(|error| JobError::new(job, JobErrorKind::Decode, error.to_string()))))
+    }
+}
+
+impl<O: Value> Iterator for Results<O> {
+    type Item = Result<O, JobError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (job, _, frame) = self.next_frame()?;
+        Some(decode_result(job, frame))
+    }
+}
+
+/// Consecutive jobs that never ran to an end, all for the same reason.
+pub(crate) struct Unrun {
+    job: u64,
+    left: u64,
+    attempt: u32,
+    failure: Failure,
+}
+
+impl Unrun {
+    /// The next of these jobs.
+    pub(super) fn job(&self) -> u64 {
+        self.job
+    }
+
+    /// Whether all jobs were taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Iterator for Unrun {
+    type Item = JobError;
+
+    fn next(&mut self) -> Option<JobError> {
+        self.left = self.left.checked_sub(1)?;
+        let job = self.job;
+        self.job += 1;
+        Some(JobError { attempt: self.attempt, ..JobError::of(job, self.failure.clone()) })
+    }
+}
+
+/// The value in a result's frame.
+pub(super) fn decode_result<O: Value>(job: u64, frame: Result<Frame<'_>, wire::CodecError>) -> Result<O, JobError> {
+    let value = match frame {
+        Ok(Frame::Value(value)) => wire::decode_value(value),
+        Ok(Frame::Failure(failure)) => return Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
+        Err(error) => Err(error),
+    };
+    value.map_err(|error| {
+        let message = format!("the result cannot be read as {}: {error}", std::any::type_name::<O>());
+        JobError::new(job, JobErrorKind::Decode, message)
+    })
+}
+
+fn garbled(error: wire::CodecError) -> Failure {
+    Failure::new(JobErrorKind::Decode, error.to_string())
+}
+
+#[cfg(test)]
+mod tests;
