@@ -382,8 +382,8 @@ impl Schedule {
         if map.queue.is_empty() {
             self.serving.push_back(id);
         }
+        self.given_back |= jobs.recalls > 0;
         if in_front {
-            self.given_back |= jobs.recalls > 0;
             map.queue.push_front(jobs);
         } else {
             map.queue.push_back(jobs);

@@ -461,6 +461,19 @@ fn a_job_that_was_given_back_gets_the_next_idle_thread_before_all_others() {
 }
 
 #[test]
+fn a_job_that_was_given_back_and_then_failed_gets_the_next_idle_thread_too() {
+    let mut desk = Desk::new(fixed(1), 1, &[1, 1]);
+    desk.submit(4);
+    desk.finish(1, 1, SECOND, &[]);
+    assert_eq!(recalled(&desk.finish(1, 3, SECOND, &[])), [(0, 2)]);
+    assert_eq!(dealt(&desk.give_back(0, 2, 0)), [(1, 4, 2, 1, 1)]);
+    desk.submit(9);
+    // It fails, and is queued behind others. Nothing else is dealt before a thread is idle.
+    assert_eq!(dealt(&desk.finish(1, 4, SECOND, &[0])), []);
+    assert!(desk.schedule.queued(MAP) > 1);
+}
+
+#[test]
 fn recalls_that_are_always_answered_with_nothing_come_to_an_end() {
     for busy in [1, 1_000, 1_000_000, 100_000_000] {
         let mut desk = Desk::new(ChunkSize::Auto, 0, &[1, 1, 1]);
