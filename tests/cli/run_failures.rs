@@ -161,7 +161,14 @@ fn a_timeout_ends_the_whole_group_whatever_it_ignores() {
 #[test]
 fn a_job_that_leaves_a_process_behind_does_not_hold_up_the_batch() {
     let files = Files::new();
-    let words = ["--range", "1:4", "--", "sh", "-c", "until test -e over; do sleep 0.02; done & echo {}"];
+    let words = [
+        "--range",
+        "1:4",
+        "--",
+        "sh",
+        "-c",
+        "i=0; until test -e over || test $((i += 1)) -gt 10000; do sleep 0.02; done & echo {}",
+    ];
     let mut command = batch(&files, &words);
     assert_eq!(support::run(&mut command, LIMIT).expect_code(0).out(), "1\n2\n3\n4\n");
     files.with("over", "");
