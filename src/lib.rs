@@ -41,7 +41,7 @@
 //!
 //! ```text
 //! driver thread on rank 0                                    compute thread of a rank     spawn helper
-//! input ─ record ─▶ batch (ledger) ─ attempt ─▶ pool.map ──▶ batch::command, ::workers ─▶ process
+//! input ─ record ─▶ batch (ledger) ─ attempt ─▶ JobStream ─▶ batch::command, ::workers ─▶ process
 //! output, records ◀─ sinks ◀─ drive ◀─ outcome ◀────────────────────────┘ (its output, in pieces if it is much)
 //! ```
 //!
@@ -80,8 +80,8 @@
 //!
 //! Words: a *job* is one function applied to one input; a *chunk* is a run of consecutive jobs that travels as one
 //! message; a *rank* is one MPI process; the *master* is rank 0's loop; the *rank side* is what computes on
-//! a rank; the *driver* is the user's closure on rank 0; a *record* is one line or row of input, and the line that tells what became
-//! of it; a *worker process* is a program that stays and answers records; a *slot* is a compute thread, counted over a
+//! a rank; the *driver* is the user's closure on rank 0; a *record* is one line or row of input, and a
+//! line of `--records` the result of one job; a *worker process* is a program that stays and answers records; a *slot* is a compute thread, counted over a
 //! host; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is what
 //! Slurm or PBS granted.
 

@@ -28,8 +28,8 @@ const GRACE: Duration = Duration::from_secs(9);
 /// put into order later. Open MPI's `mpiexec` kills its ranks a second after it has passed a signal on.
 const BRIEF: Duration = Duration::from_millis(300);
 
-/// So many jobs that were never looked at are told of one by one.
-const TOLD: u64 = 1_000_000;
+/// Up to this many jobs whose records were never read are cancelled one by one, each with a record.
+const CANCELLED_SINGLY: u64 = 1_000_000;
 
 /// Why a batch is over.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ impl<W: Value + Clone> Batch<'_, W> {
         self.hand_on().map_err(End::Sink)
     }
 
-    /// Takes what an attempt came to.
+    /// Takes the result of an attempt.
     fn take_result(
         &mut self,
         result: Result<Outcome, JobError>,
@@ -282,7 +282,7 @@ impl<W: Value + Clone> Batch<'_, W> {
     /// billions.
     fn cancel_unread(&mut self, total: u64) -> End {
         let unread = total.saturating_sub(self.tally.done);
-        if self.sinks.tells_each_job() && unread <= TOLD {
+        if self.sinks.tells_each_job() && unread <= CANCELLED_SINGLY {
             loop {
                 let Some(job) = self.ledger.take_unread() else { break };
                 self.cancel(&job);

@@ -8,6 +8,7 @@ mod group;
 mod orphans;
 pub(crate) mod protocol;
 mod server;
+mod stat;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -7,34 +7,28 @@ use crate::engine::schedule::RankId;
 use crate::engine::transport::{Idle, Pulse};
 use crate::engine::wire::ToRank;
 
-/// How many turns of a busy loop go by without a look at the clock.
-const TURNS: u32 = 64;
-
-/// What the master's loop knows of the ranks' lives.
-pub(super) struct Watch {
-    pulse: Pulse,
-    turns: u32,
-}
+/// Which ranks are still there, as far as the master knows.
+pub(super) struct Watch(Pulse);
 
 impl Watch {
-    /// Of so many ranks, if they can die without a word. Rank 0 lives and dies with its master.
+    /// For `ranks` ranks; `None` if the transport reports those that die. Rank 0 lives and dies with its master.
     pub(super) fn new(ranks: usize, silence: Option<Duration>) -> Option<Self> {
         let mut pulse = Pulse::new(ranks, silence?, Instant::now());
         pulse.ignore(0);
-        Some(Watch { pulse, turns: 0 })
+        Some(Watch(pulse))
     }
 
     pub(super) fn heard(&mut self, rank: RankId) {
-        self.pulse.heard(rank.0 as usize);
+        self.0.heard(rank.0 as usize);
     }
 
     pub(super) fn spoke(&mut self, rank: RankId) {
-        self.pulse.spoke(rank.0 as usize);
+        self.0.spoke(rank.0 as usize);
     }
 
     /// It is known that this rank is gone.
     pub(super) fn ignore(&mut self, rank: RankId) {
-        self.pulse.ignore(rank.0 as usize);
+        self.0.ignore(rank.0 as usize);
     }
 }
 
@@ -57,22 +51,20 @@ impl Master<'_> {
         }
     }
 
-    /// Says something to the ranks that have not heard from us for a while. An error if one has been silent for too long.
+    /// Sends a pulse to the ranks to which the master has sent nothing for a while.
+    ///
+    /// # Errors
+    /// A rank has been silent for too long.
     pub(super) fn watch(&mut self, active: bool) -> Result<(), MasterError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        watch.turns += 1;
-        if active && watch.turns < TURNS {
+        if !watch.0.has_turned(active, Instant::now) {
             return Ok(());
         }
-        watch.turns = 0;
-        if !watch.pulse.turn(Instant::now()) {
-            return Ok(());
-        }
-        if let Some((rank, silence)) = watch.pulse.silent() {
+        if let Some((rank, silence)) = watch.0.silent() {
             let rank = RankId(rank as u32);
             return Err(MasterError::Silent(rank, self.host(rank), silence.as_secs()));
         }
-        for rank in watch.pulse.due() {
+        for rank in watch.0.due() {
             self.post(RankId(rank as u32), ToRank::Pulse, Vec::new());
         }
         Ok(())

@@ -23,7 +23,7 @@ impl Quiet {
         *self = Quiet::default();
     }
 
-    /// How long until the scheduler is to be told, if nothing happens: it is told once. Zero: now.
+    /// How long until the scheduler gets [`Event::Quiet`], if nothing happens until then; zero: now. `None`: it has had it.
     fn left(&mut self) -> Option<Duration> {
         let since = self.since.get_or_insert_with(Instant::now);
         (!self.told).then(|| QUIET.saturating_sub(since.elapsed()))

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Whether a map was given up: nobody wants the jobs that run, either. It can be waited for like a file.
+/// Reports that a map was given up, with the jobs that run: a file descriptor that can be polled.
 pub(crate) struct Cancellation {
     watched: Arc<OwnedFd>,
     /// Dropped to cancel.

@@ -60,7 +60,7 @@ struct Queue {
 struct State {
     waiting: VecDeque<Work>,
     asleep: u32,
-    /// How many of those that are asleep were woken and have not looked yet: nobody else need wake them.
+    /// How many of the threads asleep have been woken and have not looked at the queue yet: another wake-up would be wasted.
     woken: u32,
     closed: bool,
 }

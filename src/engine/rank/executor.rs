@@ -40,7 +40,7 @@ impl MapFunction {
         made.as_ref()
     }
 
-    /// Made when somebody asks for it; `None` if the system has no more file descriptors.
+    /// Made on the first call; `None` if the system has no more file descriptors.
     pub(super) fn cancellation(&self) -> Option<Arc<Cancellation>> {
         let mut made = self.cancellation.lock().unwrap_or_else(PoisonError::into_inner);
         if made.is_none() {
@@ -73,7 +73,7 @@ pub(super) struct Part {
     pub job: u64,
     pub stream: u8,
     pub bytes: Vec<u8>,
-    /// Told when the driver has it; dropped when nobody wants it.
+    /// Receives a message when the driver has taken the piece; dropped if the map is given up.
     pub taken: Sender<()>,
 }
 

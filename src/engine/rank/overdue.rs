@@ -1,5 +1,5 @@
 //! Jobs that take longer than their map allows. A thread cannot be stopped, so it is written off: the job fails, another thread
-//! takes its place, and the rank goes on. What a thread that was written off still finds out is nobody's business.
+//! takes its place, and the rank goes on. The result of a thread that was written off is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

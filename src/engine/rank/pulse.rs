@@ -7,24 +7,21 @@ use crate::engine::master::JOIN;
 use crate::engine::transport::{Pulse, Transport};
 use crate::engine::wire::ToMaster;
 
-/// How many turns of a busy loop go by without a look at the clock.
-const TURNS: u32 = 64;
 const MASTER: usize = 0;
 
-/// What a rank's loop knows of its master's life.
+/// Whether the master is still there, as far as this rank knows.
 pub(super) struct Watch {
     pulse: Pulse,
     silence: Duration,
-    /// The master says nothing before all ranks are there.
+    /// A message of the master has come: it sends none before all ranks have joined.
     joined: bool,
-    turns: u32,
 }
 
 impl Watch {
-    /// Of a master that can die without a word.
+    /// `None` if the transport reports a master that dies.
     pub(super) fn new(transport: &dyn Transport) -> Option<Self> {
         let silence = transport.silence()?;
-        Some(Watch { pulse: Pulse::new(1, JOIN + silence, Instant::now()), silence, joined: false, turns: 0 })
+        Some(Watch { pulse: Pulse::new(1, JOIN + silence, Instant::now()), silence, joined: false })
     }
 
     pub(super) fn heard(&mut self) {
@@ -41,15 +38,13 @@ impl Watch {
 }
 
 impl Worker<'_> {
-    /// Says something to the master if it has not heard from us for a while. An error if it has been silent for too long.
+    /// Sends the master a pulse if this rank has sent it nothing for a while.
+    ///
+    /// # Errors
+    /// The master has been silent for too long.
     pub(super) fn watch(&mut self, active: bool) -> Result<(), WorkerError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        watch.turns += 1;
-        if active && watch.turns < TURNS {
-            return Ok(());
-        }
-        watch.turns = 0;
-        if !watch.pulse.turn(Instant::now()) {
+        if !watch.pulse.has_turned(active, Instant::now) {
             return Ok(());
         }
         if let Some((_, silence)) = watch.pulse.silent() {

@@ -103,7 +103,7 @@ impl Pace {
         self.limit = (self.limit * GROWTH).min(CHUNK_JOBS_MAX);
     }
 
-    /// The estimated duration in ns of a chunk of so many jobs. While durations are being learned, a chunk counts as a
+    /// The estimated duration in ns of a chunk of `count` jobs. While durations are being learned, a chunk counts as a
     /// full one at least, lest a rank is flooded with small chunks a moment before they would have been large.
     pub(super) fn estimate(&self, count: u64, threads: u64) -> u64 {
         let work = self.duration(count);
@@ -111,14 +111,14 @@ impl Pace {
         if learning { work.max(CHUNK_TIME) } else { work }
     }
 
-    /// The mean duration in ns of so many jobs, as far as it is known.
+    /// The mean duration in ns of this number of jobs, as far as it is known.
     fn duration(&self, jobs: u64) -> u64 {
         let mean = if self.mean == 0 { UNKNOWN_JOB << FRACTION_BITS } else { self.mean };
         let duration = (u128::from(mean) * u128::from(jobs)) >> FRACTION_BITS;
         u64::try_from(duration).unwrap_or(u64::MAX).min(ESTIMATE_MAX)
     }
 
-    /// What a recall of a chunk of so many jobs would bring back, if it waits and if it runs; 0 if it is not worth it. By
+    /// The work that a recall of a chunk of `jobs` jobs would bring back, if it waits and if it runs; 0 if it is not worth it. By
     /// the same durations as the sizes of chunks, without the floor of [`Self::estimate`]: jobs that are so short that
     /// they are dealt in one chunk are not worth a recall.
     pub(super) fn gain(&self, jobs: u64, threads: u64) -> Gain {
@@ -130,7 +130,7 @@ impl Pace {
         Gain { waiting: worth(work), running }
     }
 
-    /// How many jobs a chunk should have when `queued` are there for a pool of so many `threads`.
+    /// How many jobs a chunk should have when `queued` are there for a pool of `threads` threads.
     pub(super) fn chunk_jobs(&self, queued: u64, threads: u64) -> u64 {
         match self.chunk {
             ChunkSize::Fixed(jobs) => u64::from(jobs.get()),
@@ -141,8 +141,8 @@ impl Pace {
         }
     }
 
-    /// How many jobs a chunk should have of so many that are to be parted, since one of them may block the others: however short
-    /// they are, what is recalled twice is smaller each time.
+    /// How many jobs a chunk should have when `jobs` jobs were recalled because nothing happened: one of them may block the others.
+    /// However short they are, a second recall makes smaller chunks.
     pub(super) fn parted_chunk_jobs(&self, jobs: u64, queued: u64, threads: u64) -> u64 {
         let size = self.chunk_jobs(queued, threads);
         if self.is_automatic() { size.min(jobs.div_ceil(threads.saturating_mul(2).max(1))) } else { size }
@@ -160,13 +160,13 @@ impl Pace {
         !matches!(self.chunk, ChunkSize::Fixed(_))
     }
 
-    /// How long a chunk should keep a thread busy in a pool of so many threads, in ns.
+    /// How long a chunk should keep a thread busy in a pool of `threads` threads, in ns.
     fn chunk_time(&self, threads: u64) -> u64 {
         let least = if self.chunk == ChunkSize::Coarse { COARSE_CHUNK_TIME } else { CHUNK_TIME };
         threads.saturating_mul(CHUNK_TIME_PER_THREAD).clamp(least, CHUNK_TIME_MAX)
     }
 
-    /// How many jobs take about so many ns: at least one, and one when durations are unknown.
+    /// How many jobs take about `time` ns: at least one, and one when durations are unknown.
     fn jobs_in(&self, time: u64) -> u64 {
         (time << FRACTION_BITS).checked_div(self.mean).unwrap_or(1).clamp(1, CHUNK_JOBS_MAX)
     }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const STEP: Duration = Duration::from_secs(1);
 /// How many pulses may be missed.
 const MISSED: u32 = 8;
+/// How many turns of a busy loop go by without a look at the clock.
+const TURNS: u32 = 64;
 
 /// What was heard from the other ends, and said to them.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Pulse {
     /// For how long this end has been at work.
     lived: Duration,
     looked: Duration,
+    /// Turns of the loop since the last look at the clock.
+    turns: u32,
     /// When each of the others was heard from and spoken to, as `lived` was then; `None` if nobody listens for it.
     ends: Vec<Option<Spoken>>,
 }
@@ -36,15 +40,33 @@ impl Pulse {
     /// Listens for so many ends.
     pub(crate) fn new(ends: usize, limit: Duration, now: Instant) -> Self {
         let spoken = Spoken { from: Duration::ZERO, to: Duration::ZERO };
-        Pulse { limit, turned: now, lived: Duration::ZERO, looked: Duration::ZERO, ends: vec![Some(spoken); ends] }
+        Pulse {
+            limit,
+            turned: now,
+            lived: Duration::ZERO,
+            looked: Duration::ZERO,
+            turns: 0,
+            ends: vec![Some(spoken); ends],
+        }
     }
 
     fn interval(&self) -> Duration {
         self.limit / MISSED
     }
 
+    /// A loop has made a turn, in which it was `active` or not. True when it is time to ask [`due`](Self::due) and
+    /// [`silent`](Self::silent). Most turns of an active loop do not ask for the time.
+    pub(crate) fn has_turned(&mut self, active: bool, now: impl FnOnce() -> Instant) -> bool {
+        self.turns += 1;
+        if active && self.turns < TURNS {
+            return false;
+        }
+        self.turns = 0;
+        self.turn(now())
+    }
+
     /// Time goes by. True when it is time to ask [`due`](Self::due) and [`silent`](Self::silent).
-    pub(crate) fn turn(&mut self, now: Instant) -> bool {
+    fn turn(&mut self, now: Instant) -> bool {
         self.lived += now.saturating_duration_since(self.turned).min(STEP);
         self.turned = now;
         let look = self.lived >= self.looked + self.interval() / 2;

@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use wait4::Wait4;
 
 use super::protocol::{self, Answer, Inbox, Order, Request};
+use super::stat::{Living, processes};
 
 /// A grace time that is longer ends never.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
@@ -225,33 +226,6 @@ fn wait_until_ended(child: Pid) -> io::Result<()> {
 
 /// Whether a group has processes that still run, its leader aside.
 fn has_living(group: Pid) -> bool {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return false };
-    let group = group.as_raw_nonzero().get();
-    entries.flatten().any(|entry| {
-        let pid: Option<i32> = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        pid.is_some_and(|pid| pid != group)
-            && std::fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| is_living_in(&stat, group))
-    })
-}
-
-/// Whether a line of `/proc/PID/stat` is of a living process of this group. The name in it, in parentheses, may hold anything.
-fn is_living_in(stat: &str, group: i32) -> bool {
-    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
-    let mut fields = fields.split_ascii_whitespace();
-    let state = fields.next();
-    let its_group = fields.nth(1).and_then(|number| number.parse().ok());
-    its_group == Some(group) && !matches!(state, Some("Z" | "X"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_s_group_is_read_whatever_its_name() {
-        assert!(is_living_in("12 (a) Z 1 99) (b)) S 1 77 77 0 -1", 77));
-        assert!(!is_living_in("12 (sh) S 1 78 77 0 -1", 77));
-        assert!(!is_living_in("12 (sh) Z 1 77 77 0 -1", 77));
-        assert!(!is_living_in("", 77) && !is_living_in("12 (sh)", 77));
-    }
+    let number = group.as_raw_nonzero().get();
+    processes().any(|pid| pid != group && Living::of(pid).is_some_and(|living| living.group == number))
 }

@@ -3,12 +3,13 @@
 //! The helper leads a session, and so its commands and theirs are known by its number, whatever their parents and groups. It
 //! stays theirs while one of them lives, or the helper was not waited for.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+
+use super::stat::{Living, processes};
 
 /// How long killed processes may take to be gone. One that hangs in a file system may never be.
 const AFTER_KILL: Duration = Duration::from_secs(30);
@@ -33,23 +34,11 @@ pub(super) fn end_session(leader: Pid) {
 
 /// The living processes of a session, its leader aside.
 fn members(leader: Pid) -> impl Iterator<Item = Pid> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    pids.filter(move |pid| *pid != leader && is_member(*pid, leader))
+    processes().filter(move |pid| *pid != leader && is_member(*pid, leader))
 }
 
 fn is_member(pid: Pid, leader: Pid) -> bool {
-    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    is_living_in_session(&String::from_utf8_lossy(&stat), leader.as_raw_nonzero().get())
-}
-
-/// Whether a line of `/proc/PID/stat` is of a living process of this session. The name in it, in parentheses, may hold anything.
-fn is_living_in_session(stat: &str, session: i32) -> bool {
-    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
-    let mut fields = fields.split_ascii_whitespace();
-    let state = fields.next();
-    let its_session = fields.nth(2).and_then(|number| number.parse().ok());
-    its_session == Some(session) && !matches!(state, Some("Z" | "X"))
+    Living::of(pid).is_some_and(|living| living.session == leader.as_raw_nonzero().get())
 }
 
 /// Kills a process of the session; whether it has to be waited for.
@@ -63,17 +52,4 @@ fn kill(pid: Pid, leader: Pid) -> bool {
     };
     // One that has become another user's must be ended by that one.
     killed.is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_s_session_is_read_whatever_its_name() {
-        assert!(is_living_in_session("12 (a) Z 1 9 9) (b)) S 1 77 78 0 -1", 78));
-        assert!(!is_living_in_session("12 (sh) S 1 78 77 0 -1", 78));
-        assert!(!is_living_in_session("12 (sh) Z 1 77 78 0 -1", 78));
-        assert!(!is_living_in_session("", 78) && !is_living_in_session("12 (sh)", 78));
-    }
 }
