@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::attempt::{Attempt, Outcome};
+use super::job::{Attempt, Outcome};
 use super::ledger::{Job, Ledger};
-use super::limits::Limits;
+use super::policy::Limits;
+use super::report::Tally;
 use super::sinks::Sinks;
 use super::stopping::Stopping;
-use super::tally::Tally;
 use super::trickle::Trickle;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::func::Value;

@@ -7,8 +7,8 @@ use crossbeam_channel::Receiver;
 use serde_bytes::ByteBuf;
 use serde_json::value::RawValue;
 
-use super::attempt::{Attempt, Outcome, seed_of};
-use super::intake::Intake;
+use super::job::{Attempt, Outcome, seed_of};
+use super::source::Intake;
 use super::stopping::Stopping;
 use crate::input::InputError;
 use crate::pool::Next;

@@ -14,27 +14,26 @@
 //! | `attempt` | what travels |
 //! | `command`, `workers` | the rank's half: a process for each attempt, or processes that stay |
 
-mod attempt;
-pub(crate) mod command;
-pub(crate) mod doubts;
+mod job;
+
 mod drive;
 mod handover;
-mod intake;
 mod ledger;
-mod limits;
+mod policy;
+mod report;
+pub(crate) mod runners;
 mod sinks;
+mod source;
 mod stopping;
-mod tally;
 mod trickle;
-pub(crate) mod workers;
 
-pub(crate) use attempt::{Attempt, Outcome};
 pub(crate) use drive::{Batch, End};
 pub(crate) use handover::Handover;
-pub(crate) use intake::{Intake, NoThread};
+pub(crate) use job::{Attempt, Outcome};
 pub(crate) use ledger::{Ledger, Planned};
-pub(crate) use limits::{Limits, MaxFailures};
+pub(crate) use policy::{Limits, MaxFailures};
+pub(crate) use report::Tally;
 pub(crate) use sinks::{Lines, Sinks};
+pub(crate) use source::{Intake, NoThread};
 pub(crate) use stopping::Stopping;
-pub(crate) use tally::Tally;
 pub(crate) use trickle::Trickle;

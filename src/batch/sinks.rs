@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::attempt::{Outcome, Trouble};
-use super::command::STDOUT;
 use super::handover::Handover;
+use super::job::{Outcome, Trouble};
 use super::ledger::Job;
+use super::runners::command::STDOUT;
 use crate::console::escaped;
 use crate::journal::{JobRecord, Status, begin_line};
 use crate::output::{DEFAULT_MEMORY, Failure, Order, Ordered, OutputError, Stream, failure_line};

@@ -14,7 +14,7 @@ use super::earlier::{Earlier, has_something, read_earlier};
 use super::files;
 use super::session::{progress, sum_up};
 use super::{info, print};
-use crate::batch::doubts::{self, Doubt, Token};
+use crate::batch::runners::doubts::{self, Doubt, Token};
 use crate::batch::{
     Attempt, Batch, End, Intake, Ledger, Limits, Lines, NoThread, Outcome, Planned, Sinks, Stopping, Tally,
 };

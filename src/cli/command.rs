@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
-use crate::batch::command::{self, Commands};
+use crate::batch::runners::command::{self, Commands};
 use crate::input::{InputError, Inputs, Record};
 use crate::launch::{self, ExitCode};
 use crate::process::program::resolve;

@@ -12,7 +12,7 @@ use super::files::JobFiles;
 use super::map::MapTask;
 use super::parse::Widths;
 use crate::batch::Lines;
-use crate::batch::workers::{WorkerPlan, WorkerProgram};
+use crate::batch::runners::worker::{WorkerPlan, WorkerProgram};
 use crate::input::{Format, Inputs, Source};
 use crate::kernels::Number;
 use crate::launch::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE, number_from};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::batch::{self, BatchConfig, Plan};
 use super::config::Config;
-use crate::batch::doubts::{self, Token};
-use crate::batch::workers::{Json, WorkerPlan, WorkerProgram, Workers};
+use crate::batch::runners::doubts::{self, Token};
+use crate::batch::runners::worker::{Json, WorkerPlan, WorkerProgram, Workers};
 use crate::input::{InputError, Inputs, Record};
 use crate::launch::{self, ExitCode};
 use crate::process::worker::spares;

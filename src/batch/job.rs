@@ -82,7 +82,7 @@ impl Outcome {
 }
 
 /// Whether an attempt that ended so says something about the rank it ran on.
-pub(super) fn has_failed(status: Status) -> bool {
+pub(crate) fn has_failed(status: Status) -> bool {
     !matches!(status, Status::Ok | Status::Cancelled)
 }
 

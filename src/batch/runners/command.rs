@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use signal_hook::low_level::signal_name;
 
-use super::attempt::{Attempt, Outcome, Run, Trouble, Usage, has_failed};
+use crate::batch::job::{Attempt, Outcome, Run, Trouble, Usage, has_failed};
 use crate::console::shortened;
 use crate::engine::rank;
 use crate::journal::Status;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::attempt::Outcome;
+use super::job::Outcome;
 use crate::console::shortened;
 use crate::journal::Status;
 

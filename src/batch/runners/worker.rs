@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::attempt::{Attempt, Outcome, Run, Trouble, has_failed};
 use super::command::omp_threads;
 use super::doubts::{self, Room, Token};
+use crate::batch::job::{Attempt, Outcome, Run, Trouble, has_failed};
 use crate::engine::func::{ChunkJobs, ChunkServer};
 use crate::engine::rank;
 use crate::journal::Status;
