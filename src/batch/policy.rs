@@ -1,22 +1,43 @@
-//! When a batch is run no further: too many failures, or a first success; and what is run again.
+//! When a failed job is run again, and when a batch is stopped before its end; and the batch's time limits.
+//!
+//! | limit | who waits for what | must be |
+//! |---|---|---|
+//! | [`FLUSH_PAUSE`] | the driver for the next event, before it flushes outputs | short for people |
+//! | [`FLUSH_PERIOD`] | the driver with flushing while results keep coming | short for people |
+//! | [`HOLD`] | finished output for an earlier job, before it is written out of order | above the flush times |
+//! | [`PASS`] | after a signal: finished output for an earlier job, where no order can be restored later | below the second after which Open MPI's `mpiexec` kills its ranks |
+//! | [`GRACE`] | after a signal: the driver for running jobs | below the engine's time limit for leaving ranks |
+//! | `--kill-after` | a process group for its end after TERM, before KILL | deducted from [`GRACE`] |
 
 use std::time::Duration;
 
 use crate::journal::Status;
 
-/// How many jobs may fail.
+/// Outputs are flushed when no event has come for this time.
+pub(crate) const FLUSH_PAUSE: Duration = Duration::from_millis(100);
+/// Outputs are flushed at least this often while results come without a pause.
+pub(crate) const FLUSH_PERIOD: Duration = Duration::from_millis(200);
+/// After this time, finished output behind a slow job is written before its turn, if the file can be put into order later.
+pub(crate) const HOLD: Duration = Duration::from_millis(200);
+/// After a signal, finished output behind a running job is written after this time, if no order can be restored later.
+pub(crate) const PASS: Duration = Duration::from_millis(300);
+/// After a signal, the driver waits this long for running jobs, less the time that their processes have to end after TERM.
+pub(crate) const GRACE: Duration = Duration::from_secs(9);
+
+/// Limits on failures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum MaxFailures {
+    /// A number of jobs.
     Jobs(u64),
-    /// From 0 to 1: of the jobs of the input, or, where their number is not known, of those that are done.
+    /// From 0 to 1: a share of the jobs of the input, or, if their number is not known, of the settled jobs.
     Share(f64),
 }
 
-/// Of so few jobs a share says nothing.
+/// Below this number of settled jobs a share of them is not used.
 const FEW: u64 = 20;
 
 impl MaxFailures {
-    /// Whether so many failures are too many.
+    /// Whether `failed` failures exceed the limit, with `done` settled jobs and `total` jobs in all.
     pub(crate) fn exceeded(self, failed: u64, done: u64, total: Option<u64>) -> bool {
         match self {
             MaxFailures::Jobs(most) => failed > most,
@@ -28,20 +49,24 @@ impl MaxFailures {
     }
 }
 
-/// What is done about failures.
+/// Which failed jobs are run again.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Limits {
-    /// How often a job that fails is run again.
+pub(crate) struct RetryPolicy {
+    /// The number of times that a failed job is run again.
     pub retries: u32,
-    /// After which ends.
-    pub retry_on: Vec<Status>,
-    /// How long before the first time; each further time the pause is twice as long.
-    pub retry_pause: Duration,
-    /// How long processes may take to end after TERM.
-    pub kill_after: Duration,
+    /// The statuses that are retried.
+    pub on: Vec<Status>,
+    /// The pause before the first retry of a job; it doubles with each further one.
+    pub pause: Duration,
+}
+
+/// When no more jobs are started.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct StopPolicy {
+    /// More failures than this stop the batch.
     pub max_failures: Option<MaxFailures>,
-    /// The first job that succeeds is all that is wanted.
-    pub stop_on_success: bool,
+    /// The first job that succeeds stops the batch.
+    pub on_success: bool,
 }
 
 #[cfg(test)]
@@ -63,5 +88,11 @@ mod tests {
         assert!(tenth.exceeded(11, 11, Some(100)));
         assert!(!tenth.exceeded(5, 5, None), "five jobs are no sample");
         assert!(tenth.exceeded(3, 20, None));
+    }
+
+    #[test]
+    fn the_time_limits_are_in_order() {
+        assert!(FLUSH_PAUSE <= FLUSH_PERIOD && FLUSH_PERIOD <= HOLD && HOLD < PASS);
+        assert!(PASS < Duration::from_secs(1), "mpiexec kills a second after it has passed a signal on");
     }
 }

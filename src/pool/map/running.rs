@@ -2,14 +2,12 @@
 
 use std::time::Instant;
 
-use crossbeam_channel::Receiver;
-
 use super::order::Order;
 use crate::engine::error::{Failure, JobError};
 use crate::engine::func::Value;
 use crate::pool::Input;
 use crate::pool::pacer::{HandedOn, Next, Pacer};
-use crate::pool::stream::{Event, JobStream};
+use crate::pool::stream::{Event, JobStream, NO_WAKE};
 use crate::report::Ticker;
 
 /// A map that the ranks are working on. Its user gives it inputs and waits for it.
@@ -34,7 +32,7 @@ pub(crate) enum Turn<O> {
 
 /// Why a map waits no more.
 pub(crate) enum Waited {
-    /// Something has happened, or there are inputs.
+    /// Something has happened.
     Done,
     /// The deadline has passed.
     Late,
@@ -75,13 +73,10 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         self.pacer.feed(&mut self.stream, handed_on, || pull().map(|input| (input, None)))
     }
 
-    /// Waits for results, or, if the last turn lacked inputs, until `wake` has something, which is left there.
-    pub(crate) fn wait<T>(&mut self, deadline: Option<Instant>, wake: Option<&Receiver<T>>) -> Waited {
-        let wake = wake.filter(|_| self.pacer.lacks_input());
-        match self.stream.next(deadline, wake) {
+    /// Waits for the next event until `deadline`.
+    pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> Waited {
+        match self.stream.next(deadline, NO_WAKE) {
             Ok(Event::Idle) => Waited::Late,
-            // Inputs may come without a pause.
-            Ok(Event::Wake) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => Waited::Late,
             Ok(event) => {
                 self.order.put(event);
                 Waited::Done
@@ -99,10 +94,5 @@ impl<I: Input, O: Value> RunningMap<I, O> {
     /// The number of jobs handed on.
     pub(crate) fn yielded(&self) -> u64 {
         self.order.yielded()
-    }
-
-    /// Results are not kept back any longer for those of earlier jobs: these are errors of kind `Stopped` now.
-    pub(crate) fn wait_no_longer(&mut self) {
-        self.order.wait_no_longer();
     }
 }
