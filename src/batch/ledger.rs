@@ -494,3 +494,19 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
         self.counts.add(Status::Cancelled, jobs);
     }
 }
+
+#[cfg(test)]
+impl<W, R> Ledger<W, R> {
+    /// Asserts what always holds.
+    pub(crate) fn check(&self) {
+        let open = self.attempts.iter().filter(|entry| !matches!(entry, Entry::Settled)).count();
+        assert_eq!(open as u64, self.under_way);
+        assert!(!matches!(self.attempts.front(), Some(Entry::Settled)), "settled attempts are forgotten");
+        for ((_, place), kept) in &self.waiting {
+            assert!(kept.last.is_some() && kept.work.is_some() && kept.job.attempt <= self.retry.retries);
+            assert_eq!((kept.job.place, kept.job.place < self.next_place), (*place, true));
+        }
+        let Counts { done, succeeded, failed, cancelled, .. } = self.counts;
+        assert_eq!(done, succeeded + failed + cancelled);
+    }
+}

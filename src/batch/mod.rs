@@ -33,6 +33,8 @@ mod ledger;
 mod policy;
 mod report;
 pub(crate) mod runners;
+#[cfg(test)]
+mod sim;
 mod sinks;
 mod source;
 mod stopping;

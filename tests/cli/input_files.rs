@@ -297,7 +297,7 @@ fn a_job_s_number_is_that_of_its_record_in_kernels_too() {
         errors.collect()
     };
     assert_eq!(numbers(&run.expect_code(3).out()), [3, 6], "{}", run.out());
-    run.expect_said("2 job(s) failed; the first was job 3");
+    run.expect_said("2 of 4 job(s) failed:\n  job 3: sqrt of -2: ");
     let run = support::run(&mut shell(&files, "rp kernel sqrt -i jobs.jsonl --skip-bad --unordered --chunk 1"), LIMIT);
     let mut unordered = numbers(&run.expect_code(3).out());
     unordered.sort_unstable();

@@ -85,12 +85,6 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         }
     }
 
-    /// The number of jobs that have not ended, as far as was waited for.
-    #[cfg(test)]
-    pub(crate) fn unsettled(&self) -> u64 {
-        self.stream.unsettled()
-    }
-
     /// The number of jobs handed on.
     pub(crate) fn yielded(&self) -> u64 {
         self.order.yielded()

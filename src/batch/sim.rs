@@ -1,0 +1,438 @@
+//! Simulated worlds for the ledger: jobs that fail in many ways, a pool, a source and sinks that fail, signals, lost ranks, and
+//! runs that are killed and started again. One seed is one world, on one thread.
+//!
+//! The judge keeps account of its own and asserts: every job that was read ends with exactly one order, or the run was killed;
+//! attempts follow the retry policy; nothing counts as done in the next run whose output was not handed over; a world in
+//! which nothing is under way and nothing waits has ended.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::value::RawValue;
+
+use super::ledger::{Counts, Ending, Event, Ledger, Next, Order, Outcome, Planned};
+use super::policy::{MaxFailures, RetryPolicy, StopPolicy};
+use crate::journal::Status;
+
+/// More steps than any world needs.
+const MOST_STEPS: u32 = 20_000;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The result of an attempt: which job and attempt it is of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Result {
+    number: u64,
+    attempt: u32,
+    status: Status,
+    has_output: bool,
+}
+
+impl Outcome for Result {
+    fn status(&self) -> Status {
+        self.status
+    }
+
+    fn rank(&self) -> Option<u32> {
+        Some(self.attempt)
+    }
+
+    fn drop_output(&mut self) {
+        self.has_output = false;
+    }
+}
+
+/// What a world is like.
+#[derive(Debug)]
+struct World {
+    jobs: u64,
+    retry: RetryPolicy,
+    stop: StopPolicy,
+    knows_total: bool,
+    recorded: bool,
+    /// Attempts that the pool takes at once.
+    window: usize,
+    /// For each job by its number, how many attempts fail, and how.
+    failures: BTreeMap<u64, (u32, Status)>,
+    /// The number of the record that cannot be read.
+    bad_record: Option<u64>,
+    /// The source has nothing at the moment, this often in a hundred reads.
+    pauses: u32,
+    /// The steps after which a signal comes, the process is killed, or a sink fails.
+    signal: Option<u32>,
+    kill: Option<u32>,
+    sink_fails: Option<u32>,
+}
+
+/// An attempt in the pool.
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    index: u64,
+    number: u64,
+    attempt: u32,
+}
+
+/// What the judge knows of a job in one run.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    attempts: u32,
+    is_under_way: bool,
+    /// The earliest time of the next attempt.
+    due: Duration,
+    ends: u32,
+}
+
+/// One run of a world, until it ends or is killed.
+struct Run<'w> {
+    world: &'w World,
+    random: &'w mut ChaCha8Rng,
+    ledger: Ledger<u64, Result>,
+    /// The records that this run reads.
+    source: VecDeque<u64>,
+    under_way: Vec<UnderWay>,
+    next_index: u64,
+    now: Duration,
+    seen: BTreeMap<u64, Seen>,
+    /// The numbers of the jobs by their places.
+    places: Vec<u64>,
+    /// Settled jobs whose output was not handed over yet, and those whose output was.
+    settled: Vec<(u64, Status)>,
+    handed_over: Vec<(u64, Status)>,
+    left: u64,
+    stopped: bool,
+    gave_up: bool,
+    /// The stop policy has ended the run.
+    enough: bool,
+    fault: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, PartialEq)]
+enum End {
+    Killed,
+    SinkFailed,
+    Stopped,
+    Complete,
+}
+
+impl World {
+    fn draw(random: &mut ChaCha8Rng) -> World {
+        let jobs = random.random_range(0..40);
+        let statuses = [Status::Failed, Status::Signal, Status::Timeout, Status::Spawn, Status::Lost];
+        let failures = (1..=jobs).filter_map(|number| {
+            let fails = random.random_bool(0.4);
+            let failure = (random.random_range(1..5), *statuses.choose(random)?);
+            fails.then_some((number, failure))
+        });
+        let failures = failures.collect();
+        let on = statuses.into_iter().filter(|_| random.random_bool(0.7)).collect();
+        let mut rarely = |chance: f64, most: u32| random.random_bool(chance).then(|| random.random_range(0..most));
+        let (signal, kill, sink_fails) = (rarely(0.3, 120), rarely(0.3, 120), rarely(0.1, 60));
+        let max_failures = match random.random_range(0..6) {
+            0 => Some(MaxFailures::Jobs(random.random_range(0..5))),
+            1 => Some(MaxFailures::Share(0.2)),
+            _ => None,
+        };
+        World {
+            jobs,
+            retry: RetryPolicy { retries: random.random_range(0..4), on, pause: SECOND * random.random_range(0..3) },
+            stop: StopPolicy { max_failures, on_success: random.random_bool(0.1) },
+            knows_total: random.random(),
+            recorded: random.random(),
+            window: random.random_range(1..9),
+            failures,
+            bad_record: random.random_bool(0.1).then(|| random.random_range(1..=jobs + 1)),
+            pauses: random.random_range(0..50),
+            signal,
+            kill,
+            sink_fails,
+        }
+    }
+
+    fn result(&self, number: u64, attempt: u32) -> Result {
+        let status = match self.failures.get(&number) {
+            Some((times, status)) if attempt <= *times => *status,
+            _ => Status::Ok,
+        };
+        Result { number, attempt, status, has_output: true }
+    }
+}
+
+impl<'w> Run<'w> {
+    /// A run of the jobs that no earlier run has done.
+    fn new(world: &'w World, random: &'w mut ChaCha8Rng, done: &BTreeSet<u64>) -> Self {
+        let source: VecDeque<u64> = (1..=world.jobs).filter(|number| !done.contains(number)).collect();
+        let total = world.knows_total.then_some(source.len() as u64);
+        Run {
+            ledger: Ledger::new(world.retry.clone(), world.stop, 7, total),
+            world,
+            random,
+            source,
+            under_way: Vec::new(),
+            next_index: 0,
+            now: Duration::ZERO,
+            seen: BTreeMap::new(),
+            places: Vec::new(),
+            settled: Vec::new(),
+            handed_over: Vec::new(),
+            left: 0,
+            stopped: false,
+            gave_up: false,
+            enough: false,
+            fault: false,
+        }
+    }
+
+    fn run(&mut self) -> End {
+        let mut closed = false;
+        for step in 0..MOST_STEPS {
+            self.ledger.check();
+            if self.world.kill == Some(step) {
+                return End::Killed;
+            }
+            if self.world.sink_fails == Some(step) {
+                return self.end(End::SinkFailed);
+            }
+            if self.world.signal == Some(step) {
+                self.signal();
+            }
+            closed = closed || self.push();
+            if closed && self.under_way.is_empty() {
+                let end = if self.ledger.was_cut() { End::Stopped } else { End::Complete };
+                return self.end(end);
+            }
+            if self.random.random_bool(0.5) {
+                self.handed_over.append(&mut self.settled);
+            }
+            if self.step() {
+                return self.end(End::Complete);
+            }
+            if self.stopped && self.random.random_bool(0.1) {
+                let place = self.places.len() as u64 / 2;
+                self.tell(Event::PassBefore { place });
+            }
+        }
+        panic!("the run does not end");
+    }
+
+    fn signal(&mut self) {
+        self.stopped = true;
+        self.tell(Event::Stop);
+    }
+
+    /// Pushes attempts while there is room; true if there will be no more.
+    fn push(&mut self) -> bool {
+        while self.under_way.len() < self.world.window {
+            match self.ledger.next(self.now) {
+                Next::Attempt(attempt) => self.start(attempt.number, attempt.attempt),
+                Next::Wait => return false,
+                Next::End => return true,
+                Next::Read if self.random.random_range(0..100) < self.world.pauses => return false,
+                Next::Read => match self.source.pop_front() {
+                    None => self.ledger.end_of_source(),
+                    Some(number) if self.world.bad_record == Some(number) => {
+                        self.fault = true;
+                        self.ledger.source_failed();
+                    }
+                    Some(number) => {
+                        self.places.push(number);
+                        let input = self.world.recorded.then(|| RawValue::from_string("1".into()).unwrap());
+                        let attempt = self.ledger.read(Planned { number, work: number, input });
+                        assert_eq!((attempt.number, attempt.work), (number, number));
+                        self.start(number, attempt.attempt);
+                    }
+                },
+            }
+        }
+        false
+    }
+
+    fn start(&mut self, number: u64, attempt: u32) {
+        assert!(!self.stopped && !self.gave_up, "nothing is started any more");
+        let seen = self.seen.entry(number).or_default();
+        seen.attempts += 1;
+        assert_eq!((seen.attempts, seen.is_under_way, seen.ends), (attempt, false, 0), "job {number}");
+        assert!(attempt <= self.world.retry.retries + 1 && self.now >= seen.due);
+        seen.is_under_way = true;
+        self.under_way.push(UnderWay { index: self.next_index, number, attempt });
+        self.next_index += 1;
+    }
+
+    /// Something happens in the pool, or time passes; true if the ledger ends the batch.
+    fn step(&mut self) -> bool {
+        if self.under_way.is_empty() || self.random.random_bool(0.2) {
+            // Time passes: at least to the next retry if there is nothing else.
+            let due = self.ledger.next_due().filter(|_| self.under_way.is_empty());
+            self.now = due.map_or(self.now + SECOND / 2, |due| due.max(self.now));
+            return false;
+        }
+        let at = self.random.random_range(0..self.under_way.len());
+        let UnderWay { index, number, attempt } = self.under_way.remove(at);
+        let result = self.world.result(number, attempt);
+        let is_plain = result.status == Status::Ok && !self.world.recorded && !self.world.stop.on_success;
+        self.seen.entry(number).or_default().is_under_way = false;
+        if self.stopped && self.random.random_bool(0.3) {
+            return self.tell(Event::NotStarted { index });
+        }
+        if is_plain && self.random.random_bool(0.7) {
+            let count = self.take_successors(index);
+            return self.tell(Event::Succeeded { first: index, count });
+        }
+        self.tell(Event::Ended { index, result })
+    }
+
+    /// Takes the attempts behind this one that succeed, too; returns how many there are with it.
+    fn take_successors(&mut self, index: u64) -> u64 {
+        let mut count = 1;
+        while let Some(at) = self.under_way.iter().position(|other| other.index == index + count) {
+            let UnderWay { number, attempt, .. } = self.under_way[at];
+            if self.world.result(number, attempt).status != Status::Ok {
+                break;
+            }
+            self.under_way.remove(at);
+            self.seen.entry(number).or_default().is_under_way = false;
+            count += 1;
+        }
+        count
+    }
+
+    /// Tells the ledger what has happened and takes its orders; true if it ends the batch.
+    fn tell(&mut self, event: Event<Result>) -> bool {
+        let mut orders = Vec::new();
+        self.ledger.on(event, self.now, &mut orders);
+        self.take(orders)
+    }
+
+    fn take(&mut self, orders: Vec<Order<Result>>) -> bool {
+        let mut ends = false;
+        for order in orders {
+            assert!(!ends, "nothing follows the end");
+            match order {
+                Order::Settle { job, result } => {
+                    assert_eq!((self.places[job.place as usize], result.number), (job.number, job.number));
+                    assert_eq!((job.attempt, job.input.is_some()), (result.attempt, self.world.recorded));
+                    self.settle(job.number, result.status, result.has_output);
+                }
+                Order::SettleRun { first, count } => {
+                    assert!(count > 0 && !self.world.recorded);
+                    for place in first..first + count {
+                        self.settle(self.places[place as usize], Status::Ok, true);
+                    }
+                }
+                Order::Forget { place } => {
+                    let seen = self.seen.entry(self.places[place as usize]).or_default();
+                    seen.due = self.now + self.world.retry.pause * (1 << (seen.attempts - 1).min(6));
+                }
+                Order::Cancel { job } => self.settle(job.number, Status::Cancelled, true),
+                Order::Leave { job } => {
+                    self.left += 1;
+                    self.end_of(job.number);
+                }
+                Order::GiveUp => {
+                    let Counts { failed, done, .. } = self.ledger.counts();
+                    let most = self.world.stop.max_failures.expect("there is a limit");
+                    assert!(most.exceeded(failed, done, self.total()));
+                    (self.gave_up, self.enough) = (true, true);
+                }
+                Order::EndAll => ends = true,
+            }
+        }
+        ends
+    }
+
+    fn settle(&mut self, number: u64, status: Status, has_output: bool) {
+        let may_retry = self.seen[&number].attempts <= self.world.retry.retries
+            && self.world.retry.on.contains(&status)
+            && !self.stopped
+            && !self.gave_up
+            && !self.fault;
+        assert!(!may_retry || !has_output, "job {number} has more attempts");
+        self.end_of(number);
+        self.settled.push((number, status));
+    }
+
+    fn end_of(&mut self, number: u64) {
+        let seen = self.seen.entry(number).or_default();
+        seen.ends += 1;
+        assert_eq!(seen.ends, 1, "job {number} has one end");
+    }
+
+    /// Ends the run and judges it.
+    fn end(&mut self, end: End) -> End {
+        let ending = match end {
+            End::Complete => Ending::Complete,
+            End::SinkFailed => Ending::SinkFailed,
+            End::Stopped | End::Killed => Ending::Interrupted,
+        };
+        let mut orders = Vec::new();
+        let running = self.under_way.len();
+        self.ledger.end(ending, &mut orders);
+        self.gave_up = true;
+        self.take(orders);
+        self.ledger.check();
+        assert!(self.seen.values().all(|seen| seen.ends == 1), "every job that was read has an end");
+        let counts = self.ledger.counts();
+        assert_eq!(counts.done, (self.settled.len() + self.handed_over.len()) as u64);
+        if end != End::SinkFailed {
+            self.handed_over.append(&mut self.settled);
+        }
+        let ok = self.handed_over.iter().filter(|(_, status)| *status == Status::Ok).count() as u64;
+        match end {
+            End::Complete if self.world.stop.on_success && counts.succeeded > 0 => assert!(ok > 0),
+            End::Complete if self.enough || self.fault => {}
+            End::Complete => {
+                assert_eq!((counts.cancelled, self.left, running), (0, 0, 0));
+                assert!(self.source.is_empty(), "all jobs were read");
+            }
+            End::Stopped => assert!(self.stopped),
+            End::SinkFailed | End::Killed => {}
+        }
+        end
+    }
+
+    fn total(&self) -> Option<u64> {
+        self.world.knows_total.then(|| (self.source.len() + self.places.len()) as u64)
+    }
+}
+
+/// Runs a world until it is complete: runs that are killed or stopped are started again, without their accidents.
+fn simulate(seed: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut world = World::draw(&mut random);
+    let mut done = BTreeSet::new();
+    loop {
+        let mut run = Run::new(&world, &mut random, &done);
+        let end = run.run();
+        let before = done.len();
+        let ok = run.handed_over.iter().filter(|(_, status)| *status == Status::Ok).map(|(number, _)| *number);
+        let ok: Vec<u64> = ok.collect();
+        done.extend(ok.iter().copied());
+        assert_eq!(done.len(), before + ok.len(), "no job is done twice");
+        if end == End::Complete {
+            break;
+        }
+        (world.signal, world.kill, world.sink_fails) = (None, None, None);
+    }
+    let World { jobs, ref retry, ref failures, bad_record, stop, .. } = world;
+    if bad_record.is_none_or(|bad| bad > jobs) && stop == StopPolicy::default() {
+        let is_done = |number: &u64| match failures.get(number) {
+            Some((times, status)) => *times <= retry.retries && retry.on.contains(status),
+            None => true,
+        };
+        assert_eq!(done, (1..=jobs).filter(is_done).collect(), "all jobs that can succeed have");
+    }
+}
+
+#[test]
+fn every_world_keeps_its_promises() {
+    let (first, count) = match std::env::var("RANKPOOL_SEED") {
+        Ok(seed) => (seed.parse().expect("RANKPOOL_SEED is a number"), 1),
+        Err(_) => (0, 20_000),
+    };
+    for seed in first..first + count {
+        let world = std::panic::catch_unwind(|| simulate(seed));
+        assert!(world.is_ok(), "world {seed}: repeat it with RANKPOOL_SEED={seed}");
+    }
+}
