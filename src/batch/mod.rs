@@ -38,6 +38,8 @@ mod sim;
 mod sinks;
 mod source;
 mod stopping;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -308,3 +308,6 @@ fn record<'a>(job: &'a Job, result: &'a AttemptResult, hosts: &'a [String]) -> O
     }
     Some(record)
 }
+
+#[cfg(test)]
+mod tests;

@@ -290,3 +290,52 @@ impl Output {
         (self.out.bytes, self.err.bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::template::Words;
+
+    fn ended(how: How) -> (Status, Option<Cause>) {
+        let end = CommandEnd { how, start: SystemTime::now(), seconds: 1.0, user: 0.0, system: 0.0, max_rss_kib: 0 };
+        status_and_cause(&end, Some(Duration::from_millis(1500)))
+    }
+
+    #[test]
+    fn each_end_of_a_process_has_a_status_and_a_message() {
+        assert_eq!(ended(How::Exited(0)), (Status::Ok, None));
+        let cases = [
+            (How::Exited(7), Status::Failed, "failed", "exit code 7"),
+            (How::Signalled(9), Status::Signal, "signal", "killed by SIGKILL"),
+            (How::Signalled(200), Status::Signal, "signal", "killed by signal 200"),
+            (How::TimedOut, Status::Timeout, "timeout", "not done after 1.5 s"),
+            (How::Cancelled, Status::Cancelled, "cancelled", "cancelled while it ran"),
+            (How::Lost("no helper".into()), Status::Lost, "lost", "no helper"),
+            (How::NotStarted("no such program".into()), Status::Spawn, "spawn", "no such program"),
+        ];
+        for (how, status, kind, message) in cases {
+            let (ended, cause) = ended(how);
+            let cause = cause.expect("it failed");
+            assert_eq!((ended, cause.kind.as_str(), cause.message.as_str()), (status, kind, message));
+        }
+        assert_eq!(ended(How::Exited(7)).1.unwrap().exit, Some(7));
+        assert_eq!(ended(How::Signalled(9)).1.unwrap().signal, Some(9));
+    }
+
+    #[test]
+    fn a_command_knows_its_job_by_its_environment() {
+        let command = ["echo".to_string(), "{#}".into()];
+        let words = Words { command: &command, shell: false, stdin: None, cwd: None, env: &[], tag: None };
+        let template = Template::parse(&words).unwrap();
+        let commands = Commands { template, job_cpus: None, timeout: None, kill_after: Duration::ZERO };
+        let work = Values::default();
+        let attempt = Attempt { place: 0, number: 12, attempt: 2, seed: 99, work, avoid: None };
+        let (program, _) = commands.fill(&attempt, 3, 4);
+        assert_eq!((program.name.as_str(), program.args.as_slice()), ("echo", &["12".to_string()][..]));
+        let expected = [("JOB", "12"), ("RANK", "3"), ("SLOT", "4"), ("ATTEMPT", "2"), ("SEED", "99")];
+        let expected = expected.map(|(name, value)| (format!("RANKPOOL_{name}"), value.to_string()));
+        assert_eq!(program.env[..5], expected);
+    }
+}

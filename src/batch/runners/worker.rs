@@ -388,3 +388,34 @@ fn status_and_cause(failure: WorkerFailure) -> (Status, Cause) {
     };
     (status, Cause { kind: kind.into_owned(), message, traceback, exit, signal })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(kind: &'static str, ended: Option<Ended>) -> (Status, Cause) {
+        status_and_cause(WorkerFailure { kind: kind.into(), message: "why".into(), traceback: None, ended })
+    }
+
+    #[test]
+    fn each_failure_of_a_worker_has_a_status() {
+        assert_eq!(failure("ValueError", None).0, Status::Failed);
+        assert_eq!(failure("timeout", Some(Ended::Signal(9))).0, Status::Timeout);
+        assert_eq!(failure("cancelled", None).0, Status::Cancelled);
+        let (status, cause) = failure("crash", Some(Ended::Signal(11)));
+        assert_eq!((status, cause.signal, cause.exit), (Status::Signal, Some(11), None));
+        let (status, cause) = failure("crash", Some(Ended::Code(3)));
+        assert_eq!((status, cause.signal, cause.exit), (Status::Failed, None, Some(3)));
+        assert_eq!((cause.kind.as_str(), cause.message.as_str()), ("crash", "why"));
+    }
+
+    #[test]
+    fn the_traceback_of_a_failed_start_is_shown_unless_it_is_the_message() {
+        let start = |traceback: Option<&str>| {
+            in_full(StartFailure { message: "no module".into(), traceback: traceback.map(str::to_string) })
+        };
+        assert_eq!(start(None), "no module");
+        assert_eq!(start(Some("no module\n")), "no module");
+        assert_eq!(start(Some("line 1\nline 2\n")), "no module\nline 1\nline 2");
+    }
+}

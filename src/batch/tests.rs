@@ -1,0 +1,294 @@
+//! Batches of built-in functions on ranks of this process: the driver, the sinks and the report together.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use serde_json::Value as Json;
+
+use super::drive::{Driven, End};
+use super::ledger::{Counts, Planned};
+use super::runners::kernel::KernelRunner;
+use super::sinks::Sinks;
+use super::*;
+use crate::engine::notice::{Listener, Notice};
+use crate::journal::Status;
+use crate::launch::{ExitCode, Launch};
+
+/// Options with the output `out` of a folder, without a display of progress.
+fn options(folder: &Path) -> Options {
+    Options {
+        name: "test".into(),
+        retry: RetryPolicy { retries: 0, on: vec![Status::Failed, Status::Timeout], pause: Duration::ZERO },
+        stop: StopPolicy::default(),
+        kill_after: Duration::ZERO,
+        output: Target::new(folder.join("out")),
+        stderr: Target::new(folder.join("err")),
+        records: None,
+        only_failed: None,
+        summary: None,
+        unordered: false,
+        chunk: 0,
+        window: 0,
+        seed: 0,
+        progress: Progress::Off,
+    }
+}
+
+/// Runs a function for the numbers from 1 to `jobs`, on two ranks.
+fn run_function<O: serde::Serialize + 'static>(
+    options: Options,
+    jobs: u64,
+    function: impl Fn(u64) -> O + Copy + Send + Sync + 'static,
+) -> Report {
+    let batch =
+        Batch { options, jobs: Jobs::made(move || 1..=jobs, jobs), runner: KernelRunner::plain(function, None) };
+    run(&batch, &Stopping::default())
+}
+
+fn run<R: Runner + Send + Sync>(batch: &Batch<R>, stopping: &Stopping) -> Report
+where
+    Jobs<R::Work>: Sync,
+{
+    let mut report = None;
+    Launch::new().local(2).threads(1).run(|pool| {
+        report = Some(batch.run(pool, stopping).map_err(|error| error.to_string())?);
+        Ok(())
+    });
+    report.expect("the batch was run")
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).unwrap_or_default()
+}
+
+/// The records of a file, by the jobs' numbers.
+fn records(folder: &Path) -> Vec<Json> {
+    let text = read(folder, "records");
+    let mut records: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    records.sort_by_key(|record| record["number"].as_u64());
+    records
+}
+
+#[test]
+fn results_are_written_in_the_order_of_the_jobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = run_function(options(folder.path()), 5000, |x| x * x);
+    assert_eq!((report.code(), report.counts.succeeded, report.counts.done), (ExitCode::Success, 5000, 5000));
+    let expected: String = (1..=5000_u64).map(|x| format!("{}\n", x * x)).collect();
+    assert_eq!(read(folder.path(), "out"), expected);
+    let folder = tempfile::tempdir().unwrap();
+    run_function(Options { unordered: true, ..options(folder.path()) }, 5000, |x| x * x);
+    let mut lines: Vec<u64> = read(folder.path(), "out").lines().map(|line| line.parse().unwrap()).collect();
+    lines.sort_unstable();
+    assert!(lines.iter().copied().eq((1..=5000).map(|x| x * x)));
+}
+
+#[test]
+fn a_failed_job_has_its_error_in_its_place_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = run_function(options(folder.path()), 3, |x| if x == 2 { panic!("no twos") } else { x });
+    assert_eq!((report.code(), report.counts.failed), (ExitCode::JobsFailed, 1));
+    let expected = "1\n{\"error\":{\"job\":2,\"kind\":\"panic\",\"message\":\"no twos\"}}\n3\n";
+    assert_eq!((read(folder.path(), "out").as_str(), read(folder.path(), "err").as_str()), (expected, ""));
+}
+
+#[test]
+fn a_job_that_fails_is_run_again_and_only_its_last_result_counts() {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let folder = tempfile::tempdir().unwrap();
+    let retry = RetryPolicy { retries: 2, ..options(folder.path()).retry };
+    let records_file = Some(folder.path().join("records"));
+    let options = Options { retry, records: records_file, ..options(folder.path()) };
+    let report = run_function(options, 40, |x| {
+        assert!(x != 7 || RUNS.fetch_add(1, Ordering::SeqCst) == 2, "not yet");
+        assert!(x != 9, "never");
+        x
+    });
+    assert_eq!((report.counts.succeeded, report.counts.failed, report.counts.retried), (39, 1, 4));
+    assert_eq!(read(folder.path(), "out").lines().nth(6), Some("7"));
+    let records = records(folder.path());
+    assert_eq!(records.len(), 40);
+    assert_eq!((&records[6]["status"], &records[6]["attempts"]), (&"ok".into(), &3.into()));
+    let failed = &records[8];
+    assert_eq!(
+        (&failed["status"], &failed["attempts"], &failed["message"]),
+        (&"failed".into(), &3.into(), &"never".into())
+    );
+    for record in &records {
+        assert!(record["rank"].as_u64() < Some(2) && record["slot"].as_u64() > Some(0), "{record}");
+        assert!(record["seconds"].is_number() && record["start"].is_string(), "{record}");
+        assert_eq!(record["input"], record["number"]);
+    }
+}
+
+#[test]
+fn only_the_failed_jobs_of_an_earlier_run_are_run_again_and_the_output_is_whole_then() {
+    static FAILS: AtomicU32 = AtomicU32::new(1);
+    let function = |x: u64| {
+        assert!(x % 3 != 0 || FAILS.load(Ordering::SeqCst) == 0, "divisible");
+        x
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { records: Some(folder.path().join("records")), ..options(folder.path()) };
+    assert_eq!(run_function(options.clone(), 20, function).counts.failed, 6);
+    FAILS.store(0, Ordering::SeqCst);
+    let options = Options { only_failed: options.records.clone(), ..options };
+    let report = run_function(options, 20, function);
+    assert_eq!((report.counts.succeeded, report.counts.done), (6, 6));
+    let expected: String = (1..=20).map(|x| format!("{x}\n")).collect();
+    assert_eq!(read(folder.path(), "out"), expected);
+}
+
+#[test]
+fn too_many_failures_cancel_what_has_not_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = StopPolicy { max_failures: Some(MaxFailures::Jobs(3)), on_success: false };
+    let options = Options { stop, window: 4, chunk: 1, ..options(folder.path()) };
+    let report = run_function(options, 1000, |x: u64| -> u64 { panic!("{x}") });
+    let Counts { done, failed, cancelled, .. } = report.counts;
+    assert!(failed >= 4 && failed < 20 && cancelled == 1000 - failed && done == 1000, "{:?}", report.counts);
+    assert_eq!((report.code(), read(folder.path(), "out").lines().count()), (ExitCode::JobsFailed, 1000));
+}
+
+#[test]
+fn the_first_success_is_enough_if_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = StopPolicy { max_failures: None, on_success: true };
+    let options = Options { stop, window: 2, chunk: 1, ..options(folder.path()) };
+    let report = run_function(options, 100, |x| if x < 5 { panic!("too small") } else { x });
+    assert_eq!((report.code(), report.counts.succeeded, report.counts.done), (ExitCode::Success, 1, 100));
+    assert_eq!(report.counts.failed + report.counts.cancelled, 99);
+}
+
+#[test]
+fn a_job_beyond_its_time_limit_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let function = |x: u64| {
+        if x == 2 {
+            std::thread::sleep(Duration::from_secs(5));
+        }
+        x
+    };
+    let runner = KernelRunner::plain(function, Some(Duration::from_millis(50)));
+    let batch = Batch { options: options(folder.path()), jobs: Jobs::made(|| 1..=3, 3), runner };
+    let begun = Instant::now();
+    let report = run(&batch, &Stopping::default());
+    assert!(begun.elapsed() < Duration::from_secs(5), "the job is not waited for");
+    assert_eq!((report.code(), report.counts.failed), (ExitCode::JobsFailed, 1));
+    assert!(read(folder.path(), "out").starts_with("1\n{\"error\":{\"job\":2,\"kind\":\"timed out\""));
+}
+
+#[test]
+fn an_output_that_cannot_be_written_ends_the_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = run_function(Options { output: Target::new("/dev/full"), ..options(folder.path()) }, 100_000, |x| x);
+    assert_eq!(report.code(), ExitCode::Failure);
+}
+
+#[test]
+fn after_a_signal_nothing_is_started_and_the_next_run_makes_up_for_it() {
+    static BEGUN: AtomicU32 = AtomicU32::new(0);
+    let folder = tempfile::tempdir().unwrap();
+    let records_file = Some(folder.path().join("records"));
+    let options = Options { records: records_file, chunk: 1, window: 4, ..options(folder.path()) };
+    let function = |x: u64| {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(1));
+        x
+    };
+    let stopping = Stopping::default();
+    let jobs = || Jobs::made(|| 1..=1000, 1000);
+    let batch = Batch { options: options.clone(), jobs: jobs(), runner: KernelRunner::plain(function, None) };
+    let stopped = std::thread::scope(|scope| {
+        let run = scope.spawn(|| run(&batch, &stopping));
+        while BEGUN.load(Ordering::SeqCst) < 5 {
+            std::thread::yield_now();
+        }
+        (&stopping).notice(Notice::Stopping);
+        run.join().expect("no panic")
+    });
+    assert_eq!(stopped.code(), ExitCode::Stopped);
+    let done = stopped.counts.done;
+    assert!((1..1000).contains(&done) && records(folder.path()).len() as u64 == done, "{done} jobs");
+    assert!(!folder.path().join("out").exists() && folder.path().join("out.partial").exists());
+    let options = Options { only_failed: options.records.clone(), ..options };
+    let batch = Batch { options, jobs: jobs(), runner: KernelRunner::plain(function, None) };
+    let rest = run(&batch, &Stopping::default());
+    assert_eq!((rest.code(), rest.counts.succeeded), (ExitCode::Success, 1000 - done));
+    let expected: String = (1..=1000).map(|x| format!("{x}\n")).collect();
+    assert_eq!(read(folder.path(), "out"), expected);
+}
+
+/// Drives the function `x` for the jobs of a source.
+fn drive(folder: &Path, pool: &Pool, source: Source<Result<Planned<u64>, InputError>>) -> Driven {
+    let options = options(folder);
+    let runner = KernelRunner::plain(|x: u64| x, None);
+    let (handover, _) = Earlier::read(&options).unwrap().open_outputs(&options, false).unwrap();
+    let mut sinks = Sinks::new(runner.lines(), false, handover, Vec::new());
+    let (stopping, meter) = (Stopping::default(), Meter::default());
+    let driver = Driver::new(Parts {
+        runner: &runner,
+        source,
+        ledger: Ledger::new(options.retry, options.stop, 0, None),
+        sinks: &mut sinks,
+        stopping: &stopping,
+        meter: &meter,
+        kill_after: Duration::ZERO,
+    });
+    let driven = driver.run(runner.open(pool, 0, false), Pacer::new(0, pool.threads()));
+    sinks.finish(matches!(driven.end, End::Complete)).unwrap();
+    driven
+}
+
+#[test]
+fn results_are_written_while_the_source_pauses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.partial");
+    // Each job comes when the result before can be read.
+    let jobs = (1..=20_u64).map(move |number| {
+        while fs::read_to_string(&path).unwrap_or_default().lines().count() as u64 + 1 < number {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Planned { number, work: number, input: None })
+    });
+    Launch::new().local(1).threads(1).run(|pool| {
+        let driven = drive(folder.path(), pool, Source::piped(jobs)?);
+        assert!(matches!(driven.end, End::Complete));
+        assert_eq!(driven.counts.succeeded, 20);
+        Ok(())
+    });
+    assert_eq!(read(folder.path(), "out").lines().count(), 20);
+}
+
+#[test]
+fn a_source_that_fails_ends_the_batch_behind_the_jobs_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = (1..=9_u64).map(|number| {
+        if number == 9 {
+            let source = std::io::Error::other("gone");
+            return Err(InputError::Unreadable { file: "jobs".into(), source });
+        }
+        Ok(Planned { number, work: number, input: None })
+    });
+    Launch::new().local(1).threads(1).run(|pool| {
+        let driven = drive(folder.path(), pool, Source::ready(jobs));
+        assert_eq!((driven.counts.succeeded, driven.fault.is_some()), (8, true));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_source_that_panics_ends_the_batch_with_its_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = (1..=9_u64).map(|number| {
+        assert!(number < 5, "no fives");
+        Ok(Planned { number, work: number, input: None })
+    });
+    Launch::new().local(1).threads(1).run(|pool| {
+        let driven = drive(folder.path(), pool, Source::ready(jobs));
+        assert!(matches!(driven.end, End::Broken(error) if error.message.contains("no fives")));
+        Ok(())
+    });
+}
