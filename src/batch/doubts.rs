@@ -238,7 +238,7 @@ pub(crate) fn tell_the_rest() {
     let rooms = std::mem::take(&mut *lock(&ROOMS));
     for (_, room) in rooms {
         for doubt in lock(&room.doubts).drain(..) {
-            console::complain(format_args!(
+            console::eprint_error(format_args!(
                 "the answers of job(s) {} may be those of other jobs, whatever the records say; run them again: {}",
                 doubt.named(),
                 doubt.why

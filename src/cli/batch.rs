@@ -116,7 +116,7 @@ pub(super) fn launch(
         }
         drive(pool, &stopping).unwrap_or_else(|error| {
             let code = if error.is::<NoThread>() { ExitCode::Failure } else { ExitCode::Usage };
-            console::complain(error);
+            console::eprint_error(error);
             code
         })
     })
@@ -140,7 +140,7 @@ fn has_complaints(pool: &Pool) -> bool {
         let Some(complaint) = rank.facts.complaint.as_deref() else { continue };
         let this = (complaint, rank.facts.host.as_str());
         if !said.contains(&this) {
-            console::complain(format_args!("on {}: {complaint}", rank.facts.host));
+            console::eprint_error(format_args!("on {}: {complaint}", rank.facts.host));
             said.push(this);
         }
     }
@@ -203,16 +203,16 @@ where
         return Ok(code);
     }
     if bad.count() > 0 {
-        console::complain(bad);
+        console::eprint_error(bad);
     }
     if let Some(text) = tally.failures(records.as_deref()).filter(|_| !wanted) {
-        console::complain(text);
+        console::eprint_error(text);
     }
     if let Some(text) = tally.given_up().filter(|_| config.talk != Talk::Quiet) {
-        console::complain(text);
+        console::eprint_error(text);
     }
     for text in pool.stats().iter().flat_map(crate::engine::stats::Stats::failing_ranks) {
-        console::complain(text);
+        console::eprint_error(text);
     }
     let counted = |stats: &mut crate::engine::stats::Stats| {
         (stats.jobs, stats.failed) = (tally.done - tally.cancelled, tally.failed);
@@ -224,7 +224,7 @@ where
 pub(super) fn after_summary(code: ExitCode, summary: Result<(), OutputError>) -> ExitCode {
     match summary {
         Err(error) if !error.is_closed() => {
-            console::complain(error);
+            console::eprint_error(error);
             if code == ExitCode::Success { ExitCode::Failure } else { code }
         }
         Ok(()) | Err(_) => code,
@@ -249,12 +249,12 @@ fn ask_workers(pool: &Pool, token: Option<Token>, end: End, tally: &mut Tally) -
 /// Says which jobs have answers that may be those of others, and takes them back where they were written.
 fn take_back(doubts: &[Doubt], records: Option<&Path>, lines: Result<(), OutputError>) {
     let Some(summary) = doubts::summary(doubts) else { return };
-    console::complain(summary);
+    console::eprint_error(summary);
     let jobs = doubts.iter().flat_map(|doubt| doubt.jobs().map(|number| (number, doubt.message())));
     let told =
         records.map_or(Ok(()), |path| amend::take_back(path, &jobs.collect()).map_err(|error| error.to_string()));
     for error in [told, lines.map_err(|error| error.to_string())].into_iter().filter_map(Result::err) {
-        console::complain(format_args!("these answers could not be taken back where they were written: {error}"));
+        console::eprint_error(format_args!("these answers could not be taken back where they were written: {error}"));
     }
 }
 
@@ -315,7 +315,7 @@ where
         }
     }
     if bad.count() > 0 {
-        console::complain(bad);
+        console::eprint_error(bad);
     }
     ExitCode::Success
 }
@@ -390,7 +390,7 @@ fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, tally: &Tally) ->
             Ok(()) => return ExitCode::Success,
         },
     };
-    console::complain(with_places(message, finished.err(), &left));
+    console::eprint_error(with_places(message, finished.err(), &left));
     code
 }
 

@@ -27,8 +27,8 @@ pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
         run_map(config, task, pool, &stopping).unwrap_or_else(|error| {
             let code = if error.is::<NoThread>() { ExitCode::Failure } else { ExitCode::Usage };
             match error.downcast_ref::<InputError>() {
-                Some(bad) if bad.is_bad_record() => console::complain(format_args!("{bad} ({SKIP_BAD})")),
-                _ => console::complain(error),
+                Some(bad) if bad.is_bad_record() => console::eprint_error(format_args!("{bad} ({SKIP_BAD})")),
+                _ => console::eprint_error(error),
             }
             code
         })

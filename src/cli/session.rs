@@ -109,11 +109,11 @@ impl<'p> Session<'p> {
         let code = conclude(end, results, &tally, jobs.take_fault());
         if let Some(error) = tally.first_failure.filter(|_| !no_reader) {
             let error = JobError { job: jobs.number(error.job), ..error };
-            console::complain(format_args!("{} job(s) failed; the first was {error}", tally.failed));
+            console::eprint_error(format_args!("{} job(s) failed; the first was {error}", tally.failed));
         }
         let code = after_summary(code, sum_up(name, pool, config.talk != Talk::Quiet && !no_reader, summary, |_| {}));
         if jobs.bad_records().count() > 0 {
-            console::complain(jobs.bad_records());
+            console::eprint_error(jobs.bad_records());
         }
         code
     }
@@ -257,7 +257,7 @@ fn conclude(end: End, results: JsonLines, tally: &Tally, fault: Option<InputErro
             (None, Ok(())) => return ExitCode::Success,
         },
     };
-    console::complain(with_places(message, finished.err(), &left));
+    console::eprint_error(with_places(message, finished.err(), &left));
     code
 }
 
@@ -277,7 +277,7 @@ pub(super) fn sum_up(
         let mut text = Vec::new();
         // Into memory: nothing can fail.
         let _ = summary.write_text(&mut text);
-        console::say(&String::from_utf8_lossy(&text));
+        console::eprint(&String::from_utf8_lossy(&text));
     }
     match file {
         None => Ok(()),

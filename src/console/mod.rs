@@ -14,14 +14,14 @@ use std::{
 
 pub(crate) use text::{escaped, in_one_line, reason, shortened};
 
-/// Says what is wrong. A closed standard error is no reason to fail.
-pub(crate) fn complain(message: impl Display) {
-    say(&format!("rankpool: {message}\n"));
+/// Writes an error message to standard error, as `rankpool: MESSAGE`. Errors of the write are ignored: standard error may be closed.
+pub(crate) fn eprint_error(message: impl Display) {
+    eprint(&format!("rankpool: {message}\n"));
 }
 
-/// Writes to standard error. Whatever is in the text, it has no power over the terminal; everything that rankpool itself says
-/// goes through here.
-pub(crate) fn say(text: &str) {
+/// Writes text to standard error, with control characters escaped. Everything that rankpool itself writes there goes through
+/// this function. Errors of the write are ignored.
+pub(crate) fn eprint(text: &str) {
     let _ = std::io::stderr().lock().write_all(escaped(text).as_bytes());
 }
 

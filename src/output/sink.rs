@@ -217,7 +217,7 @@ fn keep_aside(partial: &Path) -> io::Result<()> {
             Err(_) if !kept.exists() => fs::rename(partial, &kept)?,
             Err(_) => continue,
         }
-        crate::console::complain(format_args!(
+        crate::console::eprint_error(format_args!(
             "{} had results of an earlier run that did not finish; they are in {} now",
             partial.display(),
             kept.display()

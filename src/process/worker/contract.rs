@@ -122,7 +122,7 @@ impl Options {
             max_jobs: None,
             silence: SILENCE,
             verdict: Arc::new(|_| ()),
-            warn: Arc::new(|warning| console::complain(warning)),
+            warn: Arc::new(|warning| console::eprint_error(warning)),
             make_room: || (),
         }
     }
