@@ -10,10 +10,11 @@ use signal_hook::low_level::signal_name;
 
 use super::attempt::{Attempt, Outcome, Run, Trouble, Usage, has_failed};
 use crate::console::shortened;
+use crate::engine::exchange::OutputStream;
 use crate::engine::rank;
 use crate::journal::Status;
 use crate::output::Tag;
-use crate::process::command::{self, CommandEnd, How, Limits, Stream};
+use crate::process::command::{self, CommandEnd, How, Limits};
 use crate::process::program::Program;
 use crate::template::{Filled, Place, Template, Values};
 
@@ -35,10 +36,6 @@ const INLINE: usize = 16 << 10;
 
 /// How many bytes are said of a command that cannot be started.
 const LONGEST: usize = 8 << 10;
-
-/// The marks of pieces of output.
-pub(crate) const STDOUT: u8 = 0;
-pub(crate) const STDERR: u8 = 1;
 
 /// Runs one attempt on the calling compute thread.
 pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
@@ -172,24 +169,24 @@ impl Output {
         Output { place, out: written(), err: written(), bytes: 0, unwanted: false }
     }
 
-    fn take(&mut self, stream: Stream, bytes: &[u8]) {
+    fn take(&mut self, stream: OutputStream, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         if !self.unwanted {
-            let written = if stream == Stream::Stdout { &mut self.out } else { &mut self.err };
+            let written = if stream == OutputStream::Stdout { &mut self.out } else { &mut self.err };
             written.take(bytes);
             self.send_ahead(stream, PIECE);
         }
     }
 
     /// Sends what was written to a stream ahead, if it is so much.
-    fn send_ahead(&mut self, stream: Stream, least: usize) {
-        let (mark, written) = match stream {
-            Stream::Stdout => (STDOUT, &mut self.out),
-            Stream::Stderr => (STDERR, &mut self.err),
+    fn send_ahead(&mut self, stream: OutputStream, least: usize) {
+        let written = match stream {
+            OutputStream::Stdout => &mut self.out,
+            OutputStream::Stderr => &mut self.err,
         };
         if written.bytes.len() >= least && !self.unwanted {
             let piece = std::mem::take(&mut written.bytes);
-            self.unwanted = rank::send_part(self.place, mark, piece).is_err();
+            self.unwanted = rank::send_part(self.place, stream, piece).is_err();
         }
     }
 
@@ -197,8 +194,8 @@ impl Output {
     fn end(mut self) -> (Vec<u8>, Vec<u8>) {
         self.out.end();
         self.err.end();
-        self.send_ahead(Stream::Stdout, INLINE);
-        self.send_ahead(Stream::Stderr, INLINE);
+        self.send_ahead(OutputStream::Stdout, INLINE);
+        self.send_ahead(OutputStream::Stderr, INLINE);
         (self.out.bytes, self.err.bytes)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::journal::{Found, OutputFiles, OutputPlace, Records, finish_line};
-use crate::output::{Extent, Layout, Order, OutputError, Stream, Writer};
+use crate::output::{Extent, Layout, Order, OutputError, Section, Writer};
 
 /// How many bytes of records wait for their outputs to be written before those are.
 const RECORD_BYTES: usize = 64 << 10;
@@ -170,17 +170,17 @@ impl Handover {
     }
 
     /// Takes a piece of the current job's output, or of its note. An empty piece of a note ends the job.
-    pub(super) fn take(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), OutputError> {
-        match stream {
-            Stream::Out => {
+    pub(super) fn take(&mut self, section: Section, bytes: &[u8]) -> Result<(), OutputError> {
+        match section {
+            Section::STDOUT => {
                 if self.named.is_some() {
                     self.current.hash.update(bytes);
                 }
                 self.out.write_all(bytes)
             }
-            Stream::Err => self.err.tell(|err| err.write_all(bytes)),
-            Stream::Note if bytes.is_empty() => self.end_job(),
-            Stream::Note => {
+            Section::STDERR => self.err.tell(|err| err.write_all(bytes)),
+            Section::Note if bytes.is_empty() => self.end_job(),
+            Section::Note => {
                 self.current.note.extend_from_slice(bytes);
                 Ok(())
             }

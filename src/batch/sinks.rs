@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::attempt::{Outcome, Trouble};
-use super::command::STDOUT;
 use super::handover::Handover;
 use super::ledger::Job;
 use crate::console::escaped;
+use crate::engine::exchange::OutputStream;
 use crate::journal::{JobRecord, Status, begin_line};
-use crate::output::{DEFAULT_MEMORY, Failure, Order, Ordered, OutputError, Stream, failure_line};
+use crate::output::{DEFAULT_MEMORY, Failure, Order, Ordered, OutputError, Section, failure_line};
 use crate::report::Ticker;
 
 /// What a job leaves in the output.
@@ -62,9 +62,8 @@ impl Sinks {
     }
 
     /// Takes a piece of output that comes ahead of its job's result.
-    pub(super) fn take_part(&mut self, place: u64, stream: u8, bytes: &[u8]) {
+    pub(super) fn take_part(&mut self, place: u64, stream: OutputStream, bytes: &[u8]) {
         let waiting = &mut self.waiting;
-        let stream = if stream == STDOUT { Stream::Out } else { Stream::Err };
         if place < waiting.passed {
             // Nothing is kept for it, and pieces of two jobs must not be mixed.
             waiting.torn.insert(place);
@@ -132,15 +131,16 @@ impl Sinks {
             return trouble;
         }
         if place < waiting.passed {
-            for (stream, bytes) in [(Stream::Out, &*out), (Stream::Err, err), (Stream::Note, note), (Stream::Note, &[])]
+            for (section, bytes) in
+                [(Section::STDOUT, &*out), (Section::STDERR, err), (Section::Note, note), (Section::Note, &[])]
             {
-                self.handover.take(stream, bytes)?;
+                self.handover.take(section, bytes)?;
             }
             return trouble;
         }
         let handover = &mut self.handover;
         let kept = waiting.ordered.settle(place, out, err, note);
-        waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))?;
+        waiting.ordered.drain(&mut |_, section, bytes| handover.take(section, bytes))?;
         kept.and(trouble)
     }
 
@@ -188,7 +188,7 @@ impl Sinks {
         let waiting = &mut self.waiting;
         let handover = &mut self.handover;
         self.blocked = None;
-        waiting.ordered.drain_waiting(&mut |_, stream, bytes| handover.take(stream, bytes))
+        waiting.ordered.drain_waiting(&mut |_, section, bytes| handover.take(section, bytes))
     }
 
     /// What shows progress on standard error meanwhile.
@@ -203,7 +203,7 @@ impl Sinks {
         waiting.torn.extend(torn);
         waiting.passed = waiting.passed.max(self.end);
         let handover = &mut self.handover;
-        waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))
+        waiting.ordered.drain(&mut |_, section, bytes| handover.take(section, bytes))
     }
 
     /// Puts other lines in the places of some jobs' lines, see [`Handover::replace_lines`].

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::OutputError;
 use super::spill::{BLOCK_BYTES, Extent, Spill};
+use crate::engine::exchange::OutputStream;
 
 /// How much memory what waits may take, unless the caller has an opinion.
 pub const DEFAULT_MEMORY: usize = 32 << 20;
@@ -18,15 +19,18 @@ const ALLOCATION_BYTES: usize = 16;
 /// How many places are kept ready for jobs that wait, when none does.
 const SPARE_PLACES: usize = 4096;
 
-/// One of a job's two outputs, or what the caller notes of it.
+/// A section of what is kept of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Out,
-    /// Standard error.
-    Err,
+pub enum Section {
+    /// What it wrote to its standard output or standard error.
+    Output(OutputStream),
     /// The caller's note, behind both.
     Note,
+}
+
+impl Section {
+    pub const STDOUT: Section = Section::Output(OutputStream::Stdout);
+    pub const STDERR: Section = Section::Output(OutputStream::Stderr);
 }
 
 /// Which job's output comes next.
@@ -39,7 +43,7 @@ pub enum Order {
 }
 
 /// Takes a piece of a job's output whose turn it is. A note that is not empty ends with an empty piece.
-pub type Give<'a> = dyn FnMut(u64, Stream, &[u8]) -> Result<(), OutputError> + 'a;
+pub type Give<'a> = dyn FnMut(u64, Section, &[u8]) -> Result<(), OutputError> + 'a;
 
 /// What is known of a job's output.
 #[derive(Debug)]
@@ -71,9 +75,9 @@ impl Split {
     }
 
     /// Each part with its begin and its length.
-    fn parts(self) -> [(Stream, usize, usize); 3] {
+    fn parts(self) -> [(Section, usize, usize); 3] {
         let (out, err, note) = (self.out as usize, self.err as usize, self.note as usize);
-        [(Stream::Out, 0, out), (Stream::Err, out, err), (Stream::Note, out + err, note)]
+        [(Section::STDOUT, 0, out), (Section::STDERR, out, err), (Section::Note, out + err, note)]
     }
 }
 
@@ -81,7 +85,7 @@ impl Split {
 #[derive(Clone, Copy, Debug)]
 struct Part {
     extent: Extent,
-    stream: Stream,
+    section: Section,
 }
 
 /// Takes outputs as jobs settle and hands them on in order.
@@ -157,19 +161,19 @@ impl Ordered {
     ///
     /// # Errors
     /// If the temporary file cannot be written.
-    pub fn part(&mut self, job: u64, stream: Stream, mut bytes: &[u8]) -> Result<(), OutputError> {
-        if self.is_open(job) { self.put_down(job, stream, &mut bytes) } else { Ok(()) }
+    pub fn part(&mut self, job: u64, stream: OutputStream, mut bytes: &[u8]) -> Result<(), OutputError> {
+        if self.is_open(job) { self.put_down(job, Section::Output(stream), &mut bytes) } else { Ok(()) }
     }
 
     /// Writes bytes of a job to the temporary file; those that are left were not written.
-    fn put_down(&mut self, job: u64, stream: Stream, bytes: &mut &[u8]) -> Result<(), OutputError> {
+    fn put_down(&mut self, job: u64, section: Section, bytes: &mut &[u8]) -> Result<(), OutputError> {
         while !bytes.is_empty() {
             let extent = self.spill.append(bytes)?;
             *bytes = &bytes[extent.len as usize..];
             let parts = self.large.entry(job).or_default();
-            let is_merged = parts.last_mut().is_some_and(|last| last.stream == stream && last.extent.merge(extent));
+            let is_merged = parts.last_mut().is_some_and(|last| last.section == section && last.extent.merge(extent));
             if !is_merged {
-                parts.push(Part { extent, stream });
+                parts.push(Part { extent, section });
                 self.parts += 1;
             }
         }
@@ -260,31 +264,31 @@ impl Ordered {
             Entry::Open | Entry::Empty => false,
             Entry::Memory { bytes, split } => {
                 self.memory -= cost(&bytes);
-                for (stream, at, length) in split.parts() {
-                    give_pieces(job, stream, &bytes[at..at + length], give)?;
+                for (section, at, length) in split.parts() {
+                    give_pieces(job, section, &bytes[at..at + length], give)?;
                 }
                 split.note > 0
             }
             Entry::Spilled { at, split } => {
-                for (stream, from, length) in split.parts() {
+                for (section, from, length) in split.parts() {
                     let extent = Extent { at: at + from as u64, len: length as u32 };
-                    self.give_spilled(job, stream, extent, give)?;
+                    self.give_spilled(job, section, extent, give)?;
                 }
                 split.note > 0
             }
             Entry::Large { bytes, split } => {
                 self.memory -= cost(&bytes);
                 let parts = self.take_parts(job);
-                for (stream, at, length) in split.parts() {
-                    for part in parts.iter().filter(|part| part.stream == stream) {
-                        self.give_spilled(job, stream, part.extent, give)?;
+                for (section, at, length) in split.parts() {
+                    for part in parts.iter().filter(|part| part.section == section) {
+                        self.give_spilled(job, section, part.extent, give)?;
                     }
-                    give_pieces(job, stream, &bytes[at..at + length], give)?;
+                    give_pieces(job, section, &bytes[at..at + length], give)?;
                 }
-                split.note > 0 || parts.iter().any(|part| part.stream == Stream::Note)
+                split.note > 0 || parts.iter().any(|part| part.section == Section::Note)
             }
         };
-        if has_note { give(job, Stream::Note, &[]) } else { Ok(()) }
+        if has_note { give(job, Section::Note, &[]) } else { Ok(()) }
     }
 
     /// Whether anything can still be said of a job.
@@ -331,8 +335,8 @@ impl Ordered {
 
     /// Puts an output behind its pieces in the temporary file; what cannot be written there is kept in memory.
     fn keep_large(&mut self, job: u64, out: &[u8], err: &[u8], note: &[u8]) -> (Entry, Result<(), OutputError>) {
-        let mut rest = [(Stream::Out, out), (Stream::Err, err), (Stream::Note, note)];
-        let kept = rest.iter_mut().try_for_each(|(stream, bytes)| self.put_down(job, *stream, bytes));
+        let mut rest = [(Section::STDOUT, out), (Section::STDERR, err), (Section::Note, note)];
+        let kept = rest.iter_mut().try_for_each(|(section, bytes)| self.put_down(job, *section, bytes));
         let [(_, out), (_, err), (_, note)] = rest;
         let bytes = [out, err, note].concat();
         self.memory += cost(&bytes);
@@ -393,7 +397,7 @@ impl Ordered {
     fn give_spilled(
         &mut self,
         job: u64,
-        stream: Stream,
+        section: Section,
         extent: Extent,
         give: &mut Give<'_>,
     ) -> Result<(), OutputError> {
@@ -401,7 +405,7 @@ impl Ordered {
         let mut at = extent.at;
         while at < end {
             let len = (end - at).min(PIECE_BYTES as u64) as u32;
-            give(job, stream, self.spill.read(Extent { at, len })?)?;
+            give(job, section, self.spill.read(Extent { at, len })?)?;
             at += u64::from(len);
         }
         if extent.len > 0 {
@@ -412,8 +416,8 @@ impl Ordered {
 }
 
 /// Hands on bytes in pieces.
-fn give_pieces(job: u64, stream: Stream, bytes: &[u8], give: &mut Give<'_>) -> Result<(), OutputError> {
-    bytes.chunks(PIECE_BYTES).try_for_each(|piece| give(job, stream, piece))
+fn give_pieces(job: u64, section: Section, bytes: &[u8], give: &mut Give<'_>) -> Result<(), OutputError> {
+    bytes.chunks(PIECE_BYTES).try_for_each(|piece| give(job, section, piece))
 }
 
 /// What an output takes in memory.

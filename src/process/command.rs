@@ -15,6 +15,7 @@ use super::child::Process;
 use super::program::{Ended, Program, SpawnError, timespec};
 use super::room::{self, Turn};
 use super::spawn::protocol::Order;
+use crate::engine::exchange::OutputStream;
 
 /// How long a command may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +24,6 @@ pub(crate) struct Limits {
     pub timeout: Option<Duration>,
     /// How long it has to do so before it is killed.
     pub kill_after: Duration,
-}
-
-/// Where a piece of output was written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stream {
-    Stdout,
-    Stderr,
 }
 
 /// How a command ended.
@@ -86,7 +80,7 @@ pub(crate) fn run(
     stdin: Option<&[u8]>,
     limits: &Limits,
     cancelled: Option<BorrowedFd<'_>>,
-    on_output: &mut dyn FnMut(Stream, &[u8]),
+    on_output: &mut dyn FnMut(OutputStream, &[u8]),
 ) -> Result<CommandEnd, HelperGone> {
     let mut buffer = BUFFER.take();
     buffer.resize(PIECE, 0);
@@ -233,7 +227,7 @@ impl<'a> Watch<'a> {
     /// Waits for the end. `None` for what was used: a killed command that does not go away.
     fn until_ended(
         &mut self,
-        on_output: &mut dyn FnMut(Stream, &[u8]),
+        on_output: &mut dyn FnMut(OutputStream, &[u8]),
         buffer: &mut [u8],
     ) -> Result<(How, Option<Ended>), SpawnError> {
         let mut patience = Some(PATIENCE);
@@ -245,9 +239,10 @@ impl<'a> Watch<'a> {
             if happened.stdin && self.stdin.as_mut().is_some_and(Input::feed) {
                 self.stdin = None;
             }
-            for (is_there, output, stream) in
-                [(happened.stdout, &self.stdout, Stream::Stdout), (happened.stderr, &self.stderr, Stream::Stderr)]
-            {
+            for (is_there, output, stream) in [
+                (happened.stdout, &self.stdout, OutputStream::Stdout),
+                (happened.stderr, &self.stderr, OutputStream::Stderr),
+            ] {
                 if is_there {
                     let length = read_some(&output.read, buffer)?;
                     on_output(stream, &buffer[..length]);
@@ -329,7 +324,7 @@ impl<'a> Watch<'a> {
     /// The command has ended: reads what is left of its output. Who still holds the pipes is not waited for.
     fn finish(
         &mut self,
-        on_output: &mut dyn FnMut(Stream, &[u8]),
+        on_output: &mut dyn FnMut(OutputStream, &[u8]),
         buffer: &mut [u8],
     ) -> Result<(How, Option<Ended>), SpawnError> {
         let ended = match self.process.ended() {
@@ -338,7 +333,7 @@ impl<'a> Watch<'a> {
             Err(error) => return Err(error),
         };
         self.ended_at = Some(Instant::now());
-        for (output, stream) in [(&self.stdout, Stream::Stdout), (&self.stderr, Stream::Stderr)] {
+        for (output, stream) in [(&self.stdout, OutputStream::Stdout), (&self.stderr, OutputStream::Stderr)] {
             let left = ioctl_fionread(&output.read).map_err(|error| SpawnError::while_it_runs(error.into()))?;
             let mut left = usize::try_from(left).unwrap_or(usize::MAX);
             while left > 0 {

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{How, Limits, Stream, run};
+use super::command::{How, Limits, run};
 use super::program::Program;
 use super::worker::{Protocol, spares};
 use crate::console::reason;
+use crate::engine::exchange::OutputStream;
 
 /// The Python side. Each new interpreter reads it from its standard input.
 const SHIM: &str = concat!(include_str!("python/shim.py"), include_str!("python/shim_json.py"), "\nmain()\n");
@@ -105,7 +106,7 @@ impl PythonCall {
         let (mut said, mut complained) = (Vec::new(), Vec::new());
         let limits = Limits { timeout: Some(left), kill_after: Duration::from_secs(1) };
         let end = run(&program, None, &limits, None, &mut |stream, bytes| {
-            let text = if stream == Stream::Stdout { &mut said } else { &mut complained };
+            let text = if stream == OutputStream::Stdout { &mut said } else { &mut complained };
             text.extend_from_slice(&bytes[..bytes.len().min(1000)]);
             text.truncate(1000);
         });

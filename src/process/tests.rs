@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::command::{CommandEnd, How, Limits, Stream, run};
+use super::command::{CommandEnd, How, Limits, run};
 use super::program::Program;
 use super::spawn;
+use crate::engine::exchange::OutputStream;
 
 /// Makes this test program a spawn helper.
 const HELPER: &str = "RANKPOOL_TEST_HELPER";
@@ -56,8 +57,8 @@ fn finish_within(program: &Program, stdin: Option<&[u8]>, limits: &Limits) -> (C
     start_helper();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let end = run(program, stdin, limits, None, &mut |stream, bytes| match stream {
-        Stream::Stdout => stdout.extend_from_slice(bytes),
-        Stream::Stderr => stderr.extend_from_slice(bytes),
+        OutputStream::Stdout => stdout.extend_from_slice(bytes),
+        OutputStream::Stderr => stderr.extend_from_slice(bytes),
     });
     (end.expect("the helper is there"), stdout, stderr)
 }

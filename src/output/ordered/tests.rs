@@ -2,15 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Taken = Vec<(u64, Stream, Vec<u8>)>;
+type Taken = Vec<(u64, Section, Vec<u8>)>;
 
 fn drain_into(ordered: &mut Ordered, taken: &mut Taken) {
     ordered
-        .drain(&mut |job, stream, bytes| {
+        .drain(&mut |job, section, bytes| {
             assert!(!bytes.is_empty() && bytes.len() <= PIECE_BYTES);
             match taken.last_mut() {
-                Some((last, same, whole)) if (*last, *same) == (job, stream) => whole.extend_from_slice(bytes),
-                _ => taken.push((job, stream, bytes.to_vec())),
+                Some((last, same, whole)) if (*last, *same) == (job, section) => whole.extend_from_slice(bytes),
+                _ => taken.push((job, section, bytes.to_vec())),
             }
             Ok(())
         })
@@ -23,12 +23,12 @@ fn drained(ordered: &mut Ordered) -> Taken {
     taken
 }
 
-fn out(job: u64, text: &str) -> (u64, Stream, Vec<u8>) {
-    (job, Stream::Out, text.as_bytes().to_vec())
+fn out(job: u64, text: &str) -> (u64, Section, Vec<u8>) {
+    (job, Section::STDOUT, text.as_bytes().to_vec())
 }
 
-fn err(job: u64, text: &str) -> (u64, Stream, Vec<u8>) {
-    (job, Stream::Err, text.as_bytes().to_vec())
+fn err(job: u64, text: &str) -> (u64, Section, Vec<u8>) {
+    (job, Section::STDERR, text.as_bytes().to_vec())
 }
 
 /// So many bytes that tell whose they are.
@@ -55,7 +55,7 @@ fn outputs_come_in_the_order_of_places_whatever_the_order_of_settling() {
 #[test]
 fn without_an_order_each_output_comes_when_it_settles() {
     let mut ordered = Ordered::new(Order::Settled, 0);
-    ordered.part(7, Stream::Out, b"seven ").unwrap();
+    ordered.part(7, OutputStream::Stdout, b"seven ").unwrap();
     ordered.settle(1_000_000_000_000, b"far".to_vec(), b"e", b"").unwrap();
     ordered.settle(7, b"and end".to_vec(), b"", b"").unwrap();
     ordered.settle(3, b"three".to_vec(), b"", b"").unwrap();
@@ -69,11 +69,11 @@ fn without_an_order_each_output_comes_when_it_settles() {
 #[test]
 fn the_pieces_of_a_running_job_are_followed_by_what_it_settles_with() {
     let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
-    ordered.part(1, Stream::Err, b"e1").unwrap();
-    ordered.part(1, Stream::Out, b"o1").unwrap();
-    ordered.part(0, Stream::Out, b"other").unwrap();
-    ordered.part(1, Stream::Out, b"o2").unwrap();
-    ordered.part(1, Stream::Err, b"e2").unwrap();
+    ordered.part(1, OutputStream::Stderr, b"e1").unwrap();
+    ordered.part(1, OutputStream::Stdout, b"o1").unwrap();
+    ordered.part(0, OutputStream::Stdout, b"other").unwrap();
+    ordered.part(1, OutputStream::Stdout, b"o2").unwrap();
+    ordered.part(1, OutputStream::Stderr, b"e2").unwrap();
     ordered.settle(1, b"o3".to_vec(), b"e3", b"").unwrap();
     assert_eq!(drained(&mut ordered), []);
     ordered.settle(0, Vec::new(), b"", b"").unwrap();
@@ -84,21 +84,21 @@ fn the_pieces_of_a_running_job_are_followed_by_what_it_settles_with() {
 #[test]
 fn the_pieces_of_an_attempt_that_failed_are_forgotten() {
     let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
-    ordered.part(0, Stream::Out, b"first attempt").unwrap();
+    ordered.part(0, OutputStream::Stdout, b"first attempt").unwrap();
     ordered.forget_parts(0);
     assert_eq!(ordered.spilled(), 0);
-    ordered.part(0, Stream::Out, b"second ").unwrap();
+    ordered.part(0, OutputStream::Stdout, b"second ").unwrap();
     ordered.settle(0, b"attempt".to_vec(), b"", b"").unwrap();
-    ordered.part(1, Stream::Out, b"never seen").unwrap();
+    ordered.part(1, OutputStream::Stdout, b"never seen").unwrap();
     ordered.skip(1);
     ordered.settle(2, b"two".to_vec(), b"", b"").unwrap();
     assert_eq!(drained(&mut ordered), [out(0, "second attempt"), out(2, "two")]);
     // What has settled stays as it is.
     ordered.settle(3, b"three".to_vec(), b"", b"").unwrap();
     ordered.forget_parts(3);
-    ordered.part(3, Stream::Out, b"late").unwrap();
+    ordered.part(3, OutputStream::Stdout, b"late").unwrap();
     ordered.settle(3, b"again".to_vec(), b"", b"").unwrap();
-    ordered.part(0, Stream::Out, b"very late").unwrap();
+    ordered.part(0, OutputStream::Stdout, b"very late").unwrap();
     assert_eq!(drained(&mut ordered), [out(3, "three")]);
     assert_eq!(ordered.spilled(), 0);
 }
@@ -106,7 +106,7 @@ fn the_pieces_of_an_attempt_that_failed_are_forgotten() {
 #[test]
 fn a_run_that_ends_early_hands_on_what_waits_behind_jobs_that_never_settle() {
     let mut ordered = Ordered::new(Order::Places, 0);
-    ordered.part(0, Stream::Out, b"unfinished").unwrap();
+    ordered.part(0, OutputStream::Stdout, b"unfinished").unwrap();
     ordered.settle(2, b"two".to_vec(), b"", b"").unwrap();
     ordered.settle(5, b"five".to_vec(), b"", b"").unwrap();
     ordered.skip_open();
@@ -127,8 +127,8 @@ fn outputs_larger_than_a_block_are_whole() {
                 .into_iter()
                 .enumerate()
         {
-            assert!(taken[2 * index] == (job, Stream::Out, bytes_of(job, length)));
-            assert!(taken[2 * index + 1] == (job, Stream::Err, bytes_of(job + 100, length / 3)));
+            assert!(taken[2 * index] == (job, Section::STDOUT, bytes_of(job, length)));
+            assert!(taken[2 * index + 1] == (job, Section::STDERR, bytes_of(job + 100, length / 3)));
         }
         assert_eq!(ordered.spilled(), 0);
     }
@@ -140,7 +140,7 @@ fn the_file_grows_with_what_waits_and_not_with_what_has_ever_waited() {
     // There is always a job whose pieces wait, so the file is never empty.
     let mut taken = Taken::new();
     for job in 0..200 {
-        ordered.part(job + 1, Stream::Out, &bytes_of(job + 1, BLOCK_BYTES / 2)).unwrap();
+        ordered.part(job + 1, OutputStream::Stdout, &bytes_of(job + 1, BLOCK_BYTES / 2)).unwrap();
         ordered.settle(job, bytes_of(job, 10), b"", b"").unwrap();
         taken.clear();
         drain_into(&mut ordered, &mut taken);
@@ -221,7 +221,7 @@ fn what_the_taker_says_is_handed_back() {
 fn a_temporary_file_that_cannot_be_used_is_an_error_that_names_its_folder() {
     let mut ordered = Ordered::new(Order::Places, 0);
     ordered.spill = Spill::new("/no/such/folder".into());
-    let error = ordered.part(1, Stream::Out, &bytes_of(1, BLOCK_BYTES)).unwrap_err();
+    let error = ordered.part(1, OutputStream::Stdout, &bytes_of(1, BLOCK_BYTES)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot keep outputs that wait for their turn in a temporary file in /no/such/folder: No such file or directory \
@@ -248,14 +248,14 @@ fn story() -> impl Strategy<Value = Story> {
 
 impl Story {
     /// What is to be seen of it.
-    fn output(&self, job: u64, wanted: Stream) -> Vec<u8> {
+    fn output(&self, job: u64, wanted: OutputStream) -> Vec<u8> {
         if self.is_skipped {
             return Vec::new();
         }
         let pieces = self.parts.iter().enumerate().filter(|(_, (is_err, _))| stream(*is_err) == wanted);
         let mut output: Vec<u8> =
             pieces.flat_map(|(index, (_, length))| bytes_of(job + index as u64, *length)).collect();
-        let length = if wanted == Stream::Out { self.end.0 } else { self.end.1 };
+        let length = if wanted == OutputStream::Stdout { self.end.0 } else { self.end.1 };
         output.extend(bytes_of(job + 50, length));
         output
     }
@@ -268,8 +268,8 @@ impl Story {
     }
 }
 
-fn stream(is_err: bool) -> Stream {
-    if is_err { Stream::Err } else { Stream::Out }
+fn stream(is_err: bool) -> OutputStream {
+    if is_err { OutputStream::Stderr } else { OutputStream::Stdout }
 }
 
 proptest! {
@@ -316,10 +316,10 @@ proptest! {
         }
         let mut expected = Taken::new();
         for job in jobs {
-            for stream in [Stream::Out, Stream::Err] {
+            for stream in [OutputStream::Stdout, OutputStream::Stderr] {
                 let output = stories[job as usize].output(job, stream);
                 if !output.is_empty() {
-                    expected.push((job, stream, output));
+                    expected.push((job, Section::Output(stream), output));
                 }
             }
         }
