@@ -14,7 +14,7 @@ use crate::engine::exchange::OutputStream;
 use crate::engine::rank;
 use crate::journal::Status;
 use crate::output::Tag;
-use crate::process::command::{self, CommandEnd, How, Limits};
+use crate::process::command::{self, CommandEnd, EndReason, TimeLimit};
 use crate::process::program::Program;
 use crate::template::{Filled, Place, Template, Values};
 
@@ -28,13 +28,13 @@ pub(crate) struct Commands {
     pub kill_after: Duration,
 }
 
-/// How much output is sent at a time, ahead of the result.
+/// EndReason much output is sent at a time, ahead of the result.
 const PIECE: usize = 256 << 10;
-/// How much of each stream travels with the result, for which nobody waits: thousands of results may lie on rank 0 while a
+/// EndReason much of each stream travels with the result, for which nobody waits: thousands of results may lie on rank 0 while a
 /// reader of the output pauses.
 const INLINE: usize = 16 << 10;
 
-/// How many bytes are said of a command that cannot be started.
+/// EndReason many bytes are said of a command that cannot be started.
 const LONGEST: usize = 8 << 10;
 
 /// Runs one attempt on the calling compute thread.
@@ -44,7 +44,7 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
     let (launch, filled) = commands.fill(&attempt, rank, slot);
     let cancellation = rank::cancellation();
     let cancelled = cancellation.as_ref().map(|cancellation| cancellation.watched().as_fd());
-    let limits = Limits { timeout: commands.timeout, kill_after: commands.kill_after };
+    let limits = TimeLimit { timeout: commands.timeout, kill_after: commands.kill_after };
     let mut output = Output::new(attempt.place, filled.tag.as_deref());
     let end =
         command::run(&launch, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
@@ -77,31 +77,31 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
 fn run_of(end: &CommandEnd, rank: u32, slot: u32) -> Run {
     let start = end.start.duration_since(UNIX_EPOCH).unwrap_or_default();
     let usage = Usage { user: end.user, system: end.system, max_rss: end.max_rss_kib * 1024 };
-    let usage = (!matches!(end.how, How::NotStarted(_) | How::Lost(_))).then_some(usage);
+    let usage = (!matches!(end.reason, EndReason::NotStarted(_) | EndReason::Lost(_))).then_some(usage);
     Run { rank, slot, start: u64::try_from(start.as_micros()).unwrap_or(u64::MAX), seconds: end.seconds, usage }
 }
 
 fn judge(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Trouble>) {
     let trouble = |kind: &str, message| Trouble { kind: kind.into(), message, ..Trouble::default() };
-    match &end.how {
-        How::Exited(0) => (Status::Ok, None),
-        How::Exited(code) => {
+    match &end.reason {
+        EndReason::Exited(0) => (Status::Ok, None),
+        EndReason::Exited(code) => {
             let trouble = Trouble { exit: Some(*code), ..trouble("failed", format!("exit code {code}")) };
             (Status::Failed, Some(trouble))
         }
-        How::Signalled(signal) => {
+        EndReason::Signalled(signal) => {
             let name = signal_name(*signal).map_or_else(|| format!("signal {signal}"), str::to_string);
             let trouble = Trouble { signal: Some(*signal), ..trouble("signal", format!("killed by {name}")) };
             (Status::Signal, Some(trouble))
         }
-        How::TimedOut => {
+        EndReason::TimedOut => {
             let limit = timeout.unwrap_or_default().as_secs_f64();
             (Status::Timeout, Some(trouble("timeout", format!("not done after {limit} s"))))
         }
-        How::Cancelled => (Status::Cancelled, Some(trouble("cancelled", "cancelled while it ran".into()))),
-        How::Lost(why) => (Status::Lost, Some(trouble("lost", why.clone()))),
+        EndReason::Cancelled => (Status::Cancelled, Some(trouble("cancelled", "cancelled while it ran".into()))),
+        EndReason::Lost(why) => (Status::Lost, Some(trouble("lost", why.clone()))),
         // It may repeat what a record made of the program's name.
-        How::NotStarted(why) => (Status::Spawn, Some(trouble("spawn", shortened(why.clone(), LONGEST)))),
+        EndReason::NotStarted(why) => (Status::Spawn, Some(trouble("spawn", shortened(why.clone(), LONGEST)))),
     }
 }
 
@@ -126,7 +126,7 @@ impl Commands {
     }
 }
 
-/// How many threads most programs take, unless somebody has said it.
+/// EndReason many threads most programs take, unless somebody has said it.
 pub(super) fn omp_threads(cpus: u32) -> Option<(String, String)> {
     const NAME: &str = "OMP_NUM_THREADS";
     std::env::var_os(NAME).is_none().then(|| (NAME.into(), cpus.to_string()))

@@ -19,7 +19,7 @@ use crate::process::program::{Program, resolve};
 use crate::process::python::PythonCall;
 use crate::process::room;
 use crate::process::worker::{
-    Answer, Ended, JobHead, Jobs, Options, Protocol, StartFailure, Worker, WorkerFailure, spares,
+    Answer, JobHead, Options, Protocol, StartFailure, Worker, WorkerEnd, WorkerFailure, WorkerFeed, prestarted,
 };
 
 /// What all workers of a `rankpool map` have in common. It travels once to each rank.
@@ -51,7 +51,7 @@ impl WorkerPlan {
     /// Starts so many interpreters that will be needed later, before it is known whose they are.
     pub(crate) fn prepare(&self, workers: u32) {
         if let WorkerProgram::Python(call) = &self.program {
-            spares::prepare(&self.launch(), &call.preamble(), workers);
+            prestarted::prepare(&self.launch(), &call.preamble(), workers);
         }
     }
 
@@ -59,7 +59,7 @@ impl WorkerPlan {
     pub(crate) fn assign(&self, rank: u32, slots: Range<u32>) {
         if let WorkerProgram::Python(call) = &self.program {
             let launch = self.launch();
-            slots.for_each(|slot| spares::greet(&launch, call.greeting(rank, slot + 1)));
+            slots.for_each(|slot| prestarted::assign(&launch, call.assignment(rank, slot + 1)));
         }
     }
 
@@ -92,8 +92,8 @@ impl WorkerPlan {
     /// Why not, in words: the import, or the setup.
     pub(crate) fn start_up(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
         let WorkerProgram::Python(call) = &self.program else { return Ok(()) };
-        let greeting = call.greeting(rank, slot + 1);
-        spares::try_out(&self.launch(), &call.preamble(), &greeting, &call.target, deadline).map_err(in_full)
+        let assignment = call.assignment(rank, slot + 1);
+        prestarted::try_out(&self.launch(), &call.preamble(), &assignment, &call.target, deadline).map_err(in_full)
     }
 
     /// What is started.
@@ -179,7 +179,7 @@ impl Workers {
         let mut options = match &plan.program {
             WorkerProgram::Python(call) => Options {
                 preamble: call.preamble(),
-                greeting: call.greeting(rank, slot),
+                assignment: call.assignment(rank, slot),
                 ..Options::new(&call.target, call.protocol())
             },
             WorkerProgram::Command(_) => {
@@ -190,7 +190,7 @@ impl Workers {
             }
         };
         let room = self.room.clone();
-        options.verdict = Arc::new(move |verdict| room.judge(rank, slot, verdict));
+        options.on_check = Arc::new(move |verdict| room.judge(rank, slot, verdict));
         (options.timeout, options.kill_after, options.max_jobs) = (plan.timeout, plan.kill_after, plan.max_jobs);
         options.make_room = make_room;
         let cancelled = rank::cancellation().map(|cancellation| cancellation.watched().clone());
@@ -223,7 +223,7 @@ struct Taken {
     number: u64,
 }
 
-impl Jobs for Desk<'_, '_, '_> {
+impl WorkerFeed for Desk<'_, '_, '_> {
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead> {
         let Attempt { index, number, attempt, seed, work, .. } = self.jobs.pull()?;
         self.taken.push(Taken { index, number });
@@ -294,12 +294,12 @@ fn in_full(failure: StartFailure) -> String {
 fn judge(failure: WorkerFailure) -> (Status, Trouble) {
     let WorkerFailure { kind, message, traceback, ended } = failure;
     let (exit, signal) = match &ended {
-        Some(Ended::Code(code)) => (Some(*code), None),
-        Some(Ended::Signal(signal)) => (None, Some(*signal)),
-        Some(Ended::Unknown(_) | Ended::Scarce(_) | Ended::WithHelper { .. }) | None => (None, None),
+        Some(WorkerEnd::Code(code)) => (Some(*code), None),
+        Some(WorkerEnd::Signal(signal)) => (None, Some(*signal)),
+        Some(WorkerEnd::Unknown(_) | WorkerEnd::Scarce(_) | WorkerEnd::WithHelper { .. }) | None => (None, None),
     };
     let status = match &*kind {
-        _ if matches!(ended, Some(Ended::WithHelper { .. })) && kind == "lost" => Status::Lost,
+        _ if matches!(ended, Some(WorkerEnd::WithHelper { .. })) && kind == "lost" => Status::Lost,
         "timeout" => Status::Timeout,
         "cancelled" => Status::Cancelled,
         "crash" if signal.is_some() => Status::Signal,

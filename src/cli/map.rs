@@ -11,7 +11,7 @@ use crate::batch::doubts::{self, Token};
 use crate::batch::workers::{Json, WorkerPlan, WorkerProgram, Workers};
 use crate::input::{InputError, Inputs, Record};
 use crate::launch::{self, ExitCode};
-use crate::process::worker::spares;
+use crate::process::worker::prestarted;
 
 /// How long the first worker may take to import and to set up what it needs before the run begins without knowing whether it can.
 /// It is less than rank 0 waits for the others.
@@ -62,7 +62,7 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
             pool.stream_of_chunks::<Workers>(&workers, chunk)
         })
     });
-    spares::end();
+    prestarted::end();
     doubts::tell_the_rest();
     code
 }

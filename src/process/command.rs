@@ -12,23 +12,23 @@ use rustix::io::{Errno, ioctl_fionread, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::child::Process;
-use super::program::{Ended, Program, SpawnError, timespec};
-use super::room::{self, Turn};
-use super::spawn::protocol::Order;
+use super::program::{ProcessEnd, Program, SpawnError, timespec};
+use super::room::{self, StartTurn};
+use super::spawn::protocol::SignalOrder;
 use crate::engine::exchange::OutputStream;
 
-/// How long a command may take.
+/// EndReason long a command may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct TimeLimit {
     /// After this time the command is asked to end, if it is set.
     pub timeout: Option<Duration>,
-    /// How long it has to do so before it is killed.
+    /// EndReason long it has to do so before it is killed.
     pub kill_after: Duration,
 }
 
-/// How a command ended.
+/// EndReason a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum How {
+pub(crate) enum EndReason {
     Exited(i32),
     Signalled(i32),
     /// Its time was over.
@@ -43,14 +43,14 @@ pub(crate) enum How {
 /// What is known of a command that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CommandEnd {
-    pub how: How,
+    pub reason: EndReason,
     pub start: SystemTime,
     /// From its start to its end.
     pub seconds: f64,
     /// CPU time, with that of the children that it has waited for.
     pub user: f64,
     pub system: f64,
-    /// See [`Ended::max_rss_kib`].
+    /// See [`ProcessEnd::max_rss_kib`].
     pub max_rss_kib: u64,
 }
 
@@ -59,13 +59,13 @@ pub(crate) struct CommandEnd {
 #[error("{0}")]
 pub(crate) struct HelperGone(String);
 
-/// Output is handed on in pieces that are no longer.
+/// OutputPipe is handed on in pieces that are no longer.
 const PIECE: usize = 256 << 10;
 
 /// A command that ends within this time wakes its rank once, whatever it has written. A pipe holds 64 KiB until then.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// How long a killed command may take to be gone. A process that hangs in a file system may never be.
+/// EndReason long a killed command may take to be gone. A process that hangs in a file system may never be.
 const AFTER_KILL: Duration = Duration::from_secs(30);
 
 thread_local! {
@@ -78,23 +78,23 @@ thread_local! {
 pub(crate) fn run(
     program: &Program,
     stdin: Option<&[u8]>,
-    limits: &Limits,
+    time_limit: &TimeLimit,
     cancelled: Option<BorrowedFd<'_>>,
     on_output: &mut dyn FnMut(OutputStream, &[u8]),
 ) -> Result<CommandEnd, HelperGone> {
     let mut buffer = BUFFER.take();
     buffer.resize(PIECE, 0);
-    let mut turn = Turn::new();
+    let mut turn = StartTurn::new();
     let (start, since, result) = loop {
         let may_start = turn.wait(cancelled);
         let (start, since) = (SystemTime::now(), Instant::now());
         if !may_start {
-            break (start, since, Ok((How::Cancelled, None, None)));
+            break (start, since, Ok((EndReason::Cancelled, None, None)));
         }
-        let result = Watch::start(program, stdin, limits, cancelled).and_then(|mut watch| {
-            turn.asked();
-            let (how, ended) = watch.until_ended(on_output, &mut buffer)?;
-            Ok((how, ended, watch.ended_at))
+        let result = RunningCommand::start(program, stdin, time_limit, cancelled).and_then(|mut running| {
+            turn.started();
+            let (reason, ended) = running.wait_until_ended(on_output, &mut buffer)?;
+            Ok((reason, ended, running.ended_at))
         });
         match result {
             Err(SpawnError::Unread) => {}
@@ -106,41 +106,41 @@ pub(crate) fn run(
         turn.succeeded();
     }
     BUFFER.set(buffer);
-    let (how, ended, at) = match result {
+    let (reason, ended, at) = match result {
         Ok(end) => end,
         Err(error @ SpawnError::HelperGone(_)) => return Err(HelperGone(error.to_string())),
-        Err(error) => (How::NotStarted(error.to_string()), None, None),
+        Err(error) => (EndReason::NotStarted(error.to_string()), None, None),
     };
     let seconds = at.unwrap_or_else(Instant::now).duration_since(since).as_secs_f64();
     let (user, system, max_rss_kib) =
         ended.map_or((0.0, 0.0, 0), |ended| (ended.user.as_secs_f64(), ended.system.as_secs_f64(), ended.max_rss_kib));
-    Ok(CommandEnd { how, start, seconds, user, system, max_rss_kib })
+    Ok(CommandEnd { reason, start, seconds, user, system, max_rss_kib })
 }
 
 /// A pipe for what a command writes. The rank keeps the writing end, too: a pipe that nobody could write to any more would
 /// wake the rank once more at the end of every command.
-struct Output {
+struct OutputPipe {
     read: OwnedFd,
     write: OwnedFd,
 }
 
-impl Output {
+impl OutputPipe {
     fn new() -> Result<Self, SpawnError> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| SpawnError::resources(error.into()))?;
         if room::is_last(&write) {
             return Err(SpawnError::resources(Errno::MFILE.into()));
         }
-        Ok(Output { read, write })
+        Ok(OutputPipe { read, write })
     }
 }
 
 /// What a command is yet to be fed.
-struct Input<'a> {
+struct InputPipe<'a> {
     pipe: OwnedFd,
     rest: &'a [u8],
 }
 
-impl Input<'_> {
+impl InputPipe<'_> {
     /// Writes what fits; whether that was all, or nobody reads any more.
     fn feed(&mut self) -> bool {
         loop {
@@ -157,7 +157,7 @@ impl Input<'_> {
     }
 }
 
-/// How far a command is on its way to its end.
+/// EndReason far a command is on its way to its end.
 #[derive(Debug)]
 enum Stage {
     Running {
@@ -165,21 +165,21 @@ enum Stage {
     },
     /// It was asked to end.
     Ending {
-        how: How,
+        reason: EndReason,
         until: Option<Instant>,
     },
     /// It was killed.
     Killed {
-        how: How,
+        reason: EndReason,
         until: Instant,
     },
 }
 
-struct Watch<'a> {
+struct RunningCommand<'a> {
     process: Process,
-    stdout: Output,
-    stderr: Output,
-    stdin: Option<Input<'a>>,
+    stdout: OutputPipe,
+    stderr: OutputPipe,
+    stdin: Option<InputPipe<'a>>,
     cancelled: Option<BorrowedFd<'a>>,
     stage: Stage,
     kill_after: Duration,
@@ -187,9 +187,9 @@ struct Watch<'a> {
     ended_at: Option<Instant>,
 }
 
-/// Which of the things that are waited for has happened.
+/// Which of the things that are waited for has ready.
 #[derive(Debug, Default, Clone, Copy)]
-struct Happened {
+struct Ready {
     ended: bool,
     stdout: bool,
     stderr: bool,
@@ -197,20 +197,20 @@ struct Happened {
     cancelled: bool,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> RunningCommand<'a> {
     fn start(
         program: &Program,
         stdin: Option<&'a [u8]>,
-        limits: &Limits,
+        time_limit: &TimeLimit,
         cancelled: Option<BorrowedFd<'a>>,
     ) -> Result<Self, SpawnError> {
-        let (stdout, stderr) = (Output::new()?, Output::new()?);
+        let (stdout, stderr) = (OutputPipe::new()?, OutputPipe::new()?);
         let (stdin, theirs) = match stdin {
             None => (None, None),
             Some(bytes) => {
-                let pipe = Output::new()?;
+                let pipe = OutputPipe::new()?;
                 fcntl_setfl(&pipe.write, OFlags::NONBLOCK).map_err(|error| SpawnError::resources(error.into()))?;
-                let mut input = Input { pipe: pipe.write, rest: bytes };
+                let mut input = InputPipe { pipe: pipe.write, rest: bytes };
                 // Short input is in the pipe before the command runs.
                 let is_all = input.feed();
                 ((!is_all).then_some(input), Some(pipe.read))
@@ -219,48 +219,56 @@ impl<'a> Watch<'a> {
         let streams = [theirs.as_ref().map(OwnedFd::as_fd), Some(stdout.write.as_fd()), Some(stderr.write.as_fd())];
         let process = Process::start(program, streams)?;
         // Timeouts that are longer than clocks go are none.
-        let until = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let until = time_limit.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let stage = Stage::Running { until };
-        Ok(Watch { process, stdout, stderr, stdin, cancelled, stage, kill_after: limits.kill_after, ended_at: None })
+        Ok(RunningCommand {
+            process,
+            stdout,
+            stderr,
+            stdin,
+            cancelled,
+            stage,
+            kill_after: time_limit.kill_after,
+            ended_at: None,
+        })
     }
 
     /// Waits for the end. `None` for what was used: a killed command that does not go away.
-    fn until_ended(
+    fn wait_until_ended(
         &mut self,
         on_output: &mut dyn FnMut(OutputStream, &[u8]),
         buffer: &mut [u8],
-    ) -> Result<(How, Option<Ended>), SpawnError> {
+    ) -> Result<(EndReason, Option<ProcessEnd>), SpawnError> {
         let mut patience = Some(PATIENCE);
         loop {
-            let happened = self.wait(patience.take())?;
-            if happened.ended {
+            let ready = self.wait(patience.take())?;
+            if ready.ended {
                 return self.finish(on_output, buffer);
             }
-            if happened.stdin && self.stdin.as_mut().is_some_and(Input::feed) {
+            if ready.stdin && self.stdin.as_mut().is_some_and(InputPipe::feed) {
                 self.stdin = None;
             }
-            for (is_there, output, stream) in [
-                (happened.stdout, &self.stdout, OutputStream::Stdout),
-                (happened.stderr, &self.stderr, OutputStream::Stderr),
-            ] {
+            for (is_there, output, stream) in
+                [(ready.stdout, &self.stdout, OutputStream::Stdout), (ready.stderr, &self.stderr, OutputStream::Stderr)]
+            {
                 if is_there {
                     let length = read_some(&output.read, buffer)?;
                     on_output(stream, &buffer[..length]);
                 }
             }
-            if happened.cancelled {
+            if ready.cancelled {
                 self.cancelled = None;
-                self.terminate(How::Cancelled)?;
+                self.terminate(EndReason::Cancelled)?;
             }
-            if let Some(how) = self.act_on_the_clock()? {
-                return Ok((how, None));
+            if let Some(reason) = self.check_time_limit()? {
+                return Ok((reason, None));
             }
         }
     }
 
     /// Waits until something happens. With patience, for that long, output is none of it.
-    fn wait(&self, patience: Option<Duration>) -> Result<Happened, SpawnError> {
-        let Some(end) = self.process.end() else { return Ok(Happened { ended: true, ..Happened::default() }) };
+    fn wait(&self, patience: Option<Duration>) -> Result<Ready, SpawnError> {
+        let Some(end) = self.process.end() else { return Ok(Ready { ended: true, ..Ready::default() }) };
         // The end comes first: if it has not come, whatever follows was looked at later. So output that is not seen together
         // with the end is not there.
         let mut waiting = Vec::with_capacity(5);
@@ -282,11 +290,11 @@ impl<'a> Watch<'a> {
         let timeout = [left, patience].into_iter().flatten().min().map(timespec);
         match poll(&mut waiting, timeout.as_ref()) {
             Ok(_) => {}
-            Err(Errno::INTR) => return Ok(Happened::default()),
+            Err(Errno::INTR) => return Ok(Ready::default()),
             Err(error) => return Err(SpawnError::while_it_runs(error.into())),
         }
         let has = |place: Option<usize>| place.is_some_and(|place| !waiting[place].revents().is_empty());
-        Ok(Happened {
+        Ok(Ready {
             ended: has(Some(ended)),
             stdout: has(stdout),
             stderr: has(stderr),
@@ -296,26 +304,26 @@ impl<'a> Watch<'a> {
     }
 
     /// Asks the command to end.
-    fn terminate(&mut self, how: How) -> Result<(), SpawnError> {
+    fn terminate(&mut self, reason: EndReason) -> Result<(), SpawnError> {
         if let Stage::Running { .. } = self.stage {
-            self.process.signal(Order::Term { grace: self.kill_after })?;
-            self.stage = Stage::Ending { how, until: Instant::now().checked_add(self.kill_after) };
+            self.process.signal(SignalOrder::Term { grace: self.kill_after })?;
+            self.stage = Stage::Ending { reason, until: Instant::now().checked_add(self.kill_after) };
         }
         Ok(())
     }
 
     /// What the time demands; how it ended, if it must be given up.
-    fn act_on_the_clock(&mut self) -> Result<Option<How>, SpawnError> {
+    fn check_time_limit(&mut self) -> Result<Option<EndReason>, SpawnError> {
         let now = Instant::now();
         let is_over = |until: &Option<Instant>| until.is_some_and(|until| until <= now);
         match &self.stage {
-            Stage::Running { until } if is_over(until) => self.terminate(How::TimedOut)?,
-            Stage::Ending { how, until } if is_over(until) => {
-                let how = how.clone();
-                self.process.signal(Order::Kill)?;
-                self.stage = Stage::Killed { how, until: now + AFTER_KILL };
+            Stage::Running { until } if is_over(until) => self.terminate(EndReason::TimedOut)?,
+            Stage::Ending { reason, until } if is_over(until) => {
+                let reason = reason.clone();
+                self.process.signal(SignalOrder::Kill)?;
+                self.stage = Stage::Killed { reason, until: now + AFTER_KILL };
             }
-            Stage::Killed { how, until } if *until <= now => return Ok(Some(how.clone())),
+            Stage::Killed { reason, until } if *until <= now => return Ok(Some(reason.clone())),
             _ => {}
         }
         Ok(None)
@@ -326,7 +334,7 @@ impl<'a> Watch<'a> {
         &mut self,
         on_output: &mut dyn FnMut(OutputStream, &[u8]),
         buffer: &mut [u8],
-    ) -> Result<(How, Option<Ended>), SpawnError> {
+    ) -> Result<(EndReason, Option<ProcessEnd>), SpawnError> {
         let ended = match self.process.ended() {
             Ok(ended) => Some(ended),
             Err(SpawnError::HelperKilled) => None,
@@ -346,15 +354,15 @@ impl<'a> Watch<'a> {
                 left -= length;
             }
         }
-        let how = match (&self.stage, ended) {
-            (Stage::Ending { how, .. } | Stage::Killed { how, .. }, _) => how.clone(),
-            (Stage::Running { .. }, None) => How::Lost(SpawnError::HelperKilled.to_string()),
-            (Stage::Running { .. }, Some(Ended { status, .. })) => match (status.code(), status.signal()) {
-                (Some(code), _) => How::Exited(code),
-                (None, signal) => How::Signalled(signal.unwrap_or_default()),
+        let reason = match (&self.stage, ended) {
+            (Stage::Ending { reason, .. } | Stage::Killed { reason, .. }, _) => reason.clone(),
+            (Stage::Running { .. }, None) => EndReason::Lost(SpawnError::HelperKilled.to_string()),
+            (Stage::Running { .. }, Some(ProcessEnd { status, .. })) => match (status.code(), status.signal()) {
+                (Some(code), _) => EndReason::Exited(code),
+                (None, signal) => EndReason::Signalled(signal.unwrap_or_default()),
             },
         };
-        Ok((how, ended))
+        Ok((reason, ended))
     }
 }
 

@@ -79,7 +79,7 @@ impl SpawnError {
 
 /// How a process has ended, and what it has used, with those of its children that it has waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ended {
+pub(crate) struct ProcessEnd {
     pub status: ExitStatus,
     pub user: Duration,
     pub system: Duration,

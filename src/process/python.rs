@@ -1,4 +1,4 @@
-//! How `--python FILE.py:FUNCTION` becomes a worker, and what can be said of it before anything starts.
+//! EndReason `--python FILE.py:FUNCTION` becomes a worker, and what can be said of it before anything starts.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{How, Limits, run};
+use super::command::{EndReason, TimeLimit, run};
 use super::program::Program;
-use super::worker::{Protocol, spares};
+use super::worker::{Protocol, prestarted};
 use crate::console::reason;
 use crate::engine::exchange::OutputStream;
 
@@ -90,7 +90,7 @@ impl PythonCall {
     /// Why it cannot be used, in words.
     pub(crate) fn check_interpreter(&self, worker: &Program) -> Result<String, String> {
         let deadline = Instant::now() + PATIENCE;
-        let told = spares::first_line(worker, deadline);
+        let told = prestarted::first_line(worker, deadline);
         let version = told.as_deref().and_then(|line| line.strip_prefix('v')).and_then(understand_version);
         match version {
             Some(version) if is_new_enough(version) => Ok(shown(version)),
@@ -104,17 +104,17 @@ impl PythonCall {
         let program = Program { args, ..worker.clone() };
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         let (mut said, mut complained) = (Vec::new(), Vec::new());
-        let limits = Limits { timeout: Some(left), kill_after: Duration::from_secs(1) };
+        let limits = TimeLimit { timeout: Some(left), kill_after: Duration::from_secs(1) };
         let end = run(&program, None, &limits, None, &mut |stream, bytes| {
             let text = if stream == OutputStream::Stdout { &mut said } else { &mut complained };
             text.extend_from_slice(&bytes[..bytes.len().min(1000)]);
             text.truncate(1000);
         });
-        let how = end.map_err(|error| error.to_string())?.how;
-        if let How::NotStarted(why) = how {
+        let reason = end.map_err(|error| error.to_string())?.reason;
+        if let EndReason::NotStarted(why) = reason {
             return Err(format!("{why}; --python-exe tells which Python to use"));
         }
-        let version = understand_version(&String::from_utf8_lossy(&said)).filter(|_| how == How::Exited(0));
+        let version = understand_version(&String::from_utf8_lossy(&said)).filter(|_| reason == EndReason::Exited(0));
         let Some(version) = version else {
             let complaint = String::from_utf8_lossy(&complained);
             return Err(format!("{exe} is no Python that works: {}", complaint.trim()));
@@ -152,7 +152,7 @@ impl PythonCall {
         Program { name: self.exe().to_string(), args, env, ..Program::default() }
     }
 
-    /// How to talk with it.
+    /// EndReason to talk with it.
     pub(crate) fn protocol(&self) -> Protocol {
         Protocol::Python { batch: self.batch.map_or(1, NonZeroUsize::get) }
     }
@@ -163,7 +163,7 @@ impl PythonCall {
     }
 
     /// What it is told when it is known whose it is.
-    pub(crate) fn greeting(&self, rank: u32, slot: u32) -> Vec<u8> {
+    pub(crate) fn assignment(&self, rank: u32, slot: u32) -> Vec<u8> {
         format!("{rank} {slot}\n").into_bytes()
     }
 

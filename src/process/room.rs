@@ -24,14 +24,14 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(2
 /// How many file descriptors are left for everything else that a rank does, if there are enough.
 const RESERVE: u64 = 32;
 
-static ROOM: Mutex<Room> = Mutex::new(Room { line: VecDeque::new(), running: BTreeMap::new(), scarce: None });
+static STARTS: Mutex<Starts> = Mutex::new(Starts { line: VecDeque::new(), running: BTreeMap::new(), scarce: None });
 /// The length of the line.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// Whether there is a time since when nothing could be started.
 static SCARCE: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-struct Room {
+struct Starts {
     /// Those that wait.
     line: VecDeque<u64>,
     /// Those that do something, and since when.
@@ -40,8 +40,8 @@ struct Room {
     scarce: Option<(Instant, Instant)>,
 }
 
-fn room() -> MutexGuard<'static, Room> {
-    ROOM.lock().unwrap_or_else(PoisonError::into_inner)
+fn starts() -> MutexGuard<'static, Starts> {
+    STARTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether somebody waits for room.
@@ -56,19 +56,19 @@ pub(super) fn is_last(descriptor: &impl AsFd) -> bool {
         return false;
     }
     let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    number >= most - RESERVE.min(most / 8) && !room().running.is_empty()
+    number >= most - RESERVE.min(most / 8) && !starts().running.is_empty()
 }
 
 /// The turn of somebody who wants to start a process.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct StartTurn {
     number: u64,
     pause: Duration,
 }
 
-impl Turn {
+impl StartTurn {
     pub(super) fn new() -> Self {
-        Turn { number: NEXT.fetch_add(1, Ordering::Relaxed), pause: Duration::ZERO }
+        StartTurn { number: NEXT.fetch_add(1, Ordering::Relaxed), pause: Duration::ZERO }
     }
 
     /// Returns when a process may be started, mostly at once; false, if the run was cancelled meanwhile.
@@ -76,13 +76,13 @@ impl Turn {
         if !is_wanted() {
             return true;
         }
-        room().join(self.number, false);
+        starts().join(self.number, false);
         let mut pause = self.pause;
         loop {
             if is_cancelled_within(pause, cancelled) {
                 return false;
             }
-            if room().line.front() == Some(&self.number) {
+            if starts().line.front() == Some(&self.number) {
                 return true;
             }
             pause = PAUSES[0] * 4;
@@ -90,25 +90,25 @@ impl Turn {
     }
 
     /// The process is on its way: it is the next one's turn.
-    pub(super) fn asked(&mut self) {
-        let mut room = room();
-        room.leave(self.number);
-        room.running.insert(self.number, Instant::now());
+    pub(super) fn started(&mut self) {
+        let mut starts = starts();
+        starts.leave(self.number);
+        starts.running.insert(self.number, Instant::now());
     }
 
     /// There was no room for the process: nobody else tries before this one has tried again. False, if it was tried for long
     /// enough.
     pub(super) fn refused(&mut self) -> bool {
         self.pause = (2 * self.pause).clamp(PAUSES[0], PAUSES[1]);
-        let mut room = room();
-        room.running.remove(&self.number);
-        room.join(self.number, true);
+        let mut starts = starts();
+        starts.running.remove(&self.number);
+        starts.join(self.number, true);
         let now = Instant::now();
         // Nobody may have tried for a long time.
-        let since = room.scarce.filter(|(_, last)| now - *last < PATIENCE).map_or(now, |(since, _)| since);
-        room.scarce = Some((since, now));
+        let since = starts.scarce.filter(|(_, last)| now - *last < PATIENCE).map_or(now, |(since, _)| since);
+        starts.scarce = Some((since, now));
         SCARCE.store(true, Ordering::Relaxed);
-        let others = room.running.values().any(|since| since.elapsed() > REFUSED);
+        let others = starts.running.values().any(|since| since.elapsed() > REFUSED);
         others || since.elapsed() < PATIENCE
     }
 
@@ -116,25 +116,25 @@ impl Turn {
     pub(super) fn succeeded(&mut self) {
         self.pause = Duration::ZERO;
         if SCARCE.swap(false, Ordering::Relaxed) {
-            room().scarce = None;
+            starts().scarce = None;
         }
     }
 
     /// Nothing is done, or wanted.
-    pub(super) fn rest(&mut self) {
-        let mut room = room();
-        room.leave(self.number);
-        room.running.remove(&self.number);
+    pub(super) fn release(&mut self) {
+        let mut starts = starts();
+        starts.leave(self.number);
+        starts.running.remove(&self.number);
     }
 }
 
-impl Drop for Turn {
+impl Drop for StartTurn {
     fn drop(&mut self) {
-        self.rest();
+        self.release();
     }
 }
 
-impl Room {
+impl Starts {
     fn join(&mut self, number: u64, in_front: bool) {
         if !self.line.contains(&number) {
             if in_front {

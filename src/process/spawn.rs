@@ -1,7 +1,7 @@
-//! The spawn helper, seen from the rank: how it is started, the slots through which it is asked, and what is done when somebody
+//! The spawn helper, seen from the rank: how it is started, the channels through which it is asked, and what is done when somebody
 //! kills it.
 //!
-//! A *slot* is a connection to one thread of the helper, which starts and watches one process at a time. Slots are made when
+//! A *channel* is a connection to one thread of the helper, which starts and watches one process at a time. Channels are made when
 //! they are needed and used again.
 
 mod group;
@@ -28,7 +28,7 @@ pub(crate) use server::serve;
 use super::environment::launcher_variables;
 use super::program::{SpawnError, timespec};
 use crate::engine::wire;
-use protocol::{Control, Inbox, Order};
+use protocol::{Control, Inbox, SignalOrder};
 
 /// The first argument that makes the program a spawn helper.
 pub(crate) const ARGUMENT: &str = "__spawn-helper";
@@ -45,8 +45,8 @@ struct Helpers {
     files: Rlimit,
     current: Arc<Helper>,
     child: Child,
-    /// Slots of the current helper that nobody uses.
-    free: Vec<Slot>,
+    /// Channels of the current helper that nobody uses.
+    free: Vec<Channel>,
 }
 
 /// The connection to a helper.
@@ -117,7 +117,7 @@ impl Helpers {
 
 /// A connection to a thread of the helper that has nothing to do.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct Channel {
     helper: Arc<Helper>,
     number: u32,
     pub socket: OwnedFd,
@@ -128,23 +128,23 @@ pub(super) struct Slot {
     pub outbox: Vec<u8>,
 }
 
-/// Why a slot's socket is closed.
+/// Why a channel's socket is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closed {
-    /// The helper had no thread or file descriptor for one more slot.
+    /// The helper had no thread or file descriptor for one more channel.
     Refused,
     /// The helper was killed. What it had started is ended, and there is a new one.
     Killed,
 }
 
-impl Slot {
-    /// A slot that nobody uses.
+impl Channel {
+    /// A channel that nobody uses.
     pub(super) fn take() -> Result<Self, SpawnError> {
         let helper = {
             let mut helpers = helpers();
             let helpers = helpers.as_mut().ok_or_else(|| SpawnError::HelperGone("it was never started".into()))?;
-            if let Some(slot) = helpers.free.pop() {
-                return Ok(slot);
+            if let Some(channel) = helpers.free.pop() {
+                return Ok(channel);
             }
             helpers.current.clone()
         };
@@ -152,19 +152,19 @@ impl Slot {
         let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(|error| SpawnError::resources(error.into()))?;
         // Where the helper is gone, the socket is closed, as the first request finds out.
-        tell(&helper, Control::Slot { slot: number }, &[theirs.as_fd()])?;
+        tell(&helper, Control::Channel { channel: number }, &[theirs.as_fd()])?;
         let (inbox, outbox) = (Inbox::default(), Vec::new());
-        Ok(Slot { helper, number, socket, requests: 0, inbox, outbox })
+        Ok(Channel { helper, number, socket, requests: 0, inbox, outbox })
     }
 
-    /// The slot is there for others.
+    /// The channel is there for others.
     pub(super) fn give_back(self) {
         if let Some(helpers) = helpers().as_mut().filter(|helpers| Arc::ptr_eq(&helpers.current, &self.helper)) {
             helpers.free.push(self);
         }
     }
 
-    /// Ends all slots that nobody uses: their threads are in the way of processes.
+    /// Ends all channels that nobody uses: their threads are in the way of processes.
     pub(super) fn end_unused() {
         if let Some(helpers) = helpers().as_mut() {
             helpers.free.clear();
@@ -172,11 +172,11 @@ impl Slot {
     }
 
     /// Signals the process group of the last request; nothing happens if that has ended, or ends because the helper has.
-    pub(super) fn signal(&self, order: Order) -> Result<(), SpawnError> {
-        tell(&self.helper, Control::Signal { slot: self.number, number: self.requests, order }, &[])
+    pub(super) fn signal(&self, order: SignalOrder) -> Result<(), SpawnError> {
+        tell(&self.helper, Control::Signal { channel: self.number, number: self.requests, order }, &[])
     }
 
-    /// Finds out why the slot's socket is closed. When this returns, nothing is left of what a killed helper had started.
+    /// Finds out why the channel's socket is closed. When this returns, nothing is left of what a killed helper had started.
     pub(super) fn closed(&self) -> Result<Closed, SpawnError> {
         if !self.helper.is_gone() {
             return Ok(Closed::Refused);

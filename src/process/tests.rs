@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::command::{CommandEnd, How, Limits, run};
+use super::command::{CommandEnd, EndReason, TimeLimit, run};
 use super::program::Program;
 use super::spawn;
 use crate::engine::exchange::OutputStream;
@@ -40,7 +40,7 @@ pub(super) fn start_helper() {
 /// Nothing here takes longer, unless it hangs.
 const LONG: Duration = Duration::from_secs(60);
 
-const LIMITS: Limits = Limits { timeout: Some(LONG), kill_after: Duration::from_secs(5) };
+const LIMITS: TimeLimit = TimeLimit { timeout: Some(LONG), kill_after: Duration::from_secs(5) };
 
 fn program(words: &[&str]) -> Program {
     let mut words = words.iter().map(ToString::to_string);
@@ -53,7 +53,7 @@ fn shell(script: &str) -> Program {
 
 /// What a command does within these limits.
 #[track_caller]
-fn finish_within(program: &Program, stdin: Option<&[u8]>, limits: &Limits) -> (CommandEnd, Vec<u8>, Vec<u8>) {
+fn finish_within(program: &Program, stdin: Option<&[u8]>, limits: &TimeLimit) -> (CommandEnd, Vec<u8>, Vec<u8>) {
     start_helper();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let end = run(program, stdin, limits, None, &mut |stream, bytes| match stream {
@@ -82,7 +82,7 @@ fn cancel_after(lines: usize, program: &Program, kill_after: Duration) -> (Comma
     let (cancelled, keep) = pipe();
     let mut keep = Some(keep);
     let mut text = Vec::new();
-    let limits = Limits { kill_after, ..LIMITS };
+    let limits = TimeLimit { kill_after, ..LIMITS };
     let end = run(program, None, &limits, Some(cancelled.as_fd()), &mut |_, bytes| {
         text.extend_from_slice(bytes);
         if text.iter().filter(|byte| **byte == b'\n').count() >= lines {
@@ -96,15 +96,15 @@ fn cancel_after(lines: usize, program: &Program, kill_after: Duration) -> (Comma
 #[track_caller]
 fn output(program: &Program, stdin: Option<&[u8]>) -> Vec<u8> {
     let (end, stdout, stderr) = finish(program, stdin);
-    assert_eq!(end.how, How::Exited(0), "{}", String::from_utf8_lossy(&stderr));
+    assert_eq!(end.reason, EndReason::Exited(0), "{}", String::from_utf8_lossy(&stderr));
     stdout
 }
 
 /// Why a command was not started.
 #[track_caller]
 fn why_not(program: &Program) -> String {
-    match finish(program, None).0.how {
-        How::NotStarted(why) => why,
+    match finish(program, None).0.reason {
+        EndReason::NotStarted(why) => why,
         other => panic!("it was started: {other:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! One slot in the helper: a process and its group, from the request to the answer.
+//! One channel in the helper: a process and its group, from the request to the answer.
 //!
 //! Signals go to the group only while its leader is not reaped: until then the number of the group cannot be given to
 //! another.
@@ -16,13 +16,13 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use wait4::Wait4;
 
-use super::protocol::{self, Answer, Inbox, Order, Request};
+use super::protocol::{self, Inbox, SignalOrder, SpawnReply, SpawnRequest};
 use super::stat::{Living, processes};
 
 /// A grace time that is longer ends never.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
-/// A slot, as its thread and the main thread see it.
+/// A channel, as its thread and the main thread see it.
 pub(super) struct Group {
     state: Mutex<State>,
     /// The rank is gone: nothing more is started.
@@ -35,7 +35,7 @@ struct State {
     number: u64,
     phase: Phase,
     /// An order that came before its command ran.
-    early: Option<(u64, Order)>,
+    early: Option<(u64, SignalOrder)>,
     /// Until when the group may take its time, if it was asked to end.
     grace: Option<Instant>,
 }
@@ -50,13 +50,13 @@ enum Phase {
 }
 
 impl State {
-    fn carry_out(&mut self, group: Pid, order: Order) {
+    fn carry_out(&mut self, group: Pid, order: SignalOrder) {
         let signal = match order {
-            Order::Term { grace } => {
+            SignalOrder::Term { grace } => {
                 self.grace = Some(Instant::now() + grace.min(FOR_EVER));
                 Signal::TERM
             }
-            Order::Kill => {
+            SignalOrder::Kill => {
                 self.grace = None;
                 Signal::KILL
             }
@@ -80,7 +80,7 @@ impl Group {
     }
 
     /// Carries out an order for a request, now or as soon as its command runs.
-    pub(super) fn order(&self, number: u64, order: Order) {
+    pub(super) fn order(&self, number: u64, order: SignalOrder) {
         let mut state = self.state();
         match state.phase {
             Phase::Running(group) if state.number == number => state.carry_out(group, order),
@@ -92,7 +92,7 @@ impl Group {
     }
 
     /// Carries out an order for whatever runs.
-    pub(super) fn order_now(&self, order: Order) {
+    pub(super) fn order_now(&self, order: SignalOrder) {
         let number = self.state().number;
         self.order(number, order);
     }
@@ -101,13 +101,13 @@ impl Group {
         self.state().phase != Phase::Idle
     }
 
-    /// Answers the requests that come on the slot's socket until that closes.
+    /// Answers the requests that come on the channel's socket until that closes.
     pub(super) fn serve(&self, socket: &OwnedFd) {
         let mut inbox = Inbox::default();
         let mut outbox = Vec::new();
-        // What cannot be read comes from no rank of ours: the slot is closed.
+        // What cannot be read comes from no rank of ours: the channel is closed.
         while let Ok(Some(request)) = inbox.frame(socket) {
-            let answer = self.run(&request, &mut inbox.descriptors).unwrap_or_else(|error| Answer::Failed {
+            let answer = self.run(&request, &mut inbox.descriptors).unwrap_or_else(|error| SpawnReply::Failed {
                 errno: error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()),
             });
             let sent = protocol::write_frame(&answer, &mut outbox)
@@ -119,7 +119,7 @@ impl Group {
     }
 
     /// Runs a command to its end, and to the end of its group.
-    fn run(&self, request: &Request<'static>, streams: &mut Vec<OwnedFd>) -> io::Result<Answer> {
+    fn run(&self, request: &SpawnRequest<'static>, streams: &mut Vec<OwnedFd>) -> io::Result<SpawnReply> {
         let command = command(request, streams)?;
         {
             let mut state = self.state();
@@ -158,7 +158,7 @@ impl Group {
         drop(state);
         let used = used?;
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        Ok(Answer::Ended {
+        Ok(SpawnReply::Ended {
             status: used.status.into_raw(),
             user: micros(used.rusage.utime),
             system: micros(used.rusage.stime),
@@ -183,7 +183,7 @@ impl Group {
 }
 
 /// The command of a request. Nothing here makes the standard library fork instead of using `posix_spawn`.
-fn command(request: &Request<'_>, streams: &mut Vec<OwnedFd>) -> io::Result<Command> {
+fn command(request: &SpawnRequest<'_>, streams: &mut Vec<OwnedFd>) -> io::Result<Command> {
     if streams.len() != request.streams.iter().filter(|is_there| **is_there).count() {
         // The system drops file descriptors for which a process has no room.
         return Err(Errno::MFILE.into());

@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::engine::wire;
 use crate::process::program::Program;
 
-/// What a slot is asked: to start one program. The ends of its standard streams that are not `/dev/null` come along.
+/// What a channel is asked: to start one program. The ends of its standard streams that are not `/dev/null` come along.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Request<'a> {
-    /// Counts the slot's requests, so that a signal meets the command it was meant for.
+pub(crate) struct SpawnRequest<'a> {
+    /// Counts the channel's requests, so that a signal meets the command it was meant for.
     pub number: u64,
     /// The program's file.
     pub file: Cow<'a, str>,
@@ -28,10 +28,10 @@ pub(crate) struct Request<'a> {
     pub streams: [bool; 3],
 }
 
-/// What a slot answers, once for each request.
+/// What a channel answers, once for each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Answer {
-    /// There is no thread for the slot, which is of no use.
+pub(crate) enum SpawnReply {
+    /// There is no thread for the channel, which is of no use.
     NoThread,
     /// The program could not be started.
     Failed { errno: i32 },
@@ -42,15 +42,15 @@ pub(crate) enum Answer {
 /// What the helper itself is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Control {
-    /// A new slot; its socket comes along.
-    Slot { slot: u32 },
+    /// A new channel; its socket comes along.
+    Channel { channel: u32 },
     /// A signal for the process group of a request.
-    Signal { slot: u32, number: u64, order: Order },
+    Signal { channel: u32, number: u64, order: SignalOrder },
 }
 
 /// How a process group is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Order {
+pub(crate) enum SignalOrder {
     /// With SIGTERM. If the leader ends, the others have this time, from the signal on, to follow before they are killed.
     Term { grace: Duration },
     /// With SIGKILL.

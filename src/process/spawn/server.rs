@@ -1,4 +1,4 @@
-//! The spawn helper's own process: it serves slots, passes signals on, and leaves nothing behind when its rank is gone.
+//! The spawn helper's own process: it serves channels, passes signals on, and leaves nothing behind when its rank is gone.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 
 use super::group::Group;
-use super::protocol::{self, Answer, Control, Inbox, Order};
+use super::protocol::{self, Control, Inbox, SignalOrder, SpawnReply};
 use crate::engine::stop::is_ignored;
 
 /// How long commands have to end, after SIGTERM, when their rank is gone.
@@ -46,17 +46,17 @@ pub(crate) fn serve() -> io::Result<()> {
     let mut inbox = Inbox::default();
     let result = loop {
         match inbox.packet(control.as_fd()) {
-            Ok(Some(Control::Slot { slot })) => {
+            Ok(Some(Control::Channel { channel })) => {
                 groups.retain(|_, group| Arc::strong_count(group) > 1);
-                // Without a socket or a thread the other end sees the slot closed.
+                // Without a socket or a thread the other end sees the channel closed.
                 if let Some(socket) = inbox.descriptors.pop() {
                     if let Some(group) = start_slot(socket, &closing) {
-                        groups.insert(slot, group);
+                        groups.insert(channel, group);
                     }
                 }
             }
-            Ok(Some(Control::Signal { slot, number, order })) => {
-                if let Some(group) = groups.get(&slot) {
+            Ok(Some(Control::Signal { channel, number, order })) => {
+                if let Some(group) = groups.get(&channel) {
                     group.order(number, order);
                 }
             }
@@ -69,7 +69,7 @@ pub(crate) fn serve() -> io::Result<()> {
     result
 }
 
-/// A thread that serves a slot. Where there is none, the slot's first request is answered with that.
+/// A thread that serves a channel. Where there is none, the channel's first request is answered with that.
 fn start_slot(socket: OwnedFd, closing: &Arc<AtomicBool>) -> Option<Arc<Group>> {
     let group = Arc::new(Group::new(closing.clone()));
     let socket = Arc::new(socket);
@@ -77,7 +77,7 @@ fn start_slot(socket: OwnedFd, closing: &Arc<AtomicBool>) -> Option<Arc<Group>> 
     let thread = thread::Builder::new().stack_size(256 << 10).spawn(move || served.serve(&its_socket));
     if thread.is_err() {
         let mut answer = Vec::new();
-        let _ = protocol::write_frame(&Answer::NoThread, &mut answer);
+        let _ = protocol::write_frame(&SpawnReply::NoThread, &mut answer);
         let _ = protocol::send(socket.as_fd(), &answer, &[]);
         return None;
     }
@@ -86,7 +86,7 @@ fn start_slot(socket: OwnedFd, closing: &Arc<AtomicBool>) -> Option<Arc<Group>> 
 
 /// Ends everything that runs: first gently, then not.
 fn end_all(groups: &BTreeMap<u32, Arc<Group>>) {
-    for (order, time) in [(Order::Term { grace: GRACE }, GRACE), (Order::Kill, AFTER_KILL)] {
+    for (order, time) in [(SignalOrder::Term { grace: GRACE }, GRACE), (SignalOrder::Kill, AFTER_KILL)] {
         groups.values().for_each(|group| group.order_now(order));
         let deadline = Instant::now() + time;
         while groups.values().any(|group| group.is_busy()) {

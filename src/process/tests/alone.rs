@@ -167,7 +167,7 @@ fn who_waits_for_room_can_be_cancelled() {
         let waits = scope.spawn(|| run(&program(&["true"]), None, &LIMITS, Some(cancelled.as_fd()), &mut |_, _| {}));
         until("it waits for room", room::is_wanted);
         drop(keep);
-        assert_eq!(waits.join().expect("no panic").expect("the helper is there").how, How::Cancelled);
+        assert_eq!(waits.join().expect("no panic").expect("the helper is there").reason, EndReason::Cancelled);
     });
     drop(files);
 }
@@ -189,7 +189,7 @@ fn a_flood_needs_no_memory() {
         length += bytes.len();
         longest = longest.max(bytes.len());
     });
-    assert_eq!(end.expect("the helper is there").how, How::Exited(0));
+    assert_eq!(end.expect("the helper is there").reason, EndReason::Exited(0));
     assert_eq!(length, 200_000_000);
     assert!(longest <= 256 << 10, "{longest}");
     assert!(peak() < before + 8192, "{before} KiB have become {}", peak());
@@ -223,10 +223,10 @@ fn commands_have_none_of_a_launcher_s_variables_and_files_and_are_ended_by_what_
     assert!(variables.contains_key("PATH"));
     let files = output(&shell("ls /proc/$$/fd"), None);
     assert_eq!(pids(&files), [0, 1, 2], "standard streams and nothing else");
-    assert_eq!(finish(&shell("exit 7"), None).0.how, How::Exited(7));
+    assert_eq!(finish(&shell("exit 7"), None).0.reason, EndReason::Exited(7));
     // `nohup` is for the commands, too.
-    assert_eq!(finish(&shell("kill -HUP $$"), None).0.how, How::Exited(0));
-    assert_eq!(finish(&shell("kill -TERM $$"), None).0.how, How::Signalled(15));
+    assert_eq!(finish(&shell("kill -HUP $$"), None).0.reason, EndReason::Exited(0));
+    assert_eq!(finish(&shell("kill -TERM $$"), None).0.reason, EndReason::Signalled(15));
 }
 
 /// A rank whose commands have written their process ids, and those.
@@ -293,7 +293,7 @@ fn a_signal_to_the_rank_s_group_does_not_reach_helper_and_commands() {
 }
 
 /// Runs a shell script that writes lines, and kills the helper when it has written so many.
-fn kill_helper_after(lines: usize, script: &str) -> (How, Vec<i32>) {
+fn kill_helper_after(lines: usize, script: &str) -> (EndReason, Vec<i32>) {
     let helper = Pid::from_raw(helper_pid());
     let mut text = Vec::new();
     let end = run(&shell(script), None, &LIMITS, None, &mut |_, bytes| {
@@ -302,7 +302,7 @@ fn kill_helper_after(lines: usize, script: &str) -> (How, Vec<i32>) {
             kill(helper, Signal::SIGKILL).expect("it runs");
         }
     });
-    (end.expect("there is another helper").how, pids(&text))
+    (end.expect("there is another helper").reason, pids(&text))
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_killed_helper_takes_its_commands_with_it_and_another_one_serves_on() {
         let script = "trap '' TERM HUP INT; sh -c 'sleep 1000 & echo $! $$; wait' & echo $$; \
                       timeout 1000 sh -c 'sleep 1000 & echo $! $$; wait' & wait";
         let (how, pids) = kill_helper_after(3, script);
-        assert!(matches!(&how, How::Lost(why) if why.contains("spawn helper")), "{how:?}");
+        assert!(matches!(&how, EndReason::Lost(why) if why.contains("spawn helper")), "{how:?}");
         assert_eq!(pids.len(), 5);
         assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left when the command is told of");
         assert_ne!(helper_pid(), before);
@@ -357,10 +357,10 @@ fn only_what_ran_is_charged_when_helpers_are_killed_again_and_again() {
         let threads: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
-                    let ends = (0..300).map(|_| finish(&program(&["true"]), None).0.how);
+                    let ends = (0..300).map(|_| finish(&program(&["true"]), None).0.reason);
                     ends.filter(|how| match how {
-                        How::Exited(0) => false,
-                        How::Lost(_) => true,
+                        EndReason::Exited(0) => false,
+                        EndReason::Lost(_) => true,
                         other => panic!("{other:?}"),
                     })
                     .count()
@@ -396,7 +396,7 @@ fn a_command_that_was_asked_to_end_ends_as_asked_when_the_helper_is_killed() {
         return expect_success(&mut rank("a_command_that_was_asked_to_end_ends_as_asked_when_the_helper_is_killed"));
     }
     let helper = Pid::from_raw(helper_pid());
-    let limits = Limits { timeout: Some(Duration::from_millis(50)), kill_after: LONG };
+    let limits = TimeLimit { timeout: Some(Duration::from_millis(50)), kill_after: LONG };
     let mut text = Vec::new();
     let script = "trap 'echo asked' TERM; echo $$; while :; do sleep 0.01; done";
     let end = run(&shell(script), None, &limits, None, &mut |_, bytes| {
@@ -405,7 +405,7 @@ fn a_command_that_was_asked_to_end_ends_as_asked_when_the_helper_is_killed() {
             kill(helper, Signal::SIGKILL).expect("it runs");
         }
     });
-    assert_eq!(end.expect("there is another helper").how, How::TimedOut);
+    assert_eq!(end.expect("there is another helper").reason, EndReason::TimedOut);
 }
 
 #[test]

@@ -104,7 +104,10 @@ fn what_no_program_can_be_given_is_refused() {
 #[test]
 fn signals_have_their_usual_effect_on_commands() {
     for (name, number) in [("HUP", 1), ("INT", 2), ("TERM", 15), ("USR1", 10), ("PIPE", 13), ("KILL", 9)] {
-        assert_eq!(finish(&shell(&format!("kill -{name} $$; echo lives")), None).0.how, How::Signalled(number));
+        assert_eq!(
+            finish(&shell(&format!("kill -{name} $$; echo lives")), None).0.reason,
+            EndReason::Signalled(number)
+        );
     }
     let text = output(&program(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]), None);
     let text = String::from_utf8(text).expect("it is UTF-8");

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn outputs_are_told_apart() {
     let (end, stdout, stderr) = finish(&shell("echo out; echo err >&2; exit 7"), None);
-    assert_eq!((end.how, &*stdout, &*stderr), (How::Exited(7), &b"out\n"[..], &b"err\n"[..]));
+    assert_eq!((end.reason, &*stdout, &*stderr), (EndReason::Exited(7), &b"out\n"[..], &b"err\n"[..]));
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn output_comes_in_pieces_while_the_command_runs() {
         text.extend_from_slice(bytes);
         std::fs::write(&answer, "").expect("a file for the test");
     });
-    assert_eq!(end.expect("the helper is there").how, How::Exited(0));
+    assert_eq!(end.expect("the helper is there").reason, EndReason::Exited(0));
     assert_eq!(text, b"question\nend\n");
 }
 
@@ -78,6 +78,6 @@ fn a_command_that_closes_its_outputs_goes_on() {
     let folder = tempfile::tempdir().expect("a directory for the test");
     let file = folder.path().join("done");
     let program = shell(&format!("exec >&- 2>&-; sleep 0.1; : > {}; exit 4", file.display()));
-    assert_eq!(finish(&program, None).0.how, How::Exited(4));
+    assert_eq!(finish(&program, None).0.reason, EndReason::Exited(4));
     assert!(file.exists());
 }

@@ -9,9 +9,9 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::process::{Ended, Running};
+use super::process::{Running, WorkerEnd};
 use crate::process::program::{Program, SpawnError};
-use crate::process::spawn::protocol::Order;
+use crate::process::spawn::protocol::SignalOrder;
 
 /// How much is read at once: what a pipe holds.
 const PIECE: usize = 1 << 16;
@@ -24,7 +24,7 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// Why listening came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Wake {
     /// Something was read.
     Bytes,
     /// It closed its standard output, or is gone. Everything it wrote was read before.
@@ -37,9 +37,9 @@ pub(super) enum Heard {
 
 /// How a process that was told to end has ended, and what it said meanwhile.
 #[derive(Debug, Default)]
-pub(super) struct Farewell {
+pub(super) struct Shutdown {
     /// Nothing, if somebody had to help who should not have had to.
-    pub ended: Option<Ended>,
+    pub ended: Option<WorkerEnd>,
     /// Lines that were read and that nobody has taken, one without an end among them.
     pub lines: usize,
     /// The beginning of the first of them.
@@ -47,8 +47,8 @@ pub(super) struct Farewell {
     in_line: bool,
 }
 
-impl Farewell {
-    fn hears(&mut self, bytes: &[u8]) {
+impl Shutdown {
+    fn count_lines(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.lines += usize::from(!self.in_line);
             self.in_line = byte != b'\n';
@@ -65,7 +65,7 @@ pub(super) struct Connection {
     stdout: OwnedFd,
     unsent: Vec<u8>,
     sent: usize,
-    heard: Vec<u8>,
+    received: Vec<u8>,
     /// What was read before this is understood.
     at: usize,
     /// There is no end of a line between `at` and this.
@@ -92,7 +92,7 @@ impl Connection {
             stdout,
             unsent: preamble.to_vec(),
             sent: 0,
-            heard: Vec::new(),
+            received: Vec::new(),
             at: 0,
             searched: 0,
             lines: 0,
@@ -133,7 +133,7 @@ impl Connection {
         if self.lines == 0 {
             return None;
         }
-        let end = self.searched + self.heard[self.searched..].iter().position(|&byte| byte == b'\n')?;
+        let end = self.searched + self.received[self.searched..].iter().position(|&byte| byte == b'\n')?;
         let line = self.at..end;
         self.at = end + 1;
         self.searched = self.at;
@@ -143,17 +143,17 @@ impl Connection {
 
     /// The bytes of a line.
     pub(super) fn text(&self, line: Range<usize>) -> &[u8] {
-        &self.heard[line]
+        &self.received[line]
     }
 
     /// How long the line is that is not yet whole.
     pub(super) fn unfinished(&self) -> usize {
-        if self.lines == 0 { self.heard.len() - self.at } else { 0 }
+        if self.lines == 0 { self.received.len() - self.at } else { 0 }
     }
 
     /// Whether this process can be given another record: it lives, and has said nothing unasked.
     pub(super) fn is_quiet(&mut self) -> bool {
-        if self.at < self.heard.len() {
+        if self.at < self.received.len() {
             return false;
         }
         let Some(end) = self.process.end() else { return false };
@@ -162,9 +162,9 @@ impl Connection {
     }
 
     /// Whether it says something, until then, that nobody takes.
-    pub(super) fn speaks_until(&mut self, deadline: Instant) -> bool {
+    pub(super) fn writes_until(&mut self, deadline: Instant) -> bool {
         loop {
-            if self.at < self.heard.len() {
+            if self.at < self.received.len() {
                 return true;
             }
             let mut fds = [PollFd::new(&self.stdout, PollFlags::IN)];
@@ -186,37 +186,37 @@ impl Connection {
     /// What the system refuses.
     pub(super) fn listen(
         &mut self,
-        mut nap: Option<Instant>,
+        mut poll_delay: Option<Instant>,
         deadline: Option<Instant>,
         cancelled: Option<BorrowedFd<'_>>,
-    ) -> io::Result<Heard> {
+    ) -> io::Result<Wake> {
         loop {
             self.flush();
-            let Some(end) = self.process.end() else { return Ok(Heard::Closed) };
+            let Some(end) = self.process.end() else { return Ok(Wake::Closed) };
             let writes = self.stdin.as_ref().filter(|_| self.pending() > 0);
             let mut fds = Vec::with_capacity(4);
-            let speech = if nap.is_some() { PollFlags::empty() } else { PollFlags::IN };
+            let speech = if poll_delay.is_some() { PollFlags::empty() } else { PollFlags::IN };
             fds.push(PollFd::new(&self.stdout, speech));
             fds.push(PollFd::from_borrowed_fd(end, PollFlags::IN));
             fds.extend(cancelled.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             fds.extend(writes.map(|stdin| PollFd::new(stdin, PollFlags::OUT)));
-            let ready = poll_until(&mut fds, nap.or(deadline))?;
+            let ready = poll_until(&mut fds, poll_delay.or(deadline))?;
             let said = |at: usize| !fds[at].revents().is_empty();
             let (speaks, has_ended) = (said(0), said(1));
             if cancelled.is_some() && said(2) {
-                return Ok(Heard::Cancelled);
+                return Ok(Wake::Cancelled);
             }
             if speaks || has_ended {
                 // What it wrote before it ended is read before the end is told.
                 match self.read()? {
-                    Some(0) => return Ok(Heard::Closed),
-                    Some(_) => return Ok(Heard::Bytes),
-                    None if has_ended => return Ok(Heard::Closed),
+                    Some(0) => return Ok(Wake::Closed),
+                    Some(_) => return Ok(Wake::Bytes),
+                    None if has_ended => return Ok(Wake::Closed),
                     None => {}
                 }
             }
-            if ready == 0 && nap.take().is_none() {
-                return Ok(Heard::Deadline);
+            if ready == 0 && poll_delay.take().is_none() {
+                return Ok(Wake::Deadline);
             }
         }
     }
@@ -235,23 +235,23 @@ impl Connection {
 
     /// Reads a piece; nothing, if there is none now.
     fn read(&mut self) -> io::Result<Option<usize>> {
-        if self.at == self.heard.len() {
-            self.heard.clear();
-            self.heard.shrink_to(KEEP);
+        if self.at == self.received.len() {
+            self.received.clear();
+            self.received.shrink_to(KEEP);
             (self.at, self.searched) = (0, 0);
         } else if self.at > PIECE {
-            self.heard.drain(..self.at);
+            self.received.drain(..self.at);
             self.searched -= self.at;
             self.at = 0;
         }
-        let before = self.heard.len();
-        self.heard.reserve(PIECE);
+        let before = self.received.len();
+        self.received.reserve(PIECE);
         loop {
-            match rustix::io::read(&self.stdout, spare_capacity(&mut self.heard)) {
+            match rustix::io::read(&self.stdout, spare_capacity(&mut self.received)) {
                 Ok(read) => {
-                    let new = self.heard[before..].iter().filter(|&&byte| byte == b'\n').count();
+                    let new = self.received[before..].iter().filter(|&&byte| byte == b'\n').count();
                     if self.lines == 0 && new == 0 {
-                        self.searched = self.heard.len();
+                        self.searched = self.received.len();
                     }
                     self.lines += new;
                     return Ok(Some(read));
@@ -264,37 +264,37 @@ impl Connection {
     }
 
     /// Ends a process that has nothing to do any more: end of input, some patience, TERM, some patience, KILL.
-    pub(super) fn dismiss(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Farewell {
+    pub(super) fn close(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Shutdown {
         self.stdin = None;
-        let mut farewell = Farewell::default();
-        farewell.ended = self.wait(patience, cancelled, &mut farewell);
-        if farewell.ended.is_none() {
-            self.end_by_signal(patience, cancelled, &mut farewell);
+        let mut shutdown = Shutdown::default();
+        shutdown.ended = self.wait(patience, cancelled, &mut shutdown);
+        if shutdown.ended.is_none() {
+            self.end_by_signal(patience, cancelled, &mut shutdown);
         }
-        farewell
+        shutdown
     }
 
     /// Ends a process that must not go on: TERM, some patience, KILL. Says how it ended, if it has.
-    pub(super) fn stop(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Farewell {
-        let mut farewell = Farewell::default();
-        self.end_by_signal(patience, cancelled, &mut farewell);
-        farewell
+    pub(super) fn terminate(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Shutdown {
+        let mut shutdown = Shutdown::default();
+        self.end_by_signal(patience, cancelled, &mut shutdown);
+        shutdown
     }
 
-    fn end_by_signal(&mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>, farewell: &mut Farewell) {
-        self.process.signal(Order::Term { grace: patience });
+    fn end_by_signal(&mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>, shutdown: &mut Shutdown) {
+        self.process.signal(SignalOrder::Term { grace: patience });
         self.stdin = None;
-        farewell.ended = self.wait(patience, cancelled, farewell);
-        if farewell.ended.is_none() {
-            self.process.signal(Order::Kill);
-            farewell.ended = self.wait(LAST_WAIT, None, farewell);
+        shutdown.ended = self.wait(patience, cancelled, shutdown);
+        if shutdown.ended.is_none() {
+            self.process.signal(SignalOrder::Kill);
+            shutdown.ended = self.wait(LAST_WAIT, None, shutdown);
         }
     }
 
     /// Ends a process that has closed its output: mostly it is gone. Says how, if nobody had to help.
-    pub(super) fn bury(mut self) -> Option<Ended> {
+    pub(super) fn reap(mut self) -> Option<WorkerEnd> {
         self.stdin = None;
-        let ended = self.wait(LAST_WAIT, None, &mut Farewell::default());
+        let ended = self.wait(LAST_WAIT, None, &mut Shutdown::default());
         if ended.is_none() {
             self.kill();
         }
@@ -302,9 +302,9 @@ impl Connection {
     }
 
     /// Kills the process and its group.
-    pub(super) fn kill(mut self) -> Option<Ended> {
-        self.process.signal(Order::Kill);
-        self.wait(LAST_WAIT, None, &mut Farewell::default())
+    pub(super) fn kill(mut self) -> Option<WorkerEnd> {
+        self.process.signal(SignalOrder::Kill);
+        self.wait(LAST_WAIT, None, &mut Shutdown::default())
     }
 
     /// Waits for the end. What is still said must not keep the process from ending: it is counted, and no more.
@@ -312,11 +312,11 @@ impl Connection {
         &mut self,
         patience: Duration,
         cancelled: Option<BorrowedFd<'_>>,
-        farewell: &mut Farewell,
-    ) -> Option<Ended> {
+        shutdown: &mut Shutdown,
+    ) -> Option<WorkerEnd> {
         let deadline = Instant::now().checked_add(patience);
-        farewell.hears(&self.heard[self.at..]);
-        self.at = self.heard.len();
+        shutdown.count_lines(&self.received[self.at..]);
+        self.at = self.received.len();
         let mut open = true;
         while let Some(end) = self.process.end() {
             let mut fds = Vec::with_capacity(3);
@@ -333,20 +333,20 @@ impl Connection {
             if ready == Ok(0) || is_late || (cancelled.is_some() && said(1)) {
                 return None;
             }
-            open = self.waste(farewell) != Some(0);
+            open = self.discard(shutdown) != Some(0);
         }
         // What it wrote last is still in the pipe; what its children write for ever is not waited for.
         let until = Instant::now() + LAST_WAIT;
-        while open && Instant::now() < until && self.waste(farewell).is_some_and(|read| read > 0) {}
+        while open && Instant::now() < until && self.discard(shutdown).is_some_and(|read| read > 0) {}
         Some(self.process.ended())
     }
 
     /// Reads a piece that nobody takes; nothing, if there is none now.
-    fn waste(&self, farewell: &mut Farewell) -> Option<usize> {
-        let mut waste = [0; 1 << 12];
-        match rustix::io::read(self.stdout.as_fd(), &mut waste) {
+    fn discard(&self, shutdown: &mut Shutdown) -> Option<usize> {
+        let mut discard = [0; 1 << 12];
+        match rustix::io::read(self.stdout.as_fd(), &mut discard) {
             Ok(read) => {
-                farewell.hears(&waste[..read]);
+                shutdown.count_lines(&discard[..read]);
                 Some(read)
             }
             Err(Errno::AGAIN | Errno::INTR) => None,

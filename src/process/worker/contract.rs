@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Ended, Protocol};
+use super::{Protocol, WorkerEnd};
 use crate::console;
 
 /// A worker that has not answered its first record for so long may have forgotten to flush.
@@ -21,7 +21,7 @@ pub(crate) struct JobHead {
 }
 
 /// Where records come from and answers go to.
-pub(crate) trait Jobs {
+pub(crate) trait WorkerFeed {
     /// Adds the next record, one JSON value, to the buffer. It is called while others are computed, so it must not wait: nothing
     /// means that there is none now.
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead>;
@@ -47,7 +47,7 @@ pub(crate) struct WorkerFailure {
     pub message: String,
     pub traceback: Option<String>,
     /// How the process ended, if it did.
-    pub ended: Option<Ended>,
+    pub ended: Option<WorkerEnd>,
 }
 
 impl WorkerFailure {
@@ -66,9 +66,9 @@ pub(crate) struct StartFailure {
 
 /// Why [`Worker::answer`](super::Worker::answer) came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum AnswerEnd {
     /// Every record that it took is answered.
-    Answered,
+    AllAnswered,
     /// The run ends: what it had taken has failed as `cancelled`.
     Cancelled,
 }
@@ -76,9 +76,9 @@ pub(crate) enum Outcome {
 /// Whether the answers of a process are what they seem, where nothing but the order says whose a line is. It comes at the end of
 /// each process, when its last answers were handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum AnswerCheck {
     /// It has written a line for each record and no more.
-    Sure,
+    Passed,
     /// It wrote what nobody had asked for, so what it had answered before may be other records' answers; why, in words.
     Doubtful(String),
 }
@@ -92,7 +92,7 @@ pub(crate) struct Options {
     /// What each new process is told first, whosever worker it becomes.
     pub preamble: Cow<'static, [u8]>,
     /// What it is told when it becomes this worker's.
-    pub greeting: Vec<u8>,
+    pub assignment: Vec<u8>,
     /// How long one record may take.
     pub timeout: Option<Duration>,
     /// How long after TERM comes KILL, and how long a process may take to end by itself.
@@ -102,7 +102,7 @@ pub(crate) struct Options {
     /// How long a worker may be silent before it is asked whether it flushes.
     pub silence: Duration,
     /// Takes what the end of a process says of the answers that were handed over since it began.
-    pub verdict: Arc<dyn Fn(Verdict) + Send + Sync>,
+    pub on_check: Arc<dyn Fn(AnswerCheck) + Send + Sync>,
     /// Takes what people should know and no record's answer says.
     pub warn: Arc<dyn Fn(&str) + Send + Sync>,
     /// Ends a process that has nothing to do, if there is one: there is no room for another.
@@ -116,12 +116,12 @@ impl Options {
             name: name.into(),
             protocol,
             preamble: Cow::Borrowed(&[]),
-            greeting: Vec::new(),
+            assignment: Vec::new(),
             timeout: None,
             kill_after: Duration::from_secs(5),
             max_jobs: None,
             silence: SILENCE,
-            verdict: Arc::new(|_| ()),
+            on_check: Arc::new(|_| ()),
             warn: Arc::new(|warning| console::eprint_error(warning)),
             make_room: || (),
         }

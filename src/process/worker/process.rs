@@ -11,11 +11,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::process::child::Process;
 use crate::process::program::{Program, SpawnError};
 use crate::process::room;
-use crate::process::spawn::protocol::Order;
+use crate::process::spawn::protocol::SignalOrder;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum WorkerEnd {
     Code(i32),
     Signal(i32),
     /// It was ended together with the spawn helper, which somebody has killed. Maybe it had not even begun to run.
@@ -28,23 +28,23 @@ pub(crate) enum Ended {
     Unknown(String),
 }
 
-impl Ended {
+impl WorkerEnd {
     /// Whether the process itself had no part in it.
     pub(super) fn is_from_outside(&self) -> bool {
-        matches!(self, Ended::WithHelper { .. } | Ended::Scarce(_))
+        matches!(self, WorkerEnd::WithHelper { .. } | WorkerEnd::Scarce(_))
     }
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for WorkerEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ended::Code(code) => write!(f, "ended with exit code {code}"),
-            Ended::Signal(signal) => match signal_hook::low_level::signal_name(*signal) {
+            WorkerEnd::Code(code) => write!(f, "ended with exit code {code}"),
+            WorkerEnd::Signal(signal) => match signal_hook::low_level::signal_name(*signal) {
                 Some(name) => write!(f, "was ended by signal {signal} ({name})"),
                 None => write!(f, "was ended by signal {signal}"),
             },
-            Ended::WithHelper { .. } => write!(f, "was {}", SpawnError::HelperKilled),
-            Ended::Scarce(why) | Ended::Unknown(why) => write!(f, "is gone: {why}"),
+            WorkerEnd::WithHelper { .. } => write!(f, "was {}", SpawnError::HelperKilled),
+            WorkerEnd::Scarce(why) | WorkerEnd::Unknown(why) => write!(f, "is gone: {why}"),
         }
     }
 }
@@ -52,7 +52,7 @@ impl fmt::Display for Ended {
 /// A process with a group of its own.
 pub(super) struct Running {
     process: Process,
-    ended: Option<Ended>,
+    ended: Option<WorkerEnd>,
 }
 
 impl Running {
@@ -78,24 +78,24 @@ impl Running {
     }
 
     /// How it ended; waits for that.
-    pub(super) fn ended(&mut self) -> Ended {
+    pub(super) fn ended(&mut self) -> WorkerEnd {
         let process = &mut self.process;
         let ended = self.ended.get_or_insert_with(|| match process.ended() {
             Ok(ended) => match (ended.status.code(), ended.status.signal()) {
-                (Some(code), _) => Ended::Code(code),
-                (None, Some(signal)) => Ended::Signal(signal),
-                (None, None) => Ended::Unknown(ended.status.to_string()),
+                (Some(code), _) => WorkerEnd::Code(code),
+                (None, Some(signal)) => WorkerEnd::Signal(signal),
+                (None, None) => WorkerEnd::Unknown(ended.status.to_string()),
             },
-            Err(SpawnError::HelperKilled) => Ended::WithHelper { ran: true },
-            Err(SpawnError::Unread) => Ended::WithHelper { ran: false },
-            Err(SpawnError::Scarce(why)) => Ended::Scarce(why),
-            Err(error) => Ended::Unknown(error.to_string()),
+            Err(SpawnError::HelperKilled) => WorkerEnd::WithHelper { ran: true },
+            Err(SpawnError::Unread) => WorkerEnd::WithHelper { ran: false },
+            Err(SpawnError::Scarce(why)) => WorkerEnd::Scarce(why),
+            Err(error) => WorkerEnd::Unknown(error.to_string()),
         });
         ended.clone()
     }
 
     /// Signals the whole group.
-    pub(super) fn signal(&self, order: Order) {
+    pub(super) fn signal(&self, order: SignalOrder) {
         // Where the helper is gone, everything is ended as soon as that is noticed.
         let _ = self.process.signal(order);
     }

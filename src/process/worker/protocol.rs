@@ -25,7 +25,7 @@ pub(crate) enum Protocol {
 
 /// A line that a worker wrote.
 #[derive(Debug)]
-pub(super) enum Said<'a> {
+pub(super) enum Reply<'a> {
     /// The process runs; which Python it is was for those who asked.
     Runs,
     Ready,
@@ -104,14 +104,14 @@ impl Protocol {
     }
 
     /// Makes sense of a line.
-    pub(super) fn understand(self, line: &[u8]) -> Said<'_> {
+    pub(super) fn understand(self, line: &[u8]) -> Reply<'_> {
         match self {
             Protocol::Lines => understand_plain(line),
             Protocol::Numbered => {
-                understand_numbered(line).unwrap_or_else(|why| Said::Garbage(format!("{}, {why}", excerpt(line))))
+                understand_numbered(line).unwrap_or_else(|why| Reply::Garbage(format!("{}, {why}", excerpt(line))))
             }
             Protocol::Python { .. } => {
-                understand_shim(line).unwrap_or_else(|why| Said::Garbage(format!("{}, {why}", excerpt(line))))
+                understand_shim(line).unwrap_or_else(|why| Reply::Garbage(format!("{}, {why}", excerpt(line))))
             }
         }
     }
@@ -133,22 +133,22 @@ fn push_line(out: &mut Vec<u8>, json: &[u8]) {
     }
 }
 
-fn understand_plain(line: &[u8]) -> Said<'_> {
+fn understand_plain(line: &[u8]) -> Reply<'_> {
     let json = match json(line) {
         Ok(json) => json,
-        Err(why) => return Said::Garbage(format!("{}, {why}", excerpt(line))),
+        Err(why) => return Reply::Garbage(format!("{}, {why}", excerpt(line))),
     };
     let begins = json.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with("\"error\""));
     let failure = if begins { serde_json::from_str::<ErrorAnswer>(json).ok() } else { None };
-    Said::One(None, failure.map_or(Ok(json), |failure| Err(failure.into())))
+    Reply::One(None, failure.map_or(Ok(json), |failure| Err(failure.into())))
 }
 
-fn understand_numbered(line: &[u8]) -> Result<Said<'_>, String> {
+fn understand_numbered(line: &[u8]) -> Result<Reply<'_>, String> {
     let NumberedAnswer { id, result, error } =
         serde_json::from_str(json(line)?).map_err(|error| format!("which is no answer with an id: {error}"))?;
     match (result, error) {
-        (Some(result), None) => Ok(Said::Numbered(id, Ok(result.get()))),
-        (None, Some(error)) => Ok(Said::Numbered(id, Err(ErrorAnswer { error }.into()))),
+        (Some(result), None) => Ok(Reply::Numbered(id, Ok(result.get()))),
+        (None, Some(error)) => Ok(Reply::Numbered(id, Err(ErrorAnswer { error }.into()))),
         _ => Err("which has not either \"result\" or \"error\"".into()),
     }
 }
@@ -222,13 +222,13 @@ impl From<Described> for WorkerFailure {
     }
 }
 
-fn understand_shim(line: &[u8]) -> Result<Said<'_>, String> {
+fn understand_shim(line: &[u8]) -> Result<Reply<'_>, String> {
     const STRANGE: &str = "which is not what it says: somebody else writes into the pipe between Python and rankpool";
     let (&kind, rest) = line.split_first().ok_or(STRANGE)?;
     match kind {
-        b'v' => return Ok(Said::Runs),
-        b'+' => return Ok(Said::Ready),
-        b'!' => return Ok(Said::CannotStart(described(rest)?)),
+        b'v' => return Ok(Reply::Runs),
+        b'+' => return Ok(Reply::Ready),
+        b'!' => return Ok(Reply::CannotStart(described(rest)?)),
         b'r' | b'e' | b'b' => {}
         _ => return Err(STRANGE.into()),
     }
@@ -236,9 +236,9 @@ fn understand_shim(line: &[u8]) -> Result<Said<'_>, String> {
     let nanoseconds = std::str::from_utf8(&rest[..space]).ok().and_then(|text| text.parse().ok()).ok_or(STRANGE)?;
     let (took, rest) = (Duration::from_nanos(nanoseconds), &rest[space + 1..]);
     Ok(match kind {
-        b'r' => Said::One(Some(took), Ok(json(rest)?)),
-        b'e' => Said::One(Some(took), Err(described(rest)?)),
-        _ => Said::Many(took, serde_json::from_slice(rest).map_err(|error| no_json(&error))?),
+        b'r' => Reply::One(Some(took), Ok(json(rest)?)),
+        b'e' => Reply::One(Some(took), Err(described(rest)?)),
+        _ => Reply::Many(took, serde_json::from_slice(rest).map_err(|error| no_json(&error))?),
     })
 }
 

@@ -1,8 +1,8 @@
 //! How a worker gets a process, and what is done when something else than the process itself has kept it from its work.
 
 use super::connection::Connection;
-use super::process::Ended;
-use super::{Jobs, Options, StartFailure, Worker, WorkerFailure, fd, spares};
+use super::process::WorkerEnd;
+use super::{Options, StartFailure, Worker, WorkerFailure, WorkerFeed, fd, prestarted};
 use crate::process::program::SpawnError;
 
 impl Worker {
@@ -13,15 +13,15 @@ impl Worker {
             if !self.turn.wait(fd(self.cancelled.as_ref())) {
                 return Ok(None);
             }
-            let Options { preamble, greeting, .. } = &self.options;
-            if let Some(spare) = spares::take(&self.program, greeting) {
-                self.turn.asked();
+            let Options { preamble, assignment, .. } = &self.options;
+            if let Some(spare) = prestarted::take(&self.program, assignment) {
+                self.turn.started();
                 return Ok(Some(spare));
             }
             match Connection::start(&self.program, preamble, ready) {
                 Ok(mut connection) => {
-                    connection.outgoing().extend_from_slice(greeting);
-                    self.turn.asked();
+                    connection.outgoing().extend_from_slice(assignment);
+                    self.turn.started();
                     return Ok(Some(connection));
                 }
                 Err(SpawnError::Scarce(why)) => self.wait_for_room(&why)?,
@@ -43,22 +43,22 @@ impl Worker {
     /// The process has ended, or was not even started, which was no fault of its own.
     pub(super) fn ended_from_outside(
         &mut self,
-        ended: &Ended,
+        ended: &WorkerEnd,
         ready: bool,
-        jobs: &mut dyn Jobs,
+        feed: &mut dyn WorkerFeed,
     ) -> Result<(), StartFailure> {
         match ended {
-            Ended::WithHelper { ran: true } if ready && !self.requests.is_empty() => {
+            WorkerEnd::WithHelper { ran: true } if ready && !self.requests.is_empty() => {
                 let failure = WorkerFailure::new("lost", format!("the worker {ended}"));
-                self.blame(jobs, WorkerFailure { ended: Some(ended.clone()), ..failure });
+                self.blame_first(feed, WorkerFailure { ended: Some(ended.clone()), ..failure });
             }
-            Ended::Scarce(why) => {
-                self.charge_nobody();
+            WorkerEnd::Scarce(why) => {
+                self.resend_all();
                 self.wait_for_room(why)?;
             }
-            _ => self.charge_nobody(),
+            _ => self.resend_all(),
         }
-        self.is_sure(jobs);
+        self.pass_check(feed);
         Ok(())
     }
 }

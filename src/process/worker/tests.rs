@@ -13,7 +13,10 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Answer, Ended, JobHead, Jobs, Options, Outcome, Protocol, StartFailure, Verdict, Worker, WorkerFailure};
+use super::{
+    Answer, AnswerCheck, AnswerEnd, JobHead, Options, Protocol, StartFailure, Worker, WorkerEnd, WorkerFailure,
+    WorkerFeed,
+};
 use crate::process::program::Program;
 use crate::process::python::PythonCall;
 use crate::process::tests::start_helper;
@@ -31,7 +34,7 @@ struct List {
     most_ahead: u64,
 }
 
-impl Jobs for List {
+impl WorkerFeed for List {
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead> {
         let record = self.records.pop_front()?;
         json.extend_from_slice(record.as_bytes());
@@ -141,7 +144,7 @@ fn worker(call: &PythonCall, change: impl FnOnce(&mut Options)) -> Worker {
     start_helper();
     let (mut options, _) = options(call.protocol());
     options.preamble = call.preamble();
-    options.greeting = call.greeting(0, 1);
+    options.assignment = call.assignment(0, 1);
     change(&mut options);
     Worker::new(call.program(), options, None)
 }
@@ -150,7 +153,7 @@ fn worker(call: &PythonCall, change: impl FnOnce(&mut Options)) -> Worker {
 #[track_caller]
 fn answered(worker: &mut Worker, mut list: List) -> List {
     let outcome = worker.answer(&mut list).unwrap_or_else(|failure| panic!("{failure:?}"));
-    assert_eq!(outcome, Outcome::Answered);
+    assert_eq!(outcome, AnswerEnd::AllAnswered);
     assert_eq!(list.answers.len() as u64, list.given);
     assert!(list.records.is_empty());
     list

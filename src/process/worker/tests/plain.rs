@@ -12,7 +12,7 @@ fn an_echo_answers_every_record_in_order() {
 
 #[test]
 fn a_worker_without_records_is_not_started() {
-    assert_eq!(shell("exit 1").answer(&mut list::<u8>([])), Ok(Outcome::Answered));
+    assert_eq!(shell("exit 1").answer(&mut list::<u8>([])), Ok(AnswerEnd::AllAnswered));
 }
 
 #[test]

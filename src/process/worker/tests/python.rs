@@ -5,7 +5,7 @@ use std::time::Instant;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::process::worker::spares;
+use crate::process::worker::prestarted;
 
 #[test]
 fn twenty_thousand_quick_calls_are_answered_in_order() {
@@ -215,9 +215,9 @@ fn a_prepared_process_that_says_no_line_is_given_up() {
     let first_line = |script: &str| {
         let args = vec!["-c".to_string(), script.to_string()];
         let program = Program { name: "sh".to_string(), args, ..Program::default() };
-        spares::prepare(&program, b"", 1);
-        let line = spares::first_line(&program, Instant::now() + Duration::from_secs(60));
-        (line, spares::take(&program, &[]).is_some())
+        prestarted::prepare(&program, b"", 1);
+        let line = prestarted::first_line(&program, Instant::now() + Duration::from_secs(60));
+        (line, prestarted::take(&program, &[]).is_some())
     };
     let since = Instant::now();
     assert_eq!(first_line("exec cat /dev/zero"), (None, false));
@@ -236,12 +236,12 @@ fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
     );
     let call = module.call("f");
     let program = call.program();
-    spares::prepare(&program, &call.preamble(), 2);
+    prestarted::prepare(&program, &call.preamble(), 2);
     let deadline = Instant::now() + Duration::from_secs(60);
-    let version = spares::first_line(&program, deadline).expect("it says which Python it is");
+    let version = prestarted::first_line(&program, deadline).expect("it says which Python it is");
     assert!(version.starts_with("v3 "), "{version}");
-    spares::greet(&program, call.greeting(7, 1));
-    spares::greet(&program, call.greeting(7, 2));
+    prestarted::assign(&program, call.assignment(7, 1));
+    prestarted::assign(&program, call.assignment(7, 2));
     // They import before there is a worker.
     let pid_of = |place: &str| loop {
         let pid = fs::read_to_string(module.folder.path().join(format!("model.py.{place}"))).unwrap_or_default();
@@ -253,13 +253,13 @@ fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
     };
     let prepared = [pid_of("72"), pid_of("71")];
     let answer = |slot| {
-        let mut worker = worker(&call, |options| options.greeting = call.greeting(7, slot));
+        let mut worker = worker(&call, |options| options.assignment = call.assignment(7, slot));
         answered(&mut worker, list([0])).short().remove(0)
     };
     assert_eq!(answer(2), format!("[\"72\",{}]", prepared[0]));
     assert_eq!(answer(1), format!("[\"71\",{}]", prepared[1]));
     assert!(answer(3).starts_with("[\"73\","), "there are no more, so that one is started");
-    assert!(spares::take(&program, &[]).is_none());
+    assert!(prestarted::take(&program, &[]).is_none());
 }
 
 /// What the function of the next test gives, and what comes of it.
@@ -305,7 +305,7 @@ fn in_folder(call: &PythonCall, folder: &Path) -> Worker {
     start_helper();
     let (mut options, _) = options(call.protocol());
     options.preamble = call.preamble();
-    options.greeting = call.greeting(0, 1);
+    options.assignment = call.assignment(0, 1);
     let mut program = call.program();
     program.cwd = Some(folder.to_path_buf());
     Worker::new(program, options, None)

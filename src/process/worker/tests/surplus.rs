@@ -8,29 +8,29 @@ fn shifting(surplus: &str) -> String {
 }
 
 /// A worker, and what the ends of its processes say.
-fn judged(script: &str) -> (Worker, Arc<Mutex<Vec<Verdict>>>) {
-    let verdicts: Arc<Mutex<Vec<Verdict>>> = Arc::default();
+fn judged(script: &str) -> (Worker, Arc<Mutex<Vec<AnswerCheck>>>) {
+    let verdicts: Arc<Mutex<Vec<AnswerCheck>>> = Arc::default();
     let (worker, _) = shell_with(script, |options| {
         let verdicts = verdicts.clone();
-        options.verdict = Arc::new(move |verdict| verdicts.lock().expect("nobody panics with it").push(verdict));
+        options.on_check = Arc::new(move |verdict| verdicts.lock().expect("nobody panics with it").push(verdict));
     });
     (worker, verdicts)
 }
 
-fn doubtful(verdicts: &Mutex<Vec<Verdict>>) -> usize {
+fn doubtful(verdicts: &Mutex<Vec<AnswerCheck>>) -> usize {
     let verdicts = verdicts.lock().expect("nobody panics with it");
-    verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Doubtful(_))).count()
+    verdicts.iter().filter(|verdict| matches!(verdict, AnswerCheck::Doubtful(_))).count()
 }
 
 #[test]
 fn the_record_that_makes_a_line_too_much_fails_and_no_answer_is_shifted() {
-    for guilty in [vec![1], vec![3], vec![40], vec![1, 2, 17], vec![2, 17, 39], vec![39, 40]] {
-        let cases: Vec<_> = guilty.iter().map(u32::to_string).collect();
+    for surplus_records in [vec![1], vec![3], vec![40], vec![1, 2, 17], vec![2, 17, 39], vec![39, 40]] {
+        let cases: Vec<_> = surplus_records.iter().map(u32::to_string).collect();
         let script = shifting(&format!("case $x in {}) echo $x;; esac", cases.join("|")));
         let list = answered(&mut shell(&script), list(1..=40));
         for (answer, x) in list.short().iter().zip(1..) {
-            let expected = if guilty.contains(&x) { "!surplus".to_string() } else { (x * 10).to_string() };
-            assert_eq!(*answer, expected, "record {x} of {guilty:?}");
+            let expected = if surplus_records.contains(&x) { "!surplus".to_string() } else { (x * 10).to_string() };
+            assert_eq!(*answer, expected, "record {x} of {surplus_records:?}");
         }
     }
 }
@@ -56,7 +56,7 @@ fn what_a_worker_writes_behind_its_last_answer_is_found_out_at_its_end() {
     let (mut worker, verdicts) = judged("while read -r x; do echo $x; done");
     answered(&mut worker, list(0..20));
     worker.close();
-    assert_eq!(*verdicts.lock().expect("nobody panics with it"), [Verdict::Sure]);
+    assert_eq!(*verdicts.lock().expect("nobody panics with it"), [AnswerCheck::Passed]);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_line_that_comes_late_is_found_out_before_the_next_records() {
     assert_eq!((first.short().len(), doubtful(&verdicts)), (5, 0));
     fs::write(&fifo, "go on\n").expect("a reader");
     let mut connection = worker.connection.take().expect("a process");
-    assert!(connection.speaks_until(std::time::Instant::now() + Duration::from_secs(60)));
+    assert!(connection.writes_until(std::time::Instant::now() + Duration::from_secs(60)));
     worker.connection = Some(connection);
     let second = answered(&mut worker, list(1..=3));
     assert_eq!(second.short(), ["2", "2", "2"]);

@@ -6,87 +6,87 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::connection::{Connection, Heard};
-use super::protocol::{Protocol, Said};
-use super::{Ended, MOST_ANSWER, StartFailure, WorkerFailure};
+use super::connection::{Connection, Wake};
+use super::protocol::{Protocol, Reply};
+use super::{MOST_ANSWER, StartFailure, WorkerEnd, WorkerFailure};
 use crate::process::program::{Program, SpawnError};
 
 /// A first line is not longer.
 const MOST_LINE: usize = 1000;
 
-static SPARES: Mutex<Vec<Spare>> = Mutex::new(Vec::new());
+static PRESTARTED: Mutex<Vec<Prestarted>> = Mutex::new(Vec::new());
 
-struct Spare {
+struct Prestarted {
     program: Program,
-    greeting: Option<Vec<u8>>,
+    assignment: Option<Vec<u8>>,
     connection: Connection,
 }
 
-fn spares() -> MutexGuard<'static, Vec<Spare>> {
-    SPARES.lock().unwrap_or_else(PoisonError::into_inner)
+fn prestarted() -> MutexGuard<'static, Vec<Prestarted>> {
+    PRESTARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts so many processes. Where none can be started, the worker will say why.
 pub(crate) fn prepare(program: &Program, preamble: &[u8], count: u32) {
     let started = (0..count).map_while(|_| Connection::start(program, preamble, false).ok());
-    let spares_of = |connection| Spare { program: program.clone(), greeting: None, connection };
+    let spares_of = |connection| Prestarted { program: program.clone(), assignment: None, connection };
     let mut started: Vec<_> = started.map(spares_of).collect();
-    spares().append(&mut started);
+    prestarted().append(&mut started);
 }
 
-/// Makes one of the processes that of the worker with this greeting, if there is still one.
-pub(crate) fn greet(program: &Program, greeting: Vec<u8>) {
-    if let Some(mut connection) = take(program, &greeting) {
+/// Makes one of the processes that of the worker with this assignment, if there is still one.
+pub(crate) fn assign(program: &Program, assignment: Vec<u8>) {
+    if let Some(mut connection) = take(program, &assignment) {
         connection.flush();
-        spares().push(Spare { program: program.clone(), greeting: Some(greeting), connection });
+        prestarted().push(Prestarted { program: program.clone(), assignment: Some(assignment), connection });
     }
 }
 
-/// The process that has this greeting, or else one that has none: it is to be told.
-pub(super) fn take(program: &Program, greeting: &[u8]) -> Option<Connection> {
-    let mut spares = spares();
-    let find = |greeting: Option<&[u8]>| {
-        spares.iter().position(|spare| spare.program == *program && spare.greeting.as_deref() == greeting)
+/// The process that has this assignment, or else one that has none: it is to be told.
+pub(super) fn take(program: &Program, assignment: &[u8]) -> Option<Connection> {
+    let mut prestarted = prestarted();
+    let find = |assignment: Option<&[u8]>| {
+        prestarted.iter().position(|spare| spare.program == *program && spare.assignment.as_deref() == assignment)
     };
-    let at = find(Some(greeting)).or_else(|| find(None))?;
-    let Spare { greeting: greeted, mut connection, .. } = spares.remove(at);
+    let at = find(Some(assignment)).or_else(|| find(None))?;
+    let Prestarted { assignment: greeted, mut connection, .. } = prestarted.remove(at);
     if greeted.is_none() {
-        connection.outgoing().extend_from_slice(greeting);
+        connection.outgoing().extend_from_slice(assignment);
     }
     Some(connection)
 }
 
-/// The first line that a spare without a greeting says; nothing, if it ends, is silent until the deadline, or says something else.
+/// The first line that a spare without a assignment says; nothing, if it ends, is silent until the deadline, or says something else.
 pub(crate) fn first_line(program: &Program, deadline: Instant) -> Option<String> {
     let mut connection = take(program, &[])?;
     while connection.lines() == 0 {
         match connection.listen(None, Some(deadline), None) {
-            Ok(Heard::Bytes) if connection.unfinished() <= MOST_LINE => {}
-            Ok(Heard::Bytes | Heard::Closed | Heard::Deadline | Heard::Cancelled) | Err(_) => return None,
+            Ok(Wake::Bytes) if connection.unfinished() <= MOST_LINE => {}
+            Ok(Wake::Bytes | Wake::Closed | Wake::Deadline | Wake::Cancelled) | Err(_) => return None,
         }
     }
     let line = connection.line()?;
     let line = String::from_utf8_lossy(connection.text(line)).into_owned();
-    spares().insert(0, Spare { program: program.clone(), greeting: None, connection });
+    prestarted().insert(0, Prestarted { program: program.clone(), assignment: None, connection });
     Some(line)
 }
 
-/// Whether the process with this greeting becomes ready: until then, or else it may still do so. One is started, if there is none.
+/// Whether the process with this assignment becomes ready: until then, or else it may still do so. One is started, if there is none.
 ///
 /// # Errors
 /// Why it does not.
 pub(crate) fn try_out(
     program: &Program,
     preamble: &[u8],
-    greeting: &[u8],
+    assignment: &[u8],
     name: &str,
     deadline: Instant,
 ) -> Result<(), StartFailure> {
-    let mut connection = match take(program, greeting) {
+    let mut connection = match take(program, assignment) {
         Some(connection) => connection,
         None => match Connection::start(program, preamble, false) {
             Ok(mut connection) => {
-                connection.outgoing().extend_from_slice(greeting);
+                connection.outgoing().extend_from_slice(assignment);
                 connection
             }
             // A worker waits for room.
@@ -99,10 +99,10 @@ pub(crate) fn try_out(
     while !connection.ready {
         if let Some(line) = connection.line() {
             match (Protocol::Python { batch: 1 }).understand(connection.text(line)) {
-                Said::Runs => {}
-                Said::Ready => connection.ready = true,
-                Said::CannotStart(WorkerFailure { message, traceback, .. }) => {
-                    connection.bury();
+                Reply::Runs => {}
+                Reply::Ready => connection.ready = true,
+                Reply::CannotStart(WorkerFailure { message, traceback, .. }) => {
+                    connection.reap();
                     return Err(StartFailure { message, traceback });
                 }
                 // Who takes it as a worker finds that out, and knows what to say.
@@ -111,26 +111,26 @@ pub(crate) fn try_out(
             continue;
         }
         match connection.listen(None, Some(deadline), None) {
-            Ok(Heard::Bytes) if connection.unfinished() <= MOST_ANSWER => {}
-            Ok(Heard::Closed) => {
-                let ended = connection.bury();
-                if ended.as_ref().is_some_and(Ended::is_from_outside) {
+            Ok(Wake::Bytes) if connection.unfinished() <= MOST_ANSWER => {}
+            Ok(Wake::Closed) => {
+                let ended = connection.reap();
+                if ended.as_ref().is_some_and(WorkerEnd::is_from_outside) {
                     // The next process may become ready.
                     return Ok(());
                 }
                 let how = ended.map_or("closed its standard output".into(), |ended| ended.to_string());
                 return Err(StartFailure { message: format!("{name} {how} before it was ready"), traceback: None });
             }
-            Ok(Heard::Deadline) => break,
-            Ok(Heard::Bytes | Heard::Cancelled) | Err(_) => return Ok(()),
+            Ok(Wake::Deadline) => break,
+            Ok(Wake::Bytes | Wake::Cancelled) | Err(_) => return Ok(()),
         }
     }
-    spares().push(Spare { program: program.clone(), greeting: Some(greeting.to_vec()), connection });
+    prestarted().push(Prestarted { program: program.clone(), assignment: Some(assignment.to_vec()), connection });
     Ok(())
 }
 
 /// Kills those that nobody has taken.
 pub(crate) fn end() {
-    let left = std::mem::take(&mut *spares());
+    let left = std::mem::take(&mut *prestarted());
     drop(left);
 }
