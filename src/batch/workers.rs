@@ -51,7 +51,7 @@ impl WorkerPlan {
     /// Starts so many interpreters that will be needed later, before it is known whose they are.
     pub(crate) fn prepare(&self, workers: u32) {
         if let WorkerProgram::Python(call) = &self.program {
-            prestarted::prepare(&self.launch(), &call.preamble(), workers);
+            prestarted::start(&self.launch(), &call.preamble(), workers);
         }
     }
 
@@ -93,7 +93,8 @@ impl WorkerPlan {
     pub(crate) fn start_up(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
         let WorkerProgram::Python(call) = &self.program else { return Ok(()) };
         let assignment = call.assignment(rank, slot + 1);
-        prestarted::try_out(&self.launch(), &call.preamble(), &assignment, &call.target, deadline).map_err(in_full)
+        prestarted::wait_until_ready(&self.launch(), &call.preamble(), &assignment, &call.target, deadline)
+            .map_err(in_full)
     }
 
     /// What is started.

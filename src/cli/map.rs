@@ -62,7 +62,7 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
             pool.stream_of_chunks::<Workers>(&workers, chunk)
         })
     });
-    prestarted::end();
+    prestarted::kill_all();
     doubts::tell_the_rest();
     code
 }

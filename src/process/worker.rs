@@ -1,16 +1,16 @@
-//! A worker process that stays: one compute thread of a rank gives it records, one after the other, and takes its answers.
+//! A worker: a process that stays. One compute thread of a rank sends it records, one after the other, and reads its answers.
 //!
-//! It decides how many records are in record, whose fault the end of a process is, and when a process is replaced. How a process
-//! is started is left to [`program`](super::program), and what becomes of answers to [`WorkerFeed`].
+//! This module decides how many records are in flight, which record is blamed for the end of a process, and when a process is
+//! replaced. Starting a process is left to [`program`](super::program), and what happens with answers to the [`WorkerFeed`].
 //!
 //! ```text
 //! WorkerFeed ──next──▶ in_flight ──request──▶ Connection ═stdin═▶ worker
 //! WorkerFeed ◀──done── (in order) ◀─understand─ Connection ◀stdout═ worker
 //! ```
 //!
-//! A worker answers in order, and each answer is in the pipe before the next record is looked at. So when a process ends, the
-//! first record that is not answered is the one that ended it; those behind it are given to the next process. In a batch there is
-//! no telling: its records are sent again, each alone.
+//! A worker answers in order, and writes each answer before it reads the next record. So when a process ends, the first record
+//! without an answer is the one that ended it; the records behind it are sent to the next process. Within a batch the guilty
+//! record is unknown: the records of the batch are sent again one by one.
 
 mod connection;
 mod contract;
@@ -20,6 +20,7 @@ mod pace;
 pub(crate) mod prestarted;
 mod process;
 mod protocol;
+mod read;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -34,43 +35,44 @@ pub(crate) use contract::{Answer, AnswerCheck, AnswerEnd, JobHead, Options, Star
 use doubt::Held;
 use pace::RequestPace;
 pub(crate) use process::WorkerEnd;
+use protocol::Outgoing;
 pub(crate) use protocol::Protocol;
-use protocol::{Outgoing, Reply};
 
 use super::program::Program;
 use super::room::StartTurn;
 use crate::console::reason;
 
-/// An answer that is longer is no answer.
+/// The longest answer; a longer line is a protocol error.
 const MOST_ANSWER: usize = 64 << 20;
-/// More is not sent ahead.
+/// Bytes of unanswered requests beyond which no more are sent.
 const MOST_AHEAD: usize = 64 << 10;
-/// So many processes in a row that end before they are of any use are enough.
+/// The run ends after this many processes in a row that ended without any answer.
 const MOST_USELESS: u32 = 3;
 
-/// A record that is not answered.
+/// A record that was taken from the feed and is not answered.
 struct InFlight {
     head: JobHead,
     json: Vec<u8>,
-    /// It was in a batch that ended a process.
+    /// It is sent in a request of its own, because a batch with it ended a process.
     alone: bool,
 }
 
-/// What the process was asked and has not answered.
+/// A request that was sent and is not answered.
 struct Request {
+    /// Records without an answer.
     records: usize,
     bytes: usize,
     alone: bool,
 }
 
-/// When answers that were read together were begun: one after the other.
+/// Estimates when the records were begun whose answers were read together: one after the other.
 struct Clock {
     next: SystemTime,
     now: SystemTime,
 }
 
 impl Clock {
-    /// The first of them could begin so long ago.
+    /// A clock whose first record was begun at most `since` ago.
     fn new(since: Duration) -> Self {
         let now = SystemTime::now();
         Clock { next: now.checked_sub(since).unwrap_or(now), now }
@@ -87,29 +89,32 @@ impl Clock {
 pub(crate) struct Worker {
     program: Program,
     options: Options,
-    /// Readable or hung up when the run ends.
+    /// Becomes readable or is hung up when the run ends.
     cancelled: Option<Arc<OwnedFd>>,
     connection: Option<Connection>,
+    /// The first `sent` of these were sent, in `requests`.
     in_flight: VecDeque<InFlight>,
     requests: VecDeque<Request>,
-    /// So many of the in_flight are in `requests`.
     sent: usize,
     pace: RequestPace,
-    /// Since when the first request is the first one.
+    /// When the worker could begin with the first of the requests.
     since: Instant,
+    /// Processes in a row that ended without any answer.
     useless: u32,
+    /// Some process has answered a record.
     was_useful: bool,
     has_warned: bool,
-    /// Answers that wait for the proof that they are what they seem, and since when.
+    /// Answers that are held back until it is certain that the process wrote one line for each record.
     held: Vec<Held>,
     held_since: Instant,
-    /// The first of the in_flight, in groups of these sizes, each with a process of its own: one of the last one's answers was too
-    /// much.
+    /// Sizes of groups of records that are sent again, each group to a process of its own, because a process wrote a surplus
+    /// line. They are the first of `in_flight`.
     retry_groups: VecDeque<usize>,
-    /// A process wrote too much: from now on the end of each is waited for before its answers are handed over.
+    /// A process has written a surplus line: from now on answers are handed over only after their process has ended.
     strict: bool,
-    /// Records that made too much, and whether any was ever answered as it should.
+    /// Records for which the worker wrote more than one line.
     surplus_records: u32,
+    /// Some record was answered with a result.
     was_right: bool,
     turn: StartTurn,
 }
@@ -139,10 +144,10 @@ impl Worker {
         }
     }
 
-    /// Has all records answered that there are.
+    /// Sends the worker all records of the feed and passes on its answers.
     ///
     /// # Errors
-    /// There is no worker. What it had taken is not answered.
+    /// There is no worker. Some of the records that were taken have no answer.
     pub(crate) fn answer(&mut self, feed: &mut dyn WorkerFeed) -> Result<AnswerEnd, StartFailure> {
         if self.connection.is_some() {
             self.turn.started();
@@ -193,15 +198,15 @@ impl Worker {
         }
     }
 
-    /// Ends the process: end of input, some patience, TERM, some patience, KILL. It has answered everything.
+    /// Ends the process, which has answered everything: closes its standard input, then TERM, then KILL, each after `kill_after`.
     pub(crate) fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
-            // Nothing is held back by now, so there is nobody to tell but by the verdict.
+            // No answer is held back here, so only `on_check` has something to report.
             let _ = self.close_connection(connection, &mut NoRecords);
         }
     }
 
-    /// Takes one more record, if there is one.
+    /// Takes one more record from the feed; returns whether there was one.
     fn take(&mut self, feed: &mut dyn WorkerFeed) -> bool {
         let mut json = Vec::new();
         let Some(head) = feed.next(&mut json) else { return false };
@@ -209,15 +214,15 @@ impl Worker {
         true
     }
 
-    /// The process, if it can go on, or else a new one; none, if the run ends.
+    /// Returns the process if it can go on, or else a new one; `None` if the run ends.
     fn connect(&mut self, feed: &mut dyn WorkerFeed) -> Result<Option<Connection>, StartFailure> {
-        if let Some(mut connection) = self.connection.take() {
+        if let Some(connection) = self.connection.take() {
             let is_used_up = self.options.max_jobs.is_some_and(|most| connection.given >= most.get());
             let is_idle = self.requests.is_empty();
             if is_idle && is_used_up {
                 self.close_connection(connection, feed)?;
             } else if is_idle && connection.ready && !connection.is_quiet() {
-                // It has ended meanwhile, or speaks without being asked: the next record is not to blame.
+                // It has ended, or has written an unasked line, before it got the next record, which is not to blame.
                 self.surplus(connection, feed)?;
             } else {
                 return Ok(Some(connection));
@@ -226,15 +231,15 @@ impl Worker {
         if fd(self.cancelled.as_ref()).is_some_and(connection::has_something) {
             return Ok(None);
         }
-        self.pace.forget();
+        self.pace.reset();
         self.since = Instant::now();
         self.open()
     }
 
-    /// Sends as many requests as may be in record.
+    /// Sends requests until the window is full.
     fn fill(&mut self, connection: &mut Connection, feed: &mut dyn WorkerFeed) {
         let window = self.pace.window();
-        // Many at once cost less than one at a time.
+        // Sending many requests at once costs less than one at a time.
         if self.requests.len() > window / 2 {
             return;
         }
@@ -262,7 +267,8 @@ impl Worker {
         }
     }
 
-    /// How many of the records that are not sent, old ones or new ones, make the next request; at most so many.
+    /// Returns how many of the records that are not sent make the next request, at most `most`. Takes records from the feed as
+    /// needed.
     fn gather(&mut self, most: u64, feed: &mut dyn WorkerFeed) -> usize {
         let most =
             self.options.protocol.batch().min(usize::try_from(most).unwrap_or(usize::MAX)).min(self.room_in_group());
@@ -279,7 +285,7 @@ impl Worker {
         records
     }
 
-    /// When to stop listening.
+    /// Returns when listening ends: at the time limit of the first record, or when the warning about a silent worker is due.
     fn deadline(&self, connection: &Connection) -> Option<Instant> {
         if !connection.ready {
             return None;
@@ -293,86 +299,7 @@ impl Worker {
         !self.has_warned && connection.answered == 0 && self.options.protocol.is_plain()
     }
 
-    /// Takes in the lines that came, for which somebody waited or `napped`.
-    fn read(
-        &mut self,
-        mut connection: Connection,
-        feed: &mut dyn WorkerFeed,
-        napped: bool,
-    ) -> Result<(), StartFailure> {
-        let lines = connection.lines();
-        let elapsed = self.since.elapsed();
-        let mut clock = Clock::new(elapsed);
-        let share = elapsed / u32::try_from(lines.max(1)).unwrap_or(u32::MAX);
-        let (mut answered, mut bytes) = (0, 0);
-        while let Some(line) = connection.line() {
-            bytes += line.len();
-            let said = self.options.protocol.understand(connection.text(line.clone()));
-            let before = (self.in_flight.len(), self.requests.len());
-            let ready = connection.ready;
-            match said {
-                Reply::Runs if !ready => continue,
-                Reply::Ready if !ready => {
-                    connection.ready = true;
-                    self.since = Instant::now();
-                    continue;
-                }
-                Reply::CannotStart(why) if !ready => {
-                    connection.reap();
-                    return self.count_failed_start(why.message, why.traceback);
-                }
-                Reply::One(took, result) if ready && before.1 > 0 => {
-                    self.settle(feed, &mut clock, took.unwrap_or(share), result);
-                }
-                Reply::Many(took, results) if ready && self.is_batch_of(results.len()) => {
-                    let share = took / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
-                    for result in results {
-                        self.settle(feed, &mut clock, share, Ok(result.get()));
-                    }
-                }
-                Reply::Numbered(id, result) if ready && self.expects() == Some(id) => {
-                    self.settle(feed, &mut clock, share, result);
-                    connection.last = Some(id);
-                }
-                Reply::Numbered(id, _) if ready && before.1 > 0 => {
-                    return self.wrong_number(connection, feed, id);
-                }
-                _ if before.1 == 0 && self.matches_by_order() => {
-                    let line = connection.text(line).to_vec();
-                    return self.stray(connection, &line, feed);
-                }
-                said => {
-                    let what = match said {
-                        Reply::Garbage(what) => what,
-                        _ => format!("an answer without a question: {}", protocol::excerpt(connection.text(line))),
-                    };
-                    return self.protocol_error(connection, feed, &what);
-                }
-            }
-            answered += before.1 - self.requests.len();
-            connection.answered += (before.0 - self.in_flight.len()) as u64;
-            (self.useless, self.was_useful) = (0, true);
-        }
-        if connection.unfinished() > MOST_ANSWER {
-            return self.protocol_error(connection, feed, &format!("a line of more than {} MiB", MOST_ANSWER >> 20));
-        }
-        if answered > 0 {
-            self.pace.took(answered, elapsed, bytes, napped && self.requests.is_empty());
-        }
-        if lines > 0 {
-            self.turn.succeeded();
-            self.since = Instant::now();
-        }
-        self.connection = Some(connection);
-        Ok(())
-    }
-
-    /// Whether the first request is a batch of that size, of which nothing is answered yet.
-    fn is_batch_of(&self, records: usize) -> bool {
-        self.requests.front().is_some_and(|request| request.records == records)
-    }
-
-    /// Gives one answer to the first record.
+    /// Answers the first record in flight.
     fn settle(
         &mut self,
         feed: &mut dyn WorkerFeed,
@@ -386,7 +313,7 @@ impl Worker {
         if request.records == 0 {
             self.requests.pop_front();
         } else {
-            // Its function is called with one record at a time by now.
+            // A batch that is answered record by record is computed record by record.
             request.alone = true;
         }
         let start = clock.start_of(duration);
@@ -396,14 +323,9 @@ impl Worker {
             feed.done(Answer { start, duration, result });
         }
     }
-
-    /// The number of the record that is to be answered next.
-    fn expects(&self) -> Option<u64> {
-        self.requests.front().and(self.in_flight.front()).map(|record| record.head.number)
-    }
 }
 
-/// Has no jobs.
+/// A feed without records.
 struct NoRecords;
 
 impl WorkerFeed for NoRecords {

@@ -176,7 +176,7 @@ fn a_program_that_is_no_worker_ends_the_run() {
     refused(&module, 2, &["no such directory: nowhere, which --cwd names"], &["--cwd", "nowhere", "--", "cat"]);
     refused(&module, 1, &["./binary"], &["--", "./binary"]);
     refused(&module, 1, &["sh ended with exit code 4 without any answer, 3 times"], &["--", "sh", "-c", "exit 4"]);
-    refused(&module, 1, &["echo wrote \"hello\", which is no JSON"], &["--", "echo", "hello"]);
+    refused(&module, 1, &["echo wrote \"hello\", which is not JSON"], &["--", "echo", "hello"]);
 }
 
 #[test]

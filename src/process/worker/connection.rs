@@ -1,4 +1,7 @@
-//! One process of a worker: its pipes, written and read without ever blocking, and how it is brought to an end.
+//! One process of a worker: its pipes, written and read without blocking, and the ways to end it.
+//!
+//! Ordered by force: [`reap`](Connection::reap) waits for a process that is going, [`close`](Connection::close) ends its input
+//! first, [`terminate`](Connection::terminate) begins with SIGTERM, [`kill`](Connection::kill) with SIGKILL.
 
 use std::io;
 use std::ops::Range;
@@ -13,21 +16,21 @@ use super::process::{Running, WorkerEnd};
 use crate::process::program::{Program, SpawnError};
 use crate::process::spawn::protocol::SignalOrder;
 
-/// How much is read at once: what a pipe holds.
+/// Bytes read at once: the capacity of a pipe.
 const PIECE: usize = 1 << 16;
-/// A buffer that a large answer left behind is given back.
+/// Capacity that an emptied buffer keeps.
 const KEEP: usize = 1 << 20;
-/// So much of a line that nobody asked for is told.
+/// Bytes that are kept of an unasked line, for a message.
 const MOST_BEGIN: usize = 200;
-/// How long a process that was killed, or that closed its output, may take to be gone.
+/// Time limit for the end of a process that was killed or that closed its output.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-/// Why listening came back.
+/// Why [`Connection::listen`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wake {
     /// Something was read.
     Bytes,
-    /// It closed its standard output, or is gone. Everything it wrote was read before.
+    /// The process closed its standard output, or has ended. Everything that it wrote was read before.
     Closed,
     /// Nothing came until the deadline.
     Deadline,
@@ -35,12 +38,12 @@ pub(super) enum Wake {
     Cancelled,
 }
 
-/// How a process that was told to end has ended, and what it said meanwhile.
+/// How a process was ended, and what it wrote until then.
 #[derive(Debug, Default)]
 pub(super) struct Shutdown {
-    /// Nothing, if somebody had to help who should not have had to.
+    /// `None` if it is not known to have ended.
     pub ended: Option<WorkerEnd>,
-    /// Lines that were read and that nobody has taken, one without an end among them.
+    /// Lines that were not handed over, an unfinished one included.
     pub lines: usize,
     /// The beginning of the first of them.
     pub begin: Vec<u8>,
@@ -66,24 +69,24 @@ pub(super) struct Connection {
     unsent: Vec<u8>,
     sent: usize,
     received: Vec<u8>,
-    /// What was read before this is understood.
+    /// Bytes before this position were handed over.
     at: usize,
     /// There is no end of a line between `at` and this.
     searched: usize,
-    /// Whole lines that were read and not yet taken.
+    /// Whole lines that were read and not handed over.
     lines: usize,
-    /// It can answer.
+    /// The process can answer.
     pub ready: bool,
-    /// Records that it was given.
+    /// Records that were sent to it.
     pub given: u64,
     /// Records that it has answered.
     pub answered: u64,
-    /// The number of the last of them, if it said that.
+    /// The number of the last of them, if its answer has one.
     pub last: Option<u64>,
 }
 
 impl Connection {
-    /// A new process, and what it is told first; `ready`, if it can answer as soon as it runs.
+    /// Starts a process and sends it `preamble`. `ready`: it can answer as soon as it runs.
     pub(super) fn start(program: &Program, preamble: &[u8], ready: bool) -> Result<Self, SpawnError> {
         let (process, stdin, stdout) = Running::start(program)?;
         let mut connection = Connection {
@@ -105,7 +108,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Where to add what is sent with the next chance.
+    /// Returns the buffer to which outgoing bytes are added.
     pub(super) fn outgoing(&mut self) -> &mut Vec<u8> {
         if self.sent == self.unsent.len() {
             self.unsent.clear();
@@ -118,17 +121,17 @@ impl Connection {
         &mut self.unsent
     }
 
-    /// Bytes that are not yet in the pipe.
+    /// Returns the number of bytes that are not yet in the pipe.
     pub(super) fn pending(&self) -> usize {
         self.unsent.len() - self.sent
     }
 
-    /// Whole lines that wait.
+    /// Returns the number of whole lines that were read and not handed over.
     pub(super) fn lines(&self) -> usize {
         self.lines
     }
 
-    /// The next whole line, without its end.
+    /// Hands over the next whole line, without its end.
     pub(super) fn line(&mut self) -> Option<Range<usize>> {
         if self.lines == 0 {
             return None;
@@ -141,18 +144,18 @@ impl Connection {
         Some(line)
     }
 
-    /// The bytes of a line.
+    /// Returns the bytes of a line.
     pub(super) fn text(&self, line: Range<usize>) -> &[u8] {
         &self.received[line]
     }
 
-    /// How long the line is that is not yet whole.
+    /// Returns the length of the unfinished line; 0 while there are whole ones.
     pub(super) fn unfinished(&self) -> usize {
         if self.lines == 0 { self.received.len() - self.at } else { 0 }
     }
 
-    /// Whether this process can be given another record: it lives, and has said nothing unasked.
-    pub(super) fn is_quiet(&mut self) -> bool {
+    /// Whether this process can be sent another record: it runs, and has written nothing unasked.
+    pub(super) fn is_quiet(&self) -> bool {
         if self.at < self.received.len() {
             return false;
         }
@@ -161,7 +164,7 @@ impl Connection {
         poll_until(&mut fds, Some(Instant::now())).is_ok_and(|ready| ready == 0)
     }
 
-    /// Whether it says something, until then, that nobody takes.
+    /// Waits until the deadline whether the process writes anything unasked.
     pub(super) fn writes_until(&mut self, deadline: Instant) -> bool {
         loop {
             if self.at < self.received.len() {
@@ -174,16 +177,16 @@ impl Connection {
             match self.read() {
                 Ok(None) => {}
                 Ok(Some(read)) if read > 0 => {}
-                // It is at its end.
+                // The end of its output.
                 Ok(Some(_)) | Err(_) => return false,
             }
         }
     }
 
-    /// Writes and waits until there is something to say of it. Whatever the process writes is looked at only after `nap`.
+    /// Writes what is pending and waits for a [`Wake`]. Output of the process does not wake before `poll_delay`.
     ///
     /// # Errors
-    /// What the system refuses.
+    /// The system refuses to poll or to read.
     pub(super) fn listen(
         &mut self,
         mut poll_delay: Option<Instant>,
@@ -207,7 +210,7 @@ impl Connection {
                 return Ok(Wake::Cancelled);
             }
             if speaks || has_ended {
-                // What it wrote before it ended is read before the end is told.
+                // What it wrote before its end is read before the end is reported.
                 match self.read()? {
                     Some(0) => return Ok(Wake::Closed),
                     Some(_) => return Ok(Wake::Bytes),
@@ -221,7 +224,7 @@ impl Connection {
         }
     }
 
-    /// Writes as much as the pipe takes. A process that reads no more is noticed by its end.
+    /// Writes as much as the pipe takes. An error is ignored: a process that does not read any more is noticed when it ends.
     pub(super) fn flush(&mut self) {
         while let Some(stdin) = self.stdin.as_ref().filter(|_| self.sent < self.unsent.len()) {
             match rustix::io::write(stdin, &self.unsent[self.sent..]) {
@@ -233,7 +236,7 @@ impl Connection {
         }
     }
 
-    /// Reads a piece; nothing, if there is none now.
+    /// Reads a piece; `None` if there is none now, 0 at the end of the output.
     fn read(&mut self) -> io::Result<Option<usize>> {
         if self.at == self.received.len() {
             self.received.clear();
@@ -263,7 +266,7 @@ impl Connection {
         }
     }
 
-    /// Ends a process that has nothing to do any more: end of input, some patience, TERM, some patience, KILL.
+    /// Ends an idle process: closes its standard input, waits for `patience`, then goes on as [`terminate`](Self::terminate).
     pub(super) fn close(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Shutdown {
         self.stdin = None;
         let mut shutdown = Shutdown::default();
@@ -274,7 +277,7 @@ impl Connection {
         shutdown
     }
 
-    /// Ends a process that must not go on: TERM, some patience, KILL. Says how it ended, if it has.
+    /// Ends a process that must not go on: SIGTERM, SIGKILL after `patience`.
     pub(super) fn terminate(mut self, patience: Duration, cancelled: Option<BorrowedFd<'_>>) -> Shutdown {
         let mut shutdown = Shutdown::default();
         self.end_by_signal(patience, cancelled, &mut shutdown);
@@ -291,7 +294,7 @@ impl Connection {
         }
     }
 
-    /// Ends a process that has closed its output: mostly it is gone. Says how, if nobody had to help.
+    /// Waits for the end of a process that has closed its output, and kills it if it goes on. Returns how it ended by itself.
     pub(super) fn reap(mut self) -> Option<WorkerEnd> {
         self.stdin = None;
         let ended = self.wait(LAST_WAIT, None, &mut Shutdown::default());
@@ -307,7 +310,7 @@ impl Connection {
         self.wait(LAST_WAIT, None, &mut Shutdown::default())
     }
 
-    /// Waits for the end. What is still said must not keep the process from ending: it is counted, and no more.
+    /// Waits for the end. Output is read on, so that the process can end, but only its lines are counted.
     fn wait(
         &mut self,
         patience: Duration,
@@ -328,20 +331,20 @@ impl Connection {
             if ready.is_err() || said(0) {
                 break;
             }
-            // Who never stops talking is not listened to for ever.
+            // A process may write for ever.
             let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if ready == Ok(0) || is_late || (cancelled.is_some() && said(1)) {
                 return None;
             }
             open = self.discard(shutdown) != Some(0);
         }
-        // What it wrote last is still in the pipe; what its children write for ever is not waited for.
+        // The pipe still holds what it wrote last. Its children may write for ever.
         let until = Instant::now() + LAST_WAIT;
         while open && Instant::now() < until && self.discard(shutdown).is_some_and(|read| read > 0) {}
         Some(self.process.ended())
     }
 
-    /// Reads a piece that nobody takes; nothing, if there is none now.
+    /// Reads a piece and counts its lines; `None` if there is none now, 0 at the end of the output.
     fn discard(&self, shutdown: &mut Shutdown) -> Option<usize> {
         let mut discard = [0; 1 << 12];
         match rustix::io::read(self.stdout.as_fd(), &mut discard) {
@@ -355,17 +358,17 @@ impl Connection {
     }
 }
 
-/// Whether a file descriptor is readable, or hung up.
+/// Whether a file descriptor is readable or hung up.
 pub(super) fn has_something(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     poll_until(&mut fds, Some(Instant::now())).is_ok_and(|ready| ready > 0)
 }
 
-/// Polls, however often a signal interrupts it; 0 when the deadline has passed.
+/// Polls until the deadline; interruptions by signals are ignored. Returns 0 when the deadline has passed.
 fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<usize, Errno> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        // A time that the system cannot express is as good as none.
+        // A time that the system cannot express is no limit.
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(fds, timeout.as_ref()) {
             Err(Errno::INTR) => {}

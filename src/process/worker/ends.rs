@@ -1,4 +1,4 @@
-//! Processes that end, or have to be ended, before they have answered everything: whose fault that is.
+//! Processes that end, or have to be ended, before they have answered everything: which record is to blame.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use super::doubt::Held;
 use super::{Answer, Clock, MOST_USELESS, StartFailure, Worker, WorkerEnd, WorkerFailure, WorkerFeed, fd};
 
 impl Worker {
-    /// The process answered another record than the first one.
+    /// Handles an answer to another record than the first one.
     pub(super) fn wrong_number(
         &mut self,
         connection: Connection,
@@ -17,13 +17,13 @@ impl Worker {
         let expected = self.expects().unwrap_or_default();
         let what = format!("an answer with the id {id} where {expected} was due");
         if connection.last == Some(id) {
-            // It has answered the last one twice; this one is not to blame.
+            // The process has answered the last record twice; the first one is not to blame.
             self.resend_all();
         }
         self.protocol_error(connection, feed, &what)
     }
 
-    /// The process said what it must not say.
+    /// Ends a process that wrote `what`, which the protocol does not allow, and blames the first record.
     pub(super) fn protocol_error(
         &mut self,
         connection: Connection,
@@ -46,7 +46,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The process is gone, or will be.
+    /// Handles a process that has ended or has closed its output.
     pub(super) fn reap(&mut self, connection: Connection, feed: &mut dyn WorkerFeed) -> Result<(), StartFailure> {
         let (ready, answered) = (connection.ready, connection.answered);
         let ended = connection.reap();
@@ -63,7 +63,7 @@ impl Worker {
         }
         self.count_if_useless(answered, &how)?;
         if answered > 0 && ended == Some(WorkerEnd::Code(0)) && self.options.protocol.is_plain() {
-            // It has had enough, maybe before it looked at the record: the next process tells.
+            // It may have ended before it read the record: the next process gets the record again.
             self.resend_all();
             self.pass_check(feed);
             return Ok(());
@@ -74,7 +74,7 @@ impl Worker {
         Ok(())
     }
 
-    /// A process ended before it was ready. The first one says that none will ever be.
+    /// Counts a process that ended before it was ready. Fails at the first one if no process was ever useful.
     pub(super) fn count_failed_start(
         &mut self,
         message: String,
@@ -84,7 +84,7 @@ impl Worker {
         self.count_useless(if self.was_useful { MOST_USELESS } else { 1 }, message, traceback)
     }
 
-    /// A program whose processes never answer anything does not know what is asked of it.
+    /// Counts a process that ended without any answer, if no process was ever useful: the program may not be a worker at all.
     pub(super) fn count_if_useless(&mut self, answered: u64, how: &str) -> Result<(), StartFailure> {
         if answered > 0 || self.was_useful || !self.options.protocol.is_plain() {
             return Ok(());
@@ -93,17 +93,13 @@ impl Worker {
         self.count_useless(MOST_USELESS, message, None)
     }
 
-    pub(super) fn count_useless(
-        &mut self,
-        most: u32,
-        message: String,
-        traceback: Option<String>,
-    ) -> Result<(), StartFailure> {
+    /// Counts a useless process and fails when there were `most` of them in a row.
+    fn count_useless(&mut self, most: u32, message: String, traceback: Option<String>) -> Result<(), StartFailure> {
         self.useless += 1;
         if self.useless < most { Ok(()) } else { Err(StartFailure { message, traceback }) }
     }
 
-    /// The first record takes too long, or is just slow.
+    /// Handles a first record that takes long: warns once, and ends the process when its time limit is over.
     pub(super) fn on_deadline(
         &mut self,
         connection: Connection,
@@ -133,7 +129,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The process is gone; the first record is to blame. In a batch there is no telling which one: each is tried alone.
+    /// Blames the first record for the end of the process. In a batch the guilty record is unknown: each is sent again alone.
     pub(super) fn blame_first(&mut self, feed: &mut dyn WorkerFeed, failure: WorkerFailure) {
         match self.requests.front() {
             Some(request) if request.records > 1 && !request.alone => {
@@ -145,18 +141,20 @@ impl Worker {
         }
     }
 
+    /// Fails the first record and sends the others again.
     pub(super) fn fail_first(&mut self, feed: &mut dyn WorkerFeed, failure: WorkerFailure) {
         let duration = self.since.elapsed();
         self.settle(feed, &mut Clock::new(duration), duration, Err(failure));
         self.resend_all();
     }
 
-    /// What was sent is to be sent again.
+    /// Marks all records in flight as not sent.
     pub(super) fn resend_all(&mut self) {
         self.requests.clear();
         self.sent = 0;
     }
 
+    /// Fails all records in flight as `cancelled`.
     pub(super) fn cancel(&mut self, feed: &mut dyn WorkerFeed) {
         self.resend_all();
         if self.retry_groups.is_empty() {

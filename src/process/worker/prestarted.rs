@@ -1,7 +1,7 @@
-//! Processes that run before anybody needs them: an interpreter takes a while to start, and so does MPI.
+//! Processes that are started before they are needed: an interpreter takes a while to start, and so does MPI.
 //!
-//! A spare is started and told what every worker of its program is told first. When it is known whose worker it becomes, it is
-//! greeted, and goes on by itself until it is ready. A worker that needs a process looks here first.
+//! A prestarted process is sent the preamble, which is the same for every worker of its program. When its worker is known, it is
+//! sent the assignment, and goes on by itself until it is ready. A worker that needs a process looks here first.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::protocol::{Protocol, Reply};
 use super::{MOST_ANSWER, StartFailure, WorkerEnd, WorkerFailure};
 use crate::process::program::{Program, SpawnError};
 
-/// A first line is not longer.
+/// Most bytes of a first line.
 const MOST_LINE: usize = 1000;
 
 static PRESTARTED: Mutex<Vec<Prestarted>> = Mutex::new(Vec::new());
@@ -26,15 +26,15 @@ fn prestarted() -> MutexGuard<'static, Vec<Prestarted>> {
     PRESTARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts so many processes. Where none can be started, the worker will say why.
-pub(crate) fn prepare(program: &Program, preamble: &[u8], count: u32) {
+/// Starts `count` processes. Errors are ignored: the worker that needs a process will report them.
+pub(crate) fn start(program: &Program, preamble: &[u8], count: u32) {
     let started = (0..count).map_while(|_| Connection::start(program, preamble, false).ok());
-    let spares_of = |connection| Prestarted { program: program.clone(), assignment: None, connection };
-    let mut started: Vec<_> = started.map(spares_of).collect();
+    let unassigned = |connection| Prestarted { program: program.clone(), assignment: None, connection };
+    let mut started: Vec<_> = started.map(unassigned).collect();
     prestarted().append(&mut started);
 }
 
-/// Makes one of the processes that of the worker with this assignment, if there is still one.
+/// Sends an assignment to one of the processes, if there is one.
 pub(crate) fn assign(program: &Program, assignment: Vec<u8>) {
     if let Some(mut connection) = take(program, &assignment) {
         connection.flush();
@@ -42,21 +42,21 @@ pub(crate) fn assign(program: &Program, assignment: Vec<u8>) {
     }
 }
 
-/// The process that has this assignment, or else one that has none: it is to be told.
+/// Takes the process with this assignment, or else one without an assignment, to which it is sent.
 pub(super) fn take(program: &Program, assignment: &[u8]) -> Option<Connection> {
     let mut prestarted = prestarted();
     let find = |assignment: Option<&[u8]>| {
-        prestarted.iter().position(|spare| spare.program == *program && spare.assignment.as_deref() == assignment)
+        prestarted.iter().position(|one| one.program == *program && one.assignment.as_deref() == assignment)
     };
     let at = find(Some(assignment)).or_else(|| find(None))?;
-    let Prestarted { assignment: greeted, mut connection, .. } = prestarted.remove(at);
-    if greeted.is_none() {
+    let Prestarted { assignment: assigned, mut connection, .. } = prestarted.remove(at);
+    if assigned.is_none() {
         connection.outgoing().extend_from_slice(assignment);
     }
     Some(connection)
 }
 
-/// The first line that a spare without a assignment says; nothing, if it ends, is silent until the deadline, or says something else.
+/// Returns the first line that a process without an assignment writes; `None` if it ends or writes none until the deadline.
 pub(crate) fn first_line(program: &Program, deadline: Instant) -> Option<String> {
     let mut connection = take(program, &[])?;
     while connection.lines() == 0 {
@@ -71,11 +71,11 @@ pub(crate) fn first_line(program: &Program, deadline: Instant) -> Option<String>
     Some(line)
 }
 
-/// Whether the process with this assignment becomes ready: until then, or else it may still do so. One is started, if there is none.
+/// Waits until the process with this assignment is ready, or until the deadline. Starts a process if there is none.
 ///
 /// # Errors
-/// Why it does not.
-pub(crate) fn try_out(
+/// The process cannot be started or will never be ready.
+pub(crate) fn wait_until_ready(
     program: &Program,
     preamble: &[u8],
     assignment: &[u8],
@@ -89,7 +89,7 @@ pub(crate) fn try_out(
                 connection.outgoing().extend_from_slice(assignment);
                 connection
             }
-            // A worker waits for room.
+            // The worker will wait until the resource is available.
             Err(SpawnError::Scarce(_)) => return Ok(()),
             Err(error) => {
                 return Err(StartFailure { message: format!("{name} cannot be started: {error}"), traceback: None });
@@ -105,7 +105,7 @@ pub(crate) fn try_out(
                     connection.reap();
                     return Err(StartFailure { message, traceback });
                 }
-                // Who takes it as a worker finds that out, and knows what to say.
+                // The worker that takes the process will report the error.
                 _ => return Ok(()),
             }
             continue;
@@ -129,8 +129,8 @@ pub(crate) fn try_out(
     Ok(())
 }
 
-/// Kills those that nobody has taken.
-pub(crate) fn end() {
+/// Kills the processes that were not taken.
+pub(crate) fn kill_all() {
     let left = std::mem::take(&mut *prestarted());
     drop(left);
 }

@@ -1,4 +1,4 @@
-//! The process of a worker: pipes, the spawn helper, and its end in words.
+//! The process of a worker: its start with pipes, and a description of its end.
 
 use std::fmt;
 use std::io;
@@ -18,18 +18,18 @@ use crate::process::spawn::protocol::SignalOrder;
 pub(crate) enum WorkerEnd {
     Code(i32),
     Signal(i32),
-    /// It was ended together with the spawn helper, which somebody has killed. Maybe it had not even begun to run.
+    /// It was ended together with the spawn helper, which was killed. With `ran: false` it had not begun to run.
     WithHelper {
         ran: bool,
     },
-    /// There was no room for it; it was not started.
+    /// It was not started: a resource is exhausted.
     Scarce(String),
-    /// It did not even start, or nobody could tell.
+    /// It did not start, or how it ended is not known.
     Unknown(String),
 }
 
 impl WorkerEnd {
-    /// Whether the process itself had no part in it.
+    /// Whether the end was not caused by the process itself.
     pub(super) fn is_from_outside(&self) -> bool {
         matches!(self, WorkerEnd::WithHelper { .. } | WorkerEnd::Scarce(_))
     }
@@ -49,14 +49,15 @@ impl fmt::Display for WorkerEnd {
     }
 }
 
-/// A process with a group of its own.
+/// A process in a group of its own.
 pub(super) struct Running {
     process: Process,
     ended: Option<WorkerEnd>,
 }
 
 impl Running {
-    /// A new process, and our ends of the pipes to its standard input and from its standard output. Its standard error is ours.
+    /// Starts a process. Returns our ends of the pipes to its standard input and from its standard output. It shares our standard
+    /// error.
     pub(super) fn start(program: &Program) -> Result<(Self, OwnedFd, OwnedFd), SpawnError> {
         let refused = |error: Errno| SpawnError::resources(error.into());
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(refused);
@@ -72,12 +73,12 @@ impl Running {
         Ok((Running { process, ended: None }, stdin, stdout))
     }
 
-    /// Readable when it has ended; nothing when that was told.
+    /// Returns a descriptor that is readable when the process has ended; `None` after [`ended`](Self::ended) has returned.
     pub(super) fn end(&self) -> Option<BorrowedFd<'_>> {
         self.process.end()
     }
 
-    /// How it ended; waits for that.
+    /// Waits for the end and returns how the process ended.
     pub(super) fn ended(&mut self) -> WorkerEnd {
         let process = &mut self.process;
         let ended = self.ended.get_or_insert_with(|| match process.ended() {
@@ -96,7 +97,7 @@ impl Running {
 
     /// Signals the whole group.
     pub(super) fn signal(&self, order: SignalOrder) {
-        // Where the helper is gone, everything is ended as soon as that is noticed.
+        // If the helper is gone, its processes are ended as soon as that is noticed.
         let _ = self.process.signal(order);
     }
 }

@@ -1,4 +1,4 @@
-//! How a worker gets a process, and what is done when something else than the process itself has kept it from its work.
+//! How a worker gets a process, and what happens when a process ends through no fault of its own.
 
 use super::connection::Connection;
 use super::process::WorkerEnd;
@@ -6,7 +6,7 @@ use super::{Options, StartFailure, Worker, WorkerFailure, WorkerFeed, fd, presta
 use crate::process::program::SpawnError;
 
 impl Worker {
-    /// A new process; none, if the run ends.
+    /// Returns a new process; `None` if the run ends.
     pub(super) fn open(&mut self) -> Result<Option<Connection>, StartFailure> {
         let ready = !self.options.protocol.announces();
         loop {
@@ -14,9 +14,9 @@ impl Worker {
                 return Ok(None);
             }
             let Options { preamble, assignment, .. } = &self.options;
-            if let Some(spare) = prestarted::take(&self.program, assignment) {
+            if let Some(connection) = prestarted::take(&self.program, assignment) {
                 self.turn.started();
-                return Ok(Some(spare));
+                return Ok(Some(connection));
             }
             match Connection::start(&self.program, preamble, ready) {
                 Ok(mut connection) => {
@@ -30,7 +30,7 @@ impl Worker {
         }
     }
 
-    /// There was no room for one more process.
+    /// Makes room for one more process, or gives up when that took too long.
     fn wait_for_room(&mut self, why: &str) -> Result<(), StartFailure> {
         (self.options.make_room)();
         if self.turn.refused() { Ok(()) } else { Err(self.cannot_be_started(why)) }
@@ -40,7 +40,7 @@ impl Worker {
         StartFailure { message: format!("{} cannot be started: {why}", self.options.name), traceback: None }
     }
 
-    /// The process has ended, or was not even started, which was no fault of its own.
+    /// Handles a process that was ended from outside, or that could not be started.
     pub(super) fn ended_from_outside(
         &mut self,
         ended: &WorkerEnd,

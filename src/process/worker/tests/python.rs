@@ -215,7 +215,7 @@ fn a_prepared_process_that_says_no_line_is_given_up() {
     let first_line = |script: &str| {
         let args = vec!["-c".to_string(), script.to_string()];
         let program = Program { name: "sh".to_string(), args, ..Program::default() };
-        prestarted::prepare(&program, b"", 1);
+        prestarted::start(&program, b"", 1);
         let line = prestarted::first_line(&program, Instant::now() + Duration::from_secs(60));
         (line, prestarted::take(&program, &[]).is_some())
     };
@@ -236,7 +236,7 @@ fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
     );
     let call = module.call("f");
     let program = call.program();
-    prestarted::prepare(&program, &call.preamble(), 2);
+    prestarted::start(&program, &call.preamble(), 2);
     let deadline = Instant::now() + Duration::from_secs(60);
     let version = prestarted::first_line(&program, deadline).expect("it says which Python it is");
     assert!(version.starts_with("v3 "), "{version}");
