@@ -28,13 +28,13 @@ pub(crate) struct Commands {
     pub kill_after: Duration,
 }
 
-/// EndReason much output is sent at a time, ahead of the result.
+/// How much output is sent at a time, ahead of the result.
 const PIECE: usize = 256 << 10;
-/// EndReason much of each stream travels with the result, for which nobody waits: thousands of results may lie on rank 0 while a
+/// How much of each stream travels with the result, for which nobody waits: thousands of results may lie on rank 0 while a
 /// reader of the output pauses.
 const INLINE: usize = 16 << 10;
 
-/// EndReason many bytes are said of a command that cannot be started.
+/// How many bytes are said of a command that cannot be started.
 const LONGEST: usize = 8 << 10;
 
 /// Runs one attempt on the calling compute thread.
@@ -126,7 +126,7 @@ impl Commands {
     }
 }
 
-/// EndReason many threads most programs take, unless somebody has said it.
+/// How many threads most programs take, unless somebody has said it.
 pub(super) fn omp_threads(cpus: u32) -> Option<(String, String)> {
     const NAME: &str = "OMP_NUM_THREADS";
     std::env::var_os(NAME).is_none().then(|| (NAME.into(), cpus.to_string()))

@@ -1,4 +1,4 @@
-//! One process from its start to its end, as the rank sees it.
+//! One process from its start to its end, on the side of the rank.
 
 use std::borrow::Cow;
 use std::io;
@@ -13,23 +13,23 @@ use super::program::{ProcessEnd, Program, SpawnError, failure, resolve};
 use super::spawn::protocol::{self, SignalOrder, SpawnReply, SpawnRequest};
 use super::spawn::{Channel, Closed};
 
-/// How often a process is asked for when the helper is killed again and again.
+/// Most attempts to start a process while the helper is killed again and again.
 const MOST_HELPERS: u32 = 10;
 
-/// A process in a group of its own. Dropped before its end it is killed with its group.
+/// A process in a group of its own. If it is dropped before its end, the group is killed.
 #[derive(Debug)]
 pub(crate) struct Process {
-    /// `None` when it has ended.
+    /// `None` after its end.
     channel: Option<Channel>,
-    /// What a failure to start is told with: the program and its folder.
+    /// The program's name and folder, for the message of a failed start.
     program: Program,
     /// The file that is run.
     file: String,
 }
 
 impl Process {
-    /// Starts a program with these ends of its standard streams; where there is none, `/dev/null`. Returns before it runs: why it
-    /// could not be started may come as its end.
+    /// Starts a program with these ends of its standard streams, `/dev/null` for those that are `None`. Returns before it runs: a
+    /// failed start may be reported by [`ended`](Self::ended).
     pub(crate) fn start(program: &Program, streams: [Option<BorrowedFd<'_>>; 3]) -> Result<Self, SpawnError> {
         let file = resolve::file_of(&program.name).map_err(SpawnError::NotStarted)?;
         failure::refuse(program).map_err(SpawnError::NotStarted)?;
@@ -59,13 +59,13 @@ impl Process {
                 }
                 Err(error) if protocol::is_closed(&error) => match channel.closed()? {
                     Closed::Refused => return Err(SpawnError::no_room()),
-                    // It was killed while nothing ran, or right now.
+                    // It was killed, and has started nothing of this request.
                     Closed::Killed => {}
                 },
                 Err(error) => return Err(SpawnError::resources(error)),
             }
         }
-        Err(SpawnError::HelperGone("each is killed at once".into()))
+        Err(SpawnError::HelperGone("every new one was killed at once".into()))
     }
 
     /// Signals the process and its group. Nothing happens if it has ended.
@@ -73,15 +73,15 @@ impl Process {
         self.channel.as_ref().map_or(Ok(()), |channel| channel.signal(order))
     }
 
-    /// Readable when the process has ended; `None` when [`ended`](Self::ended) has told.
+    /// Returns a descriptor that is readable when the process has ended; `None` after [`ended`](Self::ended) has returned.
     pub(crate) fn end(&self) -> Option<BorrowedFd<'_>> {
         self.channel.as_ref().map(|channel| channel.socket.as_fd())
     }
 
-    /// How it ended; waits for that.
+    /// Waits for the end and returns how the process ended.
     pub(crate) fn ended(&mut self) -> Result<ProcessEnd, SpawnError> {
         let Some(mut channel) = self.channel.take() else {
-            return Err(SpawnError::NotStarted("it has ended before".into()));
+            return Err(SpawnError::NotStarted("its end was reported before".into()));
         };
         let answer = channel.inbox.frame(&channel.socket);
         match answer {
@@ -110,13 +110,13 @@ impl Process {
                 Err(if is_scarce { SpawnError::Scarce(why) } else { SpawnError::NotStarted(why) })
             }
             Ok(None) | Err(_) => {
-                // The system tells whether the other side has died with something unread.
+                // The error says whether the other side has ended with unread data.
                 let is_unread = answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
                 Err(match (channel.closed()?, is_unread) {
                     (Closed::Killed, true) => SpawnError::Unread,
                     (Closed::Killed, false) => SpawnError::HelperKilled,
                     (Closed::Refused, true) => SpawnError::no_room(),
-                    (Closed::Refused, false) => SpawnError::NotStarted("the spawn helper has lost it".into()),
+                    (Closed::Refused, false) => SpawnError::NotStarted("the spawn helper closed its channel".into()),
                 })
             }
         }
@@ -125,7 +125,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Its channel is still busy and goes with it.
+        // The channel is still busy and is dropped, too.
         let _ = self.signal(SignalOrder::Kill);
     }
 }

@@ -1,4 +1,4 @@
-//! One command: fed, read, timed, and ended when its time is over.
+//! One command: writes its input, reads its output, and ends it when its time limit is over.
 
 use std::cell::Cell;
 use std::io;
@@ -17,64 +17,65 @@ use super::room::{self, StartTurn};
 use super::spawn::protocol::SignalOrder;
 use crate::engine::exchange::OutputStream;
 
-/// EndReason long a command may take.
+/// The time limit of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TimeLimit {
-    /// After this time the command is asked to end, if it is set.
+    /// The command is sent SIGTERM after this time; `None`: no limit.
     pub timeout: Option<Duration>,
-    /// EndReason long it has to do so before it is killed.
+    /// Time between SIGTERM and SIGKILL.
     pub kill_after: Duration,
 }
 
-/// EndReason a command ended.
+/// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EndReason {
     Exited(i32),
     Signalled(i32),
-    /// Its time was over.
+    /// Its time limit was over.
     TimedOut,
     Cancelled,
-    /// It never ran, and this is why.
+    /// It was not started, for this reason.
     NotStarted(String),
-    /// It was killed because it could not be watched any more, and this is why.
+    /// It was killed because it could not be watched any more, for this reason.
     Lost(String),
 }
 
-/// What is known of a command that has ended.
+/// The end of a command and what it used.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CommandEnd {
     pub reason: EndReason,
     pub start: SystemTime,
-    /// From its start to its end.
+    /// Wall-clock time from its start to its end.
     pub seconds: f64,
-    /// CPU time, with that of the children that it has waited for.
+    /// CPU time, in seconds, including that of the children that it has waited for.
     pub user: f64,
     pub system: f64,
     /// See [`ProcessEnd::max_rss_kib`].
     pub max_rss_kib: u64,
 }
 
-/// No command can be started on this rank any more, and this is why.
+/// No command can be started on this rank any more; holds the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct HelperGone(String);
 
-/// OutputPipe is handed on in pieces that are no longer.
+/// Most bytes of output that are passed on at once.
 const PIECE: usize = 256 << 10;
 
-/// A command that ends within this time wakes its rank once, whatever it has written. A pipe holds 64 KiB until then.
-const PATIENCE: Duration = Duration::from_millis(2);
+/// Output is not read before this time, so that a short command wakes its rank only once. Until then it stays in the pipe, which
+/// holds 64 KiB.
+const FIRST_READ: Duration = Duration::from_millis(2);
 
-/// EndReason long a killed command may take to be gone. A process that hangs in a file system may never be.
+/// Time limit for the end of a killed command. A process that hangs in a file system may never end.
 const AFTER_KILL: Duration = Duration::from_secs(30);
 
 thread_local! {
-    /// Where output is read into, kept for the next command.
+    /// The buffer for output, kept for the next command.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Runs a command to its end. It reads `stdin` (`/dev/null` if there is none), as far as it likes, and what it writes goes to
-/// `on_output`. It is ended when its time is over and when `cancelled` becomes readable or is hung up.
+/// Runs a command to its end. Its standard input is `stdin`, or `/dev/null` if there is none; its output is passed to `on_output`.
+/// It is ended when its time limit is over and when `cancelled` becomes readable or is hung up.
 pub(crate) fn run(
     program: &Program,
     stdin: Option<&[u8]>,
@@ -117,8 +118,8 @@ pub(crate) fn run(
     Ok(CommandEnd { reason, start, seconds, user, system, max_rss_kib })
 }
 
-/// A pipe for what a command writes. The rank keeps the writing end, too: a pipe that nobody could write to any more would
-/// wake the rank once more at the end of every command.
+/// A pipe for the output of a command. The rank keeps the writing end open, too: otherwise the end of file would wake the rank
+/// once more at the end of every command.
 struct OutputPipe {
     read: OwnedFd,
     write: OwnedFd,
@@ -134,14 +135,14 @@ impl OutputPipe {
     }
 }
 
-/// What a command is yet to be fed.
+/// The input that a command has not got yet.
 struct InputPipe<'a> {
     pipe: OwnedFd,
     rest: &'a [u8],
 }
 
 impl InputPipe<'_> {
-    /// Writes what fits; whether that was all, or nobody reads any more.
+    /// Writes as much as fits; returns whether that was all, or nothing reads from the pipe any more.
     fn feed(&mut self) -> bool {
         loop {
             if self.rest.is_empty() {
@@ -157,18 +158,18 @@ impl InputPipe<'_> {
     }
 }
 
-/// EndReason far a command is on its way to its end.
+/// The stages of ending a command.
 #[derive(Debug)]
 enum Stage {
     Running {
         until: Option<Instant>,
     },
-    /// It was asked to end.
+    /// It was sent SIGTERM.
     Ending {
         reason: EndReason,
         until: Option<Instant>,
     },
-    /// It was killed.
+    /// It was sent SIGKILL.
     Killed {
         reason: EndReason,
         until: Instant,
@@ -183,11 +184,11 @@ struct RunningCommand<'a> {
     cancelled: Option<BorrowedFd<'a>>,
     stage: Stage,
     kill_after: Duration,
-    /// When its end was known. What is left of its output may take longer.
+    /// When its end was noticed; reading the rest of its output may take longer.
     ended_at: Option<Instant>,
 }
 
-/// Which of the things that are waited for has ready.
+/// Which of the awaited events have happened.
 #[derive(Debug, Default, Clone, Copy)]
 struct Ready {
     ended: bool,
@@ -218,7 +219,7 @@ impl<'a> RunningCommand<'a> {
         };
         let streams = [theirs.as_ref().map(OwnedFd::as_fd), Some(stdout.write.as_fd()), Some(stderr.write.as_fd())];
         let process = Process::start(program, streams)?;
-        // Timeouts that are longer than clocks go are none.
+        // A time limit beyond the clock's range is no limit.
         let until = time_limit.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let stage = Stage::Running { until };
         Ok(RunningCommand {
@@ -233,15 +234,15 @@ impl<'a> RunningCommand<'a> {
         })
     }
 
-    /// Waits for the end. `None` for what was used: a killed command that does not go away.
+    /// Waits for the end. The `ProcessEnd` is `None` for a killed command that does not end.
     fn wait_until_ended(
         &mut self,
         on_output: &mut dyn FnMut(OutputStream, &[u8]),
         buffer: &mut [u8],
     ) -> Result<(EndReason, Option<ProcessEnd>), SpawnError> {
-        let mut patience = Some(PATIENCE);
+        let mut first_read = Some(FIRST_READ);
         loop {
-            let ready = self.wait(patience.take())?;
+            let ready = self.wait(first_read.take())?;
             if ready.ended {
                 return self.finish(on_output, buffer);
             }
@@ -266,11 +267,11 @@ impl<'a> RunningCommand<'a> {
         }
     }
 
-    /// Waits until something happens. With patience, for that long, output is none of it.
-    fn wait(&self, patience: Option<Duration>) -> Result<Ready, SpawnError> {
+    /// Waits for an event. With `first_read`, waits at most that long, and output is not an event.
+    fn wait(&self, first_read: Option<Duration>) -> Result<Ready, SpawnError> {
         let Some(end) = self.process.end() else { return Ok(Ready { ended: true, ..Ready::default() }) };
-        // The end comes first: if it has not come, whatever follows was looked at later. So output that is not seen together
-        // with the end is not there.
+        // `poll` checks the descriptors in order, the end first. So if the end is reported, all output was in the pipes before the
+        // pipes were checked.
         let mut waiting = Vec::with_capacity(5);
         let mut add = |descriptor, events| {
             waiting.push(PollFd::from_borrowed_fd(descriptor, events));
@@ -279,7 +280,7 @@ impl<'a> RunningCommand<'a> {
         let ended = add(end, PollFlags::IN);
         let cancelled = self.cancelled.map(|cancelled| add(cancelled, PollFlags::IN));
         let stdin = self.stdin.as_ref().map(|input| add(input.pipe.as_fd(), PollFlags::OUT));
-        let reads = patience.is_none();
+        let reads = first_read.is_none();
         let stdout = reads.then(|| add(self.stdout.read.as_fd(), PollFlags::IN));
         let stderr = reads.then(|| add(self.stderr.read.as_fd(), PollFlags::IN));
         let until = match &self.stage {
@@ -287,7 +288,7 @@ impl<'a> RunningCommand<'a> {
             Stage::Killed { until, .. } => Some(*until),
         };
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let timeout = [left, patience].into_iter().flatten().min().map(timespec);
+        let timeout = [left, first_read].into_iter().flatten().min().map(timespec);
         match poll(&mut waiting, timeout.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Ready::default()),
@@ -303,7 +304,7 @@ impl<'a> RunningCommand<'a> {
         })
     }
 
-    /// Asks the command to end.
+    /// Sends SIGTERM if the command is running.
     fn terminate(&mut self, reason: EndReason) -> Result<(), SpawnError> {
         if let Stage::Running { .. } = self.stage {
             self.process.signal(SignalOrder::Term { grace: self.kill_after })?;
@@ -312,7 +313,7 @@ impl<'a> RunningCommand<'a> {
         Ok(())
     }
 
-    /// What the time demands; how it ended, if it must be given up.
+    /// Goes on to the next stage if the time of this one is over. Returns the reason if a killed command does not end.
     fn check_time_limit(&mut self) -> Result<Option<EndReason>, SpawnError> {
         let now = Instant::now();
         let is_over = |until: &Option<Instant>| until.is_some_and(|until| until <= now);
@@ -329,7 +330,7 @@ impl<'a> RunningCommand<'a> {
         Ok(None)
     }
 
-    /// The command has ended: reads what is left of its output. Who still holds the pipes is not waited for.
+    /// Reads the rest of the output of a command that has ended, without waiting for others that hold its pipes.
     fn finish(
         &mut self,
         on_output: &mut dyn FnMut(OutputStream, &[u8]),
@@ -366,7 +367,7 @@ impl<'a> RunningCommand<'a> {
     }
 }
 
-/// Reads what a pipe has, which is something.
+/// Reads from a pipe that has something.
 fn read_some(pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize, SpawnError> {
     loop {
         match read(pipe, &mut *buffer) {

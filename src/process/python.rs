@@ -1,4 +1,4 @@
-//! EndReason `--python FILE.py:FUNCTION` becomes a worker, and what can be said of it before anything starts.
+//! How `--python FILE.py:FUNCTION` becomes a worker, and what can be said of it before anything starts.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -152,7 +152,7 @@ impl PythonCall {
         Program { name: self.exe().to_string(), args, env, ..Program::default() }
     }
 
-    /// EndReason to talk with it.
+    /// How to talk with it.
     pub(crate) fn protocol(&self) -> Protocol {
         Protocol::Python { batch: self.batch.map_or(1, NonZeroUsize::get) }
     }

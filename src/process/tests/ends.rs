@@ -1,4 +1,4 @@
-//! EndReason commands end, by themselves and otherwise.
+//! How commands end, by themselves and otherwise.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::BorrowedFd;
