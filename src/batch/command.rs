@@ -16,7 +16,7 @@ use crate::journal::Status;
 use crate::output::Tag;
 use crate::process::command::{self, CommandEnd, EndReason, TimeLimit};
 use crate::process::program::Program;
-use crate::template::{Filled, Place, Template, Values};
+use crate::template::{Filled, JobNumbers, Template, Values};
 
 /// What all jobs of a `rankpool run` have in common. It travels once to each rank.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ fn judge(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Trouble
 impl Commands {
     /// What is to be started for this attempt.
     fn fill(&self, attempt: &Attempt<Values>, rank: u32, slot: u32) -> (Program, Filled) {
-        let mut filled = self.template.fill(&attempt.work, &Place { number: attempt.number, slot: slot.into() });
+        let mut filled = self.template.fill(&attempt.work, &JobNumbers { number: attempt.number, slot: slot.into() });
         let mut words = std::mem::take(&mut filled.command).into_iter();
         let program = words.next().unwrap_or_default();
         let own = [

@@ -9,7 +9,7 @@ use crate::batch::command::{self, Commands};
 use crate::input::{InputError, Inputs, Record};
 use crate::launch::{self, ExitCode};
 use crate::process::program::resolve;
-use crate::template::{Fields, Place, Template, Values};
+use crate::template::{Fields, JobNumbers, Template, Values};
 
 /// What is run for which records.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ fn show(config: &Config, task: &RunTask) -> ExitCode {
     let template = task.template.clone();
     let bind = move |record: &Record| bind(&template, record);
     batch::show(config, &task.batch, &task.inputs, bind, |number, values| {
-        let mut line = task.template.fill(values, &Place { number, slot: 1 }).shown();
+        let mut line = task.template.fill(values, &JobNumbers { number, slot: 1 }).shown();
         line.push('\n');
         line.into_bytes()
     })

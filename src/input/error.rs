@@ -110,7 +110,7 @@ pub enum InputError {
         message: String,
     },
     /// A field is missing.
-    #[error("{place}: no {what} (there is: {})", shorten(present))]
+    #[error("{place}: no {what} (available: {})", shorten(present))]
     Missing {
         /// Where the record begins.
         place: Place,

@@ -1,9 +1,9 @@
-//! Which braces are placeholders.
+//! Finds the placeholders in the words of a command.
 
 use super::code;
 use super::path::PathPart;
 use super::shell::Track;
-use super::{Base, Field, Part, Run, Template, TemplateError, Word, Words};
+use super::{Base, Field, Part, Template, TemplateCommand, TemplateError, Word, Words};
 
 pub(super) fn template(words: &Words<'_>) -> Result<Template, TemplateError> {
     if words.command.first().is_none_or(String::is_empty) {
@@ -12,9 +12,13 @@ pub(super) fn template(words: &Words<'_>) -> Result<Template, TemplateError> {
     let mut parser = Parser::default();
     let run = if words.shell {
         let script = words.command.join(" ");
-        if script.trim() == "{}" { Run::Record(parser.word(script.trim(), true)?) } else { parser.script(&script)? }
+        if script.trim() == "{}" {
+            TemplateCommand::Record(parser.word(script.trim(), true)?)
+        } else {
+            parser.script(&script)?
+        }
     } else {
-        Run::Program(words.command.iter().map(|word| parser.word(word, true)).collect::<Result<_, _>>()?)
+        TemplateCommand::Program(words.command.iter().map(|word| parser.word(word, true)).collect::<Result<_, _>>()?)
     };
     let cwd = words.cwd.map(|folder| parser.word(folder, true)).transpose()?;
     let env = words.env.iter().map(|word| parser.variable(word)).collect::<Result<_, _>>()?;
@@ -36,7 +40,7 @@ impl Parser {
         }
     }
 
-    fn script(&mut self, text: &str) -> Result<Run, TemplateError> {
+    fn script(&mut self, text: &str) -> Result<TemplateCommand, TemplateError> {
         let mut track = Track::default();
         let mut script = Vec::new();
         for part in self.word(text, true)? {
@@ -51,7 +55,7 @@ impl Parser {
                         place,
                         advice,
                     })?;
-                    // Braces that may stay as they are: the shell may read them.
+                    // The shell reads braces that stay as they are.
                     if let Part::Field(index) = placeholder {
                         if !self.fields[*index as usize].must_be {
                             track.text(&self.typed(placeholder));
@@ -67,10 +71,10 @@ impl Parser {
             let code::Finding { reader, advice } = finding;
             return Err(TemplateError::Code { placeholder, reader, advice });
         }
-        Ok(Run::Script(script))
+        Ok(TemplateCommand::Script(script))
     }
 
-    /// Whether it certainly becomes something that a record says.
+    /// Whether it certainly becomes a value of a record.
     fn is_value(&self, part: &Part) -> bool {
         matches!(part, Part::Field(index) if self.fields[*index as usize].must_be)
     }
@@ -84,7 +88,7 @@ impl Parser {
         }
     }
 
-    /// `in_words` tells that it becomes an argument or the like, where no zero byte can be.
+    /// Parses a word. `in_words`: it becomes an argument or the like, where zero bytes are not allowed.
     fn word(&mut self, typed: &str, in_words: bool) -> Result<Word, TemplateError> {
         if in_words && typed.contains('\0') {
             return Err(TemplateError::Nul);
@@ -116,14 +120,14 @@ impl Parser {
             }
         }
         text.push_str(rest);
-        // An empty word is one, too.
+        // An empty word has one part, too.
         if !text.is_empty() || word.is_empty() {
             word.push(Part::Text(text));
         }
         Ok(word)
     }
 
-    /// The placeholder at the beginning of `rest`, and what follows it.
+    /// Parses a placeholder at the beginning of `rest`; returns it and the text after it. `is_variable`: a dollar sign is before it.
     fn placeholder<'a>(&mut self, rest: &'a str, is_variable: bool, in_words: bool) -> Option<(Part, &'a str)> {
         let inside = rest.strip_prefix('{')?;
         let (name, after) = inside.split_at(inside.find(['{', '}'])?);
@@ -139,7 +143,7 @@ impl Parser {
         Some((part, after))
     }
 
-    /// The index of a field; `None` if this can be none.
+    /// Returns the index of a field, which is added if it is new; `None` if the name cannot be that of a field.
     fn field(&mut self, name: &str, in_words: bool) -> Option<u32> {
         let index = match self.fields.iter().position(|field| field.name == name) {
             Some(index) => index,
@@ -162,14 +166,14 @@ impl Parser {
     }
 }
 
-/// Whether it looks like the name of a column, and like nothing else.
+/// Whether the text has the form of a column's name.
 fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
         && characters.all(|character| character.is_alphanumeric() || matches!(character, '_' | '-' | '.'))
 }
 
-/// Whether braces around this character are somebody's program or data, whatever the columns are called.
+/// Whether braces around this character are code or data, never a placeholder.
 fn is_code(character: char) -> bool {
     character.is_control() || matches!(character, '"' | '\'' | '`' | '\\' | '$' | ';' | '<' | '>' | '|' | '&')
 }

@@ -42,7 +42,7 @@ fn line(text: &str) -> Row {
     row(text, &[])
 }
 
-const PLACE: Place = Place { number: 12, slot: 3 };
+const PLACE: JobNumbers = JobNumbers { number: 12, slot: 3 };
 
 fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| word.to_string()).collect()
@@ -178,10 +178,10 @@ fn odd_names_are_replaced_if_a_column_is_really_called_so() {
 fn a_name_that_the_record_does_not_have_is_an_error_that_tells_the_names_and_how_to_write_braces() {
     assert_eq!(
         refusal("{tmep}", &row("x", &[("temp", "1"), ("p", "2")])),
-        "jobs.csv:17: no column, key or position 'tmep' for {tmep} (there is: temp, p); if the braces are meant as they are, \
+        "jobs.csv:17: no column, key or position 'tmep' for {tmep} (available: temp, p); to keep the braces as they are, \
          write {{tmep}}"
     );
-    assert!(refusal("{3/}", &row("x", &[("a", "1")])).contains("'3/' for {3/} (there is: a)"));
+    assert!(refusal("{3/}", &row("x", &[("a", "1")])).contains("'3/' for {3/} (available: a)"));
     assert!(refusal("{print}", &line("x")).contains("the record has no names; {} is the whole record"));
     let many: Vec<(String, String)> = (0..1000).map(|i| (format!("c{i}"), String::new())).collect();
     let message = refusal("{x}", &Row { text: String::new(), columns: many });
@@ -275,8 +275,8 @@ fn words_that_make_no_template_are_refused() {
         "no command to run; write it behind `--`, as in `rankpool run --input files.txt -- gzip {}`"
     );
     assert_eq!(parse(&[""], &[]), parse(&[], &[]));
-    assert_eq!(parse(&["x"], &["HOME"]), "'HOME' sets no variable; write NAME=VALUE");
-    assert_eq!(parse(&["x"], &["=1"]), "'=1' sets no variable; write NAME=VALUE");
+    assert_eq!(parse(&["x"], &["HOME"]), "'HOME' does not set a variable; write NAME=VALUE");
+    assert_eq!(parse(&["x"], &["=1"]), "'=1' does not set a variable; write NAME=VALUE");
     assert!(parse(&["x", "a\0b"], &[]).contains("zero byte"));
 }
 
@@ -474,7 +474,7 @@ fn a_record_alone_is_the_script() {
 #[test]
 fn a_placeholder_that_can_have_no_value_in_a_script_is_refused() {
     for (text, expected) in [
-        ("echo \\{}", "{} cannot stand behind a backslash in a script; leave the backslash out"),
+        ("echo \\{}", "{} cannot stand behind a backslash in a script; leave out the backslash"),
         ("echo \"\\{}\"", "{} cannot stand behind a backslash"),
         ("echo ${}", "{} cannot stand behind a dollar sign in a script; write \\$ for the sign itself"),
         (

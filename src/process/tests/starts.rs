@@ -51,7 +51,7 @@ fn many_long_arguments_arrive() {
 }
 
 #[test]
-fn too_long_arguments_are_told_of() {
+fn too_long_arguments_are_reported() {
     for count in [300_000, 20_000_000] {
         let mut program = program(&["true"]);
         program.args.push("x".repeat(count));
@@ -74,8 +74,8 @@ fn what_cannot_be_started_says_why() {
         ("./missing", "no such program: ./missing"),
         ("./plain", "permission denied: ./plain (is it executable? chmod +x)"),
         ("./empty-line", "exec format error: ./empty-line (does the script begin with #!/bin/sh ?"),
-        ("./no-such-interpreter", "./no-such-interpreter: its first line names an interpreter that is not there"),
-        ("./carriage-return", "./carriage-return: its first line names an interpreter that is not there: /bin/sh\\r"),
+        ("./no-such-interpreter", "./no-such-interpreter: its first line names an interpreter that does not exist"),
+        ("./carriage-return", "./carriage-return: its first line names an interpreter that does not exist: /bin/sh\\r"),
         ("/", "not a program: / is a directory"),
     ] {
         let why = why(program);
@@ -84,7 +84,7 @@ fn what_cannot_be_started_says_why() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_told_of() {
+fn a_folder_that_does_not_exist_is_reported() {
     let why = why_not(&Program { cwd: Some("/no/such/folder".into()), ..program(&["true"]) });
     assert_eq!(why, "cwd: no such directory: /no/such/folder");
     let why = why_not(&Program { cwd: Some("/dev/null".into()), ..program(&["true"]) });
@@ -95,10 +95,12 @@ fn a_folder_that_is_not_there_is_told_of() {
 fn what_no_program_can_be_given_is_refused() {
     assert!(why_not(&program(&["true", "a\0b"])).contains("NUL"));
     let variable = |name: &str| vec![(name.to_string(), "x".to_string())];
-    assert!(why_not(&Program { env: variable("a=b"), ..program(&["true"]) }).contains("'a=b' is no name"));
+    assert!(
+        why_not(&Program { env: variable("a=b"), ..program(&["true"]) }).contains("'a=b' is not a valid variable name")
+    );
     let folder = std::ffi::OsStr::from_bytes(b"/tmp/\xff");
     assert!(why_not(&Program { cwd: Some(folder.into()), ..program(&["true"]) }).contains("not UTF-8"));
-    assert!(why_not(&Program { env: variable(""), ..program(&["true"]) }).contains("'' is no name"));
+    assert!(why_not(&Program { env: variable(""), ..program(&["true"]) }).contains("'' is not a valid variable name"));
 }
 
 #[test]

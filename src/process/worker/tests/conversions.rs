@@ -104,7 +104,7 @@ fn what_the_standard_library_has_comes_out_as_sensible_json() {
             ("[MyList([1]), MyStr('s'), MyInt(2), MyFloat(0.5), MyDict(a=1)]", r#"[[1],"s",2,0.5,{"a":1}]"#),
             ("[(1, 2), ()]", "[[1,2],[]]"),
             ("None", "null"),
-            ("types.SimpleNamespace", "!type is no JSON type"),
+            ("types.SimpleNamespace", "!type is not a JSON type"),
         ],
     );
 }
@@ -133,7 +133,7 @@ fn what_other_libraries_have_is_known_by_its_methods() {
             ("Series()", r#"{"3":4}"#),
             ("Moment()", r#"["2024-01-01",null]"#),
             ("Pydantic()", r#"{"p":1}"#),
-            ("Endless()", "!model.Endless is no JSON type"),
+            ("Endless()", "!model.Endless is not a JSON type"),
             ("Echo()", "!nested too deeply"),
         ],
     );
@@ -154,12 +154,12 @@ fn what_has_no_json_form_is_a_failure_that_names_it() {
     comes_back(
         imports,
         &[
-            ("Model()", "!model.Model is no JSON type"),
-            ("{'a': [1, Model()]}", "!model.Model is no JSON type (at result['a'][1])"),
+            ("Model()", "!model.Model is not a JSON type"),
+            ("{'a': [1, Model()]}", "!model.Model is not a JSON type (at result['a'][1])"),
             ("loop", "!circular reference"),
             ("deep", "!nested too deeply"),
-            ("Model", "!type is no JSON type"),
-            ("len", "!is no JSON type"),
+            ("Model", "!type is not a JSON type"),
+            ("len", "!is not a JSON type"),
             ("{1: 2, '1': 3}", "!two keys are '1' as text"),
             ("{True: 2, 'true': 3}", "!two keys are 'true' as text"),
             ("{None: 2, 'null': 3}", "!two keys are 'null' as text"),

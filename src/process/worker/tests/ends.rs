@@ -52,7 +52,7 @@ fn a_plain_worker_that_answers_one_record_and_ends_answers_all() {
 #[test]
 fn a_program_that_writes_nothing_but_garbage_does_not_burn_through_the_records() {
     let (failure, list) = no_start(&mut shell("while read -r x; do echo hello; done"), 0..100);
-    assert!(failure.message.contains("\"hello\", which is no JSON"), "{}", failure.message);
+    assert!(failure.message.contains("\"hello\", which is not JSON"), "{}", failure.message);
     assert!(failure.message.contains("without any answer, 3 times in a row"), "{}", failure.message);
     assert_eq!(list.answers.len(), 2);
 }

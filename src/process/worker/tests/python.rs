@@ -130,7 +130,7 @@ fn star_unpacks_lists_and_objects() {
     let call = PythonCall { star: true, ..module.call("f") };
     let list = answered(&mut worker(&call, |_| {}), list(["[1, 2]", r#"{"b": 1, "a": 5}"#, "[3]", "7", "[1, 2, 3]"]));
     assert_eq!(list.short(), ["-1", "4", "-7", "!exception", "!exception"]);
-    assert!(list.failure(3).message.contains("--star wants a list or an object"), "{}", list.failure(3).message);
+    assert!(list.failure(3).message.contains("--star needs a list or an object"), "{}", list.failure(3).message);
 }
 
 #[test]
