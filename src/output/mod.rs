@@ -1,15 +1,15 @@
-//! Where results go: bytes or JSON Lines to standard output, standard error or a file.
+//! Outputs: bytes or JSON Lines to standard output, standard error or a file.
 //!
-//! The room decides how a result becomes a line, how outputs of jobs that end in any order come out in order ([`Ordered`]),
-//! when bytes reach the system, and whether a file appears whole or not at all. What a failure to write means for the run
-//! is left to the caller.
+//! This module decides how a result becomes a line, how the outputs of jobs that end in any order are put in order ([`Ordered`]),
+//! when bytes reach the system, and that a file appears whole or not at all. What a failure to write means for the run is left to
+//! the caller.
 //!
-//! * A regular file is called `NAME.partial` until [`Writer::finish`] renames it. Whoever finds the name finds a whole file; a
-//!   run that ends early, also one that is killed, leaves what it wrote as `NAME.partial`. Nothing in it is ever removed.
-//! * Whatever is not a regular file (`/dev/null`, a FIFO, a terminal) is written directly, and so is what must be readable
-//!   while the run goes on, and after it was killed: the records (`journal`).
-//! * An output that cannot be written is found out when it is opened, before any job runs.
-//! * A reader who has gone away (`| head`) is no fault of the run: [`OutputError::is_closed`] tells it apart.
+//! * A regular file is called `NAME.partial` until [`Writer::finish`] renames it. So `NAME` is always a whole file; a run that ends
+//!   early or is killed leaves its output as `NAME.partial`, of which nothing is ever removed.
+//! * Anything but a regular file (`/dev/null`, a FIFO, a terminal) is written directly, and so is the job log (`journal`), which
+//!   must be readable while the run goes on and after it was killed.
+//! * An output that cannot be written is reported when it is opened, before any job runs.
+//! * A closed reader (`| head`) is not an error of the run: [`OutputError::is_closed`].
 
 mod error;
 pub(crate) mod layout;
@@ -40,15 +40,15 @@ pub enum Target {
     Stdout,
     /// Written as `/dev/stderr`.
     Stderr,
-    /// Any path.
+    /// Any other path.
     File(PathBuf),
 }
 
 impl Target {
-    /// `-` is standard output, and so are its names in `/dev` and `/proc`; standard error has such names, too; everything
-    /// else is a path.
+    /// Makes a target of a path. `-` and the names of standard output in `/dev` and `/proc` are standard output, the names of
+    /// standard error are standard error, everything else is a file.
     ///
-    /// Opening `/dev/stdout` anew would begin at the start of a file that the shell had redirected it to.
+    /// Opening `/dev/stdout` again would write from the beginning of a file to which the shell has redirected it.
     pub fn new(path: impl Into<PathBuf>) -> Target {
         let path = path.into();
         match path.to_str() {
@@ -58,7 +58,7 @@ impl Target {
         }
     }
 
-    /// How messages call it.
+    /// Returns its name for messages.
     pub fn name(&self) -> Arc<str> {
         match self {
             Target::Stdout => "standard output".into(),
@@ -68,13 +68,13 @@ impl Target {
     }
 }
 
-/// The line that stands in the place of a result that there is not.
+/// The line in place of a result that is missing.
 #[derive(Serialize)]
 struct FailureLine<'a> {
     error: Failure<'a>,
 }
 
-/// The line that stands in the place of a failed job's result: `{"error":{"job":3,"kind":"panic","message":"…"}}`.
+/// Returns the line in place of a failed job's result: `{"error":{"job":3,"kind":"panic","message":"…"}}`.
 pub(crate) fn failure_line(failure: Failure<'_>) -> Vec<u8> {
     let mut line = serde_json::to_vec(&FailureLine { error: failure }).unwrap_or_default();
     line.push(b'\n');
@@ -86,16 +86,16 @@ pub(crate) fn failure_line(failure: Failure<'_>) -> Vec<u8> {
 pub struct Failure<'a> {
     /// The job's number: that of its record in the input, from 1.
     pub job: u64,
-    /// What kind of failure, as one word: `panic`.
+    /// The kind of failure, one word: `panic`.
     pub kind: &'a str,
-    /// What it says, on as many lines as it likes: they are escaped.
+    /// The message; line ends in it are escaped.
     pub message: &'a str,
 }
 
 /// Writes results as JSON Lines: one value on each line, in the order of the calls.
 ///
-/// Lines are collected and written in blocks, never a part of a value that turned out to have no JSON form. Call
-/// [`JsonLines::flush`] when the results pause, so that a reader sees what there is, and [`JsonLines::finish`] at the end:
+/// Lines are collected and written in blocks. Of a value without a JSON form nothing is written. Call [`JsonLines::flush`] when the
+/// results pause, so that a reader sees them, and [`JsonLines::finish`] at the end:
 /// dropping the writer without it leaves an unfinished file as `NAME.partial`.
 pub struct JsonLines {
     writer: Writer,
@@ -123,7 +123,7 @@ impl JsonLines {
         self.writer.write_all(&self.line)
     }
 
-    /// Writes `{"error":{"job":3,"kind":"panic","message":"…"}}` in the place of a failed job's result.
+    /// Writes `{"error":{"job":3,"kind":"panic","message":"…"}}` in place of a failed job's result.
     ///
     /// # Errors
     /// If writing fails.
@@ -131,7 +131,7 @@ impl JsonLines {
         self.write(&FailureLine { error: failure })
     }
 
-    /// Hands everything written so far to the system.
+    /// Passes everything written so far to the system.
     ///
     /// # Errors
     /// If writing fails.
@@ -139,20 +139,20 @@ impl JsonLines {
         self.writer.flush()
     }
 
-    /// Writes what is left and lets the file appear under its name.
+    /// Writes the rest and gives the file its name.
     ///
     /// # Errors
-    /// If writing fails now or failed before: then what was written is in `NAME.partial`.
+    /// If writing fails now or failed before: then the output stays in `NAME.partial`.
     pub fn finish(self) -> Result<(), OutputError> {
         self.writer.finish()
     }
 
-    /// What the output is called as long as it is not whole, if it is a regular file.
+    /// Returns the name of the unfinished file, if the output is a regular file.
     pub(crate) fn partial_name(&self) -> Option<PathBuf> {
         self.writer.partial_name()
     }
 
-    /// Ends an output that is not whole: see [`Writer::leave_partial`].
+    /// Ends an unfinished output: see [`Writer::leave_partial`].
     ///
     /// # Errors
     /// If writing fails now or failed before.

@@ -267,7 +267,7 @@ fn a_reader_that_goes_away_is_told_apart_from_other_failures() {
     output.write(&1).unwrap();
     let error = output.flush().unwrap_err();
     assert!(error.is_closed());
-    assert_eq!(error.to_string(), format!("the reader of {} has gone away", path.display()));
+    assert_eq!(error.to_string(), format!("the reader of {} has closed it", path.display()));
 }
 
 #[test]

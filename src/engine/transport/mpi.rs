@@ -234,7 +234,7 @@ impl Mpi {
     /// Ends all ranks at once, with this exit code.
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
     pub(crate) fn abort(code: u8) -> ! {
-        crate::console::last_words();
+        crate::console::wait_until_read();
         RUNNING.store(false, Ordering::SeqCst);
         let watch = move || {
             thread::sleep(ABORT);

@@ -58,9 +58,9 @@ fn a_file_that_has_changed_gives_no_record_of_what_is_new() {
         ("it is shorter than before", |path| shorter(path, 0)),
         ("it is longer than before", |path| longer(path, "more\n")),
         ("it is longer than before", |path| longer(path, "\n")),
-        ("its contents are not those from before", |path| other_at(path, 30, "x")),
-        ("its contents are not those from before", |path| std::fs::write(path, lines(10).replace('9', "x")).unwrap()),
-        ("its contents are not those from before", |path| {
+        ("its contents are not the same as before", |path| other_at(path, 30, "x")),
+        ("its contents are not the same as before", |path| std::fs::write(path, lines(10).replace('9', "x")).unwrap()),
+        ("its contents are not the same as before", |path| {
             std::fs::remove_file(path).unwrap();
             symlink("/dev/null", path).unwrap();
         }),
@@ -91,8 +91,8 @@ fn a_file_that_changes_behind_what_was_read_gives_only_records_from_before() {
         ("it is shorter than before", |path, length| shorter(path, length - 5)),
         ("it is shorter than before", |path, length| shorter(path, length / 2 + 3)),
         ("it is longer than before", |path, _| longer(path, "12345678")),
-        ("its contents are not those from before", |path, length| other_at(path, length - 3, "x")),
-        ("its contents are not those from before", |path, length| other_at(path, length / 2, "x")),
+        ("its contents are not the same as before", |path, length| other_at(path, length - 3, "x")),
+        ("its contents are not the same as before", |path, length| other_at(path, length / 2, "x")),
     ];
     for (fault, edit) in edits {
         let directory = TempDir::new().unwrap();

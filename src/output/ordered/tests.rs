@@ -225,7 +225,7 @@ fn a_temporary_file_that_cannot_be_used_is_an_error_that_names_its_folder() {
     assert_eq!(
         error.to_string(),
         "cannot keep outputs that wait for their turn in a temporary file in /no/such/folder: No such file or directory \
-         (TMPDIR chooses another folder)"
+         (set TMPDIR to use another folder)"
     );
     assert!(!error.is_closed());
 }
