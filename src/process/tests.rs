@@ -37,7 +37,7 @@ pub(super) fn start_helper() {
     spawn::start_as(recipe).expect("the helper starts");
 }
 
-/// Nothing here takes longer, unless it hangs.
+/// Time limit of everything here.
 const LONG: Duration = Duration::from_secs(60);
 
 const LIMITS: TimeLimit = TimeLimit { timeout: Some(LONG), kill_after: Duration::from_secs(5) };
@@ -51,7 +51,7 @@ fn shell(script: &str) -> Program {
     program(&["sh", "-c", script])
 }
 
-/// What a command does within these limits.
+/// Runs a command with a time limit; returns its end and its outputs.
 #[track_caller]
 fn finish_within(program: &Program, stdin: Option<&[u8]>, limits: &TimeLimit) -> (CommandEnd, Vec<u8>, Vec<u8>) {
     start_helper();
@@ -63,7 +63,7 @@ fn finish_within(program: &Program, stdin: Option<&[u8]>, limits: &TimeLimit) ->
     (end.expect("the helper is there"), stdout, stderr)
 }
 
-/// What a command does that nobody disturbs.
+/// Runs a command; returns its end and its outputs.
 #[track_caller]
 fn finish(program: &Program, stdin: Option<&[u8]>) -> (CommandEnd, Vec<u8>, Vec<u8>) {
     finish_within(program, stdin, &LIMITS)
@@ -75,7 +75,7 @@ fn pipe() -> (File, File) {
     (read.into(), write.into())
 }
 
-/// What becomes of a command that is cancelled when it has written so many lines.
+/// Runs a command that is cancelled when it has written `lines` lines; returns its end and its output.
 #[track_caller]
 fn cancel_after(lines: usize, program: &Program, kill_after: Duration) -> (CommandEnd, Vec<u8>) {
     start_helper();
@@ -92,7 +92,7 @@ fn cancel_after(lines: usize, program: &Program, kill_after: Duration) -> (Comma
     (end.expect("the helper is there"), text)
 }
 
-/// The output of a command that succeeds.
+/// Runs a command that succeeds; returns its output.
 #[track_caller]
 fn output(program: &Program, stdin: Option<&[u8]>) -> Vec<u8> {
     let (end, stdout, stderr) = finish(program, stdin);
@@ -100,7 +100,7 @@ fn output(program: &Program, stdin: Option<&[u8]>) -> Vec<u8> {
     stdout
 }
 
-/// Why a command was not started.
+/// Returns why a command was not started.
 #[track_caller]
 fn why_not(program: &Program) -> String {
     match finish(program, None).0.reason {
@@ -120,7 +120,7 @@ fn stat(pid: i32) -> Option<Vec<String>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_string).collect())
 }
 
-/// Whether a process runs. One that is only to be reaped does not.
+/// Whether a process runs; a zombie does not.
 pub(super) fn lives(pid: i32) -> bool {
     stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
 }

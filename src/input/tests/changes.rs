@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, symlink};
 
 use super::*;
 
-/// So many records are several blocks of a file.
+/// Enough records for several blocks of a file.
 const MANY: usize = 100_000;
 
 /// The same number of bytes for each record.
@@ -13,7 +13,7 @@ fn lines(count: usize) -> String {
     (0..count).map(|line| format!("{line:08}\n")).collect()
 }
 
-/// A file that was read once, whole.
+/// A file that was read once to its end.
 fn checked(directory: &TempDir, name: &str, text: &str) -> (std::path::PathBuf, Inputs) {
     let path = directory.path().join(name);
     std::fs::write(&path, text).unwrap();
@@ -50,7 +50,7 @@ fn other_at(path: &Path, offset: u64, text: &str) {
 }
 
 #[test]
-fn a_file_that_has_changed_gives_no_record_of_what_is_new() {
+fn a_file_that_has_changed_gives_no_new_record() {
     type Edit = fn(&Path);
     let edits: [(&str, Edit); 9] = [
         ("it is shorter than before", |path| shorter(path, 27)),
@@ -82,7 +82,7 @@ fn a_file_that_has_changed_gives_no_record_of_what_is_new() {
 }
 
 #[test]
-fn a_file_that_changes_behind_what_was_read_gives_only_records_from_before() {
+fn a_file_that_changes_behind_the_read_part_gives_only_old_records() {
     let text = lines(MANY);
     let length = text.len() as u64;
     type Edit = fn(&Path, u64);

@@ -31,7 +31,7 @@ fn err(job: u64, text: &str) -> (u64, Section, Vec<u8>) {
     (job, Section::STDERR, text.as_bytes().to_vec())
 }
 
-/// So many bytes that tell whose they are.
+/// Returns `length` bytes that identify the job.
 fn bytes_of(job: u64, length: usize) -> Vec<u8> {
     (0..length).map(|at| (job as usize * 31 + at * 7 + at / 251) as u8).collect()
 }
@@ -67,7 +67,7 @@ fn without_an_order_each_output_comes_when_it_settles() {
 }
 
 #[test]
-fn the_pieces_of_a_running_job_are_followed_by_what_it_settles_with() {
+fn the_pieces_of_a_running_job_are_followed_by_the_rest_of_its_output() {
     let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
     ordered.part(1, OutputStream::Stderr, b"e1").unwrap();
     ordered.part(1, OutputStream::Stdout, b"o1").unwrap();
@@ -93,7 +93,7 @@ fn the_pieces_of_an_attempt_that_failed_are_forgotten() {
     ordered.skip(1);
     ordered.settle(2, b"two".to_vec(), b"", b"").unwrap();
     assert_eq!(drained(&mut ordered), [out(0, "second attempt"), out(2, "two")]);
-    // What has settled stays as it is.
+    // A settled output does not change.
     ordered.settle(3, b"three".to_vec(), b"", b"").unwrap();
     ordered.forget_parts(3);
     ordered.part(3, OutputStream::Stdout, b"late").unwrap();
@@ -104,7 +104,7 @@ fn the_pieces_of_an_attempt_that_failed_are_forgotten() {
 }
 
 #[test]
-fn a_run_that_ends_early_hands_on_what_waits_behind_jobs_that_never_settle() {
+fn a_run_that_ends_early_passes_on_outputs_behind_jobs_that_never_settle() {
     let mut ordered = Ordered::new(Order::Places, 0);
     ordered.part(0, OutputStream::Stdout, b"unfinished").unwrap();
     ordered.settle(2, b"two".to_vec(), b"", b"").unwrap();
@@ -135,9 +135,9 @@ fn outputs_larger_than_a_block_are_whole() {
 }
 
 #[test]
-fn the_file_grows_with_what_waits_and_not_with_what_has_ever_waited() {
+fn the_file_grows_only_with_the_outputs_that_wait_at_one_time() {
     let mut ordered = Ordered::new(Order::Places, 0);
-    // There is always a job whose pieces wait, so the file is never empty.
+    // The pieces of some job always wait, so the file is never empty.
     let mut taken = Taken::new();
     for job in 0..200 {
         ordered.part(job + 1, OutputStream::Stdout, &bytes_of(job + 1, BLOCK_BYTES / 2)).unwrap();
@@ -210,7 +210,7 @@ fn a_buffer_that_is_mostly_empty_is_not_kept_so() {
 }
 
 #[test]
-fn what_the_taker_says_is_handed_back() {
+fn errors_of_the_receiver_are_returned() {
     let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
     ordered.settle(0, b"x".to_vec(), b"", b"").unwrap();
     let error = ordered.drain(&mut |_, _, _| Err(OutputError::Closed { name: "it".into() })).unwrap_err();
@@ -230,7 +230,7 @@ fn a_temporary_file_that_cannot_be_used_is_an_error_that_names_its_folder() {
     assert!(!error.is_closed());
 }
 
-/// What one job does: pieces of attempts that fail, pieces of the last one, and its end.
+/// The output of one job: pieces of failed attempts, pieces of the last one, and its end.
 #[derive(Clone, Debug)]
 struct Story {
     failed_parts: Vec<(bool, usize)>,
@@ -247,7 +247,7 @@ fn story() -> impl Strategy<Value = Story> {
 }
 
 impl Story {
-    /// What is to be seen of it.
+    /// Returns the output that must be passed on.
     fn output(&self, job: u64, wanted: OutputStream) -> Vec<u8> {
         if self.is_skipped {
             return Vec::new();

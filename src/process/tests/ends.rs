@@ -15,7 +15,7 @@ fn limits(timeout_ms: u64, kill_after_ms: u64) -> TimeLimit {
 }
 
 #[test]
-fn an_exit_code_and_what_was_used_are_told() {
+fn an_exit_code_and_the_used_time_are_reported() {
     for code in [0, 1, 127, 255] {
         assert_eq!(finish(&shell(&format!("exit {code}")), None).0.reason, EndReason::Exited(code));
     }
@@ -57,7 +57,7 @@ fn the_program_of_a_shell_that_ends_at_once_has_its_time() {
         format!("trap \"sleep 0.3; : > {}; exit\" TERM; echo ready; while :; do sleep 0.01; done", file.display());
     let script = format!("sh -c '{inner}' & wait");
     let (end, text) = cancel_after(1, &shell(&script), LONG);
-    // A shell may say of its sleep that it was terminated.
+    // A shell may report that its sleep was terminated.
     assert!(end.reason == EndReason::Cancelled && text.starts_with(b"ready\n"), "{end:?}");
     assert!(file.exists(), "it was killed before it had cleaned up");
     assert!(end.seconds < 30.0, "nobody waits when all are gone: {}", end.seconds);
@@ -154,7 +154,7 @@ fn a_worker_lives_on_while_other_commands_run() {
 }
 
 #[test]
-fn a_process_that_nobody_wants_any_more_is_killed() {
+fn a_process_that_is_dropped_is_killed() {
     start_helper();
     let (from, stdout) = pipe();
     let process = Process::start(&shell("sleep 1000 & echo $$ $!; wait"), [None, Some(stdout.as_fd()), None]);

@@ -1,4 +1,4 @@
-//! What a command is given, and why it cannot be started.
+//! Arguments, folder and variables of commands, and commands that cannot be started.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::*;
 
-/// An executable file with this text.
+/// Writes an executable file with this text.
 fn script(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     fs::write(&path, text).expect("a file for the test");
@@ -62,7 +62,7 @@ fn too_long_arguments_are_reported() {
 }
 
 #[test]
-fn what_cannot_be_started_says_why() {
+fn a_command_that_cannot_be_started_is_explained() {
     let folder = tempfile::tempdir().expect("a directory for the test");
     script(folder.path(), "empty-line", "\necho no interpreter\n");
     script(folder.path(), "no-such-interpreter", "#!/no/such/interpreter -x\n");
@@ -92,7 +92,7 @@ fn a_folder_that_does_not_exist_is_reported() {
 }
 
 #[test]
-fn what_no_program_can_be_given_is_refused() {
+fn values_that_no_program_can_receive_are_refused() {
     assert!(why_not(&program(&["true", "a\0b"])).contains("NUL"));
     let variable = |name: &str| vec![(name.to_string(), "x".to_string())];
     assert!(
@@ -114,7 +114,7 @@ fn signals_have_their_usual_effect_on_commands() {
     let text = output(&program(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]), None);
     let text = String::from_utf8(text).expect("it is UTF-8");
     let sets: Vec<_> = text.lines().filter_map(|line| u64::from_str_radix(line.split_once('\t')?.1, 16).ok()).collect();
-    // glibc leaves its own two, 32 and 33, ignored in what it spawns.
+    // glibc leaves its own two signals, 32 and 33, ignored in processes that it spawns.
     assert!(sets.len() == 2 && sets.iter().all(|set| set & 0x7fff_ffff == 0), "{text}");
 }
 

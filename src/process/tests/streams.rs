@@ -1,9 +1,9 @@
-//! What commands read and write.
+//! Input and output of commands.
 
 use super::*;
 
 #[test]
-fn outputs_are_told_apart() {
+fn standard_output_and_standard_error_are_kept_apart() {
     let (end, stdout, stderr) = finish(&shell("echo out; echo err >&2; exit 7"), None);
     assert_eq!((end.reason, &*stdout, &*stderr), (EndReason::Exited(7), &b"out\n"[..], &b"err\n"[..]));
 }
@@ -19,7 +19,7 @@ fn output_comes_in_pieces_while_the_command_runs() {
     start_helper();
     let folder = tempfile::tempdir().expect("a directory for the test");
     let answer = folder.path().join("answer");
-    // The command ends when its first line was read.
+    // The command ends after its first line was read.
     let script = format!("echo question; while [ ! -e {} ]; do sleep 0.01; done; echo end", answer.display());
     let mut text = Vec::new();
     let end = run(&shell(&script), None, &LIMITS, None, &mut |_, bytes| {
@@ -44,7 +44,7 @@ fn long_input_is_fed_while_output_is_read() {
 }
 
 #[test]
-fn input_that_is_not_read_hinders_nobody() {
+fn a_command_need_not_read_its_input() {
     let input = vec![b'x'; 10_000_000];
     assert!(output(&program(&["true"]), Some(&input)).is_empty());
     assert_eq!(output(&program(&["head", "-c", "5"]), Some(&input)), b"xxxxx");

@@ -1,8 +1,8 @@
-//! What becomes of values on their way to Python and back.
+//! Conversions of values to Python and back.
 
 use super::*;
 
-/// What comes back, for every Python at hand.
+/// Checks the results of these values in every installed Python.
 #[track_caller]
 fn comes_back(imports: &str, cases: &[(&str, &str)]) {
     let values: Vec<_> = cases.iter().map(|(python, _)| format!("lambda: {python}")).collect();
@@ -62,7 +62,7 @@ fn large_values_come_back_unchanged() {
 }
 
 #[test]
-fn what_the_standard_library_has_comes_out_as_sensible_json() {
+fn values_of_the_standard_library_become_sensible_json() {
     let imports = "import collections, dataclasses, datetime, decimal, enum, fractions, pathlib, types, uuid, array\n\
         from datetime import timezone\n\
         Point = collections.namedtuple('Point', 'x y')\n\
@@ -110,7 +110,7 @@ fn what_the_standard_library_has_comes_out_as_sensible_json() {
 }
 
 #[test]
-fn what_other_libraries_have_is_known_by_its_methods() {
+fn values_of_other_libraries_are_recognised_by_their_methods() {
     let imports = "\
         class Array:\n    def __init__(self, values): self.values = values\n    def tolist(self): return self.values\n\
         class Scalar:\n    def __init__(self, value): self.value = value\n    def item(self): return self.value\n    \
@@ -140,7 +140,7 @@ fn what_other_libraries_have_is_known_by_its_methods() {
 }
 
 #[test]
-fn what_has_no_json_form_is_a_failure_that_names_it() {
+fn a_value_without_json_form_is_a_failure_that_names_it() {
     let imports = "\
         import collections, dataclasses, enum, types\n\
         class Colour(enum.Enum):\n    RED = 'red'\n\
@@ -180,7 +180,7 @@ fn what_has_no_json_form_is_a_failure_that_names_it() {
     );
 }
 
-/// What pandas has, as far as it is needed here: labels, and `to_dict`, which keeps the last value of each.
+/// A stand-in for pandas: labels, and `to_dict`, which keeps the last value of each.
 const TABLES: &str = "\
 class Labels:
     def __init__(self, labels): self.labels = list(labels)
@@ -198,7 +198,7 @@ class DataFrame:
     def to_dict(self, orient): return [dict(zip(self.columns, row)) for row in self.rows]
 ";
 
-/// Values of series and tables, and what comes out.
+/// Values of series and tables, and the expected results.
 const LABELLED: [(&str, &str); 11] = [
     ("Series([1, 2], index=['a', 'b'])", r#"{"a":1,"b":2}"#),
     ("Series([1, 2], index=['a', 'a'])", r#"[["a",1],["a",2]]"#),

@@ -8,7 +8,7 @@ use rustix::pipe::pipe;
 use super::*;
 use crate::process::tests::{lives, until};
 
-/// A second in a record: it is slept.
+/// A worker that sleeps for the seconds in a record.
 const SLEEPER: &str = "import os, signal, time\n\
     def sleep(x):\n    time.sleep(x)\n    return x\n\
     def stubborn(x):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    return sleep(x)\n";
@@ -44,7 +44,7 @@ fn a_plain_worker_that_answers_one_record_and_ends_answers_all() {
     let list_of = |script: &str| answered(&mut shell(script), list(0..20));
     let expected: Vec<_> = (0..20).map(|at| at.to_string()).collect();
     assert_eq!(list_of("read -r x && echo $x").short(), expected);
-    // One that ends at a record, and not just behind an answer, is not asked for ever.
+    // A worker that ends at a record, and not only behind an answer, does not get the record for ever.
     let list = list_of("while read -r x; do [ $x = 3 ] && exit 0; echo $x; done");
     assert_eq!(list.short()[2..5], ["2", "!crash", "4"]);
 }

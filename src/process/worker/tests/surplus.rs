@@ -1,13 +1,13 @@
-//! One line too much, and whose answers are doubtful then.
+//! Surplus lines, and the answers that are doubtful because of them.
 
 use super::*;
 
-/// Answers ten times the record, and writes something besides for some.
+/// Answers ten times the record, and writes surplus lines for some.
 fn shifting(surplus: &str) -> String {
     format!("while read -r x; do {surplus}; echo $((x * 10)); done")
 }
 
-/// A worker, and what the ends of its processes say.
+/// A worker, and the checks of its processes.
 fn judged(script: &str) -> (Worker, Arc<Mutex<Vec<AnswerCheck>>>) {
     let verdicts: Arc<Mutex<Vec<AnswerCheck>>> = Arc::default();
     let (worker, _) = shell_with(script, |options| {
@@ -45,7 +45,7 @@ fn a_line_too_much_that_comes_once_is_asked_again() {
 }
 
 #[test]
-fn what_a_worker_writes_behind_its_last_answer_is_found_out_at_its_end() {
+fn a_surplus_line_behind_the_last_answer_is_noticed_at_the_end_of_the_process() {
     for last in ["echo 5", "echo 5; echo 6", "echo done", "echo", "printf 5", "sleep 0.3; printf 5"] {
         let (mut worker, verdicts) = judged(&format!("while read -r x; do echo $x; done; {last}"));
         assert_eq!(answered(&mut worker, list(0..20)).short().len(), 20);
@@ -63,7 +63,7 @@ fn what_a_worker_writes_behind_its_last_answer_is_found_out_at_its_end() {
 fn a_line_that_comes_late_is_found_out_before_the_next_records() {
     let folder = tempfile::tempdir().expect("a folder");
     let fifo = folder.path().join("fifo").display().to_string();
-    // It shifts, and goes on with the last record only when it is told to.
+    // The answers are shifted, and the last record is answered only at the end of the input.
     let script = format!("mkfifo {fifo}; while read -r x; do echo 1; [ $x = 5 ] && read -r y < {fifo}; echo 2; done");
     let script = script.replace("echo 1;", "[ $x = 5 ] && echo 1;");
     let (mut worker, verdicts) = judged(&script);
@@ -142,6 +142,6 @@ fn an_answer_says_which_record_it_is_for_if_it_is_asked_to() {
         let script = say(&format!("[ $r = 3 ] && {{ {third}; }}; {right}"));
         assert_eq!(list_of(&script), expected(kind), "{third}");
     }
-    // An answer that comes twice is not the fault of the record behind it.
+    // The record behind an answer that comes twice is not to blame.
     assert_eq!(list_of(&say(&format!("{right}; [ $r = 3 ] && {right}"))), expected("30"));
 }
