@@ -1,18 +1,18 @@
 //! One command: writes its input, reads its output, and ends it when its time limit is over.
 
 use std::cell::Cell;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::io::{Errno, ioctl_fionread, read, write};
+use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::child::Process;
-use super::program::{ProcessEnd, Program, SpawnError, timespec};
+use super::pipes::{poll_until, write_available};
+use super::program::{ProcessEnd, Program, SpawnError};
 use super::room::{self, StartTurn};
 use super::spawn::protocol::SignalOrder;
 use crate::engine::exchange::OutputStream;
@@ -144,17 +144,9 @@ struct InputPipe<'a> {
 impl InputPipe<'_> {
     /// Writes as much as fits; returns whether that was all, or nothing reads from the pipe any more.
     fn feed(&mut self) -> bool {
-        loop {
-            if self.rest.is_empty() {
-                return true;
-            }
-            match write(&self.pipe, self.rest) {
-                Ok(length) => self.rest = &self.rest[length..],
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return false,
-                Err(_) => return true,
-            }
-        }
+        let Ok(written) = write_available(&self.pipe, self.rest) else { return true };
+        self.rest = &self.rest[written..];
+        self.rest.is_empty()
     }
 }
 
@@ -287,13 +279,9 @@ impl<'a> RunningCommand<'a> {
             Stage::Running { until } | Stage::Ending { until, .. } => *until,
             Stage::Killed { until, .. } => Some(*until),
         };
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let timeout = [left, first_read].into_iter().flatten().min().map(timespec);
-        match poll(&mut waiting, timeout.as_ref()) {
-            Ok(_) => {}
-            Err(Errno::INTR) => return Ok(Ready::default()),
-            Err(error) => return Err(SpawnError::while_it_runs(error.into())),
-        }
+        let first_read = first_read.map(|time| Instant::now() + time);
+        poll_until(&mut waiting, [until, first_read].into_iter().flatten().min())
+            .map_err(|error| SpawnError::while_it_runs(error.into()))?;
         let has = |place: Option<usize>| place.is_some_and(|place| !waiting[place].revents().is_empty());
         Ok(Ready {
             ended: has(Some(ended)),
@@ -369,11 +357,5 @@ impl<'a> RunningCommand<'a> {
 
 /// Reads from a pipe that has something.
 fn read_some(pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize, SpawnError> {
-    loop {
-        match read(pipe, &mut *buffer) {
-            Ok(length) => return Ok(length),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(SpawnError::while_it_runs(io::Error::from(error))),
-        }
-    }
+    retry_on_intr(|| read(pipe, &mut *buffer)).map_err(|error| SpawnError::while_it_runs(error.into()))
 }

@@ -20,12 +20,14 @@
 //! | `command` | one command with its input, output and time limit |
 //! | `worker` | a process that stays and answers many records; processes that are started before they are needed |
 //! | `python`, its `shim.py` and `shim_json.py` | how a worker becomes a Python function |
+//! | `pipes` | polls and writes that signals do not interrupt |
 //! | `room` | the order in which starts wait while file descriptors, processes or memory are exhausted |
 //! | `environment` | which of a rank's environment variables a command does not inherit |
 
 pub(crate) mod child;
 pub(crate) mod command;
 pub(crate) mod environment;
+mod pipes;
 pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod room;

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::event::Timespec;
 use serde::{Deserialize, Serialize};
 
 use crate::console::reason;
@@ -87,13 +86,6 @@ pub(crate) struct ProcessEnd {
     pub system: Duration,
     /// The largest resident memory. It is at least that of the spawn helper, some MiB, from which the process was made.
     pub max_rss_kib: u64,
-}
-
-/// Converts a duration for `poll`.
-pub(super) fn timespec(duration: Duration) -> Timespec {
-    // A longer time, more than a century, is cut.
-    let seconds = duration.as_secs().min(1 << 32);
-    Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
 }
 
 /// Finds the executable file of a program: one of `PATH`, or, if the name holds a slash, that path, relative to `cwd`.

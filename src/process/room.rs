@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, getrlimit};
 
-use super::program::timespec;
+use super::pipes::is_ready_within;
 
 /// How long starts are tried while no other process of this rank runs, whose end would make room.
 const MOST_WAIT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
@@ -158,5 +158,5 @@ impl Starts {
 fn is_cancelled_within(pause: Duration, cancelled: Option<BorrowedFd<'_>>) -> bool {
     let mut watched: Vec<_> =
         cancelled.into_iter().map(|cancelled| PollFd::from_borrowed_fd(cancelled, PollFlags::IN)).collect();
-    poll(&mut watched, Some(&timespec(pause))).is_ok_and(|ready| ready > 0)
+    is_ready_within(pause, &mut watched)
 }

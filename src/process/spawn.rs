@@ -15,17 +15,17 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::retry_on_intr;
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 pub(crate) use server::serve;
 
 use super::environment::launcher_variables;
-use super::program::{SpawnError, timespec};
+use super::pipes::poll_until;
+use super::program::SpawnError;
 use crate::engine::wire;
 use protocol::{Control, Inbox, SignalOrder};
 
@@ -194,7 +194,7 @@ impl Helper {
     fn is_gone(&self) -> bool {
         let mut control = [PollFd::new(&self.control, PollFlags::empty())];
         // A process that ends may close its sockets in any order.
-        let waited = retry_on_intr(|| poll(&mut control, Some(&timespec(DYING))));
+        let waited = poll_until(&mut control, Some(Instant::now() + DYING));
         waited.is_err() || !control[0].revents().is_empty()
     }
 }

@@ -38,6 +38,7 @@ pub(crate) use process::WorkerEnd;
 use protocol::Outgoing;
 pub(crate) use protocol::Protocol;
 
+use super::pipes::is_readable;
 use super::program::Program;
 use super::room::StartTurn;
 use crate::console::reason;
@@ -228,7 +229,7 @@ impl Worker {
                 return Ok(Some(connection));
             }
         }
-        if fd(self.cancelled.as_ref()).is_some_and(connection::has_something) {
+        if fd(self.cancelled.as_ref()).is_some_and(is_readable) {
             return Ok(None);
         }
         self.pace.reset();

@@ -1,13 +1,11 @@
 //! How commands end, by themselves and otherwise.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::BorrowedFd;
-
-use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
 use crate::process::child::Process;
-use crate::process::program::{SpawnError, timespec};
+use crate::process::pipes::is_readable;
+use crate::process::program::SpawnError;
 use crate::process::spawn::protocol::SignalOrder;
 
 fn limits(timeout_ms: u64, kill_after_ms: u64) -> TimeLimit {
@@ -122,11 +120,6 @@ fn a_signal_right_after_the_start_is_not_lost() {
         let ended = process.ended().expect("the helper is there");
         assert!(ended.status.code().is_none(), "{ended:?}");
     }
-}
-
-fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
-    let mut descriptors = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
-    poll(&mut descriptors, Some(&timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0)
 }
 
 #[test]

@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::{Errno, retry_on_intr};
 
 use super::process::{Running, WorkerEnd};
+use crate::process::pipes::{poll_until, write_available};
 use crate::process::program::{Program, SpawnError};
 use crate::process::spawn::protocol::SignalOrder;
 
@@ -161,7 +162,7 @@ impl Connection {
         }
         let Some(end) = self.process.end() else { return false };
         let mut fds = [PollFd::new(&self.stdout, PollFlags::IN), PollFd::from_borrowed_fd(end, PollFlags::IN)];
-        poll_until(&mut fds, Some(Instant::now())).is_ok_and(|ready| ready == 0)
+        poll_until(&mut fds, Some(Instant::now())) == Ok(0)
     }
 
     /// Waits until the deadline whether the process writes anything unasked.
@@ -226,13 +227,10 @@ impl Connection {
 
     /// Writes as much as the pipe takes. An error is ignored: a process that does not read any more is noticed when it ends.
     pub(super) fn flush(&mut self) {
-        while let Some(stdin) = self.stdin.as_ref().filter(|_| self.sent < self.unsent.len()) {
-            match rustix::io::write(stdin, &self.unsent[self.sent..]) {
-                Ok(written) => self.sent += written,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                Err(_) => self.stdin = None,
-            }
+        let Some(stdin) = &self.stdin else { return };
+        match write_available(stdin, &self.unsent[self.sent..]) {
+            Ok(written) => self.sent += written,
+            Err(_) => self.stdin = None,
         }
     }
 
@@ -249,21 +247,17 @@ impl Connection {
         }
         let before = self.received.len();
         self.received.reserve(PIECE);
-        loop {
-            match rustix::io::read(&self.stdout, spare_capacity(&mut self.received)) {
-                Ok(read) => {
-                    let new = self.received[before..].iter().filter(|&&byte| byte == b'\n').count();
-                    if self.lines == 0 && new == 0 {
-                        self.searched = self.received.len();
-                    }
-                    self.lines += new;
-                    return Ok(Some(read));
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            }
+        let read = match retry_on_intr(|| rustix::io::read(&self.stdout, spare_capacity(&mut self.received))) {
+            Ok(read) => read,
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let new = self.received[before..].iter().filter(|&&byte| byte == b'\n').count();
+        if self.lines == 0 && new == 0 {
+            self.searched = self.received.len();
         }
+        self.lines += new;
+        Ok(Some(read))
     }
 
     /// Ends an idle process: closes its standard input, waits for `patience`, then goes on as [`terminate`](Self::terminate).
@@ -354,25 +348,6 @@ impl Connection {
             }
             Err(Errno::AGAIN | Errno::INTR) => None,
             Err(_) => Some(0),
-        }
-    }
-}
-
-/// Whether a file descriptor is readable or hung up.
-pub(super) fn has_something(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    poll_until(&mut fds, Some(Instant::now())).is_ok_and(|ready| ready > 0)
-}
-
-/// Polls until the deadline; interruptions by signals are ignored. Returns 0 when the deadline has passed.
-fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<usize, Errno> {
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        // A time that the system cannot express is no limit.
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(fds, timeout.as_ref()) {
-            Err(Errno::INTR) => {}
-            result => return result,
         }
     }
 }

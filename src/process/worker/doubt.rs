@@ -10,11 +10,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::connection::{Connection, Shutdown, has_something};
+use super::connection::{Connection, Shutdown};
 use super::{
     Answer, AnswerCheck, InFlight, MOST_USELESS, Protocol, StartFailure, Worker, WorkerFailure, WorkerFeed, fd,
     protocol,
 };
+use crate::process::pipes::is_readable;
 
 /// After its last answer a process is watched for surplus lines for 1/SHARE of the time that its answers took, within these bounds.
 const SHARE: u32 = 50;
@@ -90,7 +91,7 @@ impl Worker {
         feed: &mut dyn WorkerFeed,
     ) -> Result<(), StartFailure> {
         let shutdown = connection.close(self.options.kill_after, fd(self.cancelled.as_ref()));
-        let is_cancelled = fd(self.cancelled.as_ref()).is_some_and(has_something);
+        let is_cancelled = fd(self.cancelled.as_ref()).is_some_and(is_readable);
         if is_cancelled && shutdown.lines == 0 && !self.retry_groups.is_empty() {
             // Nothing is proved, and an earlier process wrote a surplus line.
             self.cancel(feed);
