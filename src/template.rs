@@ -147,7 +147,7 @@ fn available(names: &[String]) -> String {
 
 /// A piece of a word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Part {
+enum Piece {
     /// Text as typed, with doubled braces replaced by single ones.
     Text(String),
     /// The value at this index.
@@ -156,7 +156,7 @@ enum Part {
     Slot,
 }
 
-type Word = Vec<Part>;
+type Word = Vec<Piece>;
 
 /// The value of a record that a placeholder stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,8 +182,8 @@ enum Base {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum TemplateCommand {
     Program(Vec<Word>),
-    /// A script for `/bin/sh`. Each part comes with the quotes that are open at its place.
-    Script(Vec<(Quotes, Part)>),
+    /// A script for `/bin/sh`. Each piece comes with the quotes that are open at its place.
+    Script(Vec<(Quotes, Piece)>),
     /// The record is the script.
     Record(Word),
 }
@@ -260,7 +260,7 @@ impl Template {
     pub fn program(&self) -> Option<&str> {
         match &self.run {
             TemplateCommand::Program(words) => match words.first().map(Vec::as_slice) {
-                Some([Part::Text(program)]) => Some(program),
+                Some([Piece::Text(program)]) => Some(program),
                 _ => None,
             },
             TemplateCommand::Script(_) | TemplateCommand::Record(_) => Some(shell::SHELL),
@@ -323,25 +323,25 @@ impl Filler<'_> {
     }
 
     /// Returns the value of a placeholder; `None` for text, and for braces that stay as they are.
-    fn value(&self, part: &Part) -> Option<Cow<'_, str>> {
+    fn value(&self, part: &Piece) -> Option<Cow<'_, str>> {
         match part {
-            Part::Text(_) => None,
-            Part::Field(index) => self.values.get(*index as usize)?.as_deref().map(Cow::Borrowed),
-            Part::Number => Some(self.numbers.number.to_string().into()),
-            Part::Slot => Some(self.numbers.slot.to_string().into()),
+            Piece::Text(_) => None,
+            Piece::Field(index) => self.values.get(*index as usize)?.as_deref().map(Cow::Borrowed),
+            Piece::Number => Some(self.numbers.number.to_string().into()),
+            Piece::Slot => Some(self.numbers.slot.to_string().into()),
         }
     }
 
-    /// Returns a part as it was typed.
-    fn typed<'p>(&self, part: &'p Part) -> Cow<'p, str> {
+    /// Returns a piece as it was typed.
+    fn typed<'p>(&self, part: &'p Piece) -> Cow<'p, str> {
         match part {
-            Part::Text(text) => Cow::Borrowed(text),
-            Part::Field(index) => {
+            Piece::Text(text) => Cow::Borrowed(text),
+            Piece::Field(index) => {
                 let name = self.fields.get(*index as usize).map_or("", |field| &field.name);
                 format!("{{{name}}}").into()
             }
-            Part::Number => "{#}".into(),
-            Part::Slot => "{%}".into(),
+            Piece::Number => "{#}".into(),
+            Piece::Slot => "{%}".into(),
         }
     }
 }

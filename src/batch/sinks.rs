@@ -14,7 +14,7 @@ use super::ledger::Job;
 use crate::console::escaped;
 use crate::engine::exchange::OutputStream;
 use crate::journal::{JobRecord, Status, begin_line};
-use crate::output::{DEFAULT_MEMORY, Failure, Order, Ordered, OutputError, Section, failure_line};
+use crate::output::{DEFAULT_MEMORY, Failure, Ordered, OutputError, OutputOrder, Section, failure_line};
 use crate::report::Ticker;
 
 /// What a job leaves in the output.
@@ -55,7 +55,7 @@ struct Waiting {
 impl Sinks {
     /// `hosts` are those of the ranks.
     pub(crate) fn new(lines: Lines, unordered: bool, handover: Handover, hosts: Vec<String>) -> Self {
-        let order = if unordered { Order::Settled } else { Order::Places };
+        let order = if unordered { OutputOrder::Settled } else { OutputOrder::Places };
         let waiting =
             Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None, torn: BTreeSet::new(), passed: 0 };
         Sinks { lines, handover, waiting, hosts, ticker: None, end: 0, blocked: None }

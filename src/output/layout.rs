@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::Order;
+use super::OutputOrder;
 
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 256 << 10;
@@ -76,10 +76,10 @@ impl Layout {
     }
 
     /// Returns the plan that puts the outputs into order.
-    pub(crate) fn plan(mut self, order: Order) -> Plan {
+    pub(crate) fn plan(mut self, order: OutputOrder) -> Plan {
         match order {
-            Order::Places => self.runs.sort_by_key(|run| run.first),
-            Order::Settled => self.runs.sort_by_key(|run| run.at),
+            OutputOrder::Places => self.runs.sort_by_key(|run| run.first),
+            OutputOrder::Settled => self.runs.sort_by_key(|run| run.at),
         }
         let mut end = 0;
         let place = |run: Run| {
@@ -218,7 +218,7 @@ mod tests {
     fn outputs_that_came_in_order_are_left_as_they_are() {
         let there = layout(&[(1, 0, 2), (2, 2, 0), (3, 2, 5), (7, 7, 1)]);
         assert_eq!(there.runs.len(), 2, "jobs that follow each other are one run");
-        let plan = there.plan(Order::Places);
+        let plan = there.plan(OutputOrder::Places);
         assert!(plan.is_done(8) && !plan.is_done(9), "bytes that are nobody's are left out");
     }
 
@@ -227,7 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (log, sorted) = (folder.path().join("log"), folder.path().join("sorted"));
         fs::write(&log, "three|one|garbage|four|two|").unwrap();
-        let plan = layout(&[(3, 0, 6), (1, 6, 4), (4, 18, 5), (2, 23, 4)]).plan(Order::Places);
+        let plan = layout(&[(3, 0, 6), (1, 6, 4), (4, 18, 5), (2, 23, 4)]).plan(OutputOrder::Places);
         assert!(!plan.is_done(27));
         plan.copy(&File::open(&log).unwrap(), &sorted).unwrap();
         assert_eq!(fs::read_to_string(&sorted).unwrap(), "one|two|three|four|");
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn without_an_order_only_what_belongs_to_none_goes() {
-        let plan = layout(&[(3, 0, 6), (1, 10, 4)]).plan(Order::Settled);
+        let plan = layout(&[(3, 0, 6), (1, 10, 4)]).plan(OutputOrder::Settled);
         assert!(!plan.is_done(14));
         assert_eq!(plan.moved().place(Extent { number: 1, at: 10, length: 4 }), Some(6));
     }
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn empty_outputs_are_found_at_the_seams() {
-        let plan = layout(&[(1, 0, 4), (3, 4, 4), (2, 8, 0), (4, 8, 2)]).plan(Order::Places);
+        let plan = layout(&[(1, 0, 4), (3, 4, 4), (2, 8, 0), (4, 8, 2)]).plan(OutputOrder::Places);
         let moved = plan.moved();
         assert!(moved.place(Extent { number: 2, at: 8, length: 0 }).is_some());
         assert_eq!(moved.place(Extent { number: 4, at: 8, length: 2 }), Some(8));

@@ -28,7 +28,7 @@ use serde::Serialize;
 
 pub use error::OutputError;
 pub(crate) use layout::{Extent, Layout, Moved};
-pub use ordered::{DEFAULT_MEMORY, Order, Ordered, Section};
+pub use ordered::{DEFAULT_MEMORY, Ordered, OutputOrder, Section};
 pub(crate) use sink::{partial_path, real_path};
 pub use tag::Tag;
 pub use writer::{Existing, Writer};

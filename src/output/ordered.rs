@@ -35,7 +35,7 @@ impl Section {
 
 /// The order of outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum OutputOrder {
     /// By place: 0, 1, 2, …
     Places,
     /// As jobs settle.
@@ -83,7 +83,7 @@ impl Split {
 
 /// A piece of a large output in the temporary file.
 #[derive(Clone, Copy, Debug)]
-struct Part {
+struct SpilledPiece {
     extent: SpillExtent,
     section: Section,
 }
@@ -93,7 +93,7 @@ struct Part {
 /// Call [`Ordered::drain`] after each settled job, or after each batch of them. Each job settles or is skipped once. After
 /// an error the run should end; waiting outputs can still be passed on.
 pub struct Ordered {
-    order: Order,
+    order: OutputOrder,
     limit: usize,
     /// The next place, in the order of places.
     head: u64,
@@ -102,7 +102,7 @@ pub struct Ordered {
     /// The waiting outputs in the order in which they settled.
     settled: VecDeque<(u64, Entry)>,
     /// Jobs whose output came in pieces or does not fit one block.
-    large: HashMap<u64, Vec<Part>>,
+    large: HashMap<u64, Vec<SpilledPiece>>,
     /// Number of pieces in `large`.
     parts: usize,
     /// Bytes of memory that outputs take.
@@ -115,7 +115,7 @@ pub struct Ordered {
 impl Ordered {
     /// Makes one with `limit` bytes of memory for waiting outputs, and a temporary file in the folder `TMPDIR`. The output whose turn
     /// has come does not count against the limit.
-    pub fn new(order: Order, limit: usize) -> Ordered {
+    pub fn new(order: OutputOrder, limit: usize) -> Ordered {
         Ordered {
             order,
             limit,
@@ -141,9 +141,9 @@ impl Ordered {
         self.memory
             + self.waiting.capacity() * size_of::<Entry>()
             + self.settled.capacity() * size_of::<(u64, Entry)>()
-            + self.large.capacity() * size_of::<(u64, Vec<Part>)>()
+            + self.large.capacity() * size_of::<(u64, Vec<SpilledPiece>)>()
             // The capacity of a list of pieces may be twice its length.
-            + 2 * self.parts * size_of::<Part>()
+            + 2 * self.parts * size_of::<SpilledPiece>()
             + self.spill.memory()
     }
 
@@ -174,7 +174,7 @@ impl Ordered {
             let parts = self.large.entry(job).or_default();
             let is_merged = parts.last_mut().is_some_and(|last| last.section == section && last.extent.merge(extent));
             if !is_merged {
-                parts.push(Part { extent, section });
+                parts.push(SpilledPiece { extent, section });
                 self.parts += 1;
             }
         }
@@ -295,17 +295,17 @@ impl Ordered {
     /// Whether a job can still settle.
     fn is_open(&self, job: u64) -> bool {
         match (self.order, job.checked_sub(self.head)) {
-            (Order::Settled, _) => true,
-            (Order::Places, None) => false,
-            (Order::Places, Some(index)) => matches!(self.waiting.get(index as usize), None | Some(Entry::Open)),
+            (OutputOrder::Settled, _) => true,
+            (OutputOrder::Places, None) => false,
+            (OutputOrder::Places, Some(index)) => matches!(self.waiting.get(index as usize), None | Some(Entry::Open)),
         }
     }
 
     /// Keeps an output that came whole, in memory or in the temporary file.
     fn keep(&mut self, job: u64, mut bytes: Vec<u8>, err: &[u8], note: &[u8]) -> (Entry, Result<(), OutputError>) {
         let is_next = match self.order {
-            Order::Places => job == self.head,
-            Order::Settled => self.settled.is_empty(),
+            OutputOrder::Places => job == self.head,
+            OutputOrder::Settled => self.settled.is_empty(),
         };
         let Some(split) = Split::new(bytes.len(), err.len(), note.len()) else {
             return self.keep_large(job, &bytes, err, note);
@@ -349,12 +349,12 @@ impl Ordered {
     fn put(&mut self, job: u64, entry: Entry) {
         let is_kept = !matches!(entry, Entry::Open | Entry::Empty);
         match self.order {
-            Order::Settled => {
+            OutputOrder::Settled => {
                 if is_kept {
                     self.settled.push_back((job, entry));
                 }
             }
-            Order::Places => {
+            OutputOrder::Places => {
                 self.kept += usize::from(is_kept);
                 let index = (job - self.head) as usize;
                 if index >= self.waiting.len() {
@@ -370,8 +370,8 @@ impl Ordered {
     /// Takes the output whose turn has come.
     fn next(&mut self) -> Option<(u64, Entry)> {
         let next = match self.order {
-            Order::Settled => self.settled.pop_front(),
-            Order::Places => match self.waiting.front() {
+            OutputOrder::Settled => self.settled.pop_front(),
+            OutputOrder::Places => match self.waiting.front() {
                 None | Some(Entry::Open) => None,
                 Some(entry) => {
                     self.kept -= usize::from(!matches!(entry, Entry::Empty));
@@ -386,7 +386,7 @@ impl Ordered {
         next
     }
 
-    fn take_parts(&mut self, job: u64) -> Vec<Part> {
+    fn take_parts(&mut self, job: u64) -> Vec<SpilledPiece> {
         if self.large.is_empty() {
             return Vec::new();
         }

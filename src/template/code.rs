@@ -3,7 +3,7 @@
 //! The script's own shell never reads a value as code. The other interpreter does, because the value is a part of its program. So
 //! such a placeholder is refused, unless it is all of the code: then the records are meant to be programs.
 
-use super::Part;
+use super::Piece;
 
 /// A placeholder in code for another interpreter.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,16 +122,16 @@ struct Reader {
     finding: Option<(usize, Finding)>,
 }
 
-/// Returns the first placeholder of a script in code for another interpreter. `is_value`: whether a part stands for a value of a
+/// Returns the first placeholder of a script in code for another interpreter. `is_value`: whether a piece stands for a value of a
 /// record.
 pub(super) fn find<'p>(
-    parts: impl Iterator<Item = &'p Part>,
-    is_value: impl Fn(&Part) -> bool,
+    parts: impl Iterator<Item = &'p Piece>,
+    is_value: impl Fn(&Piece) -> bool,
 ) -> Option<(usize, Finding)> {
     let mut reader = Reader { levels: vec![Level::new(None)], ..Reader::default() };
     for (at, part) in parts.enumerate() {
         match part {
-            Part::Text(text) => text.chars().for_each(|character| reader.step(character)),
+            Piece::Text(text) => text.chars().for_each(|character| reader.step(character)),
             part if is_value(part) => reader.value(at),
             // Numbers of rankpool's own, and braces that mostly stay.
             _ => reader.step('0'),

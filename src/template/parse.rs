@@ -3,7 +3,7 @@
 use super::code;
 use super::path::PathPart;
 use super::shell::Track;
-use super::{Base, Field, Part, Template, TemplateCommand, TemplateError, Word, Words};
+use super::{Base, Field, Piece, Template, TemplateCommand, TemplateError, Word, Words};
 
 pub(super) fn template(words: &Words<'_>) -> Result<Template, TemplateError> {
     if words.command.first().is_none_or(String::is_empty) {
@@ -45,7 +45,7 @@ impl Parser {
         let mut script = Vec::new();
         for part in self.word(text, true)? {
             let quotes = match &part {
-                Part::Text(text) => {
+                Piece::Text(text) => {
                     track.text(text);
                     track.quotes()
                 }
@@ -56,7 +56,7 @@ impl Parser {
                         advice,
                     })?;
                     // The shell reads braces that stay as they are.
-                    if let Part::Field(index) = placeholder {
+                    if let Piece::Field(index) = placeholder {
                         if !self.fields[*index as usize].must_be {
                             track.text(&self.typed(placeholder));
                         }
@@ -75,16 +75,16 @@ impl Parser {
     }
 
     /// Whether it certainly becomes a value of a record.
-    fn is_value(&self, part: &Part) -> bool {
-        matches!(part, Part::Field(index) if self.fields[*index as usize].must_be)
+    fn is_value(&self, part: &Piece) -> bool {
+        matches!(part, Piece::Field(index) if self.fields[*index as usize].must_be)
     }
 
-    fn typed(&self, placeholder: &Part) -> String {
+    fn typed(&self, placeholder: &Piece) -> String {
         match placeholder {
-            Part::Field(index) => format!("{{{}}}", self.fields[*index as usize].name),
-            Part::Number => "{#}".to_owned(),
-            Part::Slot => "{%}".to_owned(),
-            Part::Text(text) => text.clone(),
+            Piece::Field(index) => format!("{{{}}}", self.fields[*index as usize].name),
+            Piece::Number => "{#}".to_owned(),
+            Piece::Slot => "{%}".to_owned(),
+            Piece::Text(text) => text.clone(),
         }
     }
 
@@ -110,7 +110,7 @@ impl Parser {
                 rest = after;
             } else if let Some((part, after)) = self.placeholder(rest, text.ends_with('$'), in_words) {
                 if !text.is_empty() {
-                    word.push(Part::Text(std::mem::take(&mut text)));
+                    word.push(Piece::Text(std::mem::take(&mut text)));
                 }
                 word.push(part);
                 rest = after;
@@ -120,15 +120,15 @@ impl Parser {
             }
         }
         text.push_str(rest);
-        // An empty word has one part, too.
+        // An empty word has one piece, too.
         if !text.is_empty() || word.is_empty() {
-            word.push(Part::Text(text));
+            word.push(Piece::Text(text));
         }
         Ok(word)
     }
 
     /// Parses a placeholder at the beginning of `rest`; returns it and the text after it. `is_variable`: a dollar sign is before it.
-    fn placeholder<'a>(&mut self, rest: &'a str, is_variable: bool, in_words: bool) -> Option<(Part, &'a str)> {
+    fn placeholder<'a>(&mut self, rest: &'a str, is_variable: bool, in_words: bool) -> Option<(Piece, &'a str)> {
         let inside = rest.strip_prefix('{')?;
         let (name, after) = inside.split_at(inside.find(['{', '}'])?);
         let after = after.strip_prefix('}')?;
@@ -136,9 +136,9 @@ impl Parser {
             return None;
         }
         let part = match name {
-            "#" => Part::Number,
-            "%" => Part::Slot,
-            _ => Part::Field(self.field(name, in_words)?),
+            "#" => Piece::Number,
+            "%" => Piece::Slot,
+            _ => Piece::Field(self.field(name, in_words)?),
         };
         Some((part, after))
     }

@@ -16,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Filled, Filler, Part};
+use super::{Filled, Filler, Piece};
 
 /// The shell that runs the scripts.
 pub(super) const SHELL: &str = "/bin/sh";
@@ -196,7 +196,7 @@ impl Track {
 
 impl Filler<'_> {
     /// Returns the script with its assignments.
-    pub(super) fn script(&self, script: &[(Quotes, Part)]) -> String {
+    pub(super) fn script(&self, script: &[(Quotes, Piece)]) -> String {
         let mut assignments = String::new();
         let mut body = String::new();
         let mut assigned = Vec::new();
@@ -206,9 +206,9 @@ impl Filler<'_> {
                 continue;
             };
             let name = match part {
-                Part::Field(index) => format!("rankpool_{}", u64::from(*index) + 1),
-                Part::Slot => "rankpool_slot".to_owned(),
-                Part::Number | Part::Text(_) => "rankpool_number".to_owned(),
+                Piece::Field(index) => format!("rankpool_{}", u64::from(*index) + 1),
+                Piece::Slot => "rankpool_slot".to_owned(),
+                Piece::Number | Piece::Text(_) => "rankpool_number".to_owned(),
             };
             body.push_str(&match quotes {
                 Quotes::None => format!("\"${{{name}}}\""),

@@ -39,7 +39,7 @@ fn bytes_of(job: u64, length: usize) -> Vec<u8> {
 #[test]
 fn outputs_come_in_the_order_of_places_whatever_the_order_of_settling() {
     for limit in [0, DEFAULT_MEMORY] {
-        let mut ordered = Ordered::new(Order::Places, limit);
+        let mut ordered = Ordered::new(OutputOrder::Places, limit);
         ordered.settle(2, b"two".to_vec(), b"2", b"").unwrap();
         assert_eq!(drained(&mut ordered), []);
         ordered.settle(0, b"zero".to_vec(), b"", b"").unwrap();
@@ -54,7 +54,7 @@ fn outputs_come_in_the_order_of_places_whatever_the_order_of_settling() {
 
 #[test]
 fn without_an_order_each_output_comes_when_it_settles() {
-    let mut ordered = Ordered::new(Order::Settled, 0);
+    let mut ordered = Ordered::new(OutputOrder::Settled, 0);
     ordered.part(7, OutputStream::Stdout, b"seven ").unwrap();
     ordered.settle(1_000_000_000_000, b"far".to_vec(), b"e", b"").unwrap();
     ordered.settle(7, b"and end".to_vec(), b"", b"").unwrap();
@@ -68,7 +68,7 @@ fn without_an_order_each_output_comes_when_it_settles() {
 
 #[test]
 fn the_pieces_of_a_running_job_are_followed_by_the_rest_of_its_output() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
     ordered.part(1, OutputStream::Stderr, b"e1").unwrap();
     ordered.part(1, OutputStream::Stdout, b"o1").unwrap();
     ordered.part(0, OutputStream::Stdout, b"other").unwrap();
@@ -83,7 +83,7 @@ fn the_pieces_of_a_running_job_are_followed_by_the_rest_of_its_output() {
 
 #[test]
 fn the_pieces_of_an_attempt_that_failed_are_forgotten() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
     ordered.part(0, OutputStream::Stdout, b"first attempt").unwrap();
     ordered.forget_parts(0);
     assert_eq!(ordered.spilled(), 0);
@@ -105,7 +105,7 @@ fn the_pieces_of_an_attempt_that_failed_are_forgotten() {
 
 #[test]
 fn a_run_that_ends_early_passes_on_outputs_behind_jobs_that_never_settle() {
-    let mut ordered = Ordered::new(Order::Places, 0);
+    let mut ordered = Ordered::new(OutputOrder::Places, 0);
     ordered.part(0, OutputStream::Stdout, b"unfinished").unwrap();
     ordered.settle(2, b"two".to_vec(), b"", b"").unwrap();
     ordered.settle(5, b"five".to_vec(), b"", b"").unwrap();
@@ -117,7 +117,7 @@ fn a_run_that_ends_early_passes_on_outputs_behind_jobs_that_never_settle() {
 #[test]
 fn outputs_larger_than_a_block_are_whole() {
     for limit in [0, 1 << 30] {
-        let mut ordered = Ordered::new(Order::Places, limit);
+        let mut ordered = Ordered::new(OutputOrder::Places, limit);
         for (job, length) in [(3, 5 * BLOCK_BYTES + 1), (2, BLOCK_BYTES), (1, BLOCK_BYTES + 1), (0, 3 * BLOCK_BYTES)] {
             ordered.settle(job, bytes_of(job, length), &bytes_of(job + 100, length / 3), b"").unwrap();
         }
@@ -136,7 +136,7 @@ fn outputs_larger_than_a_block_are_whole() {
 
 #[test]
 fn the_file_grows_only_with_the_outputs_that_wait_at_one_time() {
-    let mut ordered = Ordered::new(Order::Places, 0);
+    let mut ordered = Ordered::new(OutputOrder::Places, 0);
     // The pieces of some job always wait, so the file is never empty.
     let mut taken = Taken::new();
     for job in 0..200 {
@@ -154,7 +154,7 @@ fn the_file_grows_only_with_the_outputs_that_wait_at_one_time() {
 #[test]
 fn two_hundred_thousand_outputs_that_wait_for_one_job_stay_far_below_100_mib() {
     for (limit, most) in [(DEFAULT_MEMORY, 56 << 20), (1 << 20, 24 << 20)] {
-        let mut ordered = Ordered::new(Order::Places, limit);
+        let mut ordered = Ordered::new(OutputOrder::Places, limit);
         let measured = allocation_counter::measure(|| {
             for job in 1..=200_000 {
                 ordered.settle(job, vec![b'x'; 100], b"", b"").unwrap();
@@ -180,7 +180,7 @@ fn two_hundred_thousand_outputs_that_wait_for_one_job_stay_far_below_100_mib() {
 
 #[test]
 fn jobs_that_settle_nearly_in_order_allocate_nothing_but_their_buffers() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
     let mut round = |first: u64| {
         for job in [first + 1, first, first + 3, first + 2] {
             ordered.settle(job, b"output\n".to_vec(), b"", b"").unwrap();
@@ -199,7 +199,7 @@ fn an_entry_takes_no_more_than_40_bytes() {
 
 #[test]
 fn a_buffer_that_is_mostly_empty_is_not_kept_so() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
     for job in 1..1000 {
         let mut buffer = Vec::with_capacity(64 << 10);
         buffer.extend_from_slice(b"short");
@@ -211,7 +211,7 @@ fn a_buffer_that_is_mostly_empty_is_not_kept_so() {
 
 #[test]
 fn errors_of_the_receiver_are_returned() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
     ordered.settle(0, b"x".to_vec(), b"", b"").unwrap();
     let error = ordered.drain(&mut |_, _, _| Err(OutputError::Closed { name: "it".into() })).unwrap_err();
     assert!(error.is_closed());
@@ -219,7 +219,7 @@ fn errors_of_the_receiver_are_returned() {
 
 #[test]
 fn a_temporary_file_that_cannot_be_used_is_an_error_that_names_its_folder() {
-    let mut ordered = Ordered::new(Order::Places, 0);
+    let mut ordered = Ordered::new(OutputOrder::Places, 0);
     ordered.spill = Spill::new("/no/such/folder".into());
     let error = ordered.part(1, OutputStream::Stdout, &bytes_of(1, BLOCK_BYTES)).unwrap_err();
     assert_eq!(
@@ -286,7 +286,7 @@ proptest! {
 
         let mut jobs: Vec<u64> = (0..stories.len() as u64).collect();
         jobs.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
-        let order = if is_ordered { Order::Places } else { Order::Settled };
+        let order = if is_ordered { OutputOrder::Places } else { OutputOrder::Settled };
         let mut ordered = Ordered::new(order, limit);
         let mut taken = Taken::new();
         // Neighbours run at the same time: their pieces interleave.
