@@ -104,8 +104,8 @@ impl PythonCall {
         let program = Program { args, ..worker.clone() };
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let limits = TimeLimit { timeout: Some(left), kill_after: Duration::from_secs(1) };
-        let end = run(&program, None, &limits, None, &mut |stream, bytes| {
+        let time_limit = TimeLimit { timeout: Some(left), kill_after: Duration::from_secs(1) };
+        let end = run(&program, None, &time_limit, None, &mut |stream, bytes| {
             let text = if stream == OutputStream::Stdout { &mut stdout } else { &mut stderr };
             text.extend_from_slice(&bytes[..bytes.len().min(1000)]);
             text.truncate(1000);

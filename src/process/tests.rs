@@ -53,10 +53,10 @@ fn shell(script: &str) -> Program {
 
 /// Runs a command with a time limit; returns its end and its outputs.
 #[track_caller]
-fn finish_within(program: &Program, stdin: Option<&[u8]>, limits: &TimeLimit) -> (CommandEnd, Vec<u8>, Vec<u8>) {
+fn finish_within(program: &Program, stdin: Option<&[u8]>, time_limit: &TimeLimit) -> (CommandEnd, Vec<u8>, Vec<u8>) {
     start_helper();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let end = run(program, stdin, limits, None, &mut |stream, bytes| match stream {
+    let end = run(program, stdin, time_limit, None, &mut |stream, bytes| match stream {
         OutputStream::Stdout => stdout.extend_from_slice(bytes),
         OutputStream::Stderr => stderr.extend_from_slice(bytes),
     });
@@ -82,8 +82,8 @@ fn cancel_after(lines: usize, program: &Program, kill_after: Duration) -> (Comma
     let (cancelled, keep) = pipe();
     let mut keep = Some(keep);
     let mut text = Vec::new();
-    let limits = TimeLimit { kill_after, ..LIMITS };
-    let end = run(program, None, &limits, Some(cancelled.as_fd()), &mut |_, bytes| {
+    let time_limit = TimeLimit { kill_after, ..LIMITS };
+    let end = run(program, None, &time_limit, Some(cancelled.as_fd()), &mut |_, bytes| {
         text.extend_from_slice(bytes);
         if text.iter().filter(|byte| **byte == b'\n').count() >= lines {
             keep = None;

@@ -398,10 +398,10 @@ fn a_command_that_was_asked_to_end_ends_as_asked_when_the_helper_is_killed() {
         return expect_success(&mut rank("a_command_that_was_asked_to_end_ends_as_asked_when_the_helper_is_killed"));
     }
     let helper = Pid::from_raw(helper_pid());
-    let limits = TimeLimit { timeout: Some(Duration::from_millis(50)), kill_after: LONG };
+    let time_limit = TimeLimit { timeout: Some(Duration::from_millis(50)), kill_after: LONG };
     let mut text = Vec::new();
     let script = "trap 'echo asked' TERM; echo $$; while :; do sleep 0.01; done";
-    let end = run(&shell(script), None, &limits, None, &mut |_, bytes| {
+    let end = run(&shell(script), None, &time_limit, None, &mut |_, bytes| {
         text.extend_from_slice(bytes);
         if text.ends_with(b"asked\n") {
             kill(helper, Signal::SIGKILL).expect("it runs");

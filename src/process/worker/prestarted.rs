@@ -1,4 +1,4 @@
-//! Processes that are started before they are needed: an interpreter takes a while to start, and so does MPI.
+//! Processes that are started before they are needed: interpreters start while MPI starts, which both take a while.
 //!
 //! A prestarted process is sent the preamble, which is the same for every worker of its program. When its worker is known, it is
 //! sent the assignment, and goes on by itself until it is ready. A worker that needs a process looks here first.
