@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets everything up on one machine and runs rankpool there: finds or installs an MPI, builds, starts the ranks.
-# It needs a Rust toolchain (cargo) and nothing else; Debian and Ubuntu are what it is tested on.
+# It needs only a Rust toolchain (cargo); it is tested on Debian and Ubuntu.
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,7 +21,7 @@ Examples:
   slurm/local.sh                                         the main job on 4 ranks
   slurm/local.sh -n 2 --mpi mpich                        the same on 2 ranks with MPICH
   slurm/local.sh kernel slow-fn                          a heavier built-in function
-  slurm/local.sh -n 8 kernel nop --jobs 100000           what the pool itself costs
+  slurm/local.sh -n 8 kernel nop --jobs 100000           the cost of the pool itself
   slurm/local.sh --help; slurm/local.sh -- --help        this text; rankpool's own
 
 A machine with several MPIs: MPICC=/path/to/mpicc slurm/local.sh. On a cluster's compute nodes use
@@ -56,8 +56,8 @@ while [ $# -gt 0 ]; do
       shift
       break
       ;;
-    -*) misuse "no such option: $1 (options for rankpool stand after --)" ;;
-    # The first word that is no option is rankpool's subcommand, and everything after it is rankpool's.
+    -*) misuse "no such option: $1 (put options for rankpool after --)" ;;
+    # The first word that is not an option is rankpool's subcommand; it and the rest are rankpool's arguments.
     *) break ;;
   esac
 done
@@ -73,8 +73,8 @@ source "$top/slurm/mpi.sh"
 mpi_setup "$flavour"
 
 printf 'local.sh: building (the first time takes some minutes)\n' >&2
-# cargo runs in the repository, so that its settings count; the job runs where the user stands, so that relative names of
-# files mean what they say.
+# cargo runs in the repository, so that its settings apply; the job runs in the current folder, so that relative names of
+# files are found.
 (cd "$top" && cargo build --release --locked)
 program=$CARGO_TARGET_DIR/release/rankpool
 if [ "$build_only" = yes ]; then
@@ -87,7 +87,7 @@ if [ -z "$RANKPOOL_MPIEXEC" ]; then
   exit 1
 fi
 
-# The flags are several words.
+# The variable holds several words.
 read -r -a flags <<<"$RANKPOOL_MPIEXEC_FLAGS"
 printf 'local.sh: %s -n %s %s %s %s\n' "$RANKPOOL_MPIEXEC" "$ranks" "${flags[*]}" "$program" "$*" >&2
 exec "$RANKPOOL_MPIEXEC" -n "$ranks" "${flags[@]}" "$program" "$@"

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Finds an MPI, or installs one, and says how to build and start rankpool with it.
+# Finds an MPI, or installs one, and prints the settings to build and start rankpool with it.
 #
 #   eval "$(slurm/mpi.sh)"             any MPI: this shell can then run `cargo build` and `$RANKPOOL_MPIEXEC -n 4 …`
 #   eval "$(slurm/mpi.sh mpich)"       MPICH or one of its family (Intel MPI, MVAPICH, Cray)
 #   source slurm/mpi.sh; mpi_setup openmpi     the same from a bash script
 #
 # What it exports:
-#   MPICC                    the compiler wrapper; the `mpi` crate asks it where the library is
+#   MPICC                    the compiler wrapper, from which the `mpi` crate gets the library's location
 #   RANKPOOL_MPIEXEC         the launcher that belongs to that library (empty if there is none)
 #   RANKPOOL_MPI_FLAVOUR     openmpi or mpich
-#   RANKPOOL_MPIEXEC_FLAGS   what the launcher needs on one machine, separated by spaces; may be empty
+#   RANKPOOL_MPIEXEC_FLAGS   flags that the launcher needs on one machine, separated by spaces; may be empty
 #   CARGO_TARGET_DIR         a target directory for this MPI alone
-#   LIBCLANG_PATH, BINDGEN_EXTRA_CLANG_ARGS, LD_LIBRARY_PATH, RUSTFLAGS, OMPI_*    only where they are needed
+#   LIBCLANG_PATH, BINDGEN_EXTRA_CLANG_ARGS, LD_LIBRARY_PATH, RUSTFLAGS, OMPI_*    only if they are needed
 #
-# It writes $CARGO_TARGET_DIR/mpi.env, from which slurm/rankpool.sbatch and slurm/rankpool.pbs learn how the
-# program that stands there was built. What it does it says on stderr, a line for a step.
+# It writes $CARGO_TARGET_DIR/mpi.env, from which slurm/rankpool.sbatch and slurm/rankpool.pbs read how the program in
+# that folder was built. It reports its steps on stderr, one line each.
 #
 # When it is sourced it sets no shell options: those belong to the script that sources it.
 
@@ -22,7 +22,7 @@ rankpool_top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 mpi_say() { printf 'mpi: %s\n' "$*" >&2; }
 
-# Every failure ends with what to do next.
+# Prints an error and what to do next; fails.
 mpi_fail() {
   printf 'mpi: error: %s\n' "$1" >&2
   shift
@@ -41,8 +41,8 @@ mpi_quietly() {
   fi
 }
 
-# Prints openmpi or mpich for a compiler wrapper that works. The header is asked, because neither the name of a
-# wrapper nor the folder it is in tells what it is, and a wrapper without the header could not build anything.
+# Prints openmpi or mpich for a working compiler wrapper. The header decides, because neither the name nor the folder of
+# a wrapper shows its MPI, and a wrapper without the header cannot build anything.
 mpi_flavour_of_compiler() {
   local macros
   macros=$(printf '#include <mpi.h>\n' | "$1" -E -dM -x c - 2>/dev/null) || return 1
@@ -61,8 +61,8 @@ mpi_flavour_of_launcher() {
   esac
 }
 
-# Prints the first compiler wrapper of the wanted flavour. What the user loaded or put on the PATH comes before what
-# the distribution has; what this script installed earlier comes last.
+# Prints the first compiler wrapper of the wanted flavour: first those that the user has loaded or put on the PATH, then
+# those of the distribution, then those that this script has installed.
 mpi_find_compiler() {
   local wanted=$1 candidate path flavour
   for candidate in "${MPICC:-}" mpicc "mpicc.openmpi" "mpicc.mpich" \
@@ -82,8 +82,8 @@ mpi_find_compiler() {
   return 1
 }
 
-# Prints the launcher of a compiler wrapper. Its flavour is checked, because the names `mpicc` and `mpiexec` may lead to
-# different MPIs, and a program started by the wrong launcher runs as many worlds of one rank.
+# Prints the launcher of a compiler wrapper. Its flavour is checked, because `mpicc` and `mpiexec` may belong to different
+# MPIs, and a program that is started by the wrong launcher runs as many separate worlds of one rank.
 mpi_find_launcher() {
   local compiler=$1 flavour=$2 candidate path dir
   dir=$(dirname "$compiler")
@@ -133,20 +133,20 @@ mpi_pip_install() {
 mpi_install() {
   local flavour=$1
   if mpi_can_apt; then
-    # rustc links with cc, and a bare Debian has none.
+    # rustc links with cc, which a minimal Debian does not have.
     case $flavour in
       mpich) mpi_apt_install mpich libmpich-dev libclang-dev gcc libc6-dev ;;
       *) mpi_apt_install openmpi-bin libopenmpi-dev libclang-dev gcc libc6-dev ;;
     esac
   else
     if command -v sbatch >/dev/null || command -v qsub >/dev/null; then
-      mpi_say "note: this looks like a cluster; its own MPI (module load …) knows its network, the one from pip does not"
+      mpi_say "note: this looks like a cluster; its own MPI (module load …) supports its network, the one from pip does not"
     fi
     mpi_pip_install "$flavour" "$rankpool_base/pip-$flavour"
   fi
 }
 
-# bindgen, which the `mpi` crate uses, loads libclang when it runs, and looks for it in these places.
+# Whether libclang is installed in one of the places where bindgen, which the `mpi` crate uses, looks for it.
 mpi_has_libclang() {
   local file
   [ -z "${LIBCLANG_PATH:-}" ] || return 0
@@ -180,7 +180,7 @@ mpi_setup_libclang() {
       export LIBCLANG_PATH
     fi
   fi
-  # A libclang that comes without clang has no stddef.h. The C compiler's is offered as the last place to look.
+  # A libclang without clang has no stddef.h. The C compiler's folder is added as the last one to search.
   headers=$(cc -print-file-name=include)
   if [ -e "$headers/stddef.h" ]; then
     case ${BINDGEN_EXTRA_CLANG_ARGS:-} in
@@ -190,8 +190,8 @@ mpi_setup_libclang() {
   fi
 }
 
-# A library that the loader does not know by itself: modules set LD_LIBRARY_PATH, the MPI from pip has nobody to do it.
-# Its folder also goes into the program, which then starts from any shell and on any node that sees the folder.
+# Makes the loader find the library of an MPI from pip: modules set LD_LIBRARY_PATH, pip does not. The folder is also
+# written into the program, which then starts from any shell and on any node that has the folder.
 mpi_setup_library() {
   local folder=$rankpool_base/pip-$1/lib
   case $MPICC in "$rankpool_base/pip-$1/"*) ;; *) return 0 ;; esac
@@ -205,14 +205,14 @@ mpi_setup_library() {
   esac
 }
 
-# mpi-sys does not build again when MPICC changes. Each flavour has its own target directory; if another MPI of the same
-# flavour was used there before (another module version, say), the bindings are thrown away here.
+# mpi-sys is not built again when MPICC changes. Each flavour has its own target directory; if another MPI of the same
+# flavour was used there before (another module version, for example), its bindings are removed here.
 mpi_record() {
   local file=$CARGO_TARGET_DIR/mpi.env new
   mkdir -p "$CARGO_TARGET_DIR"
   new=$(
     echo '# Written by slurm/mpi.sh: the MPI that the programs in this folder are built with.'
-    # `mpicc -show` has the folders of the include files and libraries in it, and so tells two versions apart.
+    # `mpicc -show` prints the folders of include files and libraries, which differ between two versions.
     printf '# %s\n' "$("$MPICC" -show 2>/dev/null | head -n 1)"
     printf 'RANKPOOL_BUILT_WITH=%q\n' "$MPICC"
     printf 'RANKPOOL_MPIEXEC=%q\n' "$RANKPOOL_MPIEXEC"
@@ -237,7 +237,7 @@ mpi_setup() {
     any | openmpi | mpich) ;;
     *) mpi_fail "no such MPI: $wanted" 'It is any, openmpi or mpich.' || return 2 ;;
   esac
-  # A second call must not put its folder inside the folder of the first one.
+  # Kept for a second call, which must not put its folder inside the folder of the first one.
   : "${RANKPOOL_TARGET_BASE:=${CARGO_TARGET_DIR:-$rankpool_top/target}}"
   case $RANKPOOL_TARGET_BASE in /*) ;; *) RANKPOOL_TARGET_BASE=$PWD/$RANKPOOL_TARGET_BASE ;; esac
   rankpool_base=$RANKPOOL_TARGET_BASE
@@ -279,8 +279,8 @@ mpi_setup() {
   fi
   RANKPOOL_MPIEXEC_FLAGS=
   if [ "$RANKPOOL_MPI_FLAVOUR" = openmpi ]; then
-    # Open MPI counts cores, not hardware threads, and refuses more ranks than that; and it binds a rank to one core, so
-    # that its threads would share it.
+    # Open MPI refuses more ranks than there are cores (not hardware threads), and binds a rank to one core, which all its
+    # threads would share.
     RANKPOOL_MPIEXEC_FLAGS='--oversubscribe --bind-to none'
     if [ "$(id -u)" = 0 ]; then
       export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -294,7 +294,7 @@ mpi_setup() {
   mpi_say "$RANKPOOL_MPI_FLAVOUR: $MPICC, ${RANKPOOL_MPIEXEC:-no mpiexec}, builds in $CARGO_TARGET_DIR"
 }
 
-# Called, not sourced: print what a shell can eval.
+# When it is called, not sourced, it prints settings for a shell's eval.
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   set -euo pipefail
   case ${1:-} in

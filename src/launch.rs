@@ -100,7 +100,7 @@ pub struct Launch<'a> {
 /// that the launcher does not end it before it could.
 pub(crate) fn refuse_as(message: &str, code: ExitCode) -> ExitCode {
     if is_first() {
-        console::complain(message);
+        console::eprint_error(message);
         code
     } else {
         ExitCode::Success
@@ -244,7 +244,7 @@ impl<'a> Launch<'a> {
         self.run_to_code(|pool| match driver(pool) {
             Ok(()) => ExitCode::Success,
             Err(error) => {
-                console::complain(verdict::in_words(&*error));
+                console::eprint_error(verdict::in_words(&*error));
                 verdict::code_of(&*error)
             }
         })

@@ -1,4 +1,4 @@
-//! What a record makes of the words that were typed: replacement in a command, its stdin, folder, environment and tag.
+//! Templates: placeholders in a command, its stdin, folder, environment and tag, replaced by values of a record.
 //!
 //! | placeholder | stands for |
 //! |---|---|
@@ -6,21 +6,21 @@
 //! | `{.}` `{/}` `{//}` `{/.}` | without its extension, its last part, its folder, its last part without extension |
 //! | `{name}` | the value of a column or key |
 //! | `{2}` | the second value; if the record has no such position, a column called `2` |
-//! | `{name.}` `{2/}` `{2//}` … | as above, of that value; a column that is really called `name.` wins |
+//! | `{name.}` `{2/}` `{2//}` … | as above, of that value; a column with the name `name.` wins |
 //! | `{#}` `{%}` | the job's number, the slot it runs in |
 //! | `{{` and its `}}` | `{` and `}` |
 //!
-//! `{}` always counts. Other braces are placeholders only if what is between them can be a name: it begins with a letter or
-//! `_` and goes on with letters, digits, `_`, `-` and `.`, or is a number from 1. Such a one that the record does not have
-//! is an error. Whatever else can be between braces (`{a b}`, `{1..5}`) is replaced if a column is really called so, and
-//! otherwise stays, as do JSON (`{"x":1}`), awk (`{print $1}`) and all braces behind a dollar sign (`${HOME}`). `}}` is one
-//! brace only where it closes a `{{`, so that nested JSON stays as it is.
+//! `{}` is always a placeholder. Other braces are placeholders only if the text between them can be a name: a letter or `_`,
+//! then letters, digits, `_`, `-` and `.`, or a number from 1. If the record does not have such a value, that is an error. Any
+//! other text between braces (`{a b}`, `{1..5}`) is replaced if a column has that name, and otherwise stays, as do JSON
+//! (`{"x":1}`), awk (`{print $1}`) and all braces behind a dollar sign (`${HOME}`). `}}` is one brace only where it closes a
+//! `{{`, so that nested JSON stays as it is.
 //!
 //! A command without placeholders gets nothing appended, unlike with xargs and GNU parallel: `--range 1:100 -- ./simulate`
-//! runs it a hundred times, and a forgotten `{}` is seen at the first look at `--dry-run`.
+//! runs it a hundred times, and `--dry-run` shows a forgotten `{}` at once.
 //!
-//! The room is in two halves. The driver parses the words once and binds them to each record; only the values that the
-//! words use travel. The rank fills them in. Nothing is started here.
+//! The driver parses the words once and binds them to each record; only the values that the words use travel to the ranks,
+//! which fill them in. Nothing is started here.
 
 mod code;
 mod parse;
@@ -36,52 +36,52 @@ use serde::{Deserialize, Serialize};
 use path::PathPart;
 use shell::Quotes;
 
-/// How many of a record's names an error lists.
+/// Most names of a record that an error lists.
 const SHOWN_NAMES: usize = 20;
 
-/// What replacement asks of a record.
+/// Access to the values of a record.
 pub trait Fields {
-    /// The whole record.
+    /// Returns the whole record.
     fn text(&self) -> Cow<'_, str>;
-    /// The value of a column or key.
+    /// Returns the value of a column or key.
     fn named(&self, name: &str) -> Option<Cow<'_, str>>;
-    /// The value at a position, from 1.
+    /// Returns the value at a position, from 1.
     fn at(&self, position: usize) -> Option<Cow<'_, str>>;
-    /// Its column names or keys, for the message that one is not there.
+    /// Returns its column names or keys, for the message about a missing one.
     fn names(&self) -> Vec<String>;
-    /// Where it begins, as `jobs.csv:17`.
+    /// Returns where it begins, as `jobs.csv:17`.
     fn place(&self) -> Option<String> {
         None
     }
 }
 
-/// What was typed.
+/// The words to parse, as typed.
 #[derive(Clone, Debug, Default)]
 pub struct Words<'a> {
     /// The command and its arguments.
     pub command: &'a [String],
     /// Whether the command is a script for `/bin/sh`: its words joined by blanks.
     pub shell: bool,
-    /// What the command reads.
+    /// The command's standard input.
     pub stdin: Option<&'a str>,
-    /// Where it runs.
+    /// The folder where it runs.
     pub cwd: Option<&'a str>,
     /// `NAME=VALUE`, with placeholders in the value.
     pub env: &'a [String],
-    /// What stands before each line of its output.
+    /// The prefix of each line of its output.
     pub tag: Option<&'a str>,
 }
 
-/// Why the words make no template.
+/// Why the words cannot be parsed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// There is nothing to run.
     #[error("no command to run; write it behind `--`, as in `rankpool run --input files.txt -- gzip {{}}`")]
     NoCommand,
-    /// A word for the environment that is none.
-    #[error("'{0}' sets no variable; write NAME=VALUE")]
+    /// A word for the environment is not `NAME=VALUE`.
+    #[error("'{0}' does not set a variable; write NAME=VALUE")]
     Variable(String),
-    /// No system call takes it.
+    /// A word contains a zero byte.
     #[error("a word of the command contains a zero byte, which no program can be given")]
     Nul,
     /// A place in a script where a value cannot stand safely.
@@ -94,7 +94,7 @@ pub enum TemplateError {
         /// What to write instead.
         advice: &'static str,
     },
-    /// A script gives a value to another interpreter as a part of its code.
+    /// A script passes a value to another interpreter as a part of its code.
     #[error(
         "{placeholder} would be read as code by the script's own `{reader}`, whatever quotes are around it; {advice}"
     )]
@@ -112,23 +112,23 @@ pub enum TemplateError {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
     /// The record has no such value.
-    #[error("{}no column, key or position '{name}' for {{{name}}} ({}); if the braces are meant as they are, write {{{{{name}}}}}",
-        before(.place), there_is(.names))]
+    #[error("{}no column, key or position '{name}' for {{{name}}} ({}); to keep the braces as they are, write {{{{{name}}}}}",
+        before(.place), available(.names))]
     Missing {
         /// Where the record begins.
         place: Option<String>,
-        /// What is between the braces.
+        /// The text between the braces.
         name: String,
-        /// The names that are there.
+        /// The names that the record has.
         names: Vec<String>,
     },
-    /// No system call takes it.
+    /// A value contains a zero byte.
     #[error("{}the value of {{{name}}} contains a zero byte, which no program can be given as an argument; \
         `--stdin {{{name}}}` can pass it on", before(.place))]
     Nul {
         /// Where the record begins.
         place: Option<String>,
-        /// What is between the braces.
+        /// The text between the braces.
         name: String,
     },
 }
@@ -137,18 +137,18 @@ fn before(place: &Option<String>) -> String {
     place.as_ref().map_or_else(String::new, |place| format!("{place}: "))
 }
 
-fn there_is(names: &[String]) -> String {
+fn available(names: &[String]) -> String {
     match names.len() {
         0 => "the record has no names; {} is the whole record".to_owned(),
-        count if count > SHOWN_NAMES => format!("there is: {}, and more", names[..SHOWN_NAMES].join(", ")),
-        _ => format!("there is: {}", names.join(", ")),
+        count if count > SHOWN_NAMES => format!("available: {}, and more", names[..SHOWN_NAMES].join(", ")),
+        _ => format!("available: {}", names.join(", ")),
     }
 }
 
-/// One piece of a word.
+/// A piece of a word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Part {
-    /// As it was typed, with the doubled braces undone.
+enum Piece {
+    /// Text as typed, with doubled braces replaced by single ones.
     Text(String),
     /// The value at this index.
     Field(u32),
@@ -156,18 +156,18 @@ enum Part {
     Slot,
 }
 
-type Word = Vec<Part>;
+type Word = Vec<Piece>;
 
-/// What a placeholder asks of the record.
+/// The value of a record that a placeholder stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Field {
-    /// What is between the braces.
+    /// The text between the braces.
     name: String,
     base: Base,
     part: PathPart,
-    /// Whether it is an error that the record has no such value.
+    /// Whether a record without such a value is an error.
     must_be: bool,
-    /// Whether it is used where no zero byte can be.
+    /// Whether it is used where zero bytes are not allowed.
     in_words: bool,
 }
 
@@ -178,12 +178,12 @@ enum Base {
     Name(String),
 }
 
-/// What is run.
+/// The command of a template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Run {
+enum TemplateCommand {
     Program(Vec<Word>),
-    /// What `/bin/sh` reads. Each part comes with the quotes that are open where it stands.
-    Script(Vec<(Quotes, Part)>),
+    /// A script for `/bin/sh`. Each piece comes with the quotes that are open at its place.
+    Script(Vec<(Quotes, Piece)>),
     /// The record is the script.
     Record(Word),
 }
@@ -191,7 +191,7 @@ enum Run {
 /// Words with placeholders, ready to be bound to records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
-    run: Run,
+    run: TemplateCommand,
     stdin: Option<Word>,
     cwd: Option<Word>,
     env: Vec<(String, Word)>,
@@ -199,47 +199,47 @@ pub struct Template {
     fields: Vec<Field>,
 }
 
-/// The values of one record that a template uses. A `None` is a pair of braces that stays as it is.
+/// The values of one record that a template uses. `None`: a pair of braces that stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Values(Vec<Option<String>>);
 
-/// Where a job runs.
+/// The numbers of a job that placeholders stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct JobNumbers {
     /// The job's number, from 1.
     pub number: u64,
     /// The slot it runs in, from 1.
     pub slot: u64,
 }
 
-/// What a job runs, with nothing left to replace.
+/// The words for one job, with all placeholders replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filled {
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
-    /// What it reads.
+    /// Its standard input.
     pub stdin: Option<String>,
-    /// Where it runs.
+    /// The folder where it runs.
     pub cwd: Option<String>,
-    /// What is added to its environment.
+    /// Variables added to its environment.
     pub env: Vec<(String, String)>,
-    /// What stands before each line of its output.
+    /// The prefix of each line of its output.
     pub tag: Option<String>,
 }
 
 impl Template {
-    /// Reads the words, once.
+    /// Parses the words.
     ///
     /// # Errors
-    /// If there is no command, or a placeholder stands where no value can stand safely.
+    /// If there is no command, or a placeholder stands where a value cannot stand safely.
     pub fn parse(words: &Words<'_>) -> Result<Template, TemplateError> {
         parse::template(words)
     }
 
-    /// The values of this record that the words use.
+    /// Returns the values of this record that the words use.
     ///
     /// # Errors
-    /// If the record does not have one, or one cannot be given to a program.
+    /// If the record does not have one, or one cannot be passed to a program.
     pub fn bind(&self, record: &(impl Fields + ?Sized)) -> Result<Values, BindError> {
         let values = self.fields.iter().map(|field| {
             let value = field.of(record);
@@ -256,26 +256,25 @@ impl Template {
         values.collect::<Result<_, _>>().map(Values)
     }
 
-    /// The program that is run for every record, if its name does not depend on the record: it can be looked for before
-    /// anything starts.
+    /// Returns the program if its name does not depend on the record, so that it can be looked for before anything starts.
     pub fn program(&self) -> Option<&str> {
         match &self.run {
-            Run::Program(words) => match words.first().map(Vec::as_slice) {
-                Some([Part::Text(program)]) => Some(program),
+            TemplateCommand::Program(words) => match words.first().map(Vec::as_slice) {
+                Some([Piece::Text(program)]) => Some(program),
                 _ => None,
             },
-            Run::Script(_) | Run::Record(_) => Some(shell::SHELL),
+            TemplateCommand::Script(_) | TemplateCommand::Record(_) => Some(shell::SHELL),
         }
     }
 
-    /// The words for one job.
-    pub fn fill(&self, values: &Values, place: &Place) -> Filled {
-        let filler = Filler { fields: &self.fields, values: &values.0, place };
+    /// Returns the words for one job.
+    pub fn fill(&self, values: &Values, numbers: &JobNumbers) -> Filled {
+        let filler = Filler { fields: &self.fields, values: &values.0, numbers };
         let word = |word: &Word| filler.word(word);
         let command = match &self.run {
-            Run::Program(words) => words.iter().map(word).collect(),
-            Run::Script(script) => shell::command(filler.script(script)),
-            Run::Record(record) => shell::command(filler.word(record)),
+            TemplateCommand::Program(words) => words.iter().map(word).collect(),
+            TemplateCommand::Script(script) => shell::command(filler.script(script)),
+            TemplateCommand::Record(record) => shell::command(filler.word(record)),
         };
         Filled {
             command,
@@ -289,7 +288,7 @@ impl Template {
 
 impl Field {
     fn of(&self, record: &(impl Fields + ?Sized)) -> Option<String> {
-        // A column that is really called so wins over the part of another's value.
+        // A column with exactly this name wins over a part of another column's value.
         if self.part != PathPart::Whole && !matches!(self.base, Base::Record) {
             if let Some(value) = record.named(&self.name) {
                 return Some(value.into_owned());
@@ -308,7 +307,7 @@ impl Field {
 struct Filler<'a> {
     fields: &'a [Field],
     values: &'a [Option<String>],
-    place: &'a Place,
+    numbers: &'a JobNumbers,
 }
 
 impl Filler<'_> {
@@ -323,32 +322,32 @@ impl Filler<'_> {
         filled
     }
 
-    /// The value of a placeholder; `None` for text, and for braces that stay as they are.
-    fn value(&self, part: &Part) -> Option<Cow<'_, str>> {
+    /// Returns the value of a placeholder; `None` for text, and for braces that stay as they are.
+    fn value(&self, part: &Piece) -> Option<Cow<'_, str>> {
         match part {
-            Part::Text(_) => None,
-            Part::Field(index) => self.values.get(*index as usize)?.as_deref().map(Cow::Borrowed),
-            Part::Number => Some(self.place.number.to_string().into()),
-            Part::Slot => Some(self.place.slot.to_string().into()),
+            Piece::Text(_) => None,
+            Piece::Field(index) => self.values.get(*index as usize)?.as_deref().map(Cow::Borrowed),
+            Piece::Number => Some(self.numbers.number.to_string().into()),
+            Piece::Slot => Some(self.numbers.slot.to_string().into()),
         }
     }
 
-    /// A part as it was typed.
-    fn typed<'p>(&self, part: &'p Part) -> Cow<'p, str> {
+    /// Returns a piece as it was typed.
+    fn typed<'p>(&self, part: &'p Piece) -> Cow<'p, str> {
         match part {
-            Part::Text(text) => Cow::Borrowed(text),
-            Part::Field(index) => {
+            Piece::Text(text) => Cow::Borrowed(text),
+            Piece::Field(index) => {
                 let name = self.fields.get(*index as usize).map_or("", |field| &field.name);
                 format!("{{{name}}}").into()
             }
-            Part::Number => "{#}".into(),
-            Part::Slot => "{%}".into(),
+            Piece::Number => "{#}".into(),
+            Piece::Slot => "{%}".into(),
         }
     }
 }
 
 impl Filled {
-    /// The job as a line that a shell runs as it is.
+    /// Returns the job as a line that can be pasted into a shell.
     pub fn shown(&self) -> String {
         shell::line(self)
     }

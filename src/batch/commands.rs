@@ -55,7 +55,7 @@ impl CommandBatch {
             std::process::exit(i32::from(code as u8));
         }
         if let Err(error) = spawn::start() {
-            crate::console::complain(format_args!(
+            crate::console::eprint_error(format_args!(
                 "cannot start the process that starts the others: {}",
                 reason(&error)
             ));

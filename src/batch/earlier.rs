@@ -57,7 +57,7 @@ impl Earlier {
         let missing = files.as_ref().zip(done.as_ref());
         let missing = missing.map_or(0, |(files, done)| files.missing(|number| done.is_ok(number)));
         if missing > 0 {
-            console::complain(format_args!(
+            console::eprint_error(format_args!(
                 "{missing} result(s) that the records call ok are not in {}: these jobs are run again",
                 options.output.name()
             ));

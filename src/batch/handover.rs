@@ -7,7 +7,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::journal::{Found, OutputFiles, OutputPlace, Records, finish_line};
-use crate::output::{Extent, Layout, Order, OutputError, Stream, Writer};
+use crate::output::{Extent, Layout, OutputError, OutputOrder, Section, Writer};
 
 /// How many bytes of records wait for their outputs to be written before those are.
 const RECORD_BYTES: usize = 64 << 10;
@@ -19,7 +19,7 @@ pub(crate) struct Handover {
     out: Writer,
     err: Errors,
     records: Option<Records>,
-    order: Order,
+    order: OutputOrder,
     /// The output's name, if records tell places in it.
     named: Option<String>,
     /// Where the outputs are, if the file may have to be put into order.
@@ -68,7 +68,7 @@ impl Handover {
         unordered: bool,
         named: Option<String>,
     ) -> Handover {
-        let order = if unordered { Order::Settled } else { Order::Places };
+        let order = if unordered { OutputOrder::Settled } else { OutputOrder::Places };
         let named = named.filter(|_| records.as_ref().is_some_and(|records| records.path().is_some()));
         let current = Current { at: out.position(), hash: Xxh3::new(), note: Vec::new() };
         Handover {
@@ -130,7 +130,7 @@ impl Handover {
         }
         if self.out.position() > start {
             self.out.flush()?;
-            let moved = copied.plan(Order::Places).moved().shifted(start);
+            let moved = copied.plan(OutputOrder::Places).moved().shifted(start);
             if let Some(records) = &self.records {
                 records.change_places(&moved)?;
             }
@@ -174,17 +174,17 @@ impl Handover {
     }
 
     /// Takes a piece of the current job's output, or of its note. An empty piece of a note ends the job.
-    pub(super) fn take(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), OutputError> {
-        match stream {
-            Stream::Out => {
+    pub(super) fn take(&mut self, section: Section, bytes: &[u8]) -> Result<(), OutputError> {
+        match section {
+            Section::STDOUT => {
                 if self.named.is_some() {
                     self.current.hash.update(bytes);
                 }
                 self.out.write_all(bytes)
             }
-            Stream::Err => self.err.tell(|err| err.write_all(bytes)),
-            Stream::Note if bytes.is_empty() => self.end_job(),
-            Stream::Note => {
+            Section::STDERR => self.err.tell(|err| err.write_all(bytes)),
+            Section::Note if bytes.is_empty() => self.end_job(),
+            Section::Note => {
                 self.current.note.extend_from_slice(bytes);
                 Ok(())
             }

@@ -146,17 +146,17 @@ impl Report {
 
     /// Shows everything on standard error; `quiet`: errors and warnings only.
     pub(crate) fn show(&self, quiet: bool) {
-        self.messages.iter().for_each(console::complain);
+        self.messages.iter().for_each(console::eprint_error);
         if !quiet {
-            self.notes.iter().for_each(console::complain);
+            self.notes.iter().for_each(console::eprint_error);
             if let Some(summary) = &self.summary {
                 let mut text = Vec::new();
                 // Writing into memory cannot fail.
                 let _ = summary.write_text(&mut text);
-                console::say(&String::from_utf8_lossy(&text));
+                console::eprint(&String::from_utf8_lossy(&text));
             }
         }
-        self.last_words.iter().for_each(console::complain);
+        self.last_words.iter().for_each(console::eprint_error);
     }
 }
 

@@ -12,10 +12,10 @@ use super::handover::Handover;
 use super::job::{AttemptResult, Cause};
 use super::ledger::Job;
 use super::policy::HOLD;
-use super::runners::command::STDOUT;
 use crate::console::escaped;
+use crate::engine::exchange::OutputStream;
 use crate::journal::{JobRecord, Status, begin_line};
-use crate::output::{DEFAULT_MEMORY, Failure, Order, Ordered, OutputError, Stream, failure_line};
+use crate::output::{DEFAULT_MEMORY, Failure, Ordered, OutputError, OutputOrder, Section, failure_line};
 use crate::report::Ticker;
 
 /// How a job's output is written.
@@ -53,16 +53,15 @@ struct Waiting {
 impl Sinks {
     /// `hosts` are those of the ranks.
     pub(crate) fn new(lines: Lines, unordered: bool, handover: Handover, hosts: Vec<String>) -> Self {
-        let order = if unordered { Order::Settled } else { Order::Places };
+        let order = if unordered { OutputOrder::Settled } else { OutputOrder::Places };
         let waiting =
             Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None, torn: BTreeSet::new(), passed: 0 };
         Sinks { lines, handover, waiting, hosts, ticker: None, end: 0, blocked: None }
     }
 
     /// Takes a piece of output that comes ahead of its job's result.
-    pub(super) fn take_part(&mut self, place: u64, stream: u8, bytes: &[u8]) {
+    pub(super) fn take_part(&mut self, place: u64, stream: OutputStream, bytes: &[u8]) {
         let waiting = &mut self.waiting;
-        let stream = if stream == STDOUT { Stream::Out } else { Stream::Err };
         if place < waiting.passed {
             // Nothing is kept for it, and pieces of two jobs must not be mixed.
             waiting.torn.insert(place);
@@ -116,7 +115,7 @@ impl Sinks {
         self.end = self.end.max(first + count);
         let (waiting, handover) = (&mut self.waiting, &mut self.handover);
         if first < waiting.passed || waiting.ordered.pass_run(first, count) {
-            handover.take(Stream::Out, lines)?;
+            handover.take(Section::STDOUT, lines)?;
         } else {
             waiting.ordered.settle_run(first, count, lines.to_vec())?;
         }
@@ -159,15 +158,16 @@ impl Sinks {
             return trouble;
         }
         if place < waiting.passed {
-            for (stream, bytes) in [(Stream::Out, &*out), (Stream::Err, err), (Stream::Note, note), (Stream::Note, &[])]
+            for (section, bytes) in
+                [(Section::STDOUT, &*out), (Section::STDERR, err), (Section::Note, note), (Section::Note, &[])]
             {
-                self.handover.take(stream, bytes)?;
+                self.handover.take(section, bytes)?;
             }
             return trouble;
         }
         let handover = &mut self.handover;
         let kept = waiting.ordered.settle(place, out, err, note);
-        waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))?;
+        waiting.ordered.drain(&mut |_, section, bytes| handover.take(section, bytes))?;
         kept.and(trouble)
     }
 
@@ -215,7 +215,7 @@ impl Sinks {
         let waiting = &mut self.waiting;
         let handover = &mut self.handover;
         self.blocked = None;
-        waiting.ordered.drain_waiting(&mut |_, stream, bytes| handover.take(stream, bytes))
+        waiting.ordered.drain_waiting(&mut |_, section, bytes| handover.take(section, bytes))
     }
 
     /// What shows progress on standard error meanwhile.
@@ -230,7 +230,7 @@ impl Sinks {
         waiting.torn.extend(torn);
         waiting.passed = waiting.passed.max(self.end);
         let handover = &mut self.handover;
-        waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))
+        waiting.ordered.drain(&mut |_, section, bytes| handover.take(section, bytes))
     }
 
     /// Puts other lines in the places of some jobs' lines, see [`Handover::replace_lines`].

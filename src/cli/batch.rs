@@ -68,9 +68,9 @@ pub(super) fn to_code(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     result.unwrap_or_else(|error| {
         match error.downcast_ref::<InputError>() {
             Some(bad) if bad.is_bad_record() => {
-                console::complain(format_args!("{bad} (--skip-bad leaves bad records out)"));
+                console::eprint_error(format_args!("{bad} (--skip-bad leaves bad records out)"));
             }
-            _ => console::complain(&error),
+            _ => console::eprint_error(&error),
         }
         if error.is::<NoThread>() { ExitCode::Failure } else { ExitCode::Usage }
     })
@@ -83,7 +83,7 @@ fn report_complaints(pool: &Pool) -> bool {
         let Some(complaint) = rank.facts.complaint.as_deref() else { continue };
         let this = (complaint, rank.facts.host.as_str());
         if !shown.contains(&this) {
-            console::complain(format_args!("on {}: {complaint}", rank.facts.host));
+            console::eprint_error(format_args!("on {}: {complaint}", rank.facts.host));
             shown.push(this);
         }
     }
@@ -110,7 +110,7 @@ pub(super) fn show<R: Runner>(batch: &Batch<R>) -> Result<ExitCode, Box<dyn Erro
         is_open
     })?;
     if let Some(bad) = bad {
-        console::complain(bad);
+        console::eprint_error(bad);
     }
     Ok(code)
 }

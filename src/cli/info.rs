@@ -66,13 +66,13 @@ pub(super) fn run(config: &Config, json: bool) -> ExitCode {
 pub(super) fn announce(config: &Config, pool: &Pool) {
     match config.verbosity {
         Verbosity::Quiet => {}
-        Verbosity::Verbose => console::say(&Info::new(pool).text()),
+        Verbosity::Verbose => console::eprint(&Info::new(pool).text()),
         Verbosity::Normal => {
             let Warnings { bound, crowded } = placement::warnings(pool.ranks());
             // Whoever asks for so many threads, or for ranks that are threads, knows.
             let asked = config.threads.is_some() || config.local.is_some();
             for warning in bound.into_iter().chain(crowded.filter(|_| !asked)) {
-                console::complain(format_args!("warning: {warning}"));
+                console::eprint_error(format_args!("warning: {warning}"));
             }
         }
     }

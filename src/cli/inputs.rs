@@ -21,7 +21,7 @@ impl InputArgs {
     /// A sentence, if options contradict each other or are about nothing.
     pub(super) fn resolve(self, seed: u64, fallback: Option<Format>) -> Result<Option<Inputs>, String> {
         if self.count.is_some() && self.sample.is_empty() {
-            return Err("--count says how many samples: it needs at least one --sample".into());
+            return Err("--count sets the number of samples, so it needs at least one --sample".into());
         }
         match self.sources()[..] {
             [] => {
@@ -187,8 +187,8 @@ mod tests {
 
     #[test]
     fn options_about_nothing_are_refused() {
-        refused("--count 3", "--count says how many samples: it needs at least one --sample");
-        refused("--count 3 --grid a=1", "--count says how many samples");
+        refused("--count 3", "--count sets the number of samples, so it needs at least one --sample");
+        refused("--count 3 --grid a=1", "--count sets the number of samples");
         refused("--sample x=0:1", "--sample needs --count N");
         for option in ["--skip 1", "--take 1", "--skip-bad", "--format csv", "--null", "--header", "--no-header"] {
             let name = option.split(' ').next().unwrap_or_default();

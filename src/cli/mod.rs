@@ -37,7 +37,7 @@ pub fn run() -> ExitCode {
         return match spawn::serve() {
             Ok(()) => ExitCode::Success,
             Err(error) => {
-                console::complain(format!("the spawn helper is started by rankpool itself: {}", reason(&error)));
+                console::eprint_error(format!("the spawn helper is started by rankpool itself: {}", reason(&error)));
                 ExitCode::Failure
             }
         };
@@ -67,10 +67,10 @@ fn explain(error: &clap::Error) -> ExitCode {
         return ExitCode::Success;
     }
     match unknown_kernel(error) {
-        Some(message) => console::complain(&message),
+        Some(message) => console::eprint_error(&message),
         // What was typed is repeated. Its own escape sequences must not reach the terminal; then there are no colours either.
         None if error.use_stderr() && std::env::args_os().any(|word| is_odd(&word)) => {
-            console::say(&error.render().to_string());
+            console::eprint(&error.render().to_string());
         }
         // A reader who has gone away is no reason to fail.
         None => drop(error.print()),

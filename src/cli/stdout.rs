@@ -13,7 +13,7 @@ pub(super) fn print(bytes: &[u8]) -> (bool, ExitCode) {
         Ok(()) => (true, ExitCode::Success),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => (false, ExitCode::Success),
         Err(error) => {
-            console::complain(OutputError::from_io(&"standard output".into(), error));
+            console::eprint_error(OutputError::from_io(&"standard output".into(), error));
             (false, ExitCode::Failure)
         }
     }

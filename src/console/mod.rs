@@ -1,4 +1,4 @@
-//! Lines on standard error: what they may contain, and how they are written. Results never go there.
+//! Messages on standard error: how they are escaped and written. Results never go there.
 
 mod text;
 
@@ -14,34 +14,35 @@ use std::{
 
 pub(crate) use text::{escaped, in_one_line, reason, shortened};
 
-/// Says what is wrong. A closed standard error is no reason to fail.
-pub(crate) fn complain(message: impl Display) {
-    say(&format!("rankpool: {message}\n"));
+/// Writes an error message to standard error, as `rankpool: MESSAGE`. Errors of the write are ignored: standard error may be closed.
+pub(crate) fn eprint_error(message: impl Display) {
+    eprint(&format!("rankpool: {message}\n"));
 }
 
-/// Writes to standard error. Whatever is in the text, it has no power over the terminal; everything that rankpool itself says
-/// goes through here.
-pub(crate) fn say(text: &str) {
+/// Writes text to standard error, with control characters escaped. Everything that rankpool itself writes there goes through
+/// this function. Errors of the write are ignored.
+pub(crate) fn eprint(text: &str) {
     let _ = std::io::stderr().lock().write_all(escaped(text).as_bytes());
 }
 
-/// How long a launcher may take to read what was said before it is asked to end all ranks, and to hand it on.
+/// Time limit for a launcher to read the messages before it is asked to end all ranks.
 #[cfg(feature = "mpi")]
-const READ: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a launcher to pass on the messages that it has read.
 #[cfg(feature = "mpi")]
-const HAND_ON: Duration = Duration::from_millis(100);
+const PASS_ON: Duration = Duration::from_millis(100);
 
-/// Gives the launcher the time to hand on what was said last: once it is told to end all ranks, it reads no more.
+/// Waits until the launcher has passed on the last messages: it stops reading when it is asked to end all ranks.
 #[cfg(feature = "mpi")]
-pub(crate) fn last_words() {
-    let deadline = Instant::now() + READ;
+pub(crate) fn wait_until_read() {
+    let deadline = Instant::now() + READ_TIMEOUT;
     while has_unread(std::io::stderr()) && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
     }
-    thread::sleep(HAND_ON);
+    thread::sleep(PASS_ON);
 }
 
-/// Whether this is a pipe with something in it that nobody has read.
+/// Whether this is a pipe with unread bytes.
 #[cfg(any(feature = "mpi", test))]
 fn has_unread(stream: impl AsFd) -> bool {
     let is_pipe = rustix::fs::fstat(&stream)

@@ -1,17 +1,17 @@
-//! Text of others, for people: nothing in it moves a cursor, changes a colour or hides what comes next, and it is not endless.
+//! Makes foreign text safe to display: it moves no cursor, changes no colour, hides nothing behind it, and is not endless.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// A text in which every character that a terminal would obey is written out, as `\u{1b}`. The ends of lines and tabs stay.
+/// Escapes every control character of a text, as `\u{1b}`. Line ends and tabs stay.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_obeyed) {
+    if !text.chars().any(is_control) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        if is_obeyed(character) {
-            // Writing to a text cannot fail.
+        if is_control(character) {
+            // Writing to a string cannot fail.
             let _ = write!(shown, "{}", character.escape_default());
         } else {
             shown.push(character);
@@ -20,28 +20,28 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// A name in one line.
+/// Escapes a name so that it is one line.
 pub(crate) fn in_one_line(name: &str) -> String {
     escaped(name).replace('\n', "\\n").replace('\t', "\\t")
 }
 
-/// Whether a terminal does something else with this character than to show it.
-fn is_obeyed(character: char) -> bool {
+/// Whether a terminal would not simply show this character.
+fn is_control(character: char) -> bool {
     match character {
         '\n' | '\t' => false,
-        // The separators of lines and paragraphs, and what changes the direction of text.
+        // Line and paragraph separators, and characters that change the direction of text.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
         other => other.is_control(),
     }
 }
 
-/// An error of the system without the number that Rust appends: `No such file or directory`.
+/// Returns the message of a system error without the number that Rust appends: `No such file or directory`.
 pub(crate) fn reason(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();
     text.split_once(" (os error ").map_or_else(|| text.clone(), |(words, _)| words.to_owned())
 }
 
-/// At most so many bytes of a text; `…` stands for what is left out.
+/// Shortens a text to at most `most` bytes; `…` marks the cut.
 pub(crate) fn shortened(mut text: String, most: usize) -> String {
     if text.len() > most {
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_written_out_and_everything_else_stays() {
+    fn control_characters_are_escaped_and_everything_else_stays() {
         for (text, shown) in [
             ("plain é 漢 👩‍👧\n\tmore", "plain é 漢 👩‍👧\n\tmore"),
             ("\x1b[31mred\x07", "\\u{1b}[31mred\\u{7}"),

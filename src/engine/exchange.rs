@@ -15,6 +15,8 @@ use crate::engine::schedule::{MapId, Policy, RankId};
 use crate::engine::stats::Stats;
 use crate::engine::wire::{self, FunctionId};
 
+pub(crate) use crate::engine::wire::OutputStream;
+
 /// What the driver's side asks of the master.
 pub(crate) enum Command {
     /// A new map, without jobs yet.
@@ -170,9 +172,9 @@ pub(crate) enum Delivery {
 /// A piece of a job's output, ahead of its result.
 #[derive(Debug)]
 pub(crate) struct OutputPart {
-    /// The marks that the job's function gave it.
+    /// The mark that the job's function gave it.
     pub job: u64,
-    pub stream: u8,
+    pub stream: OutputStream,
     pub bytes: Bytes,
     pub rank: RankId,
     pub part: u64,

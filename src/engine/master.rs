@@ -283,7 +283,7 @@ impl<'t> Master<'t> {
         if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
             return Err(MasterError::Alone);
         }
-        console::complain(format_args!("rank {rank} on {host} is gone; its jobs are given to others"));
+        console::eprint_error(format_args!("rank {rank} on {host} is gone; its jobs are given to others"));
         self.announce(Notice::Lost { rank, host: &host });
         self.tell(Event::Lost { rank }, None);
         Ok(())

@@ -52,7 +52,14 @@ pub(crate) struct FunctionId {
     pub seal: u64,
 }
 
-/// What the master tells a rank.
+/// One of a process's two streams of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OutputStream {
+    Stdout,
+    Stderr,
+}
+
+/// A message from the master to a rank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToRank {
     /// The rank belongs to the run and computes with this many threads; the ranks before it on the same host have so many.
@@ -80,7 +87,7 @@ pub(crate) enum ToRank {
     BreakOff,
 }
 
-/// What a rank tells the master.
+/// A message from a rank to the master.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToMaster {
     /// Who is there.
@@ -89,7 +96,7 @@ pub(crate) enum ToMaster {
     /// `bad` is how many more have a result that is a failure for their function.
     Finished { chunk: ChunkId, count: u32, busy: u64, failed: Vec<u32>, bad: u32, bytes: u64 },
     /// A piece of a job's output, ahead of its result. The payload is the piece; `part` numbers the pieces of this rank.
-    Part { part: u64, map: MapId, job: u64, stream: u8, bytes: u64 },
+    Part { part: u64, map: MapId, job: u64, stream: OutputStream, bytes: u64 },
     /// The answer to a recall: the first `kept` jobs stay.
     Returned { chunk: ChunkId, kept: u32 },
     /// The rank was told by a signal that the run is to end.

@@ -1,14 +1,14 @@
-//! Bad records that were left out: how many, and the first few in words.
+//! The bad records that were left out: their number, and the messages of the first few.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::InputError;
 
-/// How many bad records are remembered with their message.
+/// Most messages that are kept.
 const REMEMBERED: usize = 5;
 
-/// What was left out so far. Clones share it, so that it can be asked while somebody else reads.
+/// The bad records that were left out so far. Clones share them, so that they can be read while the reading goes on.
 #[derive(Clone, Debug, Default)]
 pub struct BadRecords(Arc<Mutex<Bad>>);
 
@@ -20,7 +20,7 @@ struct Bad {
 }
 
 impl BadRecords {
-    /// How many there were.
+    /// Returns their number.
     pub fn count(&self) -> u64 {
         self.bad().count
     }

@@ -1,4 +1,4 @@
-//! One value of a record, and what it is read as.
+//! One value of a record, and its conversions.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use super::header::Header;
 use super::json;
 use super::number::Number;
 
-/// One value of a record. Its getters name file, line and column when they fail.
+/// One value of a record. Errors of its getters name file, line and column.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell<'a> {
     pub(super) place: &'a Place,
@@ -31,7 +31,7 @@ pub(super) enum Raw<'a> {
 }
 
 impl<'a> Cell<'a> {
-    /// An integer of 64 bits. A field may have blanks around it; a number with a point is not an integer.
+    /// Returns an integer of 64 bits. A field may have blanks around it; a number with a point is not an integer.
     ///
     /// # Errors
     /// If it is anything else.
@@ -42,7 +42,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// A finite double: the one nearest to what is written.
+    /// Returns the finite double nearest to the written number.
     ///
     /// # Errors
     /// If it is anything else.
@@ -54,7 +54,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// An exact integer of up to 128 bits or a finite double.
+    /// Returns an exact integer of up to 128 bits or a finite double.
     ///
     /// # Errors
     /// If it is anything else.
@@ -66,7 +66,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// Any value as text: a field, a JSON string without its quotes, any other JSON as it was written.
+    /// Returns any value as text: a field, a JSON string without its quotes, any other JSON as it was written.
     pub fn to_text(self) -> Cow<'a, str> {
         match self.raw {
             Raw::Field(text) => Cow::Borrowed(text),
@@ -74,7 +74,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// That this value is not what it should be; `fault` reads as `is not a number`.
+    /// Makes the error that this value is wrong; `fault` reads as `is not a number`.
     pub fn wrong(&self, fault: &'static str) -> InputError {
         let value = match self.raw {
             Raw::Field(text) => quote(text),
@@ -89,7 +89,7 @@ impl<'a> Cell<'a> {
         InputError::Value { place: self.place.clone(), label, value, fault }
     }
 
-    /// What may be a number; in JSON it certainly is one.
+    /// Returns the text if it may be a number; JSON that is not one is left out.
     fn number_text(&self) -> Option<&'a str> {
         match self.raw {
             Raw::Field(text) => Some(text.trim()),
@@ -99,7 +99,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The text, if it is written as an integer.
+    /// Returns the text if it is written as an integer.
     fn digits(&self) -> Option<&'a str> {
         let text = self.number_text()?;
         let digits = text.strip_prefix(['+', '-']).unwrap_or(text);

@@ -1,4 +1,4 @@
-//! What can be wrong with an input, in words that lead to the place.
+//! Errors in inputs, with their place.
 
 use std::fmt;
 use std::io;
@@ -7,21 +7,21 @@ use std::sync::Arc;
 use super::seen::Change;
 use crate::console::reason;
 
-/// How many characters of a wrong value are shown.
+/// Most characters of a wrong value that are shown.
 const SHOWN_CHARACTERS: usize = 40;
 
-/// What is said of bytes that are no text.
+/// The fault of bytes that are not text.
 pub(super) const NOT_UTF_8: &str = "is not UTF-8 text (iconv converts a file from another encoding)";
 
-/// A place in a source. Written `jobs.csv:17`, or `jobs.jsonl:4:12` with a column.
+/// A place in a source. Displayed as `jobs.csv:17`, or `jobs.jsonl:4:12` with a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// How messages call the source.
+    /// The source's name in messages.
     pub file: Arc<str>,
-    /// The line on which the record begins, from 1. Lines end in `\n`. Where there are no such lines (values of a range,
-    /// texts that end in NUL), the record's number in the source.
+    /// The line on which the record begins, from 1. Lines end in `\n`. For records without lines (values of a range, texts that
+    /// end in NUL), the record's number in the source.
     pub line: u64,
-    /// The byte of that line, from 1, where one is known.
+    /// The byte of that line, from 1, if it is known.
     pub column: Option<usize>,
 }
 
@@ -42,19 +42,19 @@ pub enum InputError {
     /// Opening or reading failed.
     #[error("cannot read {file}: {}", reason(source))]
     Unreadable {
-        /// How messages call the source.
+        /// The source's name in messages.
         file: Arc<str>,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file that is read more than once is not what it was.
+    /// A file that is read more than once has changed.
     #[error(
         "{file} changed while it was read: {fault}; no more records are taken from it, so run this again when it is complete"
     )]
     Changed {
-        /// How messages call the source.
+        /// The source's name in messages.
         file: Arc<str>,
-        /// In what way.
+        /// The kind of change.
         fault: String,
     },
     /// The first line of a file does not name its columns.
@@ -70,10 +70,10 @@ pub enum InputError {
     TooLong {
         /// Where the record begins.
         place: Place,
-        /// How long it may be.
+        /// The limit.
         limit: usize,
     },
-    /// A quote in a CSV file is never closed: all that is behind it may be other rows.
+    /// A quote in a CSV file is never closed: the text behind it may be other rows.
     #[error("{place}: {fault}")]
     Unclosed {
         /// The quote that opens the field.
@@ -81,7 +81,7 @@ pub enum InputError {
         /// What is wrong with it.
         fault: String,
     },
-    /// Text follows in a CSV file where a quote is closed.
+    /// A closed quote in a CSV file is followed by text.
     #[error("{place}: {fault}")]
     Quote {
         /// The quote that opens the field.
@@ -106,11 +106,11 @@ pub enum InputError {
     Json {
         /// Line and column of the fault.
         place: Place,
-        /// What the parser says.
+        /// The parser's message.
         message: String,
     },
     /// A field is missing.
-    #[error("{place}: no {what} (there is: {})", shorten(present))]
+    #[error("{place}: no {what} (available: {})", shorten(present))]
     Missing {
         /// Where the record begins.
         place: Place,
@@ -119,7 +119,7 @@ pub enum InputError {
         /// The names that are there.
         present: String,
     },
-    /// The record is of another kind than the function takes.
+    /// The record is not of the kind that the function takes.
     #[error("{place}: expected {expected}")]
     Shape {
         /// Where the record begins.
@@ -127,12 +127,12 @@ pub enum InputError {
         /// What the function takes.
         expected: &'static str,
     },
-    /// What is to be done with the record cannot be done.
+    /// The record cannot be used for the job.
     #[error("{place}: {message}")]
     Refused {
         /// Where the record begins.
         place: Place,
-        /// Why not.
+        /// The reason.
         message: String,
     },
     /// A value is of the wrong kind or out of range.
@@ -150,7 +150,7 @@ pub enum InputError {
 }
 
 impl InputError {
-    /// Whether one record is at fault, so that the ones behind it can still be read; if not, the source is.
+    /// Whether only one record is bad and the records behind it can be read. Otherwise the source is.
     pub fn is_bad_record(&self) -> bool {
         match self {
             InputError::Unreadable { .. }
@@ -168,7 +168,7 @@ impl InputError {
         }
     }
 
-    /// The same fault in a header, where it is one of the whole file.
+    /// Turns the error of a row into one of the header, and so of the whole file.
     pub(super) fn into_header(self) -> InputError {
         match self {
             InputError::Value { place, label, value, fault } => {
@@ -189,12 +189,12 @@ impl InputError {
     }
 }
 
-/// A text between quotes.
+/// Returns a shortened text between quotes.
 pub(super) fn quote(text: &str) -> String {
     format!("'{}'", shorten(text))
 }
 
-/// At most a few dozen characters of a text, on one line.
+/// Shortens a text to [`SHOWN_CHARACTERS`] and one line.
 pub(super) fn shorten(text: &str) -> String {
     let mut shown = String::new();
     for (count, character) in text.chars().enumerate() {

@@ -1,4 +1,4 @@
-//! The columns of a table: their names, and how a row of them is written down again.
+//! The columns of a table: their names, and rows as text or JSON.
 
 use std::collections::HashMap;
 
@@ -10,16 +10,16 @@ use super::json::{push_string, push_value};
 /// The columns of a table.
 #[derive(Debug, Default)]
 pub(super) struct Header {
-    /// One for each column, or none at all.
+    /// One for each column, or empty.
     names: Vec<String>,
     positions: HashMap<String, usize>,
     columns: usize,
-    /// For each column what stands before its value in a JSON object, as `"name":`.
+    /// For each column its key in a JSON object, as `"name":`.
     json_keys: Vec<Vec<u8>>,
     separator: Separator,
 }
 
-/// What stands between the fields of a row.
+/// The separator of the fields of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Separator {
     #[default]
@@ -28,7 +28,7 @@ pub(super) enum Separator {
 }
 
 impl Header {
-    /// An `Err` holds the name that occurs twice. Columns without a name can be many; they are reached by position.
+    /// Makes a header; an `Err` holds the name that occurs twice. Several columns may have no name: they are reached by position.
     pub(super) fn new(names: Vec<String>, separator: Separator) -> Result<Header, String> {
         let mut positions = HashMap::new();
         for (position, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
@@ -38,7 +38,7 @@ impl Header {
         }
         let key = |(position, name): (usize, &String)| {
             let mut key = Vec::new();
-            // A column without a name is called what a template would call it.
+            // The key of a column without a name is its number, as in a template.
             let number = (position + 1).to_string();
             push_string(if name.is_empty() { &number } else { name }, &mut key);
             key.push(b':');
@@ -54,7 +54,7 @@ impl Header {
         Header::new(vec![name], Separator::Comma).unwrap_or_default()
     }
 
-    /// So many columns without names.
+    /// `columns` columns without names.
     pub(super) fn without_names(columns: usize, separator: Separator) -> Header {
         Header { columns, separator, ..Header::default() }
     }
@@ -71,7 +71,7 @@ impl Header {
         self.positions.get(name).copied()
     }
 
-    /// Names a column in messages.
+    /// Returns the name of a column for messages.
     pub(super) fn label(&self, column: usize) -> String {
         match self.names.get(column) {
             Some(name) if !name.is_empty() => format!("column {}: ", quote(name)),
@@ -79,13 +79,13 @@ impl Header {
         }
     }
 
-    /// A row as its file would write it.
+    /// Returns a row as it would be in its file.
     pub(super) fn row_text(&self, fields: &StringRecord) -> String {
         if self.separator == Separator::Tab {
             return fields.iter().collect::<Vec<_>>().join("\t");
         }
         let mut writer = WriterBuilder::new().has_headers(false).buffer_capacity(256).from_writer(Vec::new());
-        // Writing to memory does not fail, and what was text stays text.
+        // Writing to memory does not fail, and the fields are UTF-8.
         let _ = writer.write_record(fields);
         let mut bytes = writer.into_inner().unwrap_or_default();
         // The end of the line.
@@ -93,7 +93,7 @@ impl Header {
         String::from_utf8(bytes).unwrap_or_default()
     }
 
-    /// A row as a JSON object, or as an array if the columns have no names.
+    /// Appends a row as a JSON object, or as an array if the columns have no names.
     pub(super) fn push_json(&self, fields: &StringRecord, text_only: bool, out: &mut Vec<u8>) {
         let is_object = !self.names.is_empty();
         out.push(if is_object { b'{' } else { b'[' });
@@ -108,10 +108,10 @@ impl Header {
     }
 }
 
-/// The names in the first row, without the blanks around them. `is_sure`: somebody said that these are names.
+/// Reads the names in the first row, without the blanks around them. `is_sure`: the user has said that these are names.
 pub(super) fn read_header(row: &StringRecord, separator: Separator, is_sure: bool) -> Result<Header, String> {
     let names: Vec<String> = row.iter().map(|name| name.trim().to_owned()).collect();
-    // Without this, a file without header would silently lose its first job.
+    // Otherwise a file without header would silently lose its first job.
     if !is_sure && names.iter().all(|name| name.parse::<f64>().is_ok()) {
         let (row, kind) = match separator {
             Separator::Comma => (shorten(&names.join(",")), "CSV"),
@@ -125,7 +125,7 @@ pub(super) fn read_header(row: &StringRecord, separator: Separator, is_sure: boo
     Header::new(names, separator).map_err(|name| format!("two columns have the name {}", quote(&name)))
 }
 
-/// Names a field of a row without header.
+/// Returns the name for messages of a field of a row without header.
 pub(super) fn column_number(column: usize) -> String {
     format!("column {}: ", column + 1)
 }

@@ -1,4 +1,4 @@
-//! Where the records of a run come from, and which of them are wanted.
+//! The records of a run: their sources, and the range that is used.
 
 use std::sync::Arc;
 use std::vec;
@@ -12,10 +12,10 @@ use super::record::Record;
 use super::seen::Seen;
 use super::source::{Records, Source};
 
-/// So many records that need no reading are looked at before a run starts.
+/// Most computed records that are checked before a run starts.
 const CHECKED: u64 = 100_000;
 
-/// The records of a run: files one after the other, or values that were asked for.
+/// The records of a run: files one after the other, or computed values.
 ///
 /// Every record has a number: its place in all of them, from 1. Bad records count, and so do those that are skipped.
 #[derive(Clone, Debug)]
@@ -32,14 +32,14 @@ enum Origin {
     Made(Made),
 }
 
-/// A source and what was seen of it when it was read before.
+/// A source and the contents that earlier readings found.
 #[derive(Clone, Debug)]
 struct InputFile {
     source: Source,
     seen: Seen,
 }
 
-/// Records that are computed from their place.
+/// Records that are computed from their index.
 #[derive(Clone, Debug)]
 enum Made {
     Words(Arc<[String]>),
@@ -48,7 +48,7 @@ enum Made {
 }
 
 impl Inputs {
-    /// Everything in these files, one after the other.
+    /// The records of these files, one after the other.
     pub fn files(sources: Vec<Source>, layout: Layout) -> Inputs {
         let file = |source| InputFile { source, seen: Seen::default() };
         Inputs::new(Origin::Files { files: sources.into_iter().map(file).collect(), layout })
@@ -73,17 +73,17 @@ impl Inputs {
         Inputs { origin, skip: 0, take: None, skip_bad: false }
     }
 
-    /// Without the first so many records, good or bad.
+    /// Leaves out the first `skip` records, good or bad.
     pub fn skip(self, skip: u64) -> Inputs {
         Inputs { skip, ..self }
     }
 
-    /// Of what is not skipped, the first so many records, good or bad. Nothing behind them is read.
+    /// Keeps the first `take` of the records that are not skipped, good or bad. The records behind them are not read.
     pub fn take(self, take: u64) -> Inputs {
         Inputs { take: Some(take), ..self }
     }
 
-    /// Whether bad records are left out and counted, instead of being errors.
+    /// Sets whether bad records are left out and counted instead of being errors.
     pub fn skip_bad(self, skip_bad: bool) -> Inputs {
         Inputs { skip_bad, ..self }
     }
@@ -93,7 +93,7 @@ impl Inputs {
         self.sources().any(|own| own == source)
     }
 
-    /// The files that they come from, and standard input.
+    /// Returns the sources: files and standard input.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
         let files = match &self.origin {
             Origin::Files { files, .. } => files.as_slice(),
@@ -107,8 +107,8 @@ impl Inputs {
         self.sources().any(Source::is_stream)
     }
 
-    /// The records, from the beginning. Files are opened when it is their turn. A regular file that was read before, by
-    /// [`Inputs::check`] or another reading, must have the same contents as then.
+    /// Returns the records from the beginning. Each file is opened when its turn comes. A regular file that was read before, by
+    /// [`Inputs::check`] or another reading, must not have changed.
     pub fn open(&self) -> Reading {
         let items = match &self.origin {
             Origin::Files { files, layout } => {
@@ -118,18 +118,18 @@ impl Inputs {
         };
         let last = self.take.map_or(u64::MAX, |take| self.skip.saturating_add(take));
         let number = match &self.origin {
-            // Nothing needs to be read to get past them.
+            // Skipped records need not be computed.
             Origin::Made(made) => self.skip.min(made.count()),
             Origin::Files { .. } => 0,
         };
         Reading { items, number, skip: self.skip, last, skip_bad: self.skip_bad, bad: BadRecords::default() }
     }
 
-    /// Reads the files once, so that a bad record is known before any job starts, and counts the records that `parse`
-    /// takes. `None`: some can be read only once, so nobody knows how many there are; only the files are read.
+    /// Reads the files once, so that a bad record is reported before any job starts, and returns how many records `parse`
+    /// accepts. Returns `None` if a source can be read only once, so that the number is unknown; such sources are not read.
     ///
     /// # Errors
-    /// The first fault, be it in opening, reading, or a record that `parse` refuses.
+    /// The first error in opening, reading, or a record that `parse` refuses.
     pub fn check<T>(&self, mut parse: impl FnMut(&Record) -> Result<T, InputError>) -> Result<Option<u64>, InputError> {
         let (files, layout) = match &self.origin {
             Origin::Files { files, layout } => (files, *layout),
@@ -146,7 +146,7 @@ impl Inputs {
         if behind.is_empty() {
             return Ok(Some(jobs));
         }
-        // Which records behind a stream are wanted depends on how many it has.
+        // With skip or take, the records that are used behind a stream depend on how many the stream has.
         if self.skip == 0 && self.take.is_none() {
             count(behind.iter().filter(|file| !file.source.is_stream()).cloned().collect())?;
         }
@@ -159,17 +159,16 @@ impl Inputs {
         parse: impl FnMut(&Record) -> Result<T, InputError>,
     ) -> Result<Option<u64>, InputError> {
         let count = made.count().saturating_sub(self.skip).min(self.take.unwrap_or(u64::MAX));
-        let looked_at = count.min(CHECKED);
-        let good = self
-            .clone()
-            .take(looked_at)
-            .open()
-            .jobs(parse)
-            .try_fold(0_u64, |count, (_, job)| job.map(|_| count + 1))?;
-        Ok(match looked_at == good {
-            true => Some(count),
-            false if looked_at == count => Some(good),
-            false => None,
+        let checked = count.min(CHECKED);
+        let good =
+            self.clone().take(checked).open().jobs(parse).try_fold(0_u64, |count, (_, job)| job.map(|_| count + 1))?;
+        // If all checked records are good, the others are taken to be good, too.
+        Ok(if good == checked {
+            Some(count)
+        } else if checked == count {
+            Some(good)
+        } else {
+            None
         })
     }
 }
@@ -204,11 +203,11 @@ impl Made {
 
 /// Records with their numbers, read as they are asked for.
 ///
-/// A bad record is an `Err` in its place, and the next record follows; or it is left out and counted, if that was asked for.
+/// A bad record is an `Err` in its place, and the next record follows; with [`Inputs::skip_bad`] it is left out and counted.
 /// After a fault of a source (see [`InputError::is_bad_record`]) the iterator ends.
 pub struct Reading {
     items: Items,
-    /// Of the record read last.
+    /// The number of the record that was read last.
     number: u64,
     skip: u64,
     last: u64,
@@ -223,12 +222,12 @@ enum Items {
 }
 
 impl Reading {
-    /// What is left out, so far and from now on.
+    /// Returns the records that are left out, now and later.
     pub fn bad_records(&self) -> BadRecords {
         self.bad.clone()
     }
 
-    /// The jobs: each record as `parse` reads it. A record that it refuses is a bad one.
+    /// Returns the jobs: each record as `parse` reads it. A record that it refuses is a bad record.
     pub fn jobs<T>(
         self,
         mut parse: impl FnMut(&Record) -> Result<T, InputError>,

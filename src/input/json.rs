@@ -1,7 +1,7 @@
 //! JSON: a value kept as it was written, and values written into JSON.
 //!
-//! A value is checked when it is read and taken apart only when somebody asks for a part of it. So it leaves as it came:
-//! integers of any size, the digits of a float, the order of the keys.
+//! A value is checked when it is read and parsed only when a part of it is used. So it is passed on unchanged: integers of any
+//! size, the digits of a float, the order of the keys.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub(super) struct JsonText {
     parts: OnceLock<Parts>,
 }
 
-/// Where the parts of a value lie in its text.
+/// The ranges of the parts of a value in its text.
 #[derive(Clone, Debug)]
 pub(super) enum Parts {
     Object(IndexMap<String, Range<usize>>),
@@ -29,7 +29,7 @@ pub(super) enum Parts {
 }
 
 impl JsonText {
-    /// An `Err` is the column of a fault, from 1, and what is wrong there.
+    /// Checks a line; an `Err` holds the column of the fault, from 1, and a message.
     pub(super) fn new(line: &[u8]) -> Result<JsonText, (usize, String)> {
         let value: &RawValue = serde_json::from_slice(line).map_err(|error| match std::str::from_utf8(line) {
             Ok(_) => explain(&error),
@@ -58,7 +58,7 @@ impl JsonText {
                 let start = part.get().as_ptr() as usize - text.as_ptr() as usize;
                 start..start + part.get().len()
             };
-            // The text was checked, so that whatever fails here is none of the two.
+            // The text was checked, so parsing as an object or array succeeds.
             match text.as_bytes().first() {
                 Some(b'{') => serde_json::from_str::<IndexMap<String, &RawValue>>(text)
                     .map_or(Parts::Scalar, |object| {
@@ -77,13 +77,13 @@ fn explain(error: &serde_json::Error) -> (usize, String) {
     let position = format!(" at line {} column {}", error.line(), error.column());
     let mut message = text.strip_suffix(&position).unwrap_or(&text).to_owned();
     if error.classify() == Category::Eof {
-        // The usual cause is a JSON document laid out over several lines.
+        // The usual cause is a JSON document on several lines.
         message.push_str(" (each line must hold a whole JSON value)");
     }
     (error.column(), message)
 }
 
-/// Where in a JSON text an escape names half of a character. Such a string is no text, whoever reads it.
+/// Returns the position of a lone surrogate in an escape, which makes a string invalid for every reader.
 fn lone_surrogate(json: &[u8]) -> Option<usize> {
     let unit = |at: usize| {
         let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
@@ -102,13 +102,13 @@ fn lone_surrogate(json: &[u8]) -> Option<usize> {
     None
 }
 
-/// What a JSON string says; `None` for any other value.
+/// Returns the text of a JSON string; `None` for any other value.
 pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(json).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
-/// Whether a text is a JSON number as it stands, and one that a double can hold if it is not an integer.
+/// Whether a text is a JSON number, and, if it is not an integer, in the range of a double.
 pub(super) fn is_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let unsigned = text.strip_prefix('-').unwrap_or(text);
@@ -128,7 +128,7 @@ pub(super) fn is_number(text: &str) -> bool {
     is_written_so && (is_integer || text.parse::<f64>().is_ok_and(f64::is_finite))
 }
 
-/// Appends a text as a JSON value: as the number that it is, else as a string.
+/// Appends a text as a JSON value: a number if it is one, otherwise a string.
 pub(super) fn push_value(text: &str, text_only: bool, out: &mut Vec<u8>) {
     if !text_only && is_number(text) {
         out.extend_from_slice(text.as_bytes());

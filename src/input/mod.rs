@@ -1,10 +1,9 @@
-//! Where jobs come from: files and standard input, read as a lazy stream of records, and values that are computed.
+//! The inputs of jobs: files and standard input, read as a lazy stream of records, and values that are computed.
 //!
-//! The room decides how bytes become [`Record`]s
-//! and how a fault in them is named: file, line, column, and what was expected there. [`Inputs`] says which records a run
-//! has, and gives each its number. Everything is read in constant memory, and no record grows beyond [`MAX_RECORD_BYTES`].
-//! The room starts nothing and prints nothing; what a bad record means for the run is left to the caller, who asks
-//! [`InputError::is_bad_record`] or has them left out and counted ([`BadRecords`]).
+//! This module decides how bytes become [`Record`]s and how an error in them is reported: file, line, column, and the expected
+//! value. [`Inputs`] decides which records a run has and numbers them. Everything is read in constant memory, and no record grows
+//! beyond [`MAX_RECORD_BYTES`]. Nothing is started or printed here. What a bad record means for the run is left to the caller, who
+//! asks [`InputError::is_bad_record`] or has bad records left out and counted ([`BadRecords`]).
 //!
 //! A new format is a variant of [`Format`] and an iterator of records in `readers`.
 
@@ -39,7 +38,7 @@ pub use number::Number;
 pub use record::Record;
 pub use source::Source;
 
-/// The largest record that is read. A longer one (a binary file, a quote that is never closed) is an error.
+/// The size of the largest record. A larger one (a binary file, a quote that is never closed) is an error.
 pub const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// Any source of bytes.

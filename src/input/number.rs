@@ -1,8 +1,8 @@
-//! A number as a job file writes it: an exact integer or a double.
+//! A number in an input: an exact integer or a double.
 //!
 //! `2` and `2.0` are different inputs to [`power`](crate::kernels::power()): the first asks for an exact integer. Text formats get a
 //! bare number (`9`, `0.5`), binary formats a tagged enum, because a format that does not describe itself cannot tell the
-//! two apart when it reads them back. Serde's `is_human_readable` says which kind of format is asking.
+//! two apart when it reads them back. Serde's `is_human_readable` distinguishes the two kinds of format.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ pub enum Number {
 }
 
 impl Number {
-    /// The nearest double.
+    /// Returns the nearest double.
     pub fn to_f64(self) -> f64 {
         match self {
             Number::Int(value) => value as f64,
@@ -72,7 +72,7 @@ impl FromStr for Number {
     }
 }
 
-/// What travels in binary formats.
+/// The form in binary formats.
 #[derive(serde::Serialize, serde::Deserialize)]
 enum Tagged {
     Int(i128),

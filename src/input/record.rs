@@ -1,4 +1,4 @@
-//! A record: what one line or row of input says, and where it says it.
+//! A record: one line or row of input, and its place.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Record {
         Record { place, content: Content::Json(json) }
     }
 
-    /// Where the record begins.
+    /// Returns where the record begins.
     pub fn place(&self) -> &Place {
         &self.place
     }
@@ -55,7 +55,7 @@ impl Record {
         }
     }
 
-    /// Its column names or keys, in order; none for an array, a line, or a row without header.
+    /// Returns its column names or keys in order; none for an array, a line, or a row without header.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let (columns, keys) = match &self.content {
             Content::Row { header, .. } => (Some(header.names()), None),
@@ -68,7 +68,7 @@ impl Record {
         columns.into_iter().flatten().chain(keys.into_iter().flatten()).map(String::as_str)
     }
 
-    /// The value under that column name or key.
+    /// Returns the value of a column or key.
     pub fn get(&self, name: &str) -> Option<Cell<'_>> {
         match &self.content {
             Content::Line(_) => None,
@@ -86,7 +86,7 @@ impl Record {
         }
     }
 
-    /// The value in that place, from 1: a field, an item, the value of a key. A line or single value is the first.
+    /// Returns the value at a position, from 1: a field, an item, the value of a key. A line or single value is the first.
     pub fn position(&self, number: usize) -> Option<Cell<'_>> {
         let at = number.checked_sub(1)?;
         match &self.content {
@@ -106,7 +106,7 @@ impl Record {
         }
     }
 
-    /// The value under that column name or key.
+    /// Returns the value of a column or key.
     ///
     /// # Errors
     /// If there is none.
@@ -119,13 +119,13 @@ impl Record {
         })
     }
 
-    /// All its values in order: fields, items, values by key, or the single one.
+    /// Returns all its values in order: fields, items, values by key, or the single one.
     pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
         (1..).map_while(|number| self.position(number))
     }
 
-    /// The whole record as one text: a line; a JSON string without its quotes, any other JSON as it was written; the only
-    /// field of a row, several as their file would write them.
+    /// Returns the whole record as one text: a line; a JSON string without its quotes, any other JSON as it was written; the only
+    /// field of a row, or several as they would be in their file.
     pub fn text(&self) -> Cow<'_, str> {
         match &self.content {
             Content::Line(text) => Cow::Borrowed(text),
@@ -136,8 +136,8 @@ impl Record {
     }
 
     /// Appends the record as one JSON value: JSON as it was written; a row as an object, or as an array if its columns have
-    /// no names; a line as what it says. A text that is a JSON number as it stands becomes that number, unless `text_only`,
-    /// and any other text a string: `1.5` and `1e3`, but `"007"`, `"+1"`, `"nan"`.
+    /// no names; a line as a single value. A text that is a JSON number becomes that number, unless `text_only`, and any
+    /// other text a string: `1.5` and `1e3`, but `"007"`, `"+1"`, `"nan"`.
     pub fn push_json(&self, text_only: bool, out: &mut Vec<u8>) {
         match &self.content {
             Content::Line(text) => json::push_value(text, text_only, out),
@@ -146,7 +146,7 @@ impl Record {
         }
     }
 
-    /// That this record is of another kind than `expected`.
+    /// Makes the error that this record is not of the kind `expected`.
     pub fn wrong_shape(&self, expected: &'static str) -> InputError {
         InputError::Shape { place: self.place.clone(), expected }
     }

@@ -1,8 +1,8 @@
-//! Files that are read more than once: every reading must find the bytes of the first.
+//! Checks that a file that is read more than once has not changed.
 //!
-//! A file is read in blocks. Of each one a hash is kept when it is read first; when it is read again, it is compared before any
-//! of its bytes is handed out. So no record is made of bytes that were not checked, and a file that was only touched, or
-//! replaced by one with the same contents, has not changed.
+//! A file is read in blocks. The first reading keeps a hash of each block; later readings compare it before they return any byte
+//! of the block. So every record is made of checked bytes, and a file that was only touched, or replaced by one with the same
+//! contents, has not changed.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const BLOCK_BYTES: usize = 256 << 10;
 
-/// What is known of a file's contents: 8 bytes for each block. Clones share it.
+/// The hashes of a file's blocks. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen(Arc<Mutex<Blocks>>);
 
@@ -21,27 +21,27 @@ struct Blocks {
     hashes: Vec<u64>,
     /// Bytes in the last block; all others are full.
     last: usize,
-    /// Whether the file ends behind it.
+    /// Whether the file ends behind the last block.
     ended: bool,
 }
 
-/// In what way a file is not what it was.
+/// How a file has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Change {
     #[error("it is shorter than before")]
     Shorter,
     #[error("it is longer than before")]
     Longer,
-    #[error("its contents are not those from before")]
+    #[error("its contents are not the same as before")]
     Other,
 }
 
 impl Seen {
-    /// The file's bytes from the beginning, as long as they are those that were seen before.
+    /// Returns the file's bytes from the beginning, and an error at the first block that has changed.
     pub(super) fn read(&self, file: File) -> io::Result<SeenFile> {
         let length = file.metadata()?.len();
         if let Some(before) = self.length() {
-            // What has no length, as in /proc, may have contents. The end of an empty file is found by reading.
+            // A file of length 0, as in /proc, may have contents.
             if length > 0 && length != before {
                 return Err(if length < before { Change::Shorter } else { Change::Longer }.into());
             }
@@ -49,29 +49,29 @@ impl Seen {
         Ok(SeenFile { file, seen: self.clone(), block: Vec::new(), at: 0, count: 0 })
     }
 
-    /// The next reading is the first.
+    /// Forgets the contents: the next reading is the first.
     pub(super) fn forget(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Blocks::default();
     }
 
-    /// What can be read only once does not follow on a file that could be read again.
+    /// Refuses a stream in place of a regular file that was read before.
     pub(super) fn refuse_stream(&self) -> io::Result<()> {
         let blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if blocks.ended || blocks.last > 0 { Err(Change::Other.into()) } else { Ok(()) }
     }
 
-    /// The file's length, once it was read to its end.
+    /// Returns the file's length if it was read to its end.
     fn length(&self) -> Option<u64> {
         let blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = blocks.hashes.len().saturating_sub(1);
         blocks.ended.then_some((full * BLOCK_BYTES + blocks.last) as u64)
     }
 
-    /// Compares a block with what was seen in its place, or remembers it if it is the first reading that comes so far. An empty
-    /// one is the end.
-    fn compare(&self, place: usize, block: &[u8]) -> Result<(), Change> {
+    /// Compares a block with the one that was seen at this index, or keeps its hash if no reading has come this far. An empty block
+    /// is the end.
+    fn compare(&self, index: usize, block: &[u8]) -> Result<(), Change> {
         let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = match blocks.hashes.len().checked_sub(place) {
+        let known = match blocks.hashes.len().checked_sub(index) {
             None | Some(0) => 0,
             Some(1) => blocks.last,
             Some(_) => BLOCK_BYTES,
@@ -79,14 +79,14 @@ impl Seen {
         if block.len() < known {
             return Err(Change::Shorter);
         }
-        if known > 0 && blocks.hashes[place] != xxh3_64(&block[..known]) {
+        if known > 0 && blocks.hashes[index] != xxh3_64(&block[..known]) {
             return Err(Change::Other);
         }
         if block.len() > known {
             if blocks.ended {
                 return Err(Change::Longer);
             }
-            blocks.hashes.truncate(place);
+            blocks.hashes.truncate(index);
             blocks.hashes.push(xxh3_64(block));
             blocks.last = block.len();
         }
@@ -106,9 +106,9 @@ pub(super) struct SeenFile {
     file: File,
     seen: Seen,
     block: Vec<u8>,
-    /// How much of the block was handed out.
+    /// Bytes of the block that were returned.
     at: usize,
-    /// Blocks before the next one.
+    /// Index of the next block.
     count: usize,
 }
 

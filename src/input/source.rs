@@ -20,7 +20,7 @@ use super::{Bytes, MAX_RECORD_BYTES};
 
 const READ_BUFFER_BYTES: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// How far blank text at the beginning is searched for the byte that tells the format.
+/// Most blank bytes at the beginning that are skipped to find the byte that decides the format.
 const PEEK_BYTES: usize = 4096;
 
 /// A file or standard input.
@@ -41,7 +41,7 @@ impl Source {
         }
     }
 
-    /// How messages call it.
+    /// Returns its name for messages.
     pub fn name(&self) -> Arc<str> {
         match self {
             Source::Stdin => "standard input".into(),
@@ -49,7 +49,7 @@ impl Source {
         }
     }
 
-    /// The path, if it has one.
+    /// Returns the path, if it has one.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Source::Stdin => None,
@@ -57,7 +57,7 @@ impl Source {
         }
     }
 
-    /// Its records, from the beginning, as long as the file is what was seen of it.
+    /// Returns its records from the beginning, and an error if the file differs from what was `seen`.
     ///
     /// # Errors
     /// If it cannot be read, or is a table without a usable header.
@@ -70,12 +70,12 @@ impl Source {
     pub fn is_stream(&self) -> bool {
         match self {
             Source::Stdin => true,
-            // What is not there, and what is a folder, is found out when it is opened.
+            // A missing file or a folder is reported when it is opened.
             Source::File(path) => path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()),
         }
     }
 
-    /// Its numbers, all at once: CSV with or without a header, as [`Table`] describes.
+    /// Reads all its numbers: CSV with or without a header, as [`Table`] describes.
     ///
     /// # Errors
     /// If it cannot be read, or a field is not a finite number, or a row has more or fewer fields than the first.
@@ -87,13 +87,13 @@ impl Source {
         let (_, bytes) = peek(self.bytes(&seen)?).map_err(unreadable)?;
         let table = Table::read(name.clone(), bytes, MAX_RECORD_BYTES)?;
         if self.state() != before {
-            // It was written to meanwhile; a second look tells whether what was read is what it says.
+            // It was written to while it was read: a second reading checks that the contents are those of the first.
             io::copy(&mut self.bytes(&seen)?, &mut io::sink()).map_err(unreadable)?;
         }
         Ok(table)
     }
 
-    /// What changes when a regular file is written to.
+    /// Returns what changes when a regular file is written to.
     fn state(&self) -> Option<(u64, SystemTime)> {
         let metadata = self.path()?.metadata().ok()?;
         if metadata.is_file() { Some((metadata.len(), metadata.modified().ok()?)) } else { None }
@@ -109,7 +109,7 @@ impl Source {
                 if metadata.is_file() {
                     return Ok(Box::new(seen.read(file).map_err(unreadable)?));
                 }
-                // A directory opens, and fails only when it is read.
+                // A directory can be opened, and fails only when it is read.
                 if metadata.is_dir() {
                     return Err(unreadable(io::Error::from_raw_os_error(libc::EISDIR)));
                 }
@@ -136,7 +136,7 @@ pub(super) enum Reader {
 }
 
 impl Records {
-    /// The records in `bytes`, which messages call `name`. Where the layout says nothing, the first byte that is not blank
+    /// Reads records from `bytes`; `name` is used in messages. If the layout has no format, the first byte that is not blank
     /// decides.
     ///
     /// # Errors
@@ -194,9 +194,9 @@ impl Iterator for Records {
     }
 }
 
-/// The beginning of the text, up to the first byte that is not blank, and the whole text without its byte order mark.
+/// Returns the beginning of the text, up to the first byte that is not blank, and the whole text without its byte order mark.
 ///
-/// It asks for no byte more than it needs: the next one may be a long time coming.
+/// Reads no more bytes than it needs, because on a pipe the next one may arrive much later.
 fn peek(mut bytes: Bytes) -> io::Result<(Vec<u8>, Bytes)> {
     let mut beginning = Vec::new();
     for byte in bytes.by_ref().bytes() {

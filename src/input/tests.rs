@@ -31,13 +31,13 @@ fn records(name: &str, text: impl Into<Vec<u8>>) -> Result<Records, InputError> 
     records_as(name, text, Layout::default())
 }
 
-/// The file's ending decides where the layout does not.
+/// The file's ending decides if the layout does not.
 fn records_as(name: &str, text: impl Into<Vec<u8>>, layout: Layout) -> Result<Records, InputError> {
     let format = layout.format_of(Some(Path::new(name)));
     Records::new(name, Cursor::new(text.into()), Layout { format, ..layout })
 }
 
-/// What `parse` makes of each record, and where the record lies; messages in the place of errors.
+/// Returns the result of `parse` for each record, with its place; errors as messages.
 fn parsed<T>(
     name: &str,
     text: impl Into<Vec<u8>>,
@@ -53,12 +53,12 @@ fn parsed<T>(
     }
 }
 
-/// The values alone, of a text without errors.
+/// Returns only the values of a text without errors.
 fn values<T>(name: &str, text: &str, parse: impl Fn(&Record) -> Result<T, InputError>) -> Vec<T> {
     parsed(name, text, parse).into_iter().map(|outcome| outcome.unwrap().1).collect()
 }
 
-/// The only error of a text.
+/// Returns the only error of a text.
 #[track_caller]
 fn error<T>(name: &str, text: impl Into<Vec<u8>>, parse: impl Fn(&Record) -> Result<T, InputError>) -> String {
     let mut errors: Vec<String> = parsed(name, text, parse).into_iter().filter_map(Result::err).collect();

@@ -11,7 +11,7 @@ pub(super) struct TextLines {
     bytes: Bytes,
     name: Arc<str>,
     limit: usize,
-    /// The byte behind each line.
+    /// The byte that ends each line.
     end: u8,
     /// Lines read so far.
     count: u64,
@@ -23,10 +23,10 @@ impl TextLines {
         TextLines { bytes, name, limit, end, count: 0, line: Vec::new() }
     }
 
-    /// Reads the next line. `false`: there is none.
+    /// Reads the next line; returns false if there is none.
     pub(super) fn advance(&mut self) -> Result<bool, InputError> {
         self.line.clear();
-        // With `\r\n` behind the longest line.
+        // The longest line, and its `\r\n`.
         let most = self.limit as u64 + 2;
         let read = self.bytes.by_ref().take(most).read_until(self.end, &mut self.line);
         if read.map_err(|source| InputError::unreadable(&self.name, source))? == 0 {
@@ -39,7 +39,7 @@ impl TextLines {
         Ok(true)
     }
 
-    /// The line read last, without its end: `\n`, `\r\n`, or NUL.
+    /// Returns the line that was read last, without its end: `\n`, `\r\n`, or NUL.
     pub(super) fn line(&self) -> &[u8] {
         match self.line.strip_suffix(&[self.end]) {
             Some(line) if self.end == b'\n' => line.strip_suffix(b"\r").unwrap_or(line),
@@ -48,7 +48,7 @@ impl TextLines {
         }
     }
 
-    /// The line read last, as text.
+    /// Returns the line that was read last, as text.
     pub(super) fn text(&self) -> Result<&str, InputError> {
         let line = self.line();
         std::str::from_utf8(line).map_err(|_| {
@@ -57,12 +57,12 @@ impl TextLines {
         })
     }
 
-    /// Of the line read last. Where lines end in NUL, it is the number of the record.
+    /// Returns the place of the line that was read last. For lines that end in NUL, its line is the number of the record.
     pub(super) fn place(&self) -> Place {
         Place { file: self.name.clone(), line: self.count, column: None }
     }
 
-    /// The byte behind each line.
+    /// Returns the byte that ends each line.
     pub(super) fn end(&self) -> u8 {
         self.end
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::ExitCode;
-use crate::console::complain;
+use crate::console::eprint_error;
 use crate::engine::catch::panic_message;
 use crate::engine::master::{Ended, Master, MasterError};
 use crate::engine::notice::Listener;
@@ -67,7 +67,7 @@ impl Rank0 {
                 thread::Builder::new()
                     .name(name)
                     .spawn_scoped(scope, work)
-                    .map_err(|error| complain(MasterError::Rank(error)))
+                    .map_err(|error| eprint_error(MasterError::Rank(error)))
                     .ok()?;
             }
             let ended = panic::catch_unwind(AssertUnwindSafe(|| {
@@ -76,19 +76,19 @@ impl Rank0 {
             match ended {
                 Ok(Ok(Ended::Whole)) => return code.recv().ok(),
                 Ok(Ok(Ended::Stopped)) => {
-                    complain(
+                    eprint_error(
                         "the driver or a job did not end within the time of grace after a signal; ending all ranks",
                     );
                     abort(ExitCode::Stopped as u8);
                 }
                 Ok(Err(error @ MasterError::Interrupted)) => {
-                    complain(&error);
+                    eprint_error(&error);
                     abort(ExitCode::Stopped as u8);
                 }
                 // It was said when the ranks were told.
                 Ok(Err(MasterError::Silent(..))) => {}
-                Ok(Err(error)) => complain(&error),
-                Err(payload) => complain(format_args!("a bug in rankpool: {}", panic_message(&*payload))),
+                Ok(Err(error)) => eprint_error(&error),
+                Err(payload) => eprint_error(format_args!("a bug in rankpool: {}", panic_message(&*payload))),
             }
             // The driver, if it was started, learns it from its next call of the pool. One that makes none is not waited for.
             if code.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
@@ -126,7 +126,7 @@ impl Rank0 {
             .map_err(MasterError::Driver)?;
         let ended = master.run();
         if let Err(error @ MasterError::Silent(..)) = &ended {
-            complain(error);
+            eprint_error(error);
             master.break_off();
         }
         let ended = ended?;
@@ -167,7 +167,7 @@ pub(super) fn be_worker(
         Err(WorkerError::BrokenOff) => false,
         // The master was told and ends the run; this is for the case that it cannot.
         Err(error) => {
-            complain(format_args!("rank {}: {error}", rank.0));
+            eprint_error(format_args!("rank {}: {error}", rank.0));
             false
         }
     }

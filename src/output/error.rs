@@ -1,4 +1,4 @@
-//! What can go wrong with an output.
+//! Errors of outputs.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,47 +10,47 @@ use crate::console::reason;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutputError {
-    /// The reader of a pipe has gone away. Usually on purpose, so the program should end without a word.
-    #[error("the reader of {name} has gone away")]
+    /// The reader of a pipe has closed it. Usually on purpose, so the program should end without a message.
+    #[error("the reader of {name} has closed it")]
     Closed {
-        /// How messages call the output.
+        /// The output's name in messages.
         name: Arc<str>,
     },
     /// Opening, writing or renaming failed.
     #[error("cannot write {name}: {}", reason(source))]
     Unwritable {
-        /// How messages call the output.
+        /// The output's name in messages.
         name: Arc<str>,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A result has no JSON form, such as a map whose keys are not strings.
     #[error("cannot write a result to {name} as JSON: {source}")]
     Value {
-        /// How messages call the output.
+        /// The output's name in messages.
         name: Arc<str>,
-        /// What it has instead.
+        /// The reason.
         source: serde_json::Error,
     },
-    /// The temporary file that keeps what waits for its turn cannot be used.
-    #[error("cannot keep outputs that wait for their turn in a temporary file in {}: {} (TMPDIR chooses another folder)",
+    /// The temporary file for outputs that wait for their turn cannot be used.
+    #[error("cannot keep outputs that wait for their turn in a temporary file in {}: {} (set TMPDIR to use another folder)",
         .folder.display(), reason(source))]
     Waiting {
-        /// Where the temporary file is.
+        /// The folder of the temporary file.
         folder: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Writing failed before, so there is nothing whole to finish.
+    /// Writing failed before, so the output is not whole.
     #[error("{name} is not complete: writing it failed before")]
     Incomplete {
-        /// How messages call the output.
+        /// The output's name in messages.
         name: Arc<str>,
     },
 }
 
 impl OutputError {
-    /// Whether the reader of a pipe has gone away, which ends the program quietly.
+    /// Whether the reader of a pipe has closed it, after which the program should end quietly.
     pub fn is_closed(&self) -> bool {
         matches!(self, OutputError::Closed { .. })
     }

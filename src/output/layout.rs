@@ -1,17 +1,16 @@
-//! Where in the output file the output of each job is, and how the file is put into order.
+//! The positions of the jobs' outputs in the output file, and the plan to put the file into order.
 //!
-//! Outputs are only ever appended. Mostly they come in order; but what has waited too long behind a slow job is written before its
-//! turn, and a run that goes on with an earlier one's output writes behind it. Then the file is copied in order, once, at
-//! the end.
+//! Outputs are only appended. Mostly they come in order; but an output that has waited too long behind a slow job is written before
+//! its turn, and a run that continues an earlier one writes behind its output. Then the file is copied in order, once, at the end.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::Order;
+use super::OutputOrder;
 
-/// How much is copied at once.
+/// Bytes that are copied at once.
 const COPY_BYTES: usize = 256 << 10;
 
 /// The output of one job: bytes of the output file.
@@ -19,13 +18,13 @@ const COPY_BYTES: usize = 256 << 10;
 pub(crate) struct Extent {
     /// The job's number.
     pub number: u64,
-    /// Where its output begins in the file.
+    /// The position of its output in the file.
     pub at: u64,
-    /// How many bytes it has.
+    /// The length of its output in bytes.
     pub length: u64,
 }
 
-/// Outputs of jobs whose numbers follow each other, one behind the other in the file.
+/// The outputs of consecutive jobs, one behind the other in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     first: u64,
@@ -34,14 +33,14 @@ struct Run {
     length: u64,
 }
 
-/// The places of all outputs that count.
+/// The positions of all valid outputs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layout {
     runs: Vec<Run>,
 }
 
 impl Layout {
-    /// Another output: one of a job that has none yet.
+    /// Adds the output of a job that has none yet.
     pub(crate) fn add(&mut self, extent: Extent) {
         let Extent { number, at, length } = extent;
         if let Some(last) = self.runs.last_mut() {
@@ -54,7 +53,7 @@ impl Layout {
         self.runs.push(Run { first: number, last: number, at, length });
     }
 
-    /// Takes out the outputs of these jobs, each of which is a line of its own, as all others are.
+    /// Removes the outputs of these jobs. Each job's output must be one line.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -76,11 +75,11 @@ impl Layout {
         Ok(())
     }
 
-    /// The order in which the outputs belong, and where each is then.
-    pub(crate) fn plan(mut self, order: Order) -> Plan {
+    /// Returns the plan that puts the outputs into order.
+    pub(crate) fn plan(mut self, order: OutputOrder) -> Plan {
         match order {
-            Order::Places => self.runs.sort_by_key(|run| run.first),
-            Order::Settled => self.runs.sort_by_key(|run| run.at),
+            OutputOrder::Places => self.runs.sort_by_key(|run| run.first),
+            OutputOrder::Settled => self.runs.sort_by_key(|run| run.at),
         }
         let mut end = 0;
         let place = |run: Run| {
@@ -99,7 +98,7 @@ struct Move {
     to: u64,
 }
 
-/// How the file is put into order.
+/// The plan that puts the file into order.
 #[derive(Debug)]
 pub(crate) struct Plan {
     moves: Vec<Move>,
@@ -107,12 +106,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Whether a file of this length is in order as it is.
+    /// Whether a file of this length is already in order.
     pub(crate) fn is_done(&self, length: u64) -> bool {
         self.length == length && self.moves.iter().all(|step| step.run.length == 0 || step.run.at == step.to)
     }
 
-    /// Copies the file in order. A copy that a killed run has left is removed first.
+    /// Copies the file in order. Removes a copy that a killed run has left.
     pub(crate) fn copy(&self, from: &File, to: &Path) -> io::Result<File> {
         let _ = fs::remove_file(to);
         let to = File::options().read(true).write(true).create_new(true).open(to)?;
@@ -124,7 +123,7 @@ impl Plan {
         to.into_inner().map_err(io::IntoInnerError::into_error)
     }
 
-    /// Where the output of a job is after the copy, if it was there before.
+    /// Returns the positions of the outputs after the copy.
     pub(crate) fn moved(&self) -> Moved {
         let mut moves = self.moves.clone();
         moves.sort_by_key(|step| (step.run.at, step.run.length));
@@ -132,7 +131,7 @@ impl Plan {
     }
 }
 
-/// How long the line is that begins there, with its end.
+/// Returns the length of the line that begins at `at`, with its end.
 fn line_length(file: &File, at: u64, end: u64) -> io::Result<u64> {
     let mut buffer = [0; 4096];
     let mut length = 0;
@@ -147,7 +146,7 @@ fn line_length(file: &File, at: u64, end: u64) -> io::Result<u64> {
     Ok(length)
 }
 
-/// Copies bytes of a file.
+/// Copies a range of bytes of a file.
 pub(crate) fn copy_range(
     from: &File,
     mut at: u64,
@@ -182,19 +181,19 @@ pub(crate) fn have_same_beginning(one: &File, other: &File, length: u64) -> io::
     Ok(true)
 }
 
-/// The new places of outputs, by the old ones.
+/// The new positions of outputs, by the old ones.
 pub(crate) struct Moved {
     moves: Vec<Move>,
 }
 
 impl Moved {
-    /// The same, with all new places further behind.
+    /// Shifts all new positions by `by` bytes.
     pub(crate) fn shifted(mut self, by: u64) -> Moved {
         self.moves.iter_mut().for_each(|step| step.to += by);
         self
     }
 
-    /// The new place of this output.
+    /// Returns the new position of an output.
     pub(crate) fn place(&self, extent: Extent) -> Option<u64> {
         let begin = self.moves.partition_point(|step| step.run.at + step.run.length < extent.at);
         let candidates = self.moves[begin..].iter().take_while(|step| step.run.at <= extent.at);
@@ -219,7 +218,7 @@ mod tests {
     fn outputs_that_came_in_order_are_left_as_they_are() {
         let there = layout(&[(1, 0, 2), (2, 2, 0), (3, 2, 5), (7, 7, 1)]);
         assert_eq!(there.runs.len(), 2, "jobs that follow each other are one run");
-        let plan = there.plan(Order::Places);
+        let plan = there.plan(OutputOrder::Places);
         assert!(plan.is_done(8) && !plan.is_done(9), "bytes that are nobody's are left out");
     }
 
@@ -228,7 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (log, sorted) = (folder.path().join("log"), folder.path().join("sorted"));
         fs::write(&log, "three|one|garbage|four|two|").unwrap();
-        let plan = layout(&[(3, 0, 6), (1, 6, 4), (4, 18, 5), (2, 23, 4)]).plan(Order::Places);
+        let plan = layout(&[(3, 0, 6), (1, 6, 4), (4, 18, 5), (2, 23, 4)]).plan(OutputOrder::Places);
         assert!(!plan.is_done(27));
         plan.copy(&File::open(&log).unwrap(), &sorted).unwrap();
         assert_eq!(fs::read_to_string(&sorted).unwrap(), "one|two|three|four|");
@@ -243,7 +242,7 @@ mod tests {
 
     #[test]
     fn without_an_order_only_what_belongs_to_none_goes() {
-        let plan = layout(&[(3, 0, 6), (1, 10, 4)]).plan(Order::Settled);
+        let plan = layout(&[(3, 0, 6), (1, 10, 4)]).plan(OutputOrder::Settled);
         assert!(!plan.is_done(14));
         assert_eq!(plan.moved().place(Extent { number: 1, at: 10, length: 4 }), Some(6));
     }
@@ -260,7 +259,7 @@ mod tests {
 
     #[test]
     fn empty_outputs_are_found_at_the_seams() {
-        let plan = layout(&[(1, 0, 4), (3, 4, 4), (2, 8, 0), (4, 8, 2)]).plan(Order::Places);
+        let plan = layout(&[(1, 0, 4), (3, 4, 4), (2, 8, 0), (4, 8, 2)]).plan(OutputOrder::Places);
         let moved = plan.moved();
         assert!(moved.place(Extent { number: 2, at: 8, length: 0 }).is_some());
         assert_eq!(moved.place(Extent { number: 4, at: 8, length: 2 }), Some(8));

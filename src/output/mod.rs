@@ -1,15 +1,15 @@
-//! Where results go: bytes or JSON Lines to standard output, standard error or a file.
+//! Outputs: bytes or JSON Lines to standard output, standard error or a file.
 //!
-//! The room decides how a result becomes a line, how outputs of jobs that end in any order come out in order ([`Ordered`]),
-//! when bytes reach the system, and whether a file appears whole or not at all. What a failure to write means for the run
-//! is left to the caller.
+//! This module decides how a result becomes a line, how the outputs of jobs that end in any order are put in order ([`Ordered`]),
+//! when bytes reach the system, and that a file appears whole or not at all. What a failure to write means for the run is left to
+//! the caller.
 //!
-//! * A regular file is called `NAME.partial` until [`Writer::finish`] renames it. Whoever finds the name finds a whole file; a
-//!   run that ends early, also one that is killed, leaves what it wrote as `NAME.partial`. Nothing in it is ever removed.
-//! * Whatever is not a regular file (`/dev/null`, a FIFO, a terminal) is written directly, and so is what must be readable
-//!   while the run goes on, and after it was killed: the records (`journal`).
-//! * An output that cannot be written is found out when it is opened, before any job runs.
-//! * A reader who has gone away (`| head`) is no fault of the run: [`OutputError::is_closed`] tells it apart.
+//! * A regular file is called `NAME.partial` until [`Writer::finish`] renames it. So `NAME` is always a whole file; a run that ends
+//!   early or is killed leaves its output as `NAME.partial`, of which nothing is ever removed.
+//! * Anything but a regular file (`/dev/null`, a FIFO, a terminal) is written directly, and so is the job log (`journal`), which
+//!   must be readable while the run goes on and after it was killed.
+//! * An output that cannot be written is reported when it is opened, before any job runs.
+//! * A closed reader (`| head`) is not an error of the run: [`OutputError::is_closed`].
 
 mod error;
 mod identity;
@@ -30,7 +30,7 @@ use serde::Serialize;
 pub use error::OutputError;
 pub(crate) use identity::{Identity, Kind, is_same_file};
 pub(crate) use layout::{Extent, Layout, Moved};
-pub use ordered::{DEFAULT_MEMORY, Order, Ordered, Stream};
+pub use ordered::{DEFAULT_MEMORY, Ordered, OutputOrder, Section};
 pub(crate) use sink::{partial_path, real_path};
 pub use tag::Tag;
 pub use writer::{Existing, Writer};
@@ -42,15 +42,15 @@ pub enum Target {
     Stdout,
     /// Written as `/dev/stderr`.
     Stderr,
-    /// Any path.
+    /// Any other path.
     File(PathBuf),
 }
 
 impl Target {
-    /// `-` is standard output, and so are its names in `/dev` and `/proc`; standard error has such names, too; everything
-    /// else is a path.
+    /// Makes a target of a path. `-` and the names of standard output in `/dev` and `/proc` are standard output, the names of
+    /// standard error are standard error, everything else is a file.
     ///
-    /// Opening `/dev/stdout` anew would begin at the start of a file that the shell had redirected it to.
+    /// Opening `/dev/stdout` again would write from the beginning of a file to which the shell has redirected it.
     pub fn new(path: impl Into<PathBuf>) -> Target {
         let path = path.into();
         match path.to_str() {
@@ -60,7 +60,7 @@ impl Target {
         }
     }
 
-    /// How messages call it.
+    /// Returns its name for messages.
     pub fn name(&self) -> Arc<str> {
         match self {
             Target::Stdout => "standard output".into(),
@@ -70,13 +70,13 @@ impl Target {
     }
 }
 
-/// The line that stands in the place of a result that there is not.
+/// The line in place of a result that is missing.
 #[derive(Serialize)]
 struct FailureLine<'a> {
     error: Failure<'a>,
 }
 
-/// The line that stands in the place of a failed job's result: `{"error":{"job":3,"kind":"panic","message":"…"}}`.
+/// Returns the line in place of a failed job's result: `{"error":{"job":3,"kind":"panic","message":"…"}}`.
 pub(crate) fn failure_line(failure: Failure<'_>) -> Vec<u8> {
     let mut line = serde_json::to_vec(&FailureLine { error: failure }).unwrap_or_default();
     line.push(b'\n');
@@ -88,9 +88,9 @@ pub(crate) fn failure_line(failure: Failure<'_>) -> Vec<u8> {
 pub struct Failure<'a> {
     /// The job's number: that of its record in the input, from 1.
     pub job: u64,
-    /// What kind of failure, as one word: `panic`.
+    /// The kind of failure, one word: `panic`.
     pub kind: &'a str,
-    /// What it says, on as many lines as it likes: they are escaped.
+    /// The message; line ends in it are escaped.
     pub message: &'a str,
 }
 
@@ -127,7 +127,7 @@ impl JsonLines {
     /// Writes what is left and lets the file appear under its name.
     ///
     /// # Errors
-    /// If writing fails now or failed before: then what was written is in `NAME.partial`.
+    /// If writing fails now or failed before: then the output stays in `NAME.partial`.
     pub fn finish(self) -> Result<(), OutputError> {
         self.writer.finish()
     }

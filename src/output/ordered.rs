@@ -1,8 +1,8 @@
-//! Outputs of jobs that end in any order, handed on in the order of their places, whole, and in bounded memory.
+//! Puts the outputs of jobs that end in any order into the order of their places, each whole, in bounded memory.
 //!
-//! What waits for its turn is kept in memory up to a limit, and beyond it in one temporary file; there a job that waits costs
-//! a few dozen bytes of memory. Pieces of a running job's output go to the file at once: the job may fail and run again,
-//! and then nothing of them may have been seen.
+//! Outputs that wait for their turn are kept in memory up to a limit, and beyond it in one temporary file; then each takes a few
+//! dozen bytes of memory. Pieces of a running job's output go to the file at once: the job may fail and run again, and then none of
+//! them may have been written.
 
 mod runs;
 #[cfg(test)]
@@ -11,56 +11,60 @@ mod tests;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::OutputError;
-use super::spill::{BLOCK_BYTES, Extent, Spill};
+use super::spill::{BLOCK_BYTES, Spill, SpillExtent};
+use crate::engine::exchange::OutputStream;
 
-/// How much memory what waits may take, unless the caller has an opinion.
+/// The usual limit of memory for outputs that wait.
 pub const DEFAULT_MEMORY: usize = 32 << 20;
-/// Outputs are handed on in pieces of at most so many bytes.
+/// Most bytes of output that are passed on at once.
 pub const PIECE_BYTES: usize = 256 << 10;
-/// What the allocator takes for a piece of memory besides its bytes.
+/// Overhead of the allocator for each allocation.
 const ALLOCATION_BYTES: usize = 16;
-/// How many places are kept ready for jobs that wait, when none does.
+/// Capacity for waiting jobs that is kept when none waits.
 const SPARE_PLACES: usize = 4096;
 
-/// One of a job's two outputs, or what the caller notes of it.
+/// A section of the output of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Out,
-    /// Standard error.
-    Err,
+pub enum Section {
+    /// What the job wrote to one of its streams.
+    Output(OutputStream),
     /// The caller's note, behind both.
     Note,
 }
 
-/// Which job's output comes next.
+impl Section {
+    pub const STDOUT: Section = Section::Output(OutputStream::Stdout);
+    pub const STDERR: Section = Section::Output(OutputStream::Stderr);
+}
+
+/// The order of outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// That of the next place: 0, 1, 2, …
+pub enum OutputOrder {
+    /// By place: 0, 1, 2, …
     Places,
-    /// That of the job that settled next.
+    /// As jobs settle.
     Settled,
 }
 
-/// Takes a piece of a job's output whose turn it is. A note that is not empty ends with an empty piece.
-pub type Give<'a> = dyn FnMut(u64, Stream, &[u8]) -> Result<(), OutputError> + 'a;
+/// Receives a piece of a job's output when its turn has come. A note that is not empty ends with an empty piece.
+pub type Give<'a> = dyn FnMut(u64, Section, &[u8]) -> Result<(), OutputError> + 'a;
 
-/// What is known of a job's output.
+/// The output of a job, or its state.
 #[derive(Debug)]
 enum Entry {
     /// The job has not settled.
     Open,
-    /// There is nothing to hand on, or it was handed on before its turn.
+    /// The output is empty, or was passed on before its turn.
     Empty,
     /// Standard output, standard error and the note, one behind the other.
     Memory { bytes: Vec<u8>, split: Split },
     /// The same in one block of the temporary file.
     Spilled { at: u64, split: Split },
-    /// In the pieces of [`Ordered::large`], and behind each what did not fit there.
+    /// In the pieces of [`Ordered::large`], and, behind each section, the bytes that did not fit there.
     Large { bytes: Vec<u8>, split: Split },
 }
 
-/// How long the first two of the three parts of an output are, and all.
+/// The lengths of the three sections of an output.
 #[derive(Clone, Copy, Debug)]
 struct Split {
     out: u32,
@@ -74,49 +78,50 @@ impl Split {
         Some(Split { out: length(out)?, err: length(err)?, note: length(note)? })
     }
 
-    /// Each part with its begin and its length.
-    fn parts(self) -> [(Stream, usize, usize); 3] {
+    /// Returns each section with its begin and its length.
+    fn parts(self) -> [(Section, usize, usize); 3] {
         let (out, err, note) = (self.out as usize, self.err as usize, self.note as usize);
-        [(Stream::Out, 0, out), (Stream::Err, out, err), (Stream::Note, out + err, note)]
+        [(Section::STDOUT, 0, out), (Section::STDERR, out, err), (Section::Note, out + err, note)]
     }
 }
 
-/// A piece of a large output.
+/// A piece of a large output in the temporary file.
 #[derive(Clone, Copy, Debug)]
-struct Part {
-    extent: Extent,
-    stream: Stream,
+struct SpilledPiece {
+    extent: SpillExtent,
+    section: Section,
 }
 
-/// Takes outputs as jobs settle and hands them on in order.
+/// Takes outputs as jobs settle and passes them on in order.
 ///
 /// Call [`Ordered::drain`] after each settled job, or after each batch of them. Each job settles or is skipped once. After
-/// an error the run should end; what waits can still be handed on.
+/// an error the run should end; waiting outputs can still be passed on.
 pub struct Ordered {
-    order: Order,
+    order: OutputOrder,
     limit: usize,
-    /// The place whose turn it is, in the order of places.
+    /// The next place, in the order of places.
     head: u64,
-    /// What waits in the order of places, from `head` on.
+    /// The waiting outputs in the order of places, from `head` on.
     waiting: VecDeque<Entry>,
     /// Outputs of jobs with consecutive places that wait together, by the first place, with the number of jobs.
     runs: BTreeMap<u64, (u64, Entry)>,
     /// What waits in the order in which it settled.
     settled: VecDeque<(u64, Entry)>,
     /// Jobs whose output came in pieces or does not fit one block.
-    large: HashMap<u64, Vec<Part>>,
-    /// How many pieces these are.
+    large: HashMap<u64, Vec<SpilledPiece>>,
+    /// Number of pieces in `large`.
     parts: usize,
-    /// What the outputs in memory take.
+    /// Bytes of memory that outputs take.
     memory: usize,
-    /// How many outputs wait for their turn in the order of places.
+    /// Number of outputs that wait in the order of places.
     kept: usize,
     spill: Spill,
 }
 
 impl Ordered {
-    /// With `limit` bytes of memory for what waits, and a temporary file where `TMPDIR` says. The output whose turn it is never counts against the limit.
-    pub fn new(order: Order, limit: usize) -> Ordered {
+    /// Makes one with `limit` bytes of memory for waiting outputs, and a temporary file in the folder `TMPDIR`. The output whose turn
+    /// has come does not count against the limit.
+    pub fn new(order: OutputOrder, limit: usize) -> Ordered {
         Ordered {
             order,
             limit,
@@ -132,25 +137,25 @@ impl Ordered {
         }
     }
 
-    /// The place whose output is handed on next, in the order of places.
+    /// Returns the place whose output is next, in the order of places.
     #[cfg(test)]
     pub fn head(&self) -> u64 {
         self.head
     }
 
-    /// How much memory waiting takes.
+    /// Returns the memory of waiting outputs in bytes.
     pub fn memory(&self) -> usize {
         self.memory
             + self.waiting.capacity() * size_of::<Entry>()
             + self.settled.capacity() * size_of::<(u64, Entry)>()
             + self.runs.len() * 2 * size_of::<(u64, (u64, Entry))>()
-            + self.large.capacity() * size_of::<(u64, Vec<Part>)>()
+            + self.large.capacity() * size_of::<(u64, Vec<SpilledPiece>)>()
             // A list of pieces may be twice as long as its contents.
-            + 2 * self.parts * size_of::<Part>()
+            + 2 * self.parts * size_of::<SpilledPiece>()
             + self.spill.memory()
     }
 
-    /// How many bytes wait in the temporary file.
+    /// Returns how many bytes wait in the temporary file.
     #[cfg(test)]
     pub fn spilled(&self) -> u64 {
         self.spill.len()
@@ -161,23 +166,23 @@ impl Ordered {
         self.kept > 0
     }
 
-    /// Takes a piece of a running job's output. What comes later of the same stream follows it.
+    /// Takes a piece of a running job's output. Later pieces of the same stream follow it.
     ///
     /// # Errors
     /// If the temporary file cannot be written.
-    pub fn part(&mut self, job: u64, stream: Stream, mut bytes: &[u8]) -> Result<(), OutputError> {
-        if self.is_open(job) { self.put_down(job, stream, &mut bytes) } else { Ok(()) }
+    pub fn part(&mut self, job: u64, stream: OutputStream, mut bytes: &[u8]) -> Result<(), OutputError> {
+        if self.is_open(job) { self.spill_bytes(job, Section::Output(stream), &mut bytes) } else { Ok(()) }
     }
 
-    /// Writes bytes of a job to the temporary file; those that are left were not written.
-    fn put_down(&mut self, job: u64, stream: Stream, bytes: &mut &[u8]) -> Result<(), OutputError> {
+    /// Writes bytes of a job to the temporary file. After an error `bytes` holds those that were not written.
+    fn spill_bytes(&mut self, job: u64, section: Section, bytes: &mut &[u8]) -> Result<(), OutputError> {
         while !bytes.is_empty() {
             let extent = self.spill.append(bytes)?;
             *bytes = &bytes[extent.len as usize..];
             let parts = self.large.entry(job).or_default();
-            let is_merged = parts.last_mut().is_some_and(|last| last.stream == stream && last.extent.merge(extent));
+            let is_merged = parts.last_mut().is_some_and(|last| last.section == section && last.extent.merge(extent));
             if !is_merged {
-                parts.push(Part { extent, stream });
+                parts.push(SpilledPiece { extent, section });
                 self.parts += 1;
             }
         }
@@ -193,10 +198,10 @@ impl Ordered {
         }
     }
 
-    /// Takes what a job has put out, or what is left of it behind its pieces, and a note that comes back with it.
+    /// Takes the output of a job, or the rest of it behind its pieces, and a note, which is passed on with it.
     ///
     /// # Errors
-    /// If the temporary file cannot be written: the output is kept in memory then.
+    /// If the temporary file cannot be written: then the output is kept in memory.
     pub fn settle(&mut self, job: u64, out: Vec<u8>, err: &[u8], note: &[u8]) -> Result<(), OutputError> {
         if !self.is_open(job) {
             return Ok(());
@@ -212,7 +217,7 @@ impl Ordered {
         kept
     }
 
-    /// There will be no output of this job: what came in pieces is forgotten.
+    /// Skips a job: it has no output, and its pieces are forgotten.
     pub fn skip(&mut self, job: u64) {
         self.forget_parts(job);
         if self.is_open(job) {
@@ -220,8 +225,8 @@ impl Ordered {
         }
     }
 
-    /// The run ends early: no job that is still open settles any more, so that what waits behind them can be handed on. Gives
-    /// those of which pieces were forgotten.
+    /// Skips all open jobs, because the run ends early, so that the outputs behind them can be passed on. Returns the jobs of which
+    /// pieces were forgotten.
     pub fn skip_open(&mut self) -> Vec<u64> {
         let mut torn = Vec::new();
         for job in self.head..self.end() {
@@ -233,19 +238,19 @@ impl Ordered {
         torn
     }
 
-    /// Hands on everything whose turn it is: for each job standard output, then standard error, then the note, in pieces of at
+    /// Passes on all outputs whose turn has come: for each job standard output, then standard error, then the note, in pieces of at
     /// most [`PIECE_BYTES`].
     ///
     /// # Errors
-    /// What `give` returns; and if the temporary file cannot be read.
+    /// Errors of `give`, and if the temporary file cannot be read.
     pub fn drain(&mut self, give: &mut Give<'_>) -> Result<(), OutputError> {
         while let Some((job, entry)) = self.next() {
-            self.hand_on(job, entry, give)?;
+            self.pass_on(job, entry, give)?;
         }
         Ok(())
     }
 
-    /// Hands on what waits before its turn has come, in the order of places.
+    /// Passes on all waiting outputs before their turn, in the order of places.
     ///
     /// # Errors
     /// As [`Ordered::drain`].
@@ -258,60 +263,60 @@ impl Ordered {
             if !matches!(self.waiting[index], Entry::Open | Entry::Empty) {
                 let entry = std::mem::replace(&mut self.waiting[index], Entry::Empty);
                 self.kept -= 1;
-                self.hand_on(self.head + index as u64, entry, give)?;
+                self.pass_on(self.head + index as u64, entry, give)?;
             }
         }
         Ok(())
     }
 
-    fn hand_on(&mut self, job: u64, entry: Entry, give: &mut Give<'_>) -> Result<(), OutputError> {
+    fn pass_on(&mut self, job: u64, entry: Entry, give: &mut Give<'_>) -> Result<(), OutputError> {
         let has_note = match entry {
             Entry::Open | Entry::Empty => false,
             Entry::Memory { bytes, split } => {
                 self.memory -= cost(&bytes);
-                for (stream, at, length) in split.parts() {
-                    give_pieces(job, stream, &bytes[at..at + length], give)?;
+                for (section, at, length) in split.parts() {
+                    give_pieces(job, section, &bytes[at..at + length], give)?;
                 }
                 split.note > 0
             }
             Entry::Spilled { at, split } => {
-                for (stream, from, length) in split.parts() {
-                    let extent = Extent { at: at + from as u64, len: length as u32 };
-                    self.give_spilled(job, stream, extent, give)?;
+                for (section, from, length) in split.parts() {
+                    let extent = SpillExtent { at: at + from as u64, len: length as u32 };
+                    self.give_spilled(job, section, extent, give)?;
                 }
                 split.note > 0
             }
             Entry::Large { bytes, split } => {
                 self.memory -= cost(&bytes);
                 let parts = self.take_parts(job);
-                for (stream, at, length) in split.parts() {
-                    for part in parts.iter().filter(|part| part.stream == stream) {
-                        self.give_spilled(job, stream, part.extent, give)?;
+                for (section, at, length) in split.parts() {
+                    for part in parts.iter().filter(|part| part.section == section) {
+                        self.give_spilled(job, section, part.extent, give)?;
                     }
-                    give_pieces(job, stream, &bytes[at..at + length], give)?;
+                    give_pieces(job, section, &bytes[at..at + length], give)?;
                 }
-                split.note > 0 || parts.iter().any(|part| part.stream == Stream::Note)
+                split.note > 0 || parts.iter().any(|part| part.section == Section::Note)
             }
         };
-        if has_note { give(job, Stream::Note, &[]) } else { Ok(()) }
+        if has_note { give(job, Section::Note, &[]) } else { Ok(()) }
     }
 
-    /// Whether anything can still be said of a job.
+    /// Whether a job can still settle.
     fn is_open(&self, job: u64) -> bool {
         match (self.order, job.checked_sub(self.head)) {
-            (Order::Settled, _) => true,
-            (Order::Places, None) => false,
-            (Order::Places, Some(index)) => {
+            (OutputOrder::Settled, _) => true,
+            (OutputOrder::Places, None) => false,
+            (OutputOrder::Places, Some(index)) => {
                 matches!(self.waiting.get(index as usize), None | Some(Entry::Open)) && !self.is_in_run(job)
             }
         }
     }
 
-    /// Finds a place for an output that came whole.
+    /// Keeps an output that came whole, in memory or in the temporary file.
     fn keep(&mut self, job: u64, mut bytes: Vec<u8>, err: &[u8], note: &[u8]) -> (Entry, Result<(), OutputError>) {
         let is_next = match self.order {
-            Order::Places => job == self.head,
-            Order::Settled => self.settled.is_empty(),
+            OutputOrder::Places => job == self.head,
+            OutputOrder::Settled => self.settled.is_empty(),
         };
         let Some(split) = Split::new(bytes.len(), err.len(), note.len()) else {
             return self.keep_large(job, &bytes, err, note);
@@ -331,7 +336,7 @@ impl Ordered {
                     Err(error) => kept = Err(error),
                 }
             }
-            // A read buffer that was handed over as it was.
+            // It may be a large read buffer.
             if bytes.capacity() > 2 * bytes.len() + ALLOCATION_BYTES {
                 bytes.shrink_to_fit();
             }
@@ -340,14 +345,14 @@ impl Ordered {
         (Entry::Memory { bytes, split }, kept)
     }
 
-    /// Puts an output behind its pieces in the temporary file; what cannot be written there is kept in memory.
+    /// Puts an output behind its pieces in the temporary file; bytes that cannot be written there are kept in memory.
     fn keep_large(&mut self, job: u64, out: &[u8], err: &[u8], note: &[u8]) -> (Entry, Result<(), OutputError>) {
-        let mut rest = [(Stream::Out, out), (Stream::Err, err), (Stream::Note, note)];
-        let kept = rest.iter_mut().try_for_each(|(stream, bytes)| self.put_down(job, *stream, bytes));
+        let mut rest = [(Section::STDOUT, out), (Section::STDERR, err), (Section::Note, note)];
+        let kept = rest.iter_mut().try_for_each(|(section, bytes)| self.spill_bytes(job, *section, bytes));
         let [(_, out), (_, err), (_, note)] = rest;
         let bytes = [out, err, note].concat();
         self.memory += cost(&bytes);
-        // Four GiB in memory are not reached: what does not fit into a block was refused by a full disk at once.
+        // The rest does not reach 4 GiB: a full disk refuses an output larger than a block at once.
         let split = Split::new(out.len(), err.len(), note.len()).unwrap_or(Split { out: 0, err: 0, note: 0 });
         (Entry::Large { bytes, split }, kept)
     }
@@ -355,12 +360,12 @@ impl Ordered {
     fn put(&mut self, job: u64, entry: Entry) {
         let is_kept = !matches!(entry, Entry::Open | Entry::Empty);
         match self.order {
-            Order::Settled => {
+            OutputOrder::Settled => {
                 if is_kept {
                     self.settled.push_back((job, entry));
                 }
             }
-            Order::Places => {
+            OutputOrder::Places => {
                 self.kept += usize::from(is_kept);
                 let index = (job - self.head) as usize;
                 if index >= self.waiting.len() {
@@ -373,11 +378,11 @@ impl Ordered {
         }
     }
 
-    /// The output whose turn it is.
+    /// Takes the output whose turn has come.
     fn next(&mut self) -> Option<(u64, Entry)> {
         let next = match self.order {
-            Order::Settled => self.settled.pop_front(),
-            Order::Places => match self.waiting.front() {
+            OutputOrder::Settled => self.settled.pop_front(),
+            OutputOrder::Places => match self.waiting.front() {
                 None | Some(Entry::Open) => self.next_run(),
                 Some(entry) => {
                     self.kept -= usize::from(!matches!(entry, Entry::Empty));
@@ -392,7 +397,7 @@ impl Ordered {
         next
     }
 
-    fn take_parts(&mut self, job: u64) -> Vec<Part> {
+    fn take_parts(&mut self, job: u64) -> Vec<SpilledPiece> {
         if self.large.is_empty() {
             return Vec::new();
         }
@@ -404,15 +409,15 @@ impl Ordered {
     fn give_spilled(
         &mut self,
         job: u64,
-        stream: Stream,
-        extent: Extent,
+        section: Section,
+        extent: SpillExtent,
         give: &mut Give<'_>,
     ) -> Result<(), OutputError> {
         let end = extent.at + u64::from(extent.len);
         let mut at = extent.at;
         while at < end {
             let len = (end - at).min(PIECE_BYTES as u64) as u32;
-            give(job, stream, self.spill.read(Extent { at, len })?)?;
+            give(job, section, self.spill.read(SpillExtent { at, len })?)?;
             at += u64::from(len);
         }
         if extent.len > 0 {
@@ -422,12 +427,12 @@ impl Ordered {
     }
 }
 
-/// Hands on bytes in pieces.
-fn give_pieces(job: u64, stream: Stream, bytes: &[u8], give: &mut Give<'_>) -> Result<(), OutputError> {
-    bytes.chunks(PIECE_BYTES).try_for_each(|piece| give(job, stream, piece))
+/// Passes on bytes in pieces.
+fn give_pieces(job: u64, section: Section, bytes: &[u8], give: &mut Give<'_>) -> Result<(), OutputError> {
+    bytes.chunks(PIECE_BYTES).try_for_each(|piece| give(job, section, piece))
 }
 
-/// What an output takes in memory.
+/// Returns the memory of an output in bytes.
 fn cost(bytes: &Vec<u8>) -> usize {
     bytes.capacity() + ALLOCATION_BYTES
 }

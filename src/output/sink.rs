@@ -1,4 +1,4 @@
-//! Where the bytes go: straight to an open file, or to `FILE.partial`, which becomes `FILE` in the end.
+//! Opens the file of an output: directly, or as `FILE.partial`, which is renamed to `FILE` in the end.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -12,9 +12,9 @@ use rustix::io::Errno;
 
 use super::{Existing, Target};
 
-/// How many names are tried for an earlier run's partial output.
+/// Most names that are tried for the partial output of an earlier run.
 const KEPT_MAX: u32 = 10_000;
-/// How many links are followed to the file that an output names.
+/// Most symbolic links that are followed to the file of an output.
 const LINKS_MAX: u32 = 40;
 
 pub(super) enum Sink {
@@ -24,7 +24,7 @@ pub(super) enum Sink {
     Partial(Partial),
 }
 
-/// `FILE.partial`, which holds what was written so far. It is never removed unless it is empty.
+/// `FILE.partial`, with the output so far. It is removed only if it is empty.
 pub(super) struct Partial {
     file: File,
     partial: PathBuf,
@@ -32,10 +32,10 @@ pub(super) struct Partial {
 }
 
 impl Sink {
-    /// Opens a target; a regular file is written as `FILE.partial`. If `goes_on`, what is there already stays in front.
+    /// Opens a target; a regular file is written as `FILE.partial`. With `goes_on`, behind the bytes that are already there.
     pub(super) fn open(target: &Target, goes_on: bool) -> io::Result<Sink> {
         match target {
-            // Not `io::stdout()`, which would write every line by itself.
+            // Not `io::stdout()`, which would write each line separately.
             Target::Stdout => Ok(Sink::Direct(io::stdout().as_fd().try_clone_to_owned()?.into())),
             Target::Stderr => Ok(Sink::Direct(io::stderr().as_fd().try_clone_to_owned()?.into())),
             Target::File(path) => Sink::open_file(path, goes_on),
@@ -46,7 +46,7 @@ impl Sink {
         let Target::File(path) = target else {
             return Sink::open(target, false);
         };
-        // It is emptied only when it is known that no other run writes it. What is not a regular file takes neither.
+        // It is emptied only after the lock shows that no other run writes it. Only regular files are locked and emptied.
         let mut options = OpenOptions::new();
         options.create(true).append(true);
         let file = options.open(path)?;
@@ -63,7 +63,7 @@ impl Sink {
         let path = linked(path)?;
         let mode = match fs::metadata(&path) {
             Ok(old) => {
-                // Opening for writing tells a directory and a file that its owner has made read-only, which a rename would not.
+                // Opening for writing fails for a directory and for a read-only file, which a rename would not notice.
                 let file = OpenOptions::new().write(true).open(&path)?;
                 if !old.is_file() {
                     return Ok(Sink::Direct(file));
@@ -73,7 +73,7 @@ impl Sink {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        // `name/` is a directory that is not there; the rename would find that out only when all jobs are done.
+        // `name/` is a directory that does not exist; the rename would fail only after all jobs are done.
         if path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -85,7 +85,7 @@ impl Sink {
         Ok(Sink::Partial(Partial { file, partial, path }))
     }
 
-    /// How many bytes are in the file from an earlier run.
+    /// Returns how many bytes of an earlier run are in the file.
     pub(super) fn start(&self) -> u64 {
         match self {
             Sink::Direct(_) => 0,
@@ -93,7 +93,7 @@ impl Sink {
         }
     }
 
-    /// The unfinished file and what it will be called.
+    /// Returns the unfinished file, its name, and its name when it is finished.
     pub(super) fn partial(&self) -> Option<(&File, &Path, &Path)> {
         match self {
             Sink::Direct(_) => None,
@@ -101,7 +101,7 @@ impl Sink {
         }
     }
 
-    /// Lets a regular file appear under its name.
+    /// Gives a regular file its name.
     pub(super) fn finish(&self) -> io::Result<()> {
         match self {
             Sink::Direct(_) => Ok(()),
@@ -124,7 +124,7 @@ impl Write for Sink {
 }
 
 impl Drop for Partial {
-    /// Only an empty file is removed: it holds no result.
+    /// Removes the file if it is empty.
     fn drop(&mut self) {
         let is_empty = |metadata: fs::Metadata| metadata.len() == 0 && metadata.is_file();
         if self.file.metadata().is_ok_and(is_empty) && is_at(&self.file, &self.partial) {
@@ -133,23 +133,23 @@ impl Drop for Partial {
     }
 }
 
-/// Gives an unfinished file its name.
+/// Renames an unfinished file to its name.
 pub(super) fn appear(file: &File, partial: &Path, path: &Path) -> io::Result<()> {
-    // Network file systems report a full disk or a quota only here, and a rename may reach the disk before the contents do.
+    // Network file systems report a full disk or quota only here, and a rename may reach the disk before the contents.
     file.sync_all()?;
-    // The superuser's rename would replace even a device that has taken the name since.
+    // As root, the rename would replace even a device that was created under this name meanwhile.
     if fs::symlink_metadata(path).is_ok_and(|now| !now.is_file() && !now.is_symlink() && !now.is_dir()) {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
     fs::rename(partial, path)
 }
 
-/// The name of an output that is not whole.
+/// Returns the name of an unfinished output.
 pub(crate) fn partial_path(path: &Path) -> PathBuf {
     with_suffix(path, ".partial")
 }
 
-/// The copy of a partial output that is in order, until it takes the partial one's place.
+/// Returns the name of the ordered copy of an unfinished output.
 pub(crate) fn sorted_path(partial: &Path) -> PathBuf {
     with_suffix(partial, ".sorted")
 }
@@ -160,7 +160,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The file that a path names: links are followed, also to a file that is not there yet.
+/// Follows symbolic links to a file, which need not exist.
 fn linked(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -172,7 +172,7 @@ fn linked(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// The one name of a file, be it there or not: its folder, as the system calls it, and its name there.
+/// Returns the canonical path of a file, which need not exist: its canonical folder and its name.
 pub(crate) fn real_path(path: &Path) -> PathBuf {
     let path = linked(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -182,18 +182,18 @@ pub(crate) fn real_path(path: &Path) -> PathBuf {
     }
 }
 
-/// Opens the unfinished file for this run alone. What an earlier run has left there stays in front, or is moved out of the way.
+/// Opens and locks the unfinished file. The output of an earlier run in it stays in front with `goes_on`, otherwise it is renamed.
 fn open_partial(partial: &Path, goes_on: bool) -> io::Result<File> {
     for _ in 0..KEPT_MAX {
-        // Opening a FIFO would wait for its reader; behind a link is a file that nobody has named.
+        // Opening a FIFO would wait for its reader, and a link would lead to a file that was not asked for.
         if fs::symlink_metadata(partial).is_ok_and(|there| !there.is_file()) {
-            let text = format!("{} is there, and not a file; remove it", partial.display());
+            let text = format!("{} exists and is not a regular file; remove it", partial.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial)?;
         lock(&file)?;
         if !is_at(&file, partial) {
-            // Another run has renamed it since.
+            // Another run has renamed it meanwhile.
             continue;
         }
         if goes_on || file.metadata()?.len() == 0 {
@@ -205,11 +205,11 @@ fn open_partial(partial: &Path, goes_on: bool) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Moves what an earlier run has left to a name that is free, and says so.
+/// Renames the output of an earlier run to a free name, and reports that.
 fn keep_aside(partial: &Path) -> io::Result<()> {
     for number in 1..KEPT_MAX {
         let kept = with_suffix(partial, &format!(".{number}"));
-        // A link fails where the name is taken; a rename would replace what is there.
+        // A hard link fails if the name is taken; a rename would replace the other file.
         match fs::hard_link(partial, &kept) {
             Ok(()) => fs::remove_file(partial)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -217,7 +217,7 @@ fn keep_aside(partial: &Path) -> io::Result<()> {
             Err(_) if !kept.exists() => fs::rename(partial, &kept)?,
             Err(_) => continue,
         }
-        crate::console::complain(format_args!(
+        crate::console::eprint_error(format_args!(
             "{} had results of an earlier run that did not finish; they are in {} now",
             partial.display(),
             kept.display()
@@ -227,7 +227,7 @@ fn keep_aside(partial: &Path) -> io::Result<()> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Whether this file is the one of that name.
+/// Whether this open file is the one at that path.
 fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(file), Ok(there)) => (file.dev(), file.ino()) == (there.dev(), there.ino()),
@@ -235,8 +235,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Keeps other runs from writing the same file until this one has closed it. Some network file systems have no locks; there
-/// nothing is kept from anyone.
+/// Locks a file against other runs until it is closed. On network file systems without locks this has no effect.
 pub(super) fn lock(file: &File) -> io::Result<()> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::AGAIN) => Err(io::Error::new(io::ErrorKind::ResourceBusy, BUSY)),
@@ -244,5 +243,5 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     }
 }
 
-/// What is said of a file that another run writes.
-const BUSY: &str = "another run is writing it; give this one another file, or wait for the other one's end";
+/// The error of a file that another run is writing.
+const BUSY: &str = "another run is writing it; choose another file, or wait for the end of that run";

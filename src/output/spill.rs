@@ -1,7 +1,7 @@
-//! A temporary file for bytes that wait, without a name, so that nothing of it is left behind.
+//! A temporary file for bytes that wait. It has no name, so nothing is left behind.
 //!
 //! It is used in blocks. Bytes are appended to one block after the other; a block whose bytes are no longer needed is used
-//! again, so the file grows with what waits at one time, not with what has ever waited. When nothing waits it is emptied.
+//! again, so the file grows only with the bytes that wait at one time. When nothing waits it is emptied.
 
 use std::fs::File;
 use std::io;
@@ -10,27 +10,27 @@ use std::path::{Path, PathBuf};
 
 use super::OutputError;
 
-/// How far bytes can be in one piece.
+/// Size of a block, and so the most bytes of one extent.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
-/// How much is collected before it is written.
+/// Bytes that are collected before they are written.
 const BUFFER_BYTES: usize = 256 << 10;
-/// How much is read at once: small outputs that were put down one after the other are often wanted so.
+/// Bytes that are read at once: small outputs are often read in the order in which they were written.
 const READ_AHEAD_BYTES: usize = 16 << 10;
 
-/// Bytes in the file; all of them in one block.
+/// A range of bytes in the file, within one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Extent {
+pub(super) struct SpillExtent {
     pub at: u64,
     pub len: u32,
 }
 
-impl Extent {
+impl SpillExtent {
     fn block(self) -> usize {
         (self.at / BLOCK_BYTES as u64) as usize
     }
 
-    /// Takes in the bytes of `next` if they follow in the same block.
-    pub(super) fn merge(&mut self, next: Extent) -> bool {
+    /// Adds the bytes of `next` if they follow in the same block; returns whether they do.
+    pub(super) fn merge(&mut self, next: SpillExtent) -> bool {
         let follows = self.at + u64::from(self.len) == next.at && self.block() == next.block();
         if follows {
             self.len += next.len;
@@ -39,29 +39,29 @@ impl Extent {
     }
 }
 
-/// The file, made when it is needed first.
+/// The temporary file, created when it is first needed.
 pub(super) struct Spill {
     folder: PathBuf,
     file: Option<File>,
-    /// How many bytes of each block are needed.
+    /// Bytes of each block that are needed.
     needed: Vec<u32>,
-    /// Blocks of which none is.
+    /// Blocks of which none are needed.
     free: Vec<usize>,
     /// The block that is being filled.
     current: Option<usize>,
-    /// How many bytes it has, those in the buffer included.
+    /// Bytes in the current block, including those in the buffer.
     filled: usize,
     /// The end of the current block, not written yet.
     buffer: Vec<u8>,
-    /// What was read last, and from where.
+    /// The bytes that were read last, and their position.
     window: Vec<u8>,
     window_at: u64,
-    /// How many bytes are needed in all.
+    /// Bytes that are needed in all blocks.
     total: u64,
 }
 
 impl Spill {
-    /// In this folder.
+    /// Makes a spill file in this folder.
     pub(super) fn new(folder: PathBuf) -> Spill {
         Spill {
             folder,
@@ -77,25 +77,25 @@ impl Spill {
         }
     }
 
-    /// How many bytes wait.
+    /// Returns how many bytes wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> u64 {
         self.total
     }
 
-    /// How large the file is at most.
+    /// Returns the largest size of the file.
     #[cfg(test)]
     pub(super) fn file_bytes(&self) -> u64 {
         (self.needed.len() * BLOCK_BYTES) as u64
     }
 
-    /// How much memory it takes itself.
+    /// Returns its own memory in bytes.
     pub(super) fn memory(&self) -> usize {
         self.needed.capacity() * 4 + self.free.capacity() * 8 + self.buffer.capacity() + self.window.capacity()
     }
 
-    /// Puts down as many of the bytes as one block takes; where they are tells how many.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<Extent, OutputError> {
+    /// Writes the bytes that fit into the current block; the extent tells how many.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<SpillExtent, OutputError> {
         let current = match self.current {
             Some(current) if self.filled < BLOCK_BYTES => current,
             Some(_) | None => self.next_block()?,
@@ -114,7 +114,7 @@ impl Spill {
         self.filled += bytes.len();
         self.needed[current] += len;
         self.total += u64::from(len);
-        Ok(Extent { at, len })
+        Ok(SpillExtent { at, len })
     }
 
     /// Puts down bytes that must stay together: at most [`BLOCK_BYTES`].
@@ -126,7 +126,7 @@ impl Spill {
     }
 
     /// Bytes that were put down.
-    pub(super) fn read(&mut self, extent: Extent) -> Result<&[u8], OutputError> {
+    pub(super) fn read(&mut self, extent: SpillExtent) -> Result<&[u8], OutputError> {
         let len = extent.len as usize;
         let inside = extent.at.checked_sub(self.window_at).map(|from| from as usize);
         let from = match inside.filter(|from| from + len <= self.window.len()) {
@@ -139,8 +139,8 @@ impl Spill {
         Ok(&self.window[from..from + len])
     }
 
-    /// These bytes are no longer needed.
-    pub(super) fn release(&mut self, extent: Extent) {
+    /// Releases bytes that are no longer needed.
+    pub(super) fn release(&mut self, extent: SpillExtent) {
         let block = extent.block();
         self.needed[block] -= extent.len;
         self.total -= u64::from(extent.len);
@@ -158,7 +158,7 @@ impl Spill {
         self.window.clear();
         (self.current, self.filled) = (None, 0);
         if let Some(file) = &self.file {
-            // It only gives the space back early.
+            // This only frees the space early, so an error does not matter.
             let _ = file.set_len(0);
         }
     }
@@ -173,7 +173,7 @@ impl Spill {
             self.needed.len() - 1
         });
         if self.window_at / BLOCK_BYTES as u64 == next as u64 {
-            // It is about to be written over.
+            // The block will be overwritten.
             self.window.clear();
         }
         (self.current, self.filled) = (Some(next), 0);
@@ -200,8 +200,8 @@ impl Spill {
         file.write_all_at(bytes, at).map_err(|error| failure(&self.folder, error))
     }
 
-    /// Reads the extent and some of what follows it.
-    fn read_window(&mut self, extent: Extent) -> Result<(), OutputError> {
+    /// Reads the extent and some bytes behind it.
+    fn read_window(&mut self, extent: SpillExtent) -> Result<(), OutputError> {
         let (block, len) = (extent.block(), extent.len as usize);
         let from = (extent.at % BLOCK_BYTES as u64) as usize;
         let mut end = BLOCK_BYTES;
@@ -209,7 +209,7 @@ impl Spill {
             if from + len > self.filled - self.buffer.len() {
                 self.write_buffer()?;
             }
-            // What follows is not written, or from the block's last use.
+            // The bytes behind that are not written, or are old.
             end = self.filled - self.buffer.len();
         }
         self.window.resize(len.max(READ_AHEAD_BYTES).min(end - from), 0);

@@ -1,7 +1,7 @@
-//! What stands before each line of a job's output, so that a reader sees whose it is.
+//! Tags: a prefix before each line of a job's output, which shows the job.
 
-/// Puts `TAG<TAB>` before each line of one stream of one job, across the pieces in which it comes. Bytes are passed on as
-/// they are, whatever their encoding; a last line that does not end gets an end, so that the next job's begins on its own.
+/// Puts `TAG<TAB>` before each line of one stream of one job, which comes in pieces. Bytes are passed on unchanged, whatever their
+/// encoding; an unfinished last line gets an end, so that the next job's output begins on a new line.
 #[derive(Clone, Debug)]
 pub struct Tag {
     prefix: Vec<u8>,
@@ -9,7 +9,7 @@ pub struct Tag {
 }
 
 impl Tag {
-    /// For one stream of one job.
+    /// Makes a tag for one stream of one job.
     pub fn new(tag: &str) -> Tag {
         let mut prefix = tag.as_bytes().to_vec();
         prefix.push(b'\t');
@@ -28,7 +28,7 @@ impl Tag {
         }
     }
 
-    /// Ends the last line if it is open. The output that follows is another attempt's.
+    /// Ends the last line if it is open. The next output is that of another attempt.
     pub fn end(&mut self, tagged: &mut Vec<u8>) {
         if std::mem::take(&mut self.is_in_line) {
             tagged.push(b'\n');

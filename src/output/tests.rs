@@ -24,7 +24,7 @@ fn open(path: &Path) -> JsonLines {
     JsonLines::open(&Target::new(path)).unwrap()
 }
 
-/// Opens a device of this machine, and goes no further if it would be replaced: the superuser's rename would succeed.
+/// Opens a device of this machine; stops the test if the device would be replaced, because root's rename would succeed.
 fn open_device(path: &str) -> JsonLines {
     let output = open(Path::new(path));
     assert!(output.writer.is_direct(), "{path} would be replaced");
@@ -103,7 +103,7 @@ fn an_empty_output_that_was_not_finished_leaves_nothing() {
 }
 
 #[test]
-fn what_an_earlier_run_has_left_is_kept_under_another_name() {
+fn the_output_of_an_earlier_run_is_kept_under_another_name() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("r");
     for text in ["1", "2", "3"] {
@@ -207,7 +207,7 @@ fn a_read_only_file_is_not_replaced() {
     let path = directory.path().join("results.jsonl");
     fs::write(&path, "old").unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
-    // The superuser may write it all the same, and then so may this program.
+    // Root may write it all the same, and so may this program then.
     if fs::OpenOptions::new().write(true).open(&path).is_err() {
         assert_eq!(refusal(&path), format!("cannot write {}: Permission denied", path.display()));
     }
@@ -228,7 +228,7 @@ fn a_full_disk_is_an_error_that_names_the_file_and_nothing_whole_can_follow() {
 }
 
 #[test]
-fn special_files_are_written_directly_and_stay_what_they_are() {
+fn special_files_are_written_directly_and_not_replaced() {
     let mut output = open_device("/dev/null");
     output.write(&1).unwrap();
     output.finish().unwrap();
@@ -246,7 +246,7 @@ fn a_special_file_that_took_the_name_meanwhile_is_not_replaced() {
     assert_eq!(names_in(&directory), ["results.jsonl"]);
 }
 
-/// A FIFO with a reader that takes one line and goes.
+/// A FIFO with a reader that reads one line and closes it.
 fn fifo_read_by(directory: &TempDir, reader: &str) -> (PathBuf, std::process::Child) {
     let path = directory.path().join("fifo");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -270,7 +270,7 @@ fn a_reader_of_a_fifo_sees_every_line_that_was_flushed() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_told_apart_from_other_failures() {
+fn a_reader_that_closes_the_pipe_is_not_reported_as_another_failure() {
     let directory = TempDir::new().unwrap();
     let (path, mut child) = fifo_read_by(&directory, "true");
     let mut output = open(&path);
@@ -278,7 +278,7 @@ fn a_reader_that_goes_away_is_told_apart_from_other_failures() {
     output.write(&1).unwrap();
     let error = output.flush().unwrap_err();
     assert!(error.is_closed());
-    assert_eq!(error.to_string(), format!("the reader of {} has gone away", path.display()));
+    assert_eq!(error.to_string(), format!("the reader of {} has closed it", path.display()));
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn a_file_that_is_written_directly_is_there_at_once_and_stays() {
 }
 
 #[test]
-fn what_a_broken_output_was_told_is_remembered() {
+fn a_failed_write_makes_the_output_incomplete() {
     let mut writer = Writer::open_direct(&Target::new("/dev/full"), Existing::Replace).unwrap();
     writer.write_all(b"x").unwrap();
     assert!(writer.flush().is_err() && writer.is_broken());

@@ -1,4 +1,4 @@
-//! Bytes to standard output, standard error or a file, in blocks, and what is left of an output that failed.
+//! Writes bytes to standard output, standard error or a file, in blocks; an output that failed stays as a partial file.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -11,29 +11,29 @@ use super::{OutputError, Target};
 
 pub(super) const WRITE_BUFFER_BYTES: usize = 64 << 10;
 
-/// What becomes of a file that is already there when it is written directly.
+/// What is done with an existing file that is written directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// It is emptied.
     Replace,
-    /// It goes on where it ends.
+    /// New bytes are written behind its end.
     Append,
 }
 
 /// Writes bytes to a target.
 ///
-/// They are collected and reach the system in blocks. What one call of [`Writer::write_all`] gets stays together: as long as
-/// nobody is killed in the middle of a write, a file that is read meanwhile ends where a call ended.
+/// They are collected and reach the system in blocks. The bytes of one call of [`Writer::write_all`] stay together: unless the
+/// process is killed during a write, a file that is read meanwhile ends where a call ended.
 pub struct Writer {
     name: Arc<str>,
     buffer: BufWriter<Counted>,
-    /// Where the next byte will be: behind all that was taken.
+    /// The position of the next byte, buffered ones included.
     position: u64,
-    /// Set by the first failure to write: what is in the file from there on is not a whole output.
+    /// Set by the first failure to write, after which the output cannot become whole.
     is_broken: bool,
 }
 
-/// A sink, and how far it was written.
+/// A sink, and the position up to which it was written.
 struct Counted {
     sink: Sink,
     written: u64,
@@ -52,8 +52,8 @@ impl Write for Counted {
 }
 
 impl Writer {
-    /// Opens a target whose file appears whole or not at all: until [`Writer::finish`] it is called `NAME.partial`, and a run
-    /// that ends early, in whatever way, leaves that.
+    /// Opens a target whose file appears whole or not at all: until [`Writer::finish`] it is called `NAME.partial`, which a run that
+    /// ends early leaves.
     ///
     /// # Errors
     /// If it cannot be written: no such directory, no permission, a directory of that name, a read-only file, a file that
@@ -62,13 +62,13 @@ impl Writer {
         Writer::new(target, Sink::open(target, false))
     }
 
-    /// [`Writer::open`], but what an earlier run has left in `NAME.partial` stays in front.
+    /// Opens like [`Writer::open`], but writes behind the bytes that an earlier run has left in `NAME.partial`.
     pub(crate) fn open_behind(target: &Target) -> Result<Writer, OutputError> {
         Writer::new(target, Sink::open(target, true))
     }
 
-    /// [`Writer::open_behind`], where also what is in the file of that name already stays in front. A copy of it that a killed
-    /// run did not end is ended.
+    /// Opens like [`Writer::open_behind`], with the contents of the file `NAME` in front. If a killed run has begun to copy them into
+    /// `NAME.partial`, the rest is copied.
     pub(crate) fn open_after(target: &Target) -> Result<Writer, OutputError> {
         let mut writer = Writer::open_behind(target)?;
         let Some((partial, _, path)) = writer.partial() else { return Ok(writer) };
@@ -81,8 +81,8 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Opens a target whose file is there at once and can be read while it is written; a run that ends early leaves what
-    /// was flushed.
+    /// Opens a target whose file appears at once and can be read while it is written; a run that ends early leaves what was
+    /// flushed.
     ///
     /// # Errors
     /// As [`Writer::open`].
@@ -102,7 +102,7 @@ impl Writer {
         }
     }
 
-    /// How messages call it.
+    /// Returns its name for messages.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -111,22 +111,22 @@ impl Writer {
         &self.buffer.get_ref().sink
     }
 
-    /// Where the next byte will be in the file.
+    /// Returns the position of the next byte in the file, buffered ones included.
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
-    /// How far the file was written.
+    /// Returns the position up to which the file was written.
     pub(crate) fn written(&self) -> u64 {
         self.buffer.get_ref().written
     }
 
-    /// What the file is called as long as it is not whole; nothing for what is written directly.
+    /// Returns the name of the unfinished file; `None` for what is written directly.
     pub(crate) fn partial_name(&self) -> Option<PathBuf> {
         self.partial().map(|(_, partial, _)| partial.to_owned())
     }
 
-    /// The unfinished file, its name, and what it will be called; nothing for what is written directly.
+    /// Returns the unfinished file, its name, and its name when it is finished; `None` for what is written directly.
     pub(crate) fn partial(&self) -> Option<(&File, &Path, &Path)> {
         self.sink().partial()
     }
@@ -137,13 +137,13 @@ impl Writer {
         self.is_broken
     }
 
-    /// Whether the bytes go straight to where they are read.
+    /// Whether the bytes are written directly.
     #[cfg(test)]
     pub(super) fn is_direct(&self) -> bool {
         self.partial().is_none()
     }
 
-    /// Takes these bytes.
+    /// Writes bytes.
     ///
     /// # Errors
     /// If writing fails.
@@ -153,7 +153,7 @@ impl Writer {
         self.note(written)
     }
 
-    /// Hands everything written so far to the system.
+    /// Passes everything written so far to the system.
     ///
     /// # Errors
     /// If writing fails.
@@ -162,11 +162,10 @@ impl Writer {
         self.note(flushed)
     }
 
-    /// Writes what is left and lets the file appear under its name.
+    /// Writes the rest and gives the file its name.
     ///
     /// # Errors
-    /// If writing fails now or failed before: then what was written is in `NAME.partial`, and there is no new file, or, if it is
-    /// written directly, no whole one.
+    /// If writing fails now or failed before: then the output stays in `NAME.partial`, or, if it is written directly, is not whole.
     pub fn finish(mut self) -> Result<(), OutputError> {
         if self.is_broken {
             return Err(OutputError::Incomplete { name: self.name.clone() });
@@ -175,7 +174,7 @@ impl Writer {
         self.sink().finish().map_err(|source| OutputError::from_io(&self.name, source))
     }
 
-    /// Writes what is left of an output that is not whole.
+    /// Writes the rest of an output that is not whole, and leaves it as `NAME.partial`.
     ///
     /// # Errors
     /// If writing fails now or failed before.
@@ -183,10 +182,10 @@ impl Writer {
         self.flush()
     }
 
-    /// Copies bytes of another file.
+    /// Writes bytes of another file.
     ///
     /// # Errors
-    /// If that cannot be read, or writing fails.
+    /// If that file cannot be read, or writing fails.
     pub(crate) fn copy_from(&mut self, source: &File, at: u64, length: u64) -> Result<(), OutputError> {
         let mut buffer = [0; 16 << 10];
         let copied = copy_range(source, at, length, &mut buffer, &mut self.buffer);
@@ -194,11 +193,11 @@ impl Writer {
         self.note(copied)
     }
 
-    /// Writes what is left and puts the file into order, then lets it appear under its name if it is `whole`. Before it takes the
-    /// place of the file that was written, `record` is told.
+    /// Writes the rest and puts the file into order, then gives it its name if it is `whole`. Calls `record` before the ordered
+    /// copy replaces the file that was written.
     ///
     /// # Errors
-    /// If writing fails now or failed before: then everything is in `NAME.partial`.
+    /// If writing fails now or failed before: then the output stays in `NAME.partial`.
     pub(crate) fn finish_sorted(
         mut self,
         plan: &Plan,
@@ -216,7 +215,7 @@ impl Writer {
             Ok(copy)
         });
         let copy = copy.map_err(|source| {
-            // Only the copy goes: all outputs are in the file that it was made of.
+            // Only the copy is removed: all outputs are still in the original.
             let _ = std::fs::remove_file(&sorted);
             copy_failure(source)
         })?;

@@ -112,7 +112,7 @@ impl Shared {
 fn run_callback(callback: Callback) {
     if let Err(panic) = catch(callback) {
         let place = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
-        console::complain(format_args!("a callback of a job panicked: {}{place}", panic.message));
+        console::eprint_error(format_args!("a callback of a job panicked: {}{place}", panic.message));
     }
 }
 

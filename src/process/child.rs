@@ -1,4 +1,4 @@
-//! One process from its start to its end, as the rank sees it.
+//! One process from its start to its end, on the side of the rank.
 
 use std::borrow::Cow;
 use std::io;
@@ -9,112 +9,114 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::program::{Ended, Program, SpawnError, failure, resolve};
-use super::spawn::protocol::{self, Answer, Order, Request};
-use super::spawn::{Closed, Slot};
+use super::program::{ProcessEnd, Program, SpawnError, failure, resolve};
+use super::spawn::protocol::{self, SignalOrder, SpawnReply, SpawnRequest};
+use super::spawn::{Channel, Closed};
 
-/// How often a process is asked for when the helper is killed again and again.
+/// Most attempts to start a process while the helper is killed again and again.
 const MOST_HELPERS: u32 = 10;
 
-/// A process in a group of its own. Dropped before its end it is killed with its group.
+/// A process in a group of its own. If it is dropped before its end, the group is killed.
 #[derive(Debug)]
 pub(crate) struct Process {
-    /// `None` when it has ended.
-    slot: Option<Slot>,
-    /// What a failure to start is told with: the program and its folder.
+    /// `None` after its end.
+    channel: Option<Channel>,
+    /// The program's name and folder, for the message of a failed start.
     program: Program,
     /// The file that is run.
     file: String,
 }
 
 impl Process {
-    /// Starts a program with these ends of its standard streams; where there is none, `/dev/null`. Returns before it runs: why it
-    /// could not be started may come as its end.
+    /// Starts a program with these ends of its standard streams, `/dev/null` for those that are `None`. Returns before it runs: a
+    /// failed start may be reported by [`ended`](Self::ended).
     pub(crate) fn start(program: &Program, streams: [Option<BorrowedFd<'_>>; 3]) -> Result<Self, SpawnError> {
         let file = resolve::file_of(&program.name).map_err(SpawnError::NotStarted)?;
         failure::refuse(program).map_err(SpawnError::NotStarted)?;
         for _ in 0..MOST_HELPERS {
-            let mut slot = Slot::take()?;
-            let request = Request {
-                number: slot.requests + 1,
+            let mut channel = Channel::take()?;
+            let request = SpawnRequest {
+                number: channel.requests + 1,
                 file: Cow::Borrowed(&file),
                 program: Cow::Borrowed(program),
                 streams: streams.map(|stream| stream.is_some()),
             };
-            if protocol::write_frame(&request, &mut slot.outbox).is_none() {
-                slot.give_back();
+            if protocol::write_frame(&request, &mut channel.outbox).is_none() {
+                channel.give_back();
                 return Err(SpawnError::NotStarted(failure::explain(Errno::TOOBIG.raw_os_error(), program, &file)));
             }
-            slot.requests += 1;
+            channel.requests += 1;
             let ends: Vec<_> = streams.into_iter().flatten().collect();
-            let sent = protocol::send(slot.socket.as_fd(), &slot.outbox, &ends);
-            if slot.outbox.capacity() > 1 << 18 {
-                slot.outbox = Vec::new();
+            let sent = protocol::send(channel.socket.as_fd(), &channel.outbox, &ends);
+            if channel.outbox.capacity() > 1 << 18 {
+                channel.outbox = Vec::new();
             }
             match sent {
                 Ok(()) => {
                     let program =
                         Program { name: program.name.clone(), cwd: program.cwd.clone(), ..Program::default() };
-                    return Ok(Process { slot: Some(slot), program, file });
+                    return Ok(Process { channel: Some(channel), program, file });
                 }
-                Err(error) if protocol::is_closed(&error) => match slot.closed()? {
+                Err(error) if protocol::is_closed(&error) => match channel.closed()? {
                     Closed::Refused => return Err(SpawnError::no_room()),
-                    // It was killed while nothing ran, or right now.
+                    // It was killed, and has started nothing of this request.
                     Closed::Killed => {}
                 },
                 Err(error) => return Err(SpawnError::resources(error)),
             }
         }
-        Err(SpawnError::HelperGone("each is killed at once".into()))
+        Err(SpawnError::HelperGone("every new one was killed at once".into()))
     }
 
     /// Signals the process and its group. Nothing happens if it has ended.
-    pub(crate) fn signal(&self, order: Order) -> Result<(), SpawnError> {
-        self.slot.as_ref().map_or(Ok(()), |slot| slot.signal(order))
+    pub(crate) fn signal(&self, order: SignalOrder) -> Result<(), SpawnError> {
+        self.channel.as_ref().map_or(Ok(()), |channel| channel.signal(order))
     }
 
-    /// Readable when the process has ended; `None` when [`ended`](Self::ended) has told.
+    /// Returns a descriptor that is readable when the process has ended; `None` after [`ended`](Self::ended) has returned.
     pub(crate) fn end(&self) -> Option<BorrowedFd<'_>> {
-        self.slot.as_ref().map(|slot| slot.socket.as_fd())
+        self.channel.as_ref().map(|channel| channel.socket.as_fd())
     }
 
-    /// How it ended; waits for that.
-    pub(crate) fn ended(&mut self) -> Result<Ended, SpawnError> {
-        let Some(mut slot) = self.slot.take() else { return Err(SpawnError::NotStarted("it has ended before".into())) };
-        let answer = slot.inbox.frame(&slot.socket);
+    /// Waits for the end and returns how the process ended.
+    pub(crate) fn ended(&mut self) -> Result<ProcessEnd, SpawnError> {
+        let Some(mut channel) = self.channel.take() else {
+            return Err(SpawnError::NotStarted("its end was reported before".into()));
+        };
+        let answer = channel.inbox.frame(&channel.socket);
         match answer {
-            Ok(Some(Answer::Ended { status, user, system, max_rss_kib })) => {
-                slot.give_back();
-                Ok(Ended {
+            Ok(Some(SpawnReply::Ended { status, user, system, max_rss_kib })) => {
+                channel.give_back();
+                Ok(ProcessEnd {
                     status: ExitStatus::from_raw(status),
                     user: Duration::from_micros(user),
                     system: Duration::from_micros(system),
                     max_rss_kib,
                 })
             }
-            Ok(Some(Answer::NoThread)) => {
-                Slot::end_unused();
+            Ok(Some(SpawnReply::NoThread)) => {
+                Channel::end_unused();
                 Err(SpawnError::no_room())
             }
-            Ok(Some(Answer::Failed { errno })) => {
+            Ok(Some(SpawnReply::Failed { errno })) => {
                 let is_scarce = failure::scarce(&io::Error::from_raw_os_error(errno)).is_some();
                 if is_scarce {
-                    Slot::end_unused();
+                    Channel::end_unused();
                 } else {
                     resolve::forget(&self.program.name);
                 }
-                slot.give_back();
+                channel.give_back();
                 let why = failure::explain(errno, &self.program, &self.file);
                 Err(if is_scarce { SpawnError::Scarce(why) } else { SpawnError::NotStarted(why) })
             }
             Ok(None) | Err(_) => {
-                // The system tells whether the other side has died with something unread.
+                // The error says whether the other side has ended with unread data.
                 let is_unread = answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
-                Err(match (slot.closed()?, is_unread) {
+                Err(match (channel.closed()?, is_unread) {
                     (Closed::Killed, true) => SpawnError::Unread,
                     (Closed::Killed, false) => SpawnError::HelperKilled,
                     (Closed::Refused, true) => SpawnError::no_room(),
-                    (Closed::Refused, false) => SpawnError::NotStarted("the spawn helper has lost it".into()),
+                    (Closed::Refused, false) => SpawnError::NotStarted("the spawn helper closed its channel".into()),
                 })
             }
         }
@@ -123,7 +125,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Its slot is still busy and goes with it.
-        let _ = self.signal(Order::Kill);
+        // The channel is still busy and is dropped, too.
+        let _ = self.signal(SignalOrder::Kill);
     }
 }

@@ -1,106 +1,101 @@
-//! One command: fed, read, timed, and ended when its time is over.
+//! One command: writes its input, reads its output, and ends it when its time limit is over.
 
 use std::cell::Cell;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::io::{Errno, ioctl_fionread, read, write};
+use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::child::Process;
-use super::program::{Ended, Program, SpawnError, timespec};
-use super::room::{self, Turn};
-use super::spawn::protocol::Order;
+use super::pipes::{poll_until, write_available};
+use super::program::{ProcessEnd, Program, SpawnError};
+use super::room::{self, StartTurn};
+use super::spawn::protocol::SignalOrder;
+use crate::engine::exchange::OutputStream;
 
-/// How long a command may take.
+/// The time limit of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// After this time the command is asked to end, if it is set.
+pub(crate) struct TimeLimit {
+    /// The command is sent SIGTERM after this time; `None`: no limit.
     pub timeout: Option<Duration>,
-    /// How long it has to do so before it is killed.
+    /// Time between SIGTERM and SIGKILL.
     pub kill_after: Duration,
-}
-
-/// Where a piece of output was written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stream {
-    Stdout,
-    Stderr,
 }
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum How {
+pub(crate) enum EndReason {
     Exited(i32),
     Signalled(i32),
-    /// Its time was over.
+    /// Its time limit was over.
     TimedOut,
     Cancelled,
-    /// It never ran, and this is why.
+    /// It was not started, for this reason.
     NotStarted(String),
-    /// It was killed because it could not be watched any more, and this is why.
+    /// It was killed because it could not be watched any more, for this reason.
     Lost(String),
 }
 
-/// What is known of a command that has ended.
+/// The end of a command and what it used.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CommandEnd {
-    pub how: How,
+    pub reason: EndReason,
     pub start: SystemTime,
-    /// From its start to its end.
+    /// Wall-clock time from its start to its end.
     pub seconds: f64,
-    /// CPU time, with that of the children that it has waited for.
+    /// CPU time, in seconds, including that of the children that it has waited for.
     pub user: f64,
     pub system: f64,
-    /// See [`Ended::max_rss_kib`].
+    /// See [`ProcessEnd::max_rss_kib`].
     pub max_rss_kib: u64,
 }
 
-/// No command can be started on this rank any more, and this is why.
+/// No command can be started on this rank any more; holds the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct HelperGone(String);
 
-/// Output is handed on in pieces that are no longer.
+/// Most bytes of output that are passed on at once.
 const PIECE: usize = 256 << 10;
 
-/// A command that ends within this time wakes its rank once, whatever it has written. A pipe holds 64 KiB until then.
-const PATIENCE: Duration = Duration::from_millis(2);
+/// Output is not read before this time, so that a short command wakes its rank only once. Until then it stays in the pipe, which
+/// holds 64 KiB.
+const FIRST_READ: Duration = Duration::from_millis(2);
 
-/// How long a killed command may take to be gone. A process that hangs in a file system may never be.
+/// Time limit for the end of a killed command. A process that hangs in a file system may never end.
 const AFTER_KILL: Duration = Duration::from_secs(30);
 
 thread_local! {
-    /// Where output is read into, kept for the next command.
+    /// The buffer for output, kept for the next command.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Runs a command to its end. It reads `stdin` (`/dev/null` if there is none), as far as it likes, and what it writes goes to
-/// `on_output`. It is ended when its time is over and when `cancelled` becomes readable or is hung up.
+/// Runs a command to its end. Its standard input is `stdin`, or `/dev/null` if there is none; its output is passed to `on_output`.
+/// It is ended when its time limit is over and when `cancelled` becomes readable or is hung up.
 pub(crate) fn run(
     program: &Program,
     stdin: Option<&[u8]>,
-    limits: &Limits,
+    time_limit: &TimeLimit,
     cancelled: Option<BorrowedFd<'_>>,
-    on_output: &mut dyn FnMut(Stream, &[u8]),
+    on_output: &mut dyn FnMut(OutputStream, &[u8]),
 ) -> Result<CommandEnd, HelperGone> {
     let mut buffer = BUFFER.take();
     buffer.resize(PIECE, 0);
-    let mut turn = Turn::new();
+    let mut turn = StartTurn::new();
     let (start, since, result) = loop {
         let may_start = turn.wait(cancelled);
         let (start, since) = (SystemTime::now(), Instant::now());
         if !may_start {
-            break (start, since, Ok((How::Cancelled, None, None)));
+            break (start, since, Ok((EndReason::Cancelled, None, None)));
         }
-        let result = Watch::start(program, stdin, limits, cancelled).and_then(|mut watch| {
-            turn.asked();
-            let (how, ended) = watch.until_ended(on_output, &mut buffer)?;
-            Ok((how, ended, watch.ended_at))
+        let result = RunningCommand::start(program, stdin, time_limit, cancelled).and_then(|mut running| {
+            turn.started();
+            let (reason, ended) = running.wait_until_ended(on_output, &mut buffer)?;
+            Ok((reason, ended, running.ended_at))
         });
         match result {
             Err(SpawnError::Unread) => {}
@@ -112,90 +107,82 @@ pub(crate) fn run(
         turn.succeeded();
     }
     BUFFER.set(buffer);
-    let (how, ended, at) = match result {
+    let (reason, ended, at) = match result {
         Ok(end) => end,
         Err(error @ SpawnError::HelperGone(_)) => return Err(HelperGone(error.to_string())),
-        Err(error) => (How::NotStarted(error.to_string()), None, None),
+        Err(error) => (EndReason::NotStarted(error.to_string()), None, None),
     };
     let seconds = at.unwrap_or_else(Instant::now).duration_since(since).as_secs_f64();
     let (user, system, max_rss_kib) =
         ended.map_or((0.0, 0.0, 0), |ended| (ended.user.as_secs_f64(), ended.system.as_secs_f64(), ended.max_rss_kib));
-    Ok(CommandEnd { how, start, seconds, user, system, max_rss_kib })
+    Ok(CommandEnd { reason, start, seconds, user, system, max_rss_kib })
 }
 
-/// A pipe for what a command writes. The rank keeps the writing end, too: a pipe that nobody could write to any more would
-/// wake the rank once more at the end of every command.
-struct Output {
+/// A pipe for the output of a command. The rank keeps the writing end open, too: otherwise the end of file would wake the rank
+/// once more at the end of every command.
+struct OutputPipe {
     read: OwnedFd,
     write: OwnedFd,
 }
 
-impl Output {
+impl OutputPipe {
     fn new() -> Result<Self, SpawnError> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| SpawnError::resources(error.into()))?;
         if room::is_last(&write) {
             return Err(SpawnError::resources(Errno::MFILE.into()));
         }
-        Ok(Output { read, write })
+        Ok(OutputPipe { read, write })
     }
 }
 
-/// What a command is yet to be fed.
-struct Input<'a> {
+/// The input that a command has not got yet.
+struct InputPipe<'a> {
     pipe: OwnedFd,
     rest: &'a [u8],
 }
 
-impl Input<'_> {
-    /// Writes what fits; whether that was all, or nobody reads any more.
+impl InputPipe<'_> {
+    /// Writes as much as fits; returns whether that was all, or nothing reads from the pipe any more.
     fn feed(&mut self) -> bool {
-        loop {
-            if self.rest.is_empty() {
-                return true;
-            }
-            match write(&self.pipe, self.rest) {
-                Ok(length) => self.rest = &self.rest[length..],
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return false,
-                Err(_) => return true,
-            }
-        }
+        let Ok(written) = write_available(&self.pipe, self.rest) else { return true };
+        self.rest = &self.rest[written..];
+        self.rest.is_empty()
     }
 }
 
-/// How far a command is on its way to its end.
+/// The stages of ending a command.
 #[derive(Debug)]
 enum Stage {
     Running {
         until: Option<Instant>,
     },
-    /// It was asked to end.
+    /// It was sent SIGTERM.
     Ending {
-        how: How,
+        reason: EndReason,
         until: Option<Instant>,
     },
-    /// It was killed.
+    /// It was sent SIGKILL.
     Killed {
-        how: How,
+        reason: EndReason,
         until: Instant,
     },
 }
 
-struct Watch<'a> {
+struct RunningCommand<'a> {
     process: Process,
-    stdout: Output,
-    stderr: Output,
-    stdin: Option<Input<'a>>,
+    stdout: OutputPipe,
+    stderr: OutputPipe,
+    stdin: Option<InputPipe<'a>>,
     cancelled: Option<BorrowedFd<'a>>,
     stage: Stage,
     kill_after: Duration,
-    /// When its end was known. What is left of its output may take longer.
+    /// When its end was noticed; reading the rest of its output may take longer.
     ended_at: Option<Instant>,
 }
 
-/// Which of the things that are waited for has happened.
+/// Which of the awaited events have happened.
 #[derive(Debug, Default, Clone, Copy)]
-struct Happened {
+struct Ready {
     ended: bool,
     stdout: bool,
     stderr: bool,
@@ -203,20 +190,20 @@ struct Happened {
     cancelled: bool,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> RunningCommand<'a> {
     fn start(
         program: &Program,
         stdin: Option<&'a [u8]>,
-        limits: &Limits,
+        time_limit: &TimeLimit,
         cancelled: Option<BorrowedFd<'a>>,
     ) -> Result<Self, SpawnError> {
-        let (stdout, stderr) = (Output::new()?, Output::new()?);
+        let (stdout, stderr) = (OutputPipe::new()?, OutputPipe::new()?);
         let (stdin, theirs) = match stdin {
             None => (None, None),
             Some(bytes) => {
-                let pipe = Output::new()?;
+                let pipe = OutputPipe::new()?;
                 fcntl_setfl(&pipe.write, OFlags::NONBLOCK).map_err(|error| SpawnError::resources(error.into()))?;
-                let mut input = Input { pipe: pipe.write, rest: bytes };
+                let mut input = InputPipe { pipe: pipe.write, rest: bytes };
                 // Short input is in the pipe before the command runs.
                 let is_all = input.feed();
                 ((!is_all).then_some(input), Some(pipe.read))
@@ -224,50 +211,59 @@ impl<'a> Watch<'a> {
         };
         let streams = [theirs.as_ref().map(OwnedFd::as_fd), Some(stdout.write.as_fd()), Some(stderr.write.as_fd())];
         let process = Process::start(program, streams)?;
-        // Timeouts that are longer than clocks go are none.
-        let until = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // A time limit beyond the clock's range is no limit.
+        let until = time_limit.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let stage = Stage::Running { until };
-        Ok(Watch { process, stdout, stderr, stdin, cancelled, stage, kill_after: limits.kill_after, ended_at: None })
+        Ok(RunningCommand {
+            process,
+            stdout,
+            stderr,
+            stdin,
+            cancelled,
+            stage,
+            kill_after: time_limit.kill_after,
+            ended_at: None,
+        })
     }
 
-    /// Waits for the end. `None` for what was used: a killed command that does not go away.
-    fn until_ended(
+    /// Waits for the end. The `ProcessEnd` is `None` for a killed command that does not end.
+    fn wait_until_ended(
         &mut self,
-        on_output: &mut dyn FnMut(Stream, &[u8]),
+        on_output: &mut dyn FnMut(OutputStream, &[u8]),
         buffer: &mut [u8],
-    ) -> Result<(How, Option<Ended>), SpawnError> {
-        let mut patience = Some(PATIENCE);
+    ) -> Result<(EndReason, Option<ProcessEnd>), SpawnError> {
+        let mut first_read = Some(FIRST_READ);
         loop {
-            let happened = self.wait(patience.take())?;
-            if happened.ended {
+            let ready = self.wait(first_read.take())?;
+            if ready.ended {
                 return self.finish(on_output, buffer);
             }
-            if happened.stdin && self.stdin.as_mut().is_some_and(Input::feed) {
+            if ready.stdin && self.stdin.as_mut().is_some_and(InputPipe::feed) {
                 self.stdin = None;
             }
             for (is_there, output, stream) in
-                [(happened.stdout, &self.stdout, Stream::Stdout), (happened.stderr, &self.stderr, Stream::Stderr)]
+                [(ready.stdout, &self.stdout, OutputStream::Stdout), (ready.stderr, &self.stderr, OutputStream::Stderr)]
             {
                 if is_there {
                     let length = read_some(&output.read, buffer)?;
                     on_output(stream, &buffer[..length]);
                 }
             }
-            if happened.cancelled {
+            if ready.cancelled {
                 self.cancelled = None;
-                self.terminate(How::Cancelled)?;
+                self.terminate(EndReason::Cancelled)?;
             }
-            if let Some(how) = self.act_on_the_clock()? {
-                return Ok((how, None));
+            if let Some(reason) = self.check_time_limit()? {
+                return Ok((reason, None));
             }
         }
     }
 
-    /// Waits until something happens. With patience, for that long, output is none of it.
-    fn wait(&self, patience: Option<Duration>) -> Result<Happened, SpawnError> {
-        let Some(end) = self.process.end() else { return Ok(Happened { ended: true, ..Happened::default() }) };
-        // The end comes first: if it has not come, whatever follows was looked at later. So output that is not seen together
-        // with the end is not there.
+    /// Waits for an event. With `first_read`, waits at most that long, and output is not an event.
+    fn wait(&self, first_read: Option<Duration>) -> Result<Ready, SpawnError> {
+        let Some(end) = self.process.end() else { return Ok(Ready { ended: true, ..Ready::default() }) };
+        // `poll` checks the descriptors in order, the end first. So if the end is reported, all output was in the pipes before the
+        // pipes were checked.
         let mut waiting = Vec::with_capacity(5);
         let mut add = |descriptor, events| {
             waiting.push(PollFd::from_borrowed_fd(descriptor, events));
@@ -276,22 +272,18 @@ impl<'a> Watch<'a> {
         let ended = add(end, PollFlags::IN);
         let cancelled = self.cancelled.map(|cancelled| add(cancelled, PollFlags::IN));
         let stdin = self.stdin.as_ref().map(|input| add(input.pipe.as_fd(), PollFlags::OUT));
-        let reads = patience.is_none();
+        let reads = first_read.is_none();
         let stdout = reads.then(|| add(self.stdout.read.as_fd(), PollFlags::IN));
         let stderr = reads.then(|| add(self.stderr.read.as_fd(), PollFlags::IN));
         let until = match &self.stage {
             Stage::Running { until } | Stage::Ending { until, .. } => *until,
             Stage::Killed { until, .. } => Some(*until),
         };
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let timeout = [left, patience].into_iter().flatten().min().map(timespec);
-        match poll(&mut waiting, timeout.as_ref()) {
-            Ok(_) => {}
-            Err(Errno::INTR) => return Ok(Happened::default()),
-            Err(error) => return Err(SpawnError::while_it_runs(error.into())),
-        }
+        let first_read = first_read.map(|time| Instant::now() + time);
+        poll_until(&mut waiting, [until, first_read].into_iter().flatten().min())
+            .map_err(|error| SpawnError::while_it_runs(error.into()))?;
         let has = |place: Option<usize>| place.is_some_and(|place| !waiting[place].revents().is_empty());
-        Ok(Happened {
+        Ok(Ready {
             ended: has(Some(ended)),
             stdout: has(stdout),
             stderr: has(stderr),
@@ -300,45 +292,45 @@ impl<'a> Watch<'a> {
         })
     }
 
-    /// Asks the command to end.
-    fn terminate(&mut self, how: How) -> Result<(), SpawnError> {
+    /// Sends SIGTERM if the command is running.
+    fn terminate(&mut self, reason: EndReason) -> Result<(), SpawnError> {
         if let Stage::Running { .. } = self.stage {
-            self.process.signal(Order::Term { grace: self.kill_after })?;
-            self.stage = Stage::Ending { how, until: Instant::now().checked_add(self.kill_after) };
+            self.process.signal(SignalOrder::Term { grace: self.kill_after })?;
+            self.stage = Stage::Ending { reason, until: Instant::now().checked_add(self.kill_after) };
         }
         Ok(())
     }
 
-    /// What the time demands; how it ended, if it must be given up.
-    fn act_on_the_clock(&mut self) -> Result<Option<How>, SpawnError> {
+    /// Goes on to the next stage if the time of this one is over. Returns the reason if a killed command does not end.
+    fn check_time_limit(&mut self) -> Result<Option<EndReason>, SpawnError> {
         let now = Instant::now();
         let is_over = |until: &Option<Instant>| until.is_some_and(|until| until <= now);
         match &self.stage {
-            Stage::Running { until } if is_over(until) => self.terminate(How::TimedOut)?,
-            Stage::Ending { how, until } if is_over(until) => {
-                let how = how.clone();
-                self.process.signal(Order::Kill)?;
-                self.stage = Stage::Killed { how, until: now + AFTER_KILL };
+            Stage::Running { until } if is_over(until) => self.terminate(EndReason::TimedOut)?,
+            Stage::Ending { reason, until } if is_over(until) => {
+                let reason = reason.clone();
+                self.process.signal(SignalOrder::Kill)?;
+                self.stage = Stage::Killed { reason, until: now + AFTER_KILL };
             }
-            Stage::Killed { how, until } if *until <= now => return Ok(Some(how.clone())),
+            Stage::Killed { reason, until } if *until <= now => return Ok(Some(reason.clone())),
             _ => {}
         }
         Ok(None)
     }
 
-    /// The command has ended: reads what is left of its output. Who still holds the pipes is not waited for.
+    /// Reads the rest of the output of a command that has ended, without waiting for others that hold its pipes.
     fn finish(
         &mut self,
-        on_output: &mut dyn FnMut(Stream, &[u8]),
+        on_output: &mut dyn FnMut(OutputStream, &[u8]),
         buffer: &mut [u8],
-    ) -> Result<(How, Option<Ended>), SpawnError> {
+    ) -> Result<(EndReason, Option<ProcessEnd>), SpawnError> {
         let ended = match self.process.ended() {
             Ok(ended) => Some(ended),
             Err(SpawnError::HelperKilled) => None,
             Err(error) => return Err(error),
         };
         self.ended_at = Some(Instant::now());
-        for (output, stream) in [(&self.stdout, Stream::Stdout), (&self.stderr, Stream::Stderr)] {
+        for (output, stream) in [(&self.stdout, OutputStream::Stdout), (&self.stderr, OutputStream::Stderr)] {
             let left = ioctl_fionread(&output.read).map_err(|error| SpawnError::while_it_runs(error.into()))?;
             let mut left = usize::try_from(left).unwrap_or(usize::MAX);
             while left > 0 {
@@ -351,25 +343,19 @@ impl<'a> Watch<'a> {
                 left -= length;
             }
         }
-        let how = match (&self.stage, ended) {
-            (Stage::Ending { how, .. } | Stage::Killed { how, .. }, _) => how.clone(),
-            (Stage::Running { .. }, None) => How::Lost(SpawnError::HelperKilled.to_string()),
-            (Stage::Running { .. }, Some(Ended { status, .. })) => match (status.code(), status.signal()) {
-                (Some(code), _) => How::Exited(code),
-                (None, signal) => How::Signalled(signal.unwrap_or_default()),
+        let reason = match (&self.stage, ended) {
+            (Stage::Ending { reason, .. } | Stage::Killed { reason, .. }, _) => reason.clone(),
+            (Stage::Running { .. }, None) => EndReason::Lost(SpawnError::HelperKilled.to_string()),
+            (Stage::Running { .. }, Some(ProcessEnd { status, .. })) => match (status.code(), status.signal()) {
+                (Some(code), _) => EndReason::Exited(code),
+                (None, signal) => EndReason::Signalled(signal.unwrap_or_default()),
             },
         };
-        Ok((how, ended))
+        Ok((reason, ended))
     }
 }
 
-/// Reads what a pipe has, which is something.
+/// Reads from a pipe that has something.
 fn read_some(pipe: &OwnedFd, buffer: &mut [u8]) -> Result<usize, SpawnError> {
-    loop {
-        match read(pipe, &mut *buffer) {
-            Ok(length) => return Ok(length),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(SpawnError::while_it_runs(io::Error::from(error))),
-        }
-    }
+    retry_on_intr(|| read(pipe, &mut *buffer)).map_err(|error| SpawnError::while_it_runs(error.into()))
 }

@@ -1,11 +1,11 @@
-//! Which environment variables of a rank a command must not see: those in which a launcher tells a process that it is a rank.
+//! The environment variables of a rank that a command must not inherit: those by which a launcher marks a process as a rank.
 //!
-//! A program linked with MPI that finds them takes itself for the rank: it joins our world, or waits for ever for a launcher
-//! that talks to us. What people set to choose or tune their MPI stays.
+//! A program linked with MPI that finds them acts as that rank: it joins our world, or waits for ever for our launcher. Variables
+//! that users set to choose or tune their MPI stay.
 
 use std::ffi::OsString;
 
-/// Beginnings of names that launchers use.
+/// Prefixes of names that launchers use.
 const PREFIXES: [&str; 20] = [
     // How a rank finds its launcher: MPICH, Intel MPI, Cray; PMI 2; Open MPI and Slurm.
     "PMI_",
@@ -37,10 +37,10 @@ const PREFIXES: [&str; 20] = [
     "SLURM_LAUNCH_NODE_",
 ];
 
-/// Names that launchers use and that have no beginning of their own.
+/// Names that launchers use and that have none of these prefixes.
 const NAMES: [&str; 4] = ["MPI_LOCALNRANKS", "MPI_LOCALRANKID", "FLUX_PMI_LIBRARY_PATH", "FLUX_JOB_SIZE"];
 
-/// Beginnings of names that people set, although they look like a launcher's.
+/// Prefixes of names that users set, although they look like a launcher's.
 const KEPT: [&str; 2] = [
     // A container's only user may be root, and its commands may be MPI programs.
     "OMPI_ALLOW_RUN_AS_ROOT",
@@ -54,7 +54,7 @@ pub(crate) fn is_launcher_variable(name: &str) -> bool {
     (begins(&PREFIXES) || NAMES.contains(&name)) && !begins(&KEPT)
 }
 
-/// The launcher's variables of this process.
+/// Returns the names of the launcher's variables of this process.
 pub(crate) fn launcher_variables() -> Vec<OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
     names.filter(|name| name.to_str().is_some_and(is_launcher_variable)).collect()
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_set_stays() {
+    fn what_users_set_stays() {
         for name in [
             "PATH",
             "HOME",

@@ -1,12 +1,12 @@
 //! External processes: how commands are started, watched and ended on a rank.
 //!
 //! A process that runs MPI must not fork: on some networks that corrupts data. So every rank starts one small *spawn helper*
-//! before MPI, and the helper starts the commands. When somebody kills the helper, the rank kills what it had started and starts
-//! another one, with `posix_spawn`: that copies no memory, which is what networks cannot bear.
+//! before MPI, and the helper starts the commands. If the helper is killed, the rank kills the processes that it had started and
+//! starts another helper with `posix_spawn`, which copies no memory and so does no harm to the network.
 //!
 //! ```text
 //! rank                                              spawn helper (same executable, session of its own)
-//! compute thread ─ request, pipe ends ─▶ slot ────▶ slot thread: posix_spawn, waitid, wait4 ─▶ one answer
+//! compute thread ─ request, pipe ends ─▶ channel ─▶ its thread: posix_spawn, waitid, wait4 ─▶ one answer
 //!       │ ▲ output                                        │
 //!       ▼ │ (pipes that the rank made)                    ▼
 //!       command, in a process group of its own  ◀──── main thread: signals for groups; TERM and KILL when the rank is gone
@@ -14,18 +14,20 @@
 //!
 //! | file | decides |
 //! |---|---|
-//! | `spawn` | how rank and helper talk, what the helper does, and what is done when it is killed |
-//! | `program` | what is to be started, and how it ends or why it does not start |
-//! | `child` | one process from its start to its end, as the rank sees it |
+//! | `spawn` | the protocol between rank and helper, the helper itself, and its replacement when it is killed |
+//! | `program` | the description of a program to start, of its end, and of a failed start |
+//! | `child` | one process from its start to its end, on the side of the rank |
 //! | `command` | one command with its input, output and time limit |
-//! | `worker` | a process that stays and is given many records; those that are started before anybody needs them |
+//! | `worker` | a process that stays and answers many records; processes that are started before they are needed |
 //! | `python`, its `shim.py` and `shim_json.py` | how a worker becomes a Python function |
-//! | `room` | who waits when there is no file descriptor, process or memory for one more process |
-//! | `environment` | which variables of a rank are none of a command's business |
+//! | `pipes` | polls and writes that signals do not interrupt |
+//! | `room` | the order in which starts wait while file descriptors, processes or memory are exhausted |
+//! | `environment` | which of a rank's environment variables a command does not inherit |
 
 pub(crate) mod child;
 pub(crate) mod command;
 pub(crate) mod environment;
+mod pipes;
 pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod room;

@@ -1,4 +1,4 @@
-//! How `--python FILE.py:FUNCTION` becomes a worker, and what can be said of it before anything starts.
+//! Turns `--python FILE.py:FUNCTION` into a worker, and checks what can be checked before it starts.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -7,61 +7,62 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{How, Limits, Stream, run};
+use super::command::{EndReason, TimeLimit, run};
 use super::program::Program;
-use super::worker::{Protocol, spares};
+use super::worker::{Protocol, prestarted};
 use crate::console::reason;
+use crate::engine::exchange::OutputStream;
 
-/// The Python side. Each new interpreter reads it from its standard input.
+/// The Python side, which is sent to the standard input of each new interpreter.
 const SHIM: &str = concat!(include_str!("python/shim.py"), include_str!("python/shim_json.py"), "\nmain()\n");
 
-/// The oldest Python that has all the shim needs.
+/// The oldest Python that runs the shim.
 const OLDEST: (u32, u32) = (3, 9);
 
-/// Says which Python it is; any Python understands it.
+/// A program that prints the version of Python and runs in any version.
 const VERSION: &str = "import sys; sys.stdout.write('%d %d %d' % tuple(sys.version_info[:3]))";
 
-/// Keeps Python from looking into the current folder, from 3.11 on. Before the first line of a program is run, 3.13 imports modules.
+/// Keeps Python 3.11 and newer from importing from the current folder. Python 3.13 imports modules before it runs a program.
 const SAFE_PATH: &str = "PYTHONSAFEPATH";
-/// The value by which our own setting is known: the function and what it starts do not see it.
+/// The value that marks the setting as ours, so that the boot program removes it from the function's environment.
 const OURS: &str = "rankpool";
 const INSPECT: &str = "PYTHONINSPECT";
 
-/// A first `import site` on a network file system in the morning takes its time. It is less than rank 0 waits for the others, so
-/// that a rank can say what it has found.
-const PATIENCE: Duration = Duration::from_secs(100);
+/// Time limit for an interpreter to report its version: a first `import site` on a network file system can be slow. It is less than
+/// the time that rank 0 waits for the others, so that a rank can report the failure.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(100);
 
-/// A Python function, as it was asked for.
+/// A Python function, as given by the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PythonCall {
     /// `FILE.py:FUNCTION` or `package.module:function`.
     pub target: String,
-    /// `--python-exe`; otherwise `python3`, which an activated environment decides.
+    /// `--python-exe`; `None`: the `python3` of `PATH`, which an activated environment sets.
     pub exe: Option<String>,
     /// `--setup`: a function of the same module that is called once in each worker.
     pub setup: Option<String>,
-    /// `--star`: a record is the arguments.
+    /// `--star`: a record holds the arguments.
     pub star: bool,
-    /// `--batch`: the function takes lists of so many records.
+    /// `--batch`: the function takes lists of this many records.
     pub batch: Option<NonZeroUsize>,
 }
 
 impl PythonCall {
-    /// A file is looked for in the folder where the workers run.
+    /// Checks the call and that its file can be read, in the folder where the workers run.
     ///
     /// # Errors
-    /// What is wrong with what was typed, or with the file, in words.
+    /// A message that says what is wrong.
     pub(crate) fn check(&self, cwd: Option<&Path>) -> Result<(), String> {
-        let wants = || format!("--python wants FILE.py:FUNCTION or package.module:FUNCTION, not '{}'", self.target);
-        let (place, function) = self.target.rsplit_once(':').ok_or_else(wants)?;
+        let wrong = || format!("--python needs FILE.py:FUNCTION or package.module:FUNCTION, not '{}'", self.target);
+        let (place, function) = self.target.rsplit_once(':').ok_or_else(wrong)?;
         if place.is_empty() || !is_dotted(function) {
-            return Err(wants());
+            return Err(wrong());
         }
         if !is_file(place) && !is_dotted(place) {
-            return Err(wants());
+            return Err(wrong());
         }
         if let Some(setup) = self.setup.as_ref().filter(|setup| !is_dotted(setup)) {
-            return Err(format!("--setup wants the name of a function in {place}, not '{setup}'"));
+            return Err(format!("--setup needs the name of a function in {place}, not '{setup}'"));
         }
         if self.star && self.batch.is_some() {
             return Err("--star and --batch exclude each other: a function for --batch takes one list".into());
@@ -82,53 +83,53 @@ impl PythonCall {
         Ok(())
     }
 
-    /// Whether the interpreter can be used: once on each node is enough. A worker that was prepared tells; where there is none, or
-    /// something is wrong, the interpreter is asked for itself.
+    /// Checks that the interpreter can be used, which is enough once for each node, and returns its version. A prestarted worker
+    /// reports it; if there is none, or it reports something else, the interpreter is run for it.
     ///
     /// # Errors
-    /// Why it cannot be used, in words.
+    /// A message that says why it cannot be used.
     pub(crate) fn check_interpreter(&self, worker: &Program) -> Result<String, String> {
-        let deadline = Instant::now() + PATIENCE;
-        let told = spares::first_line(worker, deadline);
-        let version = told.as_deref().and_then(|line| line.strip_prefix('v')).and_then(understand_version);
+        let deadline = Instant::now() + VERSION_TIMEOUT;
+        let line = prestarted::first_line(worker, deadline);
+        let version = line.as_deref().and_then(|line| line.strip_prefix('v')).and_then(parse_version);
         match version {
             Some(version) if is_new_enough(version) => Ok(shown(version)),
-            _ => self.ask_interpreter(worker, deadline),
+            _ => self.run_interpreter(worker, deadline),
         }
     }
 
-    fn ask_interpreter(&self, worker: &Program, deadline: Instant) -> Result<String, String> {
+    fn run_interpreter(&self, worker: &Program, deadline: Instant) -> Result<String, String> {
         let exe = self.exe();
         let args = vec!["-c".to_string(), VERSION.to_string()];
         let program = Program { args, ..worker.clone() };
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-        let (mut said, mut complained) = (Vec::new(), Vec::new());
-        let limits = Limits { timeout: Some(left), kill_after: Duration::from_secs(1) };
-        let end = run(&program, None, &limits, None, &mut |stream, bytes| {
-            let text = if stream == Stream::Stdout { &mut said } else { &mut complained };
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let time_limit = TimeLimit { timeout: Some(left), kill_after: Duration::from_secs(1) };
+        let end = run(&program, None, &time_limit, None, &mut |stream, bytes| {
+            let text = if stream == OutputStream::Stdout { &mut stdout } else { &mut stderr };
             text.extend_from_slice(&bytes[..bytes.len().min(1000)]);
             text.truncate(1000);
         });
-        let how = end.map_err(|error| error.to_string())?.how;
-        if let How::NotStarted(why) = how {
-            return Err(format!("{why}; --python-exe tells which Python to use"));
+        let reason = end.map_err(|error| error.to_string())?.reason;
+        if let EndReason::NotStarted(why) = reason {
+            return Err(format!("{why}; --python-exe sets the Python to use"));
         }
-        let version = understand_version(&String::from_utf8_lossy(&said)).filter(|_| how == How::Exited(0));
+        let version = parse_version(&String::from_utf8_lossy(&stdout)).filter(|_| reason == EndReason::Exited(0));
         let Some(version) = version else {
-            let complaint = String::from_utf8_lossy(&complained);
-            return Err(format!("{exe} is no Python that works: {}", complaint.trim()));
+            let stderr = String::from_utf8_lossy(&stderr);
+            return Err(format!("{exe} is not a working Python: {}", stderr.trim()));
         };
         let (major, minor) = OLDEST;
         if !is_new_enough(version) {
             return Err(format!(
-                "{exe} is Python {}, but {major}.{minor} or newer is needed; --python-exe tells which to use",
+                "{exe} is Python {}, but {major}.{minor} or newer is needed; --python-exe sets the Python to use",
                 shown(version)
             ));
         }
         Ok(shown(version))
     }
 
-    /// The worker's command.
+    /// Returns the worker's command.
     pub(crate) fn program(&self) -> Program {
         let mode = if self.batch.is_some() {
             "batch"
@@ -145,24 +146,24 @@ impl PythonCall {
             env.push((SAFE_PATH.to_string(), OURS.to_string()));
         }
         if is_set(INSPECT) {
-            // It would import what makes a prompt comfortable, and ask for input at the end. Empty means no.
+            // It would make Python load the modules of a prompt and read from standard input at the end. An empty value turns it off.
             env.push((INSPECT.to_string(), String::new()));
         }
         Program { name: self.exe().to_string(), args, env, ..Program::default() }
     }
 
-    /// How to talk with it.
+    /// Returns the protocol of the worker.
     pub(crate) fn protocol(&self) -> Protocol {
         Protocol::Python { batch: self.batch.map_or(1, NonZeroUsize::get) }
     }
 
-    /// What each worker is told first.
+    /// Returns what is sent first to each worker.
     pub(crate) fn preamble(&self) -> Cow<'static, [u8]> {
         Cow::Borrowed(SHIM.as_bytes())
     }
 
-    /// What it is told when it is known whose it is.
-    pub(crate) fn greeting(&self, rank: u32, slot: u32) -> Vec<u8> {
+    /// Returns what is sent to a worker when its rank and slot are known.
+    pub(crate) fn assignment(&self, rank: u32, slot: u32) -> Vec<u8> {
         format!("{rank} {slot}\n").into_bytes()
     }
 
@@ -171,8 +172,8 @@ impl PythonCall {
     }
 }
 
-/// A short program, which any Python understands, that reads the long one; whoever looks at the list of processes sees which
-/// function they run.
+/// Returns a short program that runs in any Python and reads the long one, so that the list of processes shows the function and
+/// not the long program.
 fn boot() -> String {
     let (major, minor) = OLDEST;
     format!(
@@ -201,12 +202,12 @@ fn shown((major, minor, patch): (u32, u32, u32)) -> String {
     format!("{major}.{minor}.{patch}")
 }
 
-fn understand_version(text: &str) -> Option<(u32, u32, u32)> {
+fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     let mut numbers = text.split(' ').map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??, numbers.next()??))
 }
 
-/// Whether this is a path, as the shim decides it.
+/// Whether this is a path, by the same rule as in the shim.
 fn is_file(place: &str) -> bool {
     place.ends_with(".py") || place.contains('/')
 }

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::command::{CommandEnd, How, Limits, Stream, run};
+use super::command::{CommandEnd, EndReason, TimeLimit, run};
 use super::program::Program;
 use super::spawn;
+use crate::engine::exchange::OutputStream;
 
 /// Makes this test program a spawn helper.
 const HELPER: &str = "RANKPOOL_TEST_HELPER";
@@ -36,10 +37,10 @@ pub(super) fn start_helper() {
     spawn::start_as(recipe).expect("the helper starts");
 }
 
-/// Nothing here takes longer, unless it hangs.
+/// Time limit of everything here.
 const LONG: Duration = Duration::from_secs(60);
 
-const LIMITS: Limits = Limits { timeout: Some(LONG), kill_after: Duration::from_secs(5) };
+const LIMITS: TimeLimit = TimeLimit { timeout: Some(LONG), kill_after: Duration::from_secs(5) };
 
 fn program(words: &[&str]) -> Program {
     let mut words = words.iter().map(ToString::to_string);
@@ -50,19 +51,19 @@ fn shell(script: &str) -> Program {
     program(&["sh", "-c", script])
 }
 
-/// What a command does within these limits.
+/// Runs a command with a time limit; returns its end and its outputs.
 #[track_caller]
-fn finish_within(program: &Program, stdin: Option<&[u8]>, limits: &Limits) -> (CommandEnd, Vec<u8>, Vec<u8>) {
+fn finish_within(program: &Program, stdin: Option<&[u8]>, time_limit: &TimeLimit) -> (CommandEnd, Vec<u8>, Vec<u8>) {
     start_helper();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let end = run(program, stdin, limits, None, &mut |stream, bytes| match stream {
-        Stream::Stdout => stdout.extend_from_slice(bytes),
-        Stream::Stderr => stderr.extend_from_slice(bytes),
+    let end = run(program, stdin, time_limit, None, &mut |stream, bytes| match stream {
+        OutputStream::Stdout => stdout.extend_from_slice(bytes),
+        OutputStream::Stderr => stderr.extend_from_slice(bytes),
     });
     (end.expect("the helper is there"), stdout, stderr)
 }
 
-/// What a command does that nobody disturbs.
+/// Runs a command; returns its end and its outputs.
 #[track_caller]
 fn finish(program: &Program, stdin: Option<&[u8]>) -> (CommandEnd, Vec<u8>, Vec<u8>) {
     finish_within(program, stdin, &LIMITS)
@@ -74,15 +75,15 @@ fn pipe() -> (File, File) {
     (read.into(), write.into())
 }
 
-/// What becomes of a command that is cancelled when it has written so many lines.
+/// Runs a command that is cancelled when it has written `lines` lines; returns its end and its output.
 #[track_caller]
 fn cancel_after(lines: usize, program: &Program, kill_after: Duration) -> (CommandEnd, Vec<u8>) {
     start_helper();
     let (cancelled, keep) = pipe();
     let mut keep = Some(keep);
     let mut text = Vec::new();
-    let limits = Limits { kill_after, ..LIMITS };
-    let end = run(program, None, &limits, Some(cancelled.as_fd()), &mut |_, bytes| {
+    let time_limit = TimeLimit { kill_after, ..LIMITS };
+    let end = run(program, None, &time_limit, Some(cancelled.as_fd()), &mut |_, bytes| {
         text.extend_from_slice(bytes);
         if text.iter().filter(|byte| **byte == b'\n').count() >= lines {
             keep = None;
@@ -91,19 +92,19 @@ fn cancel_after(lines: usize, program: &Program, kill_after: Duration) -> (Comma
     (end.expect("the helper is there"), text)
 }
 
-/// The output of a command that succeeds.
+/// Runs a command that succeeds; returns its output.
 #[track_caller]
 fn output(program: &Program, stdin: Option<&[u8]>) -> Vec<u8> {
     let (end, stdout, stderr) = finish(program, stdin);
-    assert_eq!(end.how, How::Exited(0), "{}", String::from_utf8_lossy(&stderr));
+    assert_eq!(end.reason, EndReason::Exited(0), "{}", String::from_utf8_lossy(&stderr));
     stdout
 }
 
-/// Why a command was not started.
+/// Returns why a command was not started.
 #[track_caller]
 fn why_not(program: &Program) -> String {
-    match finish(program, None).0.how {
-        How::NotStarted(why) => why,
+    match finish(program, None).0.reason {
+        EndReason::NotStarted(why) => why,
         other => panic!("it was started: {other:?}"),
     }
 }
@@ -119,7 +120,7 @@ fn stat(pid: i32) -> Option<Vec<String>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_string).collect())
 }
 
-/// Whether a process runs. One that is only to be reaped does not.
+/// Whether a process runs; a zombie does not.
 pub(super) fn lives(pid: i32) -> bool {
     stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
 }

@@ -1,25 +1,26 @@
-//! A worker process that stays: one compute thread of a rank gives it records, one after the other, and takes its answers.
+//! A worker: a process that stays. One compute thread of a rank sends it records, one after the other, and reads its answers.
 //!
-//! It decides how many records are in flight, whose fault the end of a process is, and when a process is replaced. How a process
-//! is started is left to [`program`](super::program), and what becomes of answers to [`Jobs`].
+//! This module decides how many records are in flight, which record is blamed for the end of a process, and when a process is
+//! replaced. Starting a process is left to [`program`](super::program), and what happens with answers to the [`WorkerFeed`].
 //!
 //! ```text
-//! Jobs ──next──▶ flights ──request──▶ Connection ═stdin═▶ worker
-//! Jobs ◀──done── (in order) ◀─understand─ Connection ◀stdout═ worker
+//! WorkerFeed ──next──▶ in_flight ──request──▶ Connection ═stdin═▶ worker
+//! WorkerFeed ◀──done── (in order) ◀─understand─ Connection ◀stdout═ worker
 //! ```
 //!
-//! A worker answers in order, and each answer is in the pipe before the next record is looked at. So when a process ends, the
-//! first record that is not answered is the one that ended it; those behind it are given to the next process. In a batch there is
-//! no telling: its records are sent again, each alone.
+//! A worker answers in order, and writes each answer before it reads the next record. So when a process ends, the first record
+//! without an answer is the one that ended it; the records behind it are sent to the next process. Within a batch the guilty
+//! record is unknown: the records of the batch are sent again one by one.
 
 mod connection;
 mod contract;
 mod doubt;
 mod ends;
 mod pace;
+pub(crate) mod prestarted;
 mod process;
 mod protocol;
-pub(crate) mod spares;
+mod read;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -29,48 +30,50 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use connection::{Connection, Heard};
-pub(crate) use contract::{Answer, JobHead, Jobs, Options, Outcome, StartFailure, Verdict, WorkerFailure};
+use connection::{Connection, Wake};
+pub(crate) use contract::{Answer, AnswerCheck, AnswerEnd, JobHead, Options, StartFailure, WorkerFailure, WorkerFeed};
 use doubt::Held;
-use pace::Pace;
-pub(crate) use process::Ended;
+use pace::RequestPace;
+pub(crate) use process::WorkerEnd;
+use protocol::Outgoing;
 pub(crate) use protocol::Protocol;
-use protocol::{Outgoing, Said};
 
+use super::pipes::is_readable;
 use super::program::Program;
-use super::room::Turn;
+use super::room::StartTurn;
 use crate::console::reason;
 
-/// An answer that is longer is no answer.
+/// The longest answer; a longer line is a protocol error.
 const MOST_ANSWER: usize = 64 << 20;
-/// More is not sent ahead.
+/// Bytes of unanswered requests beyond which no more are sent.
 const MOST_AHEAD: usize = 64 << 10;
-/// So many processes in a row that end before they are of any use are enough.
-const MOST_FUTILE: u32 = 3;
+/// The run ends after this many processes in a row that ended without any answer.
+const MOST_USELESS: u32 = 3;
 
-/// A record that is not answered.
-struct Flight {
+/// A record that was taken from the feed and is not answered.
+struct InFlight {
     head: JobHead,
     json: Vec<u8>,
-    /// It was in a batch that ended a process.
+    /// It is sent in a request of its own, because a batch with it ended a process.
     alone: bool,
 }
 
-/// What the process was asked and has not answered.
+/// A request that was sent and is not answered.
 struct Request {
+    /// Records without an answer.
     records: usize,
     bytes: usize,
     alone: bool,
 }
 
-/// When answers that were read together were begun: one after the other.
+/// Estimates when the records were begun whose answers were read together: one after the other.
 struct Clock {
     next: SystemTime,
     now: SystemTime,
 }
 
 impl Clock {
-    /// The first of them could begin so long ago.
+    /// A clock whose first record was begun at most `since` ago.
     fn new(since: Duration) -> Self {
         let now = SystemTime::now();
         Clock { next: now.checked_sub(since).unwrap_or(now), now }
@@ -87,31 +90,34 @@ impl Clock {
 pub(crate) struct Worker {
     program: Program,
     options: Options,
-    /// Readable or hung up when the run ends.
+    /// Becomes readable or is hung up when the run ends.
     cancelled: Option<Arc<OwnedFd>>,
     connection: Option<Connection>,
-    flights: VecDeque<Flight>,
+    /// The first `sent` of these were sent, in `requests`.
+    in_flight: VecDeque<InFlight>,
     requests: VecDeque<Request>,
-    /// So many of the flights are in `requests`.
     sent: usize,
-    pace: Pace,
-    /// Since when the first request is the first one.
+    pace: RequestPace,
+    /// When the worker could begin with the first of the requests.
     since: Instant,
-    futile: u32,
+    /// Processes in a row that ended without any answer.
+    useless: u32,
+    /// Some process has answered a record.
     was_useful: bool,
     has_warned: bool,
-    /// Answers that wait for the proof that they are what they seem, and since when.
+    /// Answers that are held back until it is certain that the process wrote one line for each record.
     held: Vec<Held>,
     held_since: Instant,
-    /// The first of the flights, in groups of these sizes, each with a process of its own: one of the last one's answers was too
-    /// much.
-    suspects: VecDeque<usize>,
-    /// A process wrote too much: from now on the end of each is waited for before its answers are handed over.
+    /// Sizes of groups of records that are sent again, each group to a process of its own, because a process wrote a surplus
+    /// line. They are the first of `in_flight`.
+    retry_groups: VecDeque<usize>,
+    /// A process has written a surplus line: from now on answers are handed over only after their process has ended.
     strict: bool,
-    /// Records that made too much, and whether any was ever answered as it should.
-    guilty: u32,
+    /// Records for which the worker wrote more than one line.
+    surplus_records: u32,
+    /// Some record was answered with a result.
     was_right: bool,
-    turn: Turn,
+    turn: StartTurn,
 }
 
 impl Worker {
@@ -121,120 +127,120 @@ impl Worker {
             options,
             cancelled,
             connection: None,
-            flights: VecDeque::new(),
+            in_flight: VecDeque::new(),
             requests: VecDeque::new(),
             sent: 0,
-            pace: Pace::new(),
+            pace: RequestPace::new(),
             since: Instant::now(),
-            futile: 0,
+            useless: 0,
             was_useful: false,
             has_warned: false,
             held: Vec::new(),
             held_since: Instant::now(),
-            suspects: VecDeque::new(),
+            retry_groups: VecDeque::new(),
             strict: false,
-            guilty: 0,
+            surplus_records: 0,
             was_right: false,
-            turn: Turn::new(),
+            turn: StartTurn::new(),
         }
     }
 
-    /// Has all records answered that there are.
+    /// Sends the worker all records of the feed and passes on its answers.
     ///
     /// # Errors
-    /// There is no worker. What it had taken is not answered.
-    pub(crate) fn answer(&mut self, jobs: &mut dyn Jobs) -> Result<Outcome, StartFailure> {
+    /// There is no worker. Some of the records that were taken have no answer.
+    pub(crate) fn answer(&mut self, feed: &mut dyn WorkerFeed) -> Result<AnswerEnd, StartFailure> {
         if self.connection.is_some() {
-            self.turn.asked();
+            self.turn.started();
         }
-        let outcome = self.answer_all(jobs);
-        if outcome.is_err() && self.suspects.is_empty() {
-            self.hand_over(jobs);
+        let outcome = self.answer_all(feed);
+        if outcome.is_err() && self.retry_groups.is_empty() {
+            self.hand_over(feed);
         }
-        self.turn.rest();
+        self.turn.release();
         outcome
     }
 
-    fn answer_all(&mut self, jobs: &mut dyn Jobs) -> Result<Outcome, StartFailure> {
+    fn answer_all(&mut self, feed: &mut dyn WorkerFeed) -> Result<AnswerEnd, StartFailure> {
         loop {
-            if self.has_group() || (self.flights.is_empty() && !self.take(jobs)) {
+            if self.is_group_answered() || (self.in_flight.is_empty() && !self.take(feed)) {
                 if self.held.is_empty() {
-                    return Ok(Outcome::Answered);
+                    return Ok(AnswerEnd::AllAnswered);
                 }
-                self.look_back(jobs)?;
+                self.check_answers(feed)?;
                 continue;
             }
-            let Some(mut connection) = self.connect(jobs)? else {
-                self.cancel(jobs);
-                return Ok(Outcome::Cancelled);
+            let Some(mut connection) = self.connect(feed)? else {
+                self.cancel(feed);
+                return Ok(AnswerEnd::Cancelled);
             };
-            self.fill(&mut connection, jobs);
+            self.fill(&mut connection, feed);
             let deadline = self.deadline(&connection);
-            let nap = self.pace.nap(self.requests.len()).map(|nap| self.since + nap);
-            match connection.listen(nap, deadline, fd(self.cancelled.as_ref())) {
-                Ok(Heard::Bytes) => self.read(connection, jobs, nap.is_some())?,
-                Ok(Heard::Closed) => self.bury(connection, jobs)?,
-                Ok(Heard::Deadline) => self.overdue(connection, jobs)?,
-                Ok(Heard::Cancelled) => {
-                    let farewell = connection.stop(self.options.kill_after, None);
-                    if self.suspects.is_empty() {
-                        self.judge(&farewell, self.requests.len(), jobs)?;
+            let poll_delay = self.pace.poll_delay(self.requests.len()).map(|delay| self.since + delay);
+            match connection.listen(poll_delay, deadline, fd(self.cancelled.as_ref())) {
+                Ok(Wake::Bytes) => self.read(connection, feed, poll_delay.is_some())?,
+                Ok(Wake::Closed) => self.reap(connection, feed)?,
+                Ok(Wake::Deadline) => self.on_deadline(connection, feed)?,
+                Ok(Wake::Cancelled) => {
+                    let shutdown = connection.terminate(self.options.kill_after, None);
+                    if self.retry_groups.is_empty() {
+                        self.check_shutdown(&shutdown, self.requests.len(), feed)?;
                     }
-                    self.cancel(jobs);
-                    return Ok(Outcome::Cancelled);
+                    self.cancel(feed);
+                    return Ok(AnswerEnd::Cancelled);
                 }
                 Err(error) => {
                     connection.kill();
                     let message = format!("the pipe to the worker: {}", reason(&error));
-                    self.charge(jobs, WorkerFailure::new("crash", message));
-                    self.is_sure(jobs);
+                    self.fail_first(feed, WorkerFailure::new("crash", message));
+                    self.pass_check(feed);
                 }
             }
         }
     }
 
-    /// Ends the process: end of input, some patience, TERM, some patience, KILL. It has answered everything.
+    /// Ends the process, which has answered everything: closes its standard input, then TERM, then KILL, each after `kill_after`.
     pub(crate) fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
-            // Nothing is held back by now, so there is nobody to tell but by the verdict.
-            let _ = self.dismiss(connection, &mut Nobody);
+            // No answer is held back here, so only `on_check` has something to report.
+            let _ = self.close_connection(connection, &mut NoRecords);
         }
     }
 
-    /// Takes one more record, if there is one.
-    fn take(&mut self, jobs: &mut dyn Jobs) -> bool {
+    /// Takes one more record from the feed; returns whether there was one.
+    fn take(&mut self, feed: &mut dyn WorkerFeed) -> bool {
         let mut json = Vec::new();
-        let Some(head) = jobs.next(&mut json) else { return false };
-        self.flights.push_back(Flight { head, json, alone: false });
+        let Some(head) = feed.next(&mut json) else { return false };
+        self.in_flight.push_back(InFlight { head, json, alone: false });
         true
     }
 
-    /// The process, if it can go on, or else a new one; none, if the run ends.
-    fn connect(&mut self, jobs: &mut dyn Jobs) -> Result<Option<Connection>, StartFailure> {
-        if let Some(mut connection) = self.connection.take() {
+    /// Returns the process if it can go on, or else a new one; `None` if the run ends.
+    fn connect(&mut self, feed: &mut dyn WorkerFeed) -> Result<Option<Connection>, StartFailure> {
+        if let Some(connection) = self.connection.take() {
             let is_used_up = self.options.max_jobs.is_some_and(|most| connection.given >= most.get());
             let is_idle = self.requests.is_empty();
             if is_idle && is_used_up {
-                self.dismiss(connection, jobs)?;
+                self.close_connection(connection, feed)?;
             } else if is_idle && connection.ready && !connection.is_quiet() {
-                // It has ended meanwhile, or speaks without being asked: the next record is not to blame.
-                self.surplus(connection, jobs)?;
+                // It has ended, or has written an unasked line, before it got the next record, which is not to blame.
+                self.surplus(connection, feed)?;
             } else {
                 return Ok(Some(connection));
             }
         }
-        if fd(self.cancelled.as_ref()).is_some_and(connection::has_something) {
+        if fd(self.cancelled.as_ref()).is_some_and(is_readable) {
             return Ok(None);
         }
-        self.pace.forget();
+        self.pace.reset();
         self.since = Instant::now();
         self.open()
     }
 
-    /// Sends as many requests as may be in flight.
-    fn fill(&mut self, connection: &mut Connection, jobs: &mut dyn Jobs) {
+    /// Sends requests until the window is full.
+    fn fill(&mut self, connection: &mut Connection, feed: &mut dyn WorkerFeed) {
         let window = self.pace.window();
-        // Many at once cost less than one at a time.
+        // Sending many requests at once costs less than one at a time.
         if self.requests.len() > window / 2 {
             return;
         }
@@ -244,13 +250,13 @@ impl Worker {
         let mut ahead: usize = self.requests.iter().map(|request| request.bytes).sum();
         while self.requests.len() < window && (self.requests.is_empty() || ahead < MOST_AHEAD) {
             let left = self.options.max_jobs.map_or(u64::MAX, |most| most.get().saturating_sub(connection.given));
-            let records = self.gather(left, jobs);
+            let records = self.gather(left, feed);
             if records == 0 {
                 return;
             }
-            let flights = self.flights.range(self.sent..self.sent + records);
-            let alone = flights.clone().any(|flight| flight.alone);
-            let outgoing = flights.map(|flight| Outgoing { head: flight.head, json: &flight.json });
+            let in_flight = self.in_flight.range(self.sent..self.sent + records);
+            let alone = in_flight.clone().any(|record| record.alone);
+            let outgoing = in_flight.map(|record| Outgoing { head: record.head, json: &record.json });
             let before = connection.pending();
             let protocol = self.options.protocol;
             protocol.request(outgoing, protocol.batch() > 1, connection.outgoing());
@@ -262,15 +268,17 @@ impl Worker {
         }
     }
 
-    /// How many of the records that are not sent, old ones or new ones, make the next request; at most so many.
-    fn gather(&mut self, most: u64, jobs: &mut dyn Jobs) -> usize {
-        let most = self.options.protocol.batch().min(usize::try_from(most).unwrap_or(usize::MAX)).min(self.wanted());
+    /// Returns how many of the records that are not sent make the next request, at most `most`. Takes records from the feed as
+    /// needed.
+    fn gather(&mut self, most: u64, feed: &mut dyn WorkerFeed) -> usize {
+        let most =
+            self.options.protocol.batch().min(usize::try_from(most).unwrap_or(usize::MAX)).min(self.room_in_group());
         let mut records = 0;
         while records < most {
-            if self.sent + records == self.flights.len() && !self.take(jobs) {
+            if self.sent + records == self.in_flight.len() && !self.take(feed) {
                 break;
             }
-            if self.flights[self.sent + records].alone {
+            if self.in_flight[self.sent + records].alone {
                 return records.max(1);
             }
             records += 1;
@@ -278,7 +286,7 @@ impl Worker {
         records
     }
 
-    /// When to stop listening.
+    /// Returns when listening ends: at the time limit of the first record, or when the warning about a silent worker is due.
     fn deadline(&self, connection: &Connection) -> Option<Instant> {
         if !connection.ready {
             return None;
@@ -292,115 +300,36 @@ impl Worker {
         !self.has_warned && connection.answered == 0 && self.options.protocol.is_plain()
     }
 
-    /// Takes in the lines that came, for which somebody waited or `napped`.
-    fn read(&mut self, mut connection: Connection, jobs: &mut dyn Jobs, napped: bool) -> Result<(), StartFailure> {
-        let lines = connection.lines();
-        let elapsed = self.since.elapsed();
-        let mut clock = Clock::new(elapsed);
-        let share = elapsed / u32::try_from(lines.max(1)).unwrap_or(u32::MAX);
-        let (mut answered, mut bytes) = (0, 0);
-        while let Some(line) = connection.line() {
-            bytes += line.len();
-            let said = self.options.protocol.understand(connection.text(line.clone()));
-            let before = (self.flights.len(), self.requests.len());
-            let ready = connection.ready;
-            match said {
-                Said::Runs if !ready => continue,
-                Said::Ready if !ready => {
-                    connection.ready = true;
-                    self.since = Instant::now();
-                    continue;
-                }
-                Said::CannotStart(why) if !ready => {
-                    connection.bury();
-                    return self.is_futile(why.message, why.traceback);
-                }
-                Said::One(took, result) if ready && before.1 > 0 => {
-                    self.settle(jobs, &mut clock, took.unwrap_or(share), result);
-                }
-                Said::Many(took, results) if ready && self.is_batch_of(results.len()) => {
-                    let share = took / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
-                    for result in results {
-                        self.settle(jobs, &mut clock, share, Ok(result.get()));
-                    }
-                }
-                Said::Numbered(id, result) if ready && self.expects() == Some(id) => {
-                    self.settle(jobs, &mut clock, share, result);
-                    connection.last = Some(id);
-                }
-                Said::Numbered(id, _) if ready && before.1 > 0 => {
-                    return self.misnumbered(connection, jobs, id);
-                }
-                _ if before.1 == 0 && self.is_unsure() => {
-                    let line = connection.text(line).to_vec();
-                    return self.stray(connection, &line, jobs);
-                }
-                said => {
-                    let what = match said {
-                        Said::Garbage(what) => what,
-                        _ => format!("an answer without a question: {}", protocol::excerpt(connection.text(line))),
-                    };
-                    return self.strange(connection, jobs, &what);
-                }
-            }
-            answered += before.1 - self.requests.len();
-            connection.answered += (before.0 - self.flights.len()) as u64;
-            (self.futile, self.was_useful) = (0, true);
-        }
-        if connection.unfinished() > MOST_ANSWER {
-            return self.strange(connection, jobs, &format!("a line of more than {} MiB", MOST_ANSWER >> 20));
-        }
-        if answered > 0 {
-            self.pace.took(answered, elapsed, bytes, napped && self.requests.is_empty());
-        }
-        if lines > 0 {
-            self.turn.succeeded();
-            self.since = Instant::now();
-        }
-        self.connection = Some(connection);
-        Ok(())
-    }
-
-    /// Whether the first request is a batch of that size, of which nothing is answered yet.
-    fn is_batch_of(&self, records: usize) -> bool {
-        self.requests.front().is_some_and(|request| request.records == records)
-    }
-
-    /// Gives one answer to the first record.
+    /// Answers the first record in flight.
     fn settle(
         &mut self,
-        jobs: &mut dyn Jobs,
+        feed: &mut dyn WorkerFeed,
         clock: &mut Clock,
         duration: Duration,
         result: Result<&str, WorkerFailure>,
     ) {
-        let (Some(flight), Some(request)) = (self.flights.pop_front(), self.requests.front_mut()) else { return };
+        let (Some(record), Some(request)) = (self.in_flight.pop_front(), self.requests.front_mut()) else { return };
         self.sent -= 1;
         request.records -= 1;
         if request.records == 0 {
             self.requests.pop_front();
         } else {
-            // Its function is called with one record at a time by now.
+            // A batch that is answered record by record is computed record by record.
             request.alone = true;
         }
         let start = clock.start_of(duration);
-        if self.is_unsure() {
-            self.hold(flight, start, duration, result);
+        if self.matches_by_order() {
+            self.hold(record, start, duration, result);
         } else {
-            jobs.done(Answer { start, duration, result });
+            feed.done(Answer { start, duration, result });
         }
-    }
-
-    /// The number of the record that is to be answered next.
-    fn expects(&self) -> Option<u64> {
-        self.requests.front().and(self.flights.front()).map(|flight| flight.head.number)
     }
 }
 
-/// Has no jobs.
-struct Nobody;
+/// A feed without records.
+struct NoRecords;
 
-impl Jobs for Nobody {
+impl WorkerFeed for NoRecords {
     fn next(&mut self, _: &mut Vec<u8>) -> Option<JobHead> {
         None
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::bar::{Bar, in_words};
-use crate::console::{in_one_line, say};
+use crate::console::{eprint, in_one_line};
 use crate::engine::meter::Meter;
 
 /// How progress is shown on standard error.
@@ -98,7 +98,7 @@ fn show_lines(name: &str, total: Option<u64>, meter: &Meter, stopped: &Receiver<
     while pause(stopped, LINE_PERIOD) {
         let (jobs, failed) = meter.read();
         let line = progress_line(name, jobs, failed, total, start.elapsed());
-        say(&(line + "\n"));
+        eprint(&(line + "\n"));
     }
 }
 

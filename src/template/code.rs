@@ -1,32 +1,31 @@
-//! Which placeholders of a script stand in code that the script gives to another interpreter: `sh -c 'wc {}'`, `ssh host wc {}`.
+//! Finds placeholders in code that a script passes to another interpreter: `sh -c 'wc {}'`, `ssh host wc {}`.
 //!
-//! The script's own shell takes a value for nothing but a value. The other interpreter cannot: the value has become a part of
-//! its program. So such a placeholder is refused, unless it is all of the code, which says that records are programs.
+//! The script's own shell never reads a value as code. The other interpreter does, because the value is a part of its program. So
+//! such a placeholder is refused, unless it is all of the code: then the records are meant to be programs.
 
-use super::Part;
+use super::Piece;
 
 /// A placeholder in code for another interpreter.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// What reads the code, as `sh -c`.
+    /// The interpreter, as `sh -c`.
     pub reader: String,
-    /// How to hand over a value instead.
+    /// How to pass the value instead.
     pub advice: &'static str,
 }
 
-const AS_ARGUMENT: &str = "hand it over as an argument: sh -c 'wc -l < \"$1\"' _ {}";
-const AS_PYTHON_ARGUMENT: &str = "hand it over as an argument: python3 -c 'import sys; print(sys.argv[1])' {}";
-const AS_ITEM: &str = "hand it over as an argument behind the code, which finds it in its list of arguments";
-const AS_VARIABLE: &str = "hand it over as a variable: awk -v x={} 'BEGIN { print x }'";
-const AS_INPUT: &str =
-    "hand it over as input: --stdin {}, and code that reads it: ssh HOST 'read -r x; wc -l < \"$x\"'";
-const WITHOUT: &str = "leave that command out: what is behind it can stand in the script itself";
+const AS_ARGUMENT: &str = "pass it as an argument: sh -c 'wc -l < \"$1\"' _ {}";
+const AS_PYTHON_ARGUMENT: &str = "pass it as an argument: python3 -c 'import sys; print(sys.argv[1])' {}";
+const AS_ITEM: &str = "pass it as an argument behind the code, which finds it in its list of arguments";
+const AS_VARIABLE: &str = "pass it as a variable: awk -v x={} 'BEGIN { print x }'";
+const AS_INPUT: &str = "pass it as input: --stdin {}, and code that reads it: ssh HOST 'read -r x; wc -l < \"$x\"'";
+const WITHOUT: &str = "leave out that command: the rest of the line can stand in the script itself";
 
 const SHELLS: [&str; 13] =
     ["sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "yash", "fish", "csh", "tcsh", "rbash", "posh"];
-/// They run a shell with what is behind `-c`.
+/// Programs that run the argument of `-c` in a shell.
 const RUNNERS: [&str; 4] = ["su", "runuser", "script", "flock"];
-/// Each with the last letters of the options behind which there is code.
+/// Interpreters, each with the letters of the options whose argument is code.
 const LANGUAGES: [(&str, &str); 11] = [
     ("python", "c"),
     ("pypy", "c"),
@@ -54,13 +53,13 @@ const OF_SSH: &str = "BbcDEeFIiJLlmOoPpQRSWw";
 #[derive(Debug, Default)]
 struct Word {
     text: String,
-    /// How many placeholders are in it, and which part is the last of them.
+    /// Number of placeholders in it, and the index of the last one.
     values: usize,
     last: usize,
 }
 
 impl Word {
-    /// Whether it is code with a value in it.
+    /// Whether it mixes values with other text.
     fn is_mixed(&self) -> bool {
         self.values > 1 || (self.values == 1 && !self.text.trim().is_empty())
     }
@@ -69,7 +68,7 @@ impl Word {
         self.values == 0 && self.text.len() > 1 && self.text.starts_with(['-', '+'])
     }
 
-    /// The program's name, without its folder.
+    /// Returns the program's name without its folder.
     fn name(&self) -> &str {
         if self.values > 0 { "" } else { self.text.rsplit('/').next().unwrap_or_default() }
     }
@@ -82,14 +81,14 @@ enum Quote {
     Double,
 }
 
-/// A list of commands: the script itself, or what is in `$( )` or `` ` ` ``.
+/// A list of commands: the script itself, or the contents of `$( )` or `` ` ` ``.
 struct Level {
     words: Vec<Word>,
     word: Option<Word>,
     quote: Quote,
-    /// What ends it.
+    /// The character that ends it.
     end: Option<char>,
-    /// The last value that stands somewhere in it.
+    /// The index of the last value in it.
     value: Option<usize>,
 }
 
@@ -123,18 +122,18 @@ struct Reader {
     finding: Option<(usize, Finding)>,
 }
 
-/// The first placeholder of a script that stands in code for another interpreter. `is_value` tells which parts are placeholders
-/// for something that a record says.
+/// Returns the first placeholder of a script in code for another interpreter. `is_value`: whether a piece stands for a value of a
+/// record.
 pub(super) fn find<'p>(
-    parts: impl Iterator<Item = &'p Part>,
-    is_value: impl Fn(&Part) -> bool,
+    parts: impl Iterator<Item = &'p Piece>,
+    is_value: impl Fn(&Piece) -> bool,
 ) -> Option<(usize, Finding)> {
     let mut reader = Reader { levels: vec![Level::new(None)], ..Reader::default() };
     for (at, part) in parts.enumerate() {
         match part {
-            Part::Text(text) => text.chars().for_each(|character| reader.step(character)),
+            Piece::Text(text) => text.chars().for_each(|character| reader.step(character)),
             part if is_value(part) => reader.value(at),
-            // Numbers of ours, and braces that mostly stay.
+            // Numbers of rankpool's own, and braces that mostly stay.
             _ => reader.step('0'),
         }
     }
@@ -208,7 +207,7 @@ impl Reader {
         self.finding = self.finding.take().or_else(|| last.zip(check(&words)));
     }
 
-    /// A list of commands is over. What it writes becomes a part of the word that it stands in.
+    /// Ends a list of commands. Its output becomes a part of the word in which it stands.
     fn leave(&mut self) {
         self.end_command();
         let left = self.levels.pop();
@@ -220,7 +219,7 @@ impl Reader {
     }
 }
 
-/// Whether a command is one that gives code with a value in it to an interpreter.
+/// Checks whether a command passes code with a value in it to an interpreter.
 fn check(words: &[Word]) -> Option<Finding> {
     words.iter().enumerate().find_map(|(at, word)| {
         let (name, rest) = (word.name(), &words[at + 1..]);
@@ -249,12 +248,12 @@ fn check(words: &[Word]) -> Option<Finding> {
     })
 }
 
-/// Words that are joined by blanks, and then are code: whether a value is a part of it.
+/// Whether a value is a part of the code that is made of these words, joined by blanks.
 fn is_joined(words: &[Word]) -> bool {
     words.iter().any(|word| word.values > 0) && (words.len() > 1 || words.iter().any(Word::is_mixed))
 }
 
-/// Whether a command's name may follow.
+/// Whether a command's name may follow this word.
 fn is_before(word: &Word) -> bool {
     let is_assignment = word.text.split_once('=').is_some_and(|(name, _)| {
         !name.is_empty() && name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
@@ -263,12 +262,12 @@ fn is_before(word: &Word) -> bool {
     is_assignment || word.is_option() || is_number || BEFORE.contains(&word.name())
 }
 
-/// Whether it is a bundle of one-letter options with one of these.
+/// Whether it is a group of one-letter options with one of these letters.
 fn is_short(word: &Word, letters: &str) -> bool {
     word.is_option() && !word.text.starts_with("--") && word.text[1..].contains(|letter| letters.contains(letter))
 }
 
-/// The code among the arguments of a shell.
+/// Returns the code among the arguments of a shell.
 fn shell_code(words: &[Word]) -> Option<&Word> {
     let mut words = words.iter();
     let mut is_code = false;
@@ -277,12 +276,12 @@ fn shell_code(words: &[Word]) -> Option<&Word> {
             "--rcfile" | "--init-file" if word.values == 0 => drop(words.next()),
             text if word.is_option() => {
                 is_code |= is_short(word, "c");
-                // The name of an option of the shell.
+                // The next word names an option of the shell.
                 if !text.starts_with("--") && text.ends_with(['o', 'O']) {
                     words.next();
                 }
             }
-            // Without that option it is a file.
+            // Without `-c` it is a file.
             _ => return Some(word).filter(|_| is_code),
         }
     }
@@ -295,7 +294,7 @@ fn is_version_of(name: &str, language: &str) -> bool {
     name.strip_prefix(language).is_some_and(is_version) || (name == "nodejs" && language == "node")
 }
 
-/// The option behind which, or in which, there is code with a value in it.
+/// Returns the option whose argument is code with a value in it.
 fn language_code(words: &[Word], options: &str) -> Option<String> {
     let mut has_argument = false;
     for (at, word) in words.iter().enumerate() {
@@ -303,7 +302,7 @@ fn language_code(words: &[Word], options: &str) -> Option<String> {
             if std::mem::take(&mut has_argument) {
                 continue;
             }
-            // A file, and its own arguments.
+            // A file and its arguments.
             return None;
         }
         has_argument = ["-I", "-M", "-W", "-X", "-r", "-d", "-l", "-m"].contains(&&*word.text);
@@ -314,7 +313,7 @@ fn language_code(words: &[Word], options: &str) -> Option<String> {
                 return Some(if is_long { "--eval".into() } else { format!("-{}", up_to(letters, options)) });
             }
             if options == "c" {
-                // What follows are arguments of the code.
+                // The rest are arguments of the code.
                 return None;
             }
             has_argument = true;
@@ -323,13 +322,13 @@ fn language_code(words: &[Word], options: &str) -> Option<String> {
     None
 }
 
-/// The beginning of a text with the first of these letters.
+/// Returns the beginning of a text up to the first of these letters.
 fn up_to<'t>(text: &'t str, letters: &str) -> &'t str {
     let end = text.find(|letter| letters.contains(letter)).map_or(text.len(), |at| at + 1);
     &text[..end]
 }
 
-/// The program among the arguments of awk.
+/// Returns the program among the arguments of awk.
 fn awk_code(words: &[Word]) -> Option<&Word> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -344,7 +343,7 @@ fn awk_code(words: &[Word]) -> Option<&Word> {
     None
 }
 
-/// What ssh runs on the other host.
+/// Returns the words that ssh runs on the other host.
 fn behind_host(words: &[Word]) -> &[Word] {
     let mut at = 0;
     while let Some(word) = words.get(at) {

@@ -1,9 +1,9 @@
-//! Which braces are placeholders.
+//! Finds the placeholders in the words of a command.
 
 use super::code;
 use super::path::PathPart;
 use super::shell::Track;
-use super::{Base, Field, Part, Run, Template, TemplateError, Word, Words};
+use super::{Base, Field, Piece, Template, TemplateCommand, TemplateError, Word, Words};
 
 pub(super) fn template(words: &Words<'_>) -> Result<Template, TemplateError> {
     if words.command.first().is_none_or(String::is_empty) {
@@ -12,9 +12,13 @@ pub(super) fn template(words: &Words<'_>) -> Result<Template, TemplateError> {
     let mut parser = Parser::default();
     let run = if words.shell {
         let script = words.command.join(" ");
-        if script.trim() == "{}" { Run::Record(parser.word(script.trim(), true)?) } else { parser.script(&script)? }
+        if script.trim() == "{}" {
+            TemplateCommand::Record(parser.word(script.trim(), true)?)
+        } else {
+            parser.script(&script)?
+        }
     } else {
-        Run::Program(words.command.iter().map(|word| parser.word(word, true)).collect::<Result<_, _>>()?)
+        TemplateCommand::Program(words.command.iter().map(|word| parser.word(word, true)).collect::<Result<_, _>>()?)
     };
     let cwd = words.cwd.map(|folder| parser.word(folder, true)).transpose()?;
     let env = words.env.iter().map(|word| parser.variable(word)).collect::<Result<_, _>>()?;
@@ -36,12 +40,12 @@ impl Parser {
         }
     }
 
-    fn script(&mut self, text: &str) -> Result<Run, TemplateError> {
+    fn script(&mut self, text: &str) -> Result<TemplateCommand, TemplateError> {
         let mut track = Track::default();
         let mut script = Vec::new();
         for part in self.word(text, true)? {
             let quotes = match &part {
-                Part::Text(text) => {
+                Piece::Text(text) => {
                     track.text(text);
                     track.quotes()
                 }
@@ -51,8 +55,8 @@ impl Parser {
                         place,
                         advice,
                     })?;
-                    // Braces that may stay as they are: the shell may read them.
-                    if let Part::Field(index) = placeholder {
+                    // The shell reads braces that stay as they are.
+                    if let Piece::Field(index) = placeholder {
                         if !self.fields[*index as usize].must_be {
                             track.text(&self.typed(placeholder));
                         }
@@ -67,24 +71,24 @@ impl Parser {
             let code::Finding { reader, advice } = finding;
             return Err(TemplateError::Code { placeholder, reader, advice });
         }
-        Ok(Run::Script(script))
+        Ok(TemplateCommand::Script(script))
     }
 
-    /// Whether it certainly becomes something that a record says.
-    fn is_value(&self, part: &Part) -> bool {
-        matches!(part, Part::Field(index) if self.fields[*index as usize].must_be)
+    /// Whether it certainly becomes a value of a record.
+    fn is_value(&self, part: &Piece) -> bool {
+        matches!(part, Piece::Field(index) if self.fields[*index as usize].must_be)
     }
 
-    fn typed(&self, placeholder: &Part) -> String {
+    fn typed(&self, placeholder: &Piece) -> String {
         match placeholder {
-            Part::Field(index) => format!("{{{}}}", self.fields[*index as usize].name),
-            Part::Number => "{#}".to_owned(),
-            Part::Slot => "{%}".to_owned(),
-            Part::Text(text) => text.clone(),
+            Piece::Field(index) => format!("{{{}}}", self.fields[*index as usize].name),
+            Piece::Number => "{#}".to_owned(),
+            Piece::Slot => "{%}".to_owned(),
+            Piece::Text(text) => text.clone(),
         }
     }
 
-    /// `in_words` tells that it becomes an argument or the like, where no zero byte can be.
+    /// Parses a word. `in_words`: it becomes an argument or the like, where zero bytes are not allowed.
     fn word(&mut self, typed: &str, in_words: bool) -> Result<Word, TemplateError> {
         if in_words && typed.contains('\0') {
             return Err(TemplateError::Nul);
@@ -106,7 +110,7 @@ impl Parser {
                 rest = after;
             } else if let Some((part, after)) = self.placeholder(rest, text.ends_with('$'), in_words) {
                 if !text.is_empty() {
-                    word.push(Part::Text(std::mem::take(&mut text)));
+                    word.push(Piece::Text(std::mem::take(&mut text)));
                 }
                 word.push(part);
                 rest = after;
@@ -116,15 +120,15 @@ impl Parser {
             }
         }
         text.push_str(rest);
-        // An empty word is one, too.
+        // An empty word has one piece, too.
         if !text.is_empty() || word.is_empty() {
-            word.push(Part::Text(text));
+            word.push(Piece::Text(text));
         }
         Ok(word)
     }
 
-    /// The placeholder at the beginning of `rest`, and what follows it.
-    fn placeholder<'a>(&mut self, rest: &'a str, is_variable: bool, in_words: bool) -> Option<(Part, &'a str)> {
+    /// Parses a placeholder at the beginning of `rest`; returns it and the text after it. `is_variable`: a dollar sign is before it.
+    fn placeholder<'a>(&mut self, rest: &'a str, is_variable: bool, in_words: bool) -> Option<(Piece, &'a str)> {
         let inside = rest.strip_prefix('{')?;
         let (name, after) = inside.split_at(inside.find(['{', '}'])?);
         let after = after.strip_prefix('}')?;
@@ -132,14 +136,14 @@ impl Parser {
             return None;
         }
         let part = match name {
-            "#" => Part::Number,
-            "%" => Part::Slot,
-            _ => Part::Field(self.field(name, in_words)?),
+            "#" => Piece::Number,
+            "%" => Piece::Slot,
+            _ => Piece::Field(self.field(name, in_words)?),
         };
         Some((part, after))
     }
 
-    /// The index of a field; `None` if this can be none.
+    /// Returns the index of a field, which is added if it is new; `None` if the name cannot be that of a field.
     fn field(&mut self, name: &str, in_words: bool) -> Option<u32> {
         let index = match self.fields.iter().position(|field| field.name == name) {
             Some(index) => index,
@@ -162,14 +166,14 @@ impl Parser {
     }
 }
 
-/// Whether it looks like the name of a column, and like nothing else.
+/// Whether the text has the form of a column's name.
 fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
         && characters.all(|character| character.is_alphanumeric() || matches!(character, '_' | '-' | '.'))
 }
 
-/// Whether braces around this character are somebody's program or data, whatever the columns are called.
+/// Whether braces around this character are code or data, never a placeholder.
 fn is_code(character: char) -> bool {
     character.is_control() || matches!(character, '"' | '\'' | '`' | '\\' | '$' | ';' | '<' | '>' | '|' | '&')
 }

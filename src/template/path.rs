@@ -1,8 +1,8 @@
-//! Which part of a path a placeholder stands for: GNU parallel's rules, which look at characters and never at files.
+//! The part of a path that a placeholder stands for, by GNU parallel's rules, which look at characters and never at files.
 //!
-//! An extension is the last dot and what follows it, if something follows that has neither a dot nor a slash: `a.b/c` and
-//! `a.` have none, `.bashrc` is nothing but one. The last part is what follows the last slash, so that of `a/b/` is empty.
-//! The folder is dirname's: slashes at the end do not count, and without a slash it is `.`.
+//! An extension is the last dot and the text after it, if there is some without a slash: `a.b/c` and `a.` have none, `.bashrc` is
+//! only an extension. The last part is the text after the last slash, so that of `a/b/` is empty. The folder is that of `dirname`:
+//! slashes at the end are ignored, and without a slash it is `.`.
 
 use std::borrow::Cow;
 
@@ -21,12 +21,12 @@ pub(super) enum PathPart {
     BaseNoExtension,
 }
 
-/// How they are written, the longer ones first: `x//` does not end in `/`.
+/// The suffixes, the longer ones first, because `x//` also ends in `/`.
 const SUFFIXES: [(&str, PathPart); 4] =
     [("//", PathPart::Folder), ("/.", PathPart::BaseNoExtension), ("/", PathPart::Base), (".", PathPart::NoExtension)];
 
 impl PathPart {
-    /// What is between braces, without the part it asks for.
+    /// Splits the text between braces into the name and the part.
     pub(super) fn split(name: &str) -> (&str, PathPart) {
         for (suffix, part) in SUFFIXES {
             if let Some(base) = name.strip_suffix(suffix) {
@@ -36,6 +36,7 @@ impl PathPart {
         (name, PathPart::Whole)
     }
 
+    /// Returns this part of a path.
     pub(super) fn of(self, path: Cow<'_, str>) -> String {
         match self {
             PathPart::Whole => path.into_owned(),

@@ -1,27 +1,27 @@
-//! How values get into a script without being read as one, and how a job is shown as a line of one.
+//! Puts values into a script so that the shell never reads them as code, and shows a job as a line of a script.
 //!
-//! No value is pasted into the text that was typed. The script begins with assignments to variables of its own, each of
-//! a value between quotes, and a placeholder becomes a reference to its variable:
+//! No value is pasted into the text that was typed. The script begins with assignments of quoted values to variables, and each
+//! placeholder becomes a reference to its variable:
 //!
 //! ```text
 //! gzip -c {} > "out/{/.}.gz"        as it was typed
 //! rankpool_1='my data.txt'; rankpool_2='my data'; gzip -c "${rankpool_1}" > "out/${rankpool_2}.gz"
 //! ```
 //!
-//! So whatever a value contains, the shell never takes it for a command: not in a here-document, a comment or behind an odd
-//! quote either, where quoting it in its place would be wrong. Which quotes are open at a placeholder ([`Track`]) only
-//! decides how the reference is written, so that the value stays one word. What the script itself hands to a
-//! second interpreter (`eval`, `sh -c "… {}"`, `ssh`) is refused where it can be seen (`code`). As dangerous as in any script
-//! are what goes there on other ways, and, where `/bin/sh` is bash, a value that is computed with (`$(( ))`).
+//! So whatever a value contains, the shell never takes it for a command, not even in a here-document, a comment or behind an odd
+//! quote, where quoting in place would be wrong. The quotes that are open at a placeholder ([`Track`]) only decide how the
+//! reference is written, so that the value stays one word. A value in code for a second interpreter (`eval`, `sh -c "… {}"`, `ssh`)
+//! is refused where that is visible (`code`). As dangerous as in any script are values that get there in other ways, and, where
+//! `/bin/sh` is bash, values in arithmetic (`$(( ))`).
 
 use serde::{Deserialize, Serialize};
 
-use super::{Filled, Filler, Part};
+use super::{Filled, Filler, Piece};
 
-/// What reads the scripts.
+/// The shell that runs the scripts.
 pub(super) const SHELL: &str = "/bin/sh";
 
-/// Which quotes are open where a placeholder stands.
+/// The quotes that are open at a placeholder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Quotes {
     None,
@@ -29,7 +29,7 @@ pub(super) enum Quotes {
     Double,
 }
 
-/// What the shell is in the middle of. At the bottom there is a command.
+/// A construct of the shell that is open. The outermost one, a command, has no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frame {
     /// `'…'`
@@ -48,19 +48,19 @@ enum Frame {
     Arithmetic,
 }
 
-/// Follows a script's quotes.
+/// Tracks the quotes of a script.
 #[derive(Debug)]
 pub(super) struct Track {
     frames: Vec<Frame>,
-    /// The character before is a backslash that counts.
+    /// The character before is an unescaped backslash.
     is_escaped: bool,
-    /// The character before is a dollar sign that counts.
+    /// The character before is an unescaped dollar sign.
     is_dollar: bool,
     /// The two characters before are `$(`.
     is_substitution: bool,
-    /// Here a `#` begins a comment.
+    /// A `#` would begin a comment here.
     is_word_start: bool,
-    /// How many `<` are before this character.
+    /// Number of `<` before this character.
     less: usize,
     here: Here,
 }
@@ -69,9 +69,9 @@ pub(super) struct Track {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Here {
     None,
-    /// Below this line.
+    /// It begins below this line.
     Below,
-    /// Begun.
+    /// It has begun.
     Begun,
 }
 
@@ -90,12 +90,14 @@ impl Default for Track {
 }
 
 impl Track {
+    /// Goes on over a text.
     pub(super) fn text(&mut self, text: &str) {
         for character in text.chars() {
             self.step(character);
         }
     }
 
+    /// Returns the quotes that are open.
     pub(super) fn quotes(&self) -> Quotes {
         // A `${…}` has the quotes around it.
         match self.frames.iter().rev().find(|frame| **frame != Frame::Braces) {
@@ -105,13 +107,13 @@ impl Track {
         }
     }
 
-    /// The quotes that are open at a placeholder that stands here.
+    /// Goes on over a placeholder; returns the quotes that are open there.
     ///
     /// # Errors
-    /// If a value cannot stand here: in words, where that is and what to do.
+    /// If a value cannot stand here: a description of the place, and what to do.
     pub(super) fn placeholder(&mut self) -> Result<Quotes, (&'static str, &'static str)> {
         if self.is_escaped {
-            return Err(("behind a backslash", "leave the backslash out: values are quoted as they are put in"));
+            return Err(("behind a backslash", "leave out the backslash: values are quoted automatically"));
         }
         if self.is_dollar {
             return Err(("behind a dollar sign", "write \\$ for the sign itself"));
@@ -169,7 +171,7 @@ impl Track {
         self.is_word_start = character.is_ascii_whitespace() || matches!(character, ';' | '&' | '|' | '(' | ')' | '`');
     }
 
-    /// A character that opens or closes something.
+    /// Goes on over a character that opens or closes a construct.
     fn bracket(&mut self, character: char, is_command: bool) {
         let top = self.frames.last().copied();
         match (character, top) {
@@ -179,7 +181,7 @@ impl Track {
                 self.frames.pop();
             }
             ('"', _) if top != Some(Frame::Arithmetic) => self.frames.push(Frame::Double),
-            // Between double quotes it is a character like any other.
+            // Between double quotes it has no meaning.
             ('\'', _) if self.quotes() == Quotes::None => self.frames.push(Frame::Single),
             ('`', _) => match self.frames.iter().rposition(|frame| *frame == Frame::Backquotes) {
                 Some(at) => self.frames.truncate(at),
@@ -193,8 +195,8 @@ impl Track {
 }
 
 impl Filler<'_> {
-    /// The script with its assignments.
-    pub(super) fn script(&self, script: &[(Quotes, Part)]) -> String {
+    /// Returns the script with its assignments.
+    pub(super) fn script(&self, script: &[(Quotes, Piece)]) -> String {
         let mut assignments = String::new();
         let mut body = String::new();
         let mut assigned = Vec::new();
@@ -204,9 +206,9 @@ impl Filler<'_> {
                 continue;
             };
             let name = match part {
-                Part::Field(index) => format!("rankpool_{}", u64::from(*index) + 1),
-                Part::Slot => "rankpool_slot".to_owned(),
-                Part::Number | Part::Text(_) => "rankpool_number".to_owned(),
+                Piece::Field(index) => format!("rankpool_{}", u64::from(*index) + 1),
+                Piece::Slot => "rankpool_slot".to_owned(),
+                Piece::Number | Piece::Text(_) => "rankpool_number".to_owned(),
             };
             body.push_str(&match quotes {
                 Quotes::None => format!("\"${{{name}}}\""),
@@ -222,21 +224,21 @@ impl Filler<'_> {
     }
 }
 
-/// What runs a script.
+/// Returns the command that runs a script.
 pub(super) fn command(script: String) -> Vec<String> {
-    // A blank keeps the shell from taking it for an option.
+    // With a blank in front the shell does not take it for an option.
     let script = if script.starts_with(['-', '+']) { format!(" {script}") } else { script };
     vec![SHELL.to_owned(), "-c".to_owned(), script]
 }
 
-/// A text as one word of a script.
+/// Quotes a text as one word of a script.
 fn quoted(text: &str) -> String {
-    // Zero bytes do not come this far, and no shell could be given one.
+    // Zero bytes were refused before, and cannot be passed to a shell.
     let text = text.replace('\0', "");
     shlex::try_quote(&text).map_or_else(|_| "''".to_owned(), |quoted| quoted.into_owned())
 }
 
-/// A job as a line that a shell runs as it is.
+/// Returns a job as a line that can be pasted into a shell.
 pub(super) fn line(job: &Filled) -> String {
     if let Some(folder) = &job.cwd {
         // The next line starts from where this one did.

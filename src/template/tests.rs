@@ -42,7 +42,7 @@ fn line(text: &str) -> Row {
     row(text, &[])
 }
 
-const PLACE: Place = Place { number: 12, slot: 3 };
+const PLACE: JobNumbers = JobNumbers { number: 12, slot: 3 };
 
 fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| word.to_string()).collect()
@@ -106,7 +106,7 @@ fn a_column_that_is_really_called_so_wins() {
     let record =
         row("x", &[("a", "dir/f.txt"), ("a.", "dot"), ("a/", "slash"), ("7", "seven"), ("1", "one"), ("2/", "p")]);
     assert_filled(&record, &[("{a.} {a/} {a//} {7}", "dot slash dir seven")]);
-    // A position wins over a column that has a number for a name, but not over one with more than that.
+    // A position wins over a column whose name is that number, but not over one whose name is the number and a suffix.
     assert_filled(&record, &[("{1}", "dir/f.txt"), ("{2/}", "p")]);
 }
 
@@ -161,7 +161,7 @@ fn doubled_braces_are_braces() {
             ("{{", "{"),
             ("{{{{x}}}}", "{{x}}"),
             ("{\"a\":{\"b\":{x}}}", "{\"a\":{\"b\":5}}"),
-            // `{}` always counts.
+            // `{}` is always a placeholder.
             ("{\"a\":{}}", "{\"a\":r}"),
             ("${}", "$r"),
         ],
@@ -178,10 +178,10 @@ fn odd_names_are_replaced_if_a_column_is_really_called_so() {
 fn a_name_that_the_record_does_not_have_is_an_error_that_tells_the_names_and_how_to_write_braces() {
     assert_eq!(
         refusal("{tmep}", &row("x", &[("temp", "1"), ("p", "2")])),
-        "jobs.csv:17: no column, key or position 'tmep' for {tmep} (there is: temp, p); if the braces are meant as they are, \
+        "jobs.csv:17: no column, key or position 'tmep' for {tmep} (available: temp, p); to keep the braces as they are, \
          write {{tmep}}"
     );
-    assert!(refusal("{3/}", &row("x", &[("a", "1")])).contains("'3/' for {3/} (there is: a)"));
+    assert!(refusal("{3/}", &row("x", &[("a", "1")])).contains("'3/' for {3/} (available: a)"));
     assert!(refusal("{print}", &line("x")).contains("the record has no names; {} is the whole record"));
     let many: Vec<(String, String)> = (0..1000).map(|i| (format!("c{i}"), String::new())).collect();
     let message = refusal("{x}", &Row { text: String::new(), columns: many });
@@ -190,7 +190,7 @@ fn a_name_that_the_record_does_not_have_is_an_error_that_tells_the_names_and_how
 
 #[test]
 fn paths_are_taken_apart_as_gnu_parallel_does() {
-    // Path, {.}, {/}, {//}, {/.}: as Perl has them by GNU parallel's own expressions.
+    // Path, {.}, {/}, {//}, {/.}: the results of GNU parallel's own expressions in Perl.
     for (path, no_extension, base, folder, base_no_extension) in [
         ("foo", "foo", "foo", ".", "foo"),
         ("foo.", "foo.", "foo.", ".", "foo."),
@@ -275,8 +275,8 @@ fn words_that_make_no_template_are_refused() {
         "no command to run; write it behind `--`, as in `rankpool run --input files.txt -- gzip {}`"
     );
     assert_eq!(parse(&[""], &[]), parse(&[], &[]));
-    assert_eq!(parse(&["x"], &["HOME"]), "'HOME' sets no variable; write NAME=VALUE");
-    assert_eq!(parse(&["x"], &["=1"]), "'=1' sets no variable; write NAME=VALUE");
+    assert_eq!(parse(&["x"], &["HOME"]), "'HOME' does not set a variable; write NAME=VALUE");
+    assert_eq!(parse(&["x"], &["=1"]), "'=1' does not set a variable; write NAME=VALUE");
     assert!(parse(&["x", "a\0b"], &[]).contains("zero byte"));
 }
 
@@ -333,14 +333,14 @@ fn run(command: &[String]) -> Vec<u8> {
 
 const BASH: &str = "/bin/bash";
 
-/// What a real shell makes of a script: the words that it prints with a zero byte behind each.
+/// Runs a script in a real shell; returns the words that it prints with a zero byte behind each.
 fn words_of(text: &str, record: &Row) -> Vec<String> {
     let template = script(text);
     let filled = template.fill(&template.bind(record).unwrap(), &PLACE);
     let output = run(&filled.command);
     // The line that is shown does the same.
     assert_eq!(run(&strings(&["/bin/sh", "-c", &filled.shown()])), output, "{}", filled.shown());
-    // So does another shell, where there is one.
+    // So does another shell, if it is installed.
     if Path::new(BASH).exists() {
         assert_eq!(run(&strings(&[BASH, "--posix", "-c", &filled.command[2]])), output, "{}", filled.command[2]);
     }
@@ -348,7 +348,7 @@ fn words_of(text: &str, record: &Row) -> Vec<String> {
     text.split_terminator('\0').map(str::to_owned).collect()
 }
 
-/// Values that a careless quotation would let out.
+/// Values that would break out of careless quoting.
 const NASTY: &[&str] = &[
     "",
     "plain",
@@ -436,7 +436,7 @@ fn values_behind_comments_in_subshells_and_in_other_corners_are_one_word_each() 
 }
 
 #[test]
-fn what_was_typed_is_shell_text() {
+fn the_typed_text_is_a_script() {
     let record = row("r", &[("n", "3")]);
     assert_eq!(
         words_of("printf '%s\\0' $SET \"$SET\" ${SET} {n} $(({n} + 1)) {#}-{%}", &record)[..6],
@@ -444,7 +444,7 @@ fn what_was_typed_is_shell_text() {
     );
     assert_eq!(words_of("echo {n} | tr 3 4 | tr '\\n' '\\0'", &record), ["4"]);
     assert_eq!(words_of("printf '%s\\0' {#} \"{%}\"", &record), ["12", "3"]);
-    // Braces that stay as they are stay the shell's.
+    // Braces that stay as they are belong to the shell.
     assert_eq!(words_of("printf '%s\\0' {a b} '{print $1}'", &record), ["{a", "b}", "{print $1}"]);
     assert_eq!(words_of("printf '%s\\0' {{n}}", &record), ["{n}"]);
 }
@@ -474,7 +474,7 @@ fn a_record_alone_is_the_script() {
 #[test]
 fn a_placeholder_that_can_have_no_value_in_a_script_is_refused() {
     for (text, expected) in [
-        ("echo \\{}", "{} cannot stand behind a backslash in a script; leave the backslash out"),
+        ("echo \\{}", "{} cannot stand behind a backslash in a script; leave out the backslash"),
         ("echo \"\\{}\"", "{} cannot stand behind a backslash"),
         ("echo ${}", "{} cannot stand behind a dollar sign in a script; write \\$ for the sign itself"),
         (
@@ -486,7 +486,7 @@ fn a_placeholder_that_can_have_no_value_in_a_script_is_refused() {
         let message = parse_script(text).unwrap_err().to_string();
         assert!(message.starts_with(expected), "{text}: {message}");
     }
-    // These only look like it.
+    // These only look like code.
     for text in
         ["echo '\\'{}", "echo \\\\{}", "echo $$-{}", "echo '$'{}", "echo \\${}", "echo $((1 << 2))\n{}", "cat <<EOF {}"]
     {

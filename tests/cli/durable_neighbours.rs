@@ -48,11 +48,11 @@ fn nothing_is_written_through_a_link_that_has_the_name_of_an_unfinished_output()
     let words = ["--range", "1:3", "-o", "o", "--", "echo", "{}"];
     for target in ["empty", "none"] {
         symlink(target, files.path("o.partial")).expect("a link");
-        run_batch(&files, &words).expect_code(2).expect_said("o.partial is there, and not a file; remove it");
+        run_batch(&files, &words).expect_code(2).expect_said("o.partial exists and is not a regular file; remove it");
         fs::remove_file(files.path("o.partial")).expect("it was there");
     }
     fs::create_dir(files.path("o.partial")).expect("a folder");
-    run_batch(&files, &words).expect_code(2).expect_said("o.partial is there, and not a file; remove it");
+    run_batch(&files, &words).expect_code(2).expect_said("o.partial exists and is not a regular file; remove it");
     assert_eq!(text(&files, "empty"), "");
     assert_eq!(files.names(), ["empty", "o.partial"]);
 }

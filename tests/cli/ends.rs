@@ -38,7 +38,7 @@ fn bad_records_in_a_file_are_found_before_anything_starts() {
         ("b.csv", "x,y\n1,2\n1\n", "square", "b.csv:3: 1 column, but the header has 2"),
         ("c.jsonl", "1\n{bad\n", "square", "c.jsonl:2:2: key must be a string"),
         ("d.jsonl", "1.5\n", "cube", "d.jsonl:1: 1.5 is not an integer"),
-        ("e.csv", "a,b\n1,2\n", "sum", "e.csv:2: no column 'param1' (there is: a, b)"),
+        ("e.csv", "a,b\n1,2\n", "sum", "e.csv:2: no column 'param1' (available: a, b)"),
         ("f.csv", "p1,p3\n1,2\n", "slow-fn", "f.csv:2: no column 'p2'"),
         ("g.jsonl", "[1]\n", "power --each-y", "g.jsonl:1: expected two values"),
         ("h.jsonl", "-1\n", "nop", "h.jsonl:1: -1 is negative"),

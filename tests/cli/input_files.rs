@@ -253,7 +253,7 @@ fn an_input_that_changes_while_it_is_read_ends_the_run_and_keeps_what_has_finish
     ] {
         let longer: String = (1..=12).map(|i| format!("{i}\n")).collect();
         for (text, fault) in
-            [("1\n2\n1", "shorter"), (&longer, "longer"), ("1\n2\n30\n4\n", "its contents are not those")]
+            [("1\n2\n1", "shorter"), (&longer, "longer"), ("1\n2\n30\n4\n", "its contents are not the same")]
         {
             files.with("jobs", "1\n2\n10\n4\n");
             let run =

@@ -64,7 +64,7 @@ fn star_makes_arguments_of_lists_and_objects() {
     let out = lines(run.expect_code(3).expect_said("unexpected keyword argument 'c'"));
     assert_eq!(out[..3], [serde_json::json!([1, 2]), serde_json::json!([5, 10]), serde_json::json!([2, 1])]);
     assert_eq!(out[3]["error"]["kind"], "exception");
-    assert!(out[4]["error"]["message"].as_str().expect("a text").contains("--star wants a list or an object"));
+    assert!(out[4]["error"]["message"].as_str().expect("a text").contains("--star needs a list or an object"));
     let grid = module.map("f", &["--star", "--grid", "a=1,2", "--grid", "b=3"]);
     assert_eq!(grid.expect_code(0).out(), "[1,3]\n[2,3]\n");
 }

@@ -126,17 +126,17 @@ fn without_a_function_the_run_ends_with_the_reason() {
     let host: serde_json::Value = serde_json::from_str(&host).expect("JSON");
     let host = host["ranks"][0]["host"].as_str().unwrap_or_default();
     python(2, &[": no such file: nope.py", host], "nope.py:f", &[]);
-    python(2, &["--python wants FILE.py:FUNCTION"], "m.py", &[]);
+    python(2, &["--python needs FILE.py:FUNCTION"], "m.py", &[]);
     python(2, &["no such directory: nowhere, which --cwd names"], "m.py:f", &["--cwd", "nowhere"]);
     python(2, &["m.py has no g; its functions are: f", host], "m.py:g", &[]);
-    python(2, &["value in m.py is no function, but of type int"], "m.py:value", &[]);
+    python(2, &["value in m.py is not a function but of type int"], "m.py:value", &[]);
     python(2, &["SyntaxError", "syntax.py\", line 1"], "syntax.py:f", &[]);
     python(2, &["ModuleNotFoundError: No module named 'not_there'", "imports.py\", line 2"], "imports.py:f", &[]);
     python(2, &["exits.py:f ended with exit code 5 before it was ready"], "exits.py:f", &[]);
     python(2, &["ZeroDivisionError", "line 1, in load"], "setup.py:f", &["--setup", "load"]);
     python(2, &["has no nope"], "setup.py:f", &["--setup", "nope"]);
     python(2, &["no such program: no-python", "--python-exe"], "m.py:f", &["--python-exe", "no-python"]);
-    python(2, &["sh is no Python that works"], "m.py:f", &["--python-exe", "sh"]);
+    python(2, &["sh is not a working Python"], "m.py:f", &["--python-exe", "sh"]);
     python(2, &["No module named 'pack'"], "pack.mod:f", &[]);
     assert_eq!(module.files.names(), ["exits.py", "imports.py", "m.py", "setup.py", "syntax.py"]);
 }
@@ -176,7 +176,7 @@ fn a_program_that_is_no_worker_ends_the_run() {
     refused(&module, 2, &["no such directory: nowhere, which --cwd names"], &["--cwd", "nowhere", "--", "cat"]);
     refused(&module, 1, &["./binary"], &["--", "./binary"]);
     refused(&module, 1, &["sh ended with exit code 4 without any answer, 3 times"], &["--", "sh", "-c", "exit 4"]);
-    refused(&module, 1, &["echo wrote \"hello\", which is no JSON"], &["--", "echo", "hello"]);
+    refused(&module, 1, &["echo wrote \"hello\", which is not JSON"], &["--", "echo", "hello"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn wrong_usage_has_exit_code_2() {
         ("sleep --seconds -1", "negative, or too long"),
         ("parzen --samples f --widths 1:2", "not of the form START:END:COUNT"),
         ("parzen", "--samples <FILE>"),
-        ("square --count 3", "--count says how many samples: it needs at least one --sample"),
+        ("square --count 3", "--count sets the number of samples, so it needs at least one --sample"),
         ("square --range 1:3 --args a", "--args and --range cannot be combined"),
         ("nop --jobs 3 --range 1:3", "cannot be used with"),
     ] {

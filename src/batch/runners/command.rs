@@ -14,15 +14,16 @@ use crate::batch::job::{Attempt, AttemptResult, Cause, Run, Usage, has_failed};
 use crate::batch::sinks::Lines;
 use crate::console::shortened;
 use crate::engine::error::{Failure, JobErrorKind};
+use crate::engine::exchange::OutputStream;
 use crate::engine::rank;
 use crate::input::{InputError, Record};
 use crate::journal::Status;
 use crate::launch::Launch;
 use crate::output::Tag;
 use crate::pool::{JobStream, Pool};
-use crate::process::command::{self, CommandEnd, How, Limits, Stream};
+use crate::process::command::{self, CommandEnd, EndReason, TimeLimit};
 use crate::process::program::{Program, resolve};
-use crate::template::{Fields, Filled, Place, Template, Values};
+use crate::template::{Fields, Filled, JobNumbers, Template, Values};
 
 /// The template of the commands and their limits, sent once to each rank.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,10 +43,6 @@ const INLINE: usize = 16 << 10;
 
 /// How many bytes are said of a command that cannot be started.
 const LONGEST: usize = 8 << 10;
-
-/// The marks of pieces of output.
-pub(crate) const STDOUT: u8 = 0;
-pub(crate) const STDERR: u8 = 1;
 
 /// Runs a command for each job.
 #[derive(Debug, Clone)]
@@ -84,7 +81,7 @@ impl Runner for CommandRunner {
 
     /// The command, as a shell would take it.
     fn show(&self, number: u64, values: &Values) -> Vec<u8> {
-        let mut line = self.commands.template.fill(values, &Place { number, slot: 1 }).shown();
+        let mut line = self.commands.template.fill(values, &JobNumbers { number, slot: 1 }).shown();
         line.push('\n');
         line.into_bytes()
     }
@@ -136,7 +133,7 @@ fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
     let (launch, filled) = commands.fill(&attempt, rank, slot);
     let cancellation = rank::cancellation();
     let cancelled = cancellation.as_ref().map(|cancellation| cancellation.watched().as_fd());
-    let limits = Limits { timeout: commands.timeout, kill_after: commands.kill_after };
+    let limits = TimeLimit { timeout: commands.timeout, kill_after: commands.kill_after };
     let mut output = Output::new(attempt.place, filled.tag.as_deref());
     let end =
         command::run(&launch, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
@@ -167,39 +164,39 @@ fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
 
 fn run_of(end: &CommandEnd, rank: u32, slot: u32) -> Run {
     let usage = Usage { user: end.user, system: end.system, max_rss: end.max_rss_kib * 1024 };
-    let usage = (!matches!(end.how, How::NotStarted(_) | How::Lost(_))).then_some(usage);
+    let usage = (!matches!(end.reason, EndReason::NotStarted(_) | EndReason::Lost(_))).then_some(usage);
     let duration = Duration::try_from_secs_f64(end.seconds).unwrap_or_default();
     Run { usage, ..Run::new(rank, slot, end.start, duration) }
 }
 
 /// The status of an attempt, and why it failed, by how its process ended.
 fn status_and_cause(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Cause>) {
-    match &end.how {
-        How::Exited(0) => (Status::Ok, None),
-        How::Exited(code) => {
+    match &end.reason {
+        EndReason::Exited(0) => (Status::Ok, None),
+        EndReason::Exited(code) => {
             let cause = Cause { exit: Some(*code), ..Cause::new("failed", format!("exit code {code}")) };
             (Status::Failed, Some(cause))
         }
-        How::Signalled(signal) => {
+        EndReason::Signalled(signal) => {
             let name = signal_name(*signal).map_or_else(|| format!("signal {signal}"), str::to_string);
             let cause = Cause { signal: Some(*signal), ..Cause::new("signal", format!("killed by {name}")) };
             (Status::Signal, Some(cause))
         }
-        How::TimedOut => {
+        EndReason::TimedOut => {
             let limit = timeout.unwrap_or_default().as_secs_f64();
             (Status::Timeout, Some(Cause::new("timeout", format!("not done after {limit} s"))))
         }
-        How::Cancelled => (Status::Cancelled, Some(Cause::new("cancelled", "cancelled while it ran"))),
-        How::Lost(why) => (Status::Lost, Some(Cause::new("lost", why.clone()))),
+        EndReason::Cancelled => (Status::Cancelled, Some(Cause::new("cancelled", "cancelled while it ran"))),
+        EndReason::Lost(why) => (Status::Lost, Some(Cause::new("lost", why.clone()))),
         // It may repeat what a record made of the program's name.
-        How::NotStarted(why) => (Status::Spawn, Some(Cause::new("spawn", shortened(why.clone(), LONGEST)))),
+        EndReason::NotStarted(why) => (Status::Spawn, Some(Cause::new("spawn", shortened(why.clone(), LONGEST)))),
     }
 }
 
 impl Commands {
     /// What is to be started for this attempt.
     fn fill(&self, attempt: &Attempt<Values>, rank: u32, slot: u32) -> (Program, Filled) {
-        let mut filled = self.template.fill(&attempt.work, &Place { number: attempt.number, slot: slot.into() });
+        let mut filled = self.template.fill(&attempt.work, &JobNumbers { number: attempt.number, slot: slot.into() });
         let mut words = std::mem::take(&mut filled.command).into_iter();
         let program = words.next().unwrap_or_default();
         let own = [
@@ -260,24 +257,24 @@ impl Output {
         Output { place, out: written(), err: written(), bytes: 0, unwanted: false }
     }
 
-    fn take(&mut self, stream: Stream, bytes: &[u8]) {
+    fn take(&mut self, stream: OutputStream, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         if !self.unwanted {
-            let written = if stream == Stream::Stdout { &mut self.out } else { &mut self.err };
+            let written = if stream == OutputStream::Stdout { &mut self.out } else { &mut self.err };
             written.take(bytes);
             self.send_ahead(stream, PIECE);
         }
     }
 
     /// Sends what was written to a stream ahead, if it is so much.
-    fn send_ahead(&mut self, stream: Stream, least: usize) {
-        let (mark, written) = match stream {
-            Stream::Stdout => (STDOUT, &mut self.out),
-            Stream::Stderr => (STDERR, &mut self.err),
+    fn send_ahead(&mut self, stream: OutputStream, least: usize) {
+        let written = match stream {
+            OutputStream::Stdout => &mut self.out,
+            OutputStream::Stderr => &mut self.err,
         };
         if written.bytes.len() >= least && !self.unwanted {
             let piece = std::mem::take(&mut written.bytes);
-            self.unwanted = rank::send_part(self.place, mark, piece).is_err();
+            self.unwanted = rank::send_part(self.place, stream, piece).is_err();
         }
     }
 
@@ -285,8 +282,8 @@ impl Output {
     fn end(mut self) -> (Vec<u8>, Vec<u8>) {
         self.out.end();
         self.err.end();
-        self.send_ahead(Stream::Stdout, INLINE);
-        self.send_ahead(Stream::Stderr, INLINE);
+        self.send_ahead(OutputStream::Stdout, INLINE);
+        self.send_ahead(OutputStream::Stderr, INLINE);
         (self.out.bytes, self.err.bytes)
     }
 }
@@ -298,30 +295,30 @@ mod tests {
     use super::*;
     use crate::template::Words;
 
-    fn ended(how: How) -> (Status, Option<Cause>) {
-        let end = CommandEnd { how, start: SystemTime::now(), seconds: 1.0, user: 0.0, system: 0.0, max_rss_kib: 0 };
+    fn ended(reason: EndReason) -> (Status, Option<Cause>) {
+        let end = CommandEnd { reason, start: SystemTime::now(), seconds: 1.0, user: 0.0, system: 0.0, max_rss_kib: 0 };
         status_and_cause(&end, Some(Duration::from_millis(1500)))
     }
 
     #[test]
     fn each_end_of_a_process_has_a_status_and_a_message() {
-        assert_eq!(ended(How::Exited(0)), (Status::Ok, None));
+        assert_eq!(ended(EndReason::Exited(0)), (Status::Ok, None));
         let cases = [
-            (How::Exited(7), Status::Failed, "failed", "exit code 7"),
-            (How::Signalled(9), Status::Signal, "signal", "killed by SIGKILL"),
-            (How::Signalled(200), Status::Signal, "signal", "killed by signal 200"),
-            (How::TimedOut, Status::Timeout, "timeout", "not done after 1.5 s"),
-            (How::Cancelled, Status::Cancelled, "cancelled", "cancelled while it ran"),
-            (How::Lost("no helper".into()), Status::Lost, "lost", "no helper"),
-            (How::NotStarted("no such program".into()), Status::Spawn, "spawn", "no such program"),
+            (EndReason::Exited(7), Status::Failed, "failed", "exit code 7"),
+            (EndReason::Signalled(9), Status::Signal, "signal", "killed by SIGKILL"),
+            (EndReason::Signalled(200), Status::Signal, "signal", "killed by signal 200"),
+            (EndReason::TimedOut, Status::Timeout, "timeout", "not done after 1.5 s"),
+            (EndReason::Cancelled, Status::Cancelled, "cancelled", "cancelled while it ran"),
+            (EndReason::Lost("no helper".into()), Status::Lost, "lost", "no helper"),
+            (EndReason::NotStarted("no such program".into()), Status::Spawn, "spawn", "no such program"),
         ];
-        for (how, status, kind, message) in cases {
-            let (ended, cause) = ended(how);
+        for (reason, status, kind, message) in cases {
+            let (ended, cause) = ended(reason);
             let cause = cause.expect("it failed");
             assert_eq!((ended, cause.kind.as_str(), cause.message.as_str()), (status, kind, message));
         }
-        assert_eq!(ended(How::Exited(7)).1.unwrap().exit, Some(7));
-        assert_eq!(ended(How::Signalled(9)).1.unwrap().signal, Some(9));
+        assert_eq!(ended(EndReason::Exited(7)).1.unwrap().exit, Some(7));
+        assert_eq!(ended(EndReason::Signalled(9)).1.unwrap().signal, Some(9));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::engine::error::{JobError, JobErrorKind};
 use crate::engine::rank;
 use crate::engine::transport::TransportInfo;
 use crate::pool::Pool;
-use crate::process::worker::{Verdict, Worker};
+use crate::process::worker::{AnswerCheck, Worker};
 
 /// Jobs whose answers may be those of other jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,9 +117,9 @@ impl Room {
     }
 
     /// What the end of a slot's process says.
-    pub(super) fn judge(&self, rank: u32, slot: u32, verdict: Verdict) {
+    pub(super) fn judge(&self, rank: u32, slot: u32, verdict: AnswerCheck) {
         let spans = lock(&self.answered).remove(&slot).unwrap_or_default();
-        if let (Verdict::Doubtful(why), false) = (verdict, spans.is_empty()) {
+        if let (AnswerCheck::Doubtful(why), false) = (verdict, spans.is_empty()) {
             lock(&self.doubts).push(Doubt { rank, slot, why, spans });
         }
     }
@@ -238,7 +238,7 @@ pub(crate) fn tell_the_rest() {
     let rooms = std::mem::take(&mut *lock(&ROOMS));
     for (_, room) in rooms {
         for doubt in lock(&room.doubts).drain(..) {
-            console::complain(format_args!(
+            console::eprint_error(format_args!(
                 "the answers of job(s) {} may be those of other jobs, whatever the records say; run them again: {}",
                 doubt.named(),
                 doubt.why

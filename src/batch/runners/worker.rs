@@ -24,7 +24,7 @@ use crate::process::program::{Program, resolve};
 use crate::process::python::PythonCall;
 use crate::process::room;
 use crate::process::worker::{
-    Answer, Ended, JobHead, Jobs, Options, Protocol, StartFailure, Worker, WorkerFailure, spares,
+    Answer, JobHead, Options, Protocol, StartFailure, Worker, WorkerEnd, WorkerFailure, WorkerFeed, prestarted,
 };
 
 /// How long the first worker may take to import and set up before the run begins without knowing whether it can. It must be less
@@ -92,7 +92,7 @@ impl Runner for WorkerRunner {
     }
 
     fn end(&self) {
-        spares::end();
+        prestarted::kill_all();
         doubts::tell_the_rest();
     }
 }
@@ -150,7 +150,7 @@ impl WorkerPlan {
     /// Starts so many interpreters that will be needed later, before it is known whose they are.
     pub(crate) fn prepare(&self, workers: u32) {
         if let WorkerProgram::Python(call) = &self.program {
-            spares::prepare(&self.launch(), &call.preamble(), workers);
+            prestarted::start(&self.launch(), &call.preamble(), workers);
         }
     }
 
@@ -158,7 +158,7 @@ impl WorkerPlan {
     pub(crate) fn assign(&self, rank: u32, slots: Range<u32>) {
         if let WorkerProgram::Python(call) = &self.program {
             let launch = self.launch();
-            slots.for_each(|slot| spares::greet(&launch, call.greeting(rank, slot + 1)));
+            slots.for_each(|slot| prestarted::assign(&launch, call.assignment(rank, slot + 1)));
         }
     }
 
@@ -191,8 +191,9 @@ impl WorkerPlan {
     /// Why not, in words: the import, or the setup.
     pub(crate) fn start_up(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
         let WorkerProgram::Python(call) = &self.program else { return Ok(()) };
-        let greeting = call.greeting(rank, slot + 1);
-        spares::try_out(&self.launch(), &call.preamble(), &greeting, &call.target, deadline).map_err(in_full)
+        let assignment = call.assignment(rank, slot + 1);
+        prestarted::wait_until_ready(&self.launch(), &call.preamble(), &assignment, &call.target, deadline)
+            .map_err(in_full)
     }
 
     /// What is started.
@@ -278,7 +279,7 @@ impl Workers {
         let mut options = match &plan.program {
             WorkerProgram::Python(call) => Options {
                 preamble: call.preamble(),
-                greeting: call.greeting(rank, slot),
+                assignment: call.assignment(rank, slot),
                 ..Options::new(&call.target, call.protocol())
             },
             WorkerProgram::Command(_) => {
@@ -289,7 +290,7 @@ impl Workers {
             }
         };
         let room = self.room.clone();
-        options.verdict = Arc::new(move |verdict| room.judge(rank, slot, verdict));
+        options.on_check = Arc::new(move |verdict| room.judge(rank, slot, verdict));
         (options.timeout, options.kill_after, options.max_jobs) = (plan.timeout, plan.kill_after, plan.max_jobs);
         options.make_room = make_room;
         let cancelled = rank::cancellation().map(|cancellation| cancellation.watched().clone());
@@ -315,7 +316,7 @@ struct ChunkFeed<'d, 'j, 'c> {
     room: Option<&'d Room>,
 }
 
-impl Jobs for ChunkFeed<'_, '_, '_> {
+impl WorkerFeed for ChunkFeed<'_, '_, '_> {
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead> {
         let Attempt { number, attempt, seed, work, .. } = self.jobs.pull()?;
         self.taken.push(number);
@@ -375,12 +376,12 @@ fn in_full(failure: StartFailure) -> String {
 fn status_and_cause(failure: WorkerFailure) -> (Status, Cause) {
     let WorkerFailure { kind, message, traceback, ended } = failure;
     let (exit, signal) = match &ended {
-        Some(Ended::Code(code)) => (Some(*code), None),
-        Some(Ended::Signal(signal)) => (None, Some(*signal)),
-        Some(Ended::Unknown(_) | Ended::Scarce(_) | Ended::WithHelper { .. }) | None => (None, None),
+        Some(WorkerEnd::Code(code)) => (Some(*code), None),
+        Some(WorkerEnd::Signal(signal)) => (None, Some(*signal)),
+        Some(WorkerEnd::Unknown(_) | WorkerEnd::Scarce(_) | WorkerEnd::WithHelper { .. }) | None => (None, None),
     };
     let status = match &*kind {
-        _ if matches!(ended, Some(Ended::WithHelper { .. })) && kind == "lost" => Status::Lost,
+        _ if matches!(ended, Some(WorkerEnd::WithHelper { .. })) && kind == "lost" => Status::Lost,
         "timeout" => Status::Timeout,
         "cancelled" => Status::Cancelled,
         "crash" if signal.is_some() => Status::Signal,
@@ -393,18 +394,18 @@ fn status_and_cause(failure: WorkerFailure) -> (Status, Cause) {
 mod tests {
     use super::*;
 
-    fn failure(kind: &'static str, ended: Option<Ended>) -> (Status, Cause) {
+    fn failure(kind: &'static str, ended: Option<WorkerEnd>) -> (Status, Cause) {
         status_and_cause(WorkerFailure { kind: kind.into(), message: "why".into(), traceback: None, ended })
     }
 
     #[test]
     fn each_failure_of_a_worker_has_a_status() {
         assert_eq!(failure("ValueError", None).0, Status::Failed);
-        assert_eq!(failure("timeout", Some(Ended::Signal(9))).0, Status::Timeout);
+        assert_eq!(failure("timeout", Some(WorkerEnd::Signal(9))).0, Status::Timeout);
         assert_eq!(failure("cancelled", None).0, Status::Cancelled);
-        let (status, cause) = failure("crash", Some(Ended::Signal(11)));
+        let (status, cause) = failure("crash", Some(WorkerEnd::Signal(11)));
         assert_eq!((status, cause.signal, cause.exit), (Status::Signal, Some(11), None));
-        let (status, cause) = failure("crash", Some(Ended::Code(3)));
+        let (status, cause) = failure("crash", Some(WorkerEnd::Code(3)));
         assert_eq!((status, cause.signal, cause.exit), (Status::Failed, None, Some(3)));
         assert_eq!((cause.kind.as_str(), cause.message.as_str()), ("crash", "why"));
     }

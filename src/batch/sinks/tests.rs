@@ -49,9 +49,9 @@ fn output_comes_in_the_order_of_places_alone_and_in_runs() {
 fn pieces_of_an_attempt_that_is_forgotten_are_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let mut sinks = sinks(folder.path(), Lines::AsWritten);
-    sinks.take_part(0, STDOUT, b"first attempt, ");
+    sinks.take_part(0, OutputStream::Stdout, b"first attempt, ");
     sinks.forget(0);
-    sinks.take_part(0, STDOUT, b"second attempt, ");
+    sinks.take_part(0, OutputStream::Stdout, b"second attempt, ");
     let result = AttemptResult { err: ByteBuf::from(b"warning\n".to_vec()), ..ok("its end\n") };
     sinks.settle(&job(0), result).unwrap();
     sinks.finish(true).unwrap();
@@ -89,11 +89,11 @@ fn errors_are_lines_in_the_output_or_on_standard_error() {
 fn after_gaps_are_closed_what_comes_late_is_not_mixed_with_others() {
     let folder = tempfile::tempdir().unwrap();
     let mut sinks = sinks(folder.path(), ONE_LINE);
-    sinks.take_part(0, STDOUT, b"half a li");
+    sinks.take_part(0, OutputStream::Stdout, b"half a li");
     sinks.settle(&job(1), ok("1\n")).unwrap();
     sinks.leave_out(&job(2));
     sinks.close_gaps().unwrap();
-    sinks.take_part(0, STDOUT, b"ne\n");
+    sinks.take_part(0, OutputStream::Stdout, b"ne\n");
     sinks.settle(&job(0), ok("late\n")).unwrap();
     sinks.finish(false).unwrap();
     assert_eq!(read(folder.path(), "out.partial"), "1\n", "job 0 is torn, and no line is needed behind the last one");

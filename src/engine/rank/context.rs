@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::cancellation::Cancellation;
 use super::executor::{Executor, FromThread, MapFunction, Part};
-use crate::engine::wire;
+use crate::engine::wire::{self, OutputStream};
 
 /// The job that the calling thread is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +89,9 @@ pub(crate) fn cancellation() -> Option<Arc<Cancellation>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unwanted;
 
-/// Sends a piece of a job's output ahead of its result. `job` and `stream` are the caller's own marks. Returns when the driver
+/// Sends a piece of a job's output ahead of its result. `job` is the caller's own mark. Returns when the driver
 /// has taken the piece before, so that a thread never has more than two on their way.
-pub(crate) fn send_part(job: u64, stream: u8, bytes: Vec<u8>) -> Result<(), Unwanted> {
+pub(crate) fn send_part(job: u64, stream: OutputStream, bytes: Vec<u8>) -> Result<(), Unwanted> {
     let Surroundings { executor, map } = surroundings().ok_or(Unwanted)?;
     if let Some(before) = SENT_PART.take() {
         // The other end is dropped when the map is given up, and when the run ends.

@@ -15,7 +15,7 @@ use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::Function;
 use crate::engine::schedule::{ChunkId, MapId, RankId};
 use crate::engine::transport::Doorbell;
-use crate::engine::wire::FunctionId;
+use crate::engine::wire::{FunctionId, OutputStream};
 
 /// A map's function on this rank, made from its context when its first chunk runs.
 pub(super) struct MapFunction {
@@ -71,7 +71,7 @@ pub(super) struct Results {
 pub(super) struct Part {
     pub map: MapId,
     pub job: u64,
-    pub stream: u8,
+    pub stream: OutputStream,
     pub bytes: Vec<u8>,
     /// Receives a message when the driver has taken the piece; dropped if the map is given up.
     pub taken: Sender<()>,

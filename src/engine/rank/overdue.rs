@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::chunk::Chunk;
 use super::{Worker, WorkerError};
-use crate::console::complain;
+use crate::console::eprint_error;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::wire::{self, ToMaster};
 
@@ -51,7 +51,7 @@ impl Worker<'_> {
         };
         self.outbox.push_with(head, [frames.into()]);
         let (rank, slot) = (self.executor.rank, self.executor.slots_before.load(Ordering::Relaxed) + place);
-        complain(format_args!(
+        eprint_error(format_args!(
             "job {} has not ended within its time limit of {seconds} s: its thread (rank {rank} on {}, slot {slot}) is left behind, \
              and another one takes its place",
             chunk.first, self.host
@@ -63,7 +63,7 @@ impl Worker<'_> {
     pub(super) fn leave_jobs_behind(&self) {
         for chunk in self.chunks.values() {
             if let Some(job) = chunk.last_taken() {
-                complain(format_args!(
+                eprint_error(format_args!(
                     "job {job} of a map that nobody wants any more (rank {} on {}) has not ended within the time of grace; the \
                      run ends without it",
                     self.executor.rank, self.host

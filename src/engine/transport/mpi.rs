@@ -109,7 +109,7 @@ static RUNNING: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn left_early() {
     if RUNNING.load(Ordering::SeqCst) {
-        crate::console::complain(
+        crate::console::eprint_error(
             "the process was ended from inside (std::process::exit, or a library that exits) while the run was going on; \
              ending all ranks",
         );
@@ -219,7 +219,7 @@ impl Mpi {
         let watch = move || {
             if end.recv_timeout(LEAVE) == Err(RecvTimeoutError::Timeout) {
                 let seconds = LEAVE.as_secs();
-                crate::console::complain(format_args!(
+                crate::console::eprint_error(format_args!(
                     "a rank has not left the run within {seconds} s; not waiting for it"
                 ));
                 end_process(code);
@@ -234,7 +234,7 @@ impl Mpi {
     /// Ends all ranks at once, with this exit code.
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
     pub(crate) fn abort(code: u8) -> ! {
-        crate::console::last_words();
+        crate::console::wait_until_read();
         RUNNING.store(false, Ordering::SeqCst);
         let watch = move || {
             thread::sleep(ABORT);

@@ -72,12 +72,15 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
         Just(ToMaster::Pulse),
         ".*".prop_map(|message| ToMaster::Broken { message }),
     ];
-    let loaded = (any::<(u64, u32, u64, Option<u8>)>(), vec(any::<u32>(), 0..50), payload()).prop_map(
+    let loaded = (any::<(u64, u32, u64, Option<bool>)>(), vec(any::<u32>(), 0..50), payload()).prop_map(
         |(numbers, failed, payload)| {
             let (a, count, b, stream) = numbers;
             let bytes = payload.len() as u64;
             let head = match stream {
-                Some(stream) => ToMaster::Part { part: a, map: MapId(b), job: a ^ b, stream, bytes },
+                Some(is_stderr) => {
+                    let stream = if is_stderr { OutputStream::Stderr } else { OutputStream::Stdout };
+                    ToMaster::Part { part: a, map: MapId(b), job: a ^ b, stream, bytes }
+                }
                 None => ToMaster::Finished { chunk: ChunkId(a), count, busy: b, failed, bad: 1, bytes },
             };
             (head, payload)
@@ -321,6 +324,24 @@ fn heads_that_claim_more_payload_than_there_is_are_an_error() {
     assert!(open::<ToRank>(packet.take().unwrap()).is_err());
     packet.push_with(ToRank::Keep { value: 1, bytes: 2 }, [Bytes::from_static(b"more")]);
     assert!(open::<ToRank>(packet.take().unwrap()).is_err());
+}
+
+#[test]
+fn a_piece_of_output_of_an_unknown_stream_is_an_error() {
+    let packet_of = |stream| {
+        let mut packet = Packet::default();
+        packet.push(ToMaster::Part { part: 3, map: MapId(4), job: 5, stream, bytes: 0 });
+        packet.take().unwrap()
+    };
+    let (stdout, stderr) = (packet_of(OutputStream::Stdout), packet_of(OutputStream::Stderr));
+    let differ: Vec<_> = (0..stdout.len()).filter(|&at| stdout[at] != stderr[at]).collect();
+    let [at] = differ[..] else { panic!("the stream is one byte: {differ:?}") };
+    for byte in 0..=u8::MAX {
+        let mut packet = stdout.to_vec();
+        packet[at] = byte;
+        let opened = open::<ToMaster>(packet.into());
+        assert_eq!(opened.is_ok(), byte == stdout[at] || byte == stderr[at], "{byte}: {opened:?}");
+    }
 }
 
 #[test]

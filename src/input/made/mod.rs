@@ -1,4 +1,4 @@
-//! Records that are computed and not read: ranges, sweeps, equally spaced values.
+//! Records that are computed instead of read: ranges, sweeps, equally spaced values.
 
 pub(super) mod range;
 pub(super) mod span;

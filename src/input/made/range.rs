@@ -1,4 +1,4 @@
-//! Evenly spaced numbers, as `START:END[:STEP]` asks for them, exact to the last digit that is written.
+//! Evenly spaced numbers, written `START:END[:STEP]`, exact to the last written digit.
 
 use std::str::FromStr;
 
@@ -16,17 +16,17 @@ pub struct Range {
     count: u64,
 }
 
-/// What the numbers and their differences stay below, so that no product of them overflows.
+/// Upper limit of the numbers and their differences, so that no product overflows.
 const LARGEST: i128 = 10_i128.pow(30);
 const MOST_DECIMALS: u32 = 30;
 
 impl Range {
-    /// How many numbers there are.
+    /// Returns how many numbers there are.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The number in that place, from 0, as short as it can be written: `3`, `0.25`, `-7`.
+    /// Returns the number at an index, from 0, written as short as possible: `3`, `0.25`, `-7`.
     pub fn get(&self, index: u64) -> Option<String> {
         if index >= self.count {
             return None;
@@ -74,7 +74,7 @@ impl FromStr for Range {
     }
 }
 
-/// A number as it is written: digits, and how many of them stand behind the point.
+/// A number as it is written: its digits, and how many of them are behind the point.
 struct Decimal {
     digits: i128,
     decimals: u32,
@@ -99,7 +99,7 @@ impl Decimal {
         }
         let too_long = || format!("'{text}' has too many digits");
         let fraction = fraction.trim_end_matches('0');
-        // The zero is for what `.0` leaves.
+        // The zero is for a mantissa such as `.0`, which leaves no digits.
         let magnitude: i128 = format!("0{whole}{fraction}").parse().map_err(|_| too_long())?;
         let digits = if is_negative { -magnitude } else { magnitude };
         let places = i64::try_from(fraction.len()).map_err(|_| too_long())? - i64::from(exponent);

@@ -1,4 +1,4 @@
-//! Evenly spaced numbers, as `START:END:COUNT` asks for them.
+//! Evenly spaced numbers, by start, end and count.
 
 /// The numbers of [`linspace`].
 #[derive(Clone, Debug)]
@@ -9,7 +9,7 @@ pub struct Linspace {
     next: u64,
 }
 
-/// `count` evenly spaced numbers from `start` to `end`, both included exactly. With a count of 1 only `start`.
+/// Returns `count` evenly spaced numbers from `start` to `end`, both included exactly. With a count of 1 only `start`.
 pub fn linspace(start: f64, end: f64, count: u64) -> Linspace {
     Linspace { start, end, count, next: 0 }
 }

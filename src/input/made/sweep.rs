@@ -1,7 +1,7 @@
 //! Sweeps: every combination of given values, and random draws.
 //!
-//! A record is computed from its place alone, so a sweep of any size takes no memory, and a part of it is the same part
-//! wherever it is computed.
+//! A record is computed from its index alone, so a sweep of any size takes no memory, and a part of it is the same wherever it is
+//! computed.
 
 use std::io::Cursor;
 use std::str::FromStr;
@@ -18,14 +18,14 @@ use crate::input::header::{Header, Separator, column_number};
 use crate::input::readers::csv::CsvRows;
 use crate::input::record::Record;
 
-/// Values of one name, as `NAME=V1,V2,…` asks for them. A value that holds a comma stands in quotes, as in CSV.
+/// The values of one name, written `NAME=V1,V2,…`. A value with a comma stands in quotes, as in CSV.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Axis {
     name: String,
     values: Vec<String>,
 }
 
-/// Random numbers of one name, as `NAME=LOW:HIGH[:log]` asks for them.
+/// The random numbers of one name, written `NAME=LOW:HIGH[:log]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draw {
     name: String,
@@ -40,7 +40,7 @@ enum DrawKind {
     Numbers(f64, f64),
 }
 
-/// Every combination of the axes' values, the last axis fastest, each with so many draws.
+/// Every combination of the axes' values, the last axis fastest, each repeated with new draws.
 #[derive(Debug)]
 pub struct Sweep {
     axes: Vec<Axis>,
@@ -54,18 +54,18 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// With draws, `repeats` of them for each combination of the axes' values; 1 if there are axes and nothing was said.
+    /// Makes a sweep. With draws, each combination of the axes' values occurs `repeats` times; `None` means once if there are axes.
     ///
     /// # Errors
-    /// A sentence, if a name occurs twice, it is not said how many samples, or there are too many combinations.
+    /// A message, if a name occurs twice, `repeats` is missing, or there are too many combinations.
     pub fn new(axes: Vec<Axis>, draws: Vec<Draw>, repeats: Option<u64>, seed: u64) -> Result<Sweep, String> {
         if draws.is_empty() && repeats.is_some() {
-            return Err("--count says how many samples: it needs at least one --sample".into());
+            return Err("--count sets the number of samples, so it needs at least one --sample".into());
         }
         let repeats = match repeats {
             Some(repeats) => repeats,
             None if axes.is_empty() => {
-                return Err("--sample needs --count N, which says how many samples are drawn".into());
+                return Err("--sample needs --count N, the number of samples to draw".into());
             }
             None => 1,
         };
@@ -79,12 +79,12 @@ impl Sweep {
         Ok(Sweep { axes, draws, repeats, seed, count, header: Arc::new(header), name })
     }
 
-    /// How many records there are.
+    /// Returns how many records there are.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The record in that place, from 0.
+    /// Returns the record at an index, from 0.
     pub(in crate::input) fn record(&self, index: u64) -> Record {
         let mut combination = index / self.repeats.max(1);
         let mut chosen: Vec<&str> = Vec::with_capacity(self.axes.len());
@@ -103,9 +103,9 @@ impl Sweep {
 }
 
 impl Draw {
-    /// The value of the record in that place, which depends on nothing but seed, name and place.
+    /// Returns the value of the record at an index, which depends only on seed, name and index.
     ///
-    /// The generator is `ChaCha8`: seed and name are its key, the place its stream.
+    /// The generator is `ChaCha8`: seed and name are its key, the index its stream.
     fn get(&self, seed: u64, index: u64) -> String {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -115,13 +115,13 @@ impl Draw {
         match (self.kind, self.is_log) {
             (DrawKind::Integers(low, high), false) => generator.random_range(low..=high).to_string(),
             (DrawKind::Integers(low, high), true) => {
-                // Each integer has the interval up to the next one.
+                // Each integer stands for the interval up to the next one.
                 let value = log_uniform(low as f64, high as f64 + 1.0, generator.random());
                 (value.floor() as i64).clamp(low, high).to_string()
             }
             (DrawKind::Numbers(low, high), is_log) => {
                 let part: f64 = generator.random();
-                // Halves, because the difference of two doubles may be beyond all doubles.
+                // Not `low + part * (high - low)`: the difference may be too large for a double.
                 let value = if is_log { log_uniform(low, high, part) } else { low * (1.0 - part) + high * part };
                 format!("{:?}", value.clamp(low, high))
             }

@@ -1,4 +1,4 @@
-//! CSV: rows, their line numbers, and quotes that are not closed as they should be.
+//! CSV: rows, their line numbers, and errors in quotes.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -24,7 +24,8 @@ impl CsvRows {
         CsvRows { reader, name, limit, row: ByteRecord::new() }
     }
 
-    /// The next row that is not empty. `label` names a field by its position, for the message that it is not UTF-8.
+    /// Reads the next row that is not empty. `label` returns the name of a field by its position, for the message that it is not
+    /// UTF-8.
     pub(in crate::input) fn next_row(
         &mut self,
         label: impl Fn(usize) -> String,
@@ -40,7 +41,7 @@ impl CsvRows {
                     let (line, column) = feed.quotes.opened;
                     let (place, fault) = (place(line, Some(column)), fault.clone());
                     return Err(match feed.quotes.is_open() {
-                        // Nobody can tell which rows it has swallowed.
+                        // It is unknown which rows the quote has swallowed.
                         true => InputError::Unclosed { place, fault },
                         false => InputError::Quote { place, fault },
                     });
@@ -71,19 +72,18 @@ impl CsvRows {
     }
 }
 
-/// Hands the parser no byte behind a line end, and so knows on which line a record begins, how long it has become, and what
-/// its quotes are. A line ends in `\n`, `\r\n` or, as for the parser, in a lone `\r`; only `\n` counts in line numbers.
+/// Gives the parser one line at a time, and so knows on which line a record begins, its length so far, and its quotes. A line ends in `\n`, `\r\n` or, as for the parser, in a lone `\r`; only `\n` counts in line numbers.
 ///
 /// The parser's own line numbers are one too low behind empty lines and behind `\r\n`: it counts from where it stopped
 /// reading the record before.
 struct RecordFeed {
     bytes: Bytes,
     limit: usize,
-    /// The line on which the next byte lies.
+    /// The line of the next byte.
     line: u64,
-    /// The first line of the current record that is not empty, once it was handed out.
+    /// The first line of the current record that is not empty, after the parser got it.
     record_line: Option<u64>,
-    /// Bytes of the current record handed out so far, without the end of its last line.
+    /// Bytes of the current record that the parser got, without the end of its last line.
     fed: usize,
     quotes: Quotes,
 }
@@ -127,7 +127,7 @@ impl Read for RecordFeed {
             self.line += 1;
             self.quotes.column = 0;
         }
-        // Empty lines between records are not part of any, and the end of a record's last line is none of it.
+        // Neither empty lines between records nor the end of a record's last line belong to a record.
         let is_last = end.is_some() && !self.quotes.is_open();
         self.fed = if self.record_line.is_some() { self.fed + count - usize::from(is_last) } else { 0 };
         if self.is_too_long() {
@@ -137,7 +137,7 @@ impl Read for RecordFeed {
     }
 }
 
-/// Where the line ends, and the first quote before that.
+/// Returns the end of the line and the first quote before it.
 fn end_and_first_quote(bytes: &[u8]) -> (Option<usize>, Option<usize>) {
     let mut quote = None;
     for (at, byte) in bytes.iter().enumerate() {
@@ -150,8 +150,8 @@ fn end_and_first_quote(bytes: &[u8]) -> (Option<usize>, Option<usize>) {
     (None, quote)
 }
 
-/// The quotes of the current record. The parser takes whatever it is given: it closes an open quote where the text ends, and
-/// text behind a closing quote belongs to the field.
+/// The quotes of the current record. They are checked here, because the parser accepts everything: it closes an open quote at the
+/// end of the text, and adds text behind a closing quote to the field.
 struct Quotes {
     state: Quote,
     /// Bytes of the current line so far.
@@ -161,11 +161,11 @@ struct Quotes {
     fault: Option<String>,
 }
 
-/// Where in a field the next byte lies.
+/// The state of a field before the next byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quote {
     FieldStart,
-    /// In a field that does not begin with a quote: a quote in it is a character like any other.
+    /// In a field that does not begin with a quote: a quote in it has no meaning.
     Plain,
     Open,
     /// Behind a quote that closes the field, or is the first half of a quote within it.
@@ -179,13 +179,13 @@ impl Quotes {
         self.state == Quote::Open
     }
 
-    /// Follows the next bytes, all on one line and with nothing behind its end; the first quote among them is known.
+    /// Goes on over bytes of one line, at most up to its end; `quote` is the first quote among them.
     fn look_at(&mut self, bytes: &[u8], quote: Option<usize>, line: u64) {
         let before = self.column;
         self.column += bytes.len();
         let mut start = 0;
         if matches!(self.state, Quote::FieldStart | Quote::Plain) {
-            // Without a quote, what comes last is enough: nearly all of all lines.
+            // Without a quote, as in nearly all lines, the last byte is enough.
             start = quote.unwrap_or(bytes.len());
             self.state = match bytes[..start].last() {
                 Some(b',' | b'\r' | b'\n') => Quote::FieldStart,
@@ -199,7 +199,7 @@ impl Quotes {
                 (Quote::Open, _) | (Quote::Closed, b'"') => Quote::Open,
                 (_, b',' | b'\r' | b'\n') => Quote::FieldStart,
                 (Quote::FieldStart, b'"') => {
-                    // What was wrong before says more than what follows from it.
+                    // The first fault is kept, because later ones may follow from it.
                     if self.fault.is_none() {
                         self.opened = (line, before + at + 1);
                     }
@@ -221,10 +221,10 @@ impl Quotes {
         }
     }
 
-    /// The text has ended, on that line.
+    /// Ends the text, on this line.
     fn end(&mut self, line: u64) {
         if self.is_open() && self.fault.is_none() {
-            // Behind a last line end there is no line.
+            // There is no line behind the last line end.
             let last = if self.column == 0 { line - 1 } else { line };
             let rest = if last > self.opened.0 { format!(", up to line {last},") } else { String::new() };
             self.fault = Some(format!(

@@ -15,7 +15,7 @@ impl JsonLines {
         JsonLines { lines }
     }
 
-    /// The next value; lines of nothing but blanks are skipped.
+    /// Returns the next value; blank lines are skipped.
     pub(in crate::input) fn next_record(&mut self) -> Result<Option<Record>, InputError> {
         while self.lines.advance()? {
             let line = self.lines.line().trim_ascii_end();

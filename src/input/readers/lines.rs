@@ -12,7 +12,7 @@ use crate::input::text::TextLines;
 /// Records that are lines.
 pub(in crate::input) struct Lines {
     lines: TextLines,
-    /// The name of the value, if the first line gave one.
+    /// The name of the value, if the first line is a header.
     header: Option<Arc<Header>>,
 }
 
@@ -38,11 +38,11 @@ impl Lines {
         }))
     }
 
-    /// Reads the next line that says something. `false`: there is none.
+    /// Reads the next line that is not blank; returns false if there is none.
     fn advance(&mut self) -> Result<bool, InputError> {
         while self.lines.advance()? {
             let line = self.lines.line();
-            // A file may have a name of blanks, but nobody sees a line of blanks.
+            // With NUL a record may consist of blanks, as a file's name may; a blank line is skipped.
             let is_blank = line.is_empty() || (self.lines.end() == b'\n' && line.trim_ascii().is_empty());
             if !is_blank {
                 return Ok(true);

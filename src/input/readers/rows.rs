@@ -18,7 +18,7 @@ pub(in crate::input) enum Rows {
 }
 
 impl Rows {
-    /// `label` names a field by its position, for the message that it is not UTF-8.
+    /// Reads the next row. `label` returns the name of a field by its position, for the message that it is not UTF-8.
     fn next_row(&mut self, label: impl Fn(usize) -> String) -> Result<Option<(Place, StringRecord)>, InputError> {
         match self {
             Rows::Csv(rows) => rows.next_row(label),
@@ -34,7 +34,7 @@ impl Rows {
     }
 }
 
-/// The rows of a TSV text: what stands between tabs, whatever it is.
+/// The rows of a TSV text: the texts between tabs.
 pub(in crate::input) struct TsvRows {
     lines: TextLines,
 }
@@ -75,13 +75,13 @@ pub(in crate::input) struct TableRecords {
 }
 
 impl TableRecords {
-    /// Reads the header, if there is one; `None`: nobody has said so.
+    /// Reads the header; `has_header` is `None` if the user has not set it.
     pub(in crate::input) fn new(mut rows: Rows, has_header: Option<bool>) -> Result<TableRecords, InputError> {
         if has_header == Some(false) {
             return Ok(TableRecords { rows, header: None, has_names: false });
         }
         let header = match rows.next_row(column_number).map_err(InputError::into_header)? {
-            // No text at all is no jobs, as it is in JSON Lines: standard input has no ending that would tell the two apart.
+            // An empty text has no jobs, as in JSON Lines: on standard input the two formats cannot be told apart.
             None => Header::default(),
             Some((place, row)) => read_header(&row, rows.separator(), has_header == Some(true))
                 .map_err(|fault| InputError::Header { place, fault })?,

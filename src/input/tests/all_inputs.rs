@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 
-/// The records, as number and text; messages in the place of errors.
+/// Returns the records as number and text; errors as messages.
 fn read(inputs: &Inputs) -> Vec<(u64, Result<String, String>)> {
     let text = |record: Result<Record, InputError>| {
         record.map(|record| record.text().into_owned()).map_err(|error| error.to_string())
@@ -158,7 +158,7 @@ fn files_around_a_stream_are_checked_and_the_stream_is_not_touched() {
         Source::new(directory.path().join(name))
     };
     let (fine, bad) = (path("fine.txt", "1\n2\n"), path("bad.txt", "1\nx\n"));
-    // It can be opened once more than it can be read.
+    // It can be opened again, but not read again.
     let stream = Source::new("/dev/null");
     let inputs =
         |sources: &[&Source]| Inputs::files(sources.iter().map(|&source| source.clone()).collect(), Layout::default());

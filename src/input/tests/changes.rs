@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use super::*;
 use crate::input::inputs::Reading;
 
-/// So many records are several blocks of a file.
+/// Enough records for several blocks of a file.
 const MANY: usize = 100_000;
 
 /// The same number of bytes for each record.
@@ -14,7 +14,7 @@ fn lines(count: usize) -> String {
     (0..count).map(|line| format!("{line:08}\n")).collect()
 }
 
-/// A file that was read once, whole.
+/// A file that was read once to its end.
 fn checked(directory: &TempDir, name: &str, text: &str) -> (std::path::PathBuf, Inputs) {
     let path = directory.path().join(name);
     std::fs::write(&path, text).unwrap();
@@ -51,7 +51,7 @@ fn other_at(path: &Path, offset: u64, text: &str) {
 }
 
 #[test]
-fn a_file_that_has_changed_gives_no_record_of_what_is_new() {
+fn a_file_that_has_changed_gives_no_new_record() {
     type Edit = fn(&Path);
     let edits: [(&str, Edit); 9] = [
         ("it is shorter than before", |path| shorter(path, 27)),
@@ -59,9 +59,9 @@ fn a_file_that_has_changed_gives_no_record_of_what_is_new() {
         ("it is shorter than before", |path| shorter(path, 0)),
         ("it is longer than before", |path| longer(path, "more\n")),
         ("it is longer than before", |path| longer(path, "\n")),
-        ("its contents are not those from before", |path| other_at(path, 30, "x")),
-        ("its contents are not those from before", |path| std::fs::write(path, lines(10).replace('9', "x")).unwrap()),
-        ("its contents are not those from before", |path| {
+        ("its contents are not the same as before", |path| other_at(path, 30, "x")),
+        ("its contents are not the same as before", |path| std::fs::write(path, lines(10).replace('9', "x")).unwrap()),
+        ("its contents are not the same as before", |path| {
             std::fs::remove_file(path).unwrap();
             symlink("/dev/null", path).unwrap();
         }),
@@ -83,7 +83,7 @@ fn a_file_that_has_changed_gives_no_record_of_what_is_new() {
 }
 
 #[test]
-fn a_file_that_changes_behind_what_was_read_gives_only_records_from_before() {
+fn a_file_that_changes_behind_the_read_part_gives_only_old_records() {
     let text = lines(MANY);
     let length = text.len() as u64;
     type Edit = fn(&Path, u64);
@@ -92,8 +92,8 @@ fn a_file_that_changes_behind_what_was_read_gives_only_records_from_before() {
         ("it is shorter than before", |path, length| shorter(path, length - 5)),
         ("it is shorter than before", |path, length| shorter(path, length / 2 + 3)),
         ("it is longer than before", |path, _| longer(path, "12345678")),
-        ("its contents are not those from before", |path, length| other_at(path, length - 3, "x")),
-        ("its contents are not those from before", |path, length| other_at(path, length / 2, "x")),
+        ("its contents are not the same as before", |path, length| other_at(path, length - 3, "x")),
+        ("its contents are not the same as before", |path, length| other_at(path, length / 2, "x")),
     ];
     for (fault, edit) in edits {
         let directory = TempDir::new().unwrap();

@@ -24,7 +24,7 @@ fn a_pair_is_x_and_y_or_two_values_in_order() {
     assert_eq!(values("j.csv", "base,exponent\n2,0.5\n", pair), expected);
     assert_eq!(values("j.jsonl", "[2,0.5]", pair), expected);
     assert_eq!(values("j.jsonl", "{\"y\":0.5,\"x\":2}", pair), expected);
-    assert_eq!(error("j.csv", "x,z\n1,2\n", pair), "j.csv:2: no column 'y' (there is: x, z)");
+    assert_eq!(error("j.csv", "x,z\n1,2\n", pair), "j.csv:2: no column 'y' (available: x, z)");
     for text in ["{\"a\":1,\"b\":2}", "[1]", "[1,2,3]", "1"] {
         assert_eq!(error("j.jsonl", text, pair), "j.jsonl:1: expected two values, or the names 'x' and 'y'");
     }
@@ -35,8 +35,8 @@ fn summands_are_found_by_name() {
     let expected = [Summands { param1: Int(10), param2: Int(15) }];
     assert_eq!(values("j.csv", "param2,param1\n15,10\n", summands), expected);
     assert_eq!(values("j.jsonl", "{\"param2\":15,\"param1\":10,\"more\":[]}", summands), expected);
-    assert_eq!(error("j.jsonl", "{\"param1\":1}", summands), "j.jsonl:1: no key 'param2' (there is: param1)");
-    assert_eq!(error("j.jsonl", "[1,2]", summands), "j.jsonl:1: no key 'param1' (there is: none)");
+    assert_eq!(error("j.jsonl", "{\"param1\":1}", summands), "j.jsonl:1: no key 'param2' (available: param1)");
+    assert_eq!(error("j.jsonl", "[1,2]", summands), "j.jsonl:1: no key 'param1' (available: none)");
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_vector_is_p1_and_on_or_all_columns_or_an_array_of_any_length() {
     let twelve: Vec<String> = (1..=12).map(|i| format!("\"p{i}\":{i}")).collect();
     let text = format!("{{{}}}", twelve.join(","));
     assert_eq!(values("j.jsonl", &text, vector), [(1..=12).map(f64::from).collect::<Vec<_>>()]);
-    assert_eq!(error("j.csv", "p1,p3\n1,3\n", vector), "j.csv:2: no column 'p2' (there is: p1, p3)");
+    assert_eq!(error("j.csv", "p1,p3\n1,3\n", vector), "j.csv:2: no column 'p2' (available: p1, p3)");
     let expected = "j.jsonl:1: expected an array of numbers, or the names 'p1', 'p2' and so on";
     assert_eq!(error("j.jsonl", "{\"a\":1}", vector), expected);
     assert_eq!(error("j.jsonl", "1", vector), expected);

@@ -81,7 +81,7 @@ fn a_header_alone_is_no_jobs_and_so_is_nothing_at_all() {
     }
 }
 
-/// What is said of a quote: where it is, and how the message goes on.
+/// Checks the beginning and the end of the message about a quote.
 #[track_caller]
 fn quote_fault(text: &str, begins: &str, ends: &str) {
     let errors: Vec<String> = parsed("j.csv", text, texts).into_iter().filter_map(Result::err).collect();

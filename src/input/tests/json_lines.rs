@@ -31,7 +31,7 @@ fn a_wrong_value_is_named_with_its_key_or_position() {
 }
 
 #[test]
-fn numbers_are_the_doubles_nearest_to_what_is_written() {
+fn numbers_are_the_nearest_doubles() {
     for text in ["0.1", "5e-324", "1.7976931348623157e308", "122.416294033786585", "0.30000000000000004"] {
         let expected: f64 = text.parse().unwrap();
         assert_eq!(values("j.jsonl", text, convert::float), [expected]);

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The texts of a file of lines, and where each lies; messages in the place of errors.
+/// Returns the texts of a file of lines with their places; errors as messages.
 fn lines(text: impl Into<Vec<u8>>, layout: Layout) -> Vec<Result<(u64, String), String>> {
     let records = match records_as("f.txt", text, layout) {
         Ok(records) => records,

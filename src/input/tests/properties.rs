@@ -1,6 +1,6 @@
 use super::*;
 
-/// Reads everything in every way; the outcome does not matter, only that there is one.
+/// Reads everything in every way: it must end without a panic, with any result.
 fn exercise(bytes: &[u8], layout: Layout) {
     let owned = Cursor::new(bytes.to_vec());
     if let Ok(records) = Records::with_limit("any".into(), Box::new(owned.clone()), layout, 64) {
@@ -38,7 +38,7 @@ pub(super) fn layouts() -> impl Iterator<Item = Layout> {
     })
 }
 
-/// Text of the characters that mean something in CSV or JSON, and some that do not.
+/// Text of characters with a meaning in CSV or JSON, and some without.
 pub(super) fn tricky_bytes() -> impl Strategy<Value = Vec<u8>> {
     let token: Vec<&'static [u8]> = [
         "\"", ",", "\r", "\n", "\r\n", "[", "]", "{", "}", ":", "1", "-2.5e3", "x", "p1", " ", "\u{feff}", "é", "null",

@@ -43,7 +43,7 @@ fn integers_are_exact_to_the_end() {
 }
 
 #[test]
-fn what_is_no_range_is_refused_in_words() {
+fn a_wrong_range_is_refused_with_a_message() {
     let long = "1".repeat(60);
     for (text, message) in [
         ("5", "not of the form START:END or START:END:STEP"),

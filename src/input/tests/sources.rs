@@ -38,7 +38,7 @@ fn a_check_counts_the_records_or_names_the_first_bad_one() {
 }
 
 #[test]
-fn what_can_be_read_only_once_is_not_checked() {
+fn a_source_that_can_be_read_only_once_is_not_checked() {
     assert_eq!(Source::new("-"), Source::Stdin);
     assert_eq!(Inputs::from(Source::Stdin).check(integer).unwrap(), None);
     assert_eq!(Inputs::from(Source::new("/dev/null")).check(integer).unwrap(), None);

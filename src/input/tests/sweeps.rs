@@ -55,12 +55,12 @@ fn a_draw_depends_on_seed_name_and_place_alone() {
     }
 }
 
-/// They are reproducible results: a new version of the generator's crates that changes them must be noticed.
+/// Results must be reproducible: a new version of the generator's crates that changes them must be noticed.
 #[test]
 fn draws_stay_the_same_from_release_to_release() {
     let sweep = sweep(&[], &["x=0.0:1.0", "n=1:6", "k=1:1000:log"], Some(3), 0).unwrap();
     assert_eq!(rows(&sweep), ["0.8710994505908333,6,9", "0.1751160800047712,3,74", "0.9467958177704726,5,40"]);
-    // The last digits are those of the system's logarithm.
+    // The last digits depend on the system's logarithm.
     let expected = [0.001_539_983_191_34, 0.036_603_022_367_27, 0.000_021_003_534_151_40];
     for (sample, expected) in drawn_from("r=1e-5:0.1:log", 3, 0).iter().zip(expected) {
         assert!((sample / expected - 1.0).abs() < 1e-9, "{sample} is not {expected}");
@@ -98,7 +98,7 @@ fn the_widest_and_the_narrowest_ends_are_all_right() {
 }
 
 #[test]
-fn what_is_no_sweep_is_refused_in_words() {
+fn a_wrong_sweep_is_refused_with_a_message() {
     for (axes, draws, repeats, message) in [
         (&["a"][..], &[][..], None, "not of the form NAME=V1,V2,…"),
         (&["=1"], &[], None, "not of the form NAME=V1,V2,…"),
@@ -120,8 +120,8 @@ fn what_is_no_sweep_is_refused_in_words() {
         ),
         (&["a=1", "a=2"], &[], None, "the name 'a' is given twice among --grid and --sample"),
         (&["a=1"], &["a=0:1"], None, "the name 'a' is given twice among --grid and --sample"),
-        (&["a=1"], &[], Some(3), "--count says how many samples: it needs at least one --sample"),
-        (&[], &["x=0:1"], None, "--sample needs --count N, which says how many samples are drawn"),
+        (&["a=1"], &[], Some(3), "--count sets the number of samples, so it needs at least one --sample"),
+        (&[], &["x=0:1"], None, "--sample needs --count N, the number of samples to draw"),
         (&[], &["x=1"], Some(1), "not of the form NAME=LOW:HIGH or NAME=LOW:HIGH:log"),
         (&[], &["x=1:2:lin"], Some(1), "not of the form NAME=LOW:HIGH or NAME=LOW:HIGH:log"),
         (&[], &["x=1:b"], Some(1), "'b' is not a number"),

@@ -26,7 +26,7 @@ fn json_of_texts(record: &Record) -> String {
 const WITHOUT_HEADER: Layout = Layout { header: Some(false), format: None, fallback: None, null: false };
 
 #[test]
-fn the_text_of_a_record_is_what_its_file_would_say() {
+fn the_text_of_a_record_is_that_of_its_file() {
     assert_eq!(only("j.txt", " a b \n").text(), " a b ");
     assert_eq!(only("j.jsonl", r#""a \"b\" \u00e9\n""#).text(), "a \"b\" é\n");
     assert_eq!(only("j.jsonl", r#" {"b": 1.0e5, "a":[ ]}"#).text(), r#"{"b": 1.0e5, "a":[ ]}"#);

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn what_stands_between_tabs_is_a_field_whatever_it_is() {
+fn any_text_between_tabs_is_a_field() {
     let text = "\u{feff}a\tb \r\n\r\n\"x\t y,\"\"\r\n\t\n1\t2";
     let expected = [(3, ["\"x", " y,\"\""]), (4, ["", ""]), (5, ["1", "2"])];
     let expected = expected.map(|(line, fields)| Ok((line, fields.map(str::to_owned).to_vec())));
@@ -44,7 +44,7 @@ fn who_says_that_there_is_a_header_is_believed() {
     let layout = Layout { header: Some(true), ..Layout::default() };
     let record = records_as("j.csv", "2020,2021\n1,2\n", layout).unwrap().next().unwrap().unwrap();
     assert_eq!(record.get("2021").unwrap().to_text(), "2");
-    // A header is nothing that JSON has, so digits at the beginning are no JSON.
+    // JSON has no header, so with a header digits at the beginning are not JSON.
     let layout = Layout { header: Some(false), ..Layout::default() };
     let record = records_as("jobs", "1,2\n", layout).unwrap().next().unwrap().unwrap();
     assert_eq!(pair(&record).unwrap(), (Int(1), Int(2)));

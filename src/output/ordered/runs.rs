@@ -1,6 +1,6 @@
 //! Outputs of jobs with consecutive places that are taken together, so that a job among them costs no memory of its own.
 
-use super::{Entry, Order, Ordered};
+use super::{Entry, Ordered, OutputOrder};
 use crate::output::OutputError;
 
 impl Ordered {
@@ -11,9 +11,9 @@ impl Ordered {
             return false;
         }
         match self.order {
-            Order::Settled => self.settled.is_empty(),
-            Order::Places if first != self.head => false,
-            Order::Places => {
+            OutputOrder::Settled => self.settled.is_empty(),
+            OutputOrder::Places if first != self.head => false,
+            OutputOrder::Places => {
                 self.pass(count);
                 true
             }
@@ -33,7 +33,7 @@ impl Ordered {
     /// # Errors
     /// If the temporary file cannot be written: the outputs are kept in memory then.
     pub fn settle_run(&mut self, first: u64, count: u64, out: Vec<u8>) -> Result<(), OutputError> {
-        if self.order == Order::Settled {
+        if self.order == OutputOrder::Settled {
             return self.settle(first, out, &[], &[]);
         }
         if !self.is_open(first) {

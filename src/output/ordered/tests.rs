@@ -2,15 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Taken = Vec<(u64, Stream, Vec<u8>)>;
+type Taken = Vec<(u64, Section, Vec<u8>)>;
 
 fn drain_into(ordered: &mut Ordered, taken: &mut Taken) {
     ordered
-        .drain(&mut |job, stream, bytes| {
+        .drain(&mut |job, section, bytes| {
             assert!(!bytes.is_empty() && bytes.len() <= PIECE_BYTES);
             match taken.last_mut() {
-                Some((last, same, whole)) if (*last, *same) == (job, stream) => whole.extend_from_slice(bytes),
-                _ => taken.push((job, stream, bytes.to_vec())),
+                Some((last, same, whole)) if (*last, *same) == (job, section) => whole.extend_from_slice(bytes),
+                _ => taken.push((job, section, bytes.to_vec())),
             }
             Ok(())
         })
@@ -23,15 +23,15 @@ fn drained(ordered: &mut Ordered) -> Taken {
     taken
 }
 
-fn out(job: u64, text: &str) -> (u64, Stream, Vec<u8>) {
-    (job, Stream::Out, text.as_bytes().to_vec())
+fn out(job: u64, text: &str) -> (u64, Section, Vec<u8>) {
+    (job, Section::STDOUT, text.as_bytes().to_vec())
 }
 
-fn err(job: u64, text: &str) -> (u64, Stream, Vec<u8>) {
-    (job, Stream::Err, text.as_bytes().to_vec())
+fn err(job: u64, text: &str) -> (u64, Section, Vec<u8>) {
+    (job, Section::STDERR, text.as_bytes().to_vec())
 }
 
-/// So many bytes that tell whose they are.
+/// Returns `length` bytes that identify the job.
 fn bytes_of(job: u64, length: usize) -> Vec<u8> {
     (0..length).map(|at| (job as usize * 31 + at * 7 + at / 251) as u8).collect()
 }
@@ -39,7 +39,7 @@ fn bytes_of(job: u64, length: usize) -> Vec<u8> {
 #[test]
 fn outputs_come_in_the_order_of_places_whatever_the_order_of_settling() {
     for limit in [0, DEFAULT_MEMORY] {
-        let mut ordered = Ordered::new(Order::Places, limit);
+        let mut ordered = Ordered::new(OutputOrder::Places, limit);
         ordered.settle(2, b"two".to_vec(), b"2", b"").unwrap();
         assert_eq!(drained(&mut ordered), []);
         ordered.settle(0, b"zero".to_vec(), b"", b"").unwrap();
@@ -54,8 +54,8 @@ fn outputs_come_in_the_order_of_places_whatever_the_order_of_settling() {
 
 #[test]
 fn without_an_order_each_output_comes_when_it_settles() {
-    let mut ordered = Ordered::new(Order::Settled, 0);
-    ordered.part(7, Stream::Out, b"seven ").unwrap();
+    let mut ordered = Ordered::new(OutputOrder::Settled, 0);
+    ordered.part(7, OutputStream::Stdout, b"seven ").unwrap();
     ordered.settle(1_000_000_000_000, b"far".to_vec(), b"e", b"").unwrap();
     ordered.settle(7, b"and end".to_vec(), b"", b"").unwrap();
     ordered.settle(3, b"three".to_vec(), b"", b"").unwrap();
@@ -67,13 +67,13 @@ fn without_an_order_each_output_comes_when_it_settles() {
 }
 
 #[test]
-fn the_pieces_of_a_running_job_are_followed_by_what_it_settles_with() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
-    ordered.part(1, Stream::Err, b"e1").unwrap();
-    ordered.part(1, Stream::Out, b"o1").unwrap();
-    ordered.part(0, Stream::Out, b"other").unwrap();
-    ordered.part(1, Stream::Out, b"o2").unwrap();
-    ordered.part(1, Stream::Err, b"e2").unwrap();
+fn the_pieces_of_a_running_job_are_followed_by_the_rest_of_its_output() {
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
+    ordered.part(1, OutputStream::Stderr, b"e1").unwrap();
+    ordered.part(1, OutputStream::Stdout, b"o1").unwrap();
+    ordered.part(0, OutputStream::Stdout, b"other").unwrap();
+    ordered.part(1, OutputStream::Stdout, b"o2").unwrap();
+    ordered.part(1, OutputStream::Stderr, b"e2").unwrap();
     ordered.settle(1, b"o3".to_vec(), b"e3", b"").unwrap();
     assert_eq!(drained(&mut ordered), []);
     ordered.settle(0, Vec::new(), b"", b"").unwrap();
@@ -83,30 +83,30 @@ fn the_pieces_of_a_running_job_are_followed_by_what_it_settles_with() {
 
 #[test]
 fn the_pieces_of_an_attempt_that_failed_are_forgotten() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
-    ordered.part(0, Stream::Out, b"first attempt").unwrap();
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
+    ordered.part(0, OutputStream::Stdout, b"first attempt").unwrap();
     ordered.forget_parts(0);
     assert_eq!(ordered.spilled(), 0);
-    ordered.part(0, Stream::Out, b"second ").unwrap();
+    ordered.part(0, OutputStream::Stdout, b"second ").unwrap();
     ordered.settle(0, b"attempt".to_vec(), b"", b"").unwrap();
-    ordered.part(1, Stream::Out, b"never seen").unwrap();
+    ordered.part(1, OutputStream::Stdout, b"never seen").unwrap();
     ordered.skip(1);
     ordered.settle(2, b"two".to_vec(), b"", b"").unwrap();
     assert_eq!(drained(&mut ordered), [out(0, "second attempt"), out(2, "two")]);
-    // What has settled stays as it is.
+    // A settled output does not change.
     ordered.settle(3, b"three".to_vec(), b"", b"").unwrap();
     ordered.forget_parts(3);
-    ordered.part(3, Stream::Out, b"late").unwrap();
+    ordered.part(3, OutputStream::Stdout, b"late").unwrap();
     ordered.settle(3, b"again".to_vec(), b"", b"").unwrap();
-    ordered.part(0, Stream::Out, b"very late").unwrap();
+    ordered.part(0, OutputStream::Stdout, b"very late").unwrap();
     assert_eq!(drained(&mut ordered), [out(3, "three")]);
     assert_eq!(ordered.spilled(), 0);
 }
 
 #[test]
-fn a_run_that_ends_early_hands_on_what_waits_behind_jobs_that_never_settle() {
-    let mut ordered = Ordered::new(Order::Places, 0);
-    ordered.part(0, Stream::Out, b"unfinished").unwrap();
+fn a_run_that_ends_early_passes_on_outputs_behind_jobs_that_never_settle() {
+    let mut ordered = Ordered::new(OutputOrder::Places, 0);
+    ordered.part(0, OutputStream::Stdout, b"unfinished").unwrap();
     ordered.settle(2, b"two".to_vec(), b"", b"").unwrap();
     ordered.settle(5, b"five".to_vec(), b"", b"").unwrap();
     ordered.skip_open();
@@ -117,7 +117,7 @@ fn a_run_that_ends_early_hands_on_what_waits_behind_jobs_that_never_settle() {
 #[test]
 fn outputs_larger_than_a_block_are_whole() {
     for limit in [0, 1 << 30] {
-        let mut ordered = Ordered::new(Order::Places, limit);
+        let mut ordered = Ordered::new(OutputOrder::Places, limit);
         for (job, length) in [(3, 5 * BLOCK_BYTES + 1), (2, BLOCK_BYTES), (1, BLOCK_BYTES + 1), (0, 3 * BLOCK_BYTES)] {
             ordered.settle(job, bytes_of(job, length), &bytes_of(job + 100, length / 3), b"").unwrap();
         }
@@ -127,20 +127,20 @@ fn outputs_larger_than_a_block_are_whole() {
                 .into_iter()
                 .enumerate()
         {
-            assert!(taken[2 * index] == (job, Stream::Out, bytes_of(job, length)));
-            assert!(taken[2 * index + 1] == (job, Stream::Err, bytes_of(job + 100, length / 3)));
+            assert!(taken[2 * index] == (job, Section::STDOUT, bytes_of(job, length)));
+            assert!(taken[2 * index + 1] == (job, Section::STDERR, bytes_of(job + 100, length / 3)));
         }
         assert_eq!(ordered.spilled(), 0);
     }
 }
 
 #[test]
-fn the_file_grows_with_what_waits_and_not_with_what_has_ever_waited() {
-    let mut ordered = Ordered::new(Order::Places, 0);
-    // There is always a job whose pieces wait, so the file is never empty.
+fn the_file_grows_only_with_the_outputs_that_wait_at_one_time() {
+    let mut ordered = Ordered::new(OutputOrder::Places, 0);
+    // The pieces of some job always wait, so the file is never empty.
     let mut taken = Taken::new();
     for job in 0..200 {
-        ordered.part(job + 1, Stream::Out, &bytes_of(job + 1, BLOCK_BYTES / 2)).unwrap();
+        ordered.part(job + 1, OutputStream::Stdout, &bytes_of(job + 1, BLOCK_BYTES / 2)).unwrap();
         ordered.settle(job, bytes_of(job, 10), b"", b"").unwrap();
         taken.clear();
         drain_into(&mut ordered, &mut taken);
@@ -154,7 +154,7 @@ fn the_file_grows_with_what_waits_and_not_with_what_has_ever_waited() {
 #[test]
 fn two_hundred_thousand_outputs_that_wait_for_one_job_stay_far_below_100_mib() {
     for (limit, most) in [(DEFAULT_MEMORY, 56 << 20), (1 << 20, 24 << 20)] {
-        let mut ordered = Ordered::new(Order::Places, limit);
+        let mut ordered = Ordered::new(OutputOrder::Places, limit);
         let measured = allocation_counter::measure(|| {
             for job in 1..=200_000 {
                 ordered.settle(job, vec![b'x'; 100], b"", b"").unwrap();
@@ -180,7 +180,7 @@ fn two_hundred_thousand_outputs_that_wait_for_one_job_stay_far_below_100_mib() {
 
 #[test]
 fn jobs_that_settle_nearly_in_order_allocate_nothing_but_their_buffers() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
     let mut round = |first: u64| {
         for job in [first + 1, first, first + 3, first + 2] {
             ordered.settle(job, b"output\n".to_vec(), b"", b"").unwrap();
@@ -199,7 +199,7 @@ fn an_entry_takes_no_more_than_40_bytes() {
 
 #[test]
 fn a_buffer_that_is_mostly_empty_is_not_kept_so() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
     for job in 1..1000 {
         let mut buffer = Vec::with_capacity(64 << 10);
         buffer.extend_from_slice(b"short");
@@ -210,8 +210,8 @@ fn a_buffer_that_is_mostly_empty_is_not_kept_so() {
 }
 
 #[test]
-fn what_the_taker_says_is_handed_back() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+fn errors_of_the_receiver_are_returned() {
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
     ordered.settle(0, b"x".to_vec(), b"", b"").unwrap();
     let error = ordered.drain(&mut |_, _, _| Err(OutputError::Closed { name: "it".into() })).unwrap_err();
     assert!(error.is_closed());
@@ -219,18 +219,18 @@ fn what_the_taker_says_is_handed_back() {
 
 #[test]
 fn a_temporary_file_that_cannot_be_used_is_an_error_that_names_its_folder() {
-    let mut ordered = Ordered::new(Order::Places, 0);
+    let mut ordered = Ordered::new(OutputOrder::Places, 0);
     ordered.spill = Spill::new("/no/such/folder".into());
-    let error = ordered.part(1, Stream::Out, &bytes_of(1, BLOCK_BYTES)).unwrap_err();
+    let error = ordered.part(1, OutputStream::Stdout, &bytes_of(1, BLOCK_BYTES)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot keep outputs that wait for their turn in a temporary file in /no/such/folder: No such file or directory \
-         (TMPDIR chooses another folder)"
+         (set TMPDIR to use another folder)"
     );
     assert!(!error.is_closed());
 }
 
-/// What one job does: pieces of attempts that fail, pieces of the last one, and its end.
+/// The output of one job: pieces of failed attempts, pieces of the last one, and its end.
 #[derive(Clone, Debug)]
 struct Story {
     failed_parts: Vec<(bool, usize)>,
@@ -247,15 +247,15 @@ fn story() -> impl Strategy<Value = Story> {
 }
 
 impl Story {
-    /// What is to be seen of it.
-    fn output(&self, job: u64, wanted: Stream) -> Vec<u8> {
+    /// Returns the output that must be passed on.
+    fn output(&self, job: u64, wanted: OutputStream) -> Vec<u8> {
         if self.is_skipped {
             return Vec::new();
         }
         let pieces = self.parts.iter().enumerate().filter(|(_, (is_err, _))| stream(*is_err) == wanted);
         let mut output: Vec<u8> =
             pieces.flat_map(|(index, (_, length))| bytes_of(job + index as u64, *length)).collect();
-        let length = if wanted == Stream::Out { self.end.0 } else { self.end.1 };
+        let length = if wanted == OutputStream::Stdout { self.end.0 } else { self.end.1 };
         output.extend(bytes_of(job + 50, length));
         output
     }
@@ -268,8 +268,8 @@ impl Story {
     }
 }
 
-fn stream(is_err: bool) -> Stream {
-    if is_err { Stream::Err } else { Stream::Out }
+fn stream(is_err: bool) -> OutputStream {
+    if is_err { OutputStream::Stderr } else { OutputStream::Stdout }
 }
 
 proptest! {
@@ -286,7 +286,7 @@ proptest! {
 
         let mut jobs: Vec<u64> = (0..stories.len() as u64).collect();
         jobs.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
-        let order = if is_ordered { Order::Places } else { Order::Settled };
+        let order = if is_ordered { OutputOrder::Places } else { OutputOrder::Settled };
         let mut ordered = Ordered::new(order, limit);
         let mut taken = Taken::new();
         // Neighbours run at the same time: their pieces interleave.
@@ -316,10 +316,10 @@ proptest! {
         }
         let mut expected = Taken::new();
         for job in jobs {
-            for stream in [Stream::Out, Stream::Err] {
+            for stream in [OutputStream::Stdout, OutputStream::Stderr] {
                 let output = stories[job as usize].output(job, stream);
                 if !output.is_empty() {
-                    expected.push((job, stream, output));
+                    expected.push((job, Section::Output(stream), output));
                 }
             }
         }
@@ -344,7 +344,7 @@ proptest! {
         let mut first = 0;
         let mut pieces: Vec<(u64, u64)> = counts.iter().map(|count| { first += count; (first - count, *count) }).collect();
         pieces.sort_by_key(|(first, _)| keys[*first as usize % keys.len()]);
-        let mut ordered = Ordered::new(Order::Places, limit);
+        let mut ordered = Ordered::new(OutputOrder::Places, limit);
         let mut taken = Vec::new();
         for (at, (first, count)) in pieces.iter().copied().enumerate() {
             let lines: Vec<u8> = (first..first + count).flat_map(|place| format!("{place}\n").into_bytes()).collect();
@@ -373,7 +373,7 @@ proptest! {
 
 #[test]
 fn what_waits_in_a_run_is_not_open_and_comes_behind_gaps_that_are_skipped() {
-    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+    let mut ordered = Ordered::new(OutputOrder::Places, DEFAULT_MEMORY);
     ordered.settle_run(2, 3, b"2 3 4".to_vec()).unwrap();
     assert_eq!((ordered.waiting_places(), ordered.is_waiting()), (5, true));
     assert!(!ordered.pass_run(2, 3), "it is not their turn");

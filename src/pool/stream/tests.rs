@@ -9,6 +9,7 @@ use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::*;
+use crate::engine::exchange::OutputStream;
 use crate::engine::func::{self, ChunkJobs, ChunkServer};
 use crate::engine::rank;
 use crate::launch::{DriverResult, ExitCode, Launch};
@@ -265,11 +266,16 @@ fn a_stream_reports_that_the_pool_has_ended() {
     assert_eq!(code, ExitCode::Failure);
 }
 
+/// Pieces are written to both streams in turn.
+fn stream_of(piece: u8) -> OutputStream {
+    if piece % 2 == 0 { OutputStream::Stdout } else { OutputStream::Stderr }
+}
+
 #[test]
 fn pieces_of_output_come_in_order_and_before_their_result() {
     let job = |(): &(), x: u64| {
         for piece in 0..20u8 {
-            rank::send_part(x, piece % 2, vec![piece; 1000]).expect("it is wanted");
+            rank::send_part(x, stream_of(piece), vec![piece; 1000]).expect("it is wanted");
         }
         x
     };
@@ -286,7 +292,7 @@ fn pieces_of_output_come_in_order_and_before_their_result() {
                     Event::Part(part) => pieces[part.job as usize].push((part.stream, part.bytes[0], part.bytes.len())),
                     Event::Done(results) => {
                         for result in results {
-                            let expected: Vec<_> = (0..20).map(|piece| (piece % 2, piece, 1000)).collect();
+                            let expected: Vec<_> = (0..20).map(|piece| (stream_of(piece), piece, 1000)).collect();
                             assert_eq!(pieces[result? as usize], expected);
                         }
                     }
@@ -303,7 +309,7 @@ fn pieces_of_output_come_in_order_and_before_their_result() {
 fn a_thread_has_at_most_two_pieces_on_their_way() {
     static SENT: AtomicU32 = AtomicU32::new(0);
     let job = |(): &(), _: u64| {
-        while rank::send_part(0, 0, vec![0]).is_ok() && SENT.fetch_add(1, Ordering::SeqCst) < 50 {}
+        while rank::send_part(0, OutputStream::Stdout, vec![0]).is_ok() && SENT.fetch_add(1, Ordering::SeqCst) < 50 {}
         0u64
     };
     let code = local(2, |pool| {
@@ -332,7 +338,7 @@ fn a_job_that_sends_pieces_learns_that_its_stream_was_dropped() {
     static UNWANTED: AtomicU32 = AtomicU32::new(0);
     let job = |(): &(), x: u64| {
         let mut sent = 0u64;
-        while rank::send_part(x, 0, vec![1; 1000]).is_ok() {
+        while rank::send_part(x, OutputStream::Stdout, vec![1; 1000]).is_ok() {
             sent += 1;
         }
         UNWANTED.fetch_add(1, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Why a program could not be started, in words that say what to do.
+//! Messages about programs that cannot be started, with what to do about it.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::Program;
 use super::resolve::check;
 use crate::console::reason;
 
-/// Why this would never be started.
+/// Refuses a program that can never be started.
 pub(in crate::process) fn refuse(program: &Program) -> Result<(), String> {
     let texts = program.args.iter().chain(&program.arg0).chain([&program.name]);
     let variables = program.env.iter().flat_map(|(name, value)| [name, value]);
@@ -23,12 +23,12 @@ pub(in crate::process) fn refuse(program: &Program) -> Result<(), String> {
         return Err(format!("cwd: the name is not UTF-8: {}", folder.display()));
     }
     match program.env.iter().find(|(name, _)| name.is_empty() || name.contains('=')) {
-        Some((name, _)) => Err(format!("{}: '{name}' is no name for a variable", program.name)),
+        Some((name, _)) => Err(format!("{}: '{name}' is not a valid variable name", program.name)),
         None => Ok(()),
     }
 }
 
-/// What this error says of a program, which is this file.
+/// Explains an error of the system about a program, whose file is `file`.
 pub(in crate::process) fn explain(errno: i32, program: &Program, file: &str) -> String {
     let name = &program.name;
     let error = io::Error::from_raw_os_error(errno);
@@ -41,7 +41,7 @@ pub(in crate::process) fn explain(errno: i32, program: &Program, file: &str) -> 
     match Errno::from_raw_os_error(errno) {
         Errno::NOENT => match interpreter(&path) {
             Some(interpreter) => {
-                format!("{name}: its first line names an interpreter that is not there: {interpreter}")
+                format!("{name}: its first line names an interpreter that does not exist: {interpreter}")
             }
             None => format!("no such program: {name}"),
         },
@@ -56,12 +56,12 @@ pub(in crate::process) fn explain(errno: i32, program: &Program, file: &str) -> 
         ),
         _ => format!(
             "{name}: {}",
-            scarce(&error).map_or_else(|| format!("it cannot be started: {}", reason(&error)), str::to_string)
+            scarce(&error).map_or_else(|| format!("cannot be started: {}", reason(&error)), str::to_string)
         ),
     }
 }
 
-/// What to say when the system has no more of something.
+/// Returns a message if the error says that a resource is exhausted.
 pub(in crate::process) fn scarce(error: &io::Error) -> Option<&'static str> {
     Some(match Errno::from_io_error(error)? {
         Errno::MFILE => "too many open files (raise `ulimit -n`, or use fewer threads)",
@@ -72,7 +72,7 @@ pub(in crate::process) fn scarce(error: &io::Error) -> Option<&'static str> {
     })
 }
 
-/// Why nothing can start in this folder.
+/// Returns why no program can start in this folder.
 fn folder_trouble(folder: &Path) -> Option<String> {
     let shown = folder.display();
     match std::fs::metadata(folder) {
@@ -85,11 +85,11 @@ fn folder_trouble(folder: &Path) -> Option<String> {
     }
 }
 
-/// The interpreter that a script's first line names; `None` if the file is no script, or not there.
+/// Returns the interpreter that a script's first line names; `None` if the file is not a script or does not exist.
 fn interpreter(path: &Path) -> Option<String> {
     let mut start = Vec::new();
     std::fs::File::open(path).ok()?.take(256).read_to_end(&mut start).ok()?;
     let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-    // A carriage return belongs to the name, as far as the system is concerned, and is best shown.
+    // For the system a carriage return belongs to the name, so it is shown.
     Some(String::from_utf8_lossy(line).trim_matches(' ').escape_debug().to_string())
 }

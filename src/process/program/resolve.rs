@@ -1,4 +1,4 @@
-//! Which file a program's name means, and why it means none.
+//! Finds the file of a program's name.
 
 use std::collections::HashMap;
 use std::env;
@@ -10,11 +10,11 @@ use rustix::fs::{Access, access};
 
 use crate::console::reason;
 
-/// Names that were looked for in `PATH` and found.
+/// Names that were found in `PATH`, with their files.
 static FOUND: LazyLock<RwLock<HashMap<String, String>>> = LazyLock::new(RwLock::default);
 
-/// The file that a program's name means. An answer from `PATH` is kept. A path is not looked at: that costs time on shared
-/// disks, and starting it tells as much.
+/// Returns the file of a program's name. What was found in `PATH` is kept. A path is not checked: that takes time on shared disks,
+/// and starting the program reports the same errors.
 pub(in crate::process) fn file_of(program: &str) -> Result<String, String> {
     if program.is_empty() {
         return Err("no such program: the name is empty".into());
@@ -30,12 +30,12 @@ pub(in crate::process) fn file_of(program: &str) -> Result<String, String> {
     Ok(file)
 }
 
-/// Looks for a program again the next time.
+/// Makes the next call look for a program again.
 pub(in crate::process) fn forget(program: &str) {
     FOUND.write().unwrap_or_else(PoisonError::into_inner).remove(program);
 }
 
-/// The first executable file of this name in the folders of `PATH`.
+/// Finds the first executable file of this name in the folders of `PATH`.
 fn search(program: &str, folders: Option<&OsStr>) -> Result<String, String> {
     let folders = folders.unwrap_or(OsStr::new("/bin:/usr/bin"));
     let mut why = None;
@@ -43,19 +43,19 @@ fn search(program: &str, folders: Option<&OsStr>) -> Result<String, String> {
         // An empty entry is the current folder.
         let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
         let path = std::path::absolute(folder.join(program))
-            .map_err(|error| format!("{program}: it has no path: {}", reason(&error)))?;
+            .map_err(|error| format!("{program}: its path cannot be made absolute: {}", reason(&error)))?;
         match (check(&path, program), path.into_os_string().into_string()) {
             (Ok(()), Ok(path)) => return Ok(path),
             (Ok(()), Err(_)) => why = Some(format!("{program}: its path is not UTF-8")),
-            // A folder of that name is not what was meant.
+            // A folder of that name is not reported.
             (Err(error), Ok(path)) if Path::new(&path).is_file() => why = why.or(Some(error)),
             (Err(_), _) => {}
         }
     }
-    Err(why.unwrap_or_else(|| format!("no such program: {program} (it is in none of the folders of PATH)")))
+    Err(why.unwrap_or_else(|| format!("no such program: {program} (it is not in a folder of PATH)")))
 }
 
-/// Whether a file can be run, and why not.
+/// Checks that a file can be run.
 pub(super) fn check(path: &Path, program: &str) -> Result<(), String> {
     match std::fs::metadata(path) {
         Ok(file) if file.is_dir() => Err(format!("not a program: {program} is a directory")),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_told_in_words() {
+    fn what_cannot_be_run_is_explained() {
         let folder = tempfile::tempdir().expect("a directory for the test");
         let plain = folder.path().join("plain");
         fs::write(&plain, "echo").expect("a file for the test");

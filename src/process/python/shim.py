@@ -2,32 +2,33 @@
 
     python -c BOOT TARGET MODE SETUP      TARGET is FILE.py:FUNCTION or package.module:function, MODE is call, star or batch
 
-BOOT says which Python runs it, reads this text from stdin and runs it. Interpreters are started before it is known whose worker
-they become; the user's code runs only then.
+BOOT reports the version of Python, reads this text from stdin and runs it. Interpreters are started before their rank and slot
+are known; the user's code runs only after these were sent.
 
 It imports the user's module once and then answers requests, one line each way, in order:
 
-    to us     RANK SLOT                           once: whose worker this is; now import
+    to us     RANK SLOT                           once: the worker's rank and slot; then the import begins
               JOB ATTEMPT SEED JSON               a record
               J,J,… A,A,… S,S,… [JSON, …]         a batch
-    from us   v MAJOR MINOR PATCH                 once: BOOT runs, in this Python
+    from us   v MAJOR MINOR PATCH                 once: BOOT runs, in this version of Python
               +                                   ready: imported, setup done
               ! {"message": …, "traceback": …}    cannot start
               r NANOSECONDS JSON                  a result
               e NANOSECONDS {"kind": …, …}        a failure
               b NANOSECONDS [JSON, …]             the results of a whole batch
 
-Every answer is in the pipe before the next record's function is called, so whoever reads it knows which record ended us.
-The pipe's ends are moved away from 0 and 1 before any other code runs: print() goes to stderr, and stdin is empty.
-What is imported here is Python's own: BOOT has taken the current folder from sys.path, and the user's folder comes into it last.
-Plain Python 3.9 or newer; the standard library only. What becomes of results is in shim_json.py, which is sent behind this text.
+Every answer is written before the function is called for the next record, so the rank knows which record ended this process.
+The pipes are moved away from descriptors 0 and 1 before any other code runs: print() writes to stderr, and stdin is empty.
+The modules imported here are the standard library's: BOOT has removed the current folder from sys.path, and the user's folder is
+added later. Needs Python 3.9 or newer and nothing but its standard library. shim_json.py, which encodes the results, is sent
+behind this text.
 """
 import sys
-# What Python has imported by itself.
+# The modules that Python has imported at its start.
 STARTED_WITH = frozenset(sys.modules)
 import os
 
-# The request and answer pipes are ours alone; nobody who is exec'd inherits them.
+# The pipes for requests and answers; programs that are started do not inherit them.
 REQUESTS, ANSWERS = os.dup(0), os.dup(1)
 _null = os.open(os.devnull, os.O_RDONLY)
 os.dup2(_null, 0)
@@ -44,14 +45,14 @@ from itertools import chain, islice
 from time import perf_counter_ns as now
 
 try:
-    # It is needed later; the time for it is now.
+    # Imported now, because the user's folder, which may hide it, is added to sys.path later.
     import ctypes
 except ImportError:
     pass
 
 
 def close_pipes():
-    """In a forked child: whoever waits for our end must not wait for it, and its answers are not ours."""
+    """Closes the pipes in a forked child, which must neither write answers nor keep the pipes open after this process has ended."""
     for fd in (REQUESTS, ANSWERS):
         try:
             os.close(fd)
@@ -60,7 +61,7 @@ def close_pipes():
 
 
 def send(line):
-    """Writes a whole line. When nobody reads any more, there is nobody to complain to."""
+    """Writes a whole line. Exits without a message if the rank has closed the pipe."""
     try:
         written = os.write(ANSWERS, line)
         while written < len(line):
@@ -73,20 +74,20 @@ def send(line):
 # ---- Failures ----
 
 class NoBatch(Exception):
-    """What a function returned that cannot be the results of a batch."""
+    """A function returned something that cannot be the results of a batch."""
 
 
 MOST_MESSAGE, MOST_TRACEBACK = 1 << 14, 1 << 17
 
 
 def cut(text, most):
-    """Text for people: not too long, and without halves of surrogate pairs, which not everybody can read."""
+    """Shortens a text for a message and escapes lone surrogates, which UTF-8 cannot encode."""
     text = text if len(text) <= most else text[:most // 2] + "\n[…]\n" + text[-most // 2:]
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def users_frames(error, seen):
-    """Takes our own frames off the beginning of the traceback, here and in what it was caused by."""
+    """Removes the shim's frames from the beginning of the traceback of an error and of its causes."""
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         frame = error.__traceback__
@@ -105,12 +106,12 @@ def message_of(error):
     try:
         text = str(error)
     except BaseException:
-        text = "<its text cannot be had: str() of it raises>"
+        text = "<str() of the exception fails>"
     return cut(name_of(type(error)) + (": " + text if text else ""), MOST_MESSAGE)
 
 
 def describe(error):
-    """An exception as {"kind": …, "message": …, "traceback": …}."""
+    """Returns an exception as {"kind": …, "message": …, "traceback": …}."""
     if isinstance(error, NoJson):
         return {"kind": "encode", "message": cut(str(error), MOST_MESSAGE)}
     if isinstance(error, NoBatch):
@@ -136,9 +137,9 @@ def failure(error, since):
 # ---- The environment of each record ----
 
 def environment_setter(name):
-    """A function that sets one environment variable, for Python and for the programs it starts.
+    """Returns a function that sets one environment variable, for Python and for the programs it starts.
 
-    The C library keeps every value that it was ever given. So it gets one buffer, once, which is written again and again.
+    The C library never frees a value that was set. So it gets one buffer, once, which is overwritten each time.
     """
     key, begin = name.encode(), name.encode() + b"="
     try:
@@ -149,7 +150,7 @@ def environment_setter(name):
         buffer = ctypes.create_string_buffer(begin + b"0" * 24)
         put = ctypes.CDLL(None).putenv
         put.argtypes = [ctypes.c_char_p]
-        # The C library reads it until the process has ended.
+        # The C library uses the buffer until the process ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(buffer))
         if put(ctypes.cast(buffer, ctypes.c_char_p)) != 0:
             raise OSError
@@ -167,25 +168,25 @@ def environment_setter(name):
 # ---- Start ----
 
 class CannotStart(Exception):
-    """Said in words; no traceback helps."""
+    """An error whose message is enough, without a traceback."""
 
 
 traceback = None
 
 
 def import_traceback():
-    """It is needed when something fails, and takes a while."""
+    """Imports traceback only when something fails, because the import takes a while."""
     global traceback
     if traceback is None:
         import traceback
 
 
-# The user's folder, if there is a file in it that is called like a module of Python's own.
+# The user's folder, if it holds a file with the name of a module of the standard library.
 _shadowing = None
 
 
 def look_into(folder):
-    """Makes a folder the first in which modules are looked for. Of what is in it we have none yet, as if we were not here."""
+    """Puts a folder first in sys.path, and forgets the modules of its names that this shim has imported."""
     global _shadowing
     try:
         names = {name.partition(".")[0] for name in os.listdir(folder or ".")}
@@ -205,7 +206,7 @@ def look_into(folder):
 
 
 class pythons_own:
-    """Within it, what Python's own modules import is Python's own, also where the user's folder has such names."""
+    """A context in which imports do not see the user's folder, if that hides modules of the standard library."""
 
     def __enter__(self):
         self.path = None
@@ -219,7 +220,7 @@ class pythons_own:
 
 
 def load(target):
-    """Imports the module of a target; gives it, its name for people and the function's name."""
+    """Imports the module of a target; returns it, its name for messages and the function's name."""
     place, _, function = target.rpartition(":")
     sys.dont_write_bytecode = True
     if not (place.endswith(".py") or "/" in place):
@@ -251,21 +252,21 @@ def find(module, place, function):
             raise CannotStart("%s has no %s; %s" % (
                 place, function, "its functions are: " + ", ".join(has[:20]) if has else "it has no functions")) from None
     if not callable(found):
-        raise CannotStart("%s in %s is no function, but of type %s" % (function, place, name_of(type(found))))
+        raise CannotStart("%s in %s is not a function but of type %s" % (function, place, name_of(type(found))))
     return found
 
 
 def start(target, setup):
-    """The user's function, ready to be called."""
+    """Imports the user's module, runs the setup and returns the function."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=close_pipes)
     if hasattr(sys, "set_int_max_str_digits"):
-        # The limit protects servers from strangers; these numbers are the user's own.
+        # The limit protects servers from foreign input; these numbers are the user's own.
         sys.set_int_max_str_digits(0)
     try:
-        # What was printed must not be lost in a crash, and lines stay whole, also with PYTHONUNBUFFERED.
+        # Printed lines survive a crash and stay whole, also with PYTHONUNBUFFERED.
         sys.stdout.reconfigure(line_buffering=True, write_through=False)
-        # A crash in C code says where it was.
+        # A crash in C code prints its place.
         import faulthandler
         if not faulthandler.is_enabled():
             faulthandler.enable()
@@ -280,7 +281,8 @@ def start(target, setup):
     return function
 
 
-def start_or_say_why(target, setup):
+def start_or_report(target, setup):
+    """Starts, or reports why not and exits."""
     try:
         return start(target, setup)
     except CannotStart as error:
@@ -305,7 +307,7 @@ def flush():
 # ---- The loop ----
 
 def requests():
-    """Lists of whole lines, as many as are there."""
+    """Yields lists of the whole lines that have arrived."""
     parts = []
     while True:
         piece = os.read(REQUESTS, 1 << 16)
@@ -321,7 +323,7 @@ def requests():
 
 
 def parser():
-    """A function from JSON text to the value; nothing is built for each call, and no encoding is guessed."""
+    """Returns a function that parses JSON; it builds no decoder for each call and guesses no encoding."""
     scan = json.JSONDecoder().scan_once
 
     def parse(body):
@@ -335,12 +337,12 @@ def star_call(function):
             return function(*record)
         if type(record) is dict:
             return function(**record)
-        raise TypeError("--star wants a list or an object in each record, not %s" % json.dumps(record)[:200])
+        raise TypeError("--star needs a list or an object in each record, not %s" % json.dumps(record)[:200])
     return call
 
 
 def serve(function, arriving, parse, set_job, set_attempt, set_seed):
-    """One call for each record."""
+    """Calls the function once for each record."""
     for lines in arriving:
         for line in lines:
             job, attempt, seed, body = line.split(b" ", 3)
@@ -353,13 +355,13 @@ def serve(function, arriving, parse, set_job, set_attempt, set_seed):
                 answer = b"r%d %b\n" % (now() - since, result)
             except BaseException as error:
                 answer = failure(error, since)
-            # What this record made is gone before the next one comes.
+            # The result is freed before the next record is read.
             result = None
             send(answer)
 
 
 def results_of(function, records):
-    """Calls the function with a list, which must give as many results."""
+    """Calls the function with a list of records; it must return as many results."""
     size = len(records)
     results = function(records)
     if hasattr(results, "__await__") or hasattr(results, "__aiter__"):
@@ -388,7 +390,7 @@ def as_list(results):
 
 
 def alone(compute):
-    """The answer to one record of a batch."""
+    """Returns the answer to one record of a batch."""
     since = now()
     try:
         result = encode(compute())
@@ -398,12 +400,12 @@ def alone(compute):
 
 
 def serve_batch(function, records):
-    """Sends the answers to a whole batch, and says whether it could."""
+    """Sends the answers to a whole batch; returns False if each record has to be called alone."""
     since, size = now(), len(records)
     try:
         results = results_of(function, records)
     except BaseException as error:
-        # A function that does not know of batches would only seem to do right when it is called with one record.
+        # After NoBatch no record is called alone: a function that is not made for batches may seem right with one record.
         if size > 1 and not isinstance(error, NoBatch):
             return False
         for _ in range(size):
@@ -421,7 +423,7 @@ def serve_batch(function, records):
 
 
 def serve_batches(function, arriving, parse, set_job, set_attempt, set_seed):
-    """One call for each list of records. When it raises, each record is called alone, so that only the guilty ones fail."""
+    """Calls the function once for each list of records. If it raises, each record is called alone, so that only the guilty ones fail."""
     for lines in arriving:
         for line in lines:
             jobs, attempts, seeds, body = line.split(b" ", 3)
@@ -429,7 +431,7 @@ def serve_batches(function, arriving, parse, set_job, set_attempt, set_seed):
             set_head(heads[0], set_job, set_attempt, set_seed)
             if serve_batch(function, parse(body)):
                 continue
-            # The function may have changed the records that it was given.
+            # Parsed again, because the function may have changed its records.
             for head, record in zip(heads, parse(body)):
                 set_head(head, set_job, set_attempt, set_seed)
                 send(alone(lambda: results_of(function, [record])[0]))
@@ -445,12 +447,12 @@ def main():
     arriving = requests()
     lines = next(arriving, None)
     if lines is None:
-        # Nobody needs this one.
+        # The rank does not need this process.
         os._exit(0)
     os.environ["RANKPOOL_RANK"], os.environ["RANKPOOL_SLOT"] = lines.pop(0).decode().split()
-    function = start_or_say_why(target, setup)
+    function = start_or_report(target, setup)
     setters = [environment_setter("RANKPOOL_" + name) for name in ("JOB", "ATTEMPT", "SEED")]
-    # What was imported stays; it need not be looked through again and again.
+    # The imported objects stay, so the garbage collector need not scan them.
     gc.freeze()
     send(b"+\n")
     if mode == "batch":

@@ -1,20 +1,20 @@
 
 
-# ---- JSON: from any value to text. This is sent to the interpreter behind shim.py ----
+# ---- JSON: from any value to text. Sent to the interpreter behind shim.py ----
 
-# Numbers, texts, lists and objects of exactly Python's own types go straight to the encoder. Everything else is made plain first:
+# Numbers, strings, lists, tuples and dicts of exactly these types go straight to the encoder. Other values are converted first:
 #
-#     numpy and the like      by their methods: tolist, item, to_dict, to_dicts, model_dump; a table is a list of rows; where labels
-#                             would be the same key, a list of [label, value] is in the place of an object
+#     numpy and the like      by their methods: tolist, item, to_dict, to_dicts, model_dump; a table is a list of rows; if labels
+#                             would be the same key, a list of [label, value] stands in place of an object
 #     dataclass, named tuple  an object
 #     Enum                    its value
 #     date, datetime, time    ISO text; timedelta: seconds
-#     Path, UUID              text; Decimal and Fraction, too, because JSON's readers would round them
-#     bytes                   text if it is UTF-8, and else base64
-#     set, iterator, range    a list; a set in order, if it has one
+#     Path, UUID              text; Decimal and Fraction, too, because readers of JSON would round them
+#     bytes                   text if it is UTF-8, otherwise base64
+#     set, iterator, range    a list; a set is sorted if it can be
 #     complex                 [real, imaginary]
 #     NaN, Infinity           null
-#     keys that are no text   text; two that are the same text have no JSON form
+#     keys of other types     text; two that are the same text have no JSON form
 
 
 INFINITY = float("inf")
@@ -27,7 +27,7 @@ TEXT = frozenset((str,))
 
 
 class NoJson(Exception):
-    """A value that has no form in JSON."""
+    """A value has no form in JSON."""
 
     def __init__(self, message, path=""):
         self.message, self.path = message, path
@@ -44,7 +44,7 @@ def refuse(value):
 
 
 def encoder(text):
-    """A function from plain values to JSON; nothing is built for each call, as `json.dumps` does."""
+    """Returns a function that encodes plain values; unlike `json.dumps`, it builds no encoder for each call."""
     markers = {}
     make = json.encoder.c_make_encoder
     if make is None:
@@ -66,7 +66,7 @@ dump_ascii = encoder(json.encoder.encode_basestring_ascii)
 
 
 def to_bytes(value):
-    """Plain values as UTF-8 text; halves of surrogate pairs, which UTF-8 does not have, as escapes."""
+    """Encodes plain values as UTF-8; lone surrogates, which UTF-8 cannot encode, are escaped."""
     try:
         return dump(value).encode()
     except UnicodeEncodeError:
@@ -74,7 +74,7 @@ def to_bytes(value):
 
 
 def is_plain(value):
-    """Whether the value is made of nothing but exact JSON types. (The encoder would write named tuples as lists.)"""
+    """Whether the value consists of exact JSON types only. (The encoder would write named tuples as lists.)"""
     kind = type(value)
     if kind in ATOMS:
         return True
@@ -99,7 +99,7 @@ def is_plain(value):
 
 
 def encode(value):
-    """Any value as JSON, in bytes."""
+    """Encodes any value as JSON, in bytes."""
     kind = type(value)
     if kind is int:
         return b"%d" % value
@@ -109,7 +109,7 @@ def encode(value):
         if is_plain(value):
             return to_bytes(value)
     except (ValueError, TypeError):
-        pass  # NaN, or a list that contains itself: the long way makes nulls of one and names the other.
+        pass  # NaN, or a list that contains itself: the converter writes null for the first and reports the second.
     except RecursionError:
         raise NoJson("it is nested too deeply") from None
     try:
@@ -119,7 +119,7 @@ def encode(value):
 
 
 class Converter:
-    """Makes plain values of others. What it does not know has no JSON form."""
+    """Converts values to plain ones; raises NoJson for types that it does not know."""
 
     def __init__(self):
         self.open = set()
@@ -193,7 +193,7 @@ class Converter:
             found, plain = duck(value, kind)
             if found:
                 return self.plain(plain)
-        raise NoJson("%s is no JSON type" % name_of(kind))
+        raise NoJson("%s is not a JSON type" % name_of(kind))
 
 
 def generator():
@@ -217,8 +217,8 @@ def type_of_coroutine():
 GENERATOR, ASYNCHRONOUS, COROUTINE = type(generator()), type(asynchronous()), type_of_coroutine()
 
 
-# What is done with the standard library's types, in this order. They are known by their names: whoever has such a value has
-# imported its module, so we need not.
+# Conversions of the standard library's types, tried in this order. Types are found by name, so that their modules need not be
+# imported here.
 CONVERTERS = (
     ("enum.Enum", lambda value: value.value),
     (str, str.__str__),
@@ -244,7 +244,7 @@ CONVERTERS = (
 
 
 def text_of(value):
-    """Bytes are text, where they are UTF-8, and else base64."""
+    """Returns bytes as text if they are UTF-8, otherwise as base64."""
     value = bytes(value)
     try:
         return value.decode()
@@ -253,7 +253,7 @@ def text_of(value):
 
 
 def in_order(value):
-    """The order in a set of strings is another one in each process."""
+    """Sorts a set if it can be sorted: the order of a set of strings differs between processes."""
     try:
         return sorted(value)
     except TypeError:
@@ -271,7 +271,7 @@ _loop = None
 
 
 def awaited(value):
-    """What an `async` function gives, on an event loop that is kept."""
+    """Returns the result of an `async` function; runs it on an event loop that is kept."""
     global _loop
     with pythons_own():
         import asyncio
@@ -287,7 +287,7 @@ def awaited(value):
 
 
 def collide(labels):
-    """Whether an object in JSON could not have all of these keys."""
+    """Whether two of the labels would be the same key of a JSON object."""
     if not set(map(type, labels)) <= TEXT:
         key = Converter().key
         labels = [label if type(label) is str else key(label) for label in labels]
@@ -295,7 +295,7 @@ def collide(labels):
 
 
 def rows_of(table):
-    """The rows of a pandas.DataFrame: objects, or lists of [label, value] where there are labels that occur twice."""
+    """Returns the rows of a pandas.DataFrame: objects, or lists of [label, value] if labels occur twice."""
     labels = list(getattr(table, "columns", ()))
     if not collide(labels):
         return table.to_dict("records")
@@ -303,7 +303,7 @@ def rows_of(table):
 
 
 def duck(value, kind):
-    """Arrays, scalars and tables of other libraries, without importing them: whether it is one, and what it is made of."""
+    """Converts arrays, scalars and tables of other libraries without importing these; returns whether it could, and the value."""
     for method in ("to_dicts", "model_dump"):
         if callable(getattr(value, method, None)):
             return True, getattr(value, method)()
@@ -326,7 +326,7 @@ def duck(value, kind):
     for method in ("tolist", "to_list", "item"):
         if callable(getattr(value, method, None)):
             plain = getattr(value, method)()
-            # numpy.longdouble is its own item.
+            # The item of a numpy.longdouble is a numpy.longdouble again.
             if type(plain) is kind:
                 if not hasattr(kind, "__float__"):
                     break

@@ -1,4 +1,4 @@
-//! What is said before anything starts.
+//! The checks before anything starts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ fn call(target: &str) -> PythonCall {
 }
 
 #[test]
-fn what_was_typed_is_checked_in_words() {
+fn what_was_typed_is_checked() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("my model.py");
     fs::write(&file, "def f(x): pass\n").expect("a file");
@@ -25,8 +25,8 @@ fn what_was_typed_is_checked_in_words() {
         ["model.py", "model.py:", ":f", "model.py:f()", "a b:f", "model.py:f:", "os..path:f", "model.py:1f", ""]
     {
         let message = check(wrong).expect_err(wrong);
-        let wants = "--python wants FILE.py:FUNCTION or package.module:FUNCTION";
-        assert_eq!(message, format!("{wants}, not '{wrong}'"));
+        let needs = "--python needs FILE.py:FUNCTION or package.module:FUNCTION";
+        assert_eq!(message, format!("{needs}, not '{wrong}'"));
     }
     assert_eq!(check("no/such/model.py:f").expect_err("missing"), "no such file: no/such/model.py");
     assert_eq!(check("model.py:f").expect_err("missing"), "no such file: model.py");
@@ -36,7 +36,7 @@ fn what_was_typed_is_checked_in_words() {
         format!("{folder} is a folder, not a Python file")
     );
     let setup = PythonCall { setup: Some("load()".to_string()), ..call("os:getcwd") };
-    assert_eq!(setup.check(None).expect_err("a call"), "--setup wants the name of a function in os, not 'load()'");
+    assert_eq!(setup.check(None).expect_err("a call"), "--setup needs the name of a function in os, not 'load()'");
     let both = PythonCall { star: true, batch: NonZeroUsize::new(2), ..call("os:getcwd") };
     assert!(both.check(None).expect_err("both").contains("exclude each other"));
 }
@@ -51,7 +51,7 @@ fn the_interpreter_is_asked_for_its_version() {
     let message = with("no-such-python").expect_err("it is not there");
     assert!(message.contains("no-such-python") && message.contains("--python-exe"), "{message}");
     let message = with("sh").expect_err("it is none");
-    assert!(message.starts_with("sh is no Python that works: "), "{message}");
+    assert!(message.starts_with("sh is not a working Python: "), "{message}");
     let folder = tempfile::tempdir().expect("a folder");
     let old = folder.path().join("python3");
     fs::write(&old, "#!/bin/sh\nprintf '3 6 15'\n").expect("a file");

@@ -1,7 +1,6 @@
-//! One slot in the helper: a process and its group, from the request to the answer.
+//! One channel in the helper: a process and its group, from the request to the reply.
 //!
-//! Signals go to the group only while its leader is not reaped: until then the number of the group cannot be given to
-//! another.
+//! Signals are sent to the group only until its leader is reaped: after that another group may get the same number.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,27 +15,27 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use wait4::Wait4;
 
-use super::protocol::{self, Answer, Inbox, Order, Request};
+use super::protocol::{self, Inbox, SignalOrder, SpawnReply, SpawnRequest};
 use super::stat::{Living, processes};
 
-/// A grace time that is longer ends never.
+/// Longest grace time; in effect without end.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
-/// A slot, as its thread and the main thread see it.
+/// The state of a channel, shared by its thread and the main thread.
 pub(super) struct Group {
     state: Mutex<State>,
-    /// The rank is gone: nothing more is started.
+    /// Set when the rank is gone: nothing more is started.
     closing: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number of the request that runs, or ran last.
+    /// The number of the current or last request.
     number: u64,
     phase: Phase,
-    /// An order that came before its command ran.
-    early: Option<(u64, Order)>,
-    /// Until when the group may take its time, if it was asked to end.
+    /// An order that arrived before its command ran, with the number of its request.
+    early: Option<(u64, SignalOrder)>,
+    /// When the grace time of the group ends, after SIGTERM.
     grace: Option<Instant>,
 }
 
@@ -45,26 +44,26 @@ enum Phase {
     #[default]
     Idle,
     Starting,
-    /// The leader's process is there, alive or not yet reaped.
+    /// The leader runs or is not reaped yet.
     Running(Pid),
 }
 
 impl State {
-    fn carry_out(&mut self, group: Pid, order: Order) {
+    fn carry_out(&mut self, group: Pid, order: SignalOrder) {
         let signal = match order {
-            Order::Term { grace } => {
+            SignalOrder::Term { grace } => {
                 self.grace = Some(Instant::now() + grace.min(FOR_EVER));
                 Signal::TERM
             }
-            Order::Kill => {
+            SignalOrder::Kill => {
                 self.grace = None;
                 Signal::KILL
             }
         };
-        // It fails only for processes that have become somebody else's, who must end them.
+        // It fails only for processes that now belong to another user, who must end them.
         let _ = kill_process_group(group, signal);
         if signal == Signal::TERM {
-            // Who is stopped cannot follow.
+            // A stopped process does not react to SIGTERM.
             let _ = kill_process_group(group, Signal::CONT);
         }
     }
@@ -80,19 +79,19 @@ impl Group {
     }
 
     /// Carries out an order for a request, now or as soon as its command runs.
-    pub(super) fn order(&self, number: u64, order: Order) {
+    pub(super) fn order(&self, number: u64, order: SignalOrder) {
         let mut state = self.state();
         match state.phase {
             Phase::Running(group) if state.number == number => state.carry_out(group, order),
-            // It has come by another way than the request, and may be early.
+            // Orders and requests travel on different sockets, so an order may arrive first.
             Phase::Starting if state.number == number => state.early = Some((number, order)),
             _ if state.number < number => state.early = Some((number, order)),
             _ => {}
         }
     }
 
-    /// Carries out an order for whatever runs.
-    pub(super) fn order_now(&self, order: Order) {
+    /// Carries out an order for the current request.
+    pub(super) fn order_now(&self, order: SignalOrder) {
         let number = self.state().number;
         self.order(number, order);
     }
@@ -101,13 +100,13 @@ impl Group {
         self.state().phase != Phase::Idle
     }
 
-    /// Answers the requests that come on the slot's socket until that closes.
+    /// Answers the requests that come on the channel's socket until that closes.
     pub(super) fn serve(&self, socket: &OwnedFd) {
         let mut inbox = Inbox::default();
         let mut outbox = Vec::new();
-        // What cannot be read comes from no rank of ours: the slot is closed.
+        // A request that cannot be read does not come from our rank: the channel is closed.
         while let Ok(Some(request)) = inbox.frame(socket) {
-            let answer = self.run(&request, &mut inbox.descriptors).unwrap_or_else(|error| Answer::Failed {
+            let answer = self.run(&request, &mut inbox.descriptors).unwrap_or_else(|error| SpawnReply::Failed {
                 errno: error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()),
             });
             let sent = protocol::write_frame(&answer, &mut outbox)
@@ -119,7 +118,7 @@ impl Group {
     }
 
     /// Runs a command to its end, and to the end of its group.
-    fn run(&self, request: &Request<'static>, streams: &mut Vec<OwnedFd>) -> io::Result<Answer> {
+    fn run(&self, request: &SpawnRequest<'static>, streams: &mut Vec<OwnedFd>) -> io::Result<SpawnReply> {
         let command = command(request, streams)?;
         {
             let mut state = self.state();
@@ -146,11 +145,11 @@ impl Group {
         drop(state);
         let waited = wait_until_ended(group);
         if waited.is_ok() {
-            self.wait_for_the_others(group);
+            self.wait_for_the_group(group);
         }
         let mut state = self.state();
         let used = waited.and_then(|()| {
-            // Whatever is left of the group has no one to work for.
+            // What is left of the group is killed with its leader.
             let _ = kill_process_group(group, Signal::KILL);
             child.wait4()
         });
@@ -158,7 +157,7 @@ impl Group {
         drop(state);
         let used = used?;
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        Ok(Answer::Ended {
+        Ok(SpawnReply::Ended {
             status: used.status.into_raw(),
             user: micros(used.rusage.utime),
             system: micros(used.rusage.stime),
@@ -166,9 +165,9 @@ impl Group {
         })
     }
 
-    /// A group that was asked to end, and whose leader has, gets the rest of its time: a shell that dies at once must not take
-    /// it away from the program that it started.
-    fn wait_for_the_others(&self, group: Pid) {
+    /// Waits for the rest of the group during its grace time, after its leader has ended: a shell that ends at once on SIGTERM must
+    /// not take the time from the program that it started.
+    fn wait_for_the_group(&self, group: Pid) {
         let mut pause = Duration::from_millis(2);
         loop {
             let Some(deadline) = self.state().grace else { return };
@@ -182,10 +181,10 @@ impl Group {
     }
 }
 
-/// The command of a request. Nothing here makes the standard library fork instead of using `posix_spawn`.
-fn command(request: &Request<'_>, streams: &mut Vec<OwnedFd>) -> io::Result<Command> {
+/// Makes the command of a request. Nothing here makes the standard library fork instead of using `posix_spawn`.
+fn command(request: &SpawnRequest<'_>, streams: &mut Vec<OwnedFd>) -> io::Result<Command> {
     if streams.len() != request.streams.iter().filter(|is_there| **is_there).count() {
-        // The system drops file descriptors for which a process has no room.
+        // The system drops file descriptors beyond the limit of the receiving process.
         return Err(Errno::MFILE.into());
     }
     let mut streams = streams.drain(..);
@@ -213,7 +212,7 @@ fn start(mut command: Command) -> io::Result<(Child, Pid)> {
     Ok((child, group))
 }
 
-/// Waits for a child's end and leaves it to be reaped.
+/// Waits for a child's end without reaping it.
 fn wait_until_ended(child: Pid) -> io::Result<()> {
     loop {
         match waitid(WaitId::Pid(child), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
@@ -224,7 +223,7 @@ fn wait_until_ended(child: Pid) -> io::Result<()> {
     }
 }
 
-/// Whether a group has processes that still run, its leader aside.
+/// Whether a group has running processes besides its leader.
 fn has_living(group: Pid) -> bool {
     let number = group.as_raw_nonzero().get();
     processes().any(|pid| pid != group && Living::of(pid).is_some_and(|living| living.group == number))

@@ -1,4 +1,4 @@
-//! What a rank and its spawn helper tell each other, and how bytes and file descriptors get across.
+//! The messages between a rank and its spawn helper, and the transfer of bytes and file descriptors.
 
 use std::borrow::Cow;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -16,22 +16,22 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::engine::wire;
 use crate::process::program::Program;
 
-/// What a slot is asked: to start one program. The ends of its standard streams that are not `/dev/null` come along.
+/// A request on a channel: start one program. The message carries the ends of its standard streams that are not `/dev/null`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Request<'a> {
-    /// Counts the slot's requests, so that a signal meets the command it was meant for.
+pub(crate) struct SpawnRequest<'a> {
+    /// Counts the channel's requests, so that a signal reaches the command for which it was meant.
     pub number: u64,
     /// The program's file.
     pub file: Cow<'a, str>,
     pub program: Cow<'a, Program>,
-    /// Which of stdin, stdout and stderr come along.
+    /// Which of stdin, stdout and stderr the message carries.
     pub streams: [bool; 3],
 }
 
-/// What a slot answers, once for each request.
+/// The reply on a channel, one for each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Answer {
-    /// There is no thread for the slot, which is of no use.
+pub(crate) enum SpawnReply {
+    /// The channel has no thread and cannot be used.
     NoThread,
     /// The program could not be started.
     Failed { errno: i32 },
@@ -39,31 +39,31 @@ pub(crate) enum Answer {
     Ended { status: i32, user: u64, system: u64, max_rss_kib: u64 },
 }
 
-/// What the helper itself is told.
+/// A message to the helper's main thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Control {
-    /// A new slot; its socket comes along.
-    Slot { slot: u32 },
+    /// A new channel; the message carries its socket.
+    Channel { channel: u32 },
     /// A signal for the process group of a request.
-    Signal { slot: u32, number: u64, order: Order },
+    Signal { channel: u32, number: u64, order: SignalOrder },
 }
 
 /// How a process group is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Order {
-    /// With SIGTERM. If the leader ends, the others have this time, from the signal on, to follow before they are killed.
+pub(crate) enum SignalOrder {
+    /// With SIGTERM. If the leader ends, the rest of the group is killed `grace` after the signal.
     Term { grace: Duration },
     /// With SIGKILL.
     Kill,
 }
 
-/// No message is longer. Linux starts no program with more than 6 MiB of arguments and environment.
+/// Longest message. Linux starts no program with more than 6 MiB of arguments and environment.
 pub(crate) const LONGEST: usize = 16 << 20;
 
-/// How many file descriptors come along with one message at most.
+/// Most file descriptors in one message.
 const DESCRIPTORS: usize = 3;
 
-/// A value as a message: its length, four bytes, then its encoding. `None` when it is too long or cannot be written.
+/// Writes a value as a message: four bytes of length, then its encoding. Returns `None` if it is too long or cannot be encoded.
 pub(crate) fn write_frame<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Option<()> {
     bytes.clear();
     bytes.extend_from_slice(&[0; 4]);
@@ -74,7 +74,7 @@ pub(crate) fn write_frame<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Optio
     Some(())
 }
 
-/// Sends these bytes, all of them; the file descriptors come along with the first.
+/// Sends all these bytes; the file descriptors travel with the first.
 pub(crate) fn send(socket: BorrowedFd<'_>, mut bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -94,12 +94,12 @@ pub(crate) fn send(socket: BorrowedFd<'_>, mut bytes: &[u8], descriptors: &[Borr
     Ok(())
 }
 
-/// Whether the other side of a socket is gone.
+/// Whether the error says that the other end of a socket is closed.
 pub(crate) fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-/// What arrives on a socket: bytes, and file descriptors that came along.
+/// Receives bytes and file descriptors from a socket.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
@@ -107,7 +107,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// The next message of a stream socket; `None` when the other side is gone.
+    /// Receives the next message of a stream socket; `None` when the other end is closed.
     ///
     /// # Errors
     /// `ConnectionReset` if it has died with something unread.
@@ -130,7 +130,7 @@ impl Inbox {
             if missing == 0 {
                 break;
             }
-            // Memory grows with what has arrived, not with what is announced.
+            // Memory grows with the bytes that have arrived, not with the announced length.
             let room = have + missing.min(have.max(PIECE));
             if self.bytes.len() < room {
                 self.bytes.resize(room, 0);
@@ -141,7 +141,7 @@ impl Inbox {
                 length => have += length,
             }
         }
-        // Bytes of a next message would be left over here: the two sides speak in turns.
+        // There are no bytes of a next message here: the two sides send in turns.
         let value = wire::decode(&self.bytes[4..have]).map_err(|_| garbled())?;
         if self.bytes.len() > 16 * PIECE {
             self.bytes = Vec::new();
@@ -149,7 +149,7 @@ impl Inbox {
         Ok(Some(value))
     }
 
-    /// The next message of a socket that keeps messages apart; `None` when the other side is gone.
+    /// Receives the next message of a socket for whole messages; `None` when the other end is closed.
     pub(crate) fn packet<T: DeserializeOwned>(&mut self, socket: impl AsFd) -> io::Result<Option<T>> {
         self.descriptors.clear();
         self.bytes.resize(1024, 0);
@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    /// What an inbox makes of these bytes, after which the sender goes away.
+    /// Receives these bytes, after which the sender closes its socket.
     fn read(bytes: &[u8]) -> io::Result<Option<String>> {
         let (to, from) = UnixStream::pair().expect("a pair of sockets");
         thread::scope(|scope| {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn file_descriptors_come_along_once() {
+    fn file_descriptors_arrive_once() {
         let (to, from) = UnixStream::pair().expect("a pair of sockets");
         let (one, other) = UnixStream::pair().expect("a pair of sockets");
         let mut inbox = Inbox::default();

@@ -1,4 +1,4 @@
-//! The spawn helper's own process: it serves slots, passes signals on, and leaves nothing behind when its rank is gone.
+//! The spawn helper's process: serves channels, passes on signals, and ends all its processes when its rank is gone.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,32 +11,32 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 
 use super::group::Group;
-use super::protocol::{self, Answer, Control, Inbox, Order};
+use super::protocol::{self, Control, Inbox, SignalOrder, SpawnReply};
 use crate::engine::stop::is_ignored;
 
-/// How long commands have to end, after SIGTERM, when their rank is gone.
+/// Time between SIGTERM and SIGKILL for commands whose rank is gone.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long killed commands may take to be gone.
+/// Time limit for the end of killed commands.
 const AFTER_KILL: Duration = Duration::from_secs(2);
 
 /// Serves the rank at the other end of standard input until that closes.
 pub(crate) fn serve() -> io::Result<()> {
-    // A session of its own: no key and no launcher's signal to the rank's group ends the helper or the commands, and a
-    // command that asks the terminal for a password fails instead of being stopped. It fails for the leader of a group, who
-    // has the most of this already.
+    // In a session of its own neither a key nor a launcher's signal to the rank's group ends the helper or the commands, and a
+    // command that asks the terminal for a password fails instead of being stopped. The call fails for the leader of a group,
+    // which is already protected from most of this.
     let _ = rustix::process::setsid();
     // The kernel calls it "exe", after the file in /proc.
     let _ = nix::sys::prctl::set_name(c"rankpool-spawn");
     close_inherited();
-    // A handler that does nothing, and not "ignore": that would be inherited by the commands. What is ignored already (`nohup`) is
-    // for them, too.
+    // A handler that does nothing instead of "ignore", which commands would inherit. A signal that is ignored already (`nohup`) stays
+    // ignored for commands, too.
     let signals = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU];
     for signal in signals.into_iter().filter(|signal| !is_ignored(*signal)) {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
-    // Where a parent has ignored this one, ended children go away unseen. Otherwise it needs no handler, which would be woken
-    // for every command.
+    // If a parent has ignored this signal, the ends of children would not be reported. Otherwise there is no handler, because it
+    // would be called for every command.
     if is_ignored(SIGCHLD) {
         signal_hook::flag::register(SIGCHLD, Arc::new(AtomicBool::new(false)))?;
     }
@@ -46,17 +46,17 @@ pub(crate) fn serve() -> io::Result<()> {
     let mut inbox = Inbox::default();
     let result = loop {
         match inbox.packet(control.as_fd()) {
-            Ok(Some(Control::Slot { slot })) => {
+            Ok(Some(Control::Channel { channel })) => {
                 groups.retain(|_, group| Arc::strong_count(group) > 1);
-                // Without a socket or a thread the other end sees the slot closed.
+                // Without a socket or a thread the channel is closed, which the rank notices.
                 if let Some(socket) = inbox.descriptors.pop() {
-                    if let Some(group) = start_slot(socket, &closing) {
-                        groups.insert(slot, group);
+                    if let Some(group) = start_channel(socket, &closing) {
+                        groups.insert(channel, group);
                     }
                 }
             }
-            Ok(Some(Control::Signal { slot, number, order })) => {
-                if let Some(group) = groups.get(&slot) {
+            Ok(Some(Control::Signal { channel, number, order })) => {
+                if let Some(group) = groups.get(&channel) {
                     group.order(number, order);
                 }
             }
@@ -69,24 +69,24 @@ pub(crate) fn serve() -> io::Result<()> {
     result
 }
 
-/// A thread that serves a slot. Where there is none, the slot's first request is answered with that.
-fn start_slot(socket: OwnedFd, closing: &Arc<AtomicBool>) -> Option<Arc<Group>> {
+/// Starts a thread that serves a channel. If that fails, the channel gets the reply `NoThread`.
+fn start_channel(socket: OwnedFd, closing: &Arc<AtomicBool>) -> Option<Arc<Group>> {
     let group = Arc::new(Group::new(closing.clone()));
     let socket = Arc::new(socket);
     let (served, its_socket) = (group.clone(), socket.clone());
     let thread = thread::Builder::new().stack_size(256 << 10).spawn(move || served.serve(&its_socket));
     if thread.is_err() {
         let mut answer = Vec::new();
-        let _ = protocol::write_frame(&Answer::NoThread, &mut answer);
+        let _ = protocol::write_frame(&SpawnReply::NoThread, &mut answer);
         let _ = protocol::send(socket.as_fd(), &answer, &[]);
         return None;
     }
     Some(group)
 }
 
-/// Ends everything that runs: first gently, then not.
+/// Ends all groups: SIGTERM, then SIGKILL.
 fn end_all(groups: &BTreeMap<u32, Arc<Group>>) {
-    for (order, time) in [(Order::Term { grace: GRACE }, GRACE), (Order::Kill, AFTER_KILL)] {
+    for (order, time) in [(SignalOrder::Term { grace: GRACE }, GRACE), (SignalOrder::Kill, AFTER_KILL)] {
         groups.values().for_each(|group| group.order_now(order));
         let deadline = Instant::now() + time;
         while groups.values().any(|group| group.is_busy()) {
@@ -98,12 +98,12 @@ fn end_all(groups: &BTreeMap<u32, Arc<Group>>) {
     }
 }
 
-/// Closes everything that was inherited besides the standard streams: a launcher's sockets, a rank's files.
+/// Closes all inherited descriptors but the standard streams: a launcher's sockets, a rank's files.
 fn close_inherited() {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     let open: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
-        // The one that listed them is closed already.
+        // The descriptor of the listing itself is closed already.
         let _ = nix::unistd::close(descriptor);
     }
 }

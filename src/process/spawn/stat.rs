@@ -1,16 +1,16 @@
-//! What `/proc/PID/stat` says of a process.
+//! Reads `/proc/PID/stat`.
 
 use std::fs;
 
 use rustix::process::Pid;
 
-/// All processes that this one can see.
+/// Returns all processes that are visible in `/proc`.
 pub(super) fn processes() -> impl Iterator<Item = Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// The process group and the session of a process that lives.
+/// The process group and the session of a running process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Living {
     pub(super) group: i32,
@@ -18,13 +18,13 @@ pub(super) struct Living {
 }
 
 impl Living {
-    /// `None` if there is no such process, or it is a zombie.
+    /// Reads them; `None` if there is no such process, or it is a zombie.
     pub(super) fn of(pid: Pid) -> Option<Living> {
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
         Living::read(&String::from_utf8_lossy(&stat))
     }
 
-    /// Reads a line of `/proc/PID/stat`. The name in it, in parentheses, may hold anything. `None`: a zombie, or not such a line.
+    /// Parses a line of `/proc/PID/stat`, in which the name, in parentheses, may hold anything. `None`: a zombie, or another format.
     fn read(stat: &str) -> Option<Living> {
         let (_, fields) = stat.rsplit_once(')')?;
         let mut fields = fields.split_ascii_whitespace();

@@ -1,4 +1,4 @@
-//! What needs a rank of its own: a process that is killed, has few file descriptors, or is a launcher's.
+//! Tests that need a process of their own: as a rank that is killed, has few file descriptors, or is started by a launcher.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -13,14 +13,14 @@ use super::*;
 use crate::process::child::Process;
 use crate::process::room;
 
-/// Says that this process is the one that a test wants for itself.
+/// Marks the process that was started for a single test.
 const ALONE: &str = "RANKPOOL_TEST_ALONE";
 
 fn is_alone() -> bool {
     std::env::var_os(ALONE).is_some()
 }
 
-/// The test of this name, in a process of its own.
+/// Returns the command that runs the test of this name in a process of its own.
 fn rank(name: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     let name = format!("process::tests::alone::{name}");
@@ -39,7 +39,7 @@ fn expect_success(command: &mut Command) {
     assert!(status.is_some_and(|status| status.success()), "{status:?}");
 }
 
-/// The helper of this process: a command's parent.
+/// Returns the helper of this process: the parent of a command.
 fn helper_pid() -> i32 {
     pids(&output(&shell("echo $PPID"), None))[0]
 }
@@ -113,13 +113,13 @@ fn a_helper_without_room_says_so() {
     if !limit(64) {
         return;
     }
-    // A slot and its thread are there; no further descriptor is.
+    // There is a channel with its thread, but no further descriptor.
     limit(4);
     let why = why_not(&program(&["true"]));
     assert!(why.contains("too many open files"), "{why}");
     limit(64);
     assert!(output(&program(&["true"]), None).is_empty());
-    // It is tried until there is room.
+    // Starts are repeated until there is room.
     limit(4);
     thread::scope(|scope| {
         scope.spawn(|| assert!(output(&program(&["true"]), None).is_empty()));
@@ -144,7 +144,7 @@ fn many_threads_with_few_file_descriptors_take_turns() {
             scope.spawn(|| {
                 for _ in 0..10 {
                     assert_eq!(output(&shell("cat; sleep 0.02"), Some(b"x")), b"x");
-                    // The rank itself has something left.
+                    // The rank itself still has descriptors.
                     drop(std::fs::File::open("/dev/null").expect("there is a descriptor"));
                 }
             });
@@ -167,7 +167,7 @@ fn who_waits_for_room_can_be_cancelled() {
         let waits = scope.spawn(|| run(&program(&["true"]), None, &LIMITS, Some(cancelled.as_fd()), &mut |_, _| {}));
         until("it waits for room", room::is_wanted);
         drop(keep);
-        assert_eq!(waits.join().expect("no panic").expect("the helper is there").how, How::Cancelled);
+        assert_eq!(waits.join().expect("no panic").expect("the helper is there").reason, EndReason::Cancelled);
     });
     drop(files);
 }
@@ -189,17 +189,19 @@ fn a_flood_needs_no_memory() {
         length += bytes.len();
         longest = longest.max(bytes.len());
     });
-    assert_eq!(end.expect("the helper is there").how, How::Exited(0));
+    assert_eq!(end.expect("the helper is there").reason, EndReason::Exited(0));
     assert_eq!(length, 200_000_000);
     assert!(longest <= 256 << 10, "{longest}");
     assert!(peak() < before + 8192, "{before} KiB have become {}", peak());
 }
 
 #[test]
-fn commands_have_none_of_a_launcher_s_variables_and_files_and_are_ended_by_what_was_not_ignored() {
+fn commands_have_none_of_a_launcher_s_variables_and_files_and_are_ended_by_signals_that_were_not_ignored() {
     if !is_alone() {
-        // A launcher leaves a socket in every rank and says where; nohup and the like ignore signals.
-        let rank = rank("commands_have_none_of_a_launcher_s_variables_and_files_and_are_ended_by_what_was_not_ignored");
+        // As a launcher, which leaves a socket in every rank and names it in a variable; and as nohup, which ignores a signal.
+        let rank = rank(
+            "commands_have_none_of_a_launcher_s_variables_and_files_and_are_ended_by_signals_that_were_not_ignored",
+        );
         let mut command = Command::new("sh");
         command
             .args(["-c", "trap '' CHLD HUP INT; exec 7</dev/null; exec \"$0\" \"$@\""])
@@ -223,13 +225,13 @@ fn commands_have_none_of_a_launcher_s_variables_and_files_and_are_ended_by_what_
     assert!(variables.contains_key("PATH"));
     let files = output(&shell("ls /proc/$$/fd"), None);
     assert_eq!(pids(&files), [0, 1, 2], "standard streams and nothing else");
-    assert_eq!(finish(&shell("exit 7"), None).0.how, How::Exited(7));
-    // `nohup` is for the commands, too.
-    assert_eq!(finish(&shell("kill -HUP $$"), None).0.how, How::Exited(0));
-    assert_eq!(finish(&shell("kill -TERM $$"), None).0.how, How::Signalled(15));
+    assert_eq!(finish(&shell("exit 7"), None).0.reason, EndReason::Exited(7));
+    // `nohup` applies to the commands, too.
+    assert_eq!(finish(&shell("kill -HUP $$"), None).0.reason, EndReason::Exited(0));
+    assert_eq!(finish(&shell("kill -TERM $$"), None).0.reason, EndReason::Signalled(15));
 }
 
-/// A rank whose commands have written their process ids, and those.
+/// A rank whose commands have written their process ids, and these ids.
 fn rank_with_commands(name: &str) -> (Child, PathBuf, Vec<i32>) {
     let folder = tempfile::tempdir().expect("a directory for the test");
     let path = folder.keep();
@@ -244,7 +246,7 @@ fn rank_with_commands(name: &str) -> (Child, PathBuf, Vec<i32>) {
     (child, path, found)
 }
 
-/// Runs two commands that leave their process ids, and their parent's, in files: one that ends when asked, one that does not.
+/// Runs two commands that leave their process ids, and their parent's, in files: one that ends at SIGTERM, and one that does not.
 fn run_commands() {
     let folder = std::env::var("FOLDER").expect("the test says where");
     start_helper();
@@ -282,7 +284,7 @@ fn a_signal_to_the_rank_s_group_does_not_reach_helper_and_commands() {
     for pid in &pids {
         assert_ne!(stat(*pid).expect("it runs")[2], group.to_string(), "it is in a group of its own");
     }
-    // The helper outlives its own signals, too.
+    // The helper survives signals to itself, too.
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         kill(Pid::from_raw(pids[0]), signal).expect("it runs");
     }
@@ -292,8 +294,8 @@ fn a_signal_to_the_rank_s_group_does_not_reach_helper_and_commands() {
     std::fs::remove_dir_all(folder).expect("it is the test's");
 }
 
-/// Runs a shell script that writes lines, and kills the helper when it has written so many.
-fn kill_helper_after(lines: usize, script: &str) -> (How, Vec<i32>) {
+/// Runs a shell script that writes lines, and kills the helper when it has written `lines` of them.
+fn kill_helper_after(lines: usize, script: &str) -> (EndReason, Vec<i32>) {
     let helper = Pid::from_raw(helper_pid());
     let mut text = Vec::new();
     let end = run(&shell(script), None, &LIMITS, None, &mut |_, bytes| {
@@ -302,7 +304,7 @@ fn kill_helper_after(lines: usize, script: &str) -> (How, Vec<i32>) {
             kill(helper, Signal::SIGKILL).expect("it runs");
         }
     });
-    (end.expect("there is another helper").how, pids(&text))
+    (end.expect("there is another helper").reason, pids(&text))
 }
 
 #[test]
@@ -314,11 +316,11 @@ fn a_killed_helper_takes_its_commands_with_it_and_another_one_serves_on() {
     let files = output(&shell("ulimit -n; ulimit -Hn"), None);
     for _ in 0..3 {
         let before = helper_pid();
-        // One that does not listen, one in a group of its own, as `timeout` makes it, and their children.
+        // One that ignores SIGTERM, one in a group of its own, as `timeout` makes it, and their children.
         let script = "trap '' TERM HUP INT; sh -c 'sleep 1000 & echo $! $$; wait' & echo $$; \
                       timeout 1000 sh -c 'sleep 1000 & echo $! $$; wait' & wait";
         let (how, pids) = kill_helper_after(3, script);
-        assert!(matches!(&how, How::Lost(why) if why.contains("spawn helper")), "{how:?}");
+        assert!(matches!(&how, EndReason::Lost(why) if why.contains("spawn helper")), "{how:?}");
         assert_eq!(pids.len(), 5);
         assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left when the command is told of");
         assert_ne!(helper_pid(), before);
@@ -327,13 +329,13 @@ fn a_killed_helper_takes_its_commands_with_it_and_another_one_serves_on() {
 }
 
 #[test]
-fn a_helper_that_is_killed_while_nothing_runs_is_nobody_s_trouble() {
+fn a_helper_that_is_killed_while_nothing_runs_harms_no_command() {
     if !is_alone() {
-        return expect_success(&mut rank("a_helper_that_is_killed_while_nothing_runs_is_nobody_s_trouble"));
+        return expect_success(&mut rank("a_helper_that_is_killed_while_nothing_runs_harms_no_command"));
     }
     start_helper();
     thread::scope(|scope| {
-        // So many slots are there.
+        // Four commands at once make four channels.
         for _ in 0..4 {
             scope.spawn(|| output(&shell("sleep 0.1"), None));
         }
@@ -345,9 +347,9 @@ fn a_helper_that_is_killed_while_nothing_runs_is_nobody_s_trouble() {
 }
 
 #[test]
-fn only_what_ran_is_charged_when_helpers_are_killed_again_and_again() {
+fn only_running_commands_are_lost_when_helpers_are_killed_again_and_again() {
     if !is_alone() {
-        return expect_success(&mut rank("only_what_ran_is_charged_when_helpers_are_killed_again_and_again"));
+        return expect_success(&mut rank("only_running_commands_are_lost_when_helpers_are_killed_again_and_again"));
     }
     start_helper();
     let this = std::process::id().to_string();
@@ -357,10 +359,10 @@ fn only_what_ran_is_charged_when_helpers_are_killed_again_and_again() {
         let threads: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
-                    let ends = (0..300).map(|_| finish(&program(&["true"]), None).0.how);
+                    let ends = (0..300).map(|_| finish(&program(&["true"]), None).0.reason);
                     ends.filter(|how| match how {
-                        How::Exited(0) => false,
-                        How::Lost(_) => true,
+                        EndReason::Exited(0) => false,
+                        EndReason::Lost(_) => true,
                         other => panic!("{other:?}"),
                     })
                     .count()
@@ -396,16 +398,16 @@ fn a_command_that_was_asked_to_end_ends_as_asked_when_the_helper_is_killed() {
         return expect_success(&mut rank("a_command_that_was_asked_to_end_ends_as_asked_when_the_helper_is_killed"));
     }
     let helper = Pid::from_raw(helper_pid());
-    let limits = Limits { timeout: Some(Duration::from_millis(50)), kill_after: LONG };
+    let time_limit = TimeLimit { timeout: Some(Duration::from_millis(50)), kill_after: LONG };
     let mut text = Vec::new();
     let script = "trap 'echo asked' TERM; echo $$; while :; do sleep 0.01; done";
-    let end = run(&shell(script), None, &limits, None, &mut |_, bytes| {
+    let end = run(&shell(script), None, &time_limit, None, &mut |_, bytes| {
         text.extend_from_slice(bytes);
         if text.ends_with(b"asked\n") {
             kill(helper, Signal::SIGKILL).expect("it runs");
         }
     });
-    assert_eq!(end.expect("there is another helper").how, How::TimedOut);
+    assert_eq!(end.expect("there is another helper").reason, EndReason::TimedOut);
 }
 
 #[test]

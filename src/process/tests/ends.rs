@@ -1,23 +1,21 @@
 //! How commands end, by themselves and otherwise.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::BorrowedFd;
-
-use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
 use crate::process::child::Process;
-use crate::process::program::{SpawnError, timespec};
-use crate::process::spawn::protocol::Order;
+use crate::process::pipes::is_readable;
+use crate::process::program::SpawnError;
+use crate::process::spawn::protocol::SignalOrder;
 
-fn limits(timeout_ms: u64, kill_after_ms: u64) -> Limits {
-    Limits { timeout: Some(Duration::from_millis(timeout_ms)), kill_after: Duration::from_millis(kill_after_ms) }
+fn limits(timeout_ms: u64, kill_after_ms: u64) -> TimeLimit {
+    TimeLimit { timeout: Some(Duration::from_millis(timeout_ms)), kill_after: Duration::from_millis(kill_after_ms) }
 }
 
 #[test]
-fn an_exit_code_and_what_was_used_are_told() {
+fn an_exit_code_and_the_used_time_are_reported() {
     for code in [0, 1, 127, 255] {
-        assert_eq!(finish(&shell(&format!("exit {code}")), None).0.how, How::Exited(code));
+        assert_eq!(finish(&shell(&format!("exit {code}")), None).0.reason, EndReason::Exited(code));
     }
     let (end, ..) = finish(&shell("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"), None);
     assert!(end.user > 0.0 && end.user + end.system < end.seconds * 1.5 + 0.1, "{end:?}");
@@ -29,7 +27,7 @@ fn an_exit_code_and_what_was_used_are_told() {
 fn a_group_that_ignores_the_wish_to_end_is_killed() {
     let script = "trap '' TERM; echo $$; sleep 1000 & echo $!; sh -c 'sleep 1001 & echo $!; echo $$; wait' & wait";
     let (end, text) = cancel_after(4, &shell(script), Duration::from_millis(200));
-    assert_eq!(end.how, How::Cancelled);
+    assert_eq!(end.reason, EndReason::Cancelled);
     assert!((0.2..30.0).contains(&end.seconds), "{end:?}");
     assert_eq!(pids(&text).len(), 4);
     until_gone(&pids(&text));
@@ -38,14 +36,14 @@ fn a_group_that_ignores_the_wish_to_end_is_killed() {
 #[test]
 fn a_deaf_command_is_killed_when_its_time_is_over() {
     let (end, ..) = finish_within(&shell("trap '' TERM; while :; do sleep 1000; done"), None, &limits(300, 200));
-    assert_eq!(end.how, How::TimedOut);
+    assert_eq!(end.reason, EndReason::TimedOut);
     assert!((0.5..30.0).contains(&end.seconds), "{end:?}");
 }
 
 #[test]
 fn a_command_that_follows_the_wish_ends_at_once() {
     let (end, ..) = finish_within(&program(&["sleep", "1000"]), None, &limits(50, 60_000));
-    assert_eq!(end.how, How::TimedOut);
+    assert_eq!(end.reason, EndReason::TimedOut);
     assert!(end.seconds < 30.0, "{end:?}");
 }
 
@@ -57,8 +55,8 @@ fn the_program_of_a_shell_that_ends_at_once_has_its_time() {
         format!("trap \"sleep 0.3; : > {}; exit\" TERM; echo ready; while :; do sleep 0.01; done", file.display());
     let script = format!("sh -c '{inner}' & wait");
     let (end, text) = cancel_after(1, &shell(&script), LONG);
-    // A shell may say of its sleep that it was terminated.
-    assert!(end.how == How::Cancelled && text.starts_with(b"ready\n"), "{end:?}");
+    // A shell may report that its sleep was terminated.
+    assert!(end.reason == EndReason::Cancelled && text.starts_with(b"ready\n"), "{end:?}");
     assert!(file.exists(), "it was killed before it had cleaned up");
     assert!(end.seconds < 30.0, "nobody waits when all are gone: {}", end.seconds);
 }
@@ -67,7 +65,7 @@ fn the_program_of_a_shell_that_ends_at_once_has_its_time() {
 fn the_others_of_a_group_have_no_more_than_its_time() {
     let script = "sh -c 'trap \"\" TERM; echo $$; sleep 1000 & echo $!; wait' & wait";
     let (end, text) = cancel_after(2, &shell(script), Duration::from_millis(300));
-    assert_eq!(end.how, How::Cancelled);
+    assert_eq!(end.reason, EndReason::Cancelled);
     assert!((0.3..30.0).contains(&end.seconds), "{end:?}");
     assert_eq!(pids(&text).len(), 2);
     until_gone(&pids(&text));
@@ -79,14 +77,14 @@ fn a_stopped_command_follows_the_wish_to_end() {
     let file = folder.path().join("cleaned");
     let script = format!("trap ': > {}; exit' TERM; kill -STOP $$", file.display());
     let (end, ..) = finish_within(&shell(&script), None, &limits(1000, 60_000));
-    assert_eq!(end.how, How::TimedOut);
+    assert_eq!(end.reason, EndReason::TimedOut);
     assert!(end.seconds < 30.0 && file.exists(), "{end:?}");
 }
 
 #[test]
 fn a_command_is_cancelled_by_a_closed_pipe() {
     let (end, text) = cancel_after(1, &shell("echo $$; sleep 1000"), LONG);
-    assert_eq!(end.how, How::Cancelled);
+    assert_eq!(end.reason, EndReason::Cancelled);
     until_gone(&pids(&text));
 }
 
@@ -101,15 +99,15 @@ fn a_flood_can_be_cancelled() {
         }
         length += bytes.len();
     });
-    assert_eq!(end.expect("the helper is there").how, How::Cancelled);
+    assert_eq!(end.expect("the helper is there").reason, EndReason::Cancelled);
 }
 
 #[test]
 fn a_command_without_a_limit_runs_to_its_end() {
-    let never = Limits { timeout: None, kill_after: Duration::MAX };
-    assert_eq!(finish_within(&shell("sleep 0.1; exit 3"), None, &never).0.how, How::Exited(3));
-    let endless = Limits { timeout: Some(Duration::MAX), ..never };
-    assert_eq!(finish_within(&shell("exit 3"), None, &endless).0.how, How::Exited(3));
+    let never = TimeLimit { timeout: None, kill_after: Duration::MAX };
+    assert_eq!(finish_within(&shell("sleep 0.1; exit 3"), None, &never).0.reason, EndReason::Exited(3));
+    let endless = TimeLimit { timeout: Some(Duration::MAX), ..never };
+    assert_eq!(finish_within(&shell("exit 3"), None, &endless).0.reason, EndReason::Exited(3));
 }
 
 #[test]
@@ -117,16 +115,11 @@ fn a_signal_right_after_the_start_is_not_lost() {
     start_helper();
     for round in 0..300 {
         let mut process = Process::start(&program(&["sleep", "1000"]), [None; 3]).expect("it starts");
-        let order = if round % 2 == 0 { Order::Kill } else { Order::Term { grace: LONG } };
+        let order = if round % 2 == 0 { SignalOrder::Kill } else { SignalOrder::Term { grace: LONG } };
         process.signal(order).expect("the helper is there");
         let ended = process.ended().expect("the helper is there");
         assert!(ended.status.code().is_none(), "{ended:?}");
     }
-}
-
-fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
-    let mut descriptors = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
-    poll(&mut descriptors, Some(&timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0)
 }
 
 #[test]
@@ -150,11 +143,11 @@ fn a_worker_lives_on_while_other_commands_run() {
     let ended = worker.ended().expect("the helper is there");
     assert!(ended.status.success() && worker.end().is_none());
     assert_eq!(from.read_line(&mut String::new()).ok(), Some(0), "its output is closed");
-    assert_eq!(worker.signal(Order::Kill), Ok(()), "there is nobody to signal");
+    assert_eq!(worker.signal(SignalOrder::Kill), Ok(()), "there is nobody to signal");
 }
 
 #[test]
-fn a_process_that_nobody_wants_any_more_is_killed() {
+fn a_process_that_is_dropped_is_killed() {
     start_helper();
     let (from, stdout) = pipe();
     let process = Process::start(&shell("sleep 1000 & echo $$ $!; wait"), [None, Some(stdout.as_fd()), None]);

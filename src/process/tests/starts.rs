@@ -1,4 +1,4 @@
-//! What a command is given, and why it cannot be started.
+//! Arguments, folder and variables of commands, and commands that cannot be started.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::*;
 
-/// An executable file with this text.
+/// Writes an executable file with this text.
 fn script(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     fs::write(&path, text).expect("a file for the test");
@@ -51,7 +51,7 @@ fn many_long_arguments_arrive() {
 }
 
 #[test]
-fn too_long_arguments_are_told_of() {
+fn too_long_arguments_are_reported() {
     for count in [300_000, 20_000_000] {
         let mut program = program(&["true"]);
         program.args.push("x".repeat(count));
@@ -62,7 +62,7 @@ fn too_long_arguments_are_told_of() {
 }
 
 #[test]
-fn what_cannot_be_started_says_why() {
+fn a_command_that_cannot_be_started_is_explained() {
     let folder = tempfile::tempdir().expect("a directory for the test");
     script(folder.path(), "empty-line", "\necho no interpreter\n");
     script(folder.path(), "no-such-interpreter", "#!/no/such/interpreter -x\n");
@@ -74,8 +74,8 @@ fn what_cannot_be_started_says_why() {
         ("./missing", "no such program: ./missing"),
         ("./plain", "permission denied: ./plain (is it executable? chmod +x)"),
         ("./empty-line", "exec format error: ./empty-line (does the script begin with #!/bin/sh ?"),
-        ("./no-such-interpreter", "./no-such-interpreter: its first line names an interpreter that is not there"),
-        ("./carriage-return", "./carriage-return: its first line names an interpreter that is not there: /bin/sh\\r"),
+        ("./no-such-interpreter", "./no-such-interpreter: its first line names an interpreter that does not exist"),
+        ("./carriage-return", "./carriage-return: its first line names an interpreter that does not exist: /bin/sh\\r"),
         ("/", "not a program: / is a directory"),
     ] {
         let why = why(program);
@@ -84,7 +84,7 @@ fn what_cannot_be_started_says_why() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_told_of() {
+fn a_folder_that_does_not_exist_is_reported() {
     let why = why_not(&Program { cwd: Some("/no/such/folder".into()), ..program(&["true"]) });
     assert_eq!(why, "cwd: no such directory: /no/such/folder");
     let why = why_not(&Program { cwd: Some("/dev/null".into()), ..program(&["true"]) });
@@ -92,24 +92,29 @@ fn a_folder_that_is_not_there_is_told_of() {
 }
 
 #[test]
-fn what_no_program_can_be_given_is_refused() {
+fn values_that_no_program_can_receive_are_refused() {
     assert!(why_not(&program(&["true", "a\0b"])).contains("NUL"));
     let variable = |name: &str| vec![(name.to_string(), "x".to_string())];
-    assert!(why_not(&Program { env: variable("a=b"), ..program(&["true"]) }).contains("'a=b' is no name"));
+    assert!(
+        why_not(&Program { env: variable("a=b"), ..program(&["true"]) }).contains("'a=b' is not a valid variable name")
+    );
     let folder = std::ffi::OsStr::from_bytes(b"/tmp/\xff");
     assert!(why_not(&Program { cwd: Some(folder.into()), ..program(&["true"]) }).contains("not UTF-8"));
-    assert!(why_not(&Program { env: variable(""), ..program(&["true"]) }).contains("'' is no name"));
+    assert!(why_not(&Program { env: variable(""), ..program(&["true"]) }).contains("'' is not a valid variable name"));
 }
 
 #[test]
 fn signals_have_their_usual_effect_on_commands() {
     for (name, number) in [("HUP", 1), ("INT", 2), ("TERM", 15), ("USR1", 10), ("PIPE", 13), ("KILL", 9)] {
-        assert_eq!(finish(&shell(&format!("kill -{name} $$; echo lives")), None).0.how, How::Signalled(number));
+        assert_eq!(
+            finish(&shell(&format!("kill -{name} $$; echo lives")), None).0.reason,
+            EndReason::Signalled(number)
+        );
     }
     let text = output(&program(&["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]), None);
     let text = String::from_utf8(text).expect("it is UTF-8");
     let sets: Vec<_> = text.lines().filter_map(|line| u64::from_str_radix(line.split_once('\t')?.1, 16).ok()).collect();
-    // glibc leaves its own two, 32 and 33, ignored in what it spawns.
+    // glibc leaves its own two signals, 32 and 33, ignored in processes that it spawns.
     assert!(sets.len() == 2 && sets.iter().all(|set| set & 0x7fff_ffff == 0), "{text}");
 }
 

@@ -1,11 +1,11 @@
-//! What commands read and write.
+//! Input and output of commands.
 
 use super::*;
 
 #[test]
-fn outputs_are_told_apart() {
+fn standard_output_and_standard_error_are_kept_apart() {
     let (end, stdout, stderr) = finish(&shell("echo out; echo err >&2; exit 7"), None);
-    assert_eq!((end.how, &*stdout, &*stderr), (How::Exited(7), &b"out\n"[..], &b"err\n"[..]));
+    assert_eq!((end.reason, &*stdout, &*stderr), (EndReason::Exited(7), &b"out\n"[..], &b"err\n"[..]));
 }
 
 #[test]
@@ -19,14 +19,14 @@ fn output_comes_in_pieces_while_the_command_runs() {
     start_helper();
     let folder = tempfile::tempdir().expect("a directory for the test");
     let answer = folder.path().join("answer");
-    // The command ends when its first line was read.
+    // The command ends after its first line was read.
     let script = format!("echo question; while [ ! -e {} ]; do sleep 0.01; done; echo end", answer.display());
     let mut text = Vec::new();
     let end = run(&shell(&script), None, &LIMITS, None, &mut |_, bytes| {
         text.extend_from_slice(bytes);
         std::fs::write(&answer, "").expect("a file for the test");
     });
-    assert_eq!(end.expect("the helper is there").how, How::Exited(0));
+    assert_eq!(end.expect("the helper is there").reason, EndReason::Exited(0));
     assert_eq!(text, b"question\nend\n");
 }
 
@@ -44,7 +44,7 @@ fn long_input_is_fed_while_output_is_read() {
 }
 
 #[test]
-fn input_that_is_not_read_hinders_nobody() {
+fn a_command_need_not_read_its_input() {
     let input = vec![b'x'; 10_000_000];
     assert!(output(&program(&["true"]), Some(&input)).is_empty());
     assert_eq!(output(&program(&["head", "-c", "5"]), Some(&input)), b"xxxxx");
@@ -78,6 +78,6 @@ fn a_command_that_closes_its_outputs_goes_on() {
     let folder = tempfile::tempdir().expect("a directory for the test");
     let file = folder.path().join("done");
     let program = shell(&format!("exec >&- 2>&-; sleep 0.1; : > {}; exit 4", file.display()));
-    assert_eq!(finish(&program, None).0.how, How::Exited(4));
+    assert_eq!(finish(&program, None).0.reason, EndReason::Exited(4));
     assert!(file.exists());
 }

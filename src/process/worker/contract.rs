@@ -1,17 +1,17 @@
-//! What a worker and the rank that has it tell each other.
+//! The types that a worker shares with the rank that owns it.
 
 use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Ended, Protocol};
+use super::{Protocol, WorkerEnd};
 use crate::console;
 
-/// A worker that has not answered its first record for so long may have forgotten to flush.
+/// A worker that has not answered its first record for this long may have forgotten to flush.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// What a worker is told of a record besides its value.
+/// What is sent with a record besides its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct JobHead {
     pub number: u64,
@@ -20,16 +20,16 @@ pub(crate) struct JobHead {
     pub seed: u64,
 }
 
-/// Where records come from and answers go to.
-pub(crate) trait Jobs {
-    /// Adds the next record, one JSON value, to the buffer. It is called while others are computed, so it must not wait: nothing
-    /// means that there is none now.
+/// Gives records to a worker and takes its answers.
+pub(crate) trait WorkerFeed {
+    /// Writes the next record, one JSON value, to the buffer; returns `None` if there is none now. It is called while other records
+    /// are computed, so it must not wait.
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead>;
-    /// Takes the answers, in the order of the records.
+    /// Takes an answer. Answers come in the order of the records.
     fn done(&mut self, answer: Answer<'_>);
 }
 
-/// The outcome of one record.
+/// The answer to one record.
 #[derive(Debug)]
 pub(crate) struct Answer<'a> {
     pub start: SystemTime,
@@ -42,12 +42,13 @@ pub(crate) struct Answer<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct WorkerFailure {
-    /// `exception exit encode batch error`, or what the worker says itself; `crash garbage timeout cancelled`, what it cannot say.
+    /// Reported by the worker: `exception exit encode batch error`, or a word of its own. Found by the rank: `crash garbage surplus
+    /// timeout cancelled lost`.
     pub kind: Cow<'static, str>,
     pub message: String,
     pub traceback: Option<String>,
     /// How the process ended, if it did.
-    pub ended: Option<Ended>,
+    pub ended: Option<WorkerEnd>,
 }
 
 impl WorkerFailure {
@@ -56,7 +57,7 @@ impl WorkerFailure {
     }
 }
 
-/// There is no worker: it cannot be started, or ends before it is of any use. The run has no sense without it.
+/// The worker cannot be started, or ends before it has answered anything. The run cannot go on without it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct StartFailure {
@@ -64,65 +65,65 @@ pub(crate) struct StartFailure {
     pub traceback: Option<String>,
 }
 
-/// Why [`Worker::answer`](super::Worker::answer) came back.
+/// Why [`Worker::answer`](super::Worker::answer) returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Every record that it took is answered.
-    Answered,
-    /// The run ends: what it had taken has failed as `cancelled`.
+pub(crate) enum AnswerEnd {
+    /// Every record that was taken is answered.
+    AllAnswered,
+    /// The run ends: the records without an answer have failed as `cancelled`.
     Cancelled,
 }
 
-/// Whether the answers of a process are what they seem, where nothing but the order says whose a line is. It comes at the end of
-/// each process, when its last answers were handed over.
+/// Whether the answers of a process are right, where they are matched to records by their order only. It is reported after the end
+/// of each process, when its last answers were handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It has written a line for each record and no more.
-    Sure,
-    /// It wrote what nobody had asked for, so what it had answered before may be other records' answers; why, in words.
+pub(crate) enum AnswerCheck {
+    /// The process has written one line for each record.
+    Passed,
+    /// The process wrote a surplus line, so its earlier answers may belong to other records. Holds the reason.
     Doubtful(String),
 }
 
-/// How a worker is treated.
+/// Settings of a worker.
 #[derive(Clone)]
 pub(crate) struct Options {
-    /// What people call it: a program's name, or `model.py:predict`.
+    /// Its name in messages: a program's name, or `model.py:predict`.
     pub name: String,
     pub protocol: Protocol,
-    /// What each new process is told first, whosever worker it becomes.
+    /// What is sent first to each new process, the same for all workers of a run.
     pub preamble: Cow<'static, [u8]>,
-    /// What it is told when it becomes this worker's.
-    pub greeting: Vec<u8>,
-    /// How long one record may take.
+    /// What is sent to a process when it is assigned to this worker.
+    pub assignment: Vec<u8>,
+    /// Time limit for one record.
     pub timeout: Option<Duration>,
-    /// How long after TERM comes KILL, and how long a process may take to end by itself.
+    /// Time between SIGTERM and SIGKILL, and for a process to end by itself.
     pub kill_after: Duration,
-    /// A process that was given so many records is replaced.
+    /// A process is replaced after this many records.
     pub max_jobs: Option<NonZeroU64>,
-    /// How long a worker may be silent before it is asked whether it flushes.
+    /// Time without a first answer after which a warning about flushing is given.
     pub silence: Duration,
-    /// Takes what the end of a process says of the answers that were handed over since it began.
-    pub verdict: Arc<dyn Fn(Verdict) + Send + Sync>,
-    /// Takes what people should know and no record's answer says.
+    /// Called after the end of each process: whether the answers that were handed over since its start are right.
+    pub on_check: Arc<dyn Fn(AnswerCheck) + Send + Sync>,
+    /// Called with warnings for the user.
     pub warn: Arc<dyn Fn(&str) + Send + Sync>,
-    /// Ends a process that has nothing to do, if there is one: there is no room for another.
+    /// Ends an idle process, if there is one. Called when a resource for one more process is exhausted.
     pub make_room: fn(),
 }
 
 impl Options {
-    /// No time limit, no limit of records; warnings are said on standard error.
+    /// Settings without limits; warnings are written to standard error.
     pub(crate) fn new(name: impl Into<String>, protocol: Protocol) -> Self {
         Options {
             name: name.into(),
             protocol,
             preamble: Cow::Borrowed(&[]),
-            greeting: Vec::new(),
+            assignment: Vec::new(),
             timeout: None,
             kill_after: Duration::from_secs(5),
             max_jobs: None,
             silence: SILENCE,
-            verdict: Arc::new(|_| ()),
-            warn: Arc::new(|warning| console::complain(warning)),
+            on_check: Arc::new(|_| ()),
+            warn: Arc::new(|warning| console::eprint_error(warning)),
             make_room: || (),
         }
     }

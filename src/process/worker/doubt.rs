@@ -1,58 +1,61 @@
-//! Answers that may belong to other records, and how they are found out.
+//! How surplus lines are found, after which answers may belong to other records.
 //!
-//! In the plain protocol nothing but its place says which record a line answers. A worker that writes one line too much shifts
-//! all answers behind it, and only at its end there is a line that nobody has asked for. So answers are held back until the
-//! process has answered everything and is quiet. When it is not, they are nobody's: their records are asked again, in groups,
-//! each of a new process, whose end of output is the proof that there was a line for each record and no more. A group that fails
-//! again is halved, until the record that makes the surplus is alone with its process, and fails.
+//! In the plain protocol only the order of the lines says which record a line answers. A worker that writes a surplus line shifts
+//! all answers behind it, and the surplus shows only at the end, as one line more than there are records. So answers are held
+//! back until the process has answered everything and is quiet. If it writes more, its answers are dropped and its records are
+//! sent again, in groups, each group to a new process. The end of a process's output proves that it wrote one line for each
+//! record. A group that fails again is halved, until the record that causes the surplus is alone with its process, and fails.
 //!
-//! What was handed over before is told of, see [`Verdict`]: only the end of a process proves its answers right.
+//! Answers that were handed over earlier are reported with an [`AnswerCheck`]: only the end of a process proves them right.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::connection::{Connection, Farewell, has_something};
-use super::{Answer, Flight, Jobs, MOST_FUTILE, Protocol, StartFailure, Verdict, Worker, WorkerFailure, fd, protocol};
+use super::connection::{Connection, Shutdown};
+use super::{
+    Answer, AnswerCheck, InFlight, MOST_USELESS, Protocol, StartFailure, Worker, WorkerFailure, WorkerFeed, fd,
+    protocol,
+};
+use crate::process::pipes::is_readable;
 
-/// A process that has answered everything is listened to so long, in parts of the time that this took, for what it has no right to
-/// say.
+/// After its last answer a process is watched for surplus lines for 1/SHARE of the time that its answers took, within these bounds.
 const SHARE: u32 = 50;
 const SHORTEST: Duration = Duration::from_micros(200);
 const LONGEST: Duration = Duration::from_millis(5);
 
-/// An answer that is not handed over yet.
+/// An answer that is held back.
 pub(super) struct Held {
-    flight: Flight,
+    record: InFlight,
     start: SystemTime,
     duration: Duration,
     result: Result<String, WorkerFailure>,
 }
 
 impl Held {
-    pub(super) fn into_flight(self) -> Flight {
-        self.flight
+    pub(super) fn into_record(self) -> InFlight {
+        self.record
     }
 }
 
 impl Worker {
-    /// Whether nothing but its place says whose a line is.
-    pub(super) fn is_unsure(&self) -> bool {
+    /// Whether answers are matched to records by their order only.
+    pub(super) fn matches_by_order(&self) -> bool {
         self.options.protocol == Protocol::Lines
     }
 
-    /// So many records may still be given to the process: all, or what is left of a group that needs a process of its own.
-    pub(super) fn wanted(&self) -> usize {
-        self.suspects.front().map_or(usize::MAX, |group| group.saturating_sub(self.held.len() + self.sent))
+    /// Returns how many more records may be sent to the process: any number, or the rest of a group that needs a process of its own.
+    pub(super) fn room_in_group(&self) -> usize {
+        self.retry_groups.front().map_or(usize::MAX, |group| group.saturating_sub(self.held.len() + self.sent))
     }
 
-    /// Whether all records that the process is to have are answered.
-    pub(super) fn has_group(&self) -> bool {
-        self.suspects.front().is_some_and(|group| *group <= self.held.len())
+    /// Whether all records of the group that has a process of its own are answered.
+    pub(super) fn is_group_answered(&self) -> bool {
+        self.retry_groups.front().is_some_and(|group| *group <= self.held.len())
     }
 
     /// Holds an answer back.
     pub(super) fn hold(
         &mut self,
-        flight: Flight,
+        record: InFlight,
         start: SystemTime,
         duration: Duration,
         result: Result<&str, WorkerFailure>,
@@ -60,138 +63,142 @@ impl Worker {
         if self.held.is_empty() {
             self.held_since = Instant::now().checked_sub(duration).unwrap_or_else(Instant::now);
         }
-        self.held.push(Held { flight, start, duration, result: result.map(str::to_string) });
+        self.held.push(Held { record, start, duration, result: result.map(str::to_string) });
     }
 
-    /// Everything is answered: listens for what would be one line too much, and hands the answers over if there is none.
-    pub(super) fn look_back(&mut self, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
+    /// Checks for a surplus line after everything is answered, and hands the answers over if there is none.
+    pub(super) fn check_answers(&mut self, feed: &mut dyn WorkerFeed) -> Result<(), StartFailure> {
         let Some(mut connection) = self.connection.take() else {
-            self.hand_over(jobs);
+            self.hand_over(feed);
             return Ok(());
         };
-        if self.suspects.is_empty() && !self.strict {
+        if self.retry_groups.is_empty() && !self.strict {
             let patience = (self.held_since.elapsed() / SHARE).clamp(SHORTEST, LONGEST);
-            if !connection.speaks_until(Instant::now() + patience) {
+            if !connection.writes_until(Instant::now() + patience) {
                 self.connection = Some(connection);
-                self.hand_over(jobs);
+                self.hand_over(feed);
                 return Ok(());
             }
-            return self.surplus(connection, jobs);
+            return self.surplus(connection, feed);
         }
-        self.dismiss(connection, jobs)
+        self.close_connection(connection, feed)
     }
 
-    /// Ends a process that has answered everything that it was asked. What is in its output now is too much.
-    pub(super) fn dismiss(&mut self, connection: Connection, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
-        let farewell = connection.dismiss(self.options.kill_after, fd(self.cancelled.as_ref()));
-        let was_killed = fd(self.cancelled.as_ref()).is_some_and(has_something);
-        if was_killed && farewell.lines == 0 && !self.suspects.is_empty() {
-            // Nothing is proved, and there was reason to doubt.
-            self.cancel(jobs);
-            return Ok(());
-        }
-        self.judge(&farewell, 0, jobs)
-    }
-
-    /// Ends a process that said something unasked.
-    pub(super) fn surplus(&mut self, connection: Connection, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
-        let farewell = connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
-        self.judge(&farewell, 0, jobs)
-    }
-
-    /// A process is gone that still had to answer so many requests: whether its answers can be what they seem.
-    pub(super) fn judge(
+    /// Ends a process that has answered everything. Any further output is surplus.
+    pub(super) fn close_connection(
         &mut self,
-        farewell: &Farewell,
-        unanswered: usize,
-        jobs: &mut dyn Jobs,
+        connection: Connection,
+        feed: &mut dyn WorkerFeed,
     ) -> Result<(), StartFailure> {
-        if !self.is_unsure() || farewell.lines <= unanswered {
-            self.is_sure(jobs);
+        let shutdown = connection.close(self.options.kill_after, fd(self.cancelled.as_ref()));
+        let is_cancelled = fd(self.cancelled.as_ref()).is_some_and(is_readable);
+        if is_cancelled && shutdown.lines == 0 && !self.retry_groups.is_empty() {
+            // Nothing is proved, and an earlier process wrote a surplus line.
+            self.cancel(feed);
             return Ok(());
         }
-        let what = if unanswered == 0 { protocol::excerpt(&farewell.begin) } else { "another line".to_string() };
-        self.doubt(&what, jobs)
+        self.check_shutdown(&shutdown, 0, feed)
     }
 
-    /// A process has answered everything, and wrote one more line.
-    pub(super) fn stray(
+    /// Ends a process that wrote something unasked.
+    pub(super) fn surplus(&mut self, connection: Connection, feed: &mut dyn WorkerFeed) -> Result<(), StartFailure> {
+        let shutdown = connection.terminate(self.options.kill_after, fd(self.cancelled.as_ref()));
+        self.check_shutdown(&shutdown, 0, feed)
+    }
+
+    /// Checks the output of a process that has ended with `unanswered` requests: more lines than these are a surplus.
+    pub(super) fn check_shutdown(
+        &mut self,
+        shutdown: &Shutdown,
+        unanswered: usize,
+        feed: &mut dyn WorkerFeed,
+    ) -> Result<(), StartFailure> {
+        if !self.matches_by_order() || shutdown.lines <= unanswered {
+            self.pass_check(feed);
+            return Ok(());
+        }
+        let what = if unanswered == 0 { protocol::excerpt(&shutdown.begin) } else { "another line".to_string() };
+        self.doubt(&what, feed)
+    }
+
+    /// Ends a process that has answered everything and wrote one more line.
+    pub(super) fn surplus_line(
         &mut self,
         connection: Connection,
         line: &[u8],
-        jobs: &mut dyn Jobs,
+        feed: &mut dyn WorkerFeed,
     ) -> Result<(), StartFailure> {
-        connection.stop(self.options.kill_after, fd(self.cancelled.as_ref()));
-        self.doubt(&protocol::excerpt(line), jobs)
+        connection.terminate(self.options.kill_after, fd(self.cancelled.as_ref()));
+        self.doubt(&protocol::excerpt(line), feed)
     }
 
-    /// A process has ended, and its output with it, without a line too much.
-    pub(super) fn is_sure(&mut self, jobs: &mut dyn Jobs) {
-        if self.is_unsure() {
-            self.hand_over(jobs);
-            (self.options.verdict)(Verdict::Sure);
+    /// Hands the answers over: the process has ended, and wrote no surplus line.
+    pub(super) fn pass_check(&mut self, feed: &mut dyn WorkerFeed) {
+        if self.matches_by_order() {
+            self.hand_over(feed);
+            (self.options.on_check)(AnswerCheck::Passed);
         }
     }
 
-    /// Hands over what was held back.
-    pub(super) fn hand_over(&mut self, jobs: &mut dyn Jobs) {
-        if let Some(group) = self.suspects.front_mut() {
+    /// Hands over the answers that were held back.
+    pub(super) fn hand_over(&mut self, feed: &mut dyn WorkerFeed) {
+        if let Some(group) = self.retry_groups.front_mut() {
             *group = group.saturating_sub(self.held.len());
             if *group == 0 {
-                self.suspects.pop_front();
+                self.retry_groups.pop_front();
             }
         }
         for Held { start, duration, result, .. } in self.held.drain(..) {
             self.was_right |= result.is_ok();
-            jobs.done(Answer { start, duration, result: result.as_deref().map_err(WorkerFailure::clone) });
+            feed.done(Answer { start, duration, result: result.as_deref().map_err(WorkerFailure::clone) });
         }
     }
 
-    /// The process is gone, and it wrote something that nobody had asked for: what it has answered may be other records' answers.
-    pub(super) fn doubt(&mut self, what: &str, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
-        self.charge_nobody();
+    /// Drops the answers of a process that has ended and wrote a surplus line, and forms the groups that are sent again.
+    pub(super) fn doubt(&mut self, what: &str, feed: &mut dyn WorkerFeed) -> Result<(), StartFailure> {
+        self.resend_all();
         let why = format!("{} wrote a line more than it was asked for, {what}", self.options.name);
-        (self.options.verdict)(Verdict::Doubtful(why));
+        (self.options.on_check)(AnswerCheck::Doubtful(why));
         self.strict = true;
-        let group = self.suspects.pop_front();
+        let group = self.retry_groups.pop_front();
         let (size, held) = (group.unwrap_or(self.held.len()), self.held.len());
         if group == Some(1) {
-            return self.convict(what, jobs);
+            return self.fail_surplus_record(what, feed);
         }
         while let Some(held) = self.held.pop() {
-            self.flights.push_front(held.flight);
+            self.in_flight.push_front(held.record);
         }
-        // In a group that was not asked to its end, it was one of those that were.
+        // If only a part of the group was sent, the record that causes the surplus is in that part.
         let cut = if group.is_none() || (1..size).contains(&held) { held } else { size / 2 };
         if size > cut {
-            self.suspects.push_front(size - cut);
+            self.retry_groups.push_front(size - cut);
         }
         if cut > 0 {
-            self.suspects.push_front(cut);
+            self.retry_groups.push_front(cut);
         }
-        if held > 0 { Ok(()) } else { self.is_guilty(what) }
+        if held > 0 { Ok(()) } else { self.count_surplus(what) }
     }
 
-    /// The record that was alone with its process fails.
-    fn convict(&mut self, what: &str, jobs: &mut dyn Jobs) -> Result<(), StartFailure> {
+    /// Fails the record that was alone with its process.
+    fn fail_surplus_record(&mut self, what: &str, feed: &mut dyn WorkerFeed) -> Result<(), StartFailure> {
         let message =
             format!("the worker wrote more than one line for this record, the last one {what}: any may be the answer");
         for held in self.held.drain(..) {
             let Held { start, duration, .. } = held;
-            jobs.done(Answer { start, duration, result: Err(WorkerFailure::new("surplus", message.clone())) });
+            feed.done(Answer { start, duration, result: Err(WorkerFailure::new("surplus", message.clone())) });
         }
-        self.is_guilty(what)
+        self.count_surplus(what)
     }
 
-    /// A program that does so with every record does not know what is asked of it.
-    fn is_guilty(&mut self, what: &str) -> Result<(), StartFailure> {
-        self.guilty += 1;
-        if self.was_right || self.guilty < MOST_FUTILE {
+    /// Counts a record that caused a surplus. Fails if the worker did so for several records in a row and never answered one right.
+    fn count_surplus(&mut self, what: &str) -> Result<(), StartFailure> {
+        self.surplus_records += 1;
+        if self.was_right || self.surplus_records < MOST_USELESS {
             return Ok(());
         }
         let name = &self.options.name;
         let message = format!(
-            "{name} wrote more than one line for a record, {MOST_FUTILE} times in a row, the last time {what}; \
+            "{name} wrote more than one line for a record, {MOST_USELESS} times in a row, the last time {what}; \
              a worker writes one line of JSON for each record and nothing else to its standard output"
         );
         Err(StartFailure { message, traceback: None })

@@ -1,4 +1,4 @@
-//! The process of a worker: pipes, the spawn helper, and its end in words.
+//! The process of a worker: its start with pipes, and a description of its end.
 
 use std::fmt;
 use std::io;
@@ -11,52 +11,53 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::process::child::Process;
 use crate::process::program::{Program, SpawnError};
 use crate::process::room;
-use crate::process::spawn::protocol::Order;
+use crate::process::spawn::protocol::SignalOrder;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum WorkerEnd {
     Code(i32),
     Signal(i32),
-    /// It was ended together with the spawn helper, which somebody has killed. Maybe it had not even begun to run.
+    /// It was ended together with the spawn helper, which was killed. With `ran: false` it had not begun to run.
     WithHelper {
         ran: bool,
     },
-    /// There was no room for it; it was not started.
+    /// It was not started: a resource is exhausted.
     Scarce(String),
-    /// It did not even start, or nobody could tell.
+    /// It did not start, or how it ended is not known.
     Unknown(String),
 }
 
-impl Ended {
-    /// Whether the process itself had no part in it.
+impl WorkerEnd {
+    /// Whether the end was not caused by the process itself.
     pub(super) fn is_from_outside(&self) -> bool {
-        matches!(self, Ended::WithHelper { .. } | Ended::Scarce(_))
+        matches!(self, WorkerEnd::WithHelper { .. } | WorkerEnd::Scarce(_))
     }
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for WorkerEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ended::Code(code) => write!(f, "ended with exit code {code}"),
-            Ended::Signal(signal) => match signal_hook::low_level::signal_name(*signal) {
+            WorkerEnd::Code(code) => write!(f, "ended with exit code {code}"),
+            WorkerEnd::Signal(signal) => match signal_hook::low_level::signal_name(*signal) {
                 Some(name) => write!(f, "was ended by signal {signal} ({name})"),
                 None => write!(f, "was ended by signal {signal}"),
             },
-            Ended::WithHelper { .. } => write!(f, "was {}", SpawnError::HelperKilled),
-            Ended::Scarce(why) | Ended::Unknown(why) => write!(f, "is gone: {why}"),
+            WorkerEnd::WithHelper { .. } => write!(f, "was {}", SpawnError::HelperKilled),
+            WorkerEnd::Scarce(why) | WorkerEnd::Unknown(why) => write!(f, "is gone: {why}"),
         }
     }
 }
 
-/// A process with a group of its own.
+/// A process in a group of its own.
 pub(super) struct Running {
     process: Process,
-    ended: Option<Ended>,
+    ended: Option<WorkerEnd>,
 }
 
 impl Running {
-    /// A new process, and our ends of the pipes to its standard input and from its standard output. Its standard error is ours.
+    /// Starts a process. Returns our ends of the pipes to its standard input and from its standard output. It shares our standard
+    /// error.
     pub(super) fn start(program: &Program) -> Result<(Self, OwnedFd, OwnedFd), SpawnError> {
         let refused = |error: Errno| SpawnError::resources(error.into());
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(refused);
@@ -72,31 +73,31 @@ impl Running {
         Ok((Running { process, ended: None }, stdin, stdout))
     }
 
-    /// Readable when it has ended; nothing when that was told.
+    /// Returns a descriptor that is readable when the process has ended; `None` after [`ended`](Self::ended) has returned.
     pub(super) fn end(&self) -> Option<BorrowedFd<'_>> {
         self.process.end()
     }
 
-    /// How it ended; waits for that.
-    pub(super) fn ended(&mut self) -> Ended {
+    /// Waits for the end and returns how the process ended.
+    pub(super) fn ended(&mut self) -> WorkerEnd {
         let process = &mut self.process;
         let ended = self.ended.get_or_insert_with(|| match process.ended() {
             Ok(ended) => match (ended.status.code(), ended.status.signal()) {
-                (Some(code), _) => Ended::Code(code),
-                (None, Some(signal)) => Ended::Signal(signal),
-                (None, None) => Ended::Unknown(ended.status.to_string()),
+                (Some(code), _) => WorkerEnd::Code(code),
+                (None, Some(signal)) => WorkerEnd::Signal(signal),
+                (None, None) => WorkerEnd::Unknown(ended.status.to_string()),
             },
-            Err(SpawnError::HelperKilled) => Ended::WithHelper { ran: true },
-            Err(SpawnError::Unread) => Ended::WithHelper { ran: false },
-            Err(SpawnError::Scarce(why)) => Ended::Scarce(why),
-            Err(error) => Ended::Unknown(error.to_string()),
+            Err(SpawnError::HelperKilled) => WorkerEnd::WithHelper { ran: true },
+            Err(SpawnError::Unread) => WorkerEnd::WithHelper { ran: false },
+            Err(SpawnError::Scarce(why)) => WorkerEnd::Scarce(why),
+            Err(error) => WorkerEnd::Unknown(error.to_string()),
         });
         ended.clone()
     }
 
     /// Signals the whole group.
-    pub(super) fn signal(&self, order: Order) {
-        // Where the helper is gone, everything is ended as soon as that is noticed.
+    pub(super) fn signal(&self, order: SignalOrder) {
+        // If the helper is gone, its processes are ended as soon as that is noticed.
         let _ = self.process.signal(order);
     }
 }

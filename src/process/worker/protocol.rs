@@ -1,7 +1,7 @@
-//! What is said between a rank and a worker, line by line.
+//! The protocols between a rank and a worker, line by line.
 //!
-//! The plain protocol is the user's: a record is a JSON line, its answer a JSON line, and `{"error": …}` a failure. What our own
-//! Python side says is in `shim.py`.
+//! In the plain protocol, for programs of users, a record is a JSON line, its answer is a JSON line, and `{"error": …}` is a
+//! failure. The protocol of the Python side is described in `shim.py`.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,35 +12,35 @@ use serde_json::value::RawValue;
 use super::{JobHead, WorkerFailure};
 use crate::console::shortened;
 
-/// How to talk with the worker.
+/// The protocol of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// JSON lines.
     Lines,
     /// JSON lines with the record's number in each, both ways.
     Numbered,
-    /// `shim.py`, which is given so many records at once.
+    /// The protocol of `shim.py`, with up to `batch` records in a request.
     Python { batch: usize },
 }
 
-/// A line that a worker wrote.
+/// A line from a worker.
 #[derive(Debug)]
-pub(super) enum Said<'a> {
-    /// The process runs; which Python it is was for those who asked.
+pub(super) enum Reply<'a> {
+    /// The process runs. The version of Python in this line is read by [`first_line`](super::prestarted::first_line).
     Runs,
     Ready,
     CannotStart(WorkerFailure),
-    /// The answer to one record, and how long it took if the worker knows.
+    /// The answer to one record, and the time that it took if the worker reports it.
     One(Option<Duration>, Result<&'a str, WorkerFailure>),
     /// The answer to the record with this number.
     Numbered(u64, Result<&'a str, WorkerFailure>),
     /// The answers to all records of a batch.
     Many(Duration, Vec<&'a RawValue>),
-    /// Not what it may say; why.
+    /// A line that the protocol does not allow; the description is for a message.
     Garbage(String),
 }
 
-/// A record on its way.
+/// A record to send.
 pub(super) struct Outgoing<'a> {
     pub head: JobHead,
     pub json: &'a [u8],
@@ -54,17 +54,17 @@ impl Protocol {
         }
     }
 
-    /// Whether the worker is any program.
+    /// Whether the worker is a program of the user's, not `shim.py`.
     pub(super) fn is_plain(self) -> bool {
         matches!(self, Protocol::Lines | Protocol::Numbered)
     }
 
-    /// Whether the worker says by itself that it is ready.
+    /// Whether the worker reports that it is ready.
     pub(super) fn announces(self) -> bool {
         matches!(self, Protocol::Python { .. })
     }
 
-    /// Adds one request to what is sent. `batched` tells whether the function takes lists.
+    /// Appends one request to `out`. `batched`: the function takes lists of records.
     pub(super) fn request<'a>(
         self,
         records: impl Iterator<Item = Outgoing<'a>> + Clone,
@@ -103,15 +103,15 @@ impl Protocol {
         out.extend_from_slice(b"]\n");
     }
 
-    /// Makes sense of a line.
-    pub(super) fn understand(self, line: &[u8]) -> Said<'_> {
+    /// Parses a line.
+    pub(super) fn understand(self, line: &[u8]) -> Reply<'_> {
         match self {
             Protocol::Lines => understand_plain(line),
             Protocol::Numbered => {
-                understand_numbered(line).unwrap_or_else(|why| Said::Garbage(format!("{}, {why}", excerpt(line))))
+                understand_numbered(line).unwrap_or_else(|why| Reply::Garbage(format!("{}, {why}", excerpt(line))))
             }
             Protocol::Python { .. } => {
-                understand_shim(line).unwrap_or_else(|why| Said::Garbage(format!("{}, {why}", excerpt(line))))
+                understand_shim(line).unwrap_or_else(|why| Reply::Garbage(format!("{}, {why}", excerpt(line))))
             }
         }
     }
@@ -122,7 +122,7 @@ fn write(out: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(what);
 }
 
-/// JSON in one line: outside of texts, the end of a line is nothing but space.
+/// Appends JSON in one line: outside of strings, line ends in JSON are only white space.
 fn push_line(out: &mut Vec<u8>, json: &[u8]) {
     let begin = out.len();
     out.extend_from_slice(json);
@@ -133,23 +133,23 @@ fn push_line(out: &mut Vec<u8>, json: &[u8]) {
     }
 }
 
-fn understand_plain(line: &[u8]) -> Said<'_> {
+fn understand_plain(line: &[u8]) -> Reply<'_> {
     let json = match json(line) {
         Ok(json) => json,
-        Err(why) => return Said::Garbage(format!("{}, {why}", excerpt(line))),
+        Err(why) => return Reply::Garbage(format!("{}, {why}", excerpt(line))),
     };
     let begins = json.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with("\"error\""));
     let failure = if begins { serde_json::from_str::<ErrorAnswer>(json).ok() } else { None };
-    Said::One(None, failure.map_or(Ok(json), |failure| Err(failure.into())))
+    Reply::One(None, failure.map_or(Ok(json), |failure| Err(failure.into())))
 }
 
-fn understand_numbered(line: &[u8]) -> Result<Said<'_>, String> {
+fn understand_numbered(line: &[u8]) -> Result<Reply<'_>, String> {
     let NumberedAnswer { id, result, error } =
-        serde_json::from_str(json(line)?).map_err(|error| format!("which is no answer with an id: {error}"))?;
+        serde_json::from_str(json(line)?).map_err(|error| format!("which is not an answer with an id: {error}"))?;
     match (result, error) {
-        (Some(result), None) => Ok(Said::Numbered(id, Ok(result.get()))),
-        (None, Some(error)) => Ok(Said::Numbered(id, Err(ErrorAnswer { error }.into()))),
-        _ => Err("which has not either \"result\" or \"error\"".into()),
+        (Some(result), None) => Ok(Reply::Numbered(id, Ok(result.get()))),
+        (None, Some(error)) => Ok(Reply::Numbered(id, Err(ErrorAnswer { error }.into()))),
+        _ => Err("which must have either \"result\" or \"error\"".into()),
     }
 }
 
@@ -192,7 +192,7 @@ impl From<ErrorAnswer> for WorkerFailure {
     }
 }
 
-/// So many bytes of the kind, the message and the traceback are kept: they are repeated in outputs, records and messages.
+/// Most bytes of the kind, the message and the traceback that are kept: they are repeated in outputs, records and messages.
 const LONGEST: [usize; 3] = [100, 8 << 10, 64 << 10];
 
 fn failure(default: &'static str, kind: Option<String>, message: String, traceback: Option<String>) -> WorkerFailure {
@@ -205,7 +205,7 @@ fn failure(default: &'static str, kind: Option<String>, message: String, traceba
     }
 }
 
-/// What `shim.py` says of an exception.
+/// An exception as `shim.py` reports it.
 #[derive(Deserialize)]
 struct Described {
     #[serde(default)]
@@ -222,46 +222,46 @@ impl From<Described> for WorkerFailure {
     }
 }
 
-fn understand_shim(line: &[u8]) -> Result<Said<'_>, String> {
-    const STRANGE: &str = "which is not what it says: somebody else writes into the pipe between Python and rankpool";
-    let (&kind, rest) = line.split_first().ok_or(STRANGE)?;
+fn understand_shim(line: &[u8]) -> Result<Reply<'_>, String> {
+    const NOT_OURS: &str = "which is not in its protocol: other code writes into the pipe between Python and rankpool";
+    let (&kind, rest) = line.split_first().ok_or(NOT_OURS)?;
     match kind {
-        b'v' => return Ok(Said::Runs),
-        b'+' => return Ok(Said::Ready),
-        b'!' => return Ok(Said::CannotStart(described(rest)?)),
+        b'v' => return Ok(Reply::Runs),
+        b'+' => return Ok(Reply::Ready),
+        b'!' => return Ok(Reply::CannotStart(described(rest)?)),
         b'r' | b'e' | b'b' => {}
-        _ => return Err(STRANGE.into()),
+        _ => return Err(NOT_OURS.into()),
     }
-    let space = rest.iter().position(|&byte| byte == b' ').ok_or(STRANGE)?;
-    let nanoseconds = std::str::from_utf8(&rest[..space]).ok().and_then(|text| text.parse().ok()).ok_or(STRANGE)?;
+    let space = rest.iter().position(|&byte| byte == b' ').ok_or(NOT_OURS)?;
+    let nanoseconds = std::str::from_utf8(&rest[..space]).ok().and_then(|text| text.parse().ok()).ok_or(NOT_OURS)?;
     let (took, rest) = (Duration::from_nanos(nanoseconds), &rest[space + 1..]);
     Ok(match kind {
-        b'r' => Said::One(Some(took), Ok(json(rest)?)),
-        b'e' => Said::One(Some(took), Err(described(rest)?)),
-        _ => Said::Many(took, serde_json::from_slice(rest).map_err(|error| no_json(&error))?),
+        b'r' => Reply::One(Some(took), Ok(json(rest)?)),
+        b'e' => Reply::One(Some(took), Err(described(rest)?)),
+        _ => Reply::Many(took, serde_json::from_slice(rest).map_err(|error| not_json(&error))?),
     })
 }
 
-/// A failure as the shim writes it.
+/// Parses a failure as the shim writes it.
 fn described(json: &[u8]) -> Result<WorkerFailure, String> {
-    serde_json::from_slice::<Described>(json).map(WorkerFailure::from).map_err(|error| no_json(&error))
+    serde_json::from_slice::<Described>(json).map(WorkerFailure::from).map_err(|error| not_json(&error))
 }
 
-/// Goes on behind the line.
-fn no_json(error: &serde_json::Error) -> String {
-    format!("which is no JSON ({error})")
+/// Says, after the excerpt of a line, that it is not JSON.
+fn not_json(error: &serde_json::Error) -> String {
+    format!("which is not JSON ({error})")
 }
 
-/// One JSON value, without space around it.
+/// Parses a line that is one JSON value; returns it without the space around it.
 fn json(line: &[u8]) -> Result<&str, String> {
     if line.trim_ascii().is_empty() {
-        return Err("which is an empty line and no JSON".into());
+        return Err("which is an empty line and not JSON".into());
     }
-    let raw: &RawValue = serde_json::from_slice(line).map_err(|error| no_json(&error))?;
+    let raw: &RawValue = serde_json::from_slice(line).map_err(|error| not_json(&error))?;
     Ok(raw.get())
 }
 
-/// The beginning of a line, for a message.
+/// Returns the beginning of a line, for a message.
 pub(super) fn excerpt(line: &[u8]) -> String {
     const MOST: usize = 120;
     let text = String::from_utf8_lossy(&line[..line.len().min(MOST)]);

@@ -1,27 +1,27 @@
-//! How a worker gets a process, and what is done when something else than the process itself has kept it from its work.
+//! How a worker gets a process, and what happens when a process ends through no fault of its own.
 
 use super::connection::Connection;
-use super::process::Ended;
-use super::{Jobs, Options, StartFailure, Worker, WorkerFailure, fd, spares};
+use super::process::WorkerEnd;
+use super::{Options, StartFailure, Worker, WorkerFailure, WorkerFeed, fd, prestarted};
 use crate::process::program::SpawnError;
 
 impl Worker {
-    /// A new process; none, if the run ends.
+    /// Returns a new process; `None` if the run ends.
     pub(super) fn open(&mut self) -> Result<Option<Connection>, StartFailure> {
         let ready = !self.options.protocol.announces();
         loop {
             if !self.turn.wait(fd(self.cancelled.as_ref())) {
                 return Ok(None);
             }
-            let Options { preamble, greeting, .. } = &self.options;
-            if let Some(spare) = spares::take(&self.program, greeting) {
-                self.turn.asked();
-                return Ok(Some(spare));
+            let Options { preamble, assignment, .. } = &self.options;
+            if let Some(connection) = prestarted::take(&self.program, assignment) {
+                self.turn.started();
+                return Ok(Some(connection));
             }
             match Connection::start(&self.program, preamble, ready) {
                 Ok(mut connection) => {
-                    connection.outgoing().extend_from_slice(greeting);
-                    self.turn.asked();
+                    connection.outgoing().extend_from_slice(assignment);
+                    self.turn.started();
                     return Ok(Some(connection));
                 }
                 Err(SpawnError::Scarce(why)) => self.wait_for_room(&why)?,
@@ -30,7 +30,7 @@ impl Worker {
         }
     }
 
-    /// There was no room for one more process.
+    /// Makes room for one more process, or gives up when that took too long.
     fn wait_for_room(&mut self, why: &str) -> Result<(), StartFailure> {
         (self.options.make_room)();
         if self.turn.refused() { Ok(()) } else { Err(self.cannot_be_started(why)) }
@@ -40,25 +40,25 @@ impl Worker {
         StartFailure { message: format!("{} cannot be started: {why}", self.options.name), traceback: None }
     }
 
-    /// The process has ended, or was not even started, which was no fault of its own.
+    /// Handles a process that was ended from outside, or that could not be started.
     pub(super) fn ended_from_outside(
         &mut self,
-        ended: &Ended,
+        ended: &WorkerEnd,
         ready: bool,
-        jobs: &mut dyn Jobs,
+        feed: &mut dyn WorkerFeed,
     ) -> Result<(), StartFailure> {
         match ended {
-            Ended::WithHelper { ran: true } if ready && !self.requests.is_empty() => {
+            WorkerEnd::WithHelper { ran: true } if ready && !self.requests.is_empty() => {
                 let failure = WorkerFailure::new("lost", format!("the worker {ended}"));
-                self.blame(jobs, WorkerFailure { ended: Some(ended.clone()), ..failure });
+                self.blame_first(feed, WorkerFailure { ended: Some(ended.clone()), ..failure });
             }
-            Ended::Scarce(why) => {
-                self.charge_nobody();
+            WorkerEnd::Scarce(why) => {
+                self.resend_all();
                 self.wait_for_room(why)?;
             }
-            _ => self.charge_nobody(),
+            _ => self.resend_all(),
         }
-        self.is_sure(jobs);
+        self.pass_check(feed);
         Ok(())
     }
 }

@@ -13,7 +13,10 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Answer, Ended, JobHead, Jobs, Options, Outcome, Protocol, StartFailure, Verdict, Worker, WorkerFailure};
+use super::{
+    Answer, AnswerCheck, AnswerEnd, JobHead, Options, Protocol, StartFailure, Worker, WorkerEnd, WorkerFailure,
+    WorkerFeed,
+};
 use crate::process::program::Program;
 use crate::process::python::PythonCall;
 use crate::process::tests::start_helper;
@@ -25,13 +28,13 @@ struct List {
     given: u64,
     answers: Vec<(u64, Result<String, WorkerFailure>)>,
     durations: Vec<Duration>,
-    /// Is told of each answer.
+    /// Called with each answer.
     on_answer: Option<Box<dyn FnMut(usize) + Send>>,
     /// The most records that were taken and not answered.
     most_ahead: u64,
 }
 
-impl Jobs for List {
+impl WorkerFeed for List {
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead> {
         let record = self.records.pop_front()?;
         json.extend_from_slice(record.as_bytes());
@@ -56,7 +59,7 @@ fn list<T: ToString>(records: impl IntoIterator<Item = T>) -> List {
 }
 
 impl List {
-    /// Each answer in short: the JSON, or the kind of the failure after `!`.
+    /// Returns each answer in short: the JSON, or the kind of the failure after `!`.
     fn short(&self) -> Vec<String> {
         let short = |result: &Result<String, WorkerFailure>| match result {
             Ok(json) => json.clone(),
@@ -71,7 +74,7 @@ impl List {
     }
 }
 
-/// What was warned of.
+/// The warnings of a worker.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -91,7 +94,7 @@ fn options(protocol: Protocol) -> (Options, Warnings) {
     (options, warnings)
 }
 
-/// A worker in shell, treated in a way.
+/// A worker in shell with changed options.
 fn shell_with(script: &str, change: impl FnOnce(&mut Options)) -> (Worker, Warnings) {
     start_helper();
     let (mut options, warnings) = options(Protocol::Lines);
@@ -126,7 +129,7 @@ impl Module {
         worker(&self.call(function), |_| {})
     }
 
-    /// What the function gives for these records.
+    /// Returns the answers of the function to these records.
     #[track_caller]
     fn map<T: ToString>(&self, function: &str, records: impl IntoIterator<Item = T>) -> List {
         answered(&mut self.worker(function), list(records))
@@ -141,22 +144,22 @@ fn worker(call: &PythonCall, change: impl FnOnce(&mut Options)) -> Worker {
     start_helper();
     let (mut options, _) = options(call.protocol());
     options.preamble = call.preamble();
-    options.greeting = call.greeting(0, 1);
+    options.assignment = call.assignment(0, 1);
     change(&mut options);
     Worker::new(call.program(), options, None)
 }
 
-/// All records are answered.
+/// Has all records answered.
 #[track_caller]
 fn answered(worker: &mut Worker, mut list: List) -> List {
     let outcome = worker.answer(&mut list).unwrap_or_else(|failure| panic!("{failure:?}"));
-    assert_eq!(outcome, Outcome::Answered);
+    assert_eq!(outcome, AnswerEnd::AllAnswered);
     assert_eq!(list.answers.len() as u64, list.given);
     assert!(list.records.is_empty());
     list
 }
 
-/// There is no worker.
+/// Returns the failure to start a worker.
 #[track_caller]
 fn no_start<T: ToString>(worker: &mut Worker, records: impl IntoIterator<Item = T>) -> (StartFailure, List) {
     let mut list = list(records);
@@ -166,7 +169,7 @@ fn no_start<T: ToString>(worker: &mut Worker, records: impl IntoIterator<Item = 
     }
 }
 
-/// The Pythons at hand: the usual one, and others that are supported.
+/// Returns the installed Pythons: the usual one, and other supported ones.
 fn pythons() -> Vec<String> {
     let mut found = vec!["python3".to_string()];
     let versions = std::env::var("HOME").map(|home| format!("{home}/.pyenv/versions")).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! What becomes of values on their way to Python and back.
+//! Conversions of values to Python and back.
 
 use super::*;
 
-/// What comes back, for every Python at hand.
+/// Checks the results of these values in every installed Python.
 #[track_caller]
 fn comes_back(imports: &str, cases: &[(&str, &str)]) {
     let values: Vec<_> = cases.iter().map(|(python, _)| format!("lambda: {python}")).collect();
@@ -62,7 +62,7 @@ fn large_values_come_back_unchanged() {
 }
 
 #[test]
-fn what_the_standard_library_has_comes_out_as_sensible_json() {
+fn values_of_the_standard_library_become_sensible_json() {
     let imports = "import collections, dataclasses, datetime, decimal, enum, fractions, pathlib, types, uuid, array\n\
         from datetime import timezone\n\
         Point = collections.namedtuple('Point', 'x y')\n\
@@ -104,13 +104,13 @@ fn what_the_standard_library_has_comes_out_as_sensible_json() {
             ("[MyList([1]), MyStr('s'), MyInt(2), MyFloat(0.5), MyDict(a=1)]", r#"[[1],"s",2,0.5,{"a":1}]"#),
             ("[(1, 2), ()]", "[[1,2],[]]"),
             ("None", "null"),
-            ("types.SimpleNamespace", "!type is no JSON type"),
+            ("types.SimpleNamespace", "!type is not a JSON type"),
         ],
     );
 }
 
 #[test]
-fn what_other_libraries_have_is_known_by_its_methods() {
+fn values_of_other_libraries_are_recognised_by_their_methods() {
     let imports = "\
         class Array:\n    def __init__(self, values): self.values = values\n    def tolist(self): return self.values\n\
         class Scalar:\n    def __init__(self, value): self.value = value\n    def item(self): return self.value\n    \
@@ -133,14 +133,14 @@ fn what_other_libraries_have_is_known_by_its_methods() {
             ("Series()", r#"{"3":4}"#),
             ("Moment()", r#"["2024-01-01",null]"#),
             ("Pydantic()", r#"{"p":1}"#),
-            ("Endless()", "!model.Endless is no JSON type"),
+            ("Endless()", "!model.Endless is not a JSON type"),
             ("Echo()", "!nested too deeply"),
         ],
     );
 }
 
 #[test]
-fn what_has_no_json_form_is_a_failure_that_names_it() {
+fn a_value_without_json_form_is_a_failure_that_names_it() {
     let imports = "\
         import collections, dataclasses, enum, types\n\
         class Colour(enum.Enum):\n    RED = 'red'\n\
@@ -154,12 +154,12 @@ fn what_has_no_json_form_is_a_failure_that_names_it() {
     comes_back(
         imports,
         &[
-            ("Model()", "!model.Model is no JSON type"),
-            ("{'a': [1, Model()]}", "!model.Model is no JSON type (at result['a'][1])"),
+            ("Model()", "!model.Model is not a JSON type"),
+            ("{'a': [1, Model()]}", "!model.Model is not a JSON type (at result['a'][1])"),
             ("loop", "!circular reference"),
             ("deep", "!nested too deeply"),
-            ("Model", "!type is no JSON type"),
-            ("len", "!is no JSON type"),
+            ("Model", "!type is not a JSON type"),
+            ("len", "!is not a JSON type"),
             ("{1: 2, '1': 3}", "!two keys are '1' as text"),
             ("{True: 2, 'true': 3}", "!two keys are 'true' as text"),
             ("{None: 2, 'null': 3}", "!two keys are 'null' as text"),
@@ -180,7 +180,7 @@ fn what_has_no_json_form_is_a_failure_that_names_it() {
     );
 }
 
-/// What pandas has, as far as it is needed here: labels, and `to_dict`, which keeps the last value of each.
+/// A stand-in for pandas: labels, and `to_dict`, which keeps the last value of each.
 const TABLES: &str = "\
 class Labels:
     def __init__(self, labels): self.labels = list(labels)
@@ -198,7 +198,7 @@ class DataFrame:
     def to_dict(self, orient): return [dict(zip(self.columns, row)) for row in self.rows]
 ";
 
-/// Values of series and tables, and what comes out.
+/// Values of series and tables, and the expected results.
 const LABELLED: [(&str, &str); 11] = [
     ("Series([1, 2], index=['a', 'b'])", r#"{"a":1,"b":2}"#),
     ("Series([1, 2], index=['a', 'a'])", r#"[["a",1],["a",2]]"#),

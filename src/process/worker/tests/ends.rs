@@ -8,7 +8,7 @@ use rustix::pipe::pipe;
 use super::*;
 use crate::process::tests::{lives, until};
 
-/// A second in a record: it is slept.
+/// A worker that sleeps for the seconds in a record.
 const SLEEPER: &str = "import os, signal, time\n\
     def sleep(x):\n    time.sleep(x)\n    return x\n\
     def stubborn(x):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    return sleep(x)\n";
@@ -16,16 +16,16 @@ const SLEEPER: &str = "import os, signal, time\n\
 #[test]
 fn the_record_that_ends_the_process_is_charged_and_its_neighbours_are_not() {
     for (end, kind) in [
-        ("os._exit(3)", Ended::Code(3)),
-        ("os._exit(0)", Ended::Code(0)),
-        ("os.kill(os.getpid(), signal.SIGKILL)", Ended::Signal(9)),
-        ("ctypes.string_at(0)", Ended::Signal(11)),
+        ("os._exit(3)", WorkerEnd::Code(3)),
+        ("os._exit(0)", WorkerEnd::Code(0)),
+        ("os.kill(os.getpid(), signal.SIGKILL)", WorkerEnd::Signal(9)),
+        ("ctypes.string_at(0)", WorkerEnd::Signal(11)),
     ] {
         let text = format!("import ctypes, os, signal\ndef f(x):\n    if x in (5, 6, 40): {end}\n    return x\n");
         let list = module(&text).map("f", 0..60);
         for (at, short) in list.short().iter().enumerate() {
-            let guilty = [5, 6, 40].contains(&at);
-            assert_eq!(*short, if guilty { "!crash".to_string() } else { at.to_string() }, "{end}");
+            let surplus_records = [5, 6, 40].contains(&at);
+            assert_eq!(*short, if surplus_records { "!crash".to_string() } else { at.to_string() }, "{end}");
         }
         assert_eq!(list.failure(5).ended, Some(kind.clone()), "{end}");
         assert_eq!(list.failure(5).message, format!("the worker {kind} before it answered"));
@@ -36,7 +36,7 @@ fn the_record_that_ends_the_process_is_charged_and_its_neighbours_are_not() {
 fn a_plain_worker_that_ends_is_started_anew() {
     let list = answered(&mut shell("while read -r x; do [ $x = 3 ] && exit 7; echo $x; done"), list(0..6));
     assert_eq!(list.short(), ["0", "1", "2", "!crash", "4", "5"]);
-    assert_eq!(list.failure(3).ended, Some(Ended::Code(7)));
+    assert_eq!(list.failure(3).ended, Some(WorkerEnd::Code(7)));
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_plain_worker_that_answers_one_record_and_ends_answers_all() {
     let list_of = |script: &str| answered(&mut shell(script), list(0..20));
     let expected: Vec<_> = (0..20).map(|at| at.to_string()).collect();
     assert_eq!(list_of("read -r x && echo $x").short(), expected);
-    // One that ends at a record, and not just behind an answer, is not asked for ever.
+    // A worker that ends at a record, and not only behind an answer, does not get the record for ever.
     let list = list_of("while read -r x; do [ $x = 3 ] && exit 0; echo $x; done");
     assert_eq!(list.short()[2..5], ["2", "!crash", "4"]);
 }
@@ -52,7 +52,7 @@ fn a_plain_worker_that_answers_one_record_and_ends_answers_all() {
 #[test]
 fn a_program_that_writes_nothing_but_garbage_does_not_burn_through_the_records() {
     let (failure, list) = no_start(&mut shell("while read -r x; do echo hello; done"), 0..100);
-    assert!(failure.message.contains("\"hello\", which is no JSON"), "{}", failure.message);
+    assert!(failure.message.contains("\"hello\", which is not JSON"), "{}", failure.message);
     assert!(failure.message.contains("without any answer, 3 times in a row"), "{}", failure.message);
     assert_eq!(list.answers.len(), 2);
 }
@@ -91,7 +91,7 @@ fn a_record_that_takes_too_long_fails_and_the_others_do_not() {
     let mut worker = worker(&module.call("sleep"), |options| options.timeout = Some(Duration::from_secs(2)));
     let list = answered(&mut worker, list(["0", "0", "0", "100", "0", "0"]));
     assert_eq!(list.short(), ["0", "0", "0", "!timeout", "0", "0"]);
-    assert_eq!(list.failure(3).ended, Some(Ended::Signal(15)));
+    assert_eq!(list.failure(3).ended, Some(WorkerEnd::Signal(15)));
     assert!(list.durations[3] >= Duration::from_secs(2));
 }
 
@@ -111,7 +111,7 @@ fn who_ignores_term_is_killed() {
     });
     let list = answered(&mut worker, list([0, 100, 0]));
     assert_eq!(list.short(), ["0", "!timeout", "0"]);
-    assert_eq!(list.failure(1).ended, Some(Ended::Signal(9)));
+    assert_eq!(list.failure(1).ended, Some(WorkerEnd::Signal(9)));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_run_that_ends_does_not_wait_for_its_workers() {
     let call = module.call("sleep");
     let (mut options, _) = options(call.protocol());
     options.preamble = call.preamble();
-    options.greeting = call.greeting(0, 1);
+    options.assignment = call.assignment(0, 1);
     let mut worker = Worker::new(call.program(), options, Some(Arc::new(read)));
     let mut list = list([0, 0, 100, 0]);
     let mut write = Some(write);
@@ -132,14 +132,14 @@ fn a_run_that_ends_does_not_wait_for_its_workers() {
         }
     }));
     let since = Instant::now();
-    assert_eq!(worker.answer(&mut list), Ok(Outcome::Cancelled));
+    assert_eq!(worker.answer(&mut list), Ok(AnswerEnd::Cancelled));
     assert!(since.elapsed() < Duration::from_secs(50));
     assert_eq!(list.short()[..3], ["0", "0", "!cancelled"]);
     assert!(list.short().len() as u64 == list.given);
     // Nothing is started any more.
     worker.program.name = "no-such-program-anywhere".to_string();
     let mut rest = super::list([0, 0]);
-    assert_eq!(worker.answer(&mut rest), Ok(Outcome::Cancelled));
+    assert_eq!(worker.answer(&mut rest), Ok(AnswerEnd::Cancelled));
     assert_eq!(rest.short(), ["!cancelled"]);
 }
 

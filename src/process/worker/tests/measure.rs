@@ -1,11 +1,11 @@
-//! What a call costs. `cargo test --release --lib measure -- --ignored --nocapture` prints it.
+//! Measures the cost of a call. `cargo test --release --lib measure -- --ignored --nocapture` prints it.
 
 use std::thread;
 use std::time::Instant;
 
 use super::*;
 
-/// Microseconds for each record, with so many workers at once.
+/// Returns the microseconds for each record with `workers` workers at once.
 fn microseconds(module: &Module, workers: u32, batch: Option<usize>, records: u32) -> f64 {
     let mut ready: Vec<_> = (0..workers)
         .map(|_| {
@@ -27,7 +27,7 @@ fn microseconds(module: &Module, workers: u32, batch: Option<usize>, records: u3
 
 #[test]
 #[ignore = "a measurement"]
-fn measure_what_a_call_costs() {
+fn measure_the_cost_of_a_call() {
     let module = module("def f(x):\n    return x\n");
     for (workers, batch) in [(1, None), (2, None), (1, Some(256)), (2, Some(256))] {
         let best = (0..3).map(|_| microseconds(&module, workers, batch, 100_000)).fold(f64::INFINITY, f64::min);

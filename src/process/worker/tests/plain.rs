@@ -1,4 +1,4 @@
-//! Any program that reads a line and answers a line.
+//! The plain protocol, with programs in shell.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn an_echo_answers_every_record_in_order() {
 
 #[test]
 fn a_worker_without_records_is_not_started() {
-    assert_eq!(shell("exit 1").answer(&mut list::<u8>([])), Ok(Outcome::Answered));
+    assert_eq!(shell("exit 1").answer(&mut list::<u8>([])), Ok(AnswerEnd::AllAnswered));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn large_records_and_answers_pass_each_other() {
 }
 
 #[test]
-fn a_worker_that_reads_late_and_answers_much_blocks_nobody() {
+fn a_worker_that_reads_late_and_answers_much_does_not_block_the_rank() {
     // It answers 200 KiB for the first record before it reads the rest.
     let script = "read -r a; head -c 200000 /dev/zero | tr '\\0' 1; echo; exec cat";
     let record = format!("\"{}\"", "x".repeat(200_000));
@@ -113,7 +113,7 @@ fn a_program_that_answers_each_record_twice_is_no_worker() {
 }
 
 #[test]
-fn the_examples_do_what_they_say() {
+fn the_examples_work() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/workers");
     let upper = answered(&mut shell(&format!("exec sh '{folder}/upper.sh'")), list(["\"h\u{e4} \\n b\"", "5"]));
     assert_eq!(upper.short(), ["\"H\u{e4} \\n B\"", "!error"]);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::process::worker::spares;
+use crate::process::worker::prestarted;
 
 #[test]
 fn twenty_thousand_quick_calls_are_answered_in_order() {
@@ -45,7 +45,7 @@ fn the_setup_is_called_once_before_the_first_record() {
 }
 
 #[test]
-fn what_keeps_the_function_from_being_called_ends_the_run() {
+fn a_function_that_can_never_be_called_ends_the_run() {
     for (text, function, said) in [
         ("def f(x: return x\n", "f", "SyntaxError"),
         ("import no_such_module_here\n", "f", "ModuleNotFoundError: No module named 'no_such_module_here'"),
@@ -100,7 +100,7 @@ fn every_way_out_of_a_function_is_a_failure_and_the_worker_goes_on() {
 }
 
 #[test]
-fn what_the_function_prints_is_no_answer_and_its_standard_input_is_empty() {
+fn printed_text_is_not_an_answer_and_standard_input_is_empty() {
     let text = "import os, subprocess, sys\nprint('import')\nos.write(1, b'{}\\n')\n\
         def f(x):\n    print('x' * 50)\n    os.write(1, b'1\\n')\n    sys.stdout.flush()\n    \
         os.system('echo noise')\n    subprocess.run(['cat'])\n    return [x, sys.stdin.read()]\n\
@@ -130,7 +130,7 @@ fn star_unpacks_lists_and_objects() {
     let call = PythonCall { star: true, ..module.call("f") };
     let list = answered(&mut worker(&call, |_| {}), list(["[1, 2]", r#"{"b": 1, "a": 5}"#, "[3]", "7", "[1, 2, 3]"]));
     assert_eq!(list.short(), ["-1", "4", "-7", "!exception", "!exception"]);
-    assert!(list.failure(3).message.contains("--star wants a list or an object"), "{}", list.failure(3).message);
+    assert!(list.failure(3).message.contains("--star needs a list or an object"), "{}", list.failure(3).message);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn only_the_guilty_record_of_a_batch_fails() {
 }
 
 #[test]
-fn what_a_batch_may_return() {
+fn a_batch_may_return_lists_and_similar_types() {
     let module = module(BATCH);
     for function in ["lazy", "array"] {
         assert_eq!(answered(&mut module.batches(function, 4), list(0..6)).short(), ["0", "1", "2", "3", "4", "5"]);
@@ -215,9 +215,9 @@ fn a_prepared_process_that_says_no_line_is_given_up() {
     let first_line = |script: &str| {
         let args = vec!["-c".to_string(), script.to_string()];
         let program = Program { name: "sh".to_string(), args, ..Program::default() };
-        spares::prepare(&program, b"", 1);
-        let line = spares::first_line(&program, Instant::now() + Duration::from_secs(60));
-        (line, spares::take(&program, &[]).is_some())
+        prestarted::start(&program, b"", 1);
+        let line = prestarted::first_line(&program, Instant::now() + Duration::from_secs(60));
+        (line, prestarted::take(&program, &[]).is_some())
     };
     let since = Instant::now();
     assert_eq!(first_line("exec cat /dev/zero"), (None, false));
@@ -236,13 +236,13 @@ fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
     );
     let call = module.call("f");
     let program = call.program();
-    spares::prepare(&program, &call.preamble(), 2);
+    prestarted::start(&program, &call.preamble(), 2);
     let deadline = Instant::now() + Duration::from_secs(60);
-    let version = spares::first_line(&program, deadline).expect("it says which Python it is");
+    let version = prestarted::first_line(&program, deadline).expect("it says which Python it is");
     assert!(version.starts_with("v3 "), "{version}");
-    spares::greet(&program, call.greeting(7, 1));
-    spares::greet(&program, call.greeting(7, 2));
-    // They import before there is a worker.
+    prestarted::assign(&program, call.assignment(7, 1));
+    prestarted::assign(&program, call.assignment(7, 2));
+    // They import before a worker uses them.
     let pid_of = |place: &str| loop {
         let pid = fs::read_to_string(module.folder.path().join(format!("model.py.{place}"))).unwrap_or_default();
         if !pid.is_empty() {
@@ -253,16 +253,16 @@ fn processes_that_were_prepared_become_the_workers_that_they_are_greeted_as() {
     };
     let prepared = [pid_of("72"), pid_of("71")];
     let answer = |slot| {
-        let mut worker = worker(&call, |options| options.greeting = call.greeting(7, slot));
+        let mut worker = worker(&call, |options| options.assignment = call.assignment(7, slot));
         answered(&mut worker, list([0])).short().remove(0)
     };
     assert_eq!(answer(2), format!("[\"72\",{}]", prepared[0]));
     assert_eq!(answer(1), format!("[\"71\",{}]", prepared[1]));
     assert!(answer(3).starts_with("[\"73\","), "there are no more, so that one is started");
-    assert!(spares::take(&program, &[]).is_none());
+    assert!(prestarted::take(&program, &[]).is_none());
 }
 
-/// What the function of the next test gives, and what comes of it.
+/// The values of the function of the next test, and the expected results.
 const VALUES: &str = "\
 def f(x):
     if x == 1: return {1, 2}
@@ -275,7 +275,7 @@ def f(x):
     return later() if x == 7 else [x]
 ";
 
-/// All modules that a Python has when the function of `VALUES` has done all that it does, and all that it knows of.
+/// Returns all modules that a Python has loaded after the function of `VALUES`, and all of its standard library.
 fn module_names(exe: &str) -> Vec<String> {
     let text = format!(
         "import sys\n{VALUES}\ndef names(x):\n    return sorted({{name.partition('.')[0] for name in sys.modules}})\n\
@@ -287,11 +287,11 @@ fn module_names(exe: &str) -> Vec<String> {
     let list = answered(&mut worker(&call, |_| {}), list(1..=9));
     let names: Vec<String> = serde_json::from_str(&list.short()[8]).expect("names");
     assert!(names.len() > 59);
-    // What rankpool itself calls so is not imported.
+    // A module of this name in rankpool itself is not imported.
     names.into_iter().filter(|name| !["__main__", "model"].contains(&name.as_str())).collect()
 }
 
-/// Puts a file with each of these names into a folder; whoever imports one leaves a mark in the file that it gives.
+/// Writes a module of each of these names into a folder; an import of one leaves a mark in the file that this returns.
 fn shadow(folder: &Path, names: &[String]) -> PathBuf {
     let mark = folder.join("mark");
     for name in names {
@@ -305,7 +305,7 @@ fn in_folder(call: &PythonCall, folder: &Path) -> Worker {
     start_helper();
     let (mut options, _) = options(call.protocol());
     options.preamble = call.preamble();
-    options.greeting = call.greeting(0, 1);
+    options.assignment = call.assignment(0, 1);
     let mut program = call.program();
     program.cwd = Some(folder.to_path_buf());
     Worker::new(program, options, None)
@@ -358,7 +358,7 @@ fn a_file_beside_the_function_s_is_imported_as_plain_python_does() {
                 .expect("a file");
             let plain = std::process::Command::new(&exe).arg(module.folder.path().join("plain.py")).output();
             if plain.expect("Python").stdout != b"5\n" {
-                // It is there before anybody's file is run.
+                // It is loaded before any file is run.
                 assert!(!["json", "token", "uuid"].contains(&name), "{exe} {name}");
                 continue;
             }
@@ -369,7 +369,7 @@ fn a_file_beside_the_function_s_is_imported_as_plain_python_does() {
 }
 
 #[test]
-fn what_pythons_environment_says_changes_no_answer() {
+fn settings_in_pythons_environment_change_no_answer() {
     let folder = tempfile::tempdir().expect("a folder");
     let startup = folder.path().join("startup.py");
     let mark = folder.path().join("mark");

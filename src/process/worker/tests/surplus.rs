@@ -1,36 +1,36 @@
-//! One line too much, and whose answers are doubtful then.
+//! Surplus lines, and the answers that are doubtful because of them.
 
 use super::*;
 
-/// Answers ten times the record, and writes something besides for some.
+/// Answers ten times the record, and writes surplus lines for some.
 fn shifting(surplus: &str) -> String {
     format!("while read -r x; do {surplus}; echo $((x * 10)); done")
 }
 
-/// A worker, and what the ends of its processes say.
-fn judged(script: &str) -> (Worker, Arc<Mutex<Vec<Verdict>>>) {
-    let verdicts: Arc<Mutex<Vec<Verdict>>> = Arc::default();
+/// A worker, and the checks of its processes.
+fn judged(script: &str) -> (Worker, Arc<Mutex<Vec<AnswerCheck>>>) {
+    let verdicts: Arc<Mutex<Vec<AnswerCheck>>> = Arc::default();
     let (worker, _) = shell_with(script, |options| {
         let verdicts = verdicts.clone();
-        options.verdict = Arc::new(move |verdict| verdicts.lock().expect("nobody panics with it").push(verdict));
+        options.on_check = Arc::new(move |verdict| verdicts.lock().expect("nobody panics with it").push(verdict));
     });
     (worker, verdicts)
 }
 
-fn doubtful(verdicts: &Mutex<Vec<Verdict>>) -> usize {
+fn doubtful(verdicts: &Mutex<Vec<AnswerCheck>>) -> usize {
     let verdicts = verdicts.lock().expect("nobody panics with it");
-    verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Doubtful(_))).count()
+    verdicts.iter().filter(|verdict| matches!(verdict, AnswerCheck::Doubtful(_))).count()
 }
 
 #[test]
 fn the_record_that_makes_a_line_too_much_fails_and_no_answer_is_shifted() {
-    for guilty in [vec![1], vec![3], vec![40], vec![1, 2, 17], vec![2, 17, 39], vec![39, 40]] {
-        let cases: Vec<_> = guilty.iter().map(u32::to_string).collect();
+    for surplus_records in [vec![1], vec![3], vec![40], vec![1, 2, 17], vec![2, 17, 39], vec![39, 40]] {
+        let cases: Vec<_> = surplus_records.iter().map(u32::to_string).collect();
         let script = shifting(&format!("case $x in {}) echo $x;; esac", cases.join("|")));
         let list = answered(&mut shell(&script), list(1..=40));
         for (answer, x) in list.short().iter().zip(1..) {
-            let expected = if guilty.contains(&x) { "!surplus".to_string() } else { (x * 10).to_string() };
-            assert_eq!(*answer, expected, "record {x} of {guilty:?}");
+            let expected = if surplus_records.contains(&x) { "!surplus".to_string() } else { (x * 10).to_string() };
+            assert_eq!(*answer, expected, "record {x} of {surplus_records:?}");
         }
     }
 }
@@ -45,7 +45,7 @@ fn a_line_too_much_that_comes_once_is_asked_again() {
 }
 
 #[test]
-fn what_a_worker_writes_behind_its_last_answer_is_found_out_at_its_end() {
+fn a_surplus_line_behind_the_last_answer_is_noticed_at_the_end_of_the_process() {
     for last in ["echo 5", "echo 5; echo 6", "echo done", "echo", "printf 5", "sleep 0.3; printf 5"] {
         let (mut worker, verdicts) = judged(&format!("while read -r x; do echo $x; done; {last}"));
         assert_eq!(answered(&mut worker, list(0..20)).short().len(), 20);
@@ -56,14 +56,14 @@ fn what_a_worker_writes_behind_its_last_answer_is_found_out_at_its_end() {
     let (mut worker, verdicts) = judged("while read -r x; do echo $x; done");
     answered(&mut worker, list(0..20));
     worker.close();
-    assert_eq!(*verdicts.lock().expect("nobody panics with it"), [Verdict::Sure]);
+    assert_eq!(*verdicts.lock().expect("nobody panics with it"), [AnswerCheck::Passed]);
 }
 
 #[test]
 fn a_line_that_comes_late_is_found_out_before_the_next_records() {
     let folder = tempfile::tempdir().expect("a folder");
     let fifo = folder.path().join("fifo").display().to_string();
-    // It shifts, and goes on with the last record only when it is told to.
+    // The answers are shifted, and the last record is answered only at the end of the input.
     let script = format!("mkfifo {fifo}; while read -r x; do echo 1; [ $x = 5 ] && read -r y < {fifo}; echo 2; done");
     let script = script.replace("echo 1;", "[ $x = 5 ] && echo 1;");
     let (mut worker, verdicts) = judged(&script);
@@ -71,7 +71,7 @@ fn a_line_that_comes_late_is_found_out_before_the_next_records() {
     assert_eq!((first.short().len(), doubtful(&verdicts)), (5, 0));
     fs::write(&fifo, "go on\n").expect("a reader");
     let mut connection = worker.connection.take().expect("a process");
-    assert!(connection.speaks_until(std::time::Instant::now() + Duration::from_secs(60)));
+    assert!(connection.writes_until(std::time::Instant::now() + Duration::from_secs(60)));
     worker.connection = Some(connection);
     let second = answered(&mut worker, list(1..=3));
     assert_eq!(second.short(), ["2", "2", "2"]);
@@ -142,6 +142,6 @@ fn an_answer_says_which_record_it_is_for_if_it_is_asked_to() {
         let script = say(&format!("[ $r = 3 ] && {{ {third}; }}; {right}"));
         assert_eq!(list_of(&script), expected(kind), "{third}");
     }
-    // An answer that comes twice is not the fault of the record behind it.
+    // The record behind an answer that comes twice is not to blame.
     assert_eq!(list_of(&say(&format!("{right}; [ $r = 3 ] && {right}"))), expected("30"));
 }
