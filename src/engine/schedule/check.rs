@@ -1,20 +1,20 @@
-//! What must hold after every event.
+//! The invariants that hold after every event.
 
 use super::{LOSSES_MAX, RECALLS_MAX, Recall, Schedule, orders_per_job, undealt};
 
 impl Schedule {
-    /// Asserts every invariant. Costs as much as the state is large: for tests.
+    /// Asserts every invariant. Takes time in proportion to the size of the state: for tests.
     ///
     /// # Panics
     ///
-    /// If an invariant does not hold, which is a bug here.
+    /// If an invariant does not hold, which is a bug of the scheduler.
     pub fn check(&self) {
         self.roster.check();
         self.check_maps();
         self.check_chunks();
         let dealt = self.serving.iter().all(|map| self.match_up(*map).is_none());
-        assert!(dealt, "jobs wait while ranks have credit that may have them");
-        assert!(self.wanted_back().is_none(), "threads are idle while ranks have work to give back");
+        assert!(dealt, "jobs wait although a rank with credit may have them");
+        assert!(self.wanted_back().is_none(), "threads are idle although a rank has a chunk to give back");
         assert!(!self.is_finished() || self.roster.present().next().is_none(), "a rank was not dismissed");
     }
 
@@ -22,19 +22,19 @@ impl Schedule {
         let waiting = self.maps.iter().filter(|(_, map)| !map.queue.is_empty()).map(|(id, _)| *id);
         let mut serving: Vec<_> = self.serving.iter().copied().collect();
         serving.sort_unstable();
-        assert_eq!(serving, waiting.collect::<Vec<_>>(), "maps in the round");
+        assert_eq!(serving, waiting.collect::<Vec<_>>(), "maps with queued jobs");
         for (id, map) in &self.maps {
             map.queue.check();
             assert_eq!(map.submitted, map.settled + map.queue.len() + map.held, "jobs of {id:?}");
             assert!(!(map.closed || map.abandoned) || map.settled < map.submitted, "{id:?} was not released");
             let undealt = undealt(map.abandoned, self.draining, self.roster.is_stranded());
-            assert!(map.queue.is_empty() || undealt.is_none(), "{id:?} has jobs that will not be dealt: {undealt:?}");
+            assert!(map.queue.is_empty() || undealt.is_none(), "{id:?} has queued jobs that will not be assigned: {undealt:?}");
 
             let held = self.chunks.values().filter(|chunk| chunk.map == *id).map(|chunk| chunk.jobs);
             let mut ranges: Vec<_> = held.chain(map.queue.ranges().copied()).collect();
             ranges.sort_unstable();
             assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].first), "{id:?} has a job twice");
-            assert!(ranges.last().is_none_or(|last| last.end() <= map.submitted), "{id:?} has a job from nowhere");
+            assert!(ranges.last().is_none_or(|last| last.end() <= map.submitted), "{id:?} has a job that was not submitted");
             assert!(ranges.iter().all(|jobs| jobs.failures <= map.retries), "{id:?} retries too often");
             assert!(ranges.iter().all(|jobs| jobs.losses < LOSSES_MAX), "{id:?} loses jobs too often");
             assert!(ranges.iter().all(|jobs| jobs.recalls <= RECALLS_MAX), "{id:?} recalls jobs too often");

@@ -1,4 +1,4 @@
-//! Who gets what: dealing queued jobs to ranks with credit, and fetching work back for idle threads.
+//! Assignments and recalls: gives queued jobs to ranks with credit, and recalls chunks for idle threads.
 
 use super::event::{Action, ChunkId, MapId, RankId};
 use super::pace::Pace;
@@ -6,15 +6,15 @@ use super::queue::Range;
 use super::roster::Gain;
 use super::{Chunk, Recall, Schedule};
 
-/// How many chunks are asked for at once for each idle thread after a while without events.
+/// How many chunks are recalled at once for each idle thread after a while without events.
 const STIRRED: u64 = 16;
 
 impl Schedule {
-    /// Deals as long as there are jobs and ranks with credit: maps in turn, a chunk at a time, each to the rank that
-    /// has least to do.
+    /// Assigns chunks as long as there are jobs and ranks with credit: maps take turns, one chunk each, and each chunk goes to the
+    /// rank with the least work.
     pub(super) fn deal(&mut self, out: &mut Vec<Action>) {
         self.given_back = self.given_back && self.serving.iter().any(|map| self.has_given_back(*map));
-        // Maps in a row with nothing for the ranks that have credit.
+        // The number of maps in a row that have no job for the ranks with credit.
         let mut stuck = 0;
         while stuck < self.serving.len() && self.roster.next().is_some() {
             let Some(&map) = self.serving.front() else { break };
@@ -33,8 +33,8 @@ impl Schedule {
         }
     }
 
-    /// The next jobs of a map that some rank can have, and that rank. Jobs that are to avoid a rank wait for another one, if
-    /// there is one that works.
+    /// Returns the next jobs of a map that can be assigned, and the rank that gets them. Jobs that are to avoid a rank wait for
+    /// another one, if there is one that works.
     pub(super) fn match_up(&self, map: MapId) -> Option<(RankId, Range)> {
         if self.is_held_up() {
             return None;
@@ -52,8 +52,8 @@ impl Schedule {
         Some((taker(&front)?, front))
     }
 
-    /// Jobs that were given back wait for a thread to run dry, and everything else with them: so they have their turn, and do not
-    /// wait at a rank once more, maybe behind a job that never ends.
+    /// Returns whether jobs that were given back wait for an idle thread. All other jobs wait with them: otherwise they would take
+    /// the idle thread, and the jobs given back would wait at a rank once more, maybe behind a job that never ends.
     fn is_held_up(&self) -> bool {
         self.roster.idle() == 0 && self.given_back && self.serving.iter().any(|map| self.has_given_back(*map))
     }
@@ -66,11 +66,12 @@ impl Schedule {
         self.maps.get(&map).is_none_or(|map| map.queue.is_empty())
     }
 
-    /// Cuts the next chunk of a map and gives it to a rank.
+    /// Takes the next chunk of a map from `front` and assigns it to a rank.
     fn assign(&mut self, map_id: MapId, rank: RankId, front: Range, out: &mut Vec<Action>) {
         let threads = self.roster.threads();
         let Some(map) = self.maps.get_mut(&map_id) else { return };
-        // A job that may have killed its rank goes alone, so that it takes no others with it; so does one that tries out a rank.
+        // A job that may have killed its rank is a chunk of its own, so that no other job is lost with it; so is a job that tests
+        // a rank on trial.
         let alone = front.losses > 0 || self.roster.is_on_trial(rank);
         let queued = map.queue.len();
         let size = match front.parted {
@@ -105,20 +106,21 @@ impl Schedule {
         });
     }
 
-    /// The chunk to ask for now, if more threads are idle than were asked for: nothing that is queued suits them.
+    /// Returns the chunk to recall now, if more threads are idle than recalls are unanswered. Called after all jobs that can be
+    /// assigned are assigned.
     pub(super) fn wanted_back(&self) -> Option<(RankId, ChunkId)> {
         if self.has_slack() { self.roster.donation() } else { None }
     }
 
-    /// When threads are idle, asks the ranks with most to do for what they have not started: one chunk for each idle thread.
-    /// What comes back is dealt to the idle ones.
+    /// When threads are idle, recalls chunks from the ranks with the most work, one for each idle thread. The jobs that are given
+    /// back are then assigned to the idle threads.
     ///
-    /// This comes to an end: a chunk is recalled once; what comes back goes to an idle thread; a chunk that runs is only cut if
-    /// it is so long that its jobs, dealt again, make smaller chunks. Ranks may see that differently (a recall overtakes the
-    /// start of a chunk, which comes back whole), so that a job is recalled `RECALLS_MAX` times at most.
+    /// This terminates: a chunk is recalled once; its jobs go to an idle thread; a chunk that runs is only cut if
+    /// it is so long that its jobs make smaller chunks when they are assigned again. A recall may also overtake the
+    /// start of a chunk, which is then given back whole; so a job is recalled `RECALLS_MAX` times at most.
     pub(super) fn fetch_back(&mut self, out: &mut Vec<Action>) {
         while let Some((rank, id)) = self.wanted_back() {
-            // What looked long when it was dealt may be known to be short by now.
+            // Its jobs may turn out to be shorter than was estimated when it was assigned.
             let threads = self.roster.threads();
             let chunk = self.chunks.get(&id);
             let pace = chunk.and_then(|chunk| Some((chunk, &self.maps.get(&chunk.map)?.pace)));
@@ -129,8 +131,8 @@ impl Schedule {
         }
     }
 
-    /// For a while nothing has happened. So whatever has not started, and looks too short to be worth a recall, waits for a job
-    /// that takes much longer than others, or for ever: idle threads get that, too.
+    /// Recalls chunks for idle threads that are too short to be worth a recall otherwise: nothing has happened for a while, so
+    /// they wait behind a job that takes much longer than others, or never ends.
     pub(super) fn stir(&mut self, out: &mut Vec<Action>) {
         let mut room = self.roster.idle().saturating_sub(self.roster.unanswered()).saturating_mul(STIRRED);
         let mut chunks = Vec::new();
@@ -152,7 +154,7 @@ impl Schedule {
         }
     }
 
-    /// Asks for what ranks have not started of a map that nobody wants any more, or of all maps.
+    /// Recalls all jobs that ranks have not started: those of map `only`, which was abandoned, or of all maps.
     pub(super) fn withdraw(&mut self, only: Option<MapId>, out: &mut Vec<Action>) {
         let mut chunks = Vec::new();
         for (id, rank) in self.roster.present() {

@@ -1,7 +1,7 @@
-//! Every interleaving of tiny worlds: whatever can happen next is tried, from every state that can be reached.
+//! An exhaustive search of tiny worlds: tries every possible next step in every reachable state.
 //!
-//! Links keep order; everything else is free: when threads end jobs, when messages arrive, when the driver acts, when
-//! ranks are lost. States that were seen are not looked at again, so that the search ends.
+//! Links keep the order of messages; all else may happen in any order: threads end jobs, messages arrive, the driver acts,
+//! ranks are lost. Each state is visited once, so that the search ends.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -10,7 +10,7 @@ use super::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId, S
 
 const MAP: MapId = MapId(0);
 
-/// A chunk at a rank, of which the first `started` jobs were started.
+/// A chunk that a rank holds; its first `started` jobs were started.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Work {
     chunk: ChunkId,
@@ -22,7 +22,7 @@ struct Work {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Rank {
     threads: usize,
-    /// In the order of arrival; those with a started job are on a thread.
+    /// The chunks in the order of arrival; those with a started job are on a thread.
     work: Vec<Work>,
     heard: VecDeque<Action>,
     said: VecDeque<Event>,
@@ -31,21 +31,21 @@ struct Rank {
     dismissed: bool,
 }
 
-/// All that matters for what may happen next.
+/// The state of a world: all that the next steps depend on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct State {
     schedule: Schedule,
     ranks: Vec<Rank>,
-    /// What the driver does next, in this order.
+    /// The driver's next events, in order.
     script: VecDeque<Event>,
-    /// What may happen at any time, once.
+    /// Events that may happen once, at any time.
     surprises: BTreeSet<Event>,
     settled: BTreeMap<u64, Outcome>,
     submitted: u64,
     released: bool,
-    /// How many more jobs fail.
+    /// The number of jobs that may still fail.
     failures: u32,
-    /// How long a job takes (ns).
+    /// The duration of a job (ns).
     busy: u64,
 }
 
@@ -72,7 +72,7 @@ impl State {
         }
     }
 
-    /// The same with jobs that take this long (ns).
+    /// Returns the same state with jobs that take `busy` ns.
     fn with_jobs_of(self, busy: u64) -> Self {
         Self { busy, ..self }
     }
@@ -114,7 +114,7 @@ impl State {
         }
     }
 
-    /// All states that may come next.
+    /// Returns all states that may come next.
     fn next(&self) -> Vec<Self> {
         let mut next = Vec::new();
         let mut branch = |change: &dyn Fn(&mut Self)| {
@@ -178,12 +178,12 @@ impl Rank {
                 self.work.retain(|work| work.count > 0);
             }
             Action::Settle { .. } | Action::Release { .. } | Action::Dismiss { .. } => {
-                unreachable!("only the others are sent")
+                unreachable!("these are not sent to ranks")
             }
         }
     }
 
-    /// A thread ends the job it is in, if it is in one, and starts the next or answers.
+    /// Lets a thread end the job that it runs, if any, and start the next one or report the chunk as finished.
     fn go_on(&mut self, me: usize, place: usize, fails: bool, busy: u64) {
         let work = &mut self.work[place];
         if fails {
@@ -199,7 +199,7 @@ impl Rank {
     }
 }
 
-/// Visits all states and returns how many there are. Where nothing can happen any more, all must be over.
+/// Visits all states and returns their number. Asserts that in a state without a next one the run is finished.
 fn search(start: State) -> usize {
     let mut seen = BTreeSet::from([start.clone()]);
     let mut open = vec![start];
@@ -253,7 +253,7 @@ fn every_interleaving_with_a_lost_rank_ends_well() {
     assert!(search(State::new(&[1, 1], policy(0, 1), &[3], 1, &[LOST])) > 100);
     let all = [LOST, Event::Lost { rank: RankId(0) }, Event::Lost { rank: RankId(2) }];
     let mut start = State::new(&[1, 1, 1], policy(2, 0), &[2], 0, &all);
-    // All have joined, so that no rank is waited for that does not come.
+    // All ranks have joined, so that the run does not wait for one that is lost before.
     for rank in 0..3 {
         let joined = start.ranks[rank].said.pop_front().unwrap();
         start.tell(&joined);

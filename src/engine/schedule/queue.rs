@@ -1,58 +1,58 @@
-//! The queued jobs of one map, as ranges in the order in which they will be dealt.
+//! The queued jobs of one map, as ranges in the order in which they will be assigned.
 //!
-//! Decides nothing: it keeps order and finds a job by its index. A million jobs submitted together are one range,
+//! Decides nothing: it keeps the order and finds a job by its index. A million jobs submitted together are one range,
 //! and cancelling one of them splits it, all in logarithmic time.
 
 use std::collections::BTreeMap;
 
 use super::event::RankId;
 
-/// How many ranges are looked at for one that suits.
+/// The number of ranges that [`Queue::first_that`] looks at.
 const LOOKED_AT: usize = 256;
 
-/// Consecutive jobs with the same past.
+/// Consecutive jobs with the same history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Range {
     pub(super) first: u64,
     pub(super) count: u64,
-    /// How often each of them ran and failed.
+    /// The number of times each of them ran and failed.
     pub(super) failures: u32,
-    /// How often each of them was lost with the rank that had it.
+    /// The number of times each of them was lost with its rank.
     pub(super) losses: u32,
-    /// How often each of them was given back by the rank that had it.
+    /// The number of times each of them was given back by its rank.
     pub(super) recalls: u32,
-    /// They were asked for because nothing happened: one of them may be what takes so long.
+    /// Whether they were recalled because nothing happened: one of them may be the job that takes so long.
     pub(super) parted: bool,
-    /// They go to another rank than this one if there is one.
+    /// They are assigned to another rank than this one if there is one.
     pub(super) avoid: Option<RankId>,
 }
 
 impl Range {
-    /// How often these jobs ran, as far as anybody knows.
+    /// Returns the number of times each of these jobs was started, as far as is known.
     pub(super) fn runs(&self) -> u32 {
         self.failures.saturating_add(self.losses)
     }
 
-    /// One past the last job.
+    /// Returns the index after the last job.
     pub(super) fn end(&self) -> u64 {
         self.first.saturating_add(self.count)
     }
 }
 
-/// Disjoint ranges in dealing order.
+/// Disjoint ranges in the order of assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Queue {
-    /// Keyed by place in the line, then by first job, so that the two halves of a split range keep its place.
+    /// Keyed by the position in the queue, then by the first job, so that the two halves of a split range keep its position.
     line: BTreeMap<(i64, u64), Range>,
-    /// First job of each range, to its place.
+    /// The position of each range, by its first job.
     place: BTreeMap<u64, i64>,
     len: u64,
-    /// Ranges that were given back by a rank.
+    /// The number of ranges whose jobs were given back by a rank.
     given_back: usize,
 }
 
 impl Queue {
-    /// How many jobs are queued.
+    /// Returns the number of queued jobs.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -61,23 +61,23 @@ impl Queue {
         self.len == 0
     }
 
-    /// The range that is dealt from next.
+    /// Returns the range that is assigned next.
     pub(super) fn front(&self) -> Option<Range> {
         self.line.values().next().copied()
     }
 
-    /// The first jobs that suit; those that are far behind others, which do not, are not looked for.
+    /// Returns the first range that `suits` accepts, among the first `LOOKED_AT` ranges.
     pub(super) fn first_that(&self, suits: impl Fn(&Range) -> bool) -> Option<Range> {
         self.line.values().take(LOOKED_AT).find(|range| suits(range)).copied()
     }
 
-    /// Whether some jobs were given back by a rank.
+    /// Returns whether some jobs were given back by a rank.
     pub(super) fn has_given_back(&self) -> bool {
         self.given_back > 0
     }
 
-    /// Puts jobs last. Ranges that follow on from one another are one range, so that a stream of single submissions
-    /// is dealt in chunks too.
+    /// Adds jobs at the end. New jobs that continue the last range are added to it, so that jobs submitted one by one are
+    /// assigned in chunks, too.
     pub(super) fn push_back(&mut self, range: Range) {
         let last = self.line.last_entry();
         let place = last.as_ref().map_or(0, |entry| entry.key().0.saturating_add(1));
@@ -93,13 +93,13 @@ impl Queue {
         self.insert(place, range);
     }
 
-    /// Puts jobs first.
+    /// Adds jobs at the front.
     pub(super) fn push_front(&mut self, range: Range) {
         let place = self.line.first_key_value().map_or(0, |(key, _)| key.0.saturating_sub(1));
         self.insert(place, range);
     }
 
-    /// Takes up to `count` jobs from the front of the range that begins with this job.
+    /// Removes and returns up to `count` jobs from the start of the range that begins with job `first`.
     pub(super) fn take_some(&mut self, first: u64, count: u64) -> Option<Range> {
         let place = *self.place.get(&first)?;
         let range = *self.line.get(&(place, first))?;
@@ -109,7 +109,7 @@ impl Queue {
         Some(taken)
     }
 
-    /// Takes one job out of the line.
+    /// Removes and returns one job.
     pub(super) fn take(&mut self, job: u64) -> Option<Range> {
         let (&first, &place) = self.place.range(..=job).next_back()?;
         let range = *self.line.get(&(place, first))?;
@@ -122,7 +122,7 @@ impl Queue {
         Some(Range { first: job, count: 1, ..range })
     }
 
-    /// The ranges in dealing order.
+    /// Returns the ranges in the order of assignment.
     pub(super) fn ranges(&self) -> impl Iterator<Item = &Range> {
         self.line.values()
     }
@@ -144,7 +144,7 @@ impl Queue {
         }
     }
 
-    /// Asserts what must hold between the fields.
+    /// Asserts the invariants of the fields.
     pub(super) fn check(&self) {
         assert_eq!(self.len, self.line.values().map(|range| range.count).sum::<u64>(), "queue length");
         assert_eq!(self.line.len(), self.place.len(), "every range has a place");

@@ -1,9 +1,9 @@
 //! A simulated cluster around the scheduler: one thread, one seed, no real clock.
 //!
-//! It replaces master, workers and driver: ranks with threads, links with latencies, jobs with durations that are drawn
-//! from the seed, things that go wrong. It decides nothing about scheduling. The same world gives the same trace, on
-//! any machine with the same `ln`. `draw` makes worlds from seeds, `judge` says whether the scheduler kept its promises,
-//! `report` measures how well it does. Public so that `benches/simulate.rs` reaches it; not part of the crate's API.
+//! It replaces the master, the ranks and the driver: ranks have threads, links have latencies, jobs have durations that are drawn
+//! from the seed, and ranks and jobs fail. It decides nothing about scheduling. The same world gives the same trace, on
+//! any machine with the same `ln`. `draw` makes worlds from seeds, `judge` checks the scheduler's guarantees,
+//! `report` measures its performance. Public so that `benches/simulate.rs` reaches it; not part of the crate's API.
 
 mod draw;
 mod judge;
@@ -24,20 +24,20 @@ use rank::{Order, Rank, Reply};
 pub use world::{Fate, MICRO, MILLI, MapPlan, Mix, RankPlan, World};
 use world::{draw_from, mix};
 
-/// What came of a run.
+/// The result of a simulated run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// Hash of all events and actions with their times.
     pub trace: u64,
-    /// When the last job settled (ns).
+    /// The time at which the last job was settled (ns).
     pub makespan: u64,
-    /// Time threads spent in jobs (ns).
+    /// The time that threads spent in jobs (ns).
     pub busy: u64,
-    /// Jobs that each rank ran.
+    /// The number of jobs that each rank ran.
     pub jobs_of_rank: Vec<u64>,
-    /// Messages between master and ranks.
+    /// The number of messages between master and ranks.
     pub messages: u64,
-    /// Recalls among them.
+    /// The number of recalls among them.
     pub recalls: u64,
     /// Final outcomes, by map and job (only if judged).
     pub outcomes: Vec<Vec<Option<Outcome>>>,
@@ -45,11 +45,11 @@ pub struct Run {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Happening {
-    /// The master is told something.
+    /// An event reaches the master.
     Told(Event),
     /// An order arrives at a rank.
     Arrived(RankId, Order),
-    /// A thread of a rank ends a chunk, unless the chunk was cut in between.
+    /// A thread of a rank ends a chunk, unless the chunk was cut in the meantime.
     Ended {
         rank: RankId,
         thread: usize,
@@ -57,7 +57,7 @@ enum Happening {
     },
     Joins(RankId),
     Dies(RankId),
-    /// The driver looks after a map.
+    /// The driver opens, feeds or closes a map.
     Drives(MapId),
 }
 
@@ -70,7 +70,7 @@ struct Driven {
     over: bool,
 }
 
-/// After this time without events the master is told that it is quiet (ns).
+/// After this time without events the scheduler gets [`Event::Quiet`] (ns).
 const QUIET: u64 = MILLI;
 
 /// A run in progress.
@@ -84,10 +84,10 @@ struct Sim<'a> {
     ranks: Vec<Rank>,
     driven: Vec<Driven>,
     driver_left: bool,
-    /// When the master was last told something, and whether something has happened since it was told that it is quiet.
+    /// The time of the last event, and whether it was another one than [`Event::Quiet`].
     told: u64,
     heard: bool,
-    /// When the master has done what it was told so far.
+    /// The time at which the master has handled all events so far.
     master_free: u64,
     judge: Option<Judge<'a>>,
     trace: DefaultHasher,
@@ -100,7 +100,7 @@ struct Sim<'a> {
 ///
 /// # Panics
 ///
-/// If the world is judged and the scheduler breaks a promise.
+/// If the world is judged and the scheduler breaks a guarantee.
 #[must_use]
 pub fn run(world: &World) -> Run {
     let mut sim = Sim::new(world);
@@ -216,7 +216,7 @@ impl<'a> Sim<'a> {
         least + draw_from(&[self.world.seed, 3, self.sequence]) % (most - least + 1)
     }
 
-    /// What a rank does becomes events: its words arrive in order, after a latency, if it lives.
+    /// Turns a rank's replies into events. Messages of a rank that lives arrive in order, after a latency.
     fn reply(&mut self, id: RankId, replies: Vec<Reply>) {
         for reply in replies {
             let arrives = self.now + self.latency();
@@ -249,7 +249,7 @@ impl<'a> Sim<'a> {
         }
     }
 
-    /// The master takes in one event and carries out the actions, one service time each.
+    /// Lets the master handle one event and carry out the actions, one service time each.
     fn tell(&mut self, event: Event) {
         if let Some(judge) = &mut self.judge {
             judge.before(&event);
@@ -261,7 +261,7 @@ impl<'a> Sim<'a> {
         if let Some(judge) = &mut self.judge {
             actions.hash(&mut self.trace);
             judge.after(&event, &actions);
-            // The check costs as much as the state is large.
+            // The check takes time in proportion to the size of the state.
             if judge.held() < 100 || self.sequence % 16 == 0 {
                 self.schedule.check();
             }
@@ -305,7 +305,7 @@ impl<'a> Sim<'a> {
         self.at(arrives, Happening::Arrived(id, order));
     }
 
-    /// The driver opens a map, fills its window, and closes or abandons it; with the last one it leaves.
+    /// Lets the driver open a map, fill its window, and close or abandon it. After the last map the driver leaves.
     fn drive(&mut self, id: MapId) {
         let plan = self.world.plan(id);
         let index = usize::try_from(id.0).expect("a map");

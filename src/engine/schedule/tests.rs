@@ -1,4 +1,4 @@
-//! What each event means, a sentence a test.
+//! The effect of each event: one sentence, one test.
 
 use std::num::NonZeroU32;
 
@@ -14,7 +14,7 @@ struct Desk {
 }
 
 impl Desk {
-    /// One open map and ranks with so many threads, from rank 0.
+    /// Returns a schedule with one open map and the ranks 0, 1, …; `ranks` holds their numbers of threads.
     fn new(chunk: ChunkSize, retries: u32, ranks: &[u32]) -> Self {
         let mut desk = Self::default();
         desk.tell(Event::Opened { map: MAP, policy: Policy { chunk, retries }, function: 0 });
@@ -310,7 +310,7 @@ fn a_rank_on_which_all_fails_gets_one_job_at_a_time_until_one_goes_well() {
             .filter(|id| desk.schedule.chunk(ChunkId(*id)).is_some_and(|chunk| chunk.rank == RankId(rank)))
             .collect::<Vec<_>>()
     };
-    // Failures that only the results know of count, too.
+    // A failure that only the job's result reports counts, too.
     let fail = |desk: &mut Desk| {
         let chunk = ChunkId(held(desk, 0)[0]);
         desk.tell(Event::Finished { rank: RankId(0), chunk, busy: SECOND, failed: Vec::new(), bad: 1 });
@@ -377,7 +377,7 @@ fn short_work_that_waits_is_not_fetched_back_before_it_is_quiet() {
     desk.finish(0, 4, 1_000, &[]);
     assert_eq!(recalled(&desk.log), []);
     assert!(desk.schedule.has_slack());
-    // The job before it takes longer than was thought.
+    // The job before it takes longer than was estimated.
     assert_eq!(recalled(&desk.tell(Event::Quiet)), [(1, 5)]);
     assert_eq!(recalled(&desk.tell(Event::Quiet)), []);
     assert_eq!(dealt(&desk.give_back(1, 5, 0)), [(0, 6, 5, 1, 1)]);
@@ -391,7 +391,7 @@ fn short_jobs_dealt_together_are_parted_when_it_is_quiet() {
     for chunk in 0..3 {
         desk.finish(0, chunk, 1_000, &[]);
     }
-    // Four of them together, though a thread is idle: they are too short to be parted, unless one of them never ends.
+    // Four of them in one chunk, though a thread is idle: they are too short for chunks of their own, unless one never ends.
     assert_eq!(dealt(&desk.submit(4)), [(0, 3, 3, 4, 1)]);
     assert_eq!(recalled(&desk.log), []);
     assert_eq!(recalled(&desk.tell(Event::Quiet)), [(0, 3)]);

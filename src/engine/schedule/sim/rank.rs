@@ -5,18 +5,18 @@ use std::collections::VecDeque;
 use super::{RankPlan, World};
 use crate::engine::schedule::{ChunkId, Event, MapId, RankId};
 
-/// What the master sends.
+/// A message from the master to a rank.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Order {
     Run { chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32 },
     GiveBack(ChunkId),
 }
 
-/// What a rank does in answer.
+/// An effect of a message or of the end of a chunk on a rank.
 pub(super) enum Reply {
-    /// A message to the master; the sender's id is filled in on the way.
+    /// A message to the master; [`Sim::reply`](super::Sim::reply) fills in the sender's id.
     Say(Event),
-    /// A thread wants to be woken when its chunk ends.
+    /// A thread ends its chunk at this time.
     Wake { at: u64, thread: usize, generation: u64 },
     /// The rank is gone.
     Die,
@@ -38,26 +38,26 @@ struct Running {
     broken: bool,
 }
 
-/// A rank and what it holds.
+/// A rank and its chunks.
 pub(super) struct Rank {
     pub(super) plan: RankPlan,
     pub(super) alive: bool,
-    /// Arrival times of the last message each way: links keep order.
+    /// The arrival times of the last message each way: links keep the order of messages.
     pub(super) last_said: u64,
     pub(super) last_heard: u64,
-    /// Time spent in jobs that ended, in ns.
+    /// The time spent in jobs that ended, in ns.
     pub(super) busy: u64,
-    /// Jobs that ended here.
+    /// The number of jobs that ended here.
     pub(super) jobs: u64,
     waiting: VecDeque<Work>,
     threads: Vec<Option<Running>>,
     generation: u64,
 }
 
-/// How long a job takes that fails at once (ns).
+/// The duration of a job that fails at once (ns).
 const BROKEN: u64 = 100_000;
 
-/// Filled in by the link.
+/// A placeholder; [`Sim::reply`](super::Sim::reply) fills in the rank's id.
 const ME: RankId = RankId(0);
 
 impl Rank {
@@ -71,7 +71,7 @@ impl Rank {
         (self.plan.broken.0..self.plan.broken.1).contains(&time)
     }
 
-    /// How long the first `count` jobs of a chunk take here.
+    /// Returns the duration of the first `count` jobs of a chunk on this rank.
     fn time(&self, work: Work, count: u32, begins: u64, world: &World) -> u64 {
         if self.is_broken(begins) {
             return u64::from(count) * BROKEN;
@@ -96,7 +96,7 @@ impl Rank {
         }
     }
 
-    /// A thread takes the next chunk and begins it now or later.
+    /// Lets a thread take the next chunk and start it at the time `begins`.
     fn start(&mut self, thread: usize, begins: u64, world: &World) -> Vec<Reply> {
         let Some(work) = self.waiting.pop_front() else {
             return Vec::new();
