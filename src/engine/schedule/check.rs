@@ -28,13 +28,19 @@ impl Schedule {
             assert_eq!(map.submitted, map.settled + map.queue.len() + map.held, "jobs of {id:?}");
             assert!(!(map.closed || map.abandoned) || map.settled < map.submitted, "{id:?} was not released");
             let undealt = undealt(map.abandoned, self.draining, self.roster.is_stranded());
-            assert!(map.queue.is_empty() || undealt.is_none(), "{id:?} has queued jobs that will not be assigned: {undealt:?}");
+            assert!(
+                map.queue.is_empty() || undealt.is_none(),
+                "{id:?} has queued jobs that will not be assigned: {undealt:?}"
+            );
 
             let held = self.chunks.values().filter(|chunk| chunk.map == *id).map(|chunk| chunk.jobs);
             let mut ranges: Vec<_> = held.chain(map.queue.ranges().copied()).collect();
             ranges.sort_unstable();
             assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].first), "{id:?} has a job twice");
-            assert!(ranges.last().is_none_or(|last| last.end() <= map.submitted), "{id:?} has a job that was not submitted");
+            assert!(
+                ranges.last().is_none_or(|last| last.end() <= map.submitted),
+                "{id:?} has a job that was not submitted"
+            );
             assert!(ranges.iter().all(|jobs| jobs.failures <= map.retries), "{id:?} retries too often");
             assert!(ranges.iter().all(|jobs| jobs.losses < LOSSES_MAX), "{id:?} loses jobs too often");
             assert!(ranges.iter().all(|jobs| jobs.recalls <= RECALLS_MAX), "{id:?} recalls jobs too often");
