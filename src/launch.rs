@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::console;
 #[cfg(doc)]
 use crate::engine::error::JobError;
-use crate::engine::master::LINGER;
+use crate::engine::limits::LINGER;
 use crate::engine::notice::Listener;
 use crate::engine::placement::{self, Place, RankFacts};
 use crate::engine::rank::{self, OnThreads};

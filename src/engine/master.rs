@@ -1,7 +1,7 @@
-//! Rank 0's loop: commands of the driver and messages of the ranks in, orders of the scheduler out.
+//! Rank 0's loop: takes the driver's commands and the ranks' messages, and carries out the scheduler's actions.
 //!
 //! This is the only place that matches on [`Action`]. The loop moves byte buffers and ids; its work for a chunk does not
-//! depend on how many jobs are in it. All messages that a turn has for a rank leave as one, and so do all results for a map.
+//! depend on the number of jobs in it. All messages of one turn to a rank are sent as one, and so are all results of a map.
 
 mod book;
 mod error;
@@ -20,6 +20,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use crate::console;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::exchange::{Command, Delivery, OutputPart};
+use crate::engine::limits;
 use crate::engine::notice::{Listener, Notice};
 use crate::engine::placement::{self, Rank};
 use crate::engine::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, RankId, Schedule};
@@ -34,27 +35,19 @@ use join::gather_facts;
 use pulse::Watch;
 use quiet::Quiet;
 
-/// How a run came to its end.
+/// How a run ended, if it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The driver has left, everything is settled, all ranks are dismissed.
+    /// The driver has left, all jobs are settled, all ranks are dismissed.
     Whole,
-    /// A signal asked for the end, and the driver or a job took longer than the time of grace.
+    /// A signal asked for the end, and the driver or a job took longer than [`STOP_GRACE`](limits::STOP_GRACE).
     Stopped,
 }
 
-/// How long running jobs and the driver may take after a signal.
-const GRACE: Duration = Duration::from_secs(10);
-/// How long jobs of maps that were given up may run on when nothing else is left, unless it is said.
-pub(crate) const LINGER: Duration = Duration::from_secs(10);
-/// How long ranks may take to report after they were started.
-pub(crate) const JOIN: Duration = Duration::from_secs(120);
-/// How long the last messages may take to leave.
-const FAREWELL: Duration = Duration::from_secs(20);
-/// How many messages or commands are taken in before what came of them is sent.
+/// The largest number of messages, and of commands, that are handled before the resulting messages are sent.
 const TURN: usize = 512;
 
-/// A rank as the master knows it.
+/// The master's state of a rank.
 struct RankBook {
     rank: Rank,
     stats: RankStats,
@@ -62,7 +55,7 @@ struct RankBook {
     lost: bool,
 }
 
-/// Rank 0's loop and all that it knows.
+/// Rank 0's loop and its state.
 pub(crate) struct Master<'t> {
     transport: &'t mut dyn Transport,
     commands: Receiver<Command>,
@@ -71,10 +64,10 @@ pub(crate) struct Master<'t> {
     schedule: Schedule,
     actions: Vec<Action>,
     maps: BTreeMap<MapId, MapBook>,
-    /// Maps that have something for their clients.
+    /// Maps with deliveries for their clients.
     ready: Vec<MapId>,
     ranks: Vec<RankBook>,
-    /// Ranks that have something in their outboxes.
+    /// Ranks with messages in their outboxes.
     unsent: Vec<RankId>,
     first_dispatch: Option<Instant>,
     last_result: Option<Instant>,
@@ -85,13 +78,13 @@ pub(crate) struct Master<'t> {
     driver_gone: bool,
     undismissed: u32,
     watch: Option<Watch>,
-    /// How long jobs of maps that were given up may run on when nothing else is left, and since when that is so.
+    /// How long jobs of abandoned maps may run on when nothing else is left, and since when nothing else is left.
     grace: Duration,
     lingering: Option<Instant>,
 }
 
 impl<'t> Master<'t> {
-    /// Waits until all ranks have reported, compares their programs and tells each its number of threads.
+    /// Waits until all ranks have joined, compares their executables and sends each rank its number of threads.
     pub(crate) fn gather(
         transport: &'t mut dyn Transport,
         size: u32,
@@ -137,19 +130,19 @@ impl<'t> Master<'t> {
             driver_gone: false,
             undismissed: 0,
             watch,
-            grace: LINGER,
+            grace: limits::LINGER,
             lingering: None,
         };
         master.welcome()?;
         Ok(master)
     }
 
-    /// How long jobs of maps that were given up may run on when nothing else is left.
+    /// Sets how long jobs of abandoned maps may run on when nothing else is left.
     pub(crate) fn set_grace(&mut self, grace: Duration) {
         self.grace = grace;
     }
 
-    /// The ranks of the run, rank 0 first.
+    /// Returns the ranks of the run, rank 0 first.
     pub(crate) fn ranks(&self) -> Vec<Rank> {
         self.ranks.iter().map(|book| book.rank.clone()).collect()
     }
@@ -183,7 +176,7 @@ impl<'t> Master<'t> {
             if self.signals.raised() {
                 self.stop();
             }
-            if self.stopping.is_some_and(|since| since.elapsed() > GRACE) {
+            if self.stopping.is_some_and(|since| since.elapsed() > limits::STOP_GRACE) {
                 return Ok(Ended::Stopped);
             }
             self.leave_behind();
@@ -270,7 +263,7 @@ impl<'t> Master<'t> {
         self.advise(map);
     }
 
-    /// A rank is gone; its jobs are given to those that remain, if any do.
+    /// Handles the loss of a rank: its jobs are assigned to the remaining ranks. An error if none remains.
     fn lose(&mut self, rank: RankId) -> Result<(), MasterError> {
         let host = self.host(rank);
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
@@ -291,7 +284,8 @@ impl<'t> Master<'t> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            // Nobody would close it; its client learns from the end of its channel that the pool has ended.
+            // The driver has left, so the map would never be closed. Its client learns from its closed channel that the pool has
+            // ended.
             Command::Open { .. } if self.driver_gone => {}
             Command::Open { map, function, context, policy, job_timeout, client } => {
                 self.maps.insert(map, MapBook::new(function, context, job_timeout, client, self.ranks.len()));
@@ -336,7 +330,7 @@ impl<'t> Master<'t> {
         }
     }
 
-    /// Tells the scheduler a fact and carries out what it orders.
+    /// Hands an event to the scheduler and carries out the resulting actions. `arrived` holds the results of a finished chunk.
     fn tell(&mut self, event: Event, mut arrived: Option<Arrived>) {
         let mut actions = std::mem::take(&mut self.actions);
         self.schedule.handle(event, &mut actions);
@@ -423,7 +417,7 @@ impl<'t> Master<'t> {
         }
     }
 
-    /// A piece of output for a map's client.
+    /// Delivers a piece of output to a map's client.
     fn pass_on(&mut self, map: MapId, part: OutputPart) {
         if let Some(book) = self.maps.get_mut(&map) {
             book.deliver(Delivery::Part(part));
@@ -446,7 +440,7 @@ impl<'t> Master<'t> {
         }
     }
 
-    /// Hands results over to the driver's side.
+    /// Sends all deliveries to the maps' clients.
     fn deliver(&mut self) {
         for map in std::mem::take(&mut self.ready) {
             if let Some(book) = self.maps.get_mut(&map) {
@@ -455,7 +449,7 @@ impl<'t> Master<'t> {
         }
     }
 
-    /// Adds a message to what the next [`Self::send`] sends to a rank; `payload` are its parts.
+    /// Queues a message for a rank, to be sent by the next [`Self::send`]; `payload` holds the parts of its payload.
     fn post(&mut self, rank: RankId, head: ToRank, payload: Vec<Bytes>) {
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return };
         if book.rank.threads == 0 {

@@ -6,6 +6,7 @@ pub(crate) mod exchange;
 pub(crate) mod func;
 #[cfg(feature = "json")]
 pub(crate) mod json;
+pub(crate) mod limits;
 pub(crate) mod master;
 pub(crate) mod memory;
 pub(crate) mod meter;

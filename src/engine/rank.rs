@@ -30,6 +30,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::console;
 use crate::engine::catch::panic_message;
+use crate::engine::limits;
 use crate::engine::placement::RankFacts;
 use crate::engine::schedule::{ChunkId, MapId, RankId};
 use crate::engine::stop::Signals;
@@ -71,10 +72,10 @@ impl fmt::Display for WorkerError {
             WorkerError::Threads(count, error) => {
                 write!(f, "cannot start {count} compute threads: {} (see `ulimit -u`)", console::reason(error))
             }
-            WorkerError::Deserted => f.write_str("the master has gone"),
+            WorkerError::Deserted => f.write_str("the master is gone"),
             WorkerError::Silent(seconds) => write!(
                 f,
-                "rank 0 has not been heard of for {seconds} s: its process has died or is stopped, or its node is lost; \
+                "rank 0 has sent no message for {seconds} s: its process has died or is stopped, or its node is lost; \
                  ending all ranks"
             ),
             WorkerError::BrokenOff => f.write_str("rank 0 has ended the run"),
@@ -120,9 +121,6 @@ pub(crate) struct Worker<'t> {
     gather: Gather,
     watch: Option<Watch>,
 }
-
-/// How long a rank that was dismissed waits for its functions to let go of what they hold, such as worker processes.
-const RELEASE: Duration = Duration::from_secs(10);
 
 /// Takes a rank's number and the slots of its compute threads.
 pub(crate) type OnThreads<'a> = dyn Fn(u32, Range<u32>) + Send + Sync + 'a;
@@ -335,7 +333,7 @@ impl Worker<'_> {
     fn await_releases(&mut self) {
         let own = bounded(0).0;
         drop(std::mem::replace(&mut self.releases.0, own));
-        let _ = self.releases.1.recv_timeout(RELEASE);
+        let _ = self.releases.1.recv_timeout(limits::RELEASE);
     }
 
     fn start_threads(&mut self, threads: u32, slots_before: u32) -> Result<(), WorkerError> {

@@ -4,10 +4,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 use signal_hook::{SigId, flag, low_level};
+
+use crate::engine::limits;
 
 /// Whether the run was asked to end. The first signal raises the flag; another one, later, ends the process at once.
 ///
@@ -22,9 +24,6 @@ pub(crate) struct Signals {
     registered: Vec<SigId>,
     listens: bool,
 }
-
-/// How far apart the signals of one wish can be.
-const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// What asks for the end. SIGHUP comes with a closed terminal, SIGUSR1 and SIGXCPU before the limits of batch systems.
 const SIGNALS: [i32; 7] = [SIGINT, SIGTERM, SIGUSR2, SIGHUP, SIGUSR1, SIGQUIT, SIGXCPU];
@@ -105,7 +104,7 @@ impl Signals {
 
     pub(crate) fn raised(&self) -> bool {
         let raised = self.raised.load(Ordering::Relaxed);
-        if raised && self.since.get_or_init(Instant::now).elapsed() > ONE_WISH {
+        if raised && self.since.get_or_init(Instant::now).elapsed() > limits::ONE_REQUEST {
             self.armed.store(true, Ordering::Relaxed);
         }
         raised

@@ -10,6 +10,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 use super::ExitCode;
 use crate::console::complain;
 use crate::engine::catch::panic_message;
+use crate::engine::limits;
 use crate::engine::master::{Ended, Master, MasterError};
 use crate::engine::notice::Listener;
 use crate::engine::placement::RankFacts;
@@ -20,9 +21,6 @@ use crate::engine::stop::Signals;
 use crate::engine::transport::local::Spoke;
 use crate::engine::transport::{Doorbell, Transport};
 use crate::pool::Pool;
-
-/// How long the driver may take to return after the run has failed, and the last messages to leave.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Rank 0, before its run.
 pub(super) struct Rank0 {
@@ -91,7 +89,7 @@ impl Rank0 {
                 Err(payload) => complain(format_args!("a bug in rankpool: {}", panic_message(&*payload))),
             }
             // The driver, if it was started, learns it from its next call of the pool. One that makes none is not waited for.
-            if code.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
+            if code.recv_timeout(limits::DRIVER_RETURN) == Err(RecvTimeoutError::Timeout) {
                 abort(ExitCode::Failure as u8);
             }
             None
@@ -154,7 +152,7 @@ pub(super) fn be_worker(
     let signals = listen();
     let result = rank::serve(rank, mpi, Doorbell::default(), facts, on_threads, &signals);
     // The last message is on its way: results that were asked for, or what is wrong.
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + limits::LAST_MESSAGE;
     let mut idle = Idle::new();
     // The master ends the run when it has it; one that is dead has nothing.
     let alive = !matches!(result, Err(WorkerError::Silent(_) | WorkerError::BrokenOff));

@@ -106,7 +106,7 @@ fn dies_without_a_word(rank: usize, signal: Signal) {
     let open_mpi = flag == "--enable-recovery";
     assert!(!status.success() || open_mpi, "{status:?} {said}");
     let left_alone = open_mpi || signal == Signal::SIGSTOP;
-    let named = said.contains(&format!("rank {rank} ")) && said.contains("has not been heard of for ");
+    let named = said.contains(&format!("rank {rank} ")) && said.contains("has sent no message for ");
     assert!(named || !left_alone, "{said}");
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Worker, WorkerError};
-use crate::engine::master::JOIN;
+use crate::engine::limits;
 use crate::engine::transport::{Pulse, Transport};
 use crate::engine::wire::ToMaster;
 
@@ -21,7 +21,7 @@ impl Watch {
     /// `None` if the transport reports a master that dies.
     pub(super) fn new(transport: &dyn Transport) -> Option<Self> {
         let silence = transport.silence()?;
-        Some(Watch { pulse: Pulse::new(1, JOIN + silence, Instant::now()), silence, joined: false })
+        Some(Watch { pulse: Pulse::new(1, limits::JOIN + silence, Instant::now()), silence, joined: false })
     }
 
     pub(super) fn heard(&mut self) {
@@ -44,7 +44,7 @@ impl Worker<'_> {
     /// The master has been silent for too long.
     pub(super) fn watch(&mut self, active: bool) -> Result<(), WorkerError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        if !watch.pulse.has_turned(active, Instant::now) {
+        if !watch.pulse.count_turn(active, Instant::now) {
             return Ok(());
         }
         if let Some((_, silence)) = watch.pulse.silent() {

@@ -19,6 +19,7 @@ use ::mpi::ffi;
 use bytes::{Bytes, BytesMut};
 
 use super::{Incoming, Transport, TransportError, TransportInfo};
+use crate::engine::limits;
 use crate::engine::memory;
 use crate::engine::schedule::RankId;
 use crate::launch::{environment, number_from};
@@ -28,13 +29,8 @@ const LONGEST_PART: usize = 1 << 30;
 /// How many of the oldest sends are looked at in a turn.
 const SENDS_PER_TURN: usize = 8;
 
-/// How long a rank may be silent: eight of its pulses are missing.
-const SILENCE: Duration = Duration::from_secs(40);
+/// Sets another time than [`limits::SILENCE`], in seconds.
 const SILENCE_VARIABLE: &str = "RANKPOOL_SILENCE";
-/// How long MPI may take to end all ranks.
-const ABORT: Duration = Duration::from_secs(5);
-/// How long the other ranks may take to leave when this one does. With a rank that died at the very end, they never would.
-const LEAVE: Duration = Duration::from_secs(60);
 
 const TAG_WHOLE: c_int = 1;
 const TAG_PART: c_int = 2;
@@ -165,7 +161,7 @@ impl Mpi {
             size: size as u32,
             threading,
             longest_part: longest_part.unwrap_or(LONGEST_PART).clamp(1, LONGEST_PART),
-            silence: silence.map_or(SILENCE, |seconds| Duration::from_secs(u64::from(seconds.get()))),
+            silence: silence.map_or(limits::SILENCE, |seconds| Duration::from_secs(u64::from(seconds.get()))),
             sending: VecDeque::new(),
             receiving: VecDeque::new(),
             parts: BTreeMap::new(),
@@ -217,8 +213,8 @@ impl Mpi {
         RUNNING.store(false, Ordering::SeqCst);
         let (_ended, end) = channel::<()>();
         let watch = move || {
-            if end.recv_timeout(LEAVE) == Err(RecvTimeoutError::Timeout) {
-                let seconds = LEAVE.as_secs();
+            if end.recv_timeout(limits::MPI_FINALIZE) == Err(RecvTimeoutError::Timeout) {
+                let seconds = limits::MPI_FINALIZE.as_secs();
                 crate::console::complain(format_args!(
                     "a rank has not left the run within {seconds} s; not waiting for it"
                 ));
@@ -237,7 +233,7 @@ impl Mpi {
         crate::console::last_words();
         RUNNING.store(false, Ordering::SeqCst);
         let watch = move || {
-            thread::sleep(ABORT);
+            thread::sleep(limits::MPI_ABORT);
             end_process(code);
         };
         // MPI may wait for a rank that is dead.

@@ -1,32 +1,30 @@
-//! Whether the other ends are still there.
+//! Detection of dead ends of a connection.
 //!
-//! A process that dies is not always told of: some launchers leave the others alone, and MPI then waits for ever. So each end
-//! says something every few seconds, a pulse if nothing else, and an end that is silent for long is taken for dead. Time in
-//! which this end itself did nothing (a suspended machine, a stopped process) does not count: nobody's messages were taken in.
+//! Not every launcher reports or ends the other processes when one dies, and MPI then waits forever. So each end
+//! sends a message every few seconds, a pulse if there is nothing else, and an end that is silent for too long is taken for dead.
+//! Time in which this end itself did nothing (a suspended machine, a stopped process) does not count: it received no messages.
 //!
-//! There is no clock here; the owner says what time it is.
+//! There is no clock here; the owner passes the time.
 
 use std::time::{Duration, Instant};
 
-/// How much of a pause between two turns counts.
-const STEP: Duration = Duration::from_secs(1);
-/// How many pulses may be missed.
-const MISSED: u32 = 8;
-/// How many turns of a busy loop go by without a look at the clock.
+use crate::engine::limits::{PULSE_STEP, PULSES};
+
+/// The number of turns of a busy loop without a look at the clock.
 const TURNS: u32 = 64;
 
-/// What was heard from the other ends, and said to them.
+/// The times of the last messages from and to the other ends.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    /// How long an end may be silent.
+    /// An end that is silent for this long is taken for dead.
     limit: Duration,
     turned: Instant,
-    /// For how long this end has been at work.
+    /// The time for which this end has been running, without pauses.
     lived: Duration,
     looked: Duration,
     /// Turns of the loop since the last look at the clock.
     turns: u32,
-    /// When each of the others was heard from and spoken to, as `lived` was then; `None` if nobody listens for it.
+    /// By end: the times (as `lived`) of the last message from it and to it; `None` if it is not watched.
     ends: Vec<Option<Spoken>>,
 }
 
@@ -37,7 +35,7 @@ struct Spoken {
 }
 
 impl Pulse {
-    /// Listens for so many ends.
+    /// Watches `ends` ends.
     pub(crate) fn new(ends: usize, limit: Duration, now: Instant) -> Self {
         let spoken = Spoken { from: Duration::ZERO, to: Duration::ZERO };
         Pulse {
@@ -51,12 +49,12 @@ impl Pulse {
     }
 
     fn interval(&self) -> Duration {
-        self.limit / MISSED
+        self.limit / PULSES
     }
 
-    /// A loop has made a turn, in which it was `active` or not. True when it is time to ask [`due`](Self::due) and
-    /// [`silent`](Self::silent). Most turns of an active loop do not ask for the time.
-    pub(crate) fn has_turned(&mut self, active: bool, now: impl FnOnce() -> Instant) -> bool {
+    /// Counts a turn of the owner's loop, in which it was `active` or not. Returns true when it is time to call
+    /// [`due`](Self::due) and [`silent`](Self::silent). Most turns of an active loop do not read the clock.
+    pub(crate) fn count_turn(&mut self, active: bool, now: impl FnOnce() -> Instant) -> bool {
         self.turns += 1;
         if active && self.turns < TURNS {
             return false;
@@ -65,9 +63,9 @@ impl Pulse {
         self.turn(now())
     }
 
-    /// Time goes by. True when it is time to ask [`due`](Self::due) and [`silent`](Self::silent).
+    /// Advances the time. Returns true when it is time to call [`due`](Self::due) and [`silent`](Self::silent).
     fn turn(&mut self, now: Instant) -> bool {
-        self.lived += now.saturating_duration_since(self.turned).min(STEP);
+        self.lived += now.saturating_duration_since(self.turned).min(PULSE_STEP);
         self.turned = now;
         let look = self.lived >= self.looked + self.interval() / 2;
         if look {
@@ -76,21 +74,21 @@ impl Pulse {
         look
     }
 
-    /// An end was heard from.
+    /// Records a message from an end.
     pub(crate) fn heard(&mut self, end: usize) {
         if let Some(Some(spoken)) = self.ends.get_mut(end) {
             spoken.from = self.lived;
         }
     }
 
-    /// Something was said to an end.
+    /// Records a message to an end.
     pub(crate) fn spoke(&mut self, end: usize) {
         if let Some(Some(spoken)) = self.ends.get_mut(end) {
             spoken.to = self.lived;
         }
     }
 
-    /// Nobody listens for this end any more.
+    /// Stops watching an end.
     pub(crate) fn ignore(&mut self, end: usize) {
         if let Some(spoken) = self.ends.get_mut(end) {
             *spoken = None;
@@ -101,13 +99,13 @@ impl Pulse {
         self.ends.iter().enumerate().filter_map(|(end, spoken)| Some((end, (*spoken)?)))
     }
 
-    /// The ends that are waiting for a word.
+    /// Returns the ends to which a pulse must be sent.
     pub(crate) fn due(&self) -> Vec<usize> {
         let late = |spoken: &Spoken| self.lived >= spoken.to + self.interval() / 2;
         self.ends().filter(|(_, spoken)| late(spoken)).map(|(end, _)| end).collect()
     }
 
-    /// The end that has been silent for longest, and for how long, if that is too long.
+    /// Returns the end that has been silent for longest, and the time, if that has reached the limit.
     pub(crate) fn silent(&self) -> Option<(usize, Duration)> {
         let (end, spoken) = self.ends().min_by_key(|(_, spoken)| spoken.from)?;
         let silence = self.lived - spoken.from;
@@ -122,7 +120,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(40);
     const TURN: Duration = Duration::from_millis(10);
 
-    /// Lets time go by in turns; calls `each` after each with the seconds so far.
+    /// Advances the time by `seconds`, turn by turn, and calls `each` after each turn.
     fn live(pulse: &mut Pulse, now: &mut Instant, seconds: u64, mut each: impl FnMut(&mut Pulse)) {
         for _ in 0..seconds * 100 {
             *now += TURN;
