@@ -1,10 +1,11 @@
-//! The start of a run: every rank reports for work.
+//! The start of a run: every rank joins.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use super::{JOIN, Master, MasterError};
+use super::{Master, MasterError};
+use crate::engine::limits;
 use crate::engine::notice::Notice;
 use crate::engine::placement::{Rank, RankFacts};
 use crate::engine::schedule::{Event, RankId};
@@ -12,14 +13,14 @@ use crate::engine::stop::Signals;
 use crate::engine::transport::{Idle, Incoming, Need, Transport};
 use crate::engine::wire::{self, ToMaster, ToRank};
 
-/// What each of the ranks says of itself, rank 0 first. Waits for all, within bounds.
+/// Waits for all ranks to join, at most [`JOIN`](limits::JOIN), and returns their facts, rank 0 first.
 pub(super) fn gather_facts(
     transport: &mut dyn Transport,
     size: u32,
     signals: &Signals,
 ) -> Result<Vec<RankFacts>, MasterError> {
     let mut there = BTreeMap::new();
-    let deadline = Instant::now() + JOIN;
+    let deadline = Instant::now() + limits::JOIN;
     let mut idle = Idle::new();
     while there.len() < size as usize {
         match transport.receive()? {
@@ -41,7 +42,7 @@ pub(super) fn gather_facts(
             Some(Incoming::Closed(rank)) => return Err(broken(rank, &there, "it left before the run began".into())),
             None if signals.raised() => return Err(MasterError::Interrupted),
             None if Instant::now() > deadline => {
-                return Err(MasterError::Missing(size as usize - there.len(), size, JOIN.as_secs()));
+                return Err(MasterError::Missing(size as usize - there.len(), size, limits::JOIN.as_secs()));
             }
             None => idle.wait(transport.must_poll()),
         }
@@ -50,7 +51,7 @@ pub(super) fn gather_facts(
 }
 
 impl Master<'_> {
-    /// Tells every rank its number of threads, and the listeners who is there.
+    /// Sends every rank its number of threads, and the list of ranks to the listeners.
     pub(super) fn welcome(&mut self) -> Result<(), MasterError> {
         let mut slots = BTreeMap::new();
         for number in 0..self.ranks.len() as u32 {

@@ -1,14 +1,15 @@
-//! The end of a run: the driver leaves, and the last messages go out.
+//! The end of a run: maps are abandoned, the driver leaves, the last messages are sent.
 
 use std::time::Instant;
 
-use super::{FAREWELL, Master, MasterError};
+use super::{Master, MasterError};
+use crate::engine::limits;
 use crate::engine::schedule::{Event, MapId, RankId};
 use crate::engine::transport::Idle;
 use crate::engine::wire::ToRank;
 
 impl Master<'_> {
-    /// Nobody wants the rest of a map: what waits is given up, and what runs is told.
+    /// Abandons a map: its queued jobs are cancelled, and its running jobs are notified.
     pub(super) fn abandon(&mut self, map: MapId) {
         let ranks = self.maps.get(&map).map(|book| book.known_by());
         for rank in ranks.into_iter().flatten() {
@@ -18,8 +19,8 @@ impl Master<'_> {
         self.tell(Event::Abandoned { map }, None);
     }
 
-    /// The driver has returned: what was submitted is finished. A map that is still open was left behind with its iterator, by
-    /// `mem::forget` or in a thread that nobody waits for, and would keep the run alive forever; it is given up.
+    /// Handles the return of the driver: submitted jobs are finished. A map that is still open would keep the run alive forever
+    /// (its iterator was leaked by `mem::forget` or by a thread that was never joined); it is abandoned.
     pub(super) fn driver_left(&mut self) {
         if !std::mem::replace(&mut self.driver_gone, true) {
             let open = self.maps.iter().filter(|(_, book)| !book.closed).map(|(map, _)| *map);
@@ -30,8 +31,8 @@ impl Master<'_> {
         }
     }
 
-    /// When the driver has left and all that was wanted is settled, what still runs is of maps that were given up. It may take
-    /// a while; then the ranks are dismissed all the same, and each says what it leaves behind.
+    /// When the driver has left and only jobs of abandoned maps still run, waits for them at most `grace`; then dismisses the
+    /// ranks all the same. Each rank logs the jobs that it leaves behind.
     pub(super) fn leave_behind(&mut self) {
         if !self.driver_gone || self.undismissed == 0 || self.maps.values().any(|book| !book.abandoned) {
             self.lingering = None;
@@ -45,14 +46,14 @@ impl Master<'_> {
         }
     }
 
-    /// Waits until the last messages have left.
+    /// Waits until the last messages are received.
     pub(super) fn farewell(&mut self) -> Result<(), MasterError> {
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + limits::FLUSH;
         let mut idle = Idle::new();
         while !self.transport.is_flushed() {
             self.transport.receive()?;
             if Instant::now() > deadline {
-                return Err(MasterError::Undelivered(FAREWELL.as_secs()));
+                return Err(MasterError::Undelivered(limits::FLUSH.as_secs()));
             }
             idle.wait(true);
         }

@@ -32,7 +32,7 @@ fn send(spoke: &mut Spoke, message: ToMaster) {
     spoke.send(RankId(0), packet.take().unwrap()).unwrap();
 }
 
-/// Waits until the master has sent something that matches.
+/// Waits until the master has sent a message that `wanted` accepts.
 fn wait_for(spoke: &mut Spoke, wanted: impl Fn(&ToRank) -> bool) -> (ToRank, Bytes) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -43,12 +43,12 @@ fn wait_for(spoke: &mut Spoke, wanted: impl Fn(&ToRank) -> bool) -> (ToRank, Byt
                 }
             }
         }
-        assert!(Instant::now() < deadline, "the master did not say it");
+        assert!(Instant::now() < deadline, "the master did not send it");
         thread::yield_now();
     }
 }
 
-/// A run of two ranks: a real worker, and one that `other` plays. What the master and a map of 100 jobs come to.
+/// Runs a map of 100 jobs on two ranks: a real one, and one that `other` plays. Returns how the master ended and the map's results.
 fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<Ended, MasterError>, Vec<Result<u64, JobErrorKind>>) {
     let doorbell = Doorbell::default();
     let signals = &Signals::default();
@@ -101,7 +101,7 @@ fn a_garbled_message_ends_the_run_and_names_the_rank() {
     });
     let error = ended.unwrap_err().to_string();
     assert!(error.starts_with("rank 1 on here: garbled message"), "{error}");
-    assert_eq!(results.last().unwrap(), &Err(JobErrorKind::Closed), "the driver is told");
+    assert_eq!(results.last().unwrap(), &Err(JobErrorKind::Closed), "the driver gets an error");
 }
 
 fn wait_until_closed(spoke: &mut Spoke) {
@@ -142,7 +142,7 @@ fn late_and_repeated_answers_change_nothing() {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
         let is_chunk = |message: &ToRank| matches!(message, ToRank::Chunk { .. });
         let (ToRank::Chunk { chunk, .. }, _) = wait_for(&mut spoke, is_chunk) else { return };
-        // An answer to a chunk that nobody has, two recalls nobody asked for, then the chunk is never answered.
+        // An answer to a chunk that does not exist, two answers to recalls that were not sent; the chunk is never answered.
         let stranger = ChunkId(chunk.0 + 1_000_000);
         let answer = ToMaster::Finished { chunk: stranger, count: 3, busy: 1, failed: vec![0, 9], bad: 0, bytes: 0 };
         send(&mut spoke, answer);
@@ -173,7 +173,7 @@ fn a_bug_in_a_worker_is_told_to_the_master_too() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let mut spoke = spokes.pop().unwrap();
-    // A chunk before the threads are there is a bug of the master's, and a panic here.
+    // A chunk that arrives before the rank has threads is a bug of the master, and a panic on the rank.
     let function = FunctionId::of(func::plain(|x: u64| x), EXECUTABLE).unwrap();
     let mut packet = Packet::default();
     packet.push(ToRank::Define { map: MapId(0), function, limit: 0, bytes: 0 });
@@ -188,7 +188,7 @@ fn a_bug_in_a_worker_is_told_to_the_master_too() {
     assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.starts_with("a bug in")), "{told:?}");
 }
 
-/// Ends that can die without a word.
+/// A transport whose other end can die without being reported.
 struct Mortal<T>(T);
 
 impl<T: Transport> Transport for Mortal<T> {
@@ -213,7 +213,7 @@ impl<T: Transport> Transport for Mortal<T> {
     }
 }
 
-/// A master of two ranks, of which `play` plays the second; the first one's life is not watched. What the master comes to.
+/// Runs a master of two ranks, of which `play` plays the second; the first is not watched. Returns how the master ended.
 fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
     let doorbell = Doorbell::default();
     let signals = &Signals::default();
@@ -248,7 +248,7 @@ fn a_rank_that_says_nothing_ends_the_run_and_is_named() {
     let started = Instant::now();
     let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::BreakOff));
     let error = ended.unwrap_err().to_string();
-    assert!(error.starts_with("rank 1 on here has not been heard of for "), "{error}");
+    assert!(error.starts_with("rank 1 on here has sent no message for "), "{error}");
     assert!(started.elapsed() >= Duration::from_secs(2));
 }
 
@@ -275,7 +275,7 @@ fn a_rank_ends_by_itself_when_its_master_says_nothing_any_more() {
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let ended = rank::serve(RankId(0), &mut Mortal(spoke), doorbell, facts(EXECUTABLE), None, &Signals::default());
     let error = ended.unwrap_err().to_string();
-    assert!(error.starts_with("rank 0 has not been heard of for "), "{error}");
+    assert!(error.starts_with("rank 0 has sent no message for "), "{error}");
     let mut pulses = 0;
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         pulses += wire::open::<ToMaster>(packet).unwrap().iter().filter(|(head, _)| *head == ToMaster::Pulse).count();
