@@ -1,9 +1,9 @@
-//! A rank's computing side: chunks in, jobs on rayon threads, results out.
+//! The rank side: receives chunks, runs their jobs on rayon threads, and sends the results.
 //!
 //! The rank's loop owns the transport and computes nothing. Chunks wait in a queue until a compute thread begins them, so that
 //! no chunk keeps the threads of another waiting, and a job that uses rayon itself finds the rank's idle threads. A thread
-//! takes its jobs one at a time from the chunk, so that the jobs that have not started can still be given back. What is
-//! finished while the loop sleeps goes out as one message.
+//! takes its jobs one at a time from the chunk, so that the jobs that have not started can still be given back. All results
+//! that finish while the loop sleeps are sent as one message.
 
 mod broadcasts;
 mod cancellation;
@@ -47,11 +47,12 @@ use pulse::Watch;
 pub use context::{CurrentJob, current_job};
 pub(crate) use context::{broadcast_value, cancellation, give_up, in_compute_thread, mark_bad, send_part};
 
-/// Why a rank cannot go on.
+/// The errors that end a rank early.
 #[derive(Debug)]
 pub(crate) enum WorkerError {
     Transport(TransportError),
     Codec(wire::CodecError),
+    /// This number of threads could not be started.
     Threads(u32, rayon_core::ThreadPoolBuildError),
     /// The connection to the master is closed.
     Deserted,
@@ -59,6 +60,7 @@ pub(crate) enum WorkerError {
     Silent(u64),
     /// The master has ended the run.
     BrokenOff,
+    /// A job has called [`give_up`], or too many threads were left behind.
     GaveUp(String),
 }
 
@@ -96,7 +98,7 @@ impl From<wire::CodecError> for WorkerError {
     }
 }
 
-/// A rank's computing side, from joining the run to being dismissed.
+/// The loop of a rank, from joining the run to being dismissed.
 pub(crate) struct Worker<'t> {
     transport: &'t mut dyn Transport,
     executable: u64,
@@ -108,24 +110,24 @@ pub(crate) struct Worker<'t> {
     finished: Receiver<FromThread>,
     maps: BTreeMap<MapId, Arc<MapFunction>>,
     chunks: BTreeMap<ChunkId, Arc<Chunk>>,
-    /// Those that have a time limit.
+    /// The chunks that have a time limit.
     limited: Vec<Arc<Chunk>>,
-    /// Maps that were given up and are not over.
+    /// Maps that are abandoned and not released.
     cancelled: BTreeSet<MapId>,
-    /// Pieces of output that the driver has not taken: the map, and whom to tell.
+    /// Pieces of output that the driver has not taken: the map, and the channel to the job's thread.
     parts: BTreeMap<u64, (MapId, Sender<()>)>,
     next_part: u64,
-    /// Held by everything that may let go of a map's function; nothing is ever sent.
+    /// A sender is held by everything that may drop a map's function last; nothing is ever sent.
     releases: (Sender<()>, Receiver<()>),
     outbox: Packet<ToMaster>,
     gather: Gather,
     watch: Option<Watch>,
 }
 
-/// Takes a rank's number and the slots of its compute threads.
+/// A callback that takes a rank's number and the slots of its compute threads.
 pub(crate) type OnThreads<'a> = dyn Fn(u32, Range<u32>) + Send + Sync + 'a;
 
-/// Works for the master at the other end of the transport until it dismisses this rank.
+/// Runs the loop of a rank until the master, at the other end of the transport, dismisses the rank.
 pub(crate) fn serve(
     rank: RankId,
     transport: &mut dyn Transport,
@@ -168,7 +170,7 @@ pub(crate) fn serve(
         Ok(Err(error)) => (error.to_string(), Err(error)),
         Err(payload) => (format!("a bug in rankpool: {}", panic_message(&*payload)), Err(WorkerError::Deserted)),
     };
-    // The master ends the run with this message; if it cannot be sent any more, the caller's own message remains.
+    // The master ends the run when it receives this message. If it cannot be sent any more, the caller logs the error.
     worker.outbox.push(ToMaster::Broken { message });
     let _ = worker.send();
     result
@@ -231,7 +233,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Nothing is to be done: waits. Results wake the loop when no chunk waits; else they may have to be looked for.
+    /// Waits when there is nothing to do. Results wake the loop if no chunk waits; otherwise the loop has to look for them.
     fn pause(&mut self, idle: &mut Idle) {
         let waits = self.executor.waiting.load(Ordering::SeqCst) > 0;
         match if waits { self.gather.left(Instant::now) } else { None } {
@@ -298,10 +300,10 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Puts a chunk where the compute threads take them from.
+    /// Adds a chunk to the queue of the compute threads.
     fn begin(&mut self, mut chunk: Chunk, count: u32) {
         let crew = self.crew.as_ref().expect("a rank is welcomed before it gets chunks");
-        // The chunk, or the thread that has it, may be the last that holds the map's function.
+        // The chunk, or the thread that runs it, may be the last holder of the map's function.
         let mut released = Some(self.releases.0.clone());
         chunk.limited = chunk.map.limit.map(|limit| Limited::new(limit, count, released.take()));
         let chunk = Arc::new(chunk);
@@ -313,7 +315,7 @@ impl Worker<'_> {
         crew.push(Work::Chunk(chunk, released));
     }
 
-    /// Tells the jobs of a map that nobody wants them.
+    /// Notifies the running jobs of a map that the driver has dropped the map.
     fn cancel(&mut self, map: MapId) {
         self.parts.retain(|_, (of, _)| *of != map);
         self.cancelled.insert(map);
@@ -322,7 +324,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Lets go of a map's function: on a compute thread, since it may take its time.
+    /// Drops a map's function: on a compute thread, since its destructor may take long.
     fn release(&mut self, map: MapId) {
         self.cancelled.remove(&map);
         if let (Some(function), Some(crew)) = (self.maps.remove(&map), &self.crew) {
@@ -356,7 +358,7 @@ impl Worker<'_> {
     fn hand_over_part(&mut self, part: Part) {
         let Part { map, job, stream, bytes, taken } = part;
         if self.cancelled.contains(&map) || !self.maps.contains_key(&map) {
-            // Without `taken` the job learns that nobody wants it.
+            // Dropping `taken` makes the job's next `send_part` return an error.
             return;
         }
         let part = self.next_part;

@@ -73,7 +73,7 @@ fn a_job_over_its_time_limit() {
 fn a_job_that_never_ends() {
     for ranks in [1, 3] {
         let finished = run(&mut program(ranks, "never-ending-job"));
-        finished.expect_code(0).expect_said("has not ended within the time of grace; the run ends without it");
+        finished.expect_code(0).expect_said("has not ended within the grace time; the run ends without it");
     }
 }
 

@@ -1,23 +1,24 @@
-//! Results that leave together: how long the loop may sleep after it has sent some.
+//! Batching of results: decides how long the loop may sleep after it has sent some.
 
 use std::time::{Duration, Instant};
 
-/// How long results may lie while the rank has other chunks to work on.
+/// The longest time that results wait while the rank has other chunks to run.
 pub(super) const GATHER: Duration = Duration::from_micros(500);
 
-/// When the loop must look for results that did not wake it, because others were sent just before.
+/// The time at which the loop must look for results that did not wake it because others were sent just before.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
     until: Option<Instant>,
 }
 
 impl Gather {
-    /// Results were sent: those that come within [`GATHER`] from now do not wake the loop while chunks wait.
+    /// Records that results were sent: results that follow within [`GATHER`] do not wake the loop while chunks wait.
     pub(super) fn sent(&mut self, now: Instant) {
         self.until = Some(now + GATHER);
     }
 
-    /// How long the loop may sleep; zero is for one more look now that later results wake it. `None`: until it is woken.
+    /// Returns how long the loop may sleep; `None` if it may sleep until it is woken. Zero is returned once, after the time is
+    /// over, for results that came before it and did not wake the loop.
     pub(super) fn left(&mut self, now: impl FnOnce() -> Instant) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(now());
         if left.is_zero() {

@@ -1,5 +1,5 @@
-//! Jobs that take longer than their map allows. A thread cannot be stopped, so it is written off: the job fails, another thread
-//! takes its place, and the rank goes on. The result of a thread that was written off is dropped.
+//! Jobs that exceed the time limit of their map. A thread cannot be stopped, so it is written off: the job fails, a new thread
+//! replaces it, and the rank goes on. The result of a thread that was written off is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::wire::{self, ToMaster};
 
 impl Worker<'_> {
-    /// Writes off the threads whose jobs are overdue.
+    /// Writes off the threads that run overdue jobs.
     pub(super) fn write_off(&mut self) -> Result<(), WorkerError> {
         let now = Instant::now();
         let mut overdue = Vec::new();
@@ -53,19 +53,19 @@ impl Worker<'_> {
         let (rank, slot) = (self.executor.rank, self.executor.slots_before.load(Ordering::Relaxed) + place);
         complain(format_args!(
             "job {} has not ended within its time limit of {seconds} s: its thread (rank {rank} on {}, slot {slot}) is left behind, \
-             and another one takes its place",
+             and a new thread replaces it",
             chunk.first, self.host
         ));
         self.crew.as_mut().map_or(Ok(()), |crew| crew.replace(place, &self.executor))
     }
 
-    /// Says which jobs still run although the run ends, and does not wait for them.
+    /// Logs the jobs that still run although the run ends. They are not waited for.
     pub(super) fn leave_jobs_behind(&self) {
         for chunk in self.chunks.values() {
             if let Some(job) = chunk.last_taken() {
                 complain(format_args!(
-                    "job {job} of a map that nobody wants any more (rank {} on {}) has not ended within the time of grace; the \
-                     run ends without it",
+                    "job {job} of a map that was dropped (rank {} on {}) has not ended within the grace time; the run ends \
+                     without it",
                     self.executor.rank, self.host
                 ));
             }

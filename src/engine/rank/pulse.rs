@@ -1,4 +1,4 @@
-//! A master that dies without a word: the rank ends by itself.
+//! Detection of a silent master: a master that has sent nothing for too long is taken for dead, and the rank ends.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use crate::engine::wire::ToMaster;
 
 const MASTER: usize = 0;
 
-/// Whether the master is still there, as far as this rank knows.
+/// The times of the last messages from and to the master.
 pub(super) struct Watch {
     pulse: Pulse,
     silence: Duration,
-    /// A message of the master has come: it sends none before all ranks have joined.
+    /// Whether a message of the master has come: it sends none before all ranks have joined.
     joined: bool,
 }
 
 impl Watch {
-    /// `None` if the transport reports a master that dies.
+    /// Watches the master; `None` if the transport reports a dead master itself.
     pub(super) fn new(transport: &dyn Transport) -> Option<Self> {
         let silence = transport.silence()?;
         Some(Watch { pulse: Pulse::new(1, limits::JOIN + silence, Instant::now()), silence, joined: false })
