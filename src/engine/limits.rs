@@ -10,10 +10,10 @@
 //! | [`STOP_GRACE`] | 10 s | master | after a signal: running jobs and the driver | above what the batch program grants its jobs after a signal |
 //! | [`LINGER`] | 10 s, [`Launch::grace`](crate::Launch::grace) | master | after the driver has left: running jobs of abandoned maps | – |
 //! | [`RELEASE`] | 10 s | dismissed rank | its functions are dropped, and with them their worker processes | – |
-//! | [`FLUSH`] | 20 s | master | all ranks have received its last messages | below [`MPI_FINALIZE`] |
-//! | [`ABORT_MESSAGE`] | 1 s | master | after a rank was found dead: the others have received the order to end | below [`SILENCE`], after which they end by themselves |
+//! | [`FLUSH`] | 20 s | master | its last messages are sent completely | below [`MPI_FINALIZE`] |
+//! | [`ABORT_MESSAGE`] | 1 s | master | after a rank was found dead: the order to end is sent completely to the others | below [`SILENCE`], after which they end by themselves |
 //! | [`DRIVER_RETURN`] | 10 s | rank 0 | after the run has failed: the driver returns | – |
-//! | `LAST_MESSAGE` | 10 s | rank | the master has received its last message and, if it reports an error, ends the run | – |
+//! | `LAST_MESSAGE` | 10 s | rank | its last message is sent completely and, if it reports an error, the master ends the run | – |
 //! | `MPI_FINALIZE` | 60 s | every rank | all ranks have called `MPI_Finalize` | above [`FLUSH`], and above [`RELEASE`] + `LAST_MESSAGE`: ranks end at different times |
 //! | `MPI_ABORT` | 5 s | any rank | `MPI_Abort` ends the processes | below `MPI_FINALIZE`, so that ranks that have finished wait for this exit code |
 //!
@@ -49,16 +49,16 @@ pub(crate) const LINGER: Duration = Duration::from_secs(10);
 /// A rank that was dismissed waits this long until its functions are dropped.
 pub(crate) const RELEASE: Duration = Duration::from_secs(10);
 
-/// The master waits this long until all ranks have received its last messages.
+/// The master waits this long until its last messages are sent completely.
 pub(crate) const FLUSH: Duration = Duration::from_secs(20);
 
-/// The master waits this long until the ranks have received the order to end after another rank was found dead.
+/// The master waits this long until the order to end is sent completely, after a rank was found dead.
 pub(crate) const ABORT_MESSAGE: Duration = Duration::from_secs(1);
 
 /// After the run has failed, rank 0 waits this long for the driver to return.
 pub(crate) const DRIVER_RETURN: Duration = Duration::from_secs(10);
 
-/// An MPI rank waits this long until the master has received its last message.
+/// An MPI rank waits this long until its last message is sent completely and, if it reports an error, the master ends the run.
 #[cfg(any(feature = "mpi", test))]
 pub(crate) const LAST_MESSAGE: Duration = Duration::from_secs(10);
 

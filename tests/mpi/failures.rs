@@ -11,9 +11,13 @@ use crate::{program, rankpool, run};
 
 pub const TRIALS: &[(&str, fn())] = &[
     ("a_panicking_job_names_rank_host_place_and_attempt", a_panicking_job_is_described),
-    ("an_exit_with_code_0_inside_a_job_ends_the_whole_run", || ends_with_words("exit-0-in-job", "ended from inside")),
-    ("an_exit_with_code_7_inside_a_job_ends_the_whole_run", || ends_with_words("exit-7-in-job", "ended from inside")),
-    ("an_exit_inside_the_driver_ends_the_whole_run", || ends_with_words("exit-in-driver", "ended from inside")),
+    ("an_exit_with_code_0_inside_a_job_ends_the_whole_run", || {
+        ends_with_words("exit-0-in-job", "called std::process::exit")
+    }),
+    ("an_exit_with_code_7_inside_a_job_ends_the_whole_run", || {
+        ends_with_words("exit-7-in-job", "called std::process::exit")
+    }),
+    ("an_exit_inside_the_driver_ends_the_whole_run", || ends_with_words("exit-in-driver", "called std::process::exit")),
     ("a_bug_in_the_master_ends_the_whole_run", || ends_with_words("bug-in-the-master", "a bug in rankpool")),
     ("a_killed_rank_ends_the_whole_run", || ends_with_words("kill-a-rank", "")),
     ("a_panicking_driver_gives_exit_code_1", || ends_with_code("panic-in-driver", 1)),

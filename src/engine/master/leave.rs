@@ -46,7 +46,7 @@ impl Master<'_> {
         }
     }
 
-    /// Waits until the last messages are received.
+    /// Waits until the last messages are sent completely.
     pub(super) fn farewell(&mut self) -> Result<(), MasterError> {
         let deadline = Instant::now() + limits::FLUSH;
         let mut idle = Idle::new();

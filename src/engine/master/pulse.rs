@@ -36,7 +36,7 @@ impl Watch {
 
 impl Master<'_> {
     /// Sends the remaining ranks the order to end, since their launcher may not end them. Waits at most
-    /// [`ABORT_MESSAGE`](limits::ABORT_MESSAGE) until they have received it.
+    /// [`ABORT_MESSAGE`](limits::ABORT_MESSAGE) until it is sent completely.
     pub(crate) fn break_off(&mut self) {
         for rank in 0..self.ranks.len() as u32 {
             self.post(RankId(rank), ToRank::BreakOff, Vec::new());

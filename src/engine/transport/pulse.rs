@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_not_spoken_to_for_a_while_gets_a_pulse_well_before_the_limit() {
+    fn an_end_that_got_no_message_for_a_while_gets_a_pulse_well_before_the_limit() {
         let mut now = Instant::now();
         let mut pulse = Pulse::new(2, LIMIT, now);
         let mut pulses = 0;
@@ -182,7 +182,7 @@ mod tests {
             if pulse.turn(now) {
                 pulse.spoke(1);
                 for end in pulse.due() {
-                    assert_eq!(end, 0, "the other one is spoken to all the time");
+                    assert_eq!(end, 0, "the other one gets messages all the time");
                     pulse.spoke(end);
                     pulses += 1;
                 }
