@@ -173,7 +173,7 @@ impl<'t> Master<'t> {
                     }
                 }
             }
-            if self.signals.raised() {
+            if self.signals.poll() {
                 self.stop();
             }
             if self.stopping.is_some_and(|since| since.elapsed() > limits::STOP_GRACE) {

@@ -219,7 +219,7 @@ impl Worker<'_> {
             if let Some(message) = self.executor.broken.get() {
                 return Err(WorkerError::GaveUp(message.clone()));
             }
-            if self.signals.raised() && !signalled {
+            if self.signals.poll() && !signalled {
                 signalled = true;
                 self.outbox.push(ToMaster::Signalled);
             }

@@ -40,7 +40,7 @@ pub(super) fn gather_facts(
                 }
             }
             Some(Incoming::Closed(rank)) => return Err(broken(rank, &there, "it left before the run began".into())),
-            None if signals.raised() => return Err(MasterError::Interrupted),
+            None if signals.poll() => return Err(MasterError::Interrupted),
             None if Instant::now() > deadline => {
                 return Err(MasterError::Missing(size as usize - there.len(), size, limits::JOIN.as_secs()));
             }
