@@ -25,16 +25,16 @@ use crate::engine::wire::Frames;
 type Callback = Box<dyn FnOnce() + Send>;
 
 thread_local! {
-    /// Whether this thread settles handles, so that nobody else would if it waited for one.
+    /// Whether this thread settles handles: it would wait forever if it waited for one.
     static SETTLES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The calling thread is the one that settles handles and runs their callbacks.
+/// Marks the calling thread as the one that settles handles and runs their callbacks.
 pub(super) fn settle_here() {
     SETTLES.set(true);
 }
 
-/// Whether the calling thread can wait for a job without waiting for itself.
+/// Returns an error if the calling thread cannot wait for a job without waiting for itself.
 pub(super) fn check_wait() -> Result<(), &'static str> {
     if rank::in_compute_thread() {
         Err("a handle was waited for inside a job, where it could wait for itself")
@@ -45,11 +45,11 @@ pub(super) fn check_wait() -> Result<(), &'static str> {
     }
 }
 
-/// What is known of a job.
+/// The state of a job.
 enum Status {
-    /// Not known to have ended; `running` when a rank has it.
+    /// Not known to have ended; `running` if a rank has it.
     Open { running: bool, callbacks: Vec<Callback>, wakers: Vec<Waker>, watches: Vec<(Weak<Watch>, usize)> },
-    /// It has ended: its result's frame, or why there is none.
+    /// It has ended: with the frame of its result, or an error.
     Done(Result<Bytes, JobError>),
 }
 
@@ -75,7 +75,8 @@ impl Shared {
         }
     }
 
-    /// The job has ended. The first word counts; whoever waits is told, then the callbacks run, on this thread.
+    /// Records the end of the job; only the first call has an effect. Wakes all waiting threads and tasks, then runs the callbacks on
+    /// this thread.
     pub(super) fn settle(&self, result: Result<Bytes, JobError>) {
         let failed = result.is_err();
         let mut status = self.lock();
@@ -88,14 +89,14 @@ impl Shared {
         let Status::Open { callbacks, wakers, watches, .. } = before else { return };
         for (watch, index) in watches {
             if let Some(watch) = watch.upgrade() {
-                watch.tell(index, failed);
+                watch.report(index, failed);
             }
         }
         wakers.into_iter().for_each(Waker::wake);
         callbacks.into_iter().for_each(run_callback);
     }
 
-    /// Tells a watch of this job's end, under this index: at once if it has ended.
+    /// Reports this job's end to a watch, under this index: at once if it has ended.
     pub(super) fn watch(&self, watch: &Arc<Watch>, index: usize) {
         let failed = match &mut *self.lock() {
             Status::Open { watches, .. } => {
@@ -105,20 +106,20 @@ impl Shared {
             }
             Status::Done(result) => result.is_err(),
         };
-        watch.tell(index, failed);
+        watch.report(index, failed);
     }
 }
 
 fn run_callback(callback: Callback) {
     if let Err(panic) = catch(callback) {
-        let place = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
-        console::complain(format_args!("a callback of a job panicked: {}{place}", panic.message));
+        let at = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
+        console::complain(format_args!("a callback of a job panicked: {}{at}", panic.message));
     }
 }
 
 /// The future of one job: pending, then running, then done; or cancelled before it ran.
 ///
-/// Clones stand for the same job. Each may wait for the result, as often as it likes: it is decoded anew for each. Dropping a
+/// Clones are handles of the same job. Each may wait for the result, any number of times; it is decoded anew each time. Dropping a
 /// handle does not cancel its job. As a [`Future`], it can be awaited by any executor.
 #[must_use = "a handle is the only way to the job's result"]
 pub struct JobHandle<O> {
@@ -163,8 +164,8 @@ impl<O: Value> JobHandle<O> {
     /// Waits for the job's end.
     ///
     /// # Errors
-    /// The job's failure. [`Refused`](JobErrorKind::Refused) if the job has not ended and this is a job or a callback, where
-    /// the wait could have no end.
+    /// The job's failure. [`Refused`](JobErrorKind::Refused) if the job has not ended and this is called in a job or a callback,
+    /// where the wait might never end.
     pub fn wait(&self) -> Result<O, JobError> {
         let mut status = self.shared.lock();
         loop {
@@ -178,7 +179,7 @@ impl<O: Value> JobHandle<O> {
         }
     }
 
-    /// Waits for the job's end, but no longer than this. `None` when the time is over; the job goes on.
+    /// Waits for the job's end, at most for `limit`. `None` when the time is over; the job goes on.
     pub fn wait_timeout(&self, limit: Duration) -> Option<Result<O, JobError>> {
         let deadline = Instant::now().checked_add(limit);
         let mut status = self.shared.lock();
@@ -196,8 +197,9 @@ impl<O: Value> JobHandle<O> {
         }
     }
 
-    /// Calls this when the job has ended, with this handle: at once if it has, else on a thread of the pool. Callbacks run in
-    /// the order in which they were added, so none should take long; one that panics is reported and stops no other.
+    /// Calls `callback` with this handle when the job has ended: at once if it has, otherwise on a thread of the pool. Callbacks run
+    /// one after the other, in the order in which they were added, so none should take long. A callback that panics is reported and
+    /// does not stop the others.
     pub fn on_done(&self, callback: impl FnOnce(JobHandle<O>) + Send + 'static)
     where
         O: 'static,
@@ -213,28 +215,28 @@ impl<O: Value> JobHandle<O> {
 }
 
 impl<O> JobHandle<O> {
-    /// Whether the job has ended, in whatever way.
+    /// Returns whether the job has ended: with a result, with an error, or cancelled.
     pub fn is_done(&self) -> bool {
         matches!(*self.shared.lock(), Status::Done(_))
     }
 
-    /// Whether a rank has the job and it has not ended, as far as is known here.
+    /// Returns whether a rank has the job and its end is not known here.
     pub fn is_running(&self) -> bool {
         matches!(*self.shared.lock(), Status::Open { running: true, .. })
     }
 
-    /// Whether the job was cancelled before it ran.
+    /// Returns whether the job was cancelled before it ran.
     pub fn is_cancelled(&self) -> bool {
         matches!(&*self.shared.lock(), Status::Done(Err(error)) if error.kind == JobErrorKind::Cancelled)
     }
 
-    /// The job's number among those of the same function that were submitted to this pool, from 0.
+    /// Returns the job's number among those of the same function that were submitted to this pool, from 0.
     pub fn job(&self) -> u64 {
         self.job
     }
 
-    /// Cancels the job if no rank has it yet. True if it is cancelled now, by this or an earlier call; false if a rank has it
-    /// or it has ended.
+    /// Cancels the job if no rank has it yet. Returns true if the job is cancelled, by this or an earlier call; false if a rank has
+    /// it or it has ended.
     pub fn cancel(&self) -> bool {
         if self.is_done() {
             return self.is_cancelled();

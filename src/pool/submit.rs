@@ -1,5 +1,5 @@
-//! Submitted jobs: all jobs of one function go into one open map, so that tiny ones can share chunks. What happens to the jobs of
-//! all these maps arrives on one thread, which settles the handles.
+//! Submitted jobs: all jobs of one function are pushed into one open map, so that short jobs can share chunks. The deliveries of all
+//! these maps are received by one thread, which settles the handles.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +36,7 @@ struct State {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// Where the master sends what happens to submitted jobs.
+/// The channel to which the master sends the deliveries of submitted jobs.
 type Settler = Sender<(MapId, Vec<Delivery>)>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -44,7 +44,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Submits {
-    /// No job is accepted any more.
+    /// Refuses new jobs from now on.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
@@ -55,7 +55,7 @@ impl Submits {
         }
     }
 
-    /// Waits until all handles are settled and their callbacks have run. The master has ended.
+    /// Waits, after the master has ended, until all handles are settled and their callbacks have run.
     pub(super) fn join(&self) {
         let thread = lock(&self.state).thread.take();
         if let Some(thread) = thread.filter(|settler| settler.thread().id() != thread::current().id()) {
@@ -88,7 +88,7 @@ impl Pool {
     ) -> Result<(MapId, u64), Failure> {
         self.check_use()?;
         let submits = &self.core.submits;
-        // Held until the job is on its way: the master counts a map's jobs in the order in which they come.
+        // Held until the job is sent: the master numbers a map's jobs in the order in which they arrive.
         let mut state = lock(&submits.state);
         if state.closed {
             return Err(closed());
@@ -134,7 +134,7 @@ impl Pool {
     }
 }
 
-/// Settles handles as their jobs end, until the master has gone; then those that are left.
+/// Settles handles as their jobs end, until the master has ended; then settles the rest with an error.
 fn settle_all(deliveries: &Receiver<(MapId, Vec<Delivery>)>, registry: &Registry) {
     settle_here();
     for (map, deliveries) in deliveries {
@@ -148,7 +148,7 @@ fn settle_all(deliveries: &Receiver<(MapId, Vec<Delivery>)>, registry: &Registry
     }
 }
 
-/// Settles the handles of the jobs that an event is about. Results are decoded by those who ask for them.
+/// Settles the handles of an event's jobs. Results stay encoded until a handle reads them.
 fn settle(map: MapId, event: Event<()>, registry: &Registry) {
     let settle_job = |job, result| {
         let shared = lock(registry).remove(&(map, job));

@@ -1,4 +1,4 @@
-//! Results of a map that were received and not handed on: in the order of the inputs, or as they come.
+//! The results of a map that were received and not yet yielded: in the order of the inputs, or in the order of arrival.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,21 +6,21 @@ use crate::engine::error::{JobError, JobErrorKind};
 use crate::engine::func::Value;
 use crate::pool::stream::{Event, Results, Unrun};
 
-/// Takes events in and hands on one result at a time.
+/// The received results; it yields one at a time.
 pub(super) struct Order<O> {
     waiting: Waiting<O>,
-    /// What is being handed on.
+    /// The jobs whose results are yielded now.
     current: Option<Settled<O>>,
-    /// Jobs handed on so far; if they are in order, the index of the next one.
+    /// The number of results yielded so far; if they are in order, the index of the next job.
     yielded: u64,
     /// The encoded size of the results that are kept.
     bytes: usize,
-    /// Results are not kept back for those of earlier jobs.
+    /// Whether missing results of earlier jobs are skipped.
     passes: bool,
 }
 
 enum Waiting<O> {
-    /// By the first job.
+    /// The key is the first job.
     Ordered(BTreeMap<u64, Settled<O>>),
     Unordered(VecDeque<Settled<O>>),
 }
@@ -55,22 +55,22 @@ impl<O> Order<O> {
         Order { waiting, current: None, yielded: 0, bytes: 0, passes: false }
     }
 
-    /// The number of jobs handed on.
+    /// Returns the number of results yielded so far.
     pub fn yielded(&self) -> u64 {
         self.yielded
     }
 
-    /// The encoded size of the results that are kept.
+    /// Returns the encoded size of the results that are kept.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Results are not kept back any longer for those of earlier jobs, which are errors of kind `Stopped` from now on.
+    /// From now on yields an error of kind `Stopped` for each missing job, instead of waiting for its result.
     pub fn wait_no_longer(&mut self) {
         self.passes = true;
     }
 
-    /// Whether a result can be handed on.
+    /// Returns whether a result can be yielded now.
     pub fn is_ready(&self) -> bool {
         let is_next_there = match &self.waiting {
             Waiting::Ordered(waiting) => waiting.contains_key(&self.yielded),
@@ -79,7 +79,7 @@ impl<O> Order<O> {
         is_next_there || self.current.is_some()
     }
 
-    /// Takes in what has happened.
+    /// Adds the results of an event.
     pub fn put(&mut self, event: Event<O>) {
         let settled = match event {
             Event::Done(results) => Settled::Done(results),
@@ -90,7 +90,7 @@ impl<O> Order<O> {
         let first = settled.first();
         let bytes = settled.bytes();
         match &mut self.waiting {
-            // It was passed by.
+            // It was skipped: an error was yielded for it.
             Waiting::Ordered(_) if first < self.yielded => return,
             Waiting::Ordered(_) if first == self.yielded && self.current.is_none() => self.current = Some(settled),
             Waiting::Ordered(waiting) => drop(waiting.insert(first, settled)),
@@ -99,14 +99,14 @@ impl<O> Order<O> {
         self.bytes += bytes;
     }
 
-    /// Whether there are results of later jobs than the next one.
+    /// Returns whether there are results of later jobs than the next one.
     fn is_behind(&self) -> bool {
         matches!(&self.waiting, Waiting::Ordered(waiting) if !waiting.is_empty())
     }
 }
 
 impl<O: Value> Order<O> {
-    /// The next result that can be handed on now.
+    /// Returns the next result that can be yielded now.
     pub fn take(&mut self) -> Option<Result<O, JobError>> {
         loop {
             if let Some(item) = self.take_current() {

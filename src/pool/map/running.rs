@@ -1,4 +1,4 @@
-//! A map that the ranks are working on: a stream of jobs, the results that are not handed on, and the pace between them.
+//! A map that the ranks are working on: its stream of jobs, the results that are not yet yielded, and the pace of its inputs.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::pool::pacer::{HandedOn, Next, Pacer};
 use crate::pool::stream::{Event, JobStream};
 use crate::report::Ticker;
 
-/// A map that the ranks are working on. Its user gives it inputs and waits for it.
+/// A map that the ranks are working on. Its user calls [`turn`](Self::turn) and [`wait`](Self::wait).
 pub(crate) struct RunningMap<I, O> {
     stream: JobStream<I, O>,
     order: Order<O>,
@@ -20,21 +20,21 @@ pub(crate) struct RunningMap<I, O> {
     _ticker: Option<Ticker>,
 }
 
-/// What a map has for its user.
+/// The result of [`RunningMap::turn`].
 pub(crate) enum Turn<O> {
     /// The next result.
     Item(Result<O, JobError>),
-    /// There is nothing before [`RunningMap::wait`].
+    /// There is no result yet: call [`RunningMap::wait`].
     Wait,
-    /// All jobs are handed on. The error is the panic that ended the inputs.
+    /// All results were yielded. The error is the panic that ended the inputs.
     Over(Option<JobError>),
     /// The pool has ended.
     Broken(Failure),
 }
 
-/// Why a map waits no more.
+/// The reason why [`RunningMap::wait`] has ended.
 pub(crate) enum Waited {
-    /// Something has happened, or there are inputs.
+    /// Results came, or there are inputs.
     Done,
     /// The deadline has passed.
     Late,
@@ -47,7 +47,7 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         Box::new(RunningMap { stream, order: Order::new(unordered), pacer, _ticker: ticker })
     }
 
-    /// Hands on a result and pulls inputs, each with a rank to avoid, without waiting.
+    /// Pulls inputs and returns a result, if there is one, without waiting.
     pub(crate) fn turn(&mut self, pull: &mut impl FnMut() -> Next<I>) -> Turn<O> {
         loop {
             if let Some(item) = self.order.take() {
@@ -75,12 +75,12 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         self.pacer.feed(&mut self.stream, handed_on, || pull().map(|input| (input, None)))
     }
 
-    /// Waits for results, or, if the last turn lacked inputs, until `wake` has something, which is left there.
+    /// Waits for results or, if the last turn lacked inputs, until `wake` has a message, which stays there.
     pub(crate) fn wait<T>(&mut self, deadline: Option<Instant>, wake: Option<&Receiver<T>>) -> Waited {
         let wake = wake.filter(|_| self.pacer.lacks_input());
         match self.stream.next(deadline, wake) {
             Ok(Event::Idle) => Waited::Late,
-            // Inputs may come without a pause.
+            // If inputs come without a pause, the deadline must be checked here.
             Ok(Event::Wake) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => Waited::Late,
             Ok(event) => {
                 self.order.put(event);
@@ -90,18 +90,18 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         }
     }
 
-    /// The number of jobs that have not ended, as far as was waited for.
+    /// Returns the number of jobs whose end was not received yet.
     #[cfg(test)]
     pub(crate) fn unsettled(&self) -> u64 {
         self.stream.unsettled()
     }
 
-    /// The number of jobs handed on.
+    /// Returns the number of results yielded so far.
     pub(crate) fn yielded(&self) -> u64 {
         self.order.yielded()
     }
 
-    /// Results are not kept back any longer for those of earlier jobs: these are errors of kind `Stopped` now.
+    /// From now on yields an error of kind `Stopped` for each missing job, instead of waiting for its result.
     pub(crate) fn wait_no_longer(&mut self) {
         self.order.wait_no_longer();
     }

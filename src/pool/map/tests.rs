@@ -122,7 +122,7 @@ fn inputs_that_pause_and_that_nothing_announces_are_asked_again_when_results_com
     assert_eq!(code, ExitCode::Success);
 }
 
-/// Runs until the map is given up; says that it has begun, and that it was told.
+/// Runs until the map is abandoned; records that it has begun, and that it was notified.
 fn until_cancelled(told: &AtomicU32) {
     let cancellation = rank::cancellation().expect("there are file descriptors");
     let mut watched = [PollFd::from_borrowed_fd(cancellation.watched().as_fd(), PollFlags::IN)];
@@ -199,7 +199,7 @@ fn a_map_that_waits_no_longer_hands_on_what_is_there_and_drops_what_comes_later(
         while results.len() < 20 {
             match map.turn(&mut pull) {
                 Turn::Item(result) => results.push(result.map_err(|error| (error.kind, error.job))),
-                // The three that wait are all that is left.
+                // Only the three that wait are left.
                 Turn::Wait if map.unsettled() == 3 && map.yielded() == 0 => map.wait_no_longer(),
                 Turn::Wait => drop(map.wait(None, NO_WAKE)),
                 Turn::Over(_) | Turn::Broken(_) => break,
@@ -208,7 +208,7 @@ fn a_map_that_waits_no_longer_hands_on_what_is_there_and_drops_what_comes_later(
         let passed = |job| if job % 10 == 0 { Err((JobErrorKind::Stopped, job)) } else { Ok(job) };
         assert!(results.iter().copied().eq((0..20).map(passed)), "{results:?}");
         GO.store(true, Ordering::SeqCst);
-        // The last one is nobody's gap: it is waited for.
+        // No later job has a result, so the last one is waited for.
         let mut rest = Vec::new();
         loop {
             match map.turn(&mut pull) {

@@ -41,7 +41,7 @@ fn run_all<I: Value>(
     take_all(&mut stream)
 }
 
-/// The results of all jobs whose end was not reported yet, by their indexes.
+/// Returns the results of all jobs whose end was not reported yet, by their indexes.
 fn take_all<I>(stream: &mut JobStream<I, u64>) -> Result<Vec<Result<u64, JobErrorKind>>, Failure> {
     let mut ends = BTreeMap::new();
     let mut put = |job, result: Result<u64, JobError>| {
@@ -108,7 +108,7 @@ fn jobs_are_sent_with_a_full_block_or_when_they_are_waited_for() {
         let mut large = pool.stream_with(&(), |(): &(), text: String| text.len() as u64, 0).map_err(driver)?;
         large.push(&"x".repeat(BLOCK_BYTES), None).map_err(driver)?;
         assert!(large.is_full());
-        // Nothing but `next` sends the last ones.
+        // Only `next` sends the last ones.
         while stream.unsettled() > 0 || large.unsettled() > 0 {
             let timely = Some(Instant::now() + Duration::from_millis(1));
             stream.next(timely, NO_WAKE).map_err(driver)?;
@@ -421,7 +421,7 @@ fn jobs_that_a_function_of_chunks_leaves_behind_fail() {
     let code = local(1, |pool| {
         let results = run_all(pool.stream_of_chunks::<Forgetful>(&(), 3), 0..900).map_err(driver)?;
         assert_eq!(results.len(), 900);
-        // Chunks have three jobs, and fewer where the inputs were not there in time.
+        // Chunks have three jobs, and fewer if the inputs did not come in time.
         let count = |expected| results.iter().filter(|result| **result == Err(expected)).count();
         let (unanswered, not_taken) = (count(JobErrorKind::Encode), count(JobErrorKind::Cancelled));
         assert!(unanswered >= not_taken && not_taken > 250, "{unanswered} {not_taken}");
@@ -436,7 +436,7 @@ fn jobs_that_a_function_of_chunks_leaves_behind_fail() {
 static MADE: AtomicU32 = AtomicU32::new(0);
 static DROPPED: AtomicU32 = AtomicU32::new(0);
 
-/// Counts how often it is made and dropped.
+/// Counts how many times it is made and dropped.
 struct Counted;
 
 impl Drop for Counted {
