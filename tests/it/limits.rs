@@ -1,4 +1,4 @@
-//! Jobs that never end: a time limit makes them errors, and a run does not wait for those that nobody wants.
+//! Jobs that never end: with a time limit they fail, and a run does not wait for jobs of dropped maps.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread;
@@ -11,7 +11,7 @@ use crate::support::{code_of, local, until};
 const LIMIT: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(600);
 
-/// A job that never ends as long as the test runs.
+/// A job that does not end while the test runs.
 fn never_ends(end: &AtomicBool) {
     while !end.load(SeqCst) {
         thread::sleep(Duration::from_millis(1));

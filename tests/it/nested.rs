@@ -1,4 +1,4 @@
-//! Jobs that use rayon themselves: they find the rank's idle threads, and no job begins inside another one.
+//! Jobs that use rayon themselves: the rank's idle threads help, and no job starts inside another one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -85,7 +85,7 @@ const WAYS: [fn(); 6] = [
     },
     || _ = rayon::broadcast(|context| context.index()),
     || {
-        // A waiting thread that looks for work by itself.
+        // A waiting thread that asks rayon for work by itself.
         let (sender, receiver) = std::sync::mpsc::channel();
         rayon::spawn(move || sender.send(split(3)).unwrap());
         while receiver.try_recv().is_err() {

@@ -234,7 +234,7 @@ fn a_handle_given_twice_is_yielded_once() {
         let mut values: Vec<_> = completed.map(|handle| handle.wait().unwrap()).collect();
         values.sort_unstable();
         assert_eq!(values, [1, 2]);
-        // Done already, they are not yielded twice either; a wait tells of every place.
+        // Jobs that have already ended are not yielded twice either; a wait reports every index.
         assert_eq!(as_completed([a.clone(), a.clone()]).count(), 1);
         assert_eq!(wait_all(&[a.clone(), b, a], None).done, [0, 1, 2]);
     });

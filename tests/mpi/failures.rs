@@ -1,4 +1,4 @@
-//! Ends that nobody planned: every run ends, says why, and has the right exit code.
+//! Failures: every run ends, prints the reason, and has the right exit code.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
@@ -81,7 +81,7 @@ fn a_job_that_never_ends() {
     }
 }
 
-/// A rank dies, or is stopped, and the launcher tells nobody.
+/// A rank dies, or is stopped, and the launcher does not end the other ranks.
 fn dies_without_a_word(rank: usize, signal: Signal) {
     let library = run(Command::new(rankpool()).args(["info", "--json"])).expect_code(0).out();
     let flag = if library.contains("Open MPI") { "--enable-recovery" } else { "-disable-auto-cleanup" };
@@ -106,7 +106,8 @@ fn dies_without_a_word(rank: usize, signal: Signal) {
         }
     }
     let said = said.join().expect("reading does not panic");
-    // With these flags Open MPI's launcher gives 0 whatever its ranks do, and MPICH's still ends those on the host of a dead one.
+    // With these flags Open MPI's launcher returns 0 whatever its ranks do, and MPICH's still ends the ranks on the host of a dead
+    // one.
     let open_mpi = flag == "--enable-recovery";
     assert!(!status.success() || open_mpi, "{status:?} {said}");
     let left_alone = open_mpi || signal == Signal::SIGSTOP;
@@ -157,9 +158,9 @@ fn messages_in_many_parts() {
 }
 
 fn processes_that_see_only_themselves() {
-    // A launcher's variables without the launcher: what a process sees whose MPI is not the launcher's.
+    // A launcher's variables without the launcher: a process of a program that was built for another MPI sees the same.
     for variables in [["PMI_RANK", "PMI_SIZE"], ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"]] {
-        // Each MPI takes its own launcher's variables seriously and fails by itself.
+        // Each MPI believes its own launcher's variables and fails by itself.
         let library = run(Command::new(rankpool()).args(["info", "--json"])).expect_code(0).out();
         let own = if library.contains("Open MPI") { "OMPI" } else { "PMI" };
         if variables[0].starts_with(own) {
@@ -181,7 +182,7 @@ fn another_program_is_refused() {
     std::fs::set_permissions(&other, mode).expect("a mode of the copy");
     let mut command = crate::mpiexec(1, &rankpool());
     command.args(["kernel", "square", ":"]);
-    // The flags are the launcher's own and hold for both parts.
+    // The flags are for the launcher itself and hold for both parts.
     command.args(["-n", "1"]).arg(&other).args(["kernel", "square"]);
     let finished = run(&mut command);
     assert!(finished.code != Some(0), "{}", finished.stderr);
@@ -201,7 +202,7 @@ fn started(command: &mut Command) -> (Child, Vec<i32>) {
     (child, pids.split(' ').map(|pid| pid.parse().expect("a number")).collect())
 }
 
-/// The launcher's exit code says little here: MPICH's gives 0.
+/// The launcher's exit code is not checked: MPICH's returns 0.
 fn sigterm_ends_everything() {
     let (mut child, pids) = endless();
     crate::support::signal(&child, Signal::SIGTERM);
