@@ -50,7 +50,7 @@ pub(super) struct Health {
 
 impl Health {
     /// Records that `good` jobs of a chunk succeeded on a rank and `bad` jobs failed.
-    pub(super) fn judge(&mut self, rank: RankId, good: u64, bad: u64) {
+    pub(super) fn record_results(&mut self, rank: RankId, good: u64, bad: u64) {
         self.done = self.done.saturating_add(good);
         if good > 0 {
             let before = self.records.remove(&rank).map_or(0, |record| record.streak);
@@ -60,7 +60,7 @@ impl Health {
                 (self.good, self.bad) = (self.good / 2, self.bad / 2);
             }
             if before.saturating_add(bad) > 0 {
-                self.reconsider();
+                self.end_unjustified_trials();
             }
         } else if bad > 0 {
             let mut record = self.records.get(&rank).copied().unwrap_or_default();
@@ -74,7 +74,7 @@ impl Health {
     }
 
     /// Ends trials that are no longer justified, because jobs fail on other ranks more often than was known before.
-    fn reconsider(&mut self) {
+    fn end_unjustified_trials(&mut self) {
         let mut records = std::mem::take(&mut self.records);
         for record in records.values_mut().filter(|record| record.trial.is_some()) {
             record.trial = record.trial.filter(|_| self.is_doubtful(record.streak));

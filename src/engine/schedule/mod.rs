@@ -8,23 +8,23 @@
 //! released) is ignored, since messages cross.
 //!
 //! * `event`: the events and actions.
-//! * `queue`: the queued jobs of a map. `pace`: the duration of jobs and the size of chunks. `roster`: the state of the ranks.
+//! * `queue`: the queued jobs of a map. `pace`: the duration of jobs and the size of chunks. `ranks`: the state of the ranks.
 //!   `health`: which ranks may be broken.
-//! * this file: the handler of each event. `deal`: assignments and recalls. `check`: the invariants.
+//! * this file: the handler of each event. `assign`: assignments and recalls. `check`: the invariants.
 //! * `sim`: a simulated cluster around the scheduler, which checks and measures it.
 
 // Pure: see clippy.toml. Every event and every action is matched by name.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
+mod assign;
 mod check;
-mod deal;
 mod event;
 #[cfg(test)]
 mod exhaustive;
 mod health;
 mod pace;
 mod queue;
-mod roster;
+mod ranks;
 #[doc(hidden)]
 pub mod sim;
 #[cfg(test)]
@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use event::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId};
 use pace::{Expected, Pace};
 use queue::{Queue, Range};
-use roster::Roster;
+use ranks::Ranks;
 
 /// A job that was lost with its rank this many times is not assigned again: it may be the cause of the losses.
 const LOSSES_MAX: u32 = 3;
@@ -121,7 +121,7 @@ pub struct Schedule {
     expected: BTreeMap<i64, Expected>,
     /// Whether some queued jobs may have been given back by a rank.
     given_back: bool,
-    roster: Roster,
+    ranks: Ranks,
     draining: bool,
     driver_left: bool,
 }
@@ -137,7 +137,7 @@ impl Schedule {
     pub fn handle(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::Joined { rank, threads } => {
-                self.roster.join(rank, threads.get());
+                self.ranks.join(rank, threads.get());
             }
             Event::Opened { map, policy, function } => self.opened(map, policy, function),
             Event::Submitted { map, count, avoid } => self.submitted(map, count, avoid, out),
@@ -149,10 +149,10 @@ impl Schedule {
             Event::Lost { rank } => self.lost(rank, out),
             Event::Draining => self.drain(out),
             Event::DriverLeft => self.driver_left = true,
-            Event::Quiet => self.stir(out),
+            Event::Quiet => self.recall_when_quiet(out),
         }
-        self.deal(out);
-        self.fetch_back(out);
+        self.assign_queued(out);
+        self.recall_for_idle_threads(out);
         self.dismiss(out);
     }
 
@@ -178,14 +178,14 @@ impl Schedule {
     /// Returns the number of threads of present ranks that hold no job.
     #[must_use]
     pub fn idle_threads(&self) -> u64 {
-        self.roster.idle()
+        self.ranks.idle()
     }
 
     /// Returns whether more threads are idle than recalls are unanswered, while ranks hold chunks: only then can
     /// [`Event::Quiet`] cause an action.
     #[must_use]
     pub fn has_slack(&self) -> bool {
-        !self.chunks.is_empty() && self.roster.idle() > self.roster.unanswered()
+        !self.chunks.is_empty() && self.ranks.idle() > self.ranks.unanswered()
     }
 
     /// Returns the number of a map's jobs that no rank holds.
@@ -198,7 +198,7 @@ impl Schedule {
     /// twice the number that all threads may need at once. The pool bounds it by the memory that the inputs may take.
     #[must_use]
     pub fn queue_advice(&self, map: MapId) -> u64 {
-        let threads = self.roster.threads().max(1);
+        let threads = self.ranks.threads().max(1);
         let jobs = self.maps.get(&map).map_or(1, |map| map.pace.full_chunk_jobs(threads));
         threads.saturating_mul(2).saturating_mul(jobs.max(2))
     }
@@ -229,7 +229,7 @@ impl Schedule {
             return;
         }
         map.submitted += count;
-        self.requeue(id, Range { first, count, failures: 0, losses: 0, recalls: 0, parted: false, avoid }, false, out);
+        self.requeue(id, Range { first, count, failures: 0, losses: 0, recalls: 0, split: false, avoid }, false, out);
     }
 
     fn closed(&mut self, id: MapId, out: &mut Vec<Action>) {
@@ -243,7 +243,7 @@ impl Schedule {
         if let Some(map) = self.maps.get_mut(&id) {
             map.abandoned = true;
             self.settle_queue(id, out);
-            self.withdraw(Some(id), out);
+            self.recall_unstarted(Some(id), out);
             self.release_if_over(id, out);
         }
     }
@@ -268,7 +268,7 @@ impl Schedule {
         if bad < jobs.count {
             map.pace.learn(busy, jobs.count);
         }
-        self.roster.judge(rank, jobs.count - bad, bad);
+        self.ranks.record_results(rank, jobs.count - bad, bad);
         let attempt = jobs.failures.saturating_add(1);
         let again = attempt <= map.retries && !map.abandoned && !self.draining;
 
@@ -305,7 +305,7 @@ impl Schedule {
             chunk.work = work;
             chunk.jobs.count = kept;
             chunk.recall = Recall::Answered;
-            self.roster.update(rank, |rank| {
+            self.ranks.update(rank, |rank| {
                 rank.work = rank.work.saturating_sub(less);
                 rank.unanswered -= 1;
             });
@@ -322,7 +322,7 @@ impl Schedule {
     }
 
     fn lost(&mut self, rank: RankId, out: &mut Vec<Action>) {
-        let held = self.roster.lose(rank);
+        let held = self.ranks.lose(rank);
         let mut touched = Vec::new();
         // From the last to the first, so that at the front of the queue they are in order again.
         for id in held.into_iter().rev() {
@@ -339,7 +339,7 @@ impl Schedule {
             }
             touched.push(chunk.map);
         }
-        if self.roster.is_stranded() {
+        if self.ranks.is_stranded() {
             self.settle_queues(out);
         }
         for map in touched {
@@ -351,7 +351,7 @@ impl Schedule {
         if !self.draining {
             self.draining = true;
             self.settle_queues(out);
-            self.withdraw(None, out);
+            self.recall_unstarted(None, out);
         }
     }
 
@@ -362,7 +362,7 @@ impl Schedule {
             return None;
         }
         let chunk = entry.remove();
-        self.roster.update(rank, |rank| {
+        self.ranks.update(rank, |rank| {
             rank.held.remove(&id);
             rank.recallable.remove(&id);
             rank.work = rank.work.saturating_sub(chunk.work);
@@ -377,7 +377,7 @@ impl Schedule {
     /// Queues jobs that no rank holds, or settles them if they will not be assigned.
     fn requeue(&mut self, id: MapId, jobs: Range, in_front: bool, out: &mut Vec<Action>) {
         let Some(map) = self.maps.get_mut(&id) else { return };
-        if let Some(outcome) = undealt(map.abandoned, self.draining, self.roster.is_stranded()) {
+        if let Some(outcome) = unassignable(map.abandoned, self.draining, self.ranks.is_stranded()) {
             self.settle(id, &jobs, outcome, jobs.runs(), out);
             return;
         }
@@ -396,7 +396,7 @@ impl Schedule {
     fn settle_queue(&mut self, id: MapId, out: &mut Vec<Action>) {
         let Some(map) = self.maps.get_mut(&id) else { return };
         let queue = std::mem::take(&mut map.queue);
-        let outcome = undealt(map.abandoned, self.draining, self.roster.is_stranded());
+        let outcome = unassignable(map.abandoned, self.draining, self.ranks.is_stranded());
         self.serving.retain(|other| *other != id);
         for jobs in queue.ranges() {
             self.settle(id, jobs, outcome.unwrap_or(Outcome::Cancelled), jobs.runs(), out);
@@ -429,8 +429,8 @@ impl Schedule {
 
     fn dismiss(&mut self, out: &mut Vec<Action>) {
         if self.is_finished() {
-            for rank in self.roster.present().map(|(rank, _)| rank).collect::<Vec<_>>() {
-                self.roster.dismiss(rank);
+            for rank in self.ranks.present().map(|(rank, _)| rank).collect::<Vec<_>>() {
+                self.ranks.dismiss(rank);
                 out.push(Action::Dismiss { rank });
             }
         }
@@ -461,7 +461,7 @@ fn runs(count: u64, failed: Vec<u32>) -> Vec<(bool, u64, u64)> {
 }
 
 /// Returns the outcome of jobs that are not assigned any more; `None` if they still are.
-fn undealt(abandoned: bool, draining: bool, stranded: bool) -> Option<Outcome> {
+fn unassignable(abandoned: bool, draining: bool, stranded: bool) -> Option<Outcome> {
     if abandoned {
         Some(Outcome::Cancelled)
     } else if draining {

@@ -5,7 +5,7 @@
 use std::num::NonZeroU64;
 
 use super::event::ChunkSize;
-use super::roster::Gain;
+use super::ranks::Gain;
 
 /// A chunk should keep a thread busy at least this long (ns): a message costs the master and the rank a few
 /// microseconds each, so 2 ms keep the share of the messages well below one percent.
@@ -145,7 +145,7 @@ impl Pace {
 
     /// Returns the size of the next chunk from a range of `jobs` jobs that were recalled because nothing happened: one of them may
     /// block the others. However short the jobs are, each such recall makes smaller chunks.
-    pub(super) fn parted_chunk_jobs(&self, jobs: u64, queued: u64, threads: u64) -> u64 {
+    pub(super) fn split_chunk_jobs(&self, jobs: u64, queued: u64, threads: u64) -> u64 {
         let size = self.chunk_jobs(queued, threads);
         if self.is_automatic() { size.min(jobs.div_ceil(threads.saturating_mul(2).max(1))) } else { size }
     }

@@ -44,9 +44,9 @@ pub struct Run {
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Happening {
+enum Step {
     /// An event reaches the master.
-    Told(Event),
+    MasterEvent(Event),
     /// An order arrives at a rank.
     Arrived(RankId, Order),
     /// A thread of a rank ends a chunk, unless the chunk was cut in the meantime.
@@ -78,15 +78,15 @@ struct Sim<'a> {
     world: &'a World,
     now: u64,
     sequence: u64,
-    heap: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    heap: BinaryHeap<Reverse<(u64, u64, Step)>>,
     schedule: Schedule,
     actions: Vec<Action>,
     ranks: Vec<Rank>,
     driven: Vec<Driven>,
     driver_left: bool,
     /// The time of the last event, and whether it was another one than [`Event::Quiet`].
-    told: u64,
-    heard: bool,
+    last_event: u64,
+    active: bool,
     /// The time at which the master has handled all events so far.
     master_free: u64,
     judge: Option<Judge<'a>>,
@@ -105,16 +105,16 @@ struct Sim<'a> {
 pub fn run(world: &World) -> Run {
     let mut sim = Sim::new(world);
     let mut steps = 0_u64;
-    while let Some(Reverse((now, sequence, happening))) = sim.heap.pop() {
-        let quiet = sim.told + QUIET;
-        if sim.heard && now > quiet && sim.schedule.has_slack() {
-            sim.heap.push(Reverse((now, sequence, happening)));
-            (sim.now, sim.heard) = (quiet, false);
-            sim.tell(Event::Quiet);
+    while let Some(Reverse((now, sequence, step))) = sim.heap.pop() {
+        let quiet = sim.last_event + QUIET;
+        if sim.active && now > quiet && sim.schedule.has_slack() {
+            sim.heap.push(Reverse((now, sequence, step)));
+            (sim.now, sim.active) = (quiet, false);
+            sim.handle(Event::Quiet);
             continue;
         }
         sim.now = now;
-        sim.step(happening);
+        sim.step(step);
         steps += 1;
         assert!(!world.judged || steps < 2_000_000, "the run does not come to an end");
     }
@@ -144,8 +144,8 @@ impl<'a> Sim<'a> {
             ranks: world.ranks.iter().map(|plan| Rank::new(plan.clone())).collect(),
             driven: vec![Driven::default(); world.maps.len()],
             driver_left: false,
-            told: 0,
-            heard: false,
+            last_event: 0,
+            active: false,
             master_free: 0,
             judge: world.judged.then(|| Judge::new(world)),
             trace: DefaultHasher::new(),
@@ -154,60 +154,60 @@ impl<'a> Sim<'a> {
             recalls: 0,
         };
         for (id, plan) in (0..).map(RankId).zip(&world.ranks) {
-            sim.at(plan.joins, Happening::Joins(id));
+            sim.at(plan.joins, Step::Joins(id));
             match plan.fate {
                 Fate::Stays => {}
-                Fate::Dies { at, told } => {
-                    sim.at(at, Happening::Dies(id));
-                    sim.at(told, Happening::Told(Event::Lost { rank: id }));
+                Fate::Dies { at, reported } => {
+                    sim.at(at, Step::Dies(id));
+                    sim.at(reported, Step::MasterEvent(Event::Lost { rank: id }));
                 }
-                Fate::Stalls { told, .. } => sim.at(told, Happening::Told(Event::Lost { rank: id })),
+                Fate::Stalls { reported, .. } => sim.at(reported, Step::MasterEvent(Event::Lost { rank: id })),
             }
         }
         for (id, plan) in (0..).map(MapId).zip(&world.maps) {
             if !world.in_a_row || id == MapId(0) {
-                sim.at(plan.opens, Happening::Drives(id));
+                sim.at(plan.opens, Step::Drives(id));
             }
             if let Some(at) = plan.abandoned {
-                sim.at(at.max(plan.opens), Happening::Drives(id));
+                sim.at(at.max(plan.opens), Step::Drives(id));
             }
             for (at, job) in &plan.cancels {
-                sim.at(*at, Happening::Told(Event::CancelAsked { map: id, job: *job }));
+                sim.at(*at, Step::MasterEvent(Event::CancelAsked { map: id, job: *job }));
             }
         }
         if let Some(at) = world.drains {
-            sim.at(at, Happening::Told(Event::Draining));
+            sim.at(at, Step::MasterEvent(Event::Draining));
         }
         sim
     }
 
-    fn at(&mut self, time: u64, happening: Happening) {
+    fn at(&mut self, time: u64, step: Step) {
         self.sequence += 1;
-        self.heap.push(Reverse((time.max(self.now), self.sequence, happening)));
+        self.heap.push(Reverse((time.max(self.now), self.sequence, step)));
     }
 
-    fn step(&mut self, happening: Happening) {
+    fn step(&mut self, step: Step) {
         if self.world.judged {
-            (self.now, &happening).hash(&mut self.trace);
+            (self.now, &step).hash(&mut self.trace);
         }
-        match happening {
-            Happening::Told(event) => self.tell(event),
-            Happening::Arrived(id, order) => {
+        match step {
+            Step::MasterEvent(event) => self.handle(event),
+            Step::Arrived(id, order) => {
                 let rank = &mut self.ranks[id.0 as usize];
                 let replies = rank.take(order, self.now, self.world);
                 self.reply(id, replies);
             }
-            Happening::Ended { rank: id, thread, generation } => {
+            Step::Ended { rank: id, thread, generation } => {
                 let rank = &mut self.ranks[id.0 as usize];
                 let replies = rank.end(thread, generation, self.now, self.world);
                 self.reply(id, replies);
             }
-            Happening::Joins(id) => {
+            Step::Joins(id) => {
                 let threads = NonZeroU32::new(self.world.ranks[id.0 as usize].threads).expect("threads");
-                self.reply(id, vec![Reply::Say(Event::Joined { rank: id, threads })]);
+                self.reply(id, vec![Reply::Send(Event::Joined { rank: id, threads })]);
             }
-            Happening::Dies(id) => self.ranks[id.0 as usize].alive = false,
-            Happening::Drives(map) => self.drive(map),
+            Step::Dies(id) => self.ranks[id.0 as usize].alive = false,
+            Step::Drives(map) => self.drive(map),
         }
     }
 
@@ -222,7 +222,7 @@ impl<'a> Sim<'a> {
             let arrives = self.now + self.latency();
             let rank = &mut self.ranks[id.0 as usize];
             match reply {
-                Reply::Say(mut event) if rank.alive => {
+                Reply::Send(mut event) if rank.alive => {
                     if let Event::Joined { rank, .. } | Event::Finished { rank, .. } | Event::Returned { rank, .. } =
                         &mut event
                     {
@@ -232,29 +232,29 @@ impl<'a> Sim<'a> {
                         Fate::Stalls { at, until, .. } if self.now >= at => until,
                         Fate::Stays | Fate::Dies { .. } | Fate::Stalls { .. } => 0,
                     };
-                    rank.last_said = arrives.max(rank.last_said).max(stalled);
-                    let arrives = rank.last_said;
+                    rank.last_sent = arrives.max(rank.last_sent).max(stalled);
+                    let arrives = rank.last_sent;
                     self.messages += 1;
-                    self.at(arrives, Happening::Told(event));
+                    self.at(arrives, Step::MasterEvent(event));
                 }
-                Reply::Say(_) => {}
+                Reply::Send(_) => {}
                 Reply::Wake { at, thread, generation } => {
-                    self.at(at, Happening::Ended { rank: id, thread, generation });
+                    self.at(at, Step::Ended { rank: id, thread, generation });
                 }
                 Reply::Die => {
                     rank.alive = false;
-                    self.at(self.now + MILLI, Happening::Told(Event::Lost { rank: id }));
+                    self.at(self.now + MILLI, Step::MasterEvent(Event::Lost { rank: id }));
                 }
             }
         }
     }
 
     /// Lets the master handle one event and carry out the actions, one service time each.
-    fn tell(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         if let Some(judge) = &mut self.judge {
             judge.before(&event);
         }
-        (self.told, self.heard) = (self.now, event != Event::Quiet);
+        (self.last_event, self.active) = (self.now, event != Event::Quiet);
         let mut actions = std::mem::take(&mut self.actions);
         self.schedule.handle(event.clone(), &mut actions);
         self.master_free = self.master_free.max(self.now) + self.world.service;
@@ -273,20 +273,20 @@ impl<'a> Sim<'a> {
                 }
                 Action::Recall { rank, chunk } => {
                     self.recalls += 1;
-                    self.send(rank, Order::GiveBack(chunk));
+                    self.send(rank, Order::Recall(chunk));
                 }
                 Action::Settle { map, count, .. } => {
                     self.makespan = self.now;
                     let driven = &mut self.driven[usize::try_from(map.0).expect("a map")];
                     driven.settled += count;
                     if !driven.over {
-                        self.at(self.now + MICRO, Happening::Drives(map));
+                        self.at(self.now + MICRO, Step::Drives(map));
                     }
                 }
                 Action::Release { map: MapId(map) } if self.world.in_a_row => {
                     let next = MapId(map + 1);
                     if let Some(plan) = self.world.maps.get(usize::try_from(next.0).expect("a map")) {
-                        self.at(self.now + plan.opens, Happening::Drives(next));
+                        self.at(self.now + plan.opens, Step::Drives(next));
                     }
                 }
                 Action::Release { .. } | Action::Dismiss { .. } => {}
@@ -300,9 +300,9 @@ impl<'a> Sim<'a> {
         self.messages += 1;
         let arrives = self.master_free + self.latency();
         let rank = &mut self.ranks[id.0 as usize];
-        rank.last_heard = rank.last_heard.max(arrives);
-        let arrives = rank.last_heard;
-        self.at(arrives, Happening::Arrived(id, order));
+        rank.last_received = rank.last_received.max(arrives);
+        let arrives = rank.last_received;
+        self.at(arrives, Step::Arrived(id, order));
     }
 
     /// Lets the driver open a map, fill its window, and close or abandon it. After the last map the driver leaves.
@@ -335,7 +335,7 @@ impl<'a> Sim<'a> {
             events.push(Event::DriverLeft);
         }
         for event in events {
-            self.tell(event);
+            self.handle(event);
         }
     }
 }

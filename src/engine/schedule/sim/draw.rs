@@ -104,10 +104,10 @@ fn rank(random: &mut Random, horizon: u64, kind: bool) -> RankPlan {
     let joins = if random.percent(80) { random.between(0, MILLI) } else { random.between(0, horizon) };
     let slowness = if random.percent(15) { random.between(100, 2_000) } else { 100 };
     let at = joins + random.between(0, horizon);
-    let told = at + random.between(0, horizon / 4);
+    let reported = at + random.between(0, horizon / 4);
     let fate = match random.between(0, 9) {
-        0 | 1 if !kind => Fate::Dies { at, told },
-        2 if !kind => Fate::Stalls { at, until: at + random.between(0, horizon / 2), told },
+        0 | 1 if !kind => Fate::Dies { at, reported },
+        2 if !kind => Fate::Stalls { at, until: at + random.between(0, horizon / 2), reported },
         _ => Fate::Stays,
     };
     let waking = if random.percent(50) { random.magnitude(MICRO, MILLI) } else { 0 };

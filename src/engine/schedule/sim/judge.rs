@@ -15,12 +15,12 @@ struct Job {
     failures: u32,
     losses: u32,
     /// The number of times it was assigned.
-    deals: u32,
+    assignments: u32,
     given_back: bool,
 }
 
 /// The most times that a job may be assigned, beside its retries: once, after two losses, and after eight recalls.
-const DEALS_MAX: u32 = 11;
+const ASSIGNMENTS_MAX: u32 = 11;
 
 #[derive(Default)]
 struct Map {
@@ -251,8 +251,11 @@ impl<'a> Judge<'a> {
             assert_eq!(job.failures + 1, attempt, "job {index}");
             assert!(job.losses == 0 || jobs.end - jobs.start == 1, "job {index} was lost before and shares a chunk");
             assert!(job.losses < 3, "job {index} was lost too often");
-            job.deals += 1;
-            assert!(job.deals <= DEALS_MAX.saturating_add(policy.retries), "job {index} is assigned too often");
+            job.assignments += 1;
+            assert!(
+                job.assignments <= ASSIGNMENTS_MAX.saturating_add(policy.retries),
+                "job {index} is assigned too often"
+            );
             job.holder = Some(chunk);
             map.queued -= 1;
         }

@@ -35,7 +35,7 @@ pub enum Fate {
         /// The time at which it dies.
         at: u64,
         /// The time at which it is reported as lost.
-        told: u64,
+        reported: u64,
     },
     /// Its messages from `at` on are delayed until `until`; it is reported as lost before or after that.
     Stalls {
@@ -44,7 +44,7 @@ pub enum Fate {
         /// The end of the delay.
         until: u64,
         /// The time at which it is reported as lost.
-        told: u64,
+        reported: u64,
     },
 }
 

@@ -1,7 +1,7 @@
 //! The state of the ranks: the chunks that each one holds, which ranks can take more, and which have chunks to give back.
 //!
 //! Keeps the ranks with credit and the ranks with recallable chunks in order, so that the next rank is found in logarithmic
-//! time, however many there are. Assignments and recalls are decided in `deal`.
+//! time, however many there are. Assignments and recalls are decided in `assign`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ pub(super) const CREDIT_CHUNKS_MAX: u64 = 1_024;
 
 /// Whether a rank can be given work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Status {
+pub(super) enum Presence {
     Present,
     Lost,
     Dismissed,
@@ -39,7 +39,7 @@ pub(super) struct Gain {
 /// One rank.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Rank {
-    pub(super) status: Status,
+    pub(super) status: Presence,
     pub(super) threads: u64,
     /// The chunks that are assigned and not finished, in the order of assignment, which is the order in which the rank starts them.
     pub(super) held: BTreeSet<ChunkId>,
@@ -57,7 +57,7 @@ pub(super) struct Rank {
 }
 
 impl Rank {
-    fn new(status: Status, threads: u64) -> Self {
+    fn new(status: Presence, threads: u64) -> Self {
         Self {
             status,
             threads,
@@ -73,7 +73,7 @@ impl Rank {
     }
 
     pub(super) fn is_present(&self) -> bool {
-        self.status == Status::Present
+        self.status == Presence::Present
     }
 
     fn chunks(&self) -> u64 {
@@ -101,7 +101,7 @@ impl Rank {
 
     /// Returns the chunk to recall, if one is worth it: the last one that waits, or else the last one that is worth a recall while
     /// it runs.
-    fn donation(&self) -> Option<ChunkId> {
+    fn recall_candidate(&self) -> Option<ChunkId> {
         let (last, _) = self.recallable.last_key_value()?;
         if self.is_waiting(*last) {
             return Some(*last);
@@ -112,13 +112,13 @@ impl Rank {
 
     /// Returns the rank's key in the order of the ranks that have a chunk to give back.
     fn donor_key(&self) -> Option<u64> {
-        self.donation().filter(|_| self.is_present()).map(|_| self.work / self.threads)
+        self.recall_candidate().filter(|_| self.is_present()).map(|_| self.work / self.threads)
     }
 }
 
 /// All ranks that have joined or were lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Roster {
+pub(super) struct Ranks {
     ranks: BTreeMap<RankId, Rank>,
     /// Ranks with credit: first those with an idle thread, then those with the least work per thread.
     spare: BTreeSet<(bool, u64, RankId)>,
@@ -134,7 +134,7 @@ pub(super) struct Roster {
     on_trial: BTreeSet<RankId>,
 }
 
-impl Roster {
+impl Ranks {
     pub(super) fn get(&self, rank: RankId) -> Option<&Rank> {
         self.ranks.get(&rank)
     }
@@ -198,20 +198,20 @@ impl Roster {
     }
 
     /// Records that `good` jobs of a chunk succeeded on a rank and `bad` jobs failed.
-    pub(super) fn judge(&mut self, id: RankId, good: u64, bad: u64) {
+    pub(super) fn record_results(&mut self, id: RankId, good: u64, bad: u64) {
         if self.get(id).is_some_and(Rank::is_present) {
             let before = self.is_divided();
             let changes_nothing = bad == 0 && self.health.is_spotless();
-            self.health.judge(id, good, bad);
+            self.health.record_results(id, good, bad);
             if !changes_nothing {
-                self.review(id, before, good > 0);
+                self.update_trial(id, before, good > 0);
             }
         }
     }
 
     /// Updates whether a rank is on trial. Also updates all other ranks on trial if the answer of `is_divided` has changed since
     /// `was_divided`, or if they may get their next job (`others`).
-    fn review(&mut self, id: RankId, was_divided: bool, others: bool) {
+    fn update_trial(&mut self, id: RankId, was_divided: bool, others: bool) {
         let tried = if others { self.on_trial.clone() } else { BTreeSet::new() };
         let changes = if self.health.is_on_trial(id) && self.get(id).is_some_and(Rank::is_present) {
             self.on_trial.insert(id);
@@ -234,9 +234,9 @@ impl Roster {
     }
 
     /// Returns the chunk to recall and its rank: the rank with the most work among those that have a chunk to give back.
-    pub(super) fn donation(&self) -> Option<(RankId, ChunkId)> {
+    pub(super) fn recall_candidate(&self) -> Option<(RankId, ChunkId)> {
         let id = self.donors.last()?.1;
-        Some((id, self.ranks.get(&id)?.donation()?))
+        Some((id, self.ranks.get(&id)?.recall_candidate()?))
     }
 
     /// Returns the present ranks in the order of their ids.
@@ -251,13 +251,13 @@ impl Roster {
         }
         let threads = u64::from(threads);
         let was_divided = self.is_divided();
-        self.ranks.insert(id, Rank::new(Status::Present, threads));
+        self.ranks.insert(id, Rank::new(Presence::Present, threads));
         self.threads += threads;
         self.present += 1;
         self.joined = true;
         self.update(id, |_| ());
         // Ranks on trial can now be compared with this one.
-        self.review(id, was_divided, true);
+        self.update_trial(id, was_divided, true);
         true
     }
 
@@ -265,8 +265,8 @@ impl Roster {
     pub(super) fn lose(&mut self, id: RankId) -> BTreeSet<ChunkId> {
         let mut held = BTreeSet::new();
         let was_divided = self.is_divided();
-        self.ranks.entry(id).or_insert_with(|| Rank::new(Status::Lost, 1));
-        self.leave(id, Status::Lost);
+        self.ranks.entry(id).or_insert_with(|| Rank::new(Presence::Lost, 1));
+        self.leave(id, Presence::Lost);
         self.update(id, |rank| {
             held = std::mem::take(&mut rank.held);
             rank.recallable.clear();
@@ -274,20 +274,20 @@ impl Roster {
             rank.work = 0;
         });
         self.health.forget(id);
-        self.review(id, was_divided, true);
+        self.update_trial(id, was_divided, true);
         held
     }
 
     /// Marks a rank, which holds no chunk, as dismissed.
     pub(super) fn dismiss(&mut self, id: RankId) {
         let was_divided = self.is_divided();
-        self.leave(id, Status::Dismissed);
+        self.leave(id, Presence::Dismissed);
         self.health.forget(id);
         self.update(id, |_| ());
-        self.review(id, was_divided, true);
+        self.update_trial(id, was_divided, true);
     }
 
-    fn leave(&mut self, id: RankId, status: Status) {
+    fn leave(&mut self, id: RankId, status: Presence) {
         if let Some(rank) = self.ranks.get_mut(&id) {
             if rank.is_present() {
                 self.threads -= rank.threads;
@@ -329,13 +329,13 @@ impl Roster {
     }
 
     /// Updates the gain of recalling a chunk and returns whether it is still the chunk to recall from its rank.
-    pub(super) fn reconsider(&mut self, id: RankId, chunk: ChunkId, now: Gain) -> bool {
+    pub(super) fn update_gain(&mut self, id: RankId, chunk: ChunkId, now: Gain) -> bool {
         self.update(id, |rank| match rank.recallable.get_mut(&chunk) {
             Some(_) if now.waiting == 0 => drop(rank.recallable.remove(&chunk)),
             Some(gain) => *gain = now,
             None => {}
         });
-        self.ranks.get(&id).is_some_and(|rank| rank.donation() == Some(chunk))
+        self.ranks.get(&id).is_some_and(|rank| rank.recall_candidate() == Some(chunk))
     }
 
     /// Asserts the invariants of the fields.
