@@ -35,11 +35,11 @@ pub(crate) enum Command {
     /// Abandon a map: cancel the jobs that have not begun and notify those that run.
     Abandon { map: MapId },
     /// Tell a rank that the driver has taken a piece of output, so that the rank may send the next one.
-    Took { rank: RankId, part: u64 },
+    PartTaken { rank: RankId, part: u64 },
     /// Cancel a job if no rank has it; the reply is whether it was cancelled.
     Cancel { map: MapId, job: u64, reply: Sender<bool> },
     /// Broadcast a value to all ranks.
-    Keep { value: u64, bytes: Bytes },
+    Broadcast { value: u64, bytes: Bytes },
     /// Reply with the statistics of the run so far.
     Stats { reply: Sender<Stats> },
     /// The driver's closure has returned.
@@ -52,7 +52,7 @@ pub(crate) struct Client {
     /// Whether it also wants to know when jobs are sent to a rank.
     pub starts: bool,
     /// The number of queued jobs that keeps the ranks busy; the master updates it.
-    pub advice: Arc<AtomicU64>,
+    pub queue_target: Arc<AtomicU64>,
     /// Counts the jobs that are settled, for a progress display.
     pub meter: Option<Arc<Meter>>,
 }
@@ -163,7 +163,7 @@ pub(crate) enum Delivery {
     Unrun { first: u64, count: u64, attempt: u32, failure: Failure },
     /// Jobs that were sent to a rank.
     Started { first: u64, count: u32 },
-    /// A piece of the output of a running job. The receiver answers with [`Command::Took`].
+    /// A piece of the output of a running job. The receiver answers with [`Command::PartTaken`].
     Part(OutputPart),
 }
 

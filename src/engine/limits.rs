@@ -17,7 +17,7 @@
 //! | `MPI_FINALIZE` | 60 s | every rank | all ranks have called `MPI_Finalize` | above [`FLUSH`], and above [`RELEASE`] + `LAST_MESSAGE`: ranks end at different times |
 //! | `MPI_ABORT` | 5 s | any rank | `MPI_Abort` ends the processes | below `MPI_FINALIZE`, so that ranks that have finished wait for this exit code |
 //!
-//! Pauses between two looks of a loop are not here: they limit no waiting (see `transport/idle.rs`, `rank/gather.rs`,
+//! Pauses between two looks of a loop are not here: they limit no waiting (see `transport/idle.rs`, `rank/coalesce.rs`,
 //! `master/quiet.rs`).
 
 use std::time::Duration;

@@ -3,10 +3,10 @@
 //! This is the only place that matches on [`Action`]. The loop moves byte buffers and ids; its work for a chunk does not
 //! depend on the number of jobs in it. All messages of one turn to a rank are sent as one, and so are all results of a map.
 
-mod book;
 mod error;
 mod join;
 mod leave;
+mod maps;
 mod pulse;
 mod quiet;
 
@@ -29,17 +29,17 @@ use crate::engine::stop::Signals;
 use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport};
 use crate::engine::wire::{self, Packet, ToMaster, ToRank};
 
-use book::{Arrived, MapBook, Report};
 pub(crate) use error::MasterError;
 use join::gather_facts;
-use pulse::Watch;
+use maps::{ChunkReport, ChunkResults, MapState};
+use pulse::RankWatch;
 use quiet::Quiet;
 
 /// How a run ended, if it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum RunEnd {
     /// The driver has left, all jobs are settled, all ranks are dismissed.
-    Whole,
+    Finished,
     /// A signal asked for the end, and the driver or a job took longer than [`STOP_GRACE`](limits::STOP_GRACE).
     Stopped,
 }
@@ -48,7 +48,7 @@ pub(crate) enum Ended {
 const TURN: usize = 512;
 
 /// The master's state of a rank.
-struct RankBook {
+struct RankState {
     rank: Rank,
     stats: RankStats,
     outbox: Packet<ToRank>,
@@ -63,10 +63,10 @@ pub(crate) struct Master<'t> {
     listeners: Vec<Box<dyn Listener + 't>>,
     schedule: Schedule,
     actions: Vec<Action>,
-    maps: BTreeMap<MapId, MapBook>,
+    maps: BTreeMap<MapId, MapState>,
     /// Maps with deliveries for their clients.
     ready: Vec<MapId>,
-    ranks: Vec<RankBook>,
+    ranks: Vec<RankState>,
     /// Ranks with messages in their outboxes.
     unsent: Vec<RankId>,
     first_dispatch: Option<Instant>,
@@ -77,7 +77,7 @@ pub(crate) struct Master<'t> {
     stopping: Option<Instant>,
     driver_gone: bool,
     undismissed: u32,
-    watch: Option<Watch>,
+    watch: Option<RankWatch>,
     /// How long jobs of abandoned maps may run on when nothing else is left, and since when nothing else is left.
     grace: Duration,
     lingering: Option<Instant>,
@@ -103,13 +103,13 @@ impl<'t> Master<'t> {
             }
         }
         let threads = placement::threads_per_rank(&facts, dedicated);
-        let ranks = facts.into_iter().zip(threads).enumerate().map(|(number, (facts, threads))| RankBook {
+        let ranks = facts.into_iter().zip(threads).enumerate().map(|(number, (facts, threads))| RankState {
             stats: RankStats::new(number as u32, &facts.host, threads),
             rank: Rank { facts, threads },
             outbox: Packet::default(),
             lost: false,
         });
-        let watch = Watch::new(size as usize, transport.silence());
+        let watch = RankWatch::new(size as usize, transport.silence());
         let mut master = Master {
             transport,
             commands,
@@ -133,7 +133,7 @@ impl<'t> Master<'t> {
             grace: limits::LINGER,
             lingering: None,
         };
-        master.welcome()?;
+        master.send_threads()?;
         Ok(master)
     }
 
@@ -148,23 +148,23 @@ impl<'t> Master<'t> {
     }
 
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.
-    pub(crate) fn run(&mut self) -> Result<Ended, MasterError> {
+    pub(crate) fn run(&mut self) -> Result<RunEnd, MasterError> {
         let (mut idle, mut quiet) = (Idle::new(), Quiet::default());
         while self.undismissed > 0 {
             let mut active = false;
             for _ in 0..TURN {
                 let Some(incoming) = self.transport.receive()? else { break };
                 active = true;
-                self.take_in(incoming)?;
+                self.handle_incoming(incoming)?;
             }
             if active {
-                idle.heard();
+                idle.received();
             }
             for _ in 0..TURN {
                 match self.commands.try_recv() {
                     Ok(command) => {
                         active = true;
-                        self.obey(command);
+                        self.handle_command(command);
                     }
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
@@ -177,9 +177,9 @@ impl<'t> Master<'t> {
                 self.stop();
             }
             if self.stopping.is_some_and(|since| since.elapsed() > limits::STOP_GRACE) {
-                return Ok(Ended::Stopped);
+                return Ok(RunEnd::Stopped);
             }
-            self.leave_behind();
+            self.end_lingering();
             self.watch(active)?;
             self.send()?;
             self.deliver();
@@ -190,19 +190,19 @@ impl<'t> Master<'t> {
                 self.pause(&mut idle, &mut quiet);
             }
         }
-        self.farewell()?;
-        Ok(Ended::Whole)
+        self.flush()?;
+        Ok(RunEnd::Finished)
     }
 
     fn stop(&mut self) {
         if self.stopping.is_none() {
             self.stopping = Some(Instant::now());
-            self.announce(Notice::Stopping);
-            self.tell(Event::Draining, None);
+            self.notify(Notice::Stopping);
+            self.handle_event(Event::Draining, None);
         }
     }
 
-    fn announce(&mut self, notice: Notice<'_>) {
+    fn notify(&mut self, notice: Notice<'_>) {
         for listener in &mut self.listeners {
             listener.notice(notice);
         }
@@ -212,42 +212,42 @@ impl<'t> Master<'t> {
         self.ranks.get(rank.0 as usize).map_or_else(|| "an unknown host".into(), |book| book.rank.facts.host.clone())
     }
 
-    fn take_in(&mut self, incoming: Incoming) -> Result<(), MasterError> {
+    fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), MasterError> {
         let (rank, packet) = match incoming {
             Incoming::Message(rank, packet) => (rank, packet),
-            Incoming::Closed(rank) => return self.lose(rank),
+            Incoming::Closed(rank) => return self.rank_lost(rank),
         };
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
         if let Some(watch) = &mut self.watch {
-            watch.heard(rank);
+            watch.received(rank);
         }
         book.stats.messages_from += 1;
         book.stats.bytes_from += packet.len() as u64;
-        let messages = wire::open::<ToMaster>(packet).map_err(|error| self.garbled(rank, error))?;
+        let messages = wire::open::<ToMaster>(packet).map_err(|error| self.decode_error(rank, error))?;
         for (message, payload) in messages {
             match message {
                 ToMaster::Finished { chunk, count, busy, failed, bad, .. } => {
-                    let report = Report { count, busy, failed, bad };
+                    let report = ChunkReport { count, busy, failed, bad };
                     self.finished(rank, chunk, report, payload);
                 }
                 ToMaster::Part { part, map, job, stream, .. } => {
-                    self.pass_on(map, OutputPart { job, stream, bytes: payload, rank, part });
+                    self.deliver_part(map, OutputPart { job, stream, bytes: payload, rank, part });
                 }
-                ToMaster::Returned { chunk, kept } => self.tell(Event::Returned { rank, chunk, kept }, None),
+                ToMaster::Returned { chunk, kept } => self.handle_event(Event::Returned { rank, chunk, kept }, None),
                 ToMaster::Signalled => self.stop(),
-                ToMaster::Broken { message } => return Err(MasterError::Broken(rank, self.host(rank), message)),
+                ToMaster::Failed { message } => return Err(MasterError::RankFailed(rank, self.host(rank), message)),
                 ToMaster::Join(_) | ToMaster::Pulse => {}
             }
         }
         Ok(())
     }
 
-    fn garbled(&self, rank: RankId, error: wire::CodecError) -> MasterError {
+    fn decode_error(&self, rank: RankId, error: wire::CodecError) -> MasterError {
         MasterError::Codec(rank, self.host(rank), error)
     }
 
-    fn finished(&mut self, rank: RankId, chunk: ChunkId, report: Report, frames: Bytes) {
-        let Report { count, busy, failed, bad } = report;
+    fn finished(&mut self, rank: RankId, chunk: ChunkId, report: ChunkReport, frames: Bytes) {
+        let ChunkReport { count, busy, failed, bad } = report;
         let Some(Assignment { map, first, attempt, .. }) =
             self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
         else {
@@ -258,13 +258,13 @@ impl<'t> Master<'t> {
         stats.failed += (failed.len() as u64 + u64::from(bad)).min(u64::from(count));
         stats.busy += Duration::from_nanos(busy);
         self.last_result = Some(Instant::now());
-        let arrived = Arrived::new(rank, first, count, attempt, frames);
-        self.tell(Event::Finished { rank, chunk, busy, failed, bad }, Some(arrived));
-        self.advise(map);
+        let results = ChunkResults::new(rank, first, count, attempt, frames);
+        self.handle_event(Event::Finished { rank, chunk, busy, failed, bad }, Some(results));
+        self.update_queue_target(map);
     }
 
     /// Handles the loss of a rank: its jobs are assigned to the remaining ranks. An error if none remains.
-    fn lose(&mut self, rank: RankId) -> Result<(), MasterError> {
+    fn rank_lost(&mut self, rank: RankId) -> Result<(), MasterError> {
         let host = self.host(rank);
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
         book.lost = true;
@@ -274,49 +274,49 @@ impl<'t> Master<'t> {
         }
         self.undismissed -= u32::from(book.rank.threads > 0);
         if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
-            return Err(MasterError::Alone);
+            return Err(MasterError::AllLost);
         }
         console::complain(format_args!("rank {rank} on {host} is gone; its jobs are given to others"));
-        self.announce(Notice::Lost { rank, host: &host });
-        self.tell(Event::Lost { rank }, None);
+        self.notify(Notice::Lost { rank, host: &host });
+        self.handle_event(Event::Lost { rank }, None);
         Ok(())
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             // The driver has left, so the map would never be closed. Its client learns from its closed channel that the pool has
             // ended.
             Command::Open { .. } if self.driver_gone => {}
             Command::Open { map, function, context, policy, job_timeout, client } => {
-                self.maps.insert(map, MapBook::new(function, context, job_timeout, client, self.ranks.len()));
-                self.tell(Event::Opened { map, policy, function: function.offset }, None);
-                self.advise(map);
+                self.maps.insert(map, MapState::new(function, context, job_timeout, client, self.ranks.len()));
+                self.handle_event(Event::Opened { map, policy, function: function.offset }, None);
+                self.update_queue_target(map);
             }
             Command::Submit { map, block } => {
                 let runs: Vec<_> = block.runs().collect();
                 if let Some(book) = self.maps.get_mut(&map) {
                     book.add(block);
                     for (count, avoid) in runs {
-                        self.tell(Event::Submitted { map, count, avoid }, None);
+                        self.handle_event(Event::Submitted { map, count, avoid }, None);
                     }
                 }
             }
             Command::Close { map } => {
                 self.maps.entry(map).and_modify(|book| book.closed = true);
-                self.tell(Event::Closed { map }, None);
+                self.handle_event(Event::Closed { map }, None);
             }
-            Command::GiveUp { map } => self.tell(Event::Abandoned { map }, None),
+            Command::GiveUp { map } => self.handle_event(Event::Abandoned { map }, None),
             Command::Abandon { map } => self.abandon(map),
-            Command::Took { rank, part } => self.post(rank, ToRank::Took { part }, Vec::new()),
+            Command::PartTaken { rank, part } => self.queue_message(rank, ToRank::PartTaken { part }, Vec::new()),
             Command::Cancel { map, job, reply } => {
                 let before = self.cancelled;
-                self.tell(Event::CancelAsked { map, job }, None);
+                self.handle_event(Event::CancelAsked { map, job }, None);
                 let _ = reply.send(self.cancelled > before);
             }
-            Command::Keep { value, bytes } => {
+            Command::Broadcast { value, bytes } => {
                 for number in 0..self.ranks.len() as u32 {
-                    let head = ToRank::Keep { value, bytes: bytes.len() as u64 };
-                    self.post(RankId(number), head, vec![bytes.clone()]);
+                    let head = ToRank::Broadcast { value, bytes: bytes.len() as u64 };
+                    self.queue_message(RankId(number), head, vec![bytes.clone()]);
                 }
             }
             Command::Stats { reply } => drop(reply.send(self.stats())),
@@ -324,14 +324,14 @@ impl<'t> Master<'t> {
         }
     }
 
-    fn advise(&mut self, map: MapId) {
+    fn update_queue_target(&mut self, map: MapId) {
         if let Some(book) = self.maps.get(&map) {
-            book.client.advice.store(self.schedule.queue_advice(map), Ordering::Relaxed);
+            book.client.queue_target.store(self.schedule.queue_target(map), Ordering::Relaxed);
         }
     }
 
-    /// Hands an event to the scheduler and carries out the resulting actions. `arrived` holds the results of a finished chunk.
-    fn tell(&mut self, event: Event, mut arrived: Option<Arrived>) {
+    /// Hands an event to the scheduler and carries out the resulting actions. `results` holds the results of a finished chunk.
+    fn handle_event(&mut self, event: Event, mut results: Option<ChunkResults>) {
         let mut actions = std::mem::take(&mut self.actions);
         self.schedule.handle(event, &mut actions);
         for action in actions.drain(..) {
@@ -339,13 +339,13 @@ impl<'t> Master<'t> {
                 Action::Assign { rank, chunk, map, first, count, attempt } => {
                     self.assign(rank, chunk, map, first, count, attempt);
                 }
-                Action::Recall { rank, chunk } => self.post(rank, ToRank::Recall { chunk }, Vec::new()),
+                Action::Recall { rank, chunk } => self.queue_message(rank, ToRank::Recall { chunk }, Vec::new()),
                 Action::Settle { map, first, count, outcome, attempt } => {
-                    self.settle(map, first, count, outcome, attempt, arrived.as_mut());
+                    self.settle(map, first, count, outcome, attempt, results.as_mut());
                 }
                 Action::Release { map } => self.release(map),
                 Action::Dismiss { rank } => {
-                    self.post(rank, ToRank::Dismiss, Vec::new());
+                    self.queue_message(rank, ToRank::Dismiss, Vec::new());
                     self.undismissed -= 1;
                 }
             }
@@ -356,7 +356,7 @@ impl<'t> Master<'t> {
     fn assign(&mut self, rank: RankId, chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32) {
         let Some(book) = self.maps.get_mut(&map) else { return };
         self.first_dispatch.get_or_insert_with(Instant::now);
-        let definition = book.introduce(map, rank);
+        let definition = book.define(map, rank);
         let inputs = book.inputs(first, count);
         let bytes = inputs.iter().map(|part| part.len() as u64).sum();
         if book.client.starts {
@@ -364,9 +364,9 @@ impl<'t> Master<'t> {
             self.mark_ready(map);
         }
         if let Some((definition, context)) = definition {
-            self.post(rank, definition, vec![context]);
+            self.queue_message(rank, definition, vec![context]);
         }
-        self.post(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
+        self.queue_message(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
     }
 
     fn settle(
@@ -376,7 +376,7 @@ impl<'t> Master<'t> {
         count: u64,
         how: Outcome,
         attempt: u32,
-        arrived: Option<&mut Arrived>,
+        results: Option<&mut ChunkResults>,
     ) {
         let failure = |kind, message: &str| Some(Failure::new(kind, message));
         let failure = match how {
@@ -394,13 +394,13 @@ impl<'t> Master<'t> {
         if let Some(meter) = &book.client.meter {
             meter.add(ended, failed);
         }
-        match (failure, arrived) {
+        match (failure, results) {
             (Some(failure), _) => book.deliver(Delivery::Unrun { first, count, attempt, failure }),
-            (None, Some(arrived)) if how == Outcome::Done => book.deliver(arrived.done(first, count)),
-            (None, Some(arrived)) => {
+            (None, Some(results)) if how == Outcome::Done => book.deliver(results.done(first, count)),
+            (None, Some(results)) => {
                 for job in first..first + count {
-                    let host = &self.ranks[arrived.rank().0 as usize].rank.facts.host;
-                    book.deliver(arrived.failed(job, host));
+                    let host = &self.ranks[results.rank().0 as usize].rank.facts.host;
+                    book.deliver(results.failed(job, host));
                 }
             }
             (None, None) => {}
@@ -418,7 +418,7 @@ impl<'t> Master<'t> {
     }
 
     /// Delivers a piece of output to a map's client.
-    fn pass_on(&mut self, map: MapId, part: OutputPart) {
+    fn deliver_part(&mut self, map: MapId, part: OutputPart) {
         if let Some(book) = self.maps.get_mut(&map) {
             book.deliver(Delivery::Part(part));
             self.mark_ready(map);
@@ -428,8 +428,8 @@ impl<'t> Master<'t> {
     fn release(&mut self, map: MapId) {
         self.deliver();
         if let Some(book) = self.maps.remove(&map) {
-            for rank in book.known_by() {
-                self.post(rank, ToRank::Release { map }, Vec::new());
+            for rank in book.defined_on() {
+                self.queue_message(rank, ToRank::Release { map }, Vec::new());
             }
         }
     }
@@ -450,7 +450,7 @@ impl<'t> Master<'t> {
     }
 
     /// Queues a message for a rank, to be sent by the next [`Self::send`]; `payload` holds the parts of its payload.
-    fn post(&mut self, rank: RankId, head: ToRank, payload: Vec<Bytes>) {
+    fn queue_message(&mut self, rank: RankId, head: ToRank, payload: Vec<Bytes>) {
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return };
         if book.rank.threads == 0 {
             return;
@@ -472,7 +472,7 @@ impl<'t> Master<'t> {
             book.stats.messages_to += 1;
             book.stats.bytes_to += packet.len() as u64;
             if let Some(watch) = &mut self.watch {
-                watch.spoke(rank);
+                watch.sent(rank);
             }
             self.transport.send(rank, packet)?;
         }

@@ -60,13 +60,13 @@ pub(crate) enum ToRank {
     /// The definition of a map: its function, and the time limit of a job in µs (0: none). The payload is the map's context.
     Define { map: MapId, function: FunctionId, limit: u64, bytes: u64 },
     /// A broadcast value to keep until the run ends. The payload is the value.
-    Keep { value: u64, bytes: u64 },
+    Broadcast { value: u64, bytes: u64 },
     /// Jobs to run. The payload is their inputs, a frame each.
     Chunk { chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32, bytes: u64 },
     /// Give back the jobs of this chunk that have not started.
     Recall { chunk: ChunkId },
     /// The driver has taken this piece of output.
-    Took { part: u64 },
+    PartTaken { part: u64 },
     /// The driver has dropped a map: notify its running jobs.
     Cancel { map: MapId },
     /// The master is alive.
@@ -76,7 +76,7 @@ pub(crate) enum ToRank {
     /// The last message of a run: leave it.
     Dismiss,
     /// The run has failed: end this process.
-    BreakOff,
+    Abort,
 }
 
 /// A message from a rank to the master.
@@ -96,7 +96,7 @@ pub(crate) enum ToMaster {
     /// The rank is alive.
     Pulse,
     /// rankpool itself has failed on this rank.
-    Broken { message: String },
+    Failed { message: String },
 }
 
 /// The head of a message.
@@ -108,15 +108,15 @@ pub(crate) trait Head: Serialize + DeserializeOwned {
 impl Head for ToRank {
     fn payload(&self) -> u64 {
         match self {
-            ToRank::Define { bytes, .. } | ToRank::Keep { bytes, .. } | ToRank::Chunk { bytes, .. } => *bytes,
+            ToRank::Define { bytes, .. } | ToRank::Broadcast { bytes, .. } | ToRank::Chunk { bytes, .. } => *bytes,
             ToRank::Welcome { .. }
             | ToRank::Recall { .. }
-            | ToRank::Took { .. }
+            | ToRank::PartTaken { .. }
             | ToRank::Cancel { .. }
             | ToRank::Pulse
             | ToRank::Release { .. }
             | ToRank::Dismiss
-            | ToRank::BreakOff => 0,
+            | ToRank::Abort => 0,
         }
     }
 }
@@ -129,7 +129,7 @@ impl Head for ToMaster {
             | ToMaster::Returned { .. }
             | ToMaster::Signalled
             | ToMaster::Pulse
-            | ToMaster::Broken { .. } => 0,
+            | ToMaster::Failed { .. } => 0,
         }
     }
 }

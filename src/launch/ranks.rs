@@ -11,7 +11,7 @@ use super::ExitCode;
 use crate::console::complain;
 use crate::engine::catch::panic_message;
 use crate::engine::limits;
-use crate::engine::master::{Ended, Master, MasterError};
+use crate::engine::master::{Master, MasterError, RunEnd};
 use crate::engine::notice::Listener;
 use crate::engine::placement::RankFacts;
 use crate::engine::rank::{self, OnThreads};
@@ -72,8 +72,8 @@ impl Rank0 {
                 self.run_master(scope, transport, listeners, signals, driver, returned)
             }));
             match ended {
-                Ok(Ok(Ended::Whole)) => return code.recv().ok(),
-                Ok(Ok(Ended::Stopped)) => {
+                Ok(Ok(RunEnd::Finished)) => return code.recv().ok(),
+                Ok(Ok(RunEnd::Stopped)) => {
                     complain("the driver or a job did not end within the grace time after a signal; ending all ranks");
                     abort(ExitCode::Stopped as u8);
                 }
@@ -103,7 +103,7 @@ impl Rank0 {
         signals: &Signals,
         driver: impl FnOnce(&Pool) -> ExitCode + Send + 'scope,
         returned: Sender<ExitCode>,
-    ) -> Result<Ended, MasterError> {
+    ) -> Result<RunEnd, MasterError> {
         let Rank0 { size, dedicated_master, doorbell, facts, .. } = self;
         let carrier = transport.info();
         let (sender, commands) = unbounded();
@@ -124,11 +124,11 @@ impl Rank0 {
         let ended = master.run();
         if let Err(error @ MasterError::Silent(..)) = &ended {
             complain(error);
-            master.break_off();
+            master.abort_ranks();
         }
         let ended = ended?;
         drop(master);
-        if ended == Ended::Whole {
+        if ended == RunEnd::Finished {
             pool.settle_handles();
         }
         Ok(ended)
@@ -145,7 +145,7 @@ pub(super) fn run_rank(
 ) -> bool {
     use std::time::Instant;
 
-    use crate::engine::rank::WorkerError;
+    use crate::engine::rank::RankError;
     use crate::engine::transport::Idle;
 
     let signals = listen();
@@ -154,14 +154,14 @@ pub(super) fn run_rank(
     let deadline = Instant::now() + limits::LAST_MESSAGE;
     let mut idle = Idle::new();
     // The master ends the run when it has received an error. A master that is dead receives nothing.
-    let alive = !matches!(result, Err(WorkerError::Silent(_) | WorkerError::BrokenOff));
+    let alive = !matches!(result, Err(RankError::MasterSilent(_) | RankError::Aborted));
     while alive && (result.is_err() || !mpi.is_flushed()) && Instant::now() < deadline && mpi.receive().is_ok() {
         idle.wait(true);
     }
     match result {
         Ok(()) => true,
         // Rank 0 has printed the reason.
-        Err(WorkerError::BrokenOff) => false,
+        Err(RankError::Aborted) => false,
         // The master has the error and ends the run; this is for the case that it cannot.
         Err(error) => {
             complain(format_args!("rank {}: {error}", rank.0));

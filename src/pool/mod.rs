@@ -286,7 +286,7 @@ impl Pool {
             error(Failure::new(JobErrorKind::Encode, format!("the value to broadcast cannot be serialised: {e}")))
         })?;
         let number = self.core.next_value.fetch_add(1, Ordering::Relaxed);
-        self.command(Command::Keep { value: number, bytes: bytes.into() }).map_err(error)?;
+        self.command(Command::Broadcast { value: number, bytes: bytes.into() }).map_err(error)?;
         Ok(Shared::new(number, value))
     }
 
@@ -353,10 +353,10 @@ impl Pool {
     ) -> Result<JobStream<I, O>, Failure> {
         let (sender, deliveries) = unbounded();
         let Reports { starts, meter } = reports;
-        let client = Client { deliveries: sender, starts, advice: Arc::default(), meter };
-        let advice = client.advice.clone();
+        let client = Client { deliveries: sender, starts, queue_target: Arc::default(), meter };
+        let queue_target = client.queue_target.clone();
         let map = self.open_for(builder, context, policy, job_timeout, client)?;
-        Ok(JobStream::new(self.core.link.clone(), map, deliveries, advice))
+        Ok(JobStream::new(self.core.link.clone(), map, deliveries, queue_target))
     }
 
     fn open_for(

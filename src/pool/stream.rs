@@ -122,7 +122,7 @@ pub(crate) struct JobStream<I, O> {
     /// The last piece of output that was returned: the rank sends the next one when this one is acknowledged.
     part: Option<(RankId, u64)>,
     /// The number of queued jobs that keeps the ranks busy; the master updates it.
-    advice: Arc<AtomicU64>,
+    queue_target: Arc<AtomicU64>,
     /// The number of jobs whose end was returned in an event.
     settled: u64,
     /// Blocks with jobs that are not settled: the number of jobs up to the block's end, and its bytes.
@@ -158,14 +158,14 @@ impl<I, O> JobStream<I, O> {
         link: Link,
         map: MapId,
         deliveries: Receiver<(MapId, Vec<Delivery>)>,
-        advice: Arc<AtomicU64>,
+        queue_target: Arc<AtomicU64>,
     ) -> JobStream<I, O> {
         JobStream {
             sender: JobSender::new(link, map),
             deliveries,
             received: Vec::new().into_iter(),
             part: None,
-            advice,
+            queue_target,
             settled: 0,
             sent: VecDeque::new(),
             sent_bytes: 0,
@@ -191,7 +191,7 @@ impl<I, O> JobStream<I, O> {
 
     /// Returns the number of queued jobs that keeps the ranks busy.
     pub(crate) fn target(&self) -> u64 {
-        self.advice.load(Ordering::Relaxed)
+        self.queue_target.load(Ordering::Relaxed)
     }
 
     /// Returns whether no more jobs can be pushed.
@@ -310,7 +310,7 @@ impl<I, O> JobStream<I, O> {
     pub(crate) fn next_received(&mut self) -> Option<Event<O>> {
         if let Some((rank, part)) = self.part.take() {
             // If the pool has ended, receiving reports it.
-            let _ = self.sender.link.send(Command::Took { rank, part });
+            let _ = self.sender.link.send(Command::PartTaken { rank, part });
         }
         let event = Event::from(self.received.next()?);
         let jobs = match &event {

@@ -15,7 +15,7 @@ pub(crate) enum MasterError {
     /// A message of this rank, on this host, cannot be decoded.
     Codec(RankId, String, wire::CodecError),
     /// This rank, on this host, has reported an error of rankpool itself.
-    Broken(RankId, String, String),
+    RankFailed(RankId, String, String),
     /// Some ranks have not joined: their number, the number of all ranks, the time limit in seconds.
     Missing(usize, u32, u64),
     /// The executable of this rank, on this host, differs from the one of rank 0, on the second host.
@@ -29,7 +29,7 @@ pub(crate) enum MasterError {
     /// A signal came before the run began.
     Interrupted,
     /// No rank is left.
-    Alone,
+    AllLost,
     /// Some messages were not received within this many seconds.
     Undelivered(u64),
 }
@@ -47,7 +47,7 @@ impl fmt::Display for MasterError {
         match self {
             MasterError::Transport(error) => error.fmt(f),
             MasterError::Codec(rank, host, error) => write!(f, "rank {rank} on {host}: {error}"),
-            MasterError::Broken(rank, host, message) => write!(f, "rank {rank} on {host} failed: {message}"),
+            MasterError::RankFailed(rank, host, message) => write!(f, "rank {rank} on {host} failed: {message}"),
             MasterError::Missing(missing, ranks, seconds) => write!(
                 f,
                 "{missing} of {ranks} ranks have not joined the run within {seconds} s; check that all nodes are up and that \
@@ -70,7 +70,7 @@ impl fmt::Display for MasterError {
                 write!(f, "cannot start the driver's thread: {} (see `ulimit -u`)", console::reason(error))
             }
             MasterError::Interrupted => f.write_str("stopped by a signal before the run began"),
-            MasterError::Alone => f.write_str("the last rank is gone"),
+            MasterError::AllLost => f.write_str("the last rank is gone"),
             MasterError::Undelivered(seconds) => {
                 write!(f, "messages to the ranks were not received within {seconds} s")
             }

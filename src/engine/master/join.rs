@@ -26,11 +26,11 @@ pub(super) fn gather_facts(
         match transport.receive()? {
             Some(Incoming::Message(rank, packet)) => {
                 idle.reset(Need::Now);
-                let garbled = |error| MasterError::Codec(rank, "an unknown host".into(), error);
-                for (message, _) in wire::open::<ToMaster>(packet).map_err(garbled)? {
+                let decode_error = |error| MasterError::Codec(rank, "an unknown host".into(), error);
+                for (message, _) in wire::open::<ToMaster>(packet).map_err(decode_error)? {
                     match message {
                         ToMaster::Join(facts) => drop(there.insert(rank, *facts)),
-                        ToMaster::Broken { message } => return Err(broken(rank, &there, message)),
+                        ToMaster::Failed { message } => return Err(broken(rank, &there, message)),
                         ToMaster::Finished { .. }
                         | ToMaster::Part { .. }
                         | ToMaster::Returned { .. }
@@ -52,7 +52,7 @@ pub(super) fn gather_facts(
 
 impl Master<'_> {
     /// Sends every rank its number of threads, and the list of ranks to the listeners.
-    pub(super) fn welcome(&mut self) -> Result<(), MasterError> {
+    pub(super) fn send_threads(&mut self) -> Result<(), MasterError> {
         let mut slots = BTreeMap::new();
         for number in 0..self.ranks.len() as u32 {
             let rank = RankId(number);
@@ -61,18 +61,18 @@ impl Master<'_> {
                 let slots: &mut u32 = slots.entry(facts.host.clone()).or_default();
                 let slots_before = *slots;
                 *slots += threads.get();
-                self.post(rank, ToRank::Welcome { threads: threads.get(), slots_before }, Vec::new());
+                self.queue_message(rank, ToRank::Welcome { threads: threads.get(), slots_before }, Vec::new());
                 self.undismissed += 1;
-                self.tell(Event::Joined { rank, threads }, None);
+                self.handle_event(Event::Joined { rank, threads }, None);
             }
         }
         let ranks = self.ranks();
-        self.announce(Notice::Started { ranks: &ranks });
+        self.notify(Notice::Started { ranks: &ranks });
         self.send()
     }
 }
 
 fn broken(rank: RankId, there: &BTreeMap<RankId, RankFacts>, message: String) -> MasterError {
     let host = there.get(&rank).map_or("an unknown host", |facts| &facts.host);
-    MasterError::Broken(rank, host.into(), message)
+    MasterError::RankFailed(rank, host.into(), message)
 }

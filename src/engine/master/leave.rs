@@ -11,12 +11,12 @@ use crate::engine::wire::ToRank;
 impl Master<'_> {
     /// Abandons a map: its queued jobs are cancelled, and its running jobs are notified.
     pub(super) fn abandon(&mut self, map: MapId) {
-        let ranks = self.maps.get(&map).map(|book| book.known_by());
+        let ranks = self.maps.get(&map).map(|book| book.defined_on());
         for rank in ranks.into_iter().flatten() {
-            self.post(rank, ToRank::Cancel { map }, Vec::new());
+            self.queue_message(rank, ToRank::Cancel { map }, Vec::new());
         }
         self.maps.entry(map).and_modify(|book| book.abandoned = true);
-        self.tell(Event::Abandoned { map }, None);
+        self.handle_event(Event::Abandoned { map }, None);
     }
 
     /// Handles the return of the driver: submitted jobs are finished. A map that is still open would keep the run alive forever
@@ -27,27 +27,27 @@ impl Master<'_> {
             for map in open.collect::<Vec<_>>() {
                 self.abandon(map);
             }
-            self.tell(Event::DriverLeft, None);
+            self.handle_event(Event::DriverLeft, None);
         }
     }
 
     /// When the driver has left and only jobs of abandoned maps still run, waits for them at most `grace`; then dismisses the
     /// ranks all the same. Each rank logs the jobs that it leaves behind.
-    pub(super) fn leave_behind(&mut self) {
+    pub(super) fn end_lingering(&mut self) {
         if !self.driver_gone || self.undismissed == 0 || self.maps.values().any(|book| !book.abandoned) {
             self.lingering = None;
             return;
         }
         if self.lingering.get_or_insert_with(Instant::now).elapsed() > self.grace {
             for number in 0..self.ranks.len() as u32 {
-                self.post(RankId(number), ToRank::Dismiss, Vec::new());
+                self.queue_message(RankId(number), ToRank::Dismiss, Vec::new());
             }
             self.undismissed = 0;
         }
     }
 
     /// Waits until the last messages are sent completely.
-    pub(super) fn farewell(&mut self) -> Result<(), MasterError> {
+    pub(super) fn flush(&mut self) -> Result<(), MasterError> {
         let deadline = Instant::now() + limits::FLUSH;
         let mut idle = Idle::new();
         while !self.transport.is_flushed() {

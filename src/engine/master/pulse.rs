@@ -9,26 +9,26 @@ use crate::engine::transport::{Idle, Pulse};
 use crate::engine::wire::ToRank;
 
 /// The times of the last messages from and to each rank.
-pub(super) struct Watch(Pulse);
+pub(super) struct RankWatch(Pulse);
 
-impl Watch {
+impl RankWatch {
     /// Watches `ranks` ranks; `None` if the transport reports dead ranks itself. Rank 0 is in the master's process and is not
     /// watched.
     pub(super) fn new(ranks: usize, silence: Option<Duration>) -> Option<Self> {
         let mut pulse = Pulse::new(ranks, silence?, Instant::now());
         pulse.ignore(0);
-        Some(Watch(pulse))
+        Some(RankWatch(pulse))
     }
 
-    pub(super) fn heard(&mut self, rank: RankId) {
-        self.0.heard(rank.0 as usize);
+    pub(super) fn received(&mut self, rank: RankId) {
+        self.0.received(rank.0 as usize);
     }
 
-    pub(super) fn spoke(&mut self, rank: RankId) {
-        self.0.spoke(rank.0 as usize);
+    pub(super) fn sent(&mut self, rank: RankId) {
+        self.0.sent(rank.0 as usize);
     }
 
-    /// Stops watching a rank that is known to be gone.
+    /// Stops watching a rank that is defined to be gone.
     pub(super) fn ignore(&mut self, rank: RankId) {
         self.0.ignore(rank.0 as usize);
     }
@@ -37,9 +37,9 @@ impl Watch {
 impl Master<'_> {
     /// Sends the remaining ranks the order to end, since their launcher may not end them. Waits at most
     /// [`ABORT_MESSAGE`](limits::ABORT_MESSAGE) until it is sent completely.
-    pub(crate) fn break_off(&mut self) {
+    pub(crate) fn abort_ranks(&mut self) {
         for rank in 0..self.ranks.len() as u32 {
-            self.post(RankId(rank), ToRank::BreakOff, Vec::new());
+            self.queue_message(RankId(rank), ToRank::Abort, Vec::new());
         }
         let deadline = Instant::now() + limits::ABORT_MESSAGE;
         let mut idle = Idle::new();
@@ -60,12 +60,12 @@ impl Master<'_> {
         if !watch.0.count_turn(active, Instant::now) {
             return Ok(());
         }
-        if let Some((rank, silence)) = watch.0.silent() {
+        if let Some((rank, silence)) = watch.0.silent_end() {
             let rank = RankId(rank as u32);
             return Err(MasterError::Silent(rank, self.host(rank), silence.as_secs()));
         }
-        for rank in watch.0.due() {
-            self.post(RankId(rank as u32), ToRank::Pulse, Vec::new());
+        for rank in watch.0.ends_to_pulse() {
+            self.queue_message(RankId(rank as u32), ToRank::Pulse, Vec::new());
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ impl Master<'_> {
         match left {
             Some(Duration::ZERO) => {
                 quiet.told = true;
-                self.tell(Event::Quiet, None);
+                self.handle_event(Event::Quiet, None);
             }
             Some(left) => idle.wait_at_most(left, self.transport.must_poll()),
             None => idle.wait(self.transport.must_poll()),

@@ -49,7 +49,7 @@ fn wait_for(spoke: &mut Spoke, wanted: impl Fn(&ToRank) -> bool) -> (ToRank, Byt
 }
 
 /// Runs a map of 100 jobs on two ranks: a real one, and one that `other` plays. Returns how the master ended and the map's results.
-fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<Ended, MasterError>, Vec<Result<u64, JobErrorKind>>) {
+fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<RunEnd, MasterError>, Vec<Result<u64, JobErrorKind>>) {
     let doorbell = Doorbell::default();
     let signals = &Signals::default();
     let (mut center, mut spokes) = star(2, &doorbell);
@@ -87,7 +87,7 @@ fn the_jobs_of_a_rank_that_goes_away_are_run_by_another() {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
         wait_for(&mut spoke, |message| matches!(message, ToRank::Chunk { .. }));
     });
-    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(ended.unwrap(), RunEnd::Finished);
     assert_eq!(results, squares());
 }
 
@@ -114,7 +114,7 @@ fn wait_until_closed(spoke: &mut Spoke) {
 fn a_rank_that_fails_ends_the_run_with_its_own_words() {
     let (ended, _) = run_with(|mut spoke| {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
-        send(&mut spoke, ToMaster::Broken { message: "out of threads".into() });
+        send(&mut spoke, ToMaster::Failed { message: "out of threads".into() });
         wait_until_closed(&mut spoke);
     });
     assert_eq!(ended.unwrap_err().to_string(), "rank 1 on here failed: out of threads");
@@ -149,7 +149,7 @@ fn late_and_repeated_answers_change_nothing() {
         send(&mut spoke, ToMaster::Returned { chunk: stranger, kept: 1 });
         send(&mut spoke, ToMaster::Returned { chunk, kept: 0 });
     });
-    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(ended.unwrap(), RunEnd::Finished);
     assert_eq!(results, squares());
 }
 
@@ -165,7 +165,7 @@ fn a_broken_worker_tells_the_master() {
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
     }
-    assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.contains("garbled")), "{told:?}");
+    assert!(matches!(told.last(), Some(ToMaster::Failed { message }) if message.contains("garbled")), "{told:?}");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_bug_in_a_worker_is_told_to_the_master_too() {
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
     }
-    assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.starts_with("a bug in")), "{told:?}");
+    assert!(matches!(told.last(), Some(ToMaster::Failed { message }) if message.starts_with("a bug in")), "{told:?}");
 }
 
 /// A transport whose other end can die without being reported.
@@ -214,7 +214,7 @@ impl<T: Transport> Transport for Mortal<T> {
 }
 
 /// Runs a master of two ranks, of which `play` plays the second; the first is not watched. Returns how the master ended.
-fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
+fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<RunEnd, MasterError> {
     let doorbell = Doorbell::default();
     let signals = &Signals::default();
     let (center, mut spokes) = star(2, &doorbell);
@@ -235,7 +235,7 @@ fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
         let mut master = Master::gather(&mut center, 2, false, received, &doorbell, signals, Vec::new())?;
         let ended = master.run();
         if ended.is_err() {
-            master.break_off();
+            master.abort_ranks();
         }
         drop(master);
         drop(center);
@@ -246,7 +246,7 @@ fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
 #[test]
 fn a_rank_that_says_nothing_ends_the_run_and_is_named() {
     let started = Instant::now();
-    let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::BreakOff));
+    let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::Abort));
     let error = ended.unwrap_err().to_string();
     assert!(error.starts_with("rank 1 on here has sent no message for "), "{error}");
     assert!(started.elapsed() >= Duration::from_secs(2));
@@ -261,7 +261,7 @@ fn a_rank_that_only_gives_signs_of_life_is_kept_and_gets_some() {
             wait_for(spoke, |message| *message == ToRank::Pulse);
         }
     });
-    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(ended.unwrap(), RunEnd::Finished);
 }
 
 #[test]
@@ -290,12 +290,12 @@ fn a_rank_that_is_told_that_the_run_has_failed_leaves_without_a_word() {
     let mut spoke = spokes.pop().unwrap();
     let doorbell = spoke.doorbell();
     let mut packet = Packet::default();
-    packet.push(ToRank::BreakOff);
+    packet.push(ToRank::Abort);
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let ended = rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default());
-    assert!(matches!(ended, Err(rank::WorkerError::BrokenOff)), "{ended:?}");
+    assert!(matches!(ended, Err(rank::RankError::Aborted)), "{ended:?}");
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         let messages = wire::open::<ToMaster>(packet).unwrap();
-        assert!(!messages.iter().any(|(head, _)| matches!(head, ToMaster::Broken { .. })), "{messages:?}");
+        assert!(!messages.iter().any(|(head, _)| matches!(head, ToMaster::Failed { .. })), "{messages:?}");
     }
 }

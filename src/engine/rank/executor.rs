@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::broadcasts::Broadcasts;
 use super::cancellation::Cancellation;
-use super::gather::GATHER;
+use super::coalesce::COALESCE_TIME;
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::Function;
@@ -94,7 +94,7 @@ pub(super) struct Executor {
     pub sent: AtomicU64,
     pub broadcasts: Broadcasts,
     /// The message with which a job has ended the run.
-    pub broken: OnceLock<String>,
+    pub abort_message: OnceLock<String>,
 }
 
 impl Executor {
@@ -110,7 +110,7 @@ impl Executor {
             unsent: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
             broadcasts: Broadcasts::default(),
-            broken: OnceLock::new(),
+            abort_message: OnceLock::new(),
         }
     }
 
@@ -138,11 +138,11 @@ impl Executor {
     }
 
     /// Sends a chunk's results to the loop. They may wait for a moment if chunks wait: either this thread sees that no chunk waits,
-    /// or the thread that begins the last chunk sees these results, or the loop looks for them (see [`super::gather`]).
+    /// or the thread that begins the last chunk sees these results, or the loop looks for them (see [`super::coalesce`]).
     pub(super) fn finish(&self, results: Results) {
         self.unsent.fetch_add(1, Ordering::SeqCst);
         self.send(FromThread::Results(results));
-        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) >= GATHER.as_micros() as u64 {
+        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) >= COALESCE_TIME.as_micros() as u64 {
             self.doorbell.ring();
         } else {
             self.wake_if_out_of_work();

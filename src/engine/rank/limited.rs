@@ -28,8 +28,8 @@ impl Limited {
     }
 
     /// Records that a thread begins the chunk.
-    pub(super) fn begin(&self, place: u32) {
-        let _ = self.begun.set((Instant::now(), place));
+    pub(super) fn begin(&self, thread: u32) {
+        let _ = self.begun.set((Instant::now(), thread));
     }
 
     /// Takes the chunk from its thread. Returns false if the chunk has ended.
@@ -56,7 +56,7 @@ impl Limited {
 
     /// Returns the index of the thread if it has run the chunk for longer than the limit.
     pub(super) fn overdue(&self, now: Instant) -> Option<u32> {
-        let (since, place) = *self.begun.get()?;
-        (self.is_open() && now.saturating_duration_since(since) > self.limit).then_some(place)
+        let (since, thread) = *self.begun.get()?;
+        (self.is_open() && now.saturating_duration_since(since) > self.limit).then_some(thread)
     }
 }

@@ -6,31 +6,31 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::chunk::Chunk;
-use super::{Worker, WorkerError};
+use super::{RankError, RankLoop};
 use crate::console::complain;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::wire::{self, ToMaster};
 
-impl Worker<'_> {
+impl RankLoop<'_> {
     /// Writes off the threads that run overdue jobs.
-    pub(super) fn write_off(&mut self) -> Result<(), WorkerError> {
+    pub(super) fn write_off(&mut self) -> Result<(), RankError> {
         let now = Instant::now();
         let mut overdue = Vec::new();
         self.limited.retain(|chunk| {
             let Some(limited) = &chunk.limited else { return false };
-            if let Some(place) = limited.overdue(now) {
-                overdue.push((chunk.clone(), place));
+            if let Some(thread) = limited.overdue(now) {
+                overdue.push((chunk.clone(), thread));
                 return false;
             }
             limited.is_open()
         });
-        for (chunk, place) in overdue {
-            self.write_off_chunk(&chunk, place)?;
+        for (chunk, thread) in overdue {
+            self.write_off_chunk(&chunk, thread)?;
         }
         Ok(())
     }
 
-    fn write_off_chunk(&mut self, chunk: &Arc<Chunk>, place: u32) -> Result<(), WorkerError> {
+    fn write_off_chunk(&mut self, chunk: &Arc<Chunk>, thread: u32) -> Result<(), RankError> {
         let Some(limited) = chunk.limited.as_ref().filter(|limited| limited.write_off()) else { return Ok(()) };
         chunk.cut();
         self.chunks.remove(&chunk.id);
@@ -50,13 +50,13 @@ impl Worker<'_> {
             bytes: frames.len() as u64,
         };
         self.outbox.push_with(head, [frames.into()]);
-        let (rank, slot) = (self.executor.rank, self.executor.slots_before.load(Ordering::Relaxed) + place);
+        let (rank, slot) = (self.executor.rank, self.executor.slots_before.load(Ordering::Relaxed) + thread);
         complain(format_args!(
             "job {} has not ended within its time limit of {seconds} s: its thread (rank {rank} on {}, slot {slot}) is left behind, \
              and a new thread replaces it",
             chunk.first, self.host
         ));
-        self.crew.as_mut().map_or(Ok(()), |crew| crew.replace(place, &self.executor))
+        self.threads.as_mut().map_or(Ok(()), |threads| threads.replace(thread, &self.executor))
     }
 
     /// Logs the jobs that still run although the run ends. They are not waited for.

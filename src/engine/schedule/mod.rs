@@ -197,7 +197,7 @@ impl Schedule {
     /// Returns how many jobs of a map should be queued so that ranks are never short of work and chunks get their full size:
     /// twice the number that all threads may need at once. The pool bounds it by the memory that the inputs may take.
     #[must_use]
-    pub fn queue_advice(&self, map: MapId) -> u64 {
+    pub fn queue_target(&self, map: MapId) -> u64 {
         let threads = self.ranks.threads().max(1);
         let jobs = self.maps.get(&map).map_or(1, |map| map.pace.full_chunk_jobs(threads));
         threads.saturating_mul(2).saturating_mul(jobs.max(2))

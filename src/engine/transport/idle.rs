@@ -53,7 +53,7 @@ pub(crate) struct Idle {
     need: Need,
     active: Instant,
     pause: Duration,
-    heard: Instant,
+    last_message: Instant,
     /// The average time from one message to the next; each is counted up to `POLLS` times the longest sleep.
     rhythm: Duration,
 }
@@ -61,14 +61,14 @@ pub(crate) struct Idle {
 impl Idle {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        Idle { need: Need::Now, active: now, pause: SHORTEST, heard: now, rhythm: Duration::ZERO }
+        Idle { need: Need::Now, active: now, pause: SHORTEST, last_message: now, rhythm: Duration::ZERO }
     }
 
     /// Records that messages came.
-    pub(crate) fn heard(&mut self) {
-        let since = self.heard.elapsed().min(CALMEST * POLLS);
+    pub(crate) fn received(&mut self) {
+        let since = self.last_message.elapsed().min(CALMEST * POLLS);
         self.rhythm = (self.rhythm * 3 + since) / 4;
-        self.heard = Instant::now();
+        self.last_message = Instant::now();
     }
 
     /// Records that the loop was active. If a thread needs work, the loop polls at once and then often; otherwise it polls rarely,
@@ -93,7 +93,7 @@ impl Idle {
         } else if !must_poll {
             thread::park_timeout(limit);
         } else if self.need == Need::Later {
-            let pause = (self.rhythm / POLLS).max(self.heard.elapsed() / 2);
+            let pause = (self.rhythm / POLLS).max(self.last_message.elapsed() / 2);
             thread::park_timeout(pause.clamp(CALM, CALMEST).min(limit));
         } else {
             thread::park_timeout(self.pause.min(limit));

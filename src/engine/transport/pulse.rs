@@ -18,18 +18,18 @@ const TURNS: u32 = 64;
 pub(crate) struct Pulse {
     /// An end that is silent for this long is taken for dead.
     limit: Duration,
-    turned: Instant,
+    last_turn: Instant,
     /// The time for which this end has been running, without pauses.
-    lived: Duration,
+    active_time: Duration,
     looked: Duration,
     /// Turns of the loop since the last look at the clock.
     turns: u32,
-    /// By end: the times (as `lived`) of the last message from it and to it; `None` if it is not watched.
-    ends: Vec<Option<Spoken>>,
+    /// By end: the times (as `active_time`) of the last message from it and to it; `None` if it is not watched.
+    ends: Vec<Option<LastMessages>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Spoken {
+struct LastMessages {
     from: Duration,
     to: Duration,
 }
@@ -37,14 +37,14 @@ struct Spoken {
 impl Pulse {
     /// Watches `ends` ends.
     pub(crate) fn new(ends: usize, limit: Duration, now: Instant) -> Self {
-        let spoken = Spoken { from: Duration::ZERO, to: Duration::ZERO };
+        let messages = LastMessages { from: Duration::ZERO, to: Duration::ZERO };
         Pulse {
             limit,
-            turned: now,
-            lived: Duration::ZERO,
+            last_turn: now,
+            active_time: Duration::ZERO,
             looked: Duration::ZERO,
             turns: 0,
-            ends: vec![Some(spoken); ends],
+            ends: vec![Some(messages); ends],
         }
     }
 
@@ -53,7 +53,7 @@ impl Pulse {
     }
 
     /// Counts a turn of the owner's loop, in which it was `active` or not. Returns true when it is time to call
-    /// [`due`](Self::due) and [`silent`](Self::silent). Most turns of an active loop do not read the clock.
+    /// [`ends_to_pulse`](Self::ends_to_pulse) and [`silent_end`](Self::silent_end). Most turns of an active loop do not read the clock.
     pub(crate) fn count_turn(&mut self, active: bool, now: impl FnOnce() -> Instant) -> bool {
         self.turns += 1;
         if active && self.turns < TURNS {
@@ -63,52 +63,52 @@ impl Pulse {
         self.turn(now())
     }
 
-    /// Advances the time. Returns true when it is time to call [`due`](Self::due) and [`silent`](Self::silent).
+    /// Advances the time. Returns true when it is time to call [`ends_to_pulse`](Self::ends_to_pulse) and [`silent_end`](Self::silent_end).
     fn turn(&mut self, now: Instant) -> bool {
-        self.lived += now.saturating_duration_since(self.turned).min(PULSE_STEP);
-        self.turned = now;
-        let look = self.lived >= self.looked + self.interval() / 2;
+        self.active_time += now.saturating_duration_since(self.last_turn).min(PULSE_STEP);
+        self.last_turn = now;
+        let look = self.active_time >= self.looked + self.interval() / 2;
         if look {
-            self.looked = self.lived;
+            self.looked = self.active_time;
         }
         look
     }
 
     /// Records a message from an end.
-    pub(crate) fn heard(&mut self, end: usize) {
-        if let Some(Some(spoken)) = self.ends.get_mut(end) {
-            spoken.from = self.lived;
+    pub(crate) fn received(&mut self, end: usize) {
+        if let Some(Some(messages)) = self.ends.get_mut(end) {
+            messages.from = self.active_time;
         }
     }
 
     /// Records a message to an end.
-    pub(crate) fn spoke(&mut self, end: usize) {
-        if let Some(Some(spoken)) = self.ends.get_mut(end) {
-            spoken.to = self.lived;
+    pub(crate) fn sent(&mut self, end: usize) {
+        if let Some(Some(messages)) = self.ends.get_mut(end) {
+            messages.to = self.active_time;
         }
     }
 
     /// Stops watching an end.
     pub(crate) fn ignore(&mut self, end: usize) {
-        if let Some(spoken) = self.ends.get_mut(end) {
-            *spoken = None;
+        if let Some(messages) = self.ends.get_mut(end) {
+            *messages = None;
         }
     }
 
-    fn ends(&self) -> impl Iterator<Item = (usize, Spoken)> + '_ {
-        self.ends.iter().enumerate().filter_map(|(end, spoken)| Some((end, (*spoken)?)))
+    fn ends(&self) -> impl Iterator<Item = (usize, LastMessages)> + '_ {
+        self.ends.iter().enumerate().filter_map(|(end, messages)| Some((end, (*messages)?)))
     }
 
     /// Returns the ends to which a pulse must be sent.
-    pub(crate) fn due(&self) -> Vec<usize> {
-        let late = |spoken: &Spoken| self.lived >= spoken.to + self.interval() / 2;
-        self.ends().filter(|(_, spoken)| late(spoken)).map(|(end, _)| end).collect()
+    pub(crate) fn ends_to_pulse(&self) -> Vec<usize> {
+        let late = |messages: &LastMessages| self.active_time >= messages.to + self.interval() / 2;
+        self.ends().filter(|(_, messages)| late(messages)).map(|(end, _)| end).collect()
     }
 
     /// Returns the end that has been silent for longest, and the time, if that has reached the limit.
-    pub(crate) fn silent(&self) -> Option<(usize, Duration)> {
-        let (end, spoken) = self.ends().min_by_key(|(_, spoken)| spoken.from)?;
-        let silence = self.lived - spoken.from;
+    pub(crate) fn silent_end(&self) -> Option<(usize, Duration)> {
+        let (end, messages) = self.ends().min_by_key(|(_, messages)| messages.from)?;
+        let silence = self.active_time - messages.from;
         (silence >= self.limit).then_some((end, silence))
     }
 }
@@ -134,18 +134,18 @@ mod tests {
         let mut now = Instant::now();
         let mut pulse = Pulse::new(3, LIMIT, now);
         live(&mut pulse, &mut now, 30, |_| {});
-        pulse.heard(0);
-        pulse.heard(2);
+        pulse.received(0);
+        pulse.received(2);
         live(&mut pulse, &mut now, 9, |_| {});
-        assert_eq!(pulse.silent(), None);
+        assert_eq!(pulse.silent_end(), None);
         live(&mut pulse, &mut now, 1, |_| {});
-        assert_eq!(pulse.silent(), Some((1, LIMIT)));
+        assert_eq!(pulse.silent_end(), Some((1, LIMIT)));
         pulse.ignore(1);
-        assert_eq!(pulse.silent(), None);
-        live(&mut pulse, &mut now, 30, |pulse| pulse.heard(2));
-        assert_eq!(pulse.silent(), Some((0, LIMIT)));
-        pulse.heard(0);
-        assert_eq!(pulse.silent(), None);
+        assert_eq!(pulse.silent_end(), None);
+        live(&mut pulse, &mut now, 30, |pulse| pulse.received(2));
+        assert_eq!(pulse.silent_end(), Some((0, LIMIT)));
+        pulse.received(0);
+        assert_eq!(pulse.silent_end(), None);
     }
 
     #[test]
@@ -156,12 +156,12 @@ mod tests {
         for _ in 0..20 {
             now += Duration::from_secs(3600);
             pulse.turn(now);
-            assert_eq!(pulse.silent(), None);
+            assert_eq!(pulse.silent_end(), None);
         }
         live(&mut pulse, &mut now, 9, |_| {});
-        assert_eq!(pulse.silent(), None, "a second of each pause counts, so that a slow loop comes to an end, too");
+        assert_eq!(pulse.silent_end(), None, "a second of each pause counts, so that a slow loop comes to an end, too");
         live(&mut pulse, &mut now, 1, |_| {});
-        assert_eq!(pulse.silent().map(|(end, _)| end), Some(0));
+        assert_eq!(pulse.silent_end().map(|(end, _)| end), Some(0));
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
         let now = Instant::now() + Duration::from_secs(100);
         let mut pulse = Pulse::new(1, LIMIT, now);
         assert!(!pulse.turn(now - Duration::from_secs(50)));
-        assert_eq!(pulse.silent(), None);
+        assert_eq!(pulse.silent_end(), None);
     }
 
     #[test]
@@ -180,10 +180,10 @@ mod tests {
         for _ in 0..100 * 40 {
             now += TURN;
             if pulse.turn(now) {
-                pulse.spoke(1);
-                for end in pulse.due() {
+                pulse.sent(1);
+                for end in pulse.ends_to_pulse() {
                     assert_eq!(end, 0, "the other one gets messages all the time");
-                    pulse.spoke(end);
+                    pulse.sent(end);
                     pulses += 1;
                 }
             }

@@ -26,20 +26,20 @@ fn payload() -> impl Strategy<Value = Bytes> {
 fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
     let plain = prop_oneof![
         any::<(u32, u32)>().prop_map(|(threads, slots_before)| ToRank::Welcome { threads, slots_before }),
-        any::<u64>().prop_map(|part| ToRank::Took { part }),
+        any::<u64>().prop_map(|part| ToRank::PartTaken { part }),
         any::<u64>().prop_map(|map| ToRank::Cancel { map: MapId(map) }),
         any::<u64>().prop_map(|chunk| ToRank::Recall { chunk: ChunkId(chunk) }),
         any::<u64>().prop_map(|map| ToRank::Release { map: MapId(map) }),
         Just(ToRank::Dismiss),
         Just(ToRank::Pulse),
-        Just(ToRank::BreakOff),
+        Just(ToRank::Abort),
     ];
     let loaded = (any::<(u64, u64, u64, u32, u32, i64, u8)>(), payload()).prop_map(|(numbers, payload)| {
         let (a, b, first, count, attempt, offset, which) = numbers;
         let bytes = payload.len() as u64;
         let head = match which % 3 {
             0 => ToRank::Define { map: MapId(a), function: function_id(offset, b), limit: b, bytes },
-            1 => ToRank::Keep { value: a, bytes },
+            1 => ToRank::Broadcast { value: a, bytes },
             _ => ToRank::Chunk { chunk: ChunkId(a), map: MapId(b), first, count, attempt, bytes },
         };
         (head, payload)
@@ -70,7 +70,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
         any::<(u64, u32)>().prop_map(|(chunk, kept)| ToMaster::Returned { chunk: ChunkId(chunk), kept }),
         Just(ToMaster::Signalled),
         Just(ToMaster::Pulse),
-        ".*".prop_map(|message| ToMaster::Broken { message }),
+        ".*".prop_map(|message| ToMaster::Failed { message }),
     ];
     let loaded = (any::<(u64, u32, u64, Option<u8>)>(), vec(any::<u32>(), 0..50), payload()).prop_map(
         |(numbers, failed, payload)| {
@@ -317,16 +317,16 @@ fn a_text_whose_length_is_a_lie_is_not_allocated() {
 #[test]
 fn heads_that_claim_more_payload_than_there_is_are_an_error() {
     let mut packet = Packet::default();
-    packet.push_with(ToRank::Keep { value: 1, bytes: u64::MAX }, [Bytes::from_static(b"few")]);
+    packet.push_with(ToRank::Broadcast { value: 1, bytes: u64::MAX }, [Bytes::from_static(b"few")]);
     assert!(open::<ToRank>(packet.take().unwrap()).is_err());
-    packet.push_with(ToRank::Keep { value: 1, bytes: 2 }, [Bytes::from_static(b"more")]);
+    packet.push_with(ToRank::Broadcast { value: 1, bytes: 2 }, [Bytes::from_static(b"more")]);
     assert!(open::<ToRank>(packet.take().unwrap()).is_err());
 }
 
 #[test]
 fn payloads_are_not_copied_when_a_packet_is_opened() {
     let payload = Bytes::from(vec![7; 10_000_000]);
-    let packet = packet_of(&[(ToRank::Keep { value: 1, bytes: payload.len() as u64 }, payload)]);
+    let packet = packet_of(&[(ToRank::Broadcast { value: 1, bytes: payload.len() as u64 }, payload)]);
     let used = measure(|| drop(open::<ToRank>(packet.clone()).unwrap()));
     assert!(used.bytes_total < 10_000, "{used:?}");
 }
@@ -336,17 +336,17 @@ fn a_large_payload_that_nobody_else_has_is_not_copied_to_be_sent() {
     let payload = Bytes::from(vec![7; 10_000_000]);
     let bytes = payload.len() as u64;
     let mut packet = Packet::default();
-    packet.push_with(ToRank::Keep { value: 1, bytes }, [payload.slice(..)]);
+    packet.push_with(ToRank::Broadcast { value: 1, bytes }, [payload.slice(..)]);
     let mut sent = Bytes::new();
     let used = measure(|| sent = packet.take().unwrap());
     assert!(used.bytes_total > bytes, "one that others have must be copied: {used:?}");
-    assert_eq!(open::<ToRank>(sent.clone()).unwrap(), [(ToRank::Keep { value: 1, bytes }, payload)]);
+    assert_eq!(open::<ToRank>(sent.clone()).unwrap(), [(ToRank::Broadcast { value: 1, bytes }, payload)]);
     // As a rank sends a result: made here, handed over whole.
     let mut frames = Vec::new();
     push_value(&mut frames, |out| encode_value(&vec![0.5f64; 1_000_000], out)).unwrap();
     let copy = Bytes::copy_from_slice(&frames);
-    packet.push_with(ToRank::Keep { value: 1, bytes: copy.len() as u64 }, [frames.into()]);
+    packet.push_with(ToRank::Broadcast { value: 1, bytes: copy.len() as u64 }, [frames.into()]);
     let used = measure(|| sent = packet.take().unwrap());
     assert!(used.bytes_total < 10_000, "{used:?}");
-    assert_eq!(open::<ToRank>(sent).unwrap(), [(ToRank::Keep { value: 1, bytes: copy.len() as u64 }, copy)]);
+    assert_eq!(open::<ToRank>(sent).unwrap(), [(ToRank::Broadcast { value: 1, bytes: copy.len() as u64 }, copy)]);
 }

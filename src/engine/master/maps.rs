@@ -18,7 +18,7 @@ struct Inputs {
 }
 
 /// One map.
-pub(super) struct MapBook {
+pub(super) struct MapState {
     function: FunctionId,
     context: Bytes,
     job_timeout: Option<Duration>,
@@ -28,14 +28,14 @@ pub(super) struct MapBook {
     /// Whether the driver has dropped the map.
     pub abandoned: bool,
     /// By rank: whether the map's definition was sent to it.
-    known: Vec<bool>,
+    defined: Vec<bool>,
     /// The inputs in the order of their jobs; the front is dropped when all its jobs are settled.
     inputs: VecDeque<Inputs>,
     submitted: u64,
     deliveries: Vec<Delivery>,
 }
 
-impl MapBook {
+impl MapState {
     pub(super) fn new(
         function: FunctionId,
         context: Bytes,
@@ -43,14 +43,14 @@ impl MapBook {
         client: Client,
         ranks: usize,
     ) -> Self {
-        MapBook {
+        MapState {
             function,
             context,
             job_timeout,
             client,
             closed: false,
             abandoned: false,
-            known: vec![false; ranks],
+            defined: vec![false; ranks],
             inputs: VecDeque::new(),
             submitted: 0,
             deliveries: Vec::new(),
@@ -65,9 +65,9 @@ impl MapBook {
     }
 
     /// Returns the map's definition and its context if they were not yet sent to this rank, and marks them as sent.
-    pub(super) fn introduce(&mut self, map: MapId, rank: RankId) -> Option<(ToRank, Bytes)> {
-        let known = self.known.get_mut(rank.0 as usize)?;
-        if std::mem::replace(known, true) {
+    pub(super) fn define(&mut self, map: MapId, rank: RankId) -> Option<(ToRank, Bytes)> {
+        let defined = self.defined.get_mut(rank.0 as usize)?;
+        if std::mem::replace(defined, true) {
             return None;
         }
         let micros = |limit: Duration| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
@@ -77,8 +77,9 @@ impl MapBook {
     }
 
     /// Returns the ranks to which the map's definition was sent.
-    pub(super) fn known_by(&self) -> impl Iterator<Item = RankId> + use<> {
-        let ranks: Vec<_> = (0..).map(RankId).zip(&self.known).filter(|(_, known)| **known).map(|(id, _)| id).collect();
+    pub(super) fn defined_on(&self) -> impl Iterator<Item = RankId> + use<> {
+        let ranks: Vec<_> =
+            (0..).map(RankId).zip(&self.defined).filter(|(_, defined)| **defined).map(|(id, _)| id).collect();
         ranks.into_iter()
     }
 
@@ -127,7 +128,7 @@ impl MapBook {
 }
 
 /// A rank's report of a finished chunk.
-pub(super) struct Report {
+pub(super) struct ChunkReport {
     pub count: u32,
     pub busy: u64,
     pub failed: Vec<u32>,
@@ -136,7 +137,7 @@ pub(super) struct Report {
 
 /// The results of a chunk, to be split as the scheduler settles its jobs. It settles them in ascending order, so the
 /// frames are read once.
-pub(super) struct Arrived {
+pub(super) struct ChunkResults {
     rank: RankId,
     first: u64,
     count: u32,
@@ -147,9 +148,9 @@ pub(super) struct Arrived {
     position: usize,
 }
 
-impl Arrived {
+impl ChunkResults {
     pub(super) fn new(rank: RankId, first: u64, count: u32, attempt: u32, frames: Bytes) -> Self {
-        Arrived { rank, first, count, attempt, frames, next: first, position: 0 }
+        ChunkResults { rank, first, count, attempt, frames, next: first, position: 0 }
     }
 
     /// Returns the rank that computed the results.

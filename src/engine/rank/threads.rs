@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use super::WorkerError;
+use super::RankError;
 use super::chunk::Chunk;
 use super::context::enter_compute_thread;
 use super::executor::{Executor, MapFunction};
@@ -95,13 +95,13 @@ impl Queue {
         drop::<VecDeque<_>>(chunks);
     }
 
-    /// Runs the loop of the thread with the index `place`. It ends with the run, or when the thread was written off.
-    fn serve(&self, executor: &Arc<Executor>, place: u32) {
+    /// Runs the loop of the thread with the index `thread`. It ends with the run, or when the thread was written off.
+    fn serve(&self, executor: &Arc<Executor>, thread: u32) {
         while let Some(work) = self.next() {
             match work {
                 Work::Chunk(chunk, released) => {
                     self.running.fetch_add(1, Ordering::Relaxed);
-                    let goes_on = chunk.run(executor, place);
+                    let goes_on = chunk.run(executor, thread);
                     self.running.fetch_sub(1, Ordering::Relaxed);
                     if !goes_on {
                         self.left_behind.fetch_sub(1, Ordering::Relaxed);
@@ -206,9 +206,9 @@ fn serving_threads(
 }
 
 /// The compute threads of a rank.
-pub(super) struct Crew {
+pub(super) struct ComputeThreads {
     queue: Arc<Queue>,
-    threads: u32,
+    count: u32,
     /// Owns the threads: when it is dropped, they end as soon as they leave their loops.
     _pool: rayon_core::ThreadPool,
     /// The threads that have replaced others, by their index.
@@ -218,8 +218,8 @@ pub(super) struct Crew {
 /// The largest number of threads of a rank that were written off and have not ended.
 const LEFT_BEHIND: usize = 200;
 
-impl Crew {
-    pub(super) fn start(threads: u32, executor: &Arc<Executor>) -> Result<Self, rayon_core::ThreadPoolBuildError> {
+impl ComputeThreads {
+    pub(super) fn start(count: u32, executor: &Arc<Executor>) -> Result<Self, rayon_core::ThreadPoolBuildError> {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -230,24 +230,24 @@ impl Crew {
             helping: AtomicU64::new(0),
             barren: AtomicU64::new(0),
         });
-        let pool = serving_threads(&queue, executor, 0, threads)?;
-        Ok(Crew { queue, threads, _pool: pool, replacements: BTreeMap::new() })
+        let pool = serving_threads(&queue, executor, 0, count)?;
+        Ok(ComputeThreads { queue, count, _pool: pool, replacements: BTreeMap::new() })
     }
 
-    /// Replaces the thread with the index `place`, which was written off, by a new one.
-    pub(super) fn replace(&mut self, place: u32, executor: &Arc<Executor>) -> Result<(), WorkerError> {
+    /// Replaces the thread with the index `thread`, which was written off, by a new one.
+    pub(super) fn replace(&mut self, thread: u32, executor: &Arc<Executor>) -> Result<(), RankError> {
         let left_behind = self.queue.left_behind.fetch_add(1, Ordering::Relaxed);
         if left_behind >= LEFT_BEHIND {
             let message = format!("{left_behind} jobs still run after their time limit, each on a thread of its own");
-            return Err(WorkerError::GaveUp(message));
+            return Err(RankError::Unusable(message));
         }
-        let pool = serving_threads(&self.queue, executor, place, 1).map_err(|error| WorkerError::Threads(1, error))?;
-        self.replacements.insert(place, pool);
+        let pool = serving_threads(&self.queue, executor, thread, 1).map_err(|error| RankError::Threads(1, error))?;
+        self.replacements.insert(thread, pool);
         Ok(())
     }
 
-    pub(super) fn threads(&self) -> u32 {
-        self.threads
+    pub(super) fn count(&self) -> u32 {
+        self.count
     }
 
     pub(super) fn push(&self, work: Work) {
@@ -255,7 +255,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for ComputeThreads {
     fn drop(&mut self) {
         self.queue.close();
     }
