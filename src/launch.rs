@@ -18,7 +18,7 @@ use crate::console;
 use crate::engine::error::JobError;
 use crate::engine::limits::LINGER;
 use crate::engine::notice::Listener;
-use crate::engine::placement::{self, Place, RankFacts};
+use crate::engine::placement::{self, LauncherRank, RankFacts};
 use crate::engine::rank::{self, OnThreads};
 #[cfg(feature = "mpi")]
 use crate::engine::schedule::RankId;
@@ -109,12 +109,12 @@ pub(crate) fn refuse_as(message: &str, code: ExitCode) -> ExitCode {
 
 /// Returns whether this is the only process or, by its launcher's variables, rank 0. It is known before MPI is started.
 pub(crate) fn is_first() -> bool {
-    place().is_none_or(|place| place.rank == 0)
+    launcher_rank().is_none_or(|launched| launched.rank == 0)
 }
 
 /// Returns whether this is the only process on its host or, by its launcher's variables, the first one.
 pub(crate) fn is_first_of_host() -> bool {
-    placement::place_on_host(environment).is_none_or(|place| place == 0)
+    placement::rank_on_host(environment).is_none_or(|rank| rank == 0)
 }
 
 /// Prints an error in the way in which the program was started, and returns the exit code.
@@ -122,8 +122,8 @@ pub(crate) fn refuse(message: &str) -> ExitCode {
     refuse_as(message, ExitCode::Usage)
 }
 
-fn place() -> Option<Place> {
-    placement::place(environment)
+fn launcher_rank() -> Option<LauncherRank> {
+    placement::launcher_rank(environment)
 }
 
 /// Returns an environment variable if it is set and not empty.
@@ -215,7 +215,7 @@ impl<'a> Launch<'a> {
     /// Returns the ranks of this process and the slots of their compute threads, estimated before MPI is started: it assumes that
     /// all ranks of the host are like this one.
     pub(crate) fn expected_slots(&self) -> Vec<(u32, Range<u32>)> {
-        let first = place().map_or(0, |place| place.rank);
+        let first = launcher_rank().map_or(0, |launched| launched.rank);
         let Ok(facts) = self.facts() else { return vec![(first, 0..1)] };
         let on_host = placement::ranks_on_host(environment).unwrap_or(1);
         let ranks = self.local.map_or(on_host, NonZeroU32::get);
@@ -227,7 +227,7 @@ impl<'a> Launch<'a> {
         });
         let mut all: Vec<_> = (0..).zip(slots).collect();
         if self.local.is_none() {
-            let own = placement::place_on_host(environment).and_then(|place| all.get(place as usize)).or(all.first());
+            let own = placement::rank_on_host(environment).and_then(|rank| all.get(rank as usize)).or(all.first());
             all = own.map(|(_, slots)| (first, slots.clone())).into_iter().collect();
         }
         all
@@ -275,10 +275,10 @@ impl<'a> Launch<'a> {
         mut facts: RankFacts,
         driver: impl FnOnce(&Pool) -> ExitCode + Send,
     ) -> ExitCode {
-        if let Some(place) = place().filter(|place| place.size > 1) {
+        if let Some(launched) = launcher_rank().filter(|launched| launched.size > 1) {
             return refuse(&format!(
                 "local ranks are threads of one process, but {} processes were started: start one, without mpiexec or srun",
-                place.size
+                launched.size
             ));
         }
         facts.complaint = self.complaint();
@@ -293,7 +293,7 @@ impl<'a> Launch<'a> {
 
     #[cfg(not(feature = "mpi"))]
     fn run_mpi(self, facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
-        match placement::worlds_of_one(place(), 1) {
+        match placement::worlds_of_one(launcher_rank(), 1) {
             Some(message) => refuse_as(&message, ExitCode::Failure),
             None => self.run_local(1, facts, driver),
         }
@@ -309,7 +309,7 @@ impl<'a> Launch<'a> {
             Err(error @ (StartError::Again(_) | StartError::Usage(_))) => return refuse(&error.to_string()),
             Err(error) => return refuse_as(&error.to_string(), ExitCode::Failure),
         };
-        if let Some(message) = placement::worlds_of_one(place(), mpi.size()) {
+        if let Some(message) = placement::worlds_of_one(launcher_rank(), mpi.size()) {
             let _ = mpi.finish(ExitCode::Failure as u8);
             return refuse_as(&message, ExitCode::Failure);
         }

@@ -56,7 +56,7 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
     let end = match end {
         Ok(end) => end,
         Err(gone) => {
-            rank::give_up(gone.to_string());
+            rank::abort_run(gone.to_string());
             return Outcome::unrun(attempt.index, Status::Spawn, "spawn", gone.to_string());
         }
     };

@@ -206,7 +206,7 @@ pub(crate) fn warnings(ranks: &[Rank]) -> Warnings {
 
 /// The rank of this process and the number of processes, as the launcher sets them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct LauncherRank {
     pub rank: u32,
     pub size: u32,
 }
@@ -214,7 +214,7 @@ pub(crate) struct Place {
 /// The variables in which launchers tell a process its rank and the number of processes: Open MPI, MPICH and Intel MPI
 /// (and Slurm's PMI), MVAPICH, Flux, and `srun` itself (the step's variable: a batch script that runs a program without
 /// `srun` is one process, whatever the allocation's number of tasks).
-const PLACES: [(&str, &str); 5] = [
+const RANK_VARIABLES: [(&str, &str); 5] = [
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
@@ -223,15 +223,15 @@ const PLACES: [(&str, &str); 5] = [
 ];
 
 /// Returns the rank of this process by the launcher's variables, if a launcher started it. It is known before MPI is started.
-pub(crate) fn place(environment: impl Fn(&str) -> Option<String>) -> Option<Place> {
-    PLACES.iter().find_map(|(rank, size)| {
+pub(crate) fn launcher_rank(environment: impl Fn(&str) -> Option<String>) -> Option<LauncherRank> {
+    RANK_VARIABLES.iter().find_map(|(rank, size)| {
         let number = |name: &str| environment(name)?.trim().parse().ok();
-        Some(Place { rank: number(rank)?, size: number(size)? })
+        Some(LauncherRank { rank: number(rank)?, size: number(size)? })
     })
 }
 
 /// The variables in which launchers tell a process its number among the processes of its host.
-const PLACES_ON_HOST: [&str; 5] = [
+const RANK_ON_HOST_VARIABLES: [&str; 5] = [
     "OMPI_COMM_WORLD_LOCAL_RANK",
     "MPI_LOCALRANKID",
     "MV2_COMM_WORLD_LOCAL_RANK",
@@ -240,19 +240,19 @@ const PLACES_ON_HOST: [&str; 5] = [
 ];
 
 /// The variables in which launchers tell a process the number of processes on its host; Slurm lists all hosts, as `2(x3),1`.
-const RANKS_ON_HOST: [&str; 4] =
+const RANKS_ON_HOST_VARIABLES: [&str; 4] =
     ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE"];
 
 /// Returns the number of processes that the launcher has started on this host, if its variables tell; of Slurm's list, the number of
 /// the first host is taken.
 pub(crate) fn ranks_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
     let number = |text: String| text.split(['(', ',']).next()?.trim().parse().ok();
-    RANKS_ON_HOST.iter().find_map(|name| environment(name).and_then(number)).filter(|ranks| *ranks > 0)
+    RANKS_ON_HOST_VARIABLES.iter().find_map(|name| environment(name).and_then(number)).filter(|ranks| *ranks > 0)
 }
 
 /// Returns the number that the launcher gave this process among the processes of its host.
-pub(crate) fn place_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
-    PLACES_ON_HOST.iter().find_map(|name| environment(name)?.trim().parse().ok())
+pub(crate) fn rank_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
+    RANK_ON_HOST_VARIABLES.iter().find_map(|name| environment(name)?.trim().parse().ok())
 }
 
 /// Returns the id of the allocation, with the name of the batch system.
@@ -264,8 +264,8 @@ pub(crate) fn allocation(environment: impl Fn(&str) -> Option<String>) -> Option
 
 /// Returns an error message if the launcher has started more processes than MPI sees: `world` is the number of ranks that MPI
 /// sees.
-pub(crate) fn worlds_of_one(place: Option<Place>, world: u32) -> Option<String> {
-    let size = place?.size;
+pub(crate) fn worlds_of_one(launched: Option<LauncherRank>, world: u32) -> Option<String> {
+    let size = launched?.size;
     if size <= world {
         return None;
     }
@@ -359,9 +359,9 @@ mod tests {
         let variables = |pairs: &'static [(&str, &str)]| {
             move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_string())
         };
-        let open_mpi = place(variables(&[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "4")]));
-        assert_eq!(open_mpi, Some(Place { rank: 1, size: 4 }));
-        assert_eq!(place(variables(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")])), None, "a batch script");
+        let open_mpi = launcher_rank(variables(&[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "4")]));
+        assert_eq!(open_mpi, Some(LauncherRank { rank: 1, size: 4 }));
+        assert_eq!(launcher_rank(variables(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")])), None, "a batch script");
         assert!(worlds_of_one(open_mpi, 1).unwrap().starts_with("4 processes were started, but each sees only itself"));
         assert_eq!(worlds_of_one(open_mpi, 4), None);
         assert_eq!(worlds_of_one(None, 1), None);

@@ -45,7 +45,7 @@ use pulse::MasterWatch;
 use threads::{ComputeThreads, Work};
 
 pub use context::{CurrentJob, current_job};
-pub(crate) use context::{broadcast_value, cancellation, give_up, in_compute_thread, mark_bad, send_part};
+pub(crate) use context::{abort_run, broadcast_value, cancellation, in_compute_thread, mark_bad, send_part};
 
 /// The errors that end a rank early.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(crate) enum RankError {
     MasterSilent(u64),
     /// The master has ended the run.
     Aborted,
-    /// A job has called [`give_up`], or too many threads were left behind.
+    /// A job has called [`abort_run`], or too many threads were left behind.
     Unusable(String),
 }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::Pool;
 use super::stream::decode_result;
-use super::wait::Watch;
+use super::wait::Completions;
 use crate::console;
 use crate::engine::catch::catch;
 use crate::engine::error::{JobError, JobErrorKind};
@@ -48,21 +48,21 @@ pub(super) fn check_wait() -> Result<(), &'static str> {
 /// The state of a job.
 enum Status {
     /// Not known to have ended; `running` if a rank has it.
-    Open { running: bool, callbacks: Vec<Callback>, wakers: Vec<Waker>, watches: Vec<(Weak<Watch>, usize)> },
+    Open { running: bool, callbacks: Vec<Callback>, wakers: Vec<Waker>, watchers: Vec<(Weak<Completions>, usize)> },
     /// It has ended: with the frame of its result, or an error.
     Done(Result<Bytes, JobError>),
 }
 
 /// The part of a handle that its clones and the pool share.
-pub(crate) struct Shared {
+pub(crate) struct JobState {
     status: Mutex<Status>,
     changed: Condvar,
 }
 
-impl Shared {
+impl JobState {
     pub(super) fn new() -> Arc<Self> {
-        let status = Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watches: Vec::new() };
-        Arc::new(Shared { status: Mutex::new(status), changed: Condvar::new() })
+        let status = Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watchers: Vec::new() };
+        Arc::new(JobState { status: Mutex::new(status), changed: Condvar::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {
@@ -86,27 +86,27 @@ impl Shared {
         let before = std::mem::replace(&mut *status, Status::Done(result));
         drop(status);
         self.changed.notify_all();
-        let Status::Open { callbacks, wakers, watches, .. } = before else { return };
-        for (watch, index) in watches {
-            if let Some(watch) = watch.upgrade() {
-                watch.report(index, failed);
+        let Status::Open { callbacks, wakers, watchers, .. } = before else { return };
+        for (completions, index) in watchers {
+            if let Some(completions) = completions.upgrade() {
+                completions.report(index, failed);
             }
         }
         wakers.into_iter().for_each(Waker::wake);
         callbacks.into_iter().for_each(run_callback);
     }
 
-    /// Reports this job's end to a watch, under this index: at once if it has ended.
-    pub(super) fn watch(&self, watch: &Arc<Watch>, index: usize) {
+    /// Reports this job's end to `completions`, under this index: at once if it has ended.
+    pub(super) fn report_to(&self, completions: &Arc<Completions>, index: usize) {
         let failed = match &mut *self.lock() {
-            Status::Open { watches, .. } => {
-                watches.retain(|(watch, _)| watch.strong_count() > 0);
-                watches.push((Arc::downgrade(watch), index));
+            Status::Open { watchers, .. } => {
+                watchers.retain(|(completions, _)| completions.strong_count() > 0);
+                watchers.push((Arc::downgrade(completions), index));
                 return;
             }
             Status::Done(result) => result.is_err(),
         };
-        watch.report(index, failed);
+        completions.report(index, failed);
     }
 }
 
@@ -126,20 +126,20 @@ pub struct JobHandle<O> {
     pool: Pool,
     map: MapId,
     job: u64,
-    shared: Arc<Shared>,
+    state: Arc<JobState>,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> Clone for JobHandle<O> {
     fn clone(&self) -> Self {
-        let JobHandle { pool, map, job, shared, .. } = self;
-        JobHandle { pool: pool.clone(), map: *map, job: *job, shared: shared.clone(), output: PhantomData }
+        let JobHandle { pool, map, job, state, .. } = self;
+        JobHandle { pool: pool.clone(), map: *map, job: *job, state: state.clone(), output: PhantomData }
     }
 }
 
 impl<O> fmt::Debug for JobHandle<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &*self.shared.lock() {
+        let state = match &*self.state.lock() {
             Status::Open { running: false, .. } => "pending",
             Status::Open { running: true, .. } => "running",
             Status::Done(Ok(_)) => "done",
@@ -150,8 +150,8 @@ impl<O> fmt::Debug for JobHandle<O> {
 }
 
 impl<O: Value> JobHandle<O> {
-    pub(super) fn new(pool: Pool, map: MapId, job: u64, shared: Arc<Shared>) -> Self {
-        JobHandle { pool, map, job, shared, output: PhantomData }
+    pub(super) fn new(pool: Pool, map: MapId, job: u64, state: Arc<JobState>) -> Self {
+        JobHandle { pool, map, job, state, output: PhantomData }
     }
 
     fn read(&self, result: &Result<Bytes, JobError>) -> Result<O, JobError> {
@@ -167,7 +167,7 @@ impl<O: Value> JobHandle<O> {
     /// The job's failure. [`Refused`](JobErrorKind::Refused) if the job has not ended and this is called in a job or a callback,
     /// where the wait might never end.
     pub fn wait(&self) -> Result<O, JobError> {
-        let mut status = self.shared.lock();
+        let mut status = self.state.lock();
         loop {
             if let Status::Done(result) = &*status {
                 return self.read(&result.clone());
@@ -175,14 +175,14 @@ impl<O: Value> JobHandle<O> {
             if let Err(message) = check_wait() {
                 return Err(JobError::new(self.job, JobErrorKind::Refused, message));
             }
-            status = self.shared.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
+            status = self.state.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// Waits for the job's end, at most for `limit`. `None` when the time is over; the job goes on.
     pub fn wait_timeout(&self, limit: Duration) -> Option<Result<O, JobError>> {
         let deadline = Instant::now().checked_add(limit);
-        let mut status = self.shared.lock();
+        let mut status = self.state.lock();
         loop {
             if let Status::Done(result) = &*status {
                 let result = result.clone();
@@ -193,7 +193,7 @@ impl<O: Value> JobHandle<O> {
             if left.is_zero() {
                 return None;
             }
-            status = self.shared.changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
+            status = self.state.changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -206,7 +206,7 @@ impl<O: Value> JobHandle<O> {
     {
         let handle = self.clone();
         let callback: Callback = Box::new(move || callback(handle));
-        if let Status::Open { callbacks, .. } = &mut *self.shared.lock() {
+        if let Status::Open { callbacks, .. } = &mut *self.state.lock() {
             callbacks.push(callback);
             return;
         }
@@ -217,17 +217,17 @@ impl<O: Value> JobHandle<O> {
 impl<O> JobHandle<O> {
     /// Returns whether the job has ended: with a result, with an error, or cancelled.
     pub fn is_done(&self) -> bool {
-        matches!(*self.shared.lock(), Status::Done(_))
+        matches!(*self.state.lock(), Status::Done(_))
     }
 
     /// Returns whether a rank has the job and its end is not known here.
     pub fn is_running(&self) -> bool {
-        matches!(*self.shared.lock(), Status::Open { running: true, .. })
+        matches!(*self.state.lock(), Status::Open { running: true, .. })
     }
 
     /// Returns whether the job was cancelled before it ran.
     pub fn is_cancelled(&self) -> bool {
-        matches!(&*self.shared.lock(), Status::Done(Err(error)) if error.kind == JobErrorKind::Cancelled)
+        matches!(&*self.state.lock(), Status::Done(Err(error)) if error.kind == JobErrorKind::Cancelled)
     }
 
     /// Returns the job's number among those of the same function that were submitted to this pool, from 0.
@@ -244,13 +244,13 @@ impl<O> JobHandle<O> {
         let cancelled = self.pool.cancel(self.map, self.job);
         if cancelled {
             let message = "cancelled before it started";
-            self.shared.settle(Err(JobError::new(self.job, JobErrorKind::Cancelled, message)));
+            self.state.settle(Err(JobError::new(self.job, JobErrorKind::Cancelled, message)));
         }
         cancelled || self.is_cancelled()
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(super) fn state(&self) -> &Arc<JobState> {
+        &self.state
     }
 }
 
@@ -258,7 +258,7 @@ impl<O: Value> Future for JobHandle<O> {
     type Output = Result<O, JobError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = match &mut *self.shared.lock() {
+        let result = match &mut *self.state.lock() {
             Status::Done(result) => result.clone(),
             Status::Open { wakers, .. } => {
                 if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {

@@ -21,7 +21,7 @@ use crate::engine::meter::Meter;
 use crate::engine::schedule::{ChunkSize, Policy};
 use crate::report::Progress;
 
-pub(crate) use running::{RunningMap, Turn, Waited};
+pub(crate) use running::{MapWaited, RunningMap, Turn};
 
 /// An iterator of the results of a map, `Result<O, JobError>`: in the order of the inputs, or in the order of arrival.
 ///
@@ -192,9 +192,9 @@ where
                 deadline = self.timeout.and_then(|limit| Instant::now().checked_add(limit));
             }
             match running.wait(deadline, NO_WAKE) {
-                Waited::Done => {}
-                Waited::Late => return Some(Err(too_late(running.yielded(), self.timeout))),
-                Waited::Broken(error) => {
+                MapWaited::Done => {}
+                MapWaited::Late => return Some(Err(too_late(running.yielded(), self.timeout))),
+                MapWaited::Broken(error) => {
                     self.state = State::Ended;
                     return Some(Err(error));
                 }

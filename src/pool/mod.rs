@@ -33,7 +33,7 @@ use crate::engine::wire::{self, FunctionId};
 
 pub use handle::JobHandle;
 pub use map::Map;
-pub(crate) use map::{RunningMap, Turn, Waited as MapWaited};
+pub(crate) use map::{MapWaited, RunningMap, Turn};
 pub(crate) use pacer::{HandedOn, Next, Pacer};
 pub use shared::Shared;
 pub(crate) use stream::{Event, JobStream};

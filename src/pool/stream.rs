@@ -289,9 +289,9 @@ impl<I, O> JobStream<I, O> {
             }
             if let Some(wake) = wake {
                 match wait_for_either(&self.deliveries, wake, deadline) {
-                    Waited::Delivery => {}
-                    Waited::Wake => return Ok(Event::Wake),
-                    Waited::Deadline => return Ok(Event::Idle),
+                    WokenBy::Delivery => {}
+                    WokenBy::Wake => return Ok(Event::Wake),
+                    WokenBy::Deadline => return Ok(Event::Idle),
                 }
             }
             let received = match deadline {
@@ -341,13 +341,13 @@ impl<I, O> Drop for JobStream<I, O> {
 }
 
 /// The reason why a wait ended.
-enum Waited {
+enum WokenBy {
     Delivery,
     Wake,
     Deadline,
 }
 
-fn wait_for_either<D, T>(deliveries: &Receiver<D>, wake: &Receiver<T>, deadline: Option<Instant>) -> Waited {
+fn wait_for_either<D, T>(deliveries: &Receiver<D>, wake: &Receiver<T>, deadline: Option<Instant>) -> WokenBy {
     let mut select = Select::new();
     let delivery = select.recv(deliveries);
     select.recv(wake);
@@ -356,9 +356,9 @@ fn wait_for_either<D, T>(deliveries: &Receiver<D>, wake: &Receiver<T>, deadline:
         Some(deadline) => select.ready_deadline(deadline),
     };
     match ready {
-        Ok(ready) if ready == delivery => Waited::Delivery,
-        Ok(_) => Waited::Wake,
-        Err(_) => Waited::Deadline,
+        Ok(ready) if ready == delivery => WokenBy::Delivery,
+        Ok(_) => WokenBy::Wake,
+        Err(_) => WokenBy::Deadline,
     }
 }
 

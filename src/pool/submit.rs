@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::handle::{JobHandle, Shared, settle_here};
+use super::handle::{JobHandle, JobState, settle_here};
 use super::stream::{Event, JobSender};
 use super::{DEFAULT_POLICY, Pool, closed};
 use crate::console::reason;
@@ -18,7 +18,7 @@ use crate::engine::exchange::{Client, Delivery};
 use crate::engine::func::{Builder, Value};
 use crate::engine::schedule::MapId;
 
-type Registry = Mutex<HashMap<(MapId, u64), Arc<Shared>>>;
+type Registry = Mutex<HashMap<(MapId, u64), Arc<JobState>>>;
 
 /// The submitted jobs of a pool.
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Pool {
         builder: Builder,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>,
     ) -> JobHandle<O> {
-        let shared = Shared::new();
+        let shared = JobState::new();
         match self.push(builder, write, &shared) {
             Ok((map, job)) => JobHandle::new(self.clone(), map, job, shared),
             Err(failure) => {
@@ -84,7 +84,7 @@ impl Pool {
         &self,
         builder: Builder,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>,
-        shared: &Arc<Shared>,
+        shared: &Arc<JobState>,
     ) -> Result<(MapId, u64), Failure> {
         self.check_use()?;
         let submits = &self.core.submits;

@@ -8,12 +8,12 @@ use super::handle::{JobHandle, check_wait};
 
 /// Receives the ends of jobs, for a thread that waits for them.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct Completions {
     ended: Mutex<VecDeque<(usize, bool)>>,
     changed: Condvar,
 }
 
-impl Watch {
+impl Completions {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(usize, bool)>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -60,15 +60,15 @@ pub struct Waited {
 
 fn wait_until<O>(handles: &[JobHandle<O>], limit: Option<Duration>, enough: impl Fn(usize, bool) -> bool) -> Waited {
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let watch = Arc::new(Watch::default());
+    let completions = Arc::new(Completions::default());
     for (index, handle) in handles.iter().enumerate() {
-        handle.shared().watch(&watch, index);
+        handle.state().report_to(&completions, index);
     }
     let mut done = BTreeSet::new();
     let mut any_failed = false;
     // All jobs that have already ended are counted, even if fewer would be enough.
     let mut take_ended = |done: &mut BTreeSet<usize>| {
-        while let Some((index, failed)) = watch.lock().pop_front() {
+        while let Some((index, failed)) = completions.lock().pop_front() {
             done.insert(index);
             any_failed |= failed;
         }
@@ -76,7 +76,7 @@ fn wait_until<O>(handles: &[JobHandle<O>], limit: Option<Duration>, enough: impl
     };
     let mut failed = take_ended(&mut done);
     while done.len() < handles.len() && !enough(done.len(), failed) {
-        let Some((index, job_failed)) = watch.next(deadline) else { break };
+        let Some((index, job_failed)) = completions.next(deadline) else { break };
         done.insert(index);
         failed = take_ended(&mut done) || failed || job_failed;
     }
@@ -110,8 +110,8 @@ pub fn wait_failed<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Wait
 
 /// An iterator of handles in the order in which their jobs end; see [`as_completed`].
 pub struct AsCompleted<O> {
-    watch: Arc<Watch>,
-    /// The handles that were not yielded, by their indexes in the watch.
+    completions: Arc<Completions>,
+    /// The handles that were not yielded, by their indexes in `completions`.
     handles: BTreeMap<usize, JobHandle<O>>,
     /// Their jobs, by the addresses of the states that handles of one job share.
     jobs: BTreeSet<usize>,
@@ -135,8 +135,9 @@ pub struct AsCompleted<O> {
 /// # Ok(()) });
 /// ```
 pub fn as_completed<O>(handles: impl IntoIterator<Item = JobHandle<O>>) -> AsCompleted<O> {
-    let watch = Arc::new(Watch::default());
-    let mut completed = AsCompleted { watch, handles: BTreeMap::new(), jobs: BTreeSet::new(), next: 0, deadline: None };
+    let completions = Arc::new(Completions::default());
+    let mut completed =
+        AsCompleted { completions, handles: BTreeMap::new(), jobs: BTreeSet::new(), next: 0, deadline: None };
     for handle in handles {
         completed.add(handle);
     }
@@ -144,7 +145,7 @@ pub fn as_completed<O>(handles: impl IntoIterator<Item = JobHandle<O>>) -> AsCom
 }
 
 fn address<O>(handle: &JobHandle<O>) -> usize {
-    Arc::as_ptr(handle.shared()) as usize
+    Arc::as_ptr(handle.state()) as usize
 }
 
 impl<O> AsCompleted<O> {
@@ -166,7 +167,7 @@ impl<O> AsCompleted<O> {
     /// ```
     pub fn add(&mut self, handle: JobHandle<O>) {
         if self.jobs.insert(address(&handle)) {
-            handle.shared().watch(&self.watch, self.next);
+            handle.state().report_to(&self.completions, self.next);
             self.handles.insert(self.next, handle);
             self.next += 1;
         }
@@ -191,7 +192,7 @@ impl<O> Iterator for AsCompleted<O> {
         if self.handles.is_empty() {
             return None;
         }
-        let (index, _) = self.watch.next(self.deadline)?;
+        let (index, _) = self.completions.next(self.deadline)?;
         let handle = self.handles.remove(&index)?;
         self.jobs.remove(&address(&handle));
         Some(handle)

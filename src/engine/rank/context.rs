@@ -106,7 +106,7 @@ pub(crate) fn send_part(job: u64, stream: u8, bytes: Vec<u8>) -> Result<(), Unwa
 }
 
 /// Ends the run with this message: all jobs would fail on this rank.
-pub(crate) fn give_up(message: String) {
+pub(crate) fn abort_run(message: String) {
     if let Some(Surroundings { executor, .. }) = surroundings() {
         let _ = executor.abort_message.set(message);
         executor.doorbell.ring();

@@ -33,7 +33,7 @@ pub(crate) enum Turn<O> {
 }
 
 /// The reason why [`RunningMap::wait`] has ended.
-pub(crate) enum Waited {
+pub(crate) enum MapWaited {
     /// Results came, or there are inputs.
     Done,
     /// The deadline has passed.
@@ -76,17 +76,17 @@ impl<I: Input, O: Value> RunningMap<I, O> {
     }
 
     /// Waits for results or, if the last turn lacked inputs, until `wake` has a message, which stays there.
-    pub(crate) fn wait<T>(&mut self, deadline: Option<Instant>, wake: Option<&Receiver<T>>) -> Waited {
+    pub(crate) fn wait<T>(&mut self, deadline: Option<Instant>, wake: Option<&Receiver<T>>) -> MapWaited {
         let wake = wake.filter(|_| self.pacer.lacks_input());
         match self.stream.next(deadline, wake) {
-            Ok(Event::Idle) => Waited::Late,
+            Ok(Event::Idle) => MapWaited::Late,
             // If inputs come without a pause, the deadline must be checked here.
-            Ok(Event::Wake) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => Waited::Late,
+            Ok(Event::Wake) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => MapWaited::Late,
             Ok(event) => {
                 self.order.put(event);
-                Waited::Done
+                MapWaited::Done
             }
-            Err(failure) => Waited::Broken(JobError::of(self.order.yielded(), failure)),
+            Err(failure) => MapWaited::Broken(JobError::of(self.order.yielded(), failure)),
         }
     }
 

@@ -29,7 +29,7 @@ fn results<T>(
     loop {
         match map.turn(&mut pull) {
             Turn::Item(result) => each(result),
-            Turn::Wait => assert!(matches!(map.wait(None, wake), Waited::Done)),
+            Turn::Wait => assert!(matches!(map.wait(None, wake), MapWaited::Done)),
             Turn::Over(panic) => return panic.map_or(Ok(()), |panic| Err(panic.into())),
             Turn::Broken(failure) => return Err(JobError::of(0, failure).into()),
         }
@@ -154,7 +154,7 @@ fn jobs_that_run_are_told_when_their_map_is_dropped() {
 fn a_rank_that_gives_up_ends_the_run() {
     let job = |x: u64| {
         if x == 40 {
-            rank::give_up("no interpreter on this host".into());
+            rank::abort_run("no interpreter on this host".into());
         }
         x
     };

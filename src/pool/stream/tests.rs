@@ -246,7 +246,7 @@ fn a_job_goes_to_another_rank_than_the_one_to_avoid() {
 #[test]
 fn a_stream_reports_that_the_pool_has_ended() {
     let job = |(): &(), x: u64| {
-        rank::give_up("no interpreter on this host".into());
+        rank::abort_run("no interpreter on this host".into());
         x
     };
     let code = local(1, |pool| {
