@@ -616,7 +616,7 @@ fn a_panic_of_the_driver_in_the_middle_of_a_map_ends_the_map() {
     }));
     assert!(ended.is_err());
     let ran = RAN.load(SeqCst);
-    assert!(ran < 4096, "{ran} jobs of a map that nobody reads");
+    assert!(ran < 4096, "{ran} jobs of a map that was dropped");
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn leaving_with_a_panic_still_finishes_submitted_jobs() {
             x
         };
         *kept.lock().unwrap() = (0..50).map(|x| pool.submit(job, x)).collect();
-        std::panic::resume_unwind(Box::new("the driver gives up"));
+        std::panic::resume_unwind(Box::new("the driver panics"));
     });
     assert_eq!(code, ExitCode::Failure);
     assert_eq!(RAN.load(SeqCst), 50);
@@ -99,7 +99,7 @@ fn leaving_a_map_in_the_middle_cancels_its_queued_jobs_and_waits_for_the_running
     });
     let (started, ended) = (STARTED.load(SeqCst), ENDED.load(SeqCst));
     assert_eq!(started, ended);
-    assert!(ended < 50, "{ended} jobs of a map that was given up");
+    assert!(ended < 50, "{ended} jobs of a map that was dropped");
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn the_scheduler_knows_nobody() {
     // A lint forbids clocks, I/O and unordered containers (clippy.toml).
     let may = |path: &str| path.starts_with("src/engine/schedule/sim") || is_test_file(path);
     let breaks = |line: &str| line.contains("crate::") && !line.contains("crate::engine::schedule");
-    assert_none(offenders(&sources("src/engine/schedule"), may, breaks), "the scheduler knows nobody");
+    assert_none(offenders(&sources("src/engine/schedule"), may, breaks), "the scheduler uses no other module");
     let lints = sources("src/engine/schedule").into_iter().find(|source| source.path.ends_with("schedule/mod.rs"));
     let lints = lints.expect("it is there").lines.join("\n");
     assert!(lints.contains("#![deny(clippy::disallowed_methods, clippy::disallowed_types"), "the scheduler is pure");

@@ -111,7 +111,7 @@ fn wait_until_closed(spoke: &mut Spoke) {
 }
 
 #[test]
-fn a_rank_that_fails_ends_the_run_with_its_own_words() {
+fn a_rank_that_fails_ends_the_run_with_its_own_message() {
     let (ended, _) = run_with(|mut spoke| {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
         send(&mut spoke, ToMaster::Failed { message: "out of threads".into() });
@@ -154,22 +154,25 @@ fn late_and_repeated_answers_change_nothing() {
 }
 
 #[test]
-fn a_broken_worker_tells_the_master() {
+fn a_rank_that_fails_reports_it_to_the_master() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let mut spoke = spokes.pop().unwrap();
     center.send(RankId(0), Bytes::from_static(b"nonsense")).unwrap();
     let doorbell = spoke.doorbell();
     assert!(rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
-        told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+        messages.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
     }
-    assert!(matches!(told.last(), Some(ToMaster::Failed { message }) if message.contains("garbled")), "{told:?}");
+    assert!(
+        matches!(messages.last(), Some(ToMaster::Failed { message }) if message.contains("garbled")),
+        "{messages:?}"
+    );
 }
 
 #[test]
-fn a_bug_in_a_worker_is_told_to_the_master_too() {
+fn a_bug_on_a_rank_is_reported_to_the_master_too() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let mut spoke = spokes.pop().unwrap();
@@ -181,11 +184,14 @@ fn a_bug_in_a_worker_is_told_to_the_master_too() {
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let doorbell = spoke.doorbell();
     assert!(rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
-        told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+        messages.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
     }
-    assert!(matches!(told.last(), Some(ToMaster::Failed { message }) if message.starts_with("a bug in")), "{told:?}");
+    assert!(
+        matches!(messages.last(), Some(ToMaster::Failed { message }) if message.starts_with("a bug in")),
+        "{messages:?}"
+    );
 }
 
 /// A transport whose other end can die without being reported.
@@ -244,7 +250,7 @@ fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<RunEnd, MasterError> 
 }
 
 #[test]
-fn a_rank_that_says_nothing_ends_the_run_and_is_named() {
+fn a_silent_rank_ends_the_run_and_is_named() {
     let started = Instant::now();
     let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::Abort));
     let error = ended.unwrap_err().to_string();
@@ -253,7 +259,7 @@ fn a_rank_that_says_nothing_ends_the_run_and_is_named() {
 }
 
 #[test]
-fn a_rank_that_only_gives_signs_of_life_is_kept_and_gets_some() {
+fn a_rank_that_only_sends_pulses_is_kept_and_gets_pulses() {
     let ended = watched(|spoke| {
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(4) {
@@ -265,7 +271,7 @@ fn a_rank_that_only_gives_signs_of_life_is_kept_and_gets_some() {
 }
 
 #[test]
-fn a_rank_ends_by_itself_when_its_master_says_nothing_any_more() {
+fn a_rank_ends_by_itself_when_its_master_is_silent() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let spoke = spokes.pop().unwrap();
@@ -280,11 +286,11 @@ fn a_rank_ends_by_itself_when_its_master_says_nothing_any_more() {
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         pulses += wire::open::<ToMaster>(packet).unwrap().iter().filter(|(head, _)| *head == ToMaster::Pulse).count();
     }
-    assert!(pulses > 2, "{pulses} signs of life in 2 s");
+    assert!(pulses > 2, "{pulses} pulses in 2 s");
 }
 
 #[test]
-fn a_rank_that_is_told_that_the_run_has_failed_leaves_without_a_word() {
+fn a_rank_that_is_ordered_to_abort_ends_without_a_message() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let mut spoke = spokes.pop().unwrap();

@@ -229,7 +229,7 @@ fn jobs_wait_for_the_first_rank() {
 }
 
 #[test]
-fn what_a_lost_rank_says_later_is_ignored() {
+fn later_messages_of_a_lost_rank_are_ignored() {
     let mut harness = Harness::new(fixed(1), 0, &[1, 1]);
     harness.submit(2);
     harness.lose(0);
@@ -367,7 +367,7 @@ fn jobs_given_back_are_assigned_before_those_that_came_meanwhile() {
 }
 
 #[test]
-fn short_work_that_waits_is_not_fetched_back_before_it_is_quiet() {
+fn short_chunks_that_wait_are_not_recalled_before_it_is_quiet() {
     let mut harness = Harness::new(fixed(1), 0, &[1, 1]);
     harness.submit(2);
     harness.finish(0, 0, 1_000, &[]);
@@ -400,7 +400,7 @@ fn short_jobs_assigned_together_are_split_when_it_is_quiet() {
 }
 
 #[test]
-fn chunks_of_a_size_that_was_asked_for_stay_whole() {
+fn chunks_of_a_fixed_size_stay_whole() {
     let mut harness = Harness::new(fixed(8), 0, &[1, 1]);
     harness.submit(16);
     assert_eq!(recalled(&harness.handle(Event::Quiet)), [], "no thread is idle");
@@ -415,7 +415,7 @@ fn chunks_of_a_size_that_was_asked_for_stay_whole() {
 }
 
 #[test]
-fn what_is_known_to_be_short_by_now_is_not_fetched_back() {
+fn a_chunk_that_is_known_to_be_short_is_not_recalled() {
     let mut harness = Harness::new(ChunkSize::Auto, 0, &[1, 1]);
     harness.submit(4);
     harness.finish(0, 0, 1_000, &[]);
@@ -474,7 +474,7 @@ fn a_job_that_was_given_back_and_then_failed_gets_the_next_idle_thread_too() {
 }
 
 #[test]
-fn recalls_that_are_always_answered_with_nothing_come_to_an_end() {
+fn recalls_that_always_return_whole_chunks_come_to_an_end() {
     for busy in [1, 1_000, 1_000_000, 100_000_000] {
         let mut harness = Harness::new(ChunkSize::Auto, 0, &[1, 1, 1]);
         for round in 0..4 {
@@ -499,7 +499,7 @@ fn recalls_that_are_always_answered_with_nothing_come_to_an_end() {
 }
 
 #[test]
-fn an_abandoned_map_settles_what_is_queued_and_asks_for_what_waits() {
+fn an_abandoned_map_settles_its_queued_jobs_and_recalls_those_that_wait() {
     let mut harness = Harness::new(fixed(1), 3, &[1]);
     harness.submit(5);
     let actions = harness.handle(Event::Abandoned { map: MAP });
@@ -511,7 +511,7 @@ fn an_abandoned_map_settles_what_is_queued_and_asks_for_what_waits() {
 }
 
 #[test]
-fn draining_stops_what_is_queued_and_what_comes_later_and_lets_running_jobs_end() {
+fn draining_stops_queued_and_later_jobs_and_lets_running_jobs_end() {
     let mut harness = Harness::new(fixed(1), 3, &[1]);
     harness.submit(5);
     let actions = harness.handle(Event::Draining);
@@ -578,7 +578,7 @@ fn ranks_are_dismissed_when_the_driver_left_and_every_map_is_released() {
 }
 
 #[test]
-fn facts_about_unknown_things_change_nothing() {
+fn events_about_unknown_ranks_chunks_and_maps_change_nothing() {
     let mut harness = Harness::new(fixed(2), 0, &[1]);
     harness.submit(3);
     let before = harness.schedule.clone();

@@ -270,7 +270,7 @@ impl Mpi {
     fn clear_sent(&mut self) -> Result<(), TransportError> {
         for _ in 0..SENDS_PER_TURN.min(self.sending.len()) {
             let mut sending = self.sending.pop_front().expect("as many as were counted");
-            match is_complete(&mut sending.request) {
+            match test_request(&mut sending.request) {
                 Ok(true) => {}
                 Ok(false) => self.sending.push_back(sending),
                 Err(error) => {
@@ -329,7 +329,7 @@ impl Mpi {
         };
         check(code, "MPI_Irecv")?;
         // SAFETY: the call succeeded, so the request was written; MPI fills all `length` bytes, which a probe counted, before
-        // the request is complete, and nobody reads them earlier.
+        // the request is complete, and they are not read earlier.
         let request = unsafe {
             bytes.set_len(length);
             request.assume_init()
@@ -342,7 +342,7 @@ impl Mpi {
     /// Returns the oldest message if all of its parts are complete.
     fn end_receive(&mut self) -> Result<Option<Incoming>, TransportError> {
         while let Some(receiving) = self.receiving.front_mut() {
-            if !is_complete(&mut receiving.request)? {
+            if !test_request(&mut receiving.request)? {
                 return Ok(None);
             }
             let Receiving { from, tag, bytes, .. } = self.receiving.pop_front().expect("it was at the front");
@@ -363,9 +363,9 @@ impl Mpi {
     }
 }
 
-/// Returns whether MPI has completed a request.
+/// Advances a request and returns whether MPI has completed it.
 #[expect(unsafe_code, reason = "a call of MPI with a request that it made")]
-fn is_complete(request: &mut ffi::MPI_Request) -> Result<bool, TransportError> {
+fn test_request(request: &mut ffi::MPI_Request) -> Result<bool, TransportError> {
     let mut complete = 0;
     // SAFETY: the request came from MPI_Isend or MPI_Irecv.
     check(unsafe { ffi::MPI_Test(request, &mut complete, ffi::RSMPI_STATUS_IGNORE) }, "MPI_Test")?;

@@ -1,4 +1,4 @@
-//! Whatever is written comes back, and whatever is read gives a value or an error: no panic, no great allocation.
+//! Encoded values decode to the same values, and any bytes decode to a value or an error: no panic, no large allocation.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use super::*;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::wire::FunctionId;
 
-/// A function's id has secrets; one is made from the bytes of its encoding.
+/// Makes a function's id from the bytes of its encoding.
 fn function_id(offset: i64, seal: u64) -> FunctionId {
     decode(&encode(&(offset, seal)).unwrap()).unwrap()
 }
@@ -22,7 +22,7 @@ fn payload() -> impl Strategy<Value = Bytes> {
         .prop_map(Bytes::from)
 }
 
-/// A message to a rank with its payload, empty where it has none.
+/// Draws a message to a rank with its payload, which is empty if the message has none.
 fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
     let plain = prop_oneof![
         any::<(u32, u32)>().prop_map(|(threads, slots_before)| ToRank::Welcome { threads, slots_before }),
@@ -86,7 +86,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
     prop_oneof![plain.prop_map(|head| (head, Bytes::new())), loaded]
 }
 
-/// The packet of these messages; each payload is handed over in two parts.
+/// Returns the packet of these messages; each payload is added in two parts.
 fn packet_of<H: Head + Clone>(messages: &[(H, Bytes)]) -> Bytes {
     let mut packet = Packet::default();
     for (head, payload) in messages {
@@ -103,13 +103,13 @@ fn packet_of<H: Head + Clone>(messages: &[(H, Bytes)]) -> Bytes {
     bytes
 }
 
-/// What a reader may allocate for so many bytes: the decode limit, which is 16 times the upper end of the class that their
-/// number is in and so at most 512 times the number, and what three nested collections allocate in advance, a mebibyte each.
+/// Returns how much decoding `bytes` bytes may allocate: the decode limit, which is 16 times the upper end of the size class and
+/// so at most 512 times `bytes`, and the memory that three nested collections reserve, a mebibyte each.
 fn allowance(bytes: usize) -> u64 {
     512 * bytes as u64 + (4 << 20)
 }
 
-/// Reads bytes in all ways there are; none may panic, or allocate more than it should.
+/// Decodes bytes in every possible way; none may panic, or allocate more than the allowance.
 fn read_in_all_ways(bytes: &[u8]) {
     fn reads<T>(what: &str, length: usize, read: impl FnOnce() -> T) -> T {
         let mut value = None;
@@ -141,7 +141,7 @@ fn read_in_all_ways(bytes: &[u8]) {
     });
 }
 
-/// A value survives, and all its bytes are needed.
+/// Checks that a value is decoded from its encoding, and not from a part of it.
 fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     let bytes = encode(value).unwrap();
     assert_eq!(decode::<T>(&bytes).as_ref(), Ok(value));
@@ -151,7 +151,7 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
 }
 
 proptest! {
-    // A case that fails is printed whole; no file is left behind.
+    // A failing case is printed completely; no file is written.
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -189,7 +189,7 @@ proptest! {
         read_in_all_ways(&bytes);
     }
 
-    /// Lengths are what garbage does harm with.
+    /// Wrong lengths are the most dangerous kind of garbled bytes.
     #[test]
     fn garbage_with_great_lengths_is_an_error_or_a_value(
         parts in vec((prop_oneof![Just(251u8), Just(252), Just(253), Just(254), Just(255), 0..8u8], any::<u64>()), 1..20),
@@ -341,7 +341,7 @@ fn a_large_payload_that_nobody_else_has_is_not_copied_to_be_sent() {
     let used = measure(|| sent = packet.take().unwrap());
     assert!(used.bytes_total > bytes, "one that others have must be copied: {used:?}");
     assert_eq!(open::<ToRank>(sent.clone()).unwrap(), [(ToRank::Broadcast { value: 1, bytes }, payload)]);
-    // As a rank sends a result: made here, handed over whole.
+    // As a rank sends a result: a buffer of its own that nothing else shares.
     let mut frames = Vec::new();
     push_value(&mut frames, |out| encode_value(&vec![0.5f64; 1_000_000], out)).unwrap();
     let copy = Bytes::copy_from_slice(&frames);
