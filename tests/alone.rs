@@ -216,8 +216,8 @@ fn inputs_and_broadcast_values_are_held_once_however_many_jobs_there_are() {
 }
 
 #[test]
-fn a_driver_s_error_is_said_with_all_its_causes() {
-    const NAME: &str = "a_driver_s_error_is_said_with_all_its_causes";
+fn a_driver_s_error_is_printed_with_all_its_causes() {
+    const NAME: &str = "a_driver_s_error_is_printed_with_all_its_causes";
     #[derive(Debug, thiserror::Error)]
     #[error("reading the sky")]
     struct Context(#[source] Box<dyn std::error::Error + Send + Sync>);

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_of_all_sizes_is_given_and_keeps_what_was_written() {
+    fn capacity_of_all_sizes_is_reserved_and_keeps_its_contents() {
         for bytes in [0, 1, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE] {
             let mut vec = vec_with_capacity::<u8>(bytes);
             assert!(vec.is_empty() && vec.capacity() >= bytes);

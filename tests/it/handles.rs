@@ -139,7 +139,7 @@ fn a_callback_for_a_job_that_is_done_runs_at_once() {
 }
 
 #[test]
-fn callbacks_are_told_of_failed_and_cancelled_jobs_too() {
+fn callbacks_run_for_failed_and_cancelled_jobs_too() {
     static GATE: Gate = Gate::new();
     local(1, 1, |pool| {
         let kinds = Arc::new(Mutex::new(Vec::new()));

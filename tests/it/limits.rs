@@ -87,7 +87,7 @@ fn a_job_within_its_time_limit_is_none_the_worse() {
 }
 
 #[test]
-fn a_job_that_was_too_slow_once_may_be_run_again_and_what_it_finds_late_is_dropped() {
+fn a_job_that_exceeded_its_limit_may_be_run_again_and_its_late_result_is_dropped() {
     static SLOW: AtomicBool = AtomicBool::new(true);
     static LATE: AtomicU32 = AtomicU32::new(0);
     local(1, 2, |pool| {
@@ -153,7 +153,7 @@ fn jobs_of_a_dropped_map_that_never_end_do_not_keep_the_run_from_ending() {
 }
 
 #[test]
-fn what_was_submitted_is_waited_for_beyond_the_grace_time() {
+fn submitted_jobs_are_waited_for_beyond_the_grace_time() {
     static ENDED: AtomicU32 = AtomicU32::new(0);
     let launch = Launch::new().local(2).threads(1).grace(Duration::ZERO);
     let code = code_of(launch, |pool| {

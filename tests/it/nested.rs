@@ -25,7 +25,7 @@ fn split(n: u64) -> u64 {
 }
 
 #[test]
-fn a_lock_that_is_held_over_a_parallel_iterator_locks_nobody_out() {
+fn a_lock_held_over_a_parallel_iterator_does_not_deadlock() {
     static LOCK: Mutex<u64> = Mutex::new(0);
     for threads in [1, 2, 4] {
         for chunk in [0, 1, 7] {
@@ -158,7 +158,7 @@ fn jobs_nest_as_deeply_as_they_like() {
 }
 
 #[test]
-fn what_a_job_spawns_and_does_not_wait_for_runs_all_the_same() {
+fn tasks_that_a_job_spawns_and_does_not_wait_for_still_run() {
     static RAN: AtomicU32 = AtomicU32::new(0);
     for threads in [1, 2] {
         RAN.store(0, SeqCst);

@@ -145,7 +145,7 @@ fn only_the_wire_and_the_journal_know_the_binary_format() {
 }
 
 #[test]
-fn the_scheduler_knows_nobody() {
+fn the_scheduler_uses_no_other_module() {
     // A lint forbids clocks, I/O and unordered containers (clippy.toml).
     let may = |path: &str| path.starts_with("src/engine/schedule/sim") || is_test_file(path);
     let breaks = |line: &str| line.contains("crate::") && !line.contains("crate::engine::schedule");
@@ -188,7 +188,7 @@ fn files_are_no_longer_than_500_lines() {
 }
 
 #[test]
-fn every_module_says_what_it_is() {
+fn every_module_begins_with_a_doc() {
     let mut silent = Vec::new();
     for source in sources("src").into_iter().filter(|source| !is_test_file(&source.path)) {
         let text = fs::read_to_string(root().join(&source.path)).expect("it was there");
@@ -200,7 +200,7 @@ fn every_module_says_what_it_is() {
 }
 
 #[test]
-fn no_path_of_somebody_s_machine_is_written_down() {
+fn no_path_of_a_user_s_machine_is_written_down() {
     let machine = |line: &str| ["/home/", "/root/"].iter().any(|path| line.contains(path));
     for folder in ["src", "tests", "examples", "benches"] {
         let this = |path: &str| path == "tests/it/tidy.rs";

@@ -91,7 +91,7 @@ fn wait_failed_is_over_at_once_if_a_job_has_failed_already() {
 }
 
 #[test]
-fn what_is_done_already_is_counted_whatever_would_be_enough() {
+fn jobs_that_are_done_already_are_all_counted() {
     local(2, 2, |pool| {
         let handles: Vec<_> = (0..5u32).map(|x| pool.submit(|x: u32| x, x)).collect();
         handles.iter().for_each(|handle| drop(handle.wait()));
@@ -103,7 +103,7 @@ fn what_is_done_already_is_counted_whatever_would_be_enough() {
 }
 
 #[test]
-fn a_wait_that_times_out_tells_exactly_what_is_done() {
+fn a_wait_that_times_out_returns_exactly_the_jobs_that_are_done() {
     static GATE: Gate = Gate::new();
     local(2, 2, |pool| {
         let job = |x: u32| {
@@ -195,7 +195,7 @@ fn failed_and_cancelled_jobs_are_yielded_too() {
 }
 
 #[test]
-fn with_no_time_at_all_what_is_done_is_yielded_and_the_rest_is_not() {
+fn with_a_limit_of_zero_only_finished_jobs_are_yielded() {
     static GATE: Gate = Gate::new();
     local(2, 1, |pool| {
         let job = |x: u32| {

@@ -11,7 +11,7 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("ranks_with_different_thread_counts_work_together", ranks_with_different_thread_counts),
     ("info_names_every_rank", info_names_every_rank),
     ("help_is_printed_once", help_is_printed_once),
-    ("a_usage_error_is_said_once_with_exit_code_2", a_usage_error_is_said_once),
+    ("a_usage_error_is_said_once_with_exit_code_2", a_usage_error_is_printed_once),
     ("a_missing_input_ends_all_ranks_with_exit_code_2", a_missing_input_ends_all_ranks),
     ("failed_jobs_give_exit_code_3_and_a_line_each", failed_jobs_give_exit_code_3),
     ("a_closed_stdout_ends_all_ranks_quietly", a_closed_stdout_ends_all_ranks),
@@ -110,7 +110,7 @@ fn help_is_printed_once() {
     assert_eq!(help.expect_code(0).out().matches("Usage:").count(), 1, "{}", help.out());
 }
 
-fn a_usage_error_is_said_once() {
+fn a_usage_error_is_printed_once() {
     let usage = run(mpiexec(3, &rankpool()).args(["kernel", "square", "--no-such-option"]));
     usage.expect_code(2);
     assert_eq!(usage.stderr.matches("--no-such-option").count(), 1, "{}", usage.stderr);

@@ -332,7 +332,7 @@ fn payloads_are_not_copied_when_a_packet_is_opened() {
 }
 
 #[test]
-fn a_large_payload_that_nobody_else_has_is_not_copied_to_be_sent() {
+fn a_large_payload_with_a_single_owner_is_not_copied_to_be_sent() {
     let payload = Bytes::from(vec![7; 10_000_000]);
     let bytes = payload.len() as u64;
     let mut packet = Packet::default();

@@ -182,7 +182,7 @@ fn slots_are_counted_over_the_ranks_of_a_host() {
 }
 
 #[test]
-fn a_map_that_waits_no_longer_hands_on_what_is_there_and_drops_what_comes_later() {
+fn a_map_that_waits_no_longer_yields_its_results_and_drops_later_ones() {
     static GO: AtomicBool = AtomicBool::new(false);
     let wait = |job: u64| {
         while job % 10 == 0 && !GO.load(Ordering::SeqCst) {

@@ -463,7 +463,7 @@ impl ChunkServer for Counted {
 }
 
 #[test]
-fn what_a_function_of_chunks_keeps_is_made_once_for_each_rank_and_dropped_when_the_map_is_over() {
+fn the_state_of_a_chunk_function_is_made_once_for_each_rank_and_dropped_with_the_map() {
     local(1, |pool| {
         assert_eq!(run_all(pool.stream_of_chunks::<Counted>(&(), 1), 0..500).map_err(driver)?.len(), 500);
         Ok(())
