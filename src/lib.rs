@@ -120,6 +120,8 @@ mod report;
 #[cfg(feature = "program")]
 mod template;
 
+#[cfg(feature = "program")]
+pub use batch::{BatchReport, CommandBatch};
 pub use engine::error::{JobError, JobErrorKind};
 pub use engine::func::{CrossesRanks, StarFunction, Value};
 #[cfg(feature = "json")]

@@ -1,44 +1,41 @@
-//! The driver of a batch: what becomes of each outcome, until there are no more or it is enough.
+//! The loop of a batch: pushes attempts while the stream has room, takes the next event, and carries out the ledger's orders,
+//! until all jobs are settled or the batch is stopped.
 
-use std::sync::Arc;
+mod flush_timer;
+
 use std::time::{Duration, Instant};
 
-use super::attempt::{Attempt, Outcome};
-use super::ledger::{Job, Ledger};
-use super::limits::Limits;
+use super::job::{AttemptResult, Cause, has_failed};
+use super::ledger::{self, Counts, Ending, Ledger, Order, Planned};
+use super::policy::{FLUSH_PAUSE, GRACE, PASS};
+use super::report::FailedJobs;
+use super::runners::Runner;
 use super::sinks::Sinks;
+use super::source::Source;
 use super::stopping::Stopping;
-use super::tally::Tally;
-use super::trickle::Trickle;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
-use crate::engine::func::Value;
 use crate::engine::meter::Meter;
 use crate::engine::schedule::RankId;
+use crate::input::InputError;
 use crate::journal::Status;
 use crate::output::OutputError;
-use crate::pool::{Event, HandedOn, JobStream, Pacer};
+use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
+use flush_timer::FlushTimer;
 
-/// How long no result must come for the written ones to be handed to the system, and how often the clock is looked at for
-/// jobs that wait to be run again.
-const PAUSE: Duration = Duration::from_millis(100);
-/// After this time from a signal no job may be left: the run is ended from outside a moment later.
-const GRACE: Duration = Duration::from_secs(9);
-
-/// How long running jobs are waited for after a signal while others are finished behind them, where what is written cannot be
-/// put into order later. Open MPI's `mpiexec` kills its ranks a second after it has passed a signal on.
-const BRIEF: Duration = Duration::from_millis(300);
-
-/// Up to this many jobs whose records were never read are cancelled one by one, each with a record.
+/// Up to this number, jobs that were never read are cancelled one by one, each with a record.
 const CANCELLED_SINGLY: u64 = 1_000_000;
+
+/// With this number of settled jobs behind the first unsettled one, no more attempts are started: each takes some memory.
+const MOST_BEHIND: u64 = 1 << 22;
 
 /// Why a batch is over.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// All jobs are settled, or it was enough.
-    Whole,
+    /// All jobs are settled, or the stop policy ended the batch.
+    Complete,
     /// A signal.
     Stopped,
-    /// Results cannot be handed on.
+    /// A sink has failed.
     Sink(OutputError),
     /// The pool has failed.
     Broken(JobError),
@@ -48,106 +45,199 @@ impl End {
     fn broken(failure: Failure) -> End {
         End::Broken(JobError::of(0, failure))
     }
+
+    fn ending(&self) -> Ending {
+        match self {
+            End::Complete => Ending::Complete,
+            End::Stopped | End::Broken(_) => Ending::Interrupted,
+            End::Sink(_) => Ending::SinkFailed,
+        }
+    }
 }
 
 /// A batch while it runs.
-pub(crate) struct Batch<'b, W> {
-    pub ledger: &'b mut Ledger<W>,
-    pub limits: &'b Limits,
-    pub stopping: &'b Stopping,
-    pub sinks: &'b mut Sinks,
-    pub meter: Arc<Meter>,
-    /// How many jobs there are, if that is known.
-    pub total: Option<u64>,
-    pub tally: Tally,
+pub(crate) struct Driver<'b, R: Runner> {
+    runner: &'b R,
+    source: Source<Result<Planned<R::Work>, InputError>>,
+    ledger: Ledger<R::Work, AttemptResult>,
+    sinks: &'b mut Sinks,
+    stopping: &'b Stopping,
+    meter: &'b Meter,
+    /// How long the processes of running jobs may take to end after TERM.
+    kill_after: Duration,
+    /// Whether results say where and when the attempt ran.
+    recorded: bool,
+    /// Whether consecutive results go to the sinks together, without a look at each.
+    joins_results: bool,
+    began: Instant,
+    /// The last attempt that was asked for has to be read first.
+    awaits_input: bool,
+    /// The error that ended the source.
+    fault: Option<InputError>,
+    failed: FailedJobs,
+    orders: Vec<Order<AttemptResult>>,
+    lines: Vec<u8>,
 }
 
-/// Whether to go on with a batch.
-enum Verdict {
-    GoOn,
-    /// No new jobs; what runs may end.
-    Enough,
-    /// What runs is ended, too.
-    EndAll,
+/// What a batch has done.
+#[derive(Debug)]
+pub(crate) struct Driven {
+    pub end: End,
+    pub counts: Counts,
+    pub failed: FailedJobs,
+    /// The error that ended the source.
+    pub fault: Option<InputError>,
 }
 
 /// The attempts of a batch that are under way.
-type Attempts<W> = JobStream<Attempt<W>, Outcome>;
+type Attempts<R> = JobStream<<R as Runner>::Input, <R as Runner>::Output>;
 
-impl<W: Value + Clone> Batch<'_, W> {
-    /// Runs the batch to its end with a stream for its attempts, if that could be opened.
-    pub(crate) fn run(&mut self, attempts: Result<Attempts<W>, Failure>, pacer: Pacer) -> End {
+/// The parts of a [`Driver`].
+pub(crate) struct Parts<'b, R: Runner> {
+    pub runner: &'b R,
+    pub source: Source<Result<Planned<R::Work>, InputError>>,
+    pub ledger: Ledger<R::Work, AttemptResult>,
+    pub sinks: &'b mut Sinks,
+    pub stopping: &'b Stopping,
+    pub meter: &'b Meter,
+    pub kill_after: Duration,
+}
+
+impl<'b, R: Runner> Driver<'b, R> {
+    pub(crate) fn new(parts: Parts<'b, R>) -> Self {
+        let Parts { runner, source, ledger, sinks, stopping, meter, kill_after } = parts;
+        Driver {
+            recorded: sinks.has_records(),
+            joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
+            runner,
+            source,
+            ledger,
+            sinks,
+            stopping,
+            meter,
+            kill_after,
+            began: Instant::now(),
+            awaits_input: false,
+            fault: None,
+            failed: FailedJobs::default(),
+            orders: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Runs the batch to its end on this stream, if it could be opened.
+    pub(crate) fn run(mut self, attempts: Result<Attempts<R>, Failure>, pacer: Pacer) -> Driven {
         let end = match attempts {
-            // What still runs at the end is given up with the stream.
+            // Jobs that still run at the end are given up with the stream.
             Ok(mut attempts) => self.take_events(&mut attempts, pacer).unwrap_or_else(|end| end),
             Err(failure) => End::broken(failure),
         };
-        self.conclude(end)
+        let end = self.conclude(end);
+        Driven { end, counts: self.ledger.counts(), failed: self.failed, fault: self.fault }
     }
 
-    /// Pushes attempts while there is room and takes events, until all attempts are settled, or for as long as it makes sense:
-    /// the error is why it does not.
-    fn take_events(&mut self, attempts: &mut Attempts<W>, mut pacer: Pacer) -> Result<End, End> {
-        let mut trickle = Trickle::new();
-        let mut deadline = None;
+    fn now(&self) -> ledger::Time {
+        self.began.elapsed()
+    }
+
+    /// Pushes attempts and takes events until all attempts are settled; the error is why it stops earlier.
+    fn take_events(&mut self, attempts: &mut Attempts<R>, mut pacer: Pacer) -> Result<End, End> {
+        let mut timer = FlushTimer::new();
+        let mut pause_ends = None;
         loop {
             self.feed(attempts, &mut pacer)?;
-            let until = *deadline.get_or_insert_with(|| Instant::now() + PAUSE);
-            let wake = self.ledger.wake().filter(|_| pacer.lacks_input());
-            match attempts.next(Some(until), wake).map_err(End::broken)? {
-                Event::Done(outcomes) => {
-                    for outcome in outcomes {
-                        self.take_result(outcome, attempts, &mut trickle)?;
-                    }
-                    deadline = None;
+            let until = *pause_ends.get_or_insert_with(|| Instant::now() + FLUSH_PAUSE);
+            let due = self.ledger.next_due().and_then(|due| self.began.checked_add(due));
+            let deadline = due.map_or(until, |due| due.min(until));
+            let wake = self.source.wake().filter(|_| self.awaits_input && pacer.lacks_input());
+            match attempts.next(Some(deadline), wake).map_err(End::broken)? {
+                Event::Done(results) => {
+                    self.take_results(results, attempts)?;
+                    pause_ends = None;
                 }
                 Event::Failed(error) => {
-                    self.take_result(Err(*error), attempts, &mut trickle)?;
-                    deadline = None;
+                    self.take_failure(*error, attempts)?;
+                    pause_ends = None;
                 }
                 Event::Unrun(errors) => {
-                    for error in errors {
-                        self.take_result(Err(error), attempts, &mut trickle)?;
-                    }
-                    deadline = None;
+                    errors.into_iter().try_for_each(|error| self.take_failure(error, attempts))?;
+                    pause_ends = None;
                 }
                 Event::Part(part) => self.sinks.take_part(part.job, part.stream, &part.bytes),
                 Event::Started { .. } | Event::Wake | Event::Idle => {}
                 Event::Ended => break,
             }
             // Pieces of output and inputs may come without a pause.
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if pause_ends.is_some_and(|until| until <= Instant::now()) {
                 self.pause()?;
-                deadline = None;
+                pause_ends = None;
+            } else if timer.take_due(self.ledger.counts().done) {
+                self.hand_on().map_err(End::Sink)?;
             }
         }
-        if let Some(panic) = pacer.take_panic() {
-            return Err(End::Broken(panic));
+        match pacer.take_panic() {
+            Some(panic) => Err(End::Broken(panic)),
+            None if self.ledger.was_cut() => Ok(End::Stopped),
+            None => Ok(End::Complete),
         }
-        Ok(if self.ledger.was_cut() { End::Stopped } else { End::Whole })
     }
 
-    /// Pushes attempts, unless there are enough.
-    fn feed(&mut self, attempts: &mut Attempts<W>, pacer: &mut Pacer) -> Result<(), End> {
+    /// Pushes attempts while the stream has room.
+    fn feed(&mut self, attempts: &mut Attempts<R>, pacer: &mut Pacer) -> Result<(), End> {
         let is_ready = attempts.is_ready();
-        if is_ready && !pacer.is_hungry(attempts.unsettled()) {
+        if is_ready && !pacer.is_hungry(attempts.unsettled()) || self.sinks.behind() > MOST_BEHIND {
             return Ok(());
         }
+        if self.stopping.since().is_some() {
+            self.tell_ledger(ledger::Event::Stop);
+        }
         let handed_on = HandedOn { jobs: attempts.pushed() - attempts.unsettled(), kept_bytes: 0, is_ready };
+        let now = if self.ledger.has_waiting() { self.now() } else { Duration::ZERO };
+        let runner = self.runner;
         let fed = pacer.feed(attempts, handed_on, || {
-            self.ledger.next(self.stopping).map(|attempt| {
+            self.next_attempt(now).map(|attempt| {
                 let avoid = attempt.avoid.map(RankId);
-                (attempt, avoid)
+                (runner.input(attempt), avoid)
             })
         });
         match fed {
-            // If the pool has ended, there may still be outcomes; then receiving reports it.
+            // If the pool has ended, there may still be results; then receiving reports it.
             Err(failure) if !is_ready => Err(End::broken(failure)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    /// Hands on what is due, because no outcome has come for a while or a signal has ended the run.
+    /// The next attempt, without waiting for it.
+    fn next_attempt(&mut self, now: ledger::Time) -> Next<super::Attempt<R::Work>> {
+        self.awaits_input = false;
+        loop {
+            match self.ledger.next(now) {
+                ledger::Next::Attempt(attempt) => return Next::Item(attempt),
+                ledger::Next::Wait => return Next::Later,
+                ledger::Next::End => return Next::End,
+                ledger::Next::Read => {}
+            }
+            match self.source.next() {
+                Next::Item(Ok(planned)) => return Next::Item(self.ledger.read(planned)),
+                Next::Item(Err(fault)) => {
+                    self.fault = Some(fault);
+                    self.ledger.source_failed();
+                }
+                Next::Later => {
+                    self.awaits_input = true;
+                    return Next::Later;
+                }
+                Next::End => self.ledger.end_of_source(),
+            }
+        }
+    }
+
+    /// Tells the ledger something that is followed by no orders.
+    fn tell_ledger(&mut self, event: ledger::Event<AttemptResult>) {
+        self.ledger.on(event, Duration::ZERO, &mut self.orders);
+    }
+
+    /// Hands on what is due, because no event has come for a while or a signal ends the run.
     fn pause(&mut self) -> Result<(), End> {
         if self.stopping.since().is_some_and(|since| since.elapsed() > self.grace()) {
             return Err(End::Stopped);
@@ -155,31 +245,94 @@ impl<W: Value + Clone> Batch<'_, W> {
         self.hand_on().map_err(End::Sink)
     }
 
-    /// Takes the result of an attempt.
-    fn take_result(
-        &mut self,
-        result: Result<Outcome, JobError>,
-        attempts: &mut Attempts<W>,
-        trickle: &mut Trickle,
-    ) -> Result<(), End> {
-        let outcome = match result {
-            Ok(outcome) => outcome,
-            Err(error) if error.kind == JobErrorKind::Stopped => {
-                self.ledger.give_back(error.job);
-                return self.pause();
+    /// Takes the results of consecutive attempts.
+    fn take_results(&mut self, mut results: Results<R::Output>, attempts: &mut Attempts<R>) -> Result<(), End> {
+        if !self.joins_results {
+            while let Some((index, value)) = results.next_value() {
+                let result = value.and_then(|value| self.runner.result(index, value, self.recorded));
+                match result {
+                    Ok(result) => self.settle(index, result, attempts)?,
+                    Err(error) => self.take_failure(error, attempts)?,
+                }
             }
-            Err(error) => outcome_of(error).map_err(End::Broken)?,
-        };
-        match self.settle(outcome).map_err(End::Sink)? {
-            Verdict::EndAll => return Err(End::Whole),
-            Verdict::Enough => {
-                self.ledger.close();
-                // If the pool has ended, receiving reports it.
-                let _ = attempts.give_up();
-            }
-            Verdict::GoOn => {}
+            return Ok(());
         }
-        if trickle.is_due(self.tally.done) { self.hand_on().map_err(End::Sink) } else { Ok(()) }
+        let (first, count) = (results.job(), results.len());
+        self.ledger.on(ledger::Event::Succeeded { first, count }, Duration::ZERO, &mut self.orders);
+        for order in std::mem::take(&mut self.orders) {
+            let Order::SettleRun { first, count } = order else { continue };
+            self.lines.clear();
+            for _ in 0..count {
+                let Some((_, line)) = results.next_value() else { break };
+                self.lines.extend_from_slice(line.map_err(End::Broken)?);
+            }
+            self.meter.add(count, 0);
+            self.sinks.settle_run(first, count, &self.lines).map_err(End::Sink)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the error of an attempt that has no result.
+    fn take_failure(&mut self, error: JobError, attempts: &mut Attempts<R>) -> Result<(), End> {
+        let index = error.job;
+        if error.kind == JobErrorKind::Stopped {
+            self.tell_ledger(ledger::Event::NotStarted { index });
+            return self.pause();
+        }
+        if matches!(error.kind, JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input) {
+            // The error is not about this attempt alone.
+            return Err(End::Broken(error));
+        }
+        let (status, kind) = self.runner.status(error.kind);
+        let result = AttemptResult::without_output(status, Cause::new(&kind, error.message), None);
+        self.settle(index, result, attempts)
+    }
+
+    /// Has the ledger decide about the result of an attempt, and carries out its orders.
+    fn settle(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
+        let now = if has_failed(result.status) { self.now() } else { Duration::ZERO };
+        let mut orders = std::mem::take(&mut self.orders);
+        self.ledger.on(ledger::Event::Ended { index, result }, now, &mut orders);
+        for order in orders.drain(..) {
+            match order {
+                Order::GiveUp => {
+                    // If the pool has ended, receiving reports it.
+                    let _ = attempts.give_up();
+                }
+                Order::EndAll => return Err(End::Complete),
+                order => self.carry_out(order).map_err(End::Sink)?,
+            }
+        }
+        self.orders = orders;
+        Ok(())
+    }
+
+    /// Carries out an order that is about a job.
+    fn carry_out(&mut self, order: Order<AttemptResult>) -> Result<(), OutputError> {
+        match order {
+            Order::Settle { job, result } => {
+                let failed = has_failed(result.status);
+                if failed {
+                    self.failed.add(job.number, result.cause.as_deref());
+                }
+                self.meter.add(1, u64::from(failed));
+                self.sinks.settle(&job, result)
+            }
+            Order::Cancel { job } => {
+                // What it has put out so far depends on the moment at which it was ended.
+                self.sinks.forget(job.place);
+                self.sinks.settle(&job, cancelled())
+            }
+            Order::Leave { job } => {
+                self.sinks.leave_out(&job);
+                Ok(())
+            }
+            Order::Forget { place } => {
+                self.sinks.forget(place);
+                Ok(())
+            }
+            Order::SettleRun { .. } | Order::GiveUp | Order::EndAll => Ok(()),
+        }
     }
 
     /// Hands on what is due; after a signal, all that is finished.
@@ -189,7 +342,7 @@ impl<W: Value + Clone> Batch<'_, W> {
                 // Nothing is held back.
             } else if self.sinks.can_save() {
                 self.sinks.save()?;
-            } else if since.elapsed() >= BRIEF {
+            } else if since.elapsed() >= PASS {
                 self.pass_by()?;
             }
         }
@@ -199,123 +352,62 @@ impl<W: Value + Clone> Batch<'_, W> {
     /// Hands on what is finished, past the jobs that are not.
     fn pass_by(&mut self) -> Result<(), OutputError> {
         if self.sinks.has_line_for_each() {
-            let passed = self.ledger.give_up_before(self.sinks.end());
-            for mut job in passed {
-                match job.take_last() {
-                    Some(outcome) => self.account(&job, outcome)?,
-                    None => self.sinks.leave_out(&job),
-                }
-            }
+            let mut orders = std::mem::take(&mut self.orders);
+            let event = ledger::Event::PassBefore { place: self.sinks.end() };
+            self.ledger.on(event, Duration::ZERO, &mut orders);
+            orders.drain(..).try_for_each(|order| self.carry_out(order))?;
+            self.orders = orders;
         }
         self.sinks.close_gaps()
     }
 
     /// How long running jobs are waited for after a signal. Then they are asked to end, which may take them a while, too.
     fn grace(&self) -> Duration {
-        GRACE.saturating_sub(self.limits.kill_after).max(Duration::from_secs(1))
+        GRACE.saturating_sub(self.kill_after).max(Duration::from_secs(1))
     }
 
-    /// Runs the job of an outcome again, or settles it.
-    fn settle(&mut self, outcome: Outcome) -> Result<Verdict, OutputError> {
-        let Some(job) = self.ledger.take(outcome.index) else { return Ok(Verdict::GoOn) };
-        let (job, outcome) = if self.limits.retry_on.contains(&outcome.status) {
-            let place = job.place;
-            match self.ledger.run_again(job, outcome, self.limits.retry_pause) {
-                None => {
-                    self.tally.again += 1;
-                    self.sinks.forget(place);
-                    return Ok(Verdict::GoOn);
-                }
-                Some(both) => both,
-            }
-        } else {
-            (job, outcome)
-        };
-        let status = outcome.status;
-        self.account(&job, outcome)?;
-        let Tally { failed, done, .. } = self.tally;
-        Ok(match (status, self.limits.max_failures) {
-            (Status::Ok, _) if self.limits.stop_on_success => Verdict::EndAll,
-            (_, Some(most)) if most.exceeded(failed, done, self.total) => Verdict::Enough,
-            _ => Verdict::GoOn,
-        })
-    }
-
-    /// A job has come to its end.
-    fn account(&mut self, job: &Job<W>, outcome: Outcome) -> Result<(), OutputError> {
-        let failed = !matches!(outcome.status, Status::Ok | Status::Cancelled);
-        self.tally.count(job.number, &outcome);
-        self.meter.add(1, u64::from(failed));
-        self.sinks.settle(job, outcome)
-    }
-
-    /// Accounts for the jobs that were not run to their end; gives the end that it is then.
+    /// Ends the batch: no job stays unsettled in the ledger. Returns the final end.
     fn conclude(&mut self, end: End) -> End {
-        let mut rest = self.ledger.take_rest();
-        // What is wrong with a sink shows when it is finished.
-        rest.retain_mut(|job| match job.take_last() {
-            Some(outcome) => {
-                let _ = self.account(job, outcome);
-                false
+        let mut orders = Vec::new();
+        self.ledger.end(end.ending(), &mut orders);
+        for order in orders {
+            if matches!((&end, &order), (End::Sink(_), Order::Leave { .. })) {
+                continue;
             }
-            None => true,
-        });
-        match end {
-            End::Whole => {
-                for job in rest {
-                    self.cancel(&job);
-                }
-                // Those that were never looked at are accounted for, too, if there is an end to them.
-                let deliberate = self.limits.stop_on_success || self.limits.max_failures.is_some();
-                if let Some(total) = self.total.filter(|_| deliberate) {
-                    return self.cancel_unread(total);
-                }
-            }
-            // What did not come to its end is run when the batch is run again.
-            End::Stopped | End::Broken(_) => rest.iter().for_each(|job| self.sinks.leave_out(job)),
-            End::Sink(_) => {}
+            // The error of a sink is reported again when it is finished.
+            let _ = self.carry_out(order);
         }
-        end
+        match end {
+            // Jobs that were never read are accounted for, too, if their number is known.
+            End::Complete if self.ledger.has_stop_policy() => self.cancel_unread(),
+            end => end,
+        }
     }
 
-    /// Cancels the jobs that were never looked at: each by itself only where each leaves something behind, because they may be
-    /// billions.
-    fn cancel_unread(&mut self, total: u64) -> End {
-        let unread = total.saturating_sub(self.tally.done);
+    /// Cancels the jobs that were never read: one by one only if each leaves a line or a record, because they may be billions.
+    fn cancel_unread(&mut self) -> End {
+        let Some(total) = self.ledger.total() else { return End::Complete };
+        let unread = total.saturating_sub(self.ledger.counts().done);
         if self.sinks.tells_each_job() && unread <= CANCELLED_SINGLY {
-            loop {
-                let Some(job) = self.ledger.take_unread() else { break };
-                self.cancel(&job);
+            while let Next::Item(Ok(planned)) = self.source.next() {
+                let job = self.ledger.cancel_unread(planned);
+                let _ = self.sinks.settle(&job, cancelled());
                 if self.stopping.since().is_some() {
                     return End::Stopped;
                 }
             }
         } else if self.ledger.has_unread() {
-            self.tally.cancel(unread);
+            self.ledger.cancel_uncounted(unread);
         }
-        End::Whole
-    }
-
-    fn cancel(&mut self, job: &Job<W>) {
-        let outcome = Outcome::unrun(0, Status::Cancelled, "cancelled", "it was enough before its turn came".into());
-        self.tally.count(job.number, &outcome);
-        // What it has written so far depends on the moment at which it was ended.
-        self.sinks.forget(job.place);
-        // What is wrong with a sink shows when it is finished.
-        let _ = self.sinks.settle(job, outcome);
+        End::Complete
     }
 }
 
-/// The outcome of an attempt that has none because the pool could not run it.
-///
-/// # Errors
-/// The error is not about this attempt alone.
-fn outcome_of(error: JobError) -> Result<Outcome, JobError> {
-    let (status, kind) = match error.kind {
-        JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input => return Err(error),
-        JobErrorKind::Cancelled => (Status::Cancelled, "cancelled"),
-        JobErrorKind::Lost => (Status::Lost, "lost"),
-        _ => (Status::Spawn, "spawn"),
-    };
-    Ok(Outcome::unrun(error.job, status, kind, error.message))
+/// The result of a job that the batch's stop policy has kept from being run to its end.
+fn cancelled() -> AttemptResult {
+    AttemptResult::without_output(
+        Status::Cancelled,
+        Cause::new("cancelled", "the batch was stopped before its turn"),
+        None,
+    )
 }

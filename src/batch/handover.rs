@@ -157,10 +157,14 @@ impl Handover {
         self.named.is_some()
     }
 
-    /// The beginning of a job's note; nothing if nobody needs notes.
+    /// Whether jobs need notes, because records are written or the places of outputs are kept.
+    pub(super) fn needs_notes(&self) -> bool {
+        self.layout.is_some() || self.records.is_some()
+    }
+
+    /// The beginning of a job's note; empty if notes are not needed.
     pub(super) fn note(&self, number: u64) -> Vec<u8> {
-        let is_needed = self.layout.is_some() || self.records.is_some();
-        if is_needed { number.to_le_bytes().to_vec() } else { Vec::new() }
+        if self.needs_notes() { number.to_le_bytes().to_vec() } else { Vec::new() }
     }
 
     /// A record has no JSON form.

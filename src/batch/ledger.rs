@@ -1,104 +1,232 @@
-//! The jobs of a batch that are not settled: read, under way, or waiting to be run again.
+//! The jobs of a batch that are not settled: under way, or waiting for a retry. Decides which attempt is next and what happens
+//! to each job when an attempt ends.
+//!
+//! The ledger is pure: it reads no clock and no input and writes nothing. [`Ledger::next`] asks for the next attempt, or for the
+//! next job of the source; [`Ledger::on`] takes what has happened and appends orders for the driver. Every job that was
+//! read ends with exactly one order: [`Order::Settle`], [`Order::SettleRun`], [`Order::Cancel`], or [`Order::Leave`], which leaves
+//! it to the next run.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+mod numbers;
 
-use crossbeam_channel::Receiver;
-use serde_bytes::ByteBuf;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 
-use super::attempt::{Attempt, Outcome, seed_of};
-use super::intake::Intake;
-use super::stopping::Stopping;
-use crate::input::InputError;
-use crate::pool::Next;
+use super::job::{Attempt, seed_of};
+use super::policy::{RetryPolicy, StopPolicy};
+use crate::journal::Status;
+use numbers::Numbers;
 
-/// A job as it was read.
+/// Time since the beginning of the batch.
+pub(crate) type Time = Duration;
+
+/// A job as it was read from the source.
+#[derive(Debug)]
 pub(crate) struct Planned<W> {
     /// The place of its record in the input, from 1.
     pub number: u64,
     pub work: W,
-    /// Its record as JSON, if the records of the run will tell it.
+    /// Its record as JSON, if the run writes records.
     pub input: Option<Box<RawValue>>,
 }
 
-/// A job that is not settled.
-pub(crate) struct Job<W> {
+/// A job as the sinks know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
     /// Its place in the output, from 0.
     pub place: u64,
+    /// The place of its record in the input, from 1.
     pub number: u64,
-    /// How often it has been run, with the attempt under way.
+    /// How many attempts were made, with the one under way.
     pub attempt: u32,
+    /// Its record as JSON, if the run writes records.
     pub input: Option<Box<RawValue>>,
-    /// Kept only if it may be run again.
-    work: Option<W>,
-    /// What its last attempt came to, while it waits for the next one.
-    last: Option<Outcome>,
 }
 
-impl<W> Job<W> {
-    /// What a job came to that waits to be run again and will not be.
-    pub(super) fn take_last(&mut self) -> Option<Outcome> {
-        self.last.take()
+/// An unsettled job of which more is kept than its place.
+#[derive(Debug)]
+struct Kept<W, R> {
+    job: Job,
+    /// Kept as long as the job may be run again.
+    work: Option<W>,
+    /// The result of its last attempt, while it waits for the next one.
+    last: Option<R>,
+    /// The rank that ran its last attempt.
+    rank: Option<u32>,
+}
+
+/// An attempt, by its index in the stream of attempts.
+#[derive(Debug)]
+enum Entry<W, R> {
+    Settled,
+    /// A job of which only the place is kept: it is not run again, and no record is written of it.
+    Place(u64),
+    Kept(Box<Kept<W, R>>),
+}
+
+/// What the ledger looks at in the result of an attempt.
+pub(crate) trait Outcome {
+    fn status(&self) -> Status;
+    /// The rank that ran the attempt, if one did.
+    fn rank(&self) -> Option<u32>;
+    /// Drops the output, which does not count if the job is run again.
+    fn drop_output(&mut self);
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub(crate) enum Event<R> {
+    /// Consecutive attempts, from index `first` on, succeeded; the driver has their results.
+    Succeeded { first: u64, count: u64 },
+    /// The attempt with this index ended.
+    Ended { index: u64, result: R },
+    /// The pool did not start the attempt with this index, because the run is being stopped.
+    NotStarted { index: u64 },
+    /// A signal asks for the end of the run.
+    Stop,
+    /// Finished output does not wait any longer for the jobs before this place.
+    PassBefore { place: u64 },
+}
+
+/// What the driver does next.
+#[derive(Debug)]
+pub(crate) enum Order<R> {
+    /// Hand the job's result to the sinks: it is final.
+    Settle { job: Job, result: R },
+    /// Hand the results of `count` jobs with consecutive places, from `first` on, to the sinks.
+    SettleRun { first: u64, count: u64 },
+    /// Drop what the job at this place has put out: it will be run again.
+    Forget { place: u64 },
+    /// Record that the job is not run, because the batch was stopped on purpose.
+    Cancel { job: Job },
+    /// The job is not settled in this run.
+    Leave { job: Job },
+    /// Start no more attempts; those that run may end.
+    GiveUp,
+    /// End the batch now, with all that runs.
+    EndAll,
+}
+
+/// The answer to a request for the next attempt.
+#[derive(Debug)]
+pub(crate) enum Next<W> {
+    Attempt(Attempt<W>),
+    /// Read the next job of the source, and call [`Ledger::read`] or [`Ledger::end_of_source`].
+    Read,
+    /// There is none at the moment: ask again after the next event, or when [`Ledger::next_due`] is reached.
+    Wait,
+    /// There will be no more.
+    End,
+}
+
+/// How a batch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All jobs are settled, or the batch was stopped by its own stop policy.
+    Complete,
+    /// By a signal, or because the pool failed.
+    Interrupted,
+    /// Because a sink failed.
+    SinkFailed,
+}
+
+/// Numbers of jobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// All settled jobs, with the cancelled ones.
+    pub done: u64,
+    pub succeeded: u64,
+    /// Without the cancelled ones.
+    pub failed: u64,
+    pub cancelled: u64,
+    /// Attempts that failed and were followed by another one.
+    pub retried: u64,
+}
+
+impl Counts {
+    /// Counts settled jobs.
+    pub(crate) fn add(&mut self, status: Status, jobs: u64) {
+        self.done += jobs;
+        match status {
+            Status::Ok => self.succeeded += jobs,
+            Status::Cancelled => self.cancelled += jobs,
+            _ => self.failed += jobs,
+        }
     }
 }
 
-/// All jobs of a batch that are not settled.
-pub(crate) struct Ledger<W> {
-    intake: Intake<Result<Planned<W>, InputError>>,
-    seed: u64,
-    /// How often a job that fails is run again.
-    retries: u32,
-    /// By the time at which they are due.
-    waiting: BTreeMap<(Instant, u64), Job<W>>,
-    /// By their index in the map.
-    under_way: HashMap<u64, Job<W>>,
-    next_index: u64,
-    next_place: u64,
-    /// There is nothing more to read.
-    read: bool,
-    /// The last attempt that was asked for has to be read first.
-    awaits_input: bool,
-    /// No more jobs are wanted.
-    closed: bool,
-    /// The jobs were cut off by a signal: there may have been more.
-    cut: bool,
-    /// The map was told that a signal has ended the run.
-    stopped: bool,
-    /// What ended the reading.
-    fault: Option<InputError>,
-}
-
-/// So many jobs that wait to be run again are enough to have in memory: no new ones are read before some of them had their turn.
+/// The number of jobs that may wait for a retry: with more, no new jobs are read until some were run.
 const WAITING_MAX: usize = 1024;
-/// The pause before a job is run again doubles each time, up to this many times.
+/// The pause before a retry doubles up to this number of times.
 const DOUBLINGS: u32 = 6;
 
-/// Longer than any run.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// All jobs of a batch that are not settled. `W` is the work of an attempt, `R` its result.
+#[derive(Debug)]
+pub(crate) struct Ledger<W, R> {
+    retry: RetryPolicy,
+    stop: StopPolicy,
+    seed: u64,
+    /// The number of jobs, if it is known.
+    total: Option<u64>,
+    counts: Counts,
+    /// The attempts that were handed out, from the index `oldest` on.
+    attempts: VecDeque<Entry<W, R>>,
+    oldest: u64,
+    /// The number of attempts that are under way.
+    under_way: u64,
+    /// Jobs that wait for a retry, by the time at which they are due.
+    waiting: BTreeMap<(Time, u64), Box<Kept<W, R>>>,
+    /// The numbers of the jobs of which only the place is kept.
+    numbers: Numbers,
+    next_place: u64,
+    /// The source has no more jobs.
+    source_ended: bool,
+    /// No more attempts are wanted.
+    closed: bool,
+    stopped: bool,
+    /// A signal has kept jobs from being run.
+    cut: bool,
+}
 
-impl<W> Ledger<W> {
-    pub(crate) fn new(intake: Intake<Result<Planned<W>, InputError>>, seed: u64, retries: u32) -> Self {
+impl<W: Clone, R: Outcome> Ledger<W, R> {
+    /// Without jobs. `seed` is the run's, `total` the number of jobs, if it is known.
+    pub(crate) fn new(retry: RetryPolicy, stop: StopPolicy, seed: u64, total: Option<u64>) -> Self {
         Ledger {
-            intake,
+            retry,
+            stop,
             seed,
-            retries,
+            total,
+            counts: Counts::default(),
+            attempts: VecDeque::new(),
+            oldest: 0,
+            under_way: 0,
             waiting: BTreeMap::new(),
-            under_way: HashMap::new(),
-            next_index: 0,
+            numbers: Numbers::default(),
             next_place: 0,
-            read: false,
-            awaits_input: false,
+            source_ended: false,
             closed: false,
-            cut: false,
             stopped: false,
-            fault: None,
+            cut: false,
         }
     }
 
-    /// No more jobs are wanted.
-    pub(crate) fn close(&mut self) {
-        self.closed = true;
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The number of jobs, if it is known.
+    pub(crate) fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    pub(crate) fn stops_on_success(&self) -> bool {
+        self.stop.on_success
+    }
+
+    /// Whether jobs may be cancelled on purpose.
+    pub(crate) fn has_stop_policy(&self) -> bool {
+        self.stop != StopPolicy::default()
     }
 
     /// Whether a signal has kept jobs from being run.
@@ -106,146 +234,263 @@ impl<W> Ledger<W> {
         self.cut
     }
 
-    /// What ended the reading early.
-    pub(crate) fn take_fault(&mut self) -> Option<InputError> {
-        self.fault.take()
+    /// Whether jobs wait for a retry.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
-    /// The job of an attempt that has come to an end.
-    pub(crate) fn take(&mut self, index: u64) -> Option<Job<W>> {
-        self.under_way.remove(&index)
+    /// The time at which [`next`](Self::next) has an attempt that waits for a retry.
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        let (due, _) = self.waiting.first_key_value()?.0;
+        Some(*due).filter(|_| !self.closed && !self.stopped)
     }
 
-    /// An attempt was not begun, because a signal has ended the run.
-    pub(crate) fn give_back(&mut self, index: u64) {
-        self.cut |= self.under_way.contains_key(&index);
-    }
-
-    /// Runs a job again, after a pause that grows with its attempts; gives both back if it had all of them.
-    pub(crate) fn run_again(
-        &mut self,
-        mut job: Job<W>,
-        outcome: Outcome,
-        pause: Duration,
-    ) -> Option<(Job<W>, Outcome)> {
-        if job.attempt > self.retries || self.closed {
-            return Some((job, outcome));
-        }
-        if self.stopped {
-            // Nobody asks for jobs any more: this one had fewer attempts than it was promised.
-            self.cut = true;
-            return Some((job, outcome));
-        }
-        job.last = Some(Outcome { out: ByteBuf::new(), err: ByteBuf::new(), ..outcome });
-        let now = Instant::now();
-        let pause = pause.saturating_mul(1 << (job.attempt - 1).min(DOUBLINGS));
-        // A time that clocks do not reach is as good as never.
-        let due = now.checked_add(pause).unwrap_or(now + NEVER);
-        self.waiting.insert((due, job.place), job);
-        None
-    }
-
-    /// All jobs that are under way or wait, in the order of the input; they are forgotten.
-    pub(crate) fn take_rest(&mut self) -> Vec<Job<W>> {
-        let waiting = std::mem::take(&mut self.waiting).into_values();
-        let mut rest: Vec<_> = waiting.chain(std::mem::take(&mut self.under_way).into_values()).collect();
-        rest.sort_by_key(|job| job.place);
-        rest
-    }
-
-    /// The jobs before this place that are under way or wait, in the order of the input: a signal has ended the run, and what is
-    /// finished behind them does not wait for them any longer.
-    pub(crate) fn give_up_before(&mut self, place: u64) -> Vec<Job<W>> {
-        let under_way: Vec<u64> =
-            self.under_way.iter().filter(|(_, job)| job.place < place).map(|(index, _)| *index).collect();
-        let waiting: Vec<_> = self.waiting.keys().filter(|(_, of)| *of < place).copied().collect();
-        let mut jobs: Vec<_> = under_way.iter().filter_map(|index| self.under_way.remove(index)).collect();
-        jobs.extend(waiting.iter().filter_map(|key| self.waiting.remove(key)));
-        jobs.sort_by_key(|job| job.place);
-        self.cut |= !jobs.is_empty();
-        jobs
-    }
-
-    /// What has something when it is worth asking for an attempt again, if inputs are what is missing.
-    pub(crate) fn wake(&self) -> Option<&Receiver<Result<Planned<W>, InputError>>> {
-        self.intake.wake().filter(|_| self.awaits_input)
-    }
-
-    /// Whether there may be jobs that were never started.
+    /// Whether the source may have more jobs.
     pub(crate) fn has_unread(&self) -> bool {
-        !self.read && self.fault.is_none()
+        !self.source_ended
     }
 
-    /// The next job that was never started, if it can be had at once.
-    pub(crate) fn take_unread(&mut self) -> Option<Job<W>> {
-        while !self.read {
-            match self.intake.next() {
-                Next::Item(Ok(planned)) => return Some(self.admit(planned).0),
-                Next::Item(Err(_)) | Next::Later | Next::End => self.read = true,
-            }
-        }
-        None
-    }
-
-    fn admit(&mut self, planned: Planned<W>) -> (Job<W>, W) {
-        let Planned { number, work, input } = planned;
-        let place = self.next_place;
-        self.next_place += 1;
-        (Job { place, number, attempt: 1, input, work: None, last: None }, work)
-    }
-}
-
-impl<W: Clone> Ledger<W> {
-    /// The next attempt, without waiting for it.
-    pub(crate) fn next(&mut self, stopping: &Stopping) -> Next<Attempt<W>> {
-        self.awaits_input = false;
+    /// Returns the next attempt, at the time `now`.
+    pub(crate) fn next(&mut self, now: Time) -> Next<W> {
         if self.closed {
             return Next::End;
         }
-        if stopping.since().is_some() {
-            self.stopped = true;
-            self.cut |= !self.read || !self.waiting.is_empty();
+        if self.stopped {
+            self.cut |= !self.source_ended || !self.waiting.is_empty();
             return Next::End;
         }
-        if let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= Instant::now()) {
-            let mut job = entry.remove();
-            job.attempt += 1;
-            let avoid = job.last.take().and_then(|last| last.run).map(|run| run.rank);
-            if let Some(work) = job.work.take() {
-                return Next::Item(Attempt { avoid, ..self.start(job, work) });
-            }
+        if let Some(attempt) = self.next_retry(now) {
+            return Next::Attempt(attempt);
         }
         if self.waiting.len() >= WAITING_MAX {
-            return Next::Later;
+            return Next::Wait;
         }
-        if !self.read {
-            match self.intake.next() {
-                Next::Item(Ok(planned)) => {
-                    let (job, work) = self.admit(planned);
-                    return Next::Item(self.start(job, work));
-                }
-                Next::Item(Err(fault)) => {
-                    self.fault = Some(fault);
-                    self.closed = true;
-                    return Next::End;
-                }
-                Next::Later => {
-                    self.awaits_input = true;
-                    return Next::Later;
-                }
-                Next::End => self.read = true,
-            }
+        if !self.source_ended {
+            return Next::Read;
         }
-        let may_go_on = !self.waiting.is_empty() || self.retries > 0 && !self.under_way.is_empty();
-        if may_go_on { Next::Later } else { Next::End }
+        let may_go_on = !self.waiting.is_empty() || self.retry.retries > 0 && self.under_way > 0;
+        if may_go_on { Next::Wait } else { Next::End }
     }
 
-    fn start(&mut self, mut job: Job<W>, work: W) -> Attempt<W> {
-        job.work = (job.attempt <= self.retries).then(|| work.clone());
-        let index = self.next_index;
-        self.next_index += 1;
-        let Job { place, number, attempt, .. } = job;
-        self.under_way.insert(index, job);
-        Attempt { index, place, number, attempt, seed: seed_of(self.seed, number), work, avoid: None }
+    fn next_retry(&mut self, now: Time) -> Option<Attempt<W>> {
+        let entry = self.waiting.first_entry().filter(|entry| entry.key().0 <= now)?;
+        let mut kept = entry.remove();
+        kept.job.attempt += 1;
+        kept.last = None;
+        let work = if kept.job.attempt <= self.retry.retries { kept.work.clone() } else { kept.work.take() }?;
+        let Job { place, number, attempt, .. } = kept.job;
+        let avoid = kept.rank.take();
+        self.push(Entry::Kept(kept));
+        Some(Attempt { place, number, attempt, seed: seed_of(self.seed, number), work, avoid })
+    }
+
+    /// Takes the next job of the source and returns its first attempt.
+    pub(crate) fn read(&mut self, planned: Planned<W>) -> Attempt<W> {
+        let Planned { number, work, input } = planned;
+        let place = self.next_place;
+        self.next_place += 1;
+        let may_retry = self.retry.retries > 0;
+        let entry = if may_retry || input.is_some() {
+            let job = Job { place, number, attempt: 1, input };
+            Entry::Kept(Box::new(Kept { job, work: may_retry.then(|| work.clone()), last: None, rank: None }))
+        } else {
+            self.numbers.push(place, number);
+            Entry::Place(place)
+        };
+        self.push(entry);
+        Attempt { place, number, attempt: 1, seed: seed_of(self.seed, number), work, avoid: None }
+    }
+
+    fn push(&mut self, entry: Entry<W, R>) {
+        self.attempts.push_back(entry);
+        self.under_way += 1;
+    }
+
+    /// The source has no more jobs.
+    pub(crate) fn end_of_source(&mut self) {
+        self.source_ended = true;
+    }
+
+    /// The source has failed: what is behind is unknown, and no more attempts are made.
+    pub(crate) fn source_failed(&mut self) {
+        self.source_ended = true;
+        self.closed = true;
+    }
+
+    /// Takes what has happened at the time `now` and appends the orders that follow.
+    pub(crate) fn on(&mut self, event: Event<R>, now: Time, orders: &mut Vec<Order<R>>) {
+        match event {
+            Event::Succeeded { first, count } => self.succeeded(first, count, orders),
+            Event::Ended { index, result } => self.ended(index, result, now, orders),
+            // A fact about a job that is settled is ignored.
+            Event::NotStarted { index } => self.cut |= self.is_under_way(index),
+            Event::Stop => self.stopped = true,
+            Event::PassBefore { place } => self.pass_before(place, orders),
+        }
+    }
+
+    /// Settles jobs whose results need no look of their own.
+    fn succeeded(&mut self, first: u64, count: u64, orders: &mut Vec<Order<R>>) {
+        let mut run: Option<(u64, u64)> = None;
+        for index in first..first + count {
+            let place = match self.take(index) {
+                Entry::Place(place) => place,
+                Entry::Kept(kept) => kept.job.place,
+                Entry::Settled => continue,
+            };
+            self.counts.add(Status::Ok, 1);
+            match &mut run {
+                Some((first, count)) if place == *first + *count => *count += 1,
+                _ => {
+                    orders.extend(run.map(|(first, count)| Order::SettleRun { first, count }));
+                    run = Some((place, 1));
+                }
+            }
+        }
+        orders.extend(run.map(|(first, count)| Order::SettleRun { first, count }));
+        self.apply_stop_policy(Status::Ok, orders);
+    }
+
+    /// Runs the job of an attempt again, or settles it.
+    fn ended(&mut self, index: u64, mut result: R, now: Time, orders: &mut Vec<Order<R>>) {
+        let status = result.status();
+        let job = match self.take(index) {
+            Entry::Settled => return,
+            Entry::Place(place) => self.job_at(place),
+            Entry::Kept(kept) if !self.may_retry(&kept, status) => kept.job,
+            Entry::Kept(mut kept) => {
+                let pause = self.retry.pause.saturating_mul(1 << (kept.job.attempt - 1).min(DOUBLINGS));
+                let place = kept.job.place;
+                kept.rank = result.rank();
+                result.drop_output();
+                kept.last = Some(result);
+                self.counts.retried += 1;
+                self.waiting.insert((now.saturating_add(pause), place), kept);
+                orders.push(Order::Forget { place });
+                return;
+            }
+        };
+        self.settle(job, result, orders);
+        self.apply_stop_policy(status, orders);
+    }
+
+    /// Whether a job is run again. A job that was promised another attempt when a signal came is left to the next run, which
+    /// its result tells to do so.
+    fn may_retry(&mut self, kept: &Kept<W, R>, status: Status) -> bool {
+        let may_retry = kept.work.is_some() && self.retry.on.contains(&status) && !self.closed;
+        self.cut |= may_retry && self.stopped;
+        may_retry && !self.stopped
+    }
+
+    fn settle(&mut self, job: Job, result: R, orders: &mut Vec<Order<R>>) {
+        self.counts.add(result.status(), 1);
+        orders.push(Order::Settle { job, result });
+    }
+
+    fn apply_stop_policy(&mut self, status: Status, orders: &mut Vec<Order<R>>) {
+        if self.closed {
+            return;
+        }
+        let Counts { failed, done, succeeded, .. } = self.counts;
+        if status == Status::Ok && self.stop.on_success && succeeded > 0 {
+            self.closed = true;
+            orders.push(Order::EndAll);
+        } else if self.stop.max_failures.is_some_and(|most| most.exceeded(failed, done, self.total)) {
+            self.closed = true;
+            orders.push(Order::GiveUp);
+        }
+    }
+}
+
+impl<W, R> Ledger<W, R> {
+    fn job_at(&self, place: u64) -> Job {
+        Job { place, number: self.numbers.get(place), attempt: 1, input: None }
+    }
+
+    fn is_under_way(&self, index: u64) -> bool {
+        let entry = index.checked_sub(self.oldest).and_then(|at| self.attempts.get(usize::try_from(at).ok()?));
+        entry.is_some_and(|entry| !matches!(entry, Entry::Settled))
+    }
+
+    /// Takes the attempt with this index out of those under way.
+    fn take(&mut self, index: u64) -> Entry<W, R> {
+        let entry = index.checked_sub(self.oldest).and_then(|at| self.attempts.get_mut(usize::try_from(at).ok()?));
+        let Some(entry) = entry.map(|entry| std::mem::replace(entry, Entry::Settled)) else { return Entry::Settled };
+        if !matches!(entry, Entry::Settled) {
+            self.under_way -= 1;
+        }
+        while let Some(Entry::Settled) = self.attempts.front() {
+            self.attempts.pop_front();
+            self.oldest += 1;
+        }
+        entry
+    }
+
+    /// Takes the jobs under way and the waiting ones that `is_wanted` picks by their place, in the order of their places.
+    fn take_jobs(&mut self, is_wanted: impl Fn(u64) -> bool) -> Vec<Kept<W, R>> {
+        let mut jobs = Vec::new();
+        for index in self.oldest..self.oldest + self.attempts.len() as u64 {
+            let at = index.checked_sub(self.oldest).and_then(|at| usize::try_from(at).ok());
+            let place = match at.and_then(|at| self.attempts.get(at)) {
+                None | Some(Entry::Settled) => continue,
+                Some(Entry::Place(place)) => *place,
+                Some(Entry::Kept(kept)) => kept.job.place,
+            };
+            if !is_wanted(place) {
+                continue;
+            }
+            match self.take(index) {
+                Entry::Settled => {}
+                Entry::Place(place) => jobs.push(Kept { job: self.job_at(place), work: None, last: None, rank: None }),
+                Entry::Kept(kept) => jobs.push(*kept),
+            }
+        }
+        let keys: Vec<_> = self.waiting.keys().filter(|(_, place)| is_wanted(*place)).copied().collect();
+        jobs.extend(keys.iter().filter_map(|key| self.waiting.remove(key)).map(|kept| *kept));
+        jobs.sort_by_key(|kept| kept.job.place);
+        jobs
+    }
+}
+
+impl<W: Clone, R: Outcome> Ledger<W, R> {
+    /// Settles the jobs before `place` that wait for a retry, and leaves the others before it to the next run.
+    fn pass_before(&mut self, place: u64, orders: &mut Vec<Order<R>>) {
+        let passed = self.take_jobs(|of| of < place);
+        self.cut |= !passed.is_empty();
+        for Kept { job, last, .. } in passed {
+            match last {
+                Some(result) => self.settle(job, result, orders),
+                None => orders.push(Order::Leave { job }),
+            }
+        }
+    }
+
+    /// Ends the batch: no job stays unsettled. Jobs that wait for a retry get the result of their last attempt.
+    pub(crate) fn end(&mut self, ending: Ending, orders: &mut Vec<Order<R>>) {
+        self.closed = true;
+        for Kept { job, last, .. } in self.take_jobs(|_| true) {
+            match (last, ending) {
+                (Some(result), _) => self.settle(job, result, orders),
+                (None, Ending::Complete) => {
+                    self.counts.add(Status::Cancelled, 1);
+                    orders.push(Order::Cancel { job });
+                }
+                (None, Ending::Interrupted | Ending::SinkFailed) => orders.push(Order::Leave { job }),
+            }
+        }
+    }
+
+    /// Cancels a job that was read only to be cancelled, after the batch was ended.
+    pub(crate) fn cancel_unread(&mut self, planned: Planned<W>) -> Job {
+        let Planned { number, input, .. } = planned;
+        let place = self.next_place;
+        self.next_place += 1;
+        self.counts.add(Status::Cancelled, 1);
+        Job { place, number, attempt: 1, input }
+    }
+
+    /// Counts `jobs` jobs as cancelled that were never read.
+    pub(crate) fn cancel_uncounted(&mut self, jobs: u64) {
+        self.counts.add(Status::Cancelled, jobs);
     }
 }

@@ -1,40 +1,152 @@
-//! A batch: jobs that are processes, from their records to their output.
+//! A batch: jobs from their records to their output, with retries, records, and a report at the end.
 //!
-//! The driver's half reads records, keeps account of the jobs that are not settled, runs failed ones again, puts output in
-//! order and writes the records of what was done. Each attempt at a job is one job of an open map of the pool, so that a slow
-//! job holds nothing back. The rank's half runs an attempt with `process` and answers with its outcome.
+//! ```text
+//! source ─▶ ledger ─ attempt ─▶ JobStream ═▶ ranks ─▶ runner
+//!             ▲ │                                        │
+//!       event │ └ order ─▶ sinks: output → records       │
+//!             └─────────── drive ◀═══════════════════════┘ result, pieces of output
+//! ```
+//!
+//! Built-in functions, commands and workers differ in their runner only. Nothing here knows a command line: a program that uses
+//! the library runs batches of commands with [`CommandBatch`].
 //!
 //! | file | decides |
 //! |---|---|
-//! | `intake` | where inputs come from, without waiting for them |
-//! | `ledger` | which jobs are not settled, and which one is next |
-//! | `drive` | what becomes of each outcome; `limits`, `tally`: when it is enough, what is said of it |
-//! | `sinks` | what each job leaves, and when it is handed on; `handover`: output first, then the record of it |
-//! | `doubts` | which answers of workers turn out to be those of other jobs |
-//! | `attempt` | what travels |
-//! | `command`, `workers` | the rank's half: a process for each attempt, or processes that stay |
+//! | `source` | what the jobs are, read without waiting for them |
+//! | `ledger` | which attempt is next, and what happens to each job; pure, with simulated worlds in `sim` |
+//! | `policy` | when jobs are run again, when a batch is stopped; all time limits |
+//! | `drive` | the loop that carries out the ledger's orders |
+//! | `sinks` | when a job's output and record are handed on; `handover`: output first, then the record |
+//! | `earlier` | what an earlier run has left, and how this one goes on with it |
+//! | `job` | what travels: attempts and their results |
+//! | `runners` | the ranks' half |
+//! | `report` | the exit code and the messages at the end; `ending`: which end of a batch gives which |
+//! | `commands` | the batch of commands for programs that use the library |
 
-mod attempt;
-pub(crate) mod command;
-pub(crate) mod doubts;
+mod commands;
 mod drive;
+mod earlier;
+mod ending;
 mod handover;
-mod intake;
+mod job;
 mod ledger;
-mod limits;
+mod policy;
+mod report;
+pub(crate) mod runners;
 mod sinks;
+mod source;
 mod stopping;
-mod tally;
-mod trickle;
-pub(crate) mod workers;
 
-pub(crate) use attempt::{Attempt, Outcome};
-pub(crate) use drive::{Batch, End};
-pub(crate) use handover::Handover;
-pub(crate) use intake::{Intake, NoThread};
-pub(crate) use ledger::{Ledger, Planned};
-pub(crate) use limits::{Limits, MaxFailures};
-pub(crate) use sinks::{Lines, Sinks};
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::meter::Meter;
+use crate::input::InputError;
+use crate::output::{JsonLines, Target};
+use crate::pool::{Pacer, Pool};
+use crate::report::Progress;
+
+pub use commands::{BatchReport, CommandBatch};
+pub(crate) use job::Attempt;
+pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy};
+pub(crate) use report::Report;
+pub(crate) use source::{Jobs, NoThread};
 pub(crate) use stopping::Stopping;
-pub(crate) use tally::Tally;
-pub(crate) use trickle::Trickle;
+
+use drive::{Driver, Parts};
+use earlier::Earlier;
+use ledger::Ledger;
+use runners::Runner;
+use source::Source;
+
+/// How a batch is run, and where everything goes.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Options {
+    /// What messages and the summary call the batch.
+    pub name: String,
+    pub retry: RetryPolicy,
+    pub stop: StopPolicy,
+    /// How long processes may take to end after TERM, before KILL.
+    pub kill_after: Duration,
+    pub output: Target,
+    /// Where the jobs' standard error goes.
+    pub stderr: Target,
+    pub records: Option<PathBuf>,
+    /// The records of an earlier run, whose successful jobs are not run again.
+    pub only_failed: Option<PathBuf>,
+    pub summary: Option<Target>,
+    /// Output is written as jobs end, and not in the order of their records.
+    pub unordered: bool,
+    /// Jobs in a chunk; 0 for automatic.
+    pub chunk: u32,
+    /// The number of jobs under way; 0 for automatic.
+    pub window: usize,
+    pub seed: u64,
+    pub progress: Progress,
+}
+
+/// Jobs, and what runs them.
+pub(crate) struct Batch<R: Runner> {
+    pub options: Options,
+    pub jobs: Jobs<R::Work>,
+    pub runner: R,
+}
+
+impl<R: Runner> Batch<R> {
+    /// Runs the batch to its end.
+    ///
+    /// # Errors
+    /// What is wrong with a file, if no job was started for that reason; [`NoThread`].
+    pub(crate) fn run(&self, pool: &Pool, stopping: &Stopping) -> Result<Report, Box<dyn Error>> {
+        let Options { retry, stop, kill_after, records, unordered, .. } = &self.options;
+        let earlier = Earlier::read(&self.options)?;
+        let total = self.jobs.count(earlier.done.as_ref())?;
+        let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
+        let token = self.runner.token();
+        let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
+        let (handover, done) = earlier.open_outputs(&self.options, token.is_some())?;
+        let mut sinks = sinks::Sinks::new(self.runner.lines(), *unordered, handover, hosts);
+        let (planned, bad) = self.jobs.open(done, records.is_some());
+        let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
+        let meter = Arc::new(Meter::default());
+        sinks.show(self.options.progress.start(&self.options.name, total, meter.clone()));
+        let driver = Driver::new(Parts {
+            runner: &self.runner,
+            source,
+            ledger: Ledger::new(retry.clone(), *stop, self.options.seed, total),
+            sinks: &mut sinks,
+            stopping,
+            meter: &meter,
+            kill_after: *kill_after,
+        });
+        let chunk = self.options.chunk;
+        let pacer = Pacer::new(self.options.window as u64, pool.threads()).whole_chunks(self.runner.chunk(chunk));
+        let driven = driver.run(self.runner.open(pool, chunk, records.is_some()), pacer);
+        let mut report = ending::end(driven, sinks, pool, token, *stop);
+        if !report.is_silent() {
+            if bad.count() > 0 {
+                report.add(&bad);
+            }
+            report.add_outcome(&self.options, pool.stats(), summary);
+        }
+        Ok(report)
+    }
+
+    /// Hands `line` what [`Runner::show`] says of each job, and starts nothing, until `line` returns false.
+    ///
+    /// # Errors
+    /// What is wrong with a record or a file.
+    pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, InputError> {
+        let (done, _) = earlier::read_records(&self.options)?;
+        let (planned, bad) = self.jobs.open(done, false);
+        for planned in planned {
+            let planned = planned?;
+            if !line(&self.runner.show(planned.number, &planned.work)) {
+                return Ok(None);
+            }
+        }
+        Ok((bad.count() > 0).then(|| bad.to_string()))
+    }
+}

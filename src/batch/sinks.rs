@@ -8,26 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::attempt::{Outcome, Trouble};
-use super::command::STDOUT;
 use super::handover::Handover;
+use super::job::{AttemptResult, Cause};
 use super::ledger::Job;
+use super::policy::HOLD;
+use super::runners::command::STDOUT;
 use crate::console::escaped;
 use crate::journal::{JobRecord, Status, begin_line};
 use crate::output::{DEFAULT_MEMORY, Failure, Order, Ordered, OutputError, Stream, failure_line};
 use crate::report::Ticker;
 
-/// What a job leaves in the output.
+/// How a job's output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lines {
-    /// What it wrote, be it much or nothing.
+    /// As the job wrote it. A command that fails says itself why, so that only other failures are written to standard error.
     AsWritten,
-    /// One line, whatever becomes of it.
-    OneForEach,
+    /// One line for each job: its result, or its error. `echo_errors`: errors are written to standard error, too.
+    OneForEach { echo_errors: bool },
 }
-
-/// How long what is finished waits behind a slow job before it is written all the same.
-const HOLD: Duration = Duration::from_millis(200);
 
 /// Where everything goes.
 pub(crate) struct Sinks {
@@ -36,9 +34,9 @@ pub(crate) struct Sinks {
     waiting: Waiting,
     hosts: Vec<String>,
     ticker: Option<Ticker>,
-    /// Behind the last place that is settled.
+    /// One more than the last settled place.
     end: u64,
-    /// Since when something has waited without a pause.
+    /// Since when finished output has been waiting without a pause.
     blocked: Option<Instant>,
 }
 
@@ -81,32 +79,61 @@ impl Sinks {
         self.handover.records()
     }
 
+    /// Whether records are written.
+    pub(super) fn has_records(&self) -> bool {
+        self.handover.has_records()
+    }
+
     /// Whether every job leaves something behind, whatever becomes of it.
     pub(super) fn tells_each_job(&self) -> bool {
-        self.handover.has_records() || self.lines == Lines::OneForEach
+        self.handover.has_records() || self.has_line_for_each()
     }
 
     /// Whether the lines of the output answer the records, one by one.
     pub(super) fn has_line_for_each(&self) -> bool {
-        self.lines == Lines::OneForEach
+        matches!(self.lines, Lines::OneForEach { .. })
     }
 
-    /// Behind the last place that is settled.
+    /// Whether results of jobs with consecutive places can be taken together: neither records nor places in the file are kept
+    /// for each job.
+    pub(super) fn takes_runs(&self) -> bool {
+        !self.handover.needs_notes()
+    }
+
+    /// The number of places that have not been handed on, from the first unsettled one to the last settled one.
+    pub(super) fn behind(&self) -> u64 {
+        self.waiting.ordered.waiting_places()
+    }
+
+    /// One more than the last settled place.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Takes what a job has come to, and hands on what is due.
-    pub(super) fn settle<W>(&mut self, job: &Job<W>, mut outcome: Outcome) -> Result<(), OutputError> {
+    /// Takes the results of `count` successful jobs with consecutive places, from `first` on, one behind the other, and hands on what
+    /// is due.
+    pub(super) fn settle_run(&mut self, first: u64, count: u64, lines: &[u8]) -> Result<(), OutputError> {
+        self.end = self.end.max(first + count);
+        let (waiting, handover) = (&mut self.waiting, &mut self.handover);
+        if first < waiting.passed || waiting.ordered.pass_run(first, count) {
+            handover.take(Stream::Out, lines)?;
+        } else {
+            waiting.ordered.settle_run(first, count, lines.to_vec())?;
+        }
+        waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))
+    }
+
+    /// Takes the final result of a job, and hands on what is due.
+    pub(super) fn settle(&mut self, job: &Job, mut result: AttemptResult) -> Result<(), OutputError> {
         self.end = self.end.max(job.place + 1);
-        let mut out = std::mem::take(&mut outcome.out).into_vec();
-        let mut err = std::mem::take(&mut outcome.err).into_vec();
-        if let Some(trouble) = &outcome.trouble {
-            tell(job.number, outcome.status, trouble, self.lines, &mut out, &mut err);
+        let mut out = std::mem::take(&mut result.out).into_vec();
+        let mut err = std::mem::take(&mut result.err).into_vec();
+        if let Some(cause) = &result.cause {
+            add_error(job.number, result.status, cause, self.lines, &mut out, &mut err);
         }
         let mut note = self.handover.note(job.number);
         if self.handover.has_records() {
-            if let Some(record) = record(job, &outcome, &self.hosts) {
+            if let Some(record) = record(job, &result, &self.hosts) {
                 note.extend_from_slice(&begin_line(&record).map_err(|error| self.handover.no_json(error))?);
             }
         }
@@ -114,8 +141,8 @@ impl Sinks {
     }
 
     /// A job will not come to its end in this run.
-    pub(super) fn leave_out<W>(&mut self, job: &Job<W>) {
-        if self.lines == Lines::OneForEach && job.place < self.end {
+    pub(super) fn leave_out(&mut self, job: &Job) {
+        if self.has_line_for_each() && job.place < self.end {
             let line = Failure { job: job.number, kind: "stopped", message: "the run was stopped before its end" };
             let note = self.handover.note(job.number);
             // What is wrong with the output shows when it is finished.
@@ -234,46 +261,46 @@ impl Sinks {
     }
 }
 
-/// Puts into a job's output what went wrong with it.
-fn tell(number: u64, status: Status, trouble: &Trouble, lines: Lines, out: &mut Vec<u8>, err: &mut Vec<u8>) {
-    let Trouble { kind, message, traceback, .. } = trouble;
+/// Adds the error of a job to its output.
+fn add_error(number: u64, status: Status, cause: &Cause, lines: Lines, out: &mut Vec<u8>, err: &mut Vec<u8>) {
+    let Cause { kind, message, traceback, .. } = cause;
+    let mut echo = |text: &str| {
+        err.extend_from_slice(format!("rankpool: job {number}: {}\n", escaped(text).trim_end()).as_bytes())
+    };
     match lines {
-        Lines::OneForEach => {
+        Lines::OneForEach { echo_errors } => {
             *out = failure_line(Failure { job: number, kind, message });
-            if status != Status::Cancelled {
-                let text = escaped(traceback.as_ref().unwrap_or(message));
-                err.extend_from_slice(format!("rankpool: job {number}: {}\n", text.trim_end()).as_bytes());
+            if echo_errors && status != Status::Cancelled {
+                echo(traceback.as_ref().unwrap_or(message));
             }
         }
-        // A command that fails says itself why.
         Lines::AsWritten => match status {
-            Status::Spawn | Status::Timeout | Status::Lost => {
-                err.extend_from_slice(format!("rankpool: job {number}: {}\n", escaped(message)).as_bytes());
-            }
+            Status::Spawn | Status::Timeout | Status::Lost => echo(message),
             Status::Ok | Status::Failed | Status::Signal | Status::Cancelled => {}
         },
     }
 }
 
-fn record<'a, W>(job: &'a Job<W>, outcome: &'a Outcome, hosts: &'a [String]) -> Option<JobRecord<'a>> {
-    let trouble = outcome.trouble.as_deref();
-    let mut record = JobRecord::new(job.number, job.input.as_deref()?, outcome.status);
-    // A rank that is lost had begun it.
-    record.attempts = if outcome.status == Status::Lost { job.attempt } else { job.attempt - 1 };
-    record.output_bytes = Some(outcome.output_bytes);
-    record.signal = trouble.and_then(|trouble| trouble.signal);
-    record.exit = trouble.and_then(|trouble| trouble.exit);
-    record.message = trouble.map(|trouble| trouble.message.as_str());
-    record.traceback = trouble.and_then(|trouble| trouble.traceback.as_deref());
-    if let Some(run) = &outcome.run {
-        record.attempts = job.attempt;
+/// The record of a job, if its input was kept for it.
+fn record<'a>(job: &'a Job, result: &'a AttemptResult, hosts: &'a [String]) -> Option<JobRecord<'a>> {
+    let cause = result.cause.as_deref();
+    let mut record = JobRecord::new(job.number, job.input.as_deref()?, result.status);
+    // These have not begun the attempt; all others have, also if it is not known where.
+    let has_begun = result.run.is_some() || !matches!(result.status, Status::Spawn | Status::Cancelled);
+    record.attempts = if has_begun { job.attempt } else { job.attempt - 1 };
+    record.output_bytes = Some(result.output_bytes);
+    record.signal = cause.and_then(|cause| cause.signal);
+    record.exit = cause.and_then(|cause| cause.exit);
+    record.message = cause.map(|cause| cause.message.as_str());
+    record.traceback = cause.and_then(|cause| cause.traceback.as_deref());
+    if let Some(run) = &result.run {
         record.host = hosts.get(run.rank as usize).map(String::as_str);
         record.rank = Some(run.rank);
         record.slot = Some(run.slot.into());
         record.start = Some(UNIX_EPOCH + Duration::from_micros(run.start));
         record.seconds = Duration::try_from_secs_f64(run.seconds).ok();
         if let Some(usage) = run.usage {
-            record.exit = record.exit.or((outcome.status == Status::Ok).then_some(0));
+            record.exit = record.exit.or((result.status == Status::Ok).then_some(0));
             record.user = Duration::try_from_secs_f64(usage.user).ok();
             record.system = Duration::try_from_secs_f64(usage.system).ok();
             record.max_rss = Some(usage.max_rss);

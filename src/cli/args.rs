@@ -15,7 +15,7 @@ use clap_complete::Shell;
 
 use super::parse::{Chunk, from_one};
 
-pub(super) use batch::{BatchArgs, MapArgs, RetryOn, RunCommandArgs};
+pub(super) use batch::{FailureArgs, MapArgs, RetryOn, RunCommandArgs};
 pub(super) use input::{FormatArg, InputArgs};
 pub(super) use kernels::{KernelArgs, RunKernelArgs};
 
@@ -142,6 +142,27 @@ Examples:
         #[arg(value_name = "SUBCOMMAND")]
         words: Vec<String>,
     },
+}
+
+impl TaskArgs {
+    /// The options about failures, if the subcommand has a batch.
+    pub(super) fn failures(&self) -> Option<&FailureArgs> {
+        match self {
+            TaskArgs::Run(args) => Some(&args.failures),
+            TaskArgs::Map(args) => Some(&args.failures),
+            TaskArgs::Kernel(args) => Some(&args.failures),
+            TaskArgs::Info { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => None,
+        }
+    }
+
+    /// The number of CPUs that each job was given.
+    pub(super) fn job_cpus(&self) -> Option<NonZeroU32> {
+        match self {
+            TaskArgs::Run(args) => args.process.job_cpus,
+            TaskArgs::Map(args) => args.process.job_cpus,
+            TaskArgs::Kernel(_) | TaskArgs::Info { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => None,
+        }
+    }
 }
 
 /// The command line as clap sees it.

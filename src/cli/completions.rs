@@ -3,7 +3,8 @@
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{args, print};
+use super::args;
+use super::stdout::print;
 use crate::console::reason;
 use crate::launch::{self, ExitCode};
 
@@ -13,7 +14,7 @@ pub(super) fn write_completions(shell: Shell) -> ExitCode {
     }
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut args::command(), "rankpool", &mut script);
-    print(&script)
+    print(&script).1
 }
 
 /// The page of the program, or of the subcommand that `words` lead to.
@@ -30,7 +31,7 @@ pub(super) fn write_manual(words: &[String]) -> ExitCode {
     }
     let mut page = Vec::new();
     match Man::new(command.clone()).render(&mut page) {
-        Ok(()) => print(&page),
+        Ok(()) => print(&page).1,
         Err(error) => {
             launch::refuse_as(&format!("cannot write the manual page: {}", reason(&error)), ExitCode::Failure)
         }

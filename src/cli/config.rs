@@ -1,19 +1,22 @@
 //! What will be done: the command line and the environment, resolved and checked. No file is looked at here.
 
+use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use clap_complete::Shell;
 
-use super::args::{Args, InputArgs, KernelArgs, MapArgs, ProgressArg, RunArgs, RunCommandArgs, TaskArgs};
-use super::batch::BatchConfig;
-use super::command::RunTask;
-use super::files::JobFiles;
-use super::map::MapTask;
+use super::args::{
+    Args, FailureArgs, InputArgs, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs, RunCommandArgs, TaskArgs,
+};
+use super::job_files::JobFiles;
 use super::parse::Widths;
-use crate::batch::Lines;
-use crate::batch::workers::{WorkerPlan, WorkerProgram};
+use crate::batch::runners::command::{CommandRunner, Commands};
+use crate::batch::runners::doubts::Token;
+use crate::batch::runners::worker::{WorkerPlan, WorkerProgram, WorkerRunner};
+use crate::batch::{Options, RetryPolicy, StopPolicy};
 use crate::input::{Format, Inputs, Source};
+use crate::journal::Status;
 use crate::kernels::Number;
 use crate::launch::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE, number_from};
 use crate::output::Target;
@@ -27,34 +30,28 @@ pub(super) struct Config {
     pub threads: Option<NonZeroU32>,
     pub local: Option<NonZeroU32>,
     pub dedicated_master: bool,
-    pub map: MapConfig,
-    pub output: Target,
-    pub summary: Option<Target>,
-    /// `None`: nothing was said about it.
+    pub verbosity: Verbosity,
+    /// CPUs for each job.
+    pub job_cpus: Option<NonZeroU32>,
+    /// The jobs are shown, and none is run.
+    pub dry_run: bool,
+    /// `None`: it was not asked for.
     pub progress: Option<Progress>,
-    pub talk: Talk,
-    /// What the jobs are made of.
+    /// How the task's batch is run; its progress is decided by [`options`](Self::options).
+    batch: Options,
+    /// The files that the jobs are made of.
     pub job_files: JobFiles,
     pub task: Task,
 }
 
-/// The options of a map, as [`Map`](crate::Map) takes them: 0 is automatic.
+/// How much is shown on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MapConfig {
-    pub chunk: u32,
-    pub window: usize,
-    pub unordered: bool,
-    pub retries: u32,
-}
-
-/// How much is said on standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Talk {
-    /// What is wrong.
+pub(super) enum Verbosity {
+    /// Errors and warnings about results.
     Quiet,
-    /// Warnings and the end summary, too.
+    /// Also warnings about the ranks, and the summary at the end.
     Normal,
-    /// The ranks at the start, too.
+    /// Also the ranks at the start.
     Verbose,
 }
 
@@ -62,18 +59,36 @@ pub(super) enum Talk {
 pub(super) enum Task {
     Run(Box<RunTask>),
     Map(Box<MapTask>),
-    Kernel(KernelTask),
+    Kernel(Box<KernelTask>),
     Info { json: bool },
     Completions(Shell),
     Man(Vec<String>),
 }
 
+/// A command for each record.
+#[derive(Debug)]
+pub(super) struct RunTask {
+    pub inputs: Inputs,
+    pub runner: CommandRunner,
+}
+
+/// A question to a worker for each record.
+#[derive(Debug)]
+pub(super) struct MapTask {
+    pub inputs: Inputs,
+    pub runner: WorkerRunner,
+    /// Fields stay text, also if they are numbers.
+    pub text: bool,
+}
+
+/// A built-in function for each record.
 #[derive(Debug)]
 pub(super) struct KernelTask {
-    pub name: &'static str,
     /// Where the jobs come from; `None` stands for those that the options describe.
     pub input: Option<Inputs>,
     pub seed: u64,
+    /// The time limit of a job.
+    pub timeout: Option<Duration>,
     pub function: Function,
 }
 
@@ -100,44 +115,58 @@ impl Config {
     /// # Errors
     /// A sentence, if options contradict each other or the environment is wrong.
     pub(super) fn new(args: Args, environment: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
-        let RunArgs { threads, local, dedicated_master, chunk, window, unordered, retries, seed, .. } = args.run;
+        let Args { run, task } = args;
         let from_environment = |option: Option<NonZeroU32>, name| match option {
             Some(number) => Ok(Some(number)),
             None => number_from(&environment, name),
         };
-        let output = Target::new(args.run.output);
-        let summary = args.run.summary.map(Target::new);
-        let progress = args.run.progress.map(|progress| match progress {
-            ProgressArg::Auto => Progress::Auto,
-            ProgressArg::Bar => Progress::Bar,
-            ProgressArg::Line => Progress::Line,
-            ProgressArg::Off => Progress::Off,
-        });
-        let job_files = job_files(&args.task);
-        let task = match args.task {
-            TaskArgs::Run(args) => Task::Run(Box::new(run_task(*args, retries, seed)?)),
-            TaskArgs::Map(args) => Task::Map(Box::new(map_task(*args, retries, seed)?)),
-            TaskArgs::Kernel(args) => Task::Kernel(KernelTask::new(args.kernel, seed)?),
+        let job_files = job_files(&task);
+        let failures = task.failures();
+        let batch = options(&run, &task, failures);
+        let seed = run.seed;
+        let (dry_run, job_cpus) = (failures.is_some_and(|failures| failures.dry_run), task.job_cpus());
+        let task = match task {
+            TaskArgs::Run(args) => Task::Run(Box::new(RunTask::new(*args, seed)?)),
+            TaskArgs::Map(args) => Task::Map(Box::new(MapTask::new(*args, seed)?)),
+            TaskArgs::Kernel(args) => {
+                Task::Kernel(Box::new(KernelTask::new(args.kernel, seed, args.failures.timeout)?))
+            }
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Completions { shell } => Task::Completions(shell),
             TaskArgs::Man { words } => Task::Man(words),
         };
         Ok(Config {
-            threads: from_environment(threads, THREADS_VARIABLE)?,
-            local: from_environment(local, LOCAL_VARIABLE)?,
-            dedicated_master,
-            map: MapConfig { chunk: chunk.jobs(), window: window.map_or(0, Into::into), unordered, retries },
-            output,
-            summary,
-            progress,
-            talk: match (args.run.quiet, args.run.verbose) {
-                (true, _) => Talk::Quiet,
-                (false, true) => Talk::Verbose,
-                (false, false) => Talk::Normal,
+            threads: from_environment(run.threads, THREADS_VARIABLE)?,
+            local: from_environment(run.local, LOCAL_VARIABLE)?,
+            dedicated_master: run.dedicated_master,
+            verbosity: match (run.quiet, run.verbose) {
+                (true, _) => Verbosity::Quiet,
+                (false, true) => Verbosity::Verbose,
+                (false, false) => Verbosity::Normal,
             },
+            job_cpus,
+            dry_run,
+            progress: run.progress.map(|progress| match progress {
+                ProgressArg::Auto => Progress::Auto,
+                ProgressArg::Bar => Progress::Bar,
+                ProgressArg::Line => Progress::Line,
+                ProgressArg::Off => Progress::Off,
+            }),
+            batch,
             job_files,
             task,
         })
+    }
+
+    /// The options of the task's batch.
+    pub(super) fn batch(&self) -> &Options {
+        &self.batch
+    }
+
+    /// The options of the task's batch, with the display of progress that suits standard output as it is now.
+    pub(super) fn options(&self) -> Options {
+        let progress = progress(self.progress, &self.batch.output, self.verbosity);
+        Options { progress, ..self.batch.clone() }
     }
 
     /// How the ranks are started.
@@ -146,14 +175,65 @@ impl Config {
             .threads(self.threads.map_or(0, NonZeroU32::get))
             .local(self.local.map_or(0, NonZeroU32::get))
             .dedicated_master(self.dedicated_master)
-            // What a job of ours has started is ended with it, and that may take its time.
+            .cpus_per_job(self.job_cpus.map_or(0, NonZeroU32::get))
+            // Processes of jobs are ended with the run, and that may take its time.
             .grace(Duration::MAX)
     }
 }
 
+/// The display of progress: results on the same terminal would be unreadable between its bars.
+fn progress(asked: Option<Progress>, output: &Target, verbosity: Verbosity) -> Progress {
+    let results_on_terminal = *output == Target::Stdout && io::stdout().is_terminal();
+    match asked {
+        None if verbosity == Verbosity::Quiet => Progress::Off,
+        None | Some(Progress::Auto) if results_on_terminal => Progress::Off,
+        None => Progress::Auto,
+        Some(progress) => progress,
+    }
+}
+
+/// How the batch of a task is run.
+fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Options {
+    let retry_on = |status: &RetryOn| match status {
+        RetryOn::Failed => Status::Failed,
+        RetryOn::Timeout => Status::Timeout,
+        RetryOn::Signal => Status::Signal,
+        RetryOn::Spawn => Status::Spawn,
+        RetryOn::Lost => Status::Lost,
+    };
+    let (name, kill_after, stderr) = match task {
+        TaskArgs::Run(args) => ("run", args.process.kill_after, args.stderr.clone()),
+        TaskArgs::Map(args) => ("map", args.process.kill_after, None),
+        TaskArgs::Kernel(args) => (args.kernel.name(), Duration::ZERO, None),
+        TaskArgs::Info { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => ("", Duration::ZERO, None),
+    };
+    Options {
+        name: name.into(),
+        retry: RetryPolicy {
+            retries: run.retries,
+            on: failures.iter().flat_map(|failures| &failures.retry_on).map(retry_on).collect(),
+            pause: failures.map_or(Duration::ZERO, |failures| failures.retry_pause),
+        },
+        stop: StopPolicy {
+            max_failures: failures.and_then(|failures| failures.max_failures.map(|most| most.0)),
+            on_success: failures.is_some_and(|failures| failures.stop_on_success),
+        },
+        kill_after,
+        output: Target::new(&run.output),
+        stderr: stderr.map_or(Target::Stderr, Target::new),
+        records: failures.and_then(|failures| failures.records.clone()),
+        only_failed: failures.and_then(|failures| failures.only_failed.clone()),
+        summary: run.summary.as_ref().map(Target::new),
+        unordered: run.unordered,
+        chunk: run.chunk.jobs(),
+        window: run.window.map_or(0, Into::into),
+        seed: run.seed,
+        progress: Progress::Auto,
+    }
+}
+
 impl KernelTask {
-    fn new(args: KernelArgs, seed: u64) -> Result<KernelTask, String> {
-        let name = args.name();
+    fn new(args: KernelArgs, seed: u64, timeout: Option<Duration>) -> Result<KernelTask, String> {
         let (input, function) = resolve(args)?;
         let input = input.resolve(seed, None)?;
         if let Function::Parzen { samples, .. } = &function {
@@ -161,7 +241,7 @@ impl KernelTask {
                 return Err("--samples and --input cannot both be read from standard input".into());
             }
         }
-        Ok(KernelTask { name, input, seed, function })
+        Ok(KernelTask { input, seed, timeout, function })
     }
 }
 
@@ -170,11 +250,11 @@ fn job_files(task: &TaskArgs) -> JobFiles {
     match task {
         TaskArgs::Run(args) => {
             // A folder of its own for each record is known only with the record.
-            let folder = args.batch.cwd.as_deref().filter(|cwd| !cwd.contains('{'));
+            let folder = args.process.cwd.as_deref().filter(|cwd| !cwd.contains('{'));
             JobFiles::of_command(&args.command, args.shell, folder)
         }
         TaskArgs::Map(args) => {
-            let folder = args.batch.cwd.as_deref();
+            let folder = args.process.cwd.as_deref();
             match &args.python {
                 Some(target) => {
                     JobFiles::of_python(target, Some(args.python_exe.as_deref().unwrap_or("python3")), folder)
@@ -186,65 +266,61 @@ fn job_files(task: &TaskArgs) -> JobFiles {
     }
 }
 
-/// What `rankpool run` does.
-fn run_task(args: RunCommandArgs, retries: u32, seed: u64) -> Result<RunTask, String> {
-    let RunCommandArgs { input, batch, shell, stdin, tag, stderr, command } = args;
-    let words = Words {
-        command: &command,
-        shell,
-        stdin: stdin.as_deref(),
-        cwd: batch.cwd.as_deref(),
-        env: &batch.env,
-        tag: tag.as_deref(),
-    };
-    let template = Template::parse(&words).map_err(|error| error.to_string())?;
-    let inputs = records(input, seed)?;
-    let has_own_folders = batch.cwd.as_ref().is_some_and(|cwd| cwd.contains('{'));
-    let cwd = batch.cwd.clone().filter(|_| !has_own_folders);
-    let batch = BatchConfig::new(&batch, retries, seed, stderr, Lines::AsWritten);
-    Ok(RunTask { inputs, template, cwd, has_own_folders, batch })
+impl RunTask {
+    fn new(args: RunCommandArgs, seed: u64) -> Result<RunTask, String> {
+        let RunCommandArgs { input, failures, process, shell, stdin, tag, command, .. } = args;
+        let words = Words {
+            command: &command,
+            shell,
+            stdin: stdin.as_deref(),
+            cwd: process.cwd.as_deref(),
+            env: &process.env,
+            tag: tag.as_deref(),
+        };
+        let template = Template::parse(&words).map_err(|error| error.to_string())?;
+        let inputs = records(input, seed)?;
+        let has_own_folders = process.cwd.as_ref().is_some_and(|cwd| cwd.contains('{'));
+        let commands = Commands {
+            template,
+            job_cpus: process.job_cpus.map(Into::into),
+            timeout: failures.timeout,
+            kill_after: process.kill_after,
+        };
+        let cwd = process.cwd.filter(|_| !has_own_folders);
+        Ok(RunTask { inputs, runner: CommandRunner { commands, cwd, has_own_folders } })
+    }
 }
 
-/// What `rankpool map` does.
-fn map_task(args: MapArgs, retries: u32, seed: u64) -> Result<MapTask, String> {
-    let MapArgs {
-        input,
-        batch,
-        python,
-        python_exe,
-        setup,
-        star,
-        batch_size,
-        text,
-        max_worker_jobs,
-        worker_ids,
-        worker,
-    } = args;
-    let program = match python {
-        Some(target) => {
-            let batch = batch_size.and_then(|size| NonZeroUsize::try_from(size).ok());
-            WorkerProgram::Python(PythonCall { target, exe: python_exe, setup, star, batch })
-        }
-        None => WorkerProgram::Command(worker),
-    };
-    let env = batch.env.iter().map(|word| match word.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
-        _ => Err(TemplateError::Variable(word.clone()).to_string()),
-    });
-    let plan = WorkerPlan {
-        program,
-        cwd: batch.cwd.clone(),
-        env: env.collect::<Result<_, _>>()?,
-        job_cpus: batch.job_cpus,
-        timeout: batch.timeout,
-        kill_after: batch.kill_after,
-        max_jobs: max_worker_jobs,
-        ids: worker_ids,
-        token: None,
-    };
-    let inputs = records(input, seed)?;
-    let batch_config = BatchConfig::new(&batch, retries, seed, None, Lines::OneForEach);
-    Ok(MapTask { inputs, plan, text, batch_size, batch: batch_config })
+impl MapTask {
+    fn new(args: MapArgs, seed: u64) -> Result<MapTask, String> {
+        let MapArgs { input, failures, process, python, python_exe, setup, star, batch_size, .. } = args;
+        let is_command = python.is_none();
+        let program = match python {
+            Some(target) => {
+                let batch = batch_size.and_then(|size| NonZeroUsize::try_from(size).ok());
+                WorkerProgram::Python(PythonCall { target, exe: python_exe, setup, star, batch })
+            }
+            None => WorkerProgram::Command(args.worker),
+        };
+        let env = process.env.iter().map(|word| match word.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
+            _ => Err(TemplateError::Variable(word.clone()).to_string()),
+        });
+        let plan = WorkerPlan {
+            program,
+            cwd: process.cwd.clone(),
+            env: env.collect::<Result<_, _>>()?,
+            job_cpus: process.job_cpus,
+            timeout: failures.timeout,
+            kill_after: process.kill_after,
+            max_jobs: args.max_worker_jobs,
+            ids: args.worker_ids,
+            // Where only their order tells which record an answer belongs to, the ends of the workers have to be looked at.
+            token: (is_command && !args.worker_ids).then(Token::new),
+        };
+        let inputs = records(input, seed)?;
+        Ok(MapTask { inputs, runner: WorkerRunner { plan, records_per_call: batch_size }, text: args.text })
+    }
 }
 
 /// The records of a batch, which has no default ones.
@@ -315,9 +391,10 @@ mod tests {
     fn without_options_everything_is_automatic() {
         let config = config("kernel square").unwrap();
         assert_eq!((config.threads, config.local, config.dedicated_master), (None, None, false));
-        assert_eq!(config.map, MapConfig { chunk: 0, window: 0, unordered: false, retries: 0 });
-        assert_eq!((config.output, config.summary, config.progress), (Target::Stdout, None, None));
-        assert_eq!(config.talk, Talk::Normal);
+        let Options { chunk, window, unordered, retry, output, summary, records, .. } = config.batch;
+        assert_eq!((chunk, window, unordered, retry.retries), (0, 0, false, 0));
+        assert_eq!((output, summary, config.progress, records), (Target::Stdout, None, None, None));
+        assert_eq!(config.verbosity, Verbosity::Normal);
     }
 
     #[test]

@@ -3,31 +3,12 @@
 //! A file is what it is, not what it is called: device and inode where there is one, and where there is none yet, its name in the
 //! folder that will have it. All commands ask here, before anything is opened for writing.
 
-use std::env;
-use std::fs::{File, Metadata};
-use std::io::{self, Read as _};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::{env, io};
 
-use super::batch::BatchConfig;
 use super::config::{Config, Function, Task};
 use crate::input::{Inputs, Source};
-use crate::output::{Target, partial_path, real_path};
-use crate::process::program::resolve;
-
-/// The files that the jobs themselves are made of, as far as the command line names them.
-#[derive(Debug, Default)]
-pub(super) struct JobFiles {
-    /// Where the jobs run, if not where the program does.
-    pub folder: Option<PathBuf>,
-    /// The program that is started, as it was typed.
-    pub program: Option<String>,
-    /// Its arguments, or the words of a script: those that name a file stand for it.
-    pub words: Vec<String>,
-    /// The file or module of `--python`.
-    pub python: Option<String>,
-}
+use crate::output::{Identity, Kind, Target, partial_path, real_path};
 
 /// Refuses to write two things to one file, and to write over what is read.
 ///
@@ -67,69 +48,6 @@ pub(super) fn refuse_conflicts(config: &Config) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Whether both names are those of one file, however they are spelled.
-pub(super) fn is_same_file(one: &Path, other: &Path) -> bool {
-    Identity::of(one).is_same(&Identity::of(other))
-}
-
-/// What a file is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Identity {
-    There {
-        device: u64,
-        inode: u64,
-        kind: Kind,
-    },
-    /// There is none yet: its folder, as the system calls it, and its name there.
-    New(PathBuf),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Regular,
-    /// A terminal, `/dev/null`: who writes there is not in anybody's way.
-    Device,
-    /// A pipe, a socket, a folder.
-    Other,
-}
-
-impl Identity {
-    fn of(path: &Path) -> Identity {
-        match path.metadata() {
-            Ok(metadata) => Identity::from_metadata(&metadata),
-            Err(_) => Identity::New(real_path(path)),
-        }
-    }
-
-    /// Of a standard stream. `None`: it is closed.
-    fn of_stream(stream: impl AsFd) -> Option<Identity> {
-        let file = File::from(stream.as_fd().try_clone_to_owned().ok()?);
-        Some(Identity::from_metadata(&file.metadata().ok()?))
-    }
-
-    fn from_metadata(metadata: &Metadata) -> Identity {
-        let file_type = metadata.file_type();
-        let kind = if file_type.is_file() {
-            Kind::Regular
-        } else if file_type.is_char_device() || file_type.is_block_device() {
-            Kind::Device
-        } else {
-            Kind::Other
-        };
-        Identity::There { device: metadata.dev(), inode: metadata.ino(), kind }
-    }
-
-    /// Whether what is written there can be read there again: a regular file, or what will be one.
-    fn is_file(&self) -> bool {
-        matches!(self, Identity::New(_) | Identity::There { kind: Kind::Regular, .. })
-    }
-
-    /// Whether both are one file.
-    fn is_same(&self, other: &Identity) -> bool {
-        self.is_file() && self == other
-    }
 }
 
 /// Something that is written.
@@ -216,13 +134,13 @@ const OLD_RECORDS: &str = "the records";
 
 /// Everything that is written, in the order in which messages name it.
 fn written_files(config: &Config) -> Vec<Written> {
-    let batch = batch_of(config);
-    let records = batch.and_then(|batch| batch.records.clone()).map(Target::new);
+    let batch = config.batch();
     let targets = [
-        ("--output", Some(config.output.clone())),
-        ("--stderr", batch.map(|batch| batch.stderr.clone())),
-        (RECORDS, records),
-        ("--summary", config.summary.clone()),
+        ("--output", Some(batch.output.clone())),
+        // Built-in functions write nothing there.
+        ("--stderr", Some(batch.stderr.clone()).filter(|_| !matches!(config.task, Task::Kernel(_)))),
+        (RECORDS, batch.records.clone().map(Target::new)),
+        ("--summary", batch.summary.clone()),
     ];
     let mut written: Vec<Written> =
         targets.into_iter().filter_map(|(option, target)| Some(Written::new(option, target?))).collect();
@@ -248,20 +166,12 @@ fn read_files(config: &Config) -> Vec<ReadFile> {
             source("the samples", samples);
         }
     }
-    if let Some(before) = batch_of(config).and_then(|batch| batch.only_failed.as_deref()) {
+    if let Some(before) = config.batch().only_failed.as_deref() {
         read.push(ReadFile::new(OLD_RECORDS, before));
     }
     read.extend(config.job_files.paths().map(|(noun, path)| ReadFile::new(noun, &path)));
     read.extend(env::current_exe().ok().map(|program| ReadFile::new("the program", &program)));
     read
-}
-
-fn batch_of(config: &Config) -> Option<&BatchConfig> {
-    match &config.task {
-        Task::Run(task) => Some(&task.batch),
-        Task::Map(task) => Some(&task.batch),
-        Task::Kernel(_) | Task::Info { .. } | Task::Completions(_) | Task::Man(_) => None,
-    }
 }
 
 fn inputs_of(config: &Config) -> Option<&Inputs> {
@@ -271,78 +181,4 @@ fn inputs_of(config: &Config) -> Option<&Inputs> {
         Task::Kernel(task) => task.input.as_ref(),
         Task::Info { .. } | Task::Completions(_) | Task::Man(_) => None,
     }
-}
-
-impl JobFiles {
-    /// The command of `run` or the worker of `map`: a program and its arguments, or a script for the shell.
-    pub(super) fn of_command(command: &[String], shell: bool, folder: Option<&str>) -> JobFiles {
-        let (program, words) = match command.split_first() {
-            Some((program, words)) if !shell => (Some(program.clone()), words.to_vec()),
-            _ => (None, words_of_script(&command.join(" "))),
-        };
-        JobFiles { folder: folder.map(PathBuf::from), program, words, python: None }
-    }
-
-    /// What `--python` names.
-    pub(super) fn of_python(target: &str, interpreter: Option<&str>, folder: Option<&str>) -> JobFiles {
-        let python = target.rsplit_once(':').map(|(place, _)| place.to_owned());
-        JobFiles {
-            folder: folder.map(PathBuf::from),
-            program: interpreter.map(str::to_owned),
-            words: Vec::new(),
-            python,
-        }
-    }
-
-    /// The files that there are, each with what a message calls it.
-    fn paths(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let folder = self.folder.as_deref();
-        let program = self.program.as_deref().and_then(|program| resolve(program, folder).ok());
-        let here = move |path: &str| folder.map_or_else(|| path.into(), |folder| folder.join(path));
-        let words = self.words.iter().map(move |word| (word, here(word))).filter(|(word, path)| is_meant(word, path));
-        let program = program.map(|program| here(&program));
-        program
-            .map(|path| ("the program", path))
-            .into_iter()
-            .chain(words.map(|(_, path)| ("a file of the command,", path)))
-            .chain(self.python_files().into_iter().map(|path| ("the Python file", path)))
-    }
-
-    /// The file, or where Python looks for the module and the packages that it is in.
-    fn python_files(&self) -> Vec<PathBuf> {
-        let Some(place) = &self.python else { return Vec::new() };
-        let here = self.folder.clone().unwrap_or_default();
-        if place.ends_with(".py") || place.contains('/') {
-            return vec![here.join(place)];
-        }
-        let folders = env::var_os("PYTHONPATH");
-        let folders = folders.iter().flat_map(env::split_paths).map(|folder| here.join(folder));
-        let mut files = Vec::new();
-        for mut path in [here.clone()].into_iter().chain(folders) {
-            for name in place.split('.') {
-                path.push(name);
-                files.extend([path.with_extension("py"), path.join("__init__.py")]);
-            }
-        }
-        files.retain(|path| path.is_file());
-        files
-    }
-}
-
-/// The words of a script, roughly: enough to find the files among them.
-fn words_of_script(script: &str) -> Vec<String> {
-    let script = script.replace(['<', '>', '|', '&', ';', '(', ')', '\n'], " ");
-    shlex::split(&script).unwrap_or_else(|| script.split_whitespace().map(str::to_owned).collect())
-}
-
-/// Whether an argument stands for the file of that name: it looks like a path, or the file is a script. `make build` does not
-/// mean the file `build` that an earlier run has left.
-fn is_meant(word: &str, path: &Path) -> bool {
-    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
-    is_file && (word.contains('/') || path.extension().is_some() || is_script(path))
-}
-
-fn is_script(path: &Path) -> bool {
-    let mut beginning = [0; 2];
-    File::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok() && beginning == *b"#!"
 }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::config::{Config, Talk};
-use super::print;
+use super::config::{Config, Verbosity};
+use super::stdout::print;
 use crate::console;
 use crate::engine::placement::{self, Warnings, cpu_list};
 use crate::engine::transport::TransportInfo;
@@ -50,12 +50,12 @@ pub(super) fn run(config: &Config, json: bool) -> ExitCode {
     config.launch().run_to_code(|pool| {
         let info = Info::new(pool);
         if !json {
-            return print(info.text().as_bytes());
+            return print(info.text().as_bytes()).1;
         }
         match serde_json::to_vec_pretty(&info) {
             Ok(mut text) => {
                 text.push(b'\n');
-                print(&text)
+                print(&text).1
             }
             Err(error) => launch::refuse_as(&error.to_string(), ExitCode::Failure),
         }
@@ -64,10 +64,10 @@ pub(super) fn run(config: &Config, json: bool) -> ExitCode {
 
 /// At the start of a run: what is wrong with the placement of the ranks, and on demand everything else.
 pub(super) fn announce(config: &Config, pool: &Pool) {
-    match config.talk {
-        Talk::Quiet => {}
-        Talk::Verbose => console::say(&Info::new(pool).text()),
-        Talk::Normal => {
+    match config.verbosity {
+        Verbosity::Quiet => {}
+        Verbosity::Verbose => console::say(&Info::new(pool).text()),
+        Verbosity::Normal => {
             let Warnings { bound, crowded } = placement::warnings(pool.ranks());
             // Whoever asks for so many threads, or for ranks that are threads, knows.
             let asked = config.threads.is_some() || config.local.is_some();

@@ -1,134 +1,144 @@
-//! `rankpool kernel NAME`: for each built-in function its jobs and the map that library users would write.
+//! `rankpool kernel NAME`: for each built-in function its context and its default jobs.
 
 use std::error::Error;
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::batch;
 use super::config::{Config, Function, KernelTask};
-use super::jobs::{Jobs, random_vectors};
-use super::session::Session;
-use super::{files, info};
-use crate::batch::{NoThread, Stopping};
-use crate::console;
+use crate::batch::runners::kernel::KernelRunner;
+use crate::batch::{Batch, Jobs, Stopping};
+use crate::engine::func::Value;
 use crate::input::{InputError, Record, Source};
 use crate::kernels::convert::{float, index, integer, number, pair, summands, vector, width};
 use crate::kernels::{
     self, Number, Parzen, RandString, Summands, cube, nop, parzen, power, power_of_pair, rand_string, sleep,
     sleep_square, slow_fn, slow_fn_malloc, spin, sqrt, square, sum,
 };
-use crate::launch::ExitCode;
+use crate::launch::{self, ExitCode};
 use crate::pool::Pool;
 
-/// What can be done about a bad record.
-const SKIP_BAD: &str = "--skip-bad leaves bad records out";
-
 pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
-    let stopping = Stopping::default();
-    config.launch().listener(&stopping).run_to_code(|pool| {
-        info::announce(config, pool);
-        run_map(config, task, pool, &stopping).unwrap_or_else(|error| {
-            let code = if error.is::<NoThread>() { ExitCode::Failure } else { ExitCode::Usage };
-            match error.downcast_ref::<InputError>() {
-                Some(bad) if bad.is_bad_record() => console::complain(format_args!("{bad} ({SKIP_BAD})")),
-                _ => console::complain(error),
+    if config.dry_run {
+        let show = || Run { config, task, driver: None }.run();
+        return if launch::is_first() { batch::to_code(show()) } else { ExitCode::Success };
+    }
+    batch::launch(config, config.launch(), |pool, stopping| Run { config, task, driver: Some((pool, stopping)) }.run())
+}
+
+/// One run of a built-in function; without a driver it only shows the jobs.
+struct Run<'r> {
+    config: &'r Config,
+    task: &'r KernelTask,
+    driver: Option<(&'r Pool, &'r Stopping)>,
+}
+
+/// What may be wrong with a file before a job is started.
+type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+impl Run<'_> {
+    fn run(&self) -> Outcome {
+        match &self.task.function {
+            Function::Square => self.map(square, integer, || 0..10, 10),
+            Function::Cube => self.map(cube, integer, || 1..7, 6),
+            Function::Sqrt => self.map(sqrt, float, || (1..5000).map(f64::from), 4999),
+            &Function::Power { y } => self.map_with(y, power, number, || (0..10).map(Number::Int), 10),
+            &Function::PowerOfPair { y } => {
+                self.map(power_of_pair, pair, move || (0..10).map(move |x| (Number::Int(x), y)), 10)
             }
-            code
-        })
-    })
-}
+            Function::Sum => self.map(sum, summands, || SUMMANDS.into_iter().map(with_fifteen), SUMMANDS.len() as u64),
+            &Function::RandString { jobs, length } => {
+                let context = RandString { seed: self.task.seed, length };
+                self.map_with(context, rand_string, index, move || 0..jobs, jobs)
+            }
+            &Function::SleepSquare { duration } => self.map_with(duration, sleep_square, integer, || 0..10, 10),
+            &Function::SlowFn { jobs, n } => {
+                let seed = self.task.seed;
+                self.map_with(n.get(), slow_fn, vector, move || random_vectors(seed, jobs), jobs)
+            }
+            &Function::SlowFnMalloc { jobs, n } => {
+                let seed = self.task.seed;
+                self.map_with(n.get(), slow_fn_malloc, vector, move || random_vectors(seed, jobs), jobs)
+            }
+            Function::Parzen { samples, point, widths } => {
+                let context = parzen_context(samples, point.as_deref())?;
+                let widths = *widths;
+                self.map_with(context, parzen, width, move || widths.iter(), widths.count)
+            }
+            &Function::Nop { jobs } => self.map(nop, index, move || 0..jobs, jobs),
+            &Function::Spin { jobs, duration } => self.map_with(duration, spin, index, move || 0..jobs, jobs),
+            &Function::Sleep { jobs, duration } => self.map_with(duration, sleep, index, move || 0..jobs, jobs),
+        }
+    }
 
-/// # Errors
-/// What is wrong with a file, if no job was started for that reason.
-fn run_map<'p>(
-    config: &'p Config,
-    task: &KernelTask,
-    pool: &'p Pool,
-    stopping: &'p Stopping,
-) -> Result<ExitCode, Box<dyn Error>> {
-    files::refuse_conflicts(config)?;
-    let session = Session::open(task.name, config, pool, stopping)?;
-    Ok(match &task.function {
-        Function::Square => {
-            let jobs = task.jobs(integer, 0..10, 10)?;
-            session.run(jobs, |pool, jobs| pool.map(square, jobs))
-        }
-        Function::Cube => {
-            let jobs = task.jobs(integer, 1..7, 6)?;
-            session.run(jobs, |pool, jobs| pool.map(cube, jobs))
-        }
-        Function::Sqrt => {
-            let jobs = task.jobs(float, (1..5000).map(f64::from), 4999)?;
-            session.run(jobs, |pool, jobs| pool.map(sqrt, jobs))
-        }
-        &Function::Power { y } => {
-            let jobs = task.jobs(number, (0..10).map(Number::Int), 10)?;
-            session.run(jobs, |pool, jobs| pool.map_with(y, jobs, power))
-        }
-        &Function::PowerOfPair { y } => {
-            let jobs = task.jobs(pair, (0..10).map(move |x| (Number::Int(x), y)), 10)?;
-            session.run(jobs, |pool, jobs| pool.map(power_of_pair, jobs))
-        }
-        Function::Sum => {
-            let jobs = task.jobs(summands, SUMMANDS.into_iter().map(with_fifteen), SUMMANDS.len() as u64)?;
-            session.run(jobs, |pool, jobs| pool.map(sum, jobs))
-        }
-        &Function::RandString { jobs, length } => {
-            let jobs = task.indices(jobs)?;
-            let context = RandString { seed: task.seed, length };
-            session.run(jobs, |pool, jobs| pool.map_with(context, jobs, rand_string))
-        }
-        &Function::SleepSquare { duration } => {
-            let jobs = task.jobs(integer, 0..10, 10)?;
-            session.run(jobs, |pool, jobs| pool.map_with(duration, jobs, sleep_square))
-        }
-        &Function::SlowFn { jobs, n } => {
-            let jobs = task.vectors(jobs)?;
-            session.run(jobs, |pool, jobs| pool.map_with(n.get(), jobs, slow_fn))
-        }
-        &Function::SlowFnMalloc { jobs, n } => {
-            let jobs = task.vectors(jobs)?;
-            session.run(jobs, |pool, jobs| pool.map_with(n.get(), jobs, slow_fn_malloc))
-        }
-        Function::Parzen { samples, point, widths } => {
-            let context = parzen_context(samples, point.as_deref())?;
-            let jobs = task.jobs(width, widths.iter(), widths.count)?;
-            session.run(jobs, |pool, jobs| pool.map_with(context, jobs, parzen))
-        }
-        &Function::Nop { jobs } => {
-            let jobs = task.indices(jobs)?;
-            session.run(jobs, |pool, jobs| pool.map(nop, jobs))
-        }
-        &Function::Spin { jobs, duration } => {
-            let jobs = task.indices(jobs)?;
-            session.run(jobs, |pool, jobs| pool.map_with(duration, jobs, spin))
-        }
-        &Function::Sleep { jobs, duration } => {
-            let jobs = task.indices(jobs)?;
-            session.run(jobs, |pool, jobs| pool.map_with(duration, jobs, sleep))
-        }
-    })
-}
-
-impl KernelTask {
-    /// The jobs that the input options describe, or the default ones, so many.
-    fn jobs<T: Send + 'static>(
+    /// Runs a function of an input. `parse` reads the input from a record; `default` makes the `total` inputs that are used without
+    /// records.
+    fn map<F, T, O, I>(
         &self,
+        function: F,
         parse: fn(&Record) -> Result<T, InputError>,
-        default: impl Iterator<Item = T> + Send + 'static,
+        default: impl Fn() -> I + Send + Sync + 'static,
         total: u64,
-    ) -> Result<Jobs<T>, Box<dyn Error>> {
-        match &self.input {
-            Some(inputs) => Jobs::read(inputs, parse),
-            None => Ok(Jobs::made(default, total)),
+    ) -> Outcome
+    where
+        F: Fn(T) -> O + Copy + Send + Sync + 'static,
+        T: Value + Clone + Send,
+        O: Value,
+        I: Iterator<Item = T> + Send + 'static,
+    {
+        let runner = KernelRunner::plain(function, self.task.timeout);
+        self.drive(runner, parse, default, total)
+    }
+
+    /// Runs a function of a context, which is sent once to each rank, and an input.
+    fn map_with<C, F, T, O, I>(
+        &self,
+        context: C,
+        function: F,
+        parse: fn(&Record) -> Result<T, InputError>,
+        default: impl Fn() -> I + Send + Sync + 'static,
+        total: u64,
+    ) -> Outcome
+    where
+        C: Value + Send + Sync,
+        F: Fn(&C, T) -> O + Copy + Send + Sync + 'static,
+        T: Value + Clone + Send,
+        O: Value,
+        I: Iterator<Item = T> + Send + 'static,
+    {
+        let runner = KernelRunner::with_context(context, function, self.task.timeout);
+        self.drive(runner, parse, default, total)
+    }
+
+    fn drive<C, T, I>(
+        &self,
+        runner: KernelRunner<C, T>,
+        parse: fn(&Record) -> Result<T, InputError>,
+        default: impl Fn() -> I + Send + Sync + 'static,
+        total: u64,
+    ) -> Outcome
+    where
+        C: Value + Send + Sync,
+        T: Value + Clone + Send,
+        I: Iterator<Item = T> + Send + 'static,
+    {
+        let jobs = match &self.task.input {
+            Some(inputs) => Jobs::of_records(inputs.clone(), parse),
+            None => Jobs::made(default, total),
+        };
+        let batch = Batch { options: self.config.options(), jobs, runner };
+        match self.driver {
+            Some((pool, stopping)) => batch::drive(self.config, &batch, pool, stopping),
+            None => batch::show(&batch),
         }
     }
+}
 
-    fn indices(&self, jobs: u64) -> Result<Jobs<u64>, Box<dyn Error>> {
-        self.jobs(index, 0..jobs, jobs)
-    }
-
-    fn vectors(&self, jobs: u64) -> Result<Jobs<Vec<f64>>, Box<dyn Error>> {
-        let vectors = random_vectors(self.seed).take(usize::try_from(jobs).unwrap_or(usize::MAX));
-        self.jobs(vector, vectors, jobs)
-    }
+/// `count` vectors of five numbers, evenly distributed from 0 to 1, that depend on the seed alone.
+fn random_vectors(seed: u64, count: u64) -> impl Iterator<Item = Vec<f64>> + use<> {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(move |_| (0..5).map(|_| generator.random()).collect())
 }
 
 /// The default jobs of `sum`.

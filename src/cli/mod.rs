@@ -9,18 +9,16 @@ mod batch;
 mod command;
 mod completions;
 mod config;
-mod earlier;
 mod files;
 mod info;
 mod inputs;
-mod jobs;
+mod job_files;
 mod kernel;
 mod map;
 mod parse;
-mod session;
+mod stdout;
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -28,7 +26,6 @@ use crate::console;
 use crate::console::reason;
 use crate::kernels;
 use crate::launch::{self, ExitCode};
-use crate::output::OutputError;
 use crate::process::spawn;
 
 use config::{Config, Task};
@@ -109,17 +106,4 @@ fn unknown_kernel(error: &clap::Error) -> Option<String> {
         message += &format!("  {:<14}  {}\n", kernel.name, kernel.summary);
     }
     Some(message + "\n`rankpool kernel NAME --help` says more about each.")
-}
-
-/// Prints what was asked for on standard output. A reader who has gone away has seen enough.
-fn print(bytes: &[u8]) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::Success,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::Success,
-        Err(error) => {
-            console::complain(OutputError::from_io(&"standard output".into(), error));
-            ExitCode::Failure
-        }
-    }
 }

@@ -23,6 +23,8 @@
 //! "this process has done X": the capture also exists on ranks where X was not done.
 
 mod crossing;
+#[cfg(feature = "program")]
+mod lines;
 mod variants;
 
 use std::any::type_name;
@@ -36,6 +38,8 @@ use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::wire::{self, FunctionId};
 
 pub use crossing::CrossesRanks;
+#[cfg(feature = "program")]
+pub(crate) use lines::{json_line, json_lines};
 pub(crate) use variants::{by_reference, with_own_context, write_with_context};
 
 /// A map's function on a rank.

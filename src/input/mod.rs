@@ -31,7 +31,7 @@ pub use bad::BadRecords;
 pub use cell::Cell;
 pub use error::{InputError, Place};
 pub use format::{Format, Layout};
-pub use inputs::{Inputs, Reading};
+pub use inputs::Inputs;
 pub use made::range::Range;
 pub use made::span::{Linspace, linspace};
 pub use made::sweep::{Axis, Draw, Sweep};

@@ -12,6 +12,7 @@
 //! * A reader who has gone away (`| head`) is no fault of the run: [`OutputError::is_closed`] tells it apart.
 
 mod error;
+mod identity;
 pub(crate) mod layout;
 mod ordered;
 pub(crate) mod sink;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use error::OutputError;
+pub(crate) use identity::{Identity, Kind, is_same_file};
 pub(crate) use layout::{Extent, Layout, Moved};
 pub use ordered::{DEFAULT_MEMORY, Order, Ordered, Stream};
 pub(crate) use sink::{partial_path, real_path};
@@ -94,9 +96,8 @@ pub struct Failure<'a> {
 
 /// Writes results as JSON Lines: one value on each line, in the order of the calls.
 ///
-/// Lines are collected and written in blocks, never a part of a value that turned out to have no JSON form. Call
-/// [`JsonLines::flush`] when the results pause, so that a reader sees what there is, and [`JsonLines::finish`] at the end:
-/// dropping the writer without it leaves an unfinished file as `NAME.partial`.
+/// Lines are written in blocks, never a part of a value that turned out to have no JSON form. Call [`JsonLines::finish`] at the
+/// end: dropping the writer without it leaves an unfinished file as `NAME.partial`.
 pub struct JsonLines {
     writer: Writer,
     line: Vec<u8>,
@@ -123,40 +124,11 @@ impl JsonLines {
         self.writer.write_all(&self.line)
     }
 
-    /// Writes `{"error":{"job":3,"kind":"panic","message":"…"}}` in the place of a failed job's result.
-    ///
-    /// # Errors
-    /// If writing fails.
-    pub fn write_failure(&mut self, failure: Failure<'_>) -> Result<(), OutputError> {
-        self.write(&FailureLine { error: failure })
-    }
-
-    /// Hands everything written so far to the system.
-    ///
-    /// # Errors
-    /// If writing fails.
-    pub fn flush(&mut self) -> Result<(), OutputError> {
-        self.writer.flush()
-    }
-
     /// Writes what is left and lets the file appear under its name.
     ///
     /// # Errors
     /// If writing fails now or failed before: then what was written is in `NAME.partial`.
     pub fn finish(self) -> Result<(), OutputError> {
         self.writer.finish()
-    }
-
-    /// What the output is called as long as it is not whole, if it is a regular file.
-    pub(crate) fn partial_name(&self) -> Option<PathBuf> {
-        self.writer.partial_name()
-    }
-
-    /// Ends an output that is not whole: see [`Writer::leave_partial`].
-    ///
-    /// # Errors
-    /// If writing fails now or failed before.
-    pub fn leave_partial(self) -> Result<(), OutputError> {
-        self.writer.leave_partial()
     }
 }

@@ -4,7 +4,11 @@
 //! a few dozen bytes of memory. Pieces of a running job's output go to the file at once: the job may fail and run again,
 //! and then nothing of them may have been seen.
 
-use std::collections::{HashMap, VecDeque};
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::OutputError;
 use super::spill::{BLOCK_BYTES, Extent, Spill};
@@ -95,6 +99,8 @@ pub struct Ordered {
     head: u64,
     /// What waits in the order of places, from `head` on.
     waiting: VecDeque<Entry>,
+    /// Outputs of jobs with consecutive places that wait together, by the first place, with the number of jobs.
+    runs: BTreeMap<u64, (u64, Entry)>,
     /// What waits in the order in which it settled.
     settled: VecDeque<(u64, Entry)>,
     /// Jobs whose output came in pieces or does not fit one block.
@@ -116,6 +122,7 @@ impl Ordered {
             limit,
             head: 0,
             waiting: VecDeque::new(),
+            runs: BTreeMap::new(),
             settled: VecDeque::new(),
             large: HashMap::new(),
             parts: 0,
@@ -136,6 +143,7 @@ impl Ordered {
         self.memory
             + self.waiting.capacity() * size_of::<Entry>()
             + self.settled.capacity() * size_of::<(u64, Entry)>()
+            + self.runs.len() * 2 * size_of::<(u64, (u64, Entry))>()
             + self.large.capacity() * size_of::<(u64, Vec<Part>)>()
             // A list of pieces may be twice as long as its contents.
             + 2 * self.parts * size_of::<Part>()
@@ -216,7 +224,7 @@ impl Ordered {
     /// those of which pieces were forgotten.
     pub fn skip_open(&mut self) -> Vec<u64> {
         let mut torn = Vec::new();
-        for job in (self.head..).take(self.waiting.len()) {
+        for job in self.head..self.end() {
             if self.is_open(job) {
                 torn.extend(self.large.contains_key(&job).then_some(job));
                 self.skip(job);
@@ -242,6 +250,7 @@ impl Ordered {
     /// # Errors
     /// As [`Ordered::drain`].
     pub fn drain_waiting(&mut self, give: &mut Give<'_>) -> Result<(), OutputError> {
+        self.part_runs();
         for index in 0..self.waiting.len() {
             if self.kept == 0 {
                 break;
@@ -292,7 +301,9 @@ impl Ordered {
         match (self.order, job.checked_sub(self.head)) {
             (Order::Settled, _) => true,
             (Order::Places, None) => false,
-            (Order::Places, Some(index)) => matches!(self.waiting.get(index as usize), None | Some(Entry::Open)),
+            (Order::Places, Some(index)) => {
+                matches!(self.waiting.get(index as usize), None | Some(Entry::Open)) && !self.is_in_run(job)
+            }
         }
     }
 
@@ -367,7 +378,7 @@ impl Ordered {
         let next = match self.order {
             Order::Settled => self.settled.pop_front(),
             Order::Places => match self.waiting.front() {
-                None | Some(Entry::Open) => None,
+                None | Some(Entry::Open) => self.next_run(),
                 Some(entry) => {
                     self.kept -= usize::from(!matches!(entry, Entry::Empty));
                     self.head += 1;
@@ -420,6 +431,3 @@ fn give_pieces(job: u64, stream: Stream, bytes: &[u8], give: &mut Give<'_>) -> R
 fn cost(bytes: &Vec<u8>) -> usize {
     bytes.capacity() + ALLOCATION_BYTES
 }
-
-#[cfg(test)]
-mod tests;

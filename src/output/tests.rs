@@ -9,6 +9,17 @@ use tempfile::TempDir;
 use super::writer::WRITE_BUFFER_BYTES;
 use super::*;
 
+/// What batches do with their [`Writer`].
+impl JsonLines {
+    fn flush(&mut self) -> Result<(), OutputError> {
+        self.writer.flush()
+    }
+
+    fn write_failure(&mut self, failure: Failure<'_>) -> Result<(), OutputError> {
+        self.writer.write_all(&failure_line(failure))
+    }
+}
+
 fn open(path: &Path) -> JsonLines {
     JsonLines::open(&Target::new(path)).unwrap()
 }

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::pacer::{Next, Pacer};
-use super::stream::NO_WAKE;
 use super::{DEFAULT_POLICY, Input, Pool, Reports};
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::func::{Builder, Value};
@@ -21,7 +20,7 @@ use crate::engine::meter::Meter;
 use crate::engine::schedule::{ChunkSize, Policy};
 use crate::report::Progress;
 
-pub(crate) use running::{MapWaited, RunningMap, Turn};
+use running::{MapWaited, RunningMap, Turn};
 
 /// An iterator of the results of a map, `Result<O, JobError>`: in the order of the inputs, or in the order of arrival.
 ///
@@ -121,27 +120,15 @@ where
         self
     }
 
-    /// Opens the map for a caller that provides the inputs itself (`total` of them, if that is known) and never waits for one; the
-    /// map's own inputs are not used.
-    ///
-    /// # Errors
-    /// The context cannot be encoded, or the pool refuses the map.
-    pub(crate) fn open(mut self, total: Option<u64>) -> Result<Box<RunningMap<X::Item, O>>, Failure> {
-        self.start(total, true)
-    }
-
-    /// Opens the map. With `whole_chunks` inputs are pushed in multiples of a fixed chunk size: none takes long to come.
-    fn start(&mut self, total: Option<u64>, whole_chunks: bool) -> Result<Box<RunningMap<X::Item, O>>, Failure> {
+    /// Opens the stream of jobs. `total` is the number of inputs, if it is known.
+    fn start(&mut self, total: Option<u64>) -> Result<Box<RunningMap<X::Item, O>>, Failure> {
         let context = std::mem::replace(&mut self.context, Ok(Bytes::new()))?;
         let meter = self.progress.is_some().then(|| Arc::new(Meter::default()));
         let reports = Reports { meter: meter.clone(), ..Reports::default() };
         let stream = self.pool.open(self.builder, context, self.policy, self.job_timeout, reports)?;
         let ticker =
             self.progress.take().zip(meter).and_then(|((progress, name), meter)| progress.start(&name, total, meter));
-        let mut pacer = Pacer::new(self.window, self.pool.threads());
-        if let (true, ChunkSize::Fixed(jobs)) = (whole_chunks, self.policy.chunk) {
-            pacer = pacer.whole_chunks(jobs.get());
-        }
+        let pacer = Pacer::new(self.window, self.pool.threads());
         Ok(RunningMap::new(stream, pacer, self.unordered, ticker))
     }
 
@@ -170,7 +157,7 @@ where
                 (low, Some(high)) if low == high => Some(low as u64),
                 _ => None,
             };
-            match self.start(total, false) {
+            match self.start(total) {
                 Ok(running) => self.state = State::Running(running),
                 Err(failure) => return self.fail(failure),
             }
@@ -191,7 +178,7 @@ where
             if deadline.is_none() {
                 deadline = self.timeout.and_then(|limit| Instant::now().checked_add(limit));
             }
-            match running.wait(deadline, NO_WAKE) {
+            match running.wait(deadline) {
                 MapWaited::Done => {}
                 MapWaited::Late => return Some(Err(too_late(running.yielded(), self.timeout))),
                 MapWaited::Broken(error) => {

@@ -33,10 +33,9 @@ use crate::engine::wire::{self, FunctionId};
 
 pub use handle::JobHandle;
 pub use map::Map;
-pub(crate) use map::{MapWaited, RunningMap, Turn};
 pub(crate) use pacer::{HandedOn, Next, Pacer};
 pub use shared::Shared;
-pub(crate) use stream::{Event, JobStream};
+pub(crate) use stream::{Event, JobStream, Results};
 pub use variants::{ByRef, ByRefs};
 pub use wait::{AsCompleted, Waited, as_completed, wait_all, wait_any, wait_failed};
 
@@ -215,9 +214,23 @@ impl Pool {
         O: Value + 'static,
         F: Fn(&C, I) -> O + Copy + Send + Sync + 'static,
     {
+        self.stream_of(func::with_context(function), context, chunk, self.job_timeout)
+    }
+
+    /// Opens a map of the function of `builder` and its context. `chunk` is the number of jobs in a chunk; 0 follows their duration.
+    ///
+    /// # Errors
+    /// The context cannot be encoded, or the pool refuses the map.
+    pub(crate) fn stream_of<C: Value, I, O>(
+        &self,
+        builder: Builder,
+        context: &C,
+        chunk: u32,
+        job_timeout: Option<Duration>,
+    ) -> Result<JobStream<I, O>, Failure> {
         let chunk = NonZeroU32::new(chunk).map_or(ChunkSize::Auto, ChunkSize::Fixed);
         let policy = Policy { chunk, ..DEFAULT_POLICY };
-        self.open(func::with_context(function), encode_context(context)?, policy, self.job_timeout, Reports::default())
+        self.open(builder, encode_context(context)?, policy, job_timeout, Reports::default())
     }
 
     /// Opens a map whose chunks are served as a whole. `chunk` is the number of jobs in a chunk; 0 follows their duration, with

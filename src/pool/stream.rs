@@ -389,13 +389,29 @@ pub(crate) struct Results<O> {
 
 impl<O> Results<O> {
     /// Returns the job of the next result.
-    pub(super) fn job(&self) -> u64 {
+    pub(crate) fn job(&self) -> u64 {
         self.job
     }
 
     /// Returns whether all results were taken.
     pub(super) fn is_empty(&self) -> bool {
         self.left == 0
+    }
+
+    /// Returns the number of results that were not taken.
+    pub(crate) fn len(&self) -> u64 {
+        self.left
+    }
+
+    /// Returns the next job and its encoded result.
+    pub(crate) fn next_value(&mut self) -> Option<(u64, Result<&[u8], JobError>)> {
+        let (job, _, frame) = self.next_frame()?;
+        let value = match frame {
+            Ok(Frame::Value(value)) => Ok(value),
+            Ok(Frame::Failure(failure)) => Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
+            Err(error) => Err(JobError::of(job, garbled(error))),
+        };
+        Some((job, value))
     }
 
     /// Returns the encoded size of all results, also of those that were taken.

@@ -1,4 +1,4 @@
-//! The options of `rankpool run` and `rankpool map`.
+//! The options of all subcommands with jobs, and those of `rankpool run` and `rankpool map`.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -12,43 +12,54 @@ use crate::cli::parse::{Failures, from_one, some_time, time};
 const FAILURES: &str = "Failures";
 const PROCESSES: &str = "Processes";
 
-/// What run and map have in common.
+/// Options about failures, which all subcommands with jobs have.
 #[derive(Debug, ArgGroup)]
-pub(in crate::cli) struct BatchArgs {
-    /// End a job that takes longer: 10s, 1.5m, 2h. Its process group gets TERM, and KILL after --kill-after. (The start of a
-    /// worker does not count; in a batch the time is for all of it, and its records are then tried one by one)
-    #[arg(long, value_name = "TIME", value_parser = some_time, help_heading = FAILURES)]
+pub(in crate::cli) struct FailureArgs {
+    /// End a job that takes longer: 10s, 1.5m, 2h. A process group gets TERM, and KILL after --kill-after. (The start of a
+    /// worker does not count; in a batch the time is for all of it, and its records are then tried one by one. A built-in
+    /// function cannot be ended: it goes on unheard, and its jobs travel one by one)
+    #[arg(long, value_name = "TIME", global = true, value_parser = some_time, help_heading = FAILURES)]
     pub timeout: Option<Duration>,
-    /// How long processes may take to end after TERM
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = FAILURES)]
-    pub kill_after: Duration,
-    /// What --retries is for. What an attempt that failed has written is dropped, only the last one's output counts
+    /// The statuses of failed jobs that --retries runs again. The output of a failed attempt is dropped; only the last attempt's
+    /// counts
     #[arg(
         long,
         value_name = "STATUS",
         value_enum,
         value_delimiter = ',',
+        global = true,
         default_value = "failed,timeout,signal,lost",
         help_heading = FAILURES
     )]
     pub retry_on: Vec<RetryOn>,
     /// The pause before a job is run again; twice as long each time
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s", help_heading = FAILURES)]
+    #[arg(long, value_name = "TIME", global = true, value_parser = time, default_value = "1s", help_heading = FAILURES)]
     pub retry_pause: Duration,
-    /// Start no more jobs when more than so many have failed: a number, or a share such as 5%
-    #[arg(long, value_name = "N|N%", help_heading = FAILURES)]
+    /// Start no more jobs when more than this have failed: a number, or a share such as 5%
+    #[arg(long, value_name = "N|N%", global = true, help_heading = FAILURES)]
     pub max_failures: Option<Failures>,
     /// The first job that succeeds ends all others
-    #[arg(long, help_heading = FAILURES)]
+    #[arg(long, global = true, help_heading = FAILURES)]
     pub stop_on_success: bool,
     /// Write a JSON line for each job when its output is written: number, input, status, exit code or signal, attempts, host,
     /// times, memory. A file that is there is replaced, unless --only-failed names it, too: then it goes on
-    #[arg(long, value_name = "FILE", help_heading = super::REPORT)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = super::REPORT)]
     pub records: Option<PathBuf>,
     /// Run only the jobs of the input that did not succeed by these records. With the same --output as before, that has all
     /// results in the end
-    #[arg(long, value_name = "RECORDS", help_heading = FAILURES)]
+    #[arg(long, value_name = "RECORDS", global = true, help_heading = FAILURES)]
     pub only_failed: Option<PathBuf>,
+    /// Show what would be run, and run nothing
+    #[arg(long, global = true, help_heading = FAILURES)]
+    pub dry_run: bool,
+}
+
+/// Options about the processes of jobs.
+#[derive(Debug, ArgGroup)]
+pub(in crate::cli) struct ProcessArgs {
+    /// How long processes may take to end after TERM
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = FAILURES)]
+    pub kill_after: Duration,
     /// CPUs for each job: a rank runs as many jobs at once as it has CPUs, divided by N. OMP_NUM_THREADS is set if it is not
     #[arg(long, value_name = "N", value_parser = from_one::<NonZeroU32>, help_heading = PROCESSES)]
     pub job_cpus: Option<NonZeroU32>,
@@ -58,9 +69,6 @@ pub(in crate::cli) struct BatchArgs {
     /// Set an environment variable
     #[arg(long, value_name = "NAME=VALUE", help_heading = PROCESSES)]
     pub env: Vec<String>,
-    /// Say what would be run, and run nothing
-    #[arg(long, help_heading = PROCESSES)]
-    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,7 +112,9 @@ pub(in crate::cli) struct RunCommandArgs {
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]
-    pub batch: BatchArgs,
+    pub failures: FailureArgs,
+    #[command(flatten)]
+    pub process: ProcessArgs,
     /// Give the command to /bin/sh: pipes, redirections and $VARIABLES work, and what is replaced is quoted
     #[arg(long, help_heading = PROCESSES)]
     pub shell: bool,
@@ -149,7 +159,9 @@ pub(in crate::cli) struct MapArgs {
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]
-    pub batch: BatchArgs,
+    pub failures: FailureArgs,
+    #[command(flatten)]
+    pub process: ProcessArgs,
     /// The function: FILE.py:FUNCTION, or package.module:function
     #[arg(long, value_name = "FILE.py:FUNCTION", conflicts_with = "worker", required_unless_present = "worker", help_heading = WORKERS)]
     pub python: Option<String>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args as ArgGroup, Subcommand};
 
 use super::super::parse::{Point, Widths, from_one, micros, seconds};
+use super::batch::FailureArgs;
 use super::input::{ANY_INPUT, InputArgs};
 use crate::kernels::{Number, SLOW_FN_MALLOC_POINTS, SLOW_FN_POINTS, find};
 
@@ -28,6 +29,8 @@ Results are JSON Lines. A job that failed has its reason in the place of its res
   {\"error\":{\"job\":3,\"kind\":\"panic\",\"message\":\"sqrt of -1: …\"}}"
 )]
 pub(in crate::cli) struct RunKernelArgs {
+    #[command(flatten)]
+    pub failures: FailureArgs,
     #[command(subcommand)]
     pub kernel: KernelArgs,
 }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, symlink};
 
 use super::*;
+use crate::input::inputs::Reading;
 
 /// So many records are several blocks of a file.
 const MANY: usize = 100_000;

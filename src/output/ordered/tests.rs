@@ -329,3 +329,57 @@ proptest! {
         prop_assert!(ordered.memory == 0);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Outputs come alone or in runs, in any order, and are handed on in the order of places, all and once.
+    #[test]
+    fn runs_and_single_outputs_come_in_the_order_of_places(
+        counts in prop::collection::vec(1_u64..6, 1..20),
+        keys in prop::collection::vec(any::<u64>(), 20),
+        limit in prop_oneof![Just(0), Just(DEFAULT_MEMORY)],
+        forced in any::<bool>(),
+    ) {
+        let mut first = 0;
+        let mut pieces: Vec<(u64, u64)> = counts.iter().map(|count| { first += count; (first - count, *count) }).collect();
+        pieces.sort_by_key(|(first, _)| keys[*first as usize % keys.len()]);
+        let mut ordered = Ordered::new(Order::Places, limit);
+        let mut taken = Vec::new();
+        for (at, (first, count)) in pieces.iter().copied().enumerate() {
+            let lines: Vec<u8> = (first..first + count).flat_map(|place| format!("{place}\n").into_bytes()).collect();
+            if count == 1 {
+                ordered.settle(first, lines, b"", b"").unwrap();
+            } else if ordered.pass_run(first, count) {
+                taken.extend(lines);
+            } else {
+                ordered.settle_run(first, count, lines).unwrap();
+            }
+            let give = &mut |_, _, bytes: &[u8]| { taken.extend_from_slice(bytes); Ok(()) };
+            ordered.drain(give).unwrap();
+            if forced && at == pieces.len() / 2 {
+                ordered.drain_waiting(give).unwrap();
+            }
+        }
+        prop_assert_eq!(ordered.waiting_places(), 0);
+        prop_assert!(!ordered.is_waiting() && ordered.memory < 100);
+        let mut lines: Vec<u64> = String::from_utf8(taken).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+        if forced {
+            lines.sort_unstable();
+        }
+        prop_assert_eq!(lines, (0..first).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_waits_in_a_run_is_not_open_and_comes_behind_gaps_that_are_skipped() {
+    let mut ordered = Ordered::new(Order::Places, DEFAULT_MEMORY);
+    ordered.settle_run(2, 3, b"2 3 4".to_vec()).unwrap();
+    assert_eq!((ordered.waiting_places(), ordered.is_waiting()), (5, true));
+    assert!(!ordered.pass_run(2, 3), "it is not their turn");
+    ordered.settle(3, b"again".to_vec(), b"", b"").unwrap();
+    assert_eq!(drained(&mut ordered), []);
+    assert!(ordered.skip_open().is_empty());
+    assert_eq!(drained(&mut ordered), [out(2, "2 3 4")]);
+    assert_eq!((ordered.head(), ordered.is_waiting()), (5, false));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::engine::error::{JobError, JobErrorKind};
+use crate::engine::error::JobError;
 use crate::engine::func::Value;
 use crate::pool::stream::{Event, Results, Unrun};
 
@@ -15,8 +15,6 @@ pub(super) struct Order<O> {
     yielded: u64,
     /// The encoded size of the results that are kept.
     bytes: usize,
-    /// Whether missing results of earlier jobs are skipped.
-    passes: bool,
 }
 
 enum Waiting<O> {
@@ -52,7 +50,7 @@ impl<O> Settled<O> {
 impl<O> Order<O> {
     pub fn new(unordered: bool) -> Order<O> {
         let waiting = if unordered { Waiting::Unordered(VecDeque::new()) } else { Waiting::Ordered(BTreeMap::new()) };
-        Order { waiting, current: None, yielded: 0, bytes: 0, passes: false }
+        Order { waiting, current: None, yielded: 0, bytes: 0 }
     }
 
     /// Returns the number of results yielded so far.
@@ -63,11 +61,6 @@ impl<O> Order<O> {
     /// Returns the encoded size of the results that are kept.
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// From now on yields an error of kind `Stopped` for each missing job, instead of waiting for its result.
-    pub fn wait_no_longer(&mut self) {
-        self.passes = true;
     }
 
     /// Returns whether a result can be yielded now.
@@ -90,18 +83,11 @@ impl<O> Order<O> {
         let first = settled.first();
         let bytes = settled.bytes();
         match &mut self.waiting {
-            // It was skipped: an error was yielded for it.
-            Waiting::Ordered(_) if first < self.yielded => return,
             Waiting::Ordered(_) if first == self.yielded && self.current.is_none() => self.current = Some(settled),
             Waiting::Ordered(waiting) => drop(waiting.insert(first, settled)),
             Waiting::Unordered(waiting) => waiting.push_back(settled),
         }
         self.bytes += bytes;
-    }
-
-    /// Returns whether there are results of later jobs than the next one.
-    fn is_behind(&self) -> bool {
-        matches!(&self.waiting, Waiting::Ordered(waiting) if !waiting.is_empty())
     }
 }
 
@@ -117,16 +103,8 @@ impl<O: Value> Order<O> {
                 Waiting::Ordered(waiting) => waiting.remove(&self.yielded),
                 Waiting::Unordered(waiting) => waiting.pop_front(),
             };
-            if self.current.is_none() {
-                break;
-            }
+            self.current.as_ref()?;
         }
-        if !self.passes || !self.is_behind() {
-            return None;
-        }
-        let job = self.yielded;
-        self.yielded += 1;
-        Some(Err(JobError::new(job, JobErrorKind::Stopped, "the run was stopped before its end")))
     }
 
     fn take_current(&mut self) -> Option<Result<O, JobError>> {

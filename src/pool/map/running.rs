@@ -2,14 +2,12 @@
 
 use std::time::Instant;
 
-use crossbeam_channel::Receiver;
-
 use super::order::Order;
 use crate::engine::error::{Failure, JobError};
 use crate::engine::func::Value;
 use crate::pool::Input;
 use crate::pool::pacer::{HandedOn, Next, Pacer};
-use crate::pool::stream::{Event, JobStream};
+use crate::pool::stream::{Event, JobStream, NO_WAKE};
 use crate::report::Ticker;
 
 /// A map that the ranks are working on. Its user calls [`turn`](Self::turn) and [`wait`](Self::wait).
@@ -34,7 +32,7 @@ pub(crate) enum Turn<O> {
 
 /// The reason why [`RunningMap::wait`] has ended.
 pub(crate) enum MapWaited {
-    /// Results came, or there are inputs.
+    /// Results came.
     Done,
     /// The deadline has passed.
     Late,
@@ -75,13 +73,10 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         self.pacer.feed(&mut self.stream, handed_on, || pull().map(|input| (input, None)))
     }
 
-    /// Waits for results or, if the last turn lacked inputs, until `wake` has a message, which stays there.
-    pub(crate) fn wait<T>(&mut self, deadline: Option<Instant>, wake: Option<&Receiver<T>>) -> MapWaited {
-        let wake = wake.filter(|_| self.pacer.lacks_input());
-        match self.stream.next(deadline, wake) {
+    /// Waits for the next event until `deadline`.
+    pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> MapWaited {
+        match self.stream.next(deadline, NO_WAKE) {
             Ok(Event::Idle) => MapWaited::Late,
-            // If inputs come without a pause, the deadline must be checked here.
-            Ok(Event::Wake) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => MapWaited::Late,
             Ok(event) => {
                 self.order.put(event);
                 MapWaited::Done
@@ -90,19 +85,8 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         }
     }
 
-    /// Returns the number of jobs whose end was not received yet.
-    #[cfg(test)]
-    pub(crate) fn unsettled(&self) -> u64 {
-        self.stream.unsettled()
-    }
-
     /// Returns the number of results yielded so far.
     pub(crate) fn yielded(&self) -> u64 {
         self.order.yielded()
-    }
-
-    /// From now on yields an error of kind `Stopped` for each missing job, instead of waiting for its result.
-    pub(crate) fn wait_no_longer(&mut self) {
-        self.order.wait_no_longer();
     }
 }

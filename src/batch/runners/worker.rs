@@ -1,20 +1,25 @@
-//! `rankpool map` on a rank: processes that stay, one for each compute thread.
+//! Asks worker processes: one for each compute thread, which stays and answers jobs.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::attempt::{Attempt, Outcome, Run, Trouble, has_failed};
 use super::command::omp_threads;
 use super::doubts::{self, Room, Token};
+use super::{Runner, check_folder, status_of_process};
+use crate::batch::job::{Attempt, AttemptResult, Cause, Run, has_failed};
+use crate::batch::sinks::Lines;
+use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{ChunkJobs, ChunkServer};
 use crate::engine::rank;
 use crate::journal::Status;
+use crate::launch::{self, Launch};
+use crate::pool::{JobStream, Pool};
 use crate::process::program::{Program, resolve};
 use crate::process::python::PythonCall;
 use crate::process::room;
@@ -22,7 +27,101 @@ use crate::process::worker::{
     Answer, Ended, JobHead, Jobs, Options, Protocol, StartFailure, Worker, WorkerFailure, spares,
 };
 
-/// What all workers of a `rankpool map` have in common. It travels once to each rank.
+/// How long the first worker may take to import and set up before the run begins without knowing whether it can. It must be less
+/// than rank 0 waits for the other ranks.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks a worker process for each job.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerRunner {
+    pub plan: WorkerPlan,
+    /// The number of records that the function takes at once.
+    pub records_per_call: Option<NonZeroU32>,
+}
+
+impl Runner for WorkerRunner {
+    type Work = Json;
+    type Input = Attempt<Json>;
+    type Output = AttemptResult;
+
+    fn lines(&self) -> Lines {
+        Lines::OneForEach { echo_errors: true }
+    }
+
+    /// Starts the workers' interpreters before MPI, and the import of the user's file as soon as a rank knows its slots.
+    fn prepare<'a>(&'a self, launch: Launch<'a>) -> Launch<'a> {
+        let checked = self.check();
+        let expected = launch.expected_slots();
+        if checked.is_ok() {
+            let workers: u32 = expected.iter().map(|(_, slots)| slots.end - slots.start).sum();
+            self.plan.prepare(workers);
+        }
+        let launch = launch.check(|| {
+            checked?;
+            self.try_out(expected)
+        });
+        launch.on_threads(|rank, slots| self.plan.assign(rank, slots))
+    }
+
+    /// The records of a call come from one chunk.
+    fn chunk(&self, chunk: u32) -> u32 {
+        if chunk == 0 { self.records_per_call.map_or(0, NonZeroU32::get) } else { chunk }
+    }
+
+    fn open(&self, pool: &Pool, chunk: u32, _: bool) -> Result<JobStream<Self::Input, AttemptResult>, Failure> {
+        pool.stream_of_chunks::<Workers>(&self.plan, self.chunk(chunk))
+    }
+
+    fn input(&self, attempt: Attempt<Json>) -> Attempt<Json> {
+        attempt
+    }
+
+    fn status(&self, kind: JobErrorKind) -> (Status, String) {
+        status_of_process(kind)
+    }
+
+    fn token(&self) -> Option<Token> {
+        self.plan.token
+    }
+
+    /// The JSON value that the worker would be asked.
+    fn show(&self, _: u64, json: &Json) -> Vec<u8> {
+        let mut line = json.to_vec();
+        line.push(b'\n');
+        line
+    }
+
+    fn end(&self) {
+        spares::end();
+        doubts::tell_the_rest();
+    }
+}
+
+impl WorkerRunner {
+    /// What can be checked before MPI is started.
+    fn check(&self) -> Result<(), String> {
+        check_folder(self.plan.cwd.as_deref().map(Path::new))?;
+        self.plan.check()
+    }
+
+    /// Whether workers can be started: the first process of each host finds that out before the first job, while all begin to
+    /// import.
+    fn try_out(&self, expected: Vec<(u32, Range<u32>)>) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        let is_first = launch::is_first_of_host();
+        if is_first {
+            self.plan.try_out()?;
+        }
+        let (rank, slot) =
+            expected.iter().find(|(_, slots)| !slots.is_empty()).map_or((0, 0), |(rank, slots)| (*rank, slots.start));
+        for (rank, slots) in expected {
+            self.plan.assign(rank, slots);
+        }
+        if is_first { self.plan.start_up(rank, slot, deadline) } else { Ok(()) }
+    }
+}
+
+/// The workers' program and its limits, sent once to each rank.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WorkerPlan {
     pub program: WorkerProgram,
@@ -138,7 +237,7 @@ pub(crate) type Json = ByteBuf;
 impl ChunkServer for Workers {
     type Context = WorkerPlan;
     type Input = Attempt<Json>;
-    type Output = Outcome;
+    type Output = AttemptResult;
 
     fn new(plan: WorkerPlan) -> Self {
         let room = doubts::open(plan.token);
@@ -149,12 +248,12 @@ impl ChunkServer for Workers {
     }
 
     /// Has the jobs of a chunk answered.
-    fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, Outcome>) {
+    fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, AttemptResult>) {
         let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
         let mut worker = self.room.enter(slot).unwrap_or_else(|| self.start(rank, slot));
         let room = Some(&*self.room).filter(|_| self.plan.token.is_some());
-        let mut desk = Desk { jobs, taken: Vec::new(), answered: 0, rank, slot, room };
-        match worker.answer(&mut desk) {
+        let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, room };
+        match worker.answer(&mut feed) {
             // What it takes is wanted by another.
             Ok(_) if room::is_wanted() => {
                 worker.close();
@@ -164,7 +263,7 @@ impl ChunkServer for Workers {
             // The worker still holds records of this chunk, so it must not see another one.
             Err(failure) => {
                 let message = in_full(failure);
-                desk.fail_the_rest(&message);
+                feed.fail_the_rest(&message);
                 self.room.leave(slot, None);
                 rank::abort_run(message);
             }
@@ -205,10 +304,10 @@ impl Drop for Workers {
 }
 
 /// The jobs of a chunk as a worker sees them.
-struct Desk<'d, 'j, 'c> {
-    jobs: &'d mut ChunkJobs<'j, 'c, Attempt<Json>, Outcome>,
-    /// The attempts that were taken, in order.
-    taken: Vec<Taken>,
+struct ChunkFeed<'d, 'j, 'c> {
+    jobs: &'d mut ChunkJobs<'j, 'c, Attempt<Json>, AttemptResult>,
+    /// The numbers of the jobs that were taken, in order.
+    taken: Vec<u64>,
     answered: usize,
     rank: u32,
     slot: u32,
@@ -216,67 +315,49 @@ struct Desk<'d, 'j, 'c> {
     room: Option<&'d Room>,
 }
 
-/// What is kept of an attempt.
-#[derive(Clone, Copy)]
-struct Taken {
-    index: u64,
-    number: u64,
-}
-
-impl Jobs for Desk<'_, '_, '_> {
+impl Jobs for ChunkFeed<'_, '_, '_> {
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead> {
-        let Attempt { index, number, attempt, seed, work, .. } = self.jobs.pull()?;
-        self.taken.push(Taken { index, number });
+        let Attempt { number, attempt, seed, work, .. } = self.jobs.pull()?;
+        self.taken.push(number);
         *json = work.into_vec();
         Some(JobHead { number, attempt, seed })
     }
 
     fn done(&mut self, answer: Answer<'_>) {
         let Answer { start, duration, result, .. } = answer;
-        let start = start.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let run = Run {
-            rank: self.rank,
-            slot: self.slot,
-            start: u64::try_from(start.as_micros()).unwrap_or(u64::MAX),
-            seconds: duration.as_secs_f64(),
-            usage: None,
-        };
-        let (status, out, trouble) = match result {
+        let run = Some(Run::new(self.rank, self.slot, start, duration));
+        self.answer(match result {
             Ok(json) => {
                 let mut line = Vec::with_capacity(json.len() + 1);
                 line.extend_from_slice(json.as_bytes());
                 line.push(b'\n');
-                (Status::Ok, line, None)
+                AttemptResult::ok(line, run)
             }
             Err(failure) => {
-                let (status, trouble) = judge(failure);
-                (status, Vec::new(), Some(Box::new(trouble)))
+                let (status, cause) = status_and_cause(failure);
+                AttemptResult::without_output(status, cause, run)
             }
-        };
-        self.answer(status, out, trouble, Some(run));
+        });
     }
 }
 
-impl Desk<'_, '_, '_> {
-    fn answer(&mut self, status: Status, out: Vec<u8>, trouble: Option<Box<Trouble>>, run: Option<Run>) {
-        let Taken { index, number } = self.taken[self.answered];
+impl ChunkFeed<'_, '_, '_> {
+    fn answer(&mut self, result: AttemptResult) {
+        let number = self.taken[self.answered];
         self.answered += 1;
-        if let Some(room) = self.room.filter(|_| status == Status::Ok) {
+        if let Some(room) = self.room.filter(|_| result.status == Status::Ok) {
             room.note(self.slot, number);
         }
-        let output_bytes = out.len() as u64;
-        let (out, err) = (ByteBuf::from(out), ByteBuf::new());
-        if has_failed(status) {
+        if has_failed(result.status) {
             rank::mark_bad();
         }
-        self.jobs.answer(&Outcome { index, status, trouble, run, out, err, output_bytes });
+        self.jobs.answer(&result);
     }
 
-    /// Nobody will answer: the run ends, too.
+    /// Fails all jobs of the chunk that are not answered: there will be no worker.
     fn fail_the_rest(&mut self, message: &str) {
         while self.answered < self.taken.len() || self.next(&mut Vec::new()).is_some() {
-            let trouble = Trouble { kind: "spawn".into(), message: message.into(), ..Trouble::default() };
-            self.answer(Status::Spawn, Vec::new(), Some(Box::new(trouble)), None);
+            self.answer(AttemptResult::without_output(Status::Spawn, Cause::new("spawn", message), None));
         }
     }
 }
@@ -290,8 +371,8 @@ fn in_full(failure: StartFailure) -> String {
     }
 }
 
-/// What a worker's failure means for the job.
-fn judge(failure: WorkerFailure) -> (Status, Trouble) {
+/// The status of a job whose worker failed, and the cause.
+fn status_and_cause(failure: WorkerFailure) -> (Status, Cause) {
     let WorkerFailure { kind, message, traceback, ended } = failure;
     let (exit, signal) = match &ended {
         Some(Ended::Code(code)) => (Some(*code), None),
@@ -305,5 +386,5 @@ fn judge(failure: WorkerFailure) -> (Status, Trouble) {
         "crash" if signal.is_some() => Status::Signal,
         _ => Status::Failed,
     };
-    (status, Trouble { kind: kind.into_owned(), message, traceback, exit, signal })
+    (status, Cause { kind: kind.into_owned(), message, traceback, exit, signal })
 }

@@ -1,23 +1,30 @@
-//! `rankpool run` on a rank: one process for each attempt.
+//! Runs commands: one process for each attempt.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::time::{Duration, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use signal_hook::low_level::signal_name;
 
-use super::attempt::{Attempt, Outcome, Run, Trouble, Usage, has_failed};
+use super::{Runner, check_folder, status_of_process};
+use crate::batch::job::{Attempt, AttemptResult, Cause, Run, Usage, has_failed};
+use crate::batch::sinks::Lines;
 use crate::console::shortened;
+use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::rank;
+use crate::input::{InputError, Record};
 use crate::journal::Status;
+use crate::launch::Launch;
 use crate::output::Tag;
+use crate::pool::{JobStream, Pool};
 use crate::process::command::{self, CommandEnd, How, Limits, Stream};
-use crate::process::program::Program;
-use crate::template::{Filled, Place, Template, Values};
+use crate::process::program::{Program, resolve};
+use crate::template::{Fields, Filled, Place, Template, Values};
 
-/// What all jobs of a `rankpool run` have in common. It travels once to each rank.
+/// The template of the commands and their limits, sent once to each rank.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Commands {
     pub template: Template,
@@ -40,8 +47,90 @@ const LONGEST: usize = 8 << 10;
 pub(crate) const STDOUT: u8 = 0;
 pub(crate) const STDERR: u8 = 1;
 
+/// Runs a command for each job.
+#[derive(Debug, Clone)]
+pub(crate) struct CommandRunner {
+    pub commands: Commands,
+    /// The folder that the jobs run in, if it is the same for all.
+    pub cwd: Option<String>,
+    /// Whether each job has a folder of its own.
+    pub has_own_folders: bool,
+}
+
+impl Runner for CommandRunner {
+    type Work = Values;
+    type Input = Attempt<Values>;
+    type Output = AttemptResult;
+
+    fn lines(&self) -> Lines {
+        Lines::AsWritten
+    }
+
+    fn prepare<'a>(&'a self, launch: Launch<'a>) -> Launch<'a> {
+        launch.check(|| self.check())
+    }
+
+    fn open(&self, pool: &Pool, chunk: u32, _: bool) -> Result<JobStream<Self::Input, AttemptResult>, Failure> {
+        pool.stream_with(&self.commands, run_attempt, chunk)
+    }
+
+    fn input(&self, attempt: Attempt<Values>) -> Attempt<Values> {
+        attempt
+    }
+
+    fn status(&self, kind: JobErrorKind) -> (Status, String) {
+        status_of_process(kind)
+    }
+
+    /// The command, as a shell would take it.
+    fn show(&self, number: u64, values: &Values) -> Vec<u8> {
+        let mut line = self.commands.template.fill(values, &Place { number, slot: 1 }).shown();
+        line.push('\n');
+        line.into_bytes()
+    }
+}
+
+impl CommandRunner {
+    /// Whether jobs can be started on this host.
+    fn check(&self) -> Result<(), String> {
+        let folder = self.cwd.as_deref().map(Path::new);
+        check_folder(folder)?;
+        // A program below a folder of its own is looked up when its job starts.
+        let is_below = |program: &&str| program.contains('/') && !program.starts_with('/');
+        let program = self.commands.template.program().filter(|program| !(self.has_own_folders && is_below(program)));
+        program.map_or(Ok(()), |program| resolve(program, folder).map(drop))
+    }
+}
+
+/// The values of a record that the command uses.
+///
+/// # Errors
+/// The record lacks one of them.
+pub(crate) fn bind(template: &Template, record: &Record) -> Result<Values, InputError> {
+    let refused = |error| InputError::Refused { place: record.place().clone(), message: format!("{error}") };
+    template.bind(record).map_err(refused)
+}
+
+impl Fields for Record {
+    fn text(&self) -> Cow<'_, str> {
+        self.text()
+    }
+
+    fn named(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.get(name).map(|cell| cell.to_text())
+    }
+
+    fn at(&self, position: usize) -> Option<Cow<'_, str>> {
+        self.position(position).map(|cell| cell.to_text())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names().map(str::to_string).collect()
+    }
+}
+
 /// Runs one attempt on the calling compute thread.
-pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
+fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
     let seat = rank::current_job();
     let (rank, slot) = seat.map_or((0, 0), |job| (job.rank, job.slot + 1));
     let (launch, filled) = commands.fill(&attempt, rank, slot);
@@ -57,19 +146,18 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
         Ok(end) => end,
         Err(gone) => {
             rank::abort_run(gone.to_string());
-            return Outcome::unrun(attempt.index, Status::Spawn, "spawn", gone.to_string());
+            return AttemptResult::without_output(Status::Spawn, Cause::new("spawn", gone.to_string()), None);
         }
     };
-    let (status, trouble) = judge(&end, commands.timeout);
+    let (status, cause) = status_and_cause(&end, commands.timeout);
     if has_failed(status) {
         rank::mark_bad();
     }
     let output_bytes = output.bytes;
     let (out, err) = output.end();
-    Outcome {
-        index: attempt.index,
+    AttemptResult {
         status,
-        trouble: trouble.map(Box::new),
+        cause: cause.map(Box::new),
         run: Some(run_of(&end, rank, slot)),
         output_bytes,
         out: ByteBuf::from(out),
@@ -78,33 +166,33 @@ pub(crate) fn run(commands: &Commands, attempt: Attempt<Values>) -> Outcome {
 }
 
 fn run_of(end: &CommandEnd, rank: u32, slot: u32) -> Run {
-    let start = end.start.duration_since(UNIX_EPOCH).unwrap_or_default();
     let usage = Usage { user: end.user, system: end.system, max_rss: end.max_rss_kib * 1024 };
     let usage = (!matches!(end.how, How::NotStarted(_) | How::Lost(_))).then_some(usage);
-    Run { rank, slot, start: u64::try_from(start.as_micros()).unwrap_or(u64::MAX), seconds: end.seconds, usage }
+    let duration = Duration::try_from_secs_f64(end.seconds).unwrap_or_default();
+    Run { usage, ..Run::new(rank, slot, end.start, duration) }
 }
 
-fn judge(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Trouble>) {
-    let trouble = |kind: &str, message| Trouble { kind: kind.into(), message, ..Trouble::default() };
+/// The status of an attempt, and why it failed, by how its process ended.
+fn status_and_cause(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Cause>) {
     match &end.how {
         How::Exited(0) => (Status::Ok, None),
         How::Exited(code) => {
-            let trouble = Trouble { exit: Some(*code), ..trouble("failed", format!("exit code {code}")) };
-            (Status::Failed, Some(trouble))
+            let cause = Cause { exit: Some(*code), ..Cause::new("failed", format!("exit code {code}")) };
+            (Status::Failed, Some(cause))
         }
         How::Signalled(signal) => {
             let name = signal_name(*signal).map_or_else(|| format!("signal {signal}"), str::to_string);
-            let trouble = Trouble { signal: Some(*signal), ..trouble("signal", format!("killed by {name}")) };
-            (Status::Signal, Some(trouble))
+            let cause = Cause { signal: Some(*signal), ..Cause::new("signal", format!("killed by {name}")) };
+            (Status::Signal, Some(cause))
         }
         How::TimedOut => {
             let limit = timeout.unwrap_or_default().as_secs_f64();
-            (Status::Timeout, Some(trouble("timeout", format!("not done after {limit} s"))))
+            (Status::Timeout, Some(Cause::new("timeout", format!("not done after {limit} s"))))
         }
-        How::Cancelled => (Status::Cancelled, Some(trouble("cancelled", "cancelled while it ran".into()))),
-        How::Lost(why) => (Status::Lost, Some(trouble("lost", why.clone()))),
+        How::Cancelled => (Status::Cancelled, Some(Cause::new("cancelled", "cancelled while it ran"))),
+        How::Lost(why) => (Status::Lost, Some(Cause::new("lost", why.clone()))),
         // It may repeat what a record made of the program's name.
-        How::NotStarted(why) => (Status::Spawn, Some(trouble("spawn", shortened(why.clone(), LONGEST)))),
+        How::NotStarted(why) => (Status::Spawn, Some(Cause::new("spawn", shortened(why.clone(), LONGEST)))),
     }
 }
 

@@ -1,0 +1,205 @@
+//! Batches of commands for programs that use the library.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::ledger::Counts;
+use super::report::Report;
+use super::runners::command::{CommandRunner, Commands, bind};
+use super::{Batch, Jobs, MaxFailures, Options, RetryPolicy, StopPolicy, Stopping};
+use crate::console::reason;
+use crate::input::Inputs;
+use crate::journal::Status;
+use crate::launch::ExitCode;
+use crate::output::Target;
+use crate::pool::Pool;
+use crate::process::spawn;
+use crate::report::Progress;
+use crate::template::{Template, Words};
+
+/// Commands, one for each input, run on all ranks: what `rankpool run` does, from a program.
+///
+/// ```no_run
+/// use rankpool::CommandBatch;
+///
+/// fn main() -> rankpool::ExitCode {
+///     CommandBatch::init();
+///     rankpool::launch(|pool| {
+///         let files = ["a.txt", "b.txt"];
+///         let report = CommandBatch::new(["gzip", "-k", "{}"], files)?.retries(2).records("jobs.jsonl").run(pool)?;
+///         println!("{} of {} files are compressed", report.succeeded(), files.len());
+///         Ok(())
+///     })
+/// }
+/// ```
+///
+/// Each job's standard output goes to [`output`](Self::output), in the order of the inputs. A command that fails does not stop
+/// the others.
+#[must_use = "a batch does nothing until it is run"]
+pub struct CommandBatch {
+    options: Options,
+    inputs: Inputs,
+    template: Template,
+    timeout: Option<Duration>,
+}
+
+impl CommandBatch {
+    /// Prepares the process for commands. This is the first thing that `main` does, before MPI is started by a
+    /// [`launch`](crate::launch()): commands are started by a helper process, which is this program again.
+    ///
+    /// In the helper process this function does not return.
+    pub fn init() {
+        if std::env::args_os().nth(1).is_some_and(|first| first == spawn::ARGUMENT) {
+            let code = if spawn::serve().is_ok() { ExitCode::Success } else { ExitCode::Failure };
+            std::process::exit(i32::from(code as u8));
+        }
+        if let Err(error) = spawn::start() {
+            crate::console::complain(format_args!(
+                "cannot start the process that starts the others: {}",
+                reason(&error)
+            ));
+            std::process::exit(i32::from(ExitCode::Failure as u8));
+        }
+    }
+
+    /// The command with these words for each of the inputs. In each word `{}` stands for the input, `{#}` for its number from 1,
+    /// `{/}` for its last part if it is a path, and so on, as for `rankpool run`.
+    ///
+    /// # Errors
+    /// A sentence, if there is no word, or a placeholder does not exist.
+    pub fn new<W, I>(words: W, inputs: I) -> Result<CommandBatch, String>
+    where
+        W: IntoIterator<Item: Into<String>>,
+        I: IntoIterator<Item: Into<String>>,
+    {
+        let command: Vec<String> = words.into_iter().map(Into::into).collect();
+        let words = Words { command: &command, shell: false, stdin: None, cwd: None, env: &[], tag: None };
+        let template = Template::parse(&words).map_err(|error| error.to_string())?;
+        let options = Options {
+            name: "run".into(),
+            retry: RetryPolicy {
+                retries: 0,
+                on: vec![Status::Failed, Status::Timeout, Status::Signal, Status::Lost],
+                pause: Duration::from_secs(1),
+            },
+            stop: StopPolicy::default(),
+            kill_after: Duration::from_secs(5),
+            output: Target::Stdout,
+            stderr: Target::Stderr,
+            records: None,
+            only_failed: None,
+            summary: None,
+            unordered: false,
+            chunk: 0,
+            window: 0,
+            seed: 0,
+            progress: Progress::Off,
+        };
+        let inputs = Inputs::words(inputs.into_iter().map(Into::into).collect());
+        Ok(CommandBatch { options, inputs, template, timeout: None })
+    }
+
+    /// The file for the commands' standard output, which appears when it is whole; standard output by default.
+    pub fn output(mut self, file: impl Into<PathBuf>) -> Self {
+        self.options.output = Target::new(file);
+        self
+    }
+
+    /// The file for the commands' standard error; standard error by default.
+    pub fn stderr(mut self, file: impl Into<PathBuf>) -> Self {
+        self.options.stderr = Target::new(file);
+        self
+    }
+
+    /// The file for a JSON line for each job, written when its output is. An existing file is replaced, unless
+    /// [`only_failed`](Self::only_failed) names it, too.
+    pub fn records(mut self, file: impl Into<PathBuf>) -> Self {
+        self.options.records = Some(file.into());
+        self
+    }
+
+    /// Runs only the jobs that did not succeed by these records of an earlier run.
+    pub fn only_failed(mut self, records: impl Into<PathBuf>) -> Self {
+        self.options.only_failed = Some(records.into());
+        self
+    }
+
+    /// The number of times that a command that fails is run again, after a pause of 1 s that doubles each time.
+    pub fn retries(mut self, times: u32) -> Self {
+        self.options.retry.retries = times;
+        self
+    }
+
+    /// The number of failed jobs beyond which no more are started.
+    pub fn max_failures(mut self, jobs: u64) -> Self {
+        self.options.stop.max_failures = Some(MaxFailures::Jobs(jobs));
+        self
+    }
+
+    /// The time limit of each command.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Output is written as commands end, and not in the order of the inputs.
+    pub fn unordered(mut self) -> Self {
+        self.options.unordered = true;
+        self
+    }
+
+    /// The display of progress on standard error; off by default.
+    pub fn progress(mut self, progress: Progress) -> Self {
+        self.options.progress = progress;
+        self
+    }
+
+    /// Runs the batch to its end.
+    ///
+    /// # Errors
+    /// What is wrong with a file, if no command was started for that reason.
+    pub fn run(self, pool: &Pool) -> Result<BatchReport, Box<dyn Error + Send + Sync>> {
+        let CommandBatch { options, inputs, template, timeout } = self;
+        let commands = Commands { template: template.clone(), job_cpus: None, timeout, kill_after: options.kill_after };
+        let runner = CommandRunner { commands, cwd: None, has_own_folders: false };
+        let jobs = Jobs::of_records(inputs, move |record| bind(&template, record));
+        let report = Batch { options, jobs, runner }.run(pool, &Stopping::default());
+        report.map(BatchReport).map_err(|error| error.to_string().into())
+    }
+}
+
+/// What a batch has done.
+#[derive(Debug)]
+pub struct BatchReport(Report);
+
+impl BatchReport {
+    fn counts(&self) -> Counts {
+        self.0.counts
+    }
+
+    /// The number of jobs that succeeded.
+    pub fn succeeded(&self) -> u64 {
+        self.counts().succeeded
+    }
+
+    /// The number of jobs that failed, after all their retries.
+    pub fn failed(&self) -> u64 {
+        self.counts().failed
+    }
+
+    /// The number of jobs that were not run, because [`max_failures`](CommandBatch::max_failures) was exceeded.
+    pub fn cancelled(&self) -> u64 {
+        self.counts().cancelled
+    }
+
+    /// The exit code with which `rankpool run` would end.
+    pub fn exit_code(&self) -> ExitCode {
+        self.0.code()
+    }
+
+    /// Shows on standard error what `rankpool run` shows at its end: which jobs failed, what was wrong with files, a summary.
+    pub fn show(&self) {
+        self.0.show(false);
+    }
+}

@@ -1,0 +1,127 @@
+//! What travels between the driver and the ranks: an attempt at a job, and its result.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::ledger::Outcome;
+use crate::journal::Status;
+
+/// One attempt at a job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Attempt<W> {
+    /// The job's place in the output, from 0.
+    pub place: u64,
+    /// The job's number: the place of its record in the input, from 1.
+    pub number: u64,
+    /// Which attempt at the job this is, from 1.
+    pub attempt: u32,
+    /// The job's own seed, the same in every attempt.
+    pub seed: u64,
+    pub work: W,
+    /// The rank on which the attempt before failed.
+    #[serde(skip)]
+    pub avoid: Option<u32>,
+}
+
+/// The result of one attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AttemptResult {
+    pub status: Status,
+    /// Why the attempt failed; `None` if it succeeded.
+    pub cause: Option<Box<Cause>>,
+    pub run: Option<Run>,
+    /// Standard output and standard error, without the pieces that were sent ahead.
+    pub out: ByteBuf,
+    pub err: ByteBuf,
+    /// The length of all output, with the pieces that were sent ahead.
+    pub output_bytes: u64,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Cause {
+    /// One word: `kind` of the error line that takes the place of a result.
+    pub kind: String,
+    pub message: String,
+    pub traceback: Option<String>,
+    pub exit: Option<i32>,
+    pub signal: Option<i32>,
+}
+
+/// Where and when an attempt ran, and what it used.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub rank: u32,
+    pub slot: u32,
+    /// In µs since 1970.
+    pub start: u64,
+    /// Wall time.
+    pub seconds: f64,
+    pub usage: Option<Usage>,
+}
+
+/// What a process used.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    /// In s.
+    pub user: f64,
+    pub system: f64,
+    /// In bytes.
+    pub max_rss: u64,
+}
+
+impl AttemptResult {
+    /// The result of an attempt that succeeded with this standard output.
+    pub(crate) fn ok(out: Vec<u8>, run: Option<Run>) -> Self {
+        let output_bytes = out.len() as u64;
+        let (out, err) = (ByteBuf::from(out), ByteBuf::new());
+        AttemptResult { status: Status::Ok, cause: None, run, out, err, output_bytes }
+    }
+
+    /// The result of an attempt that has no output.
+    pub(crate) fn without_output(status: Status, cause: Cause, run: Option<Run>) -> Self {
+        let (out, err) = (ByteBuf::new(), ByteBuf::new());
+        AttemptResult { status, cause: Some(Box::new(cause)), run, out, err, output_bytes: 0 }
+    }
+}
+
+impl Outcome for AttemptResult {
+    fn status(&self) -> Status {
+        self.status
+    }
+
+    fn rank(&self) -> Option<u32> {
+        self.run.map(|run| run.rank)
+    }
+
+    fn drop_output(&mut self) {
+        (self.out, self.err) = (ByteBuf::new(), ByteBuf::new());
+    }
+}
+
+impl Cause {
+    pub(crate) fn new(kind: &str, message: impl Into<String>) -> Self {
+        Cause { kind: kind.into(), message: message.into(), ..Cause::default() }
+    }
+}
+
+impl Run {
+    /// An attempt that began at `start` on this slot and took `duration`.
+    pub(crate) fn new(rank: u32, slot: u32, start: SystemTime, duration: Duration) -> Self {
+        let start = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let start = u64::try_from(start.as_micros()).unwrap_or(u64::MAX);
+        Run { rank, slot, start, seconds: duration.as_secs_f64(), usage: None }
+    }
+}
+
+/// Whether a job that ended with this status has failed; a cancelled one has not.
+pub(crate) fn has_failed(status: Status) -> bool {
+    !matches!(status, Status::Ok | Status::Cancelled)
+}
+
+/// The seed of a job: it depends on the run's seed and the job's number alone.
+pub(crate) fn seed_of(seed: u64, number: u64) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(&number.to_le_bytes(), seed)
+}

@@ -1,0 +1,98 @@
+//! When a failed job is run again, and when a batch is stopped before its end; and the batch's time limits.
+//!
+//! | limit | who waits for what | must be |
+//! |---|---|---|
+//! | [`FLUSH_PAUSE`] | the driver for the next event, before it flushes outputs | short for people |
+//! | [`FLUSH_PERIOD`] | the driver with flushing while results keep coming | short for people |
+//! | [`HOLD`] | finished output for an earlier job, before it is written out of order | above the flush times |
+//! | [`PASS`] | after a signal: finished output for an earlier job, where no order can be restored later | below the second after which Open MPI's `mpiexec` kills its ranks |
+//! | [`GRACE`] | after a signal: the driver for running jobs | below the engine's time limit for leaving ranks |
+//! | `--kill-after` | a process group for its end after TERM, before KILL | deducted from [`GRACE`] |
+
+use std::time::Duration;
+
+use crate::journal::Status;
+
+/// Outputs are flushed when no event has come for this time.
+pub(crate) const FLUSH_PAUSE: Duration = Duration::from_millis(100);
+/// Outputs are flushed at least this often while results come without a pause.
+pub(crate) const FLUSH_PERIOD: Duration = Duration::from_millis(200);
+/// After this time, finished output behind a slow job is written before its turn, if the file can be put into order later.
+pub(crate) const HOLD: Duration = Duration::from_millis(200);
+/// After a signal, finished output behind a running job is written after this time, if no order can be restored later.
+pub(crate) const PASS: Duration = Duration::from_millis(300);
+/// After a signal, the driver waits this long for running jobs, less the time that their processes have to end after TERM.
+pub(crate) const GRACE: Duration = Duration::from_secs(9);
+
+/// Limits on failures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum MaxFailures {
+    /// A number of jobs.
+    Jobs(u64),
+    /// From 0 to 1: a share of the jobs of the input, or, if their number is not known, of the settled jobs.
+    Share(f64),
+}
+
+/// Below this number of settled jobs a share of them is not used.
+const FEW: u64 = 20;
+
+impl MaxFailures {
+    /// Whether `failed` failures exceed the limit, with `done` settled jobs and `total` jobs in all.
+    pub(crate) fn exceeded(self, failed: u64, done: u64, total: Option<u64>) -> bool {
+        match self {
+            MaxFailures::Jobs(most) => failed > most,
+            MaxFailures::Share(share) => {
+                let of = total.unwrap_or(if done < FEW { u64::MAX } else { done });
+                failed as f64 > share * of as f64
+            }
+        }
+    }
+}
+
+/// Which failed jobs are run again.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RetryPolicy {
+    /// The number of times that a failed job is run again.
+    pub retries: u32,
+    /// The statuses that are retried.
+    pub on: Vec<Status>,
+    /// The pause before the first retry of a job; it doubles with each further one.
+    pub pause: Duration,
+}
+
+/// When no more jobs are started.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct StopPolicy {
+    /// More failures than this stop the batch.
+    pub max_failures: Option<MaxFailures>,
+    /// The first job that succeeds stops the batch.
+    pub on_success: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_failures_is_exceeded_by_one_more() {
+        let most = MaxFailures::Jobs(2);
+        assert!(!most.exceeded(2, 100, None));
+        assert!(most.exceeded(3, 3, Some(100)));
+        assert!(MaxFailures::Jobs(0).exceeded(1, 1, None));
+    }
+
+    #[test]
+    fn a_share_is_of_all_jobs_or_of_many_that_are_done() {
+        let tenth = MaxFailures::Share(0.1);
+        assert!(!tenth.exceeded(10, 10, Some(100)));
+        assert!(tenth.exceeded(11, 11, Some(100)));
+        assert!(!tenth.exceeded(5, 5, None), "five jobs are no sample");
+        assert!(tenth.exceeded(3, 20, None));
+    }
+
+    #[test]
+    fn the_time_limits_are_in_order() {
+        assert!(FLUSH_PAUSE <= FLUSH_PERIOD && FLUSH_PERIOD <= HOLD && HOLD < PASS);
+        assert!(PASS < Duration::from_secs(1), "mpiexec kills a second after it has passed a signal on");
+    }
+}

@@ -1,0 +1,247 @@
+//! Where a batch's jobs come from, read without ever waiting: an iterator that is asked, or a pipe that is read on a thread of
+//! its own.
+
+use std::sync::Arc;
+use std::{io, thread};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::ledger::Planned;
+use crate::console::reason;
+use crate::input::{BadRecords, InputError, Inputs, Place, Record};
+use crate::journal::LastRecords;
+use crate::pool::Next as Pulled;
+
+/// The number of jobs that are read ahead from a pipe.
+const AHEAD: usize = 64;
+
+/// Up to this number, jobs are compared with the records of `--only-failed` before the first is run.
+const CHECKED_FIRST: u64 = 1 << 24;
+
+/// The system has no thread left for the reader of a pipe.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot start the thread that reads the inputs: {}; let this user have more threads (ulimit -u, or the limit of the job's \
+     cgroup), or give the inputs as a file",
+    reason(.0)
+)]
+pub(crate) struct NoThread(#[source] io::Error);
+
+/// Items that are read without waiting.
+pub(crate) enum Source<T> {
+    /// They can be had at once.
+    Ready(Box<dyn Iterator<Item = T> + Send>),
+    /// Another thread reads them, and may wait long for the next one.
+    Piped(Receiver<T>),
+}
+
+impl<T: Send + 'static> Source<T> {
+    /// Items that can be had at once.
+    pub(crate) fn ready(items: impl Iterator<Item = T> + Send + 'static) -> Self {
+        Source::Ready(Box::new(items))
+    }
+
+    /// Items that another thread waits for.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn piped(items: impl Iterator<Item = T> + Send + 'static) -> Result<Self, NoThread> {
+        // It is never joined: it may wait for a line that never comes.
+        Self::read_by(items, |read| thread::Builder::new().name("rankpool input".into()).spawn(read).map(drop))
+    }
+
+    fn read_by(
+        items: impl Iterator<Item = T> + Send + 'static,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> Result<Self, NoThread> {
+        let (sender, read) = bounded(AHEAD);
+        spawn(Box::new(move || {
+            for item in items {
+                if sender.send(item).is_err() {
+                    return;
+                }
+            }
+        }))
+        .map_err(NoThread)?;
+        Ok(Source::Piped(read))
+    }
+}
+
+impl<T> Source<T> {
+    /// Returns the next item, if there is one at once.
+    pub(crate) fn next(&mut self) -> Pulled<T> {
+        match self {
+            Source::Ready(items) => items.next().map_or(Pulled::End, Pulled::Item),
+            Source::Piped(items) => match items.try_recv() {
+                Ok(item) => Pulled::Item(item),
+                Err(TryRecvError::Empty) => Pulled::Later,
+                Err(TryRecvError::Disconnected) => Pulled::End,
+            },
+        }
+    }
+
+    /// The channel that has an item, or is disconnected, when it is worth asking again after [`Pulled::Later`].
+    pub(crate) fn wake(&self) -> Option<&Receiver<T>> {
+        match self {
+            Source::Ready(_) => None,
+            Source::Piped(items) => Some(items),
+        }
+    }
+}
+
+/// Makes the work of a job from a record.
+type Bind<W> = Arc<dyn Fn(&Record) -> Result<W, InputError> + Send + Sync>;
+/// Starts the jobs that need no records from the beginning.
+type Make<W> = Arc<dyn Fn() -> Box<dyn Iterator<Item = W> + Send> + Send + Sync>;
+
+/// What a batch's jobs are made of.
+pub(crate) enum Jobs<W> {
+    /// A job for each record.
+    Records { inputs: Inputs, bind: Bind<W> },
+    /// `total` jobs that need no records.
+    Made { make: Make<W>, total: u64 },
+}
+
+/// Jobs in the order of their records.
+pub(crate) type PlannedJobs<W> = Box<dyn Iterator<Item = Result<Planned<W>, InputError>> + Send>;
+
+impl<W: Serialize + Send + 'static> Jobs<W> {
+    /// A job for each record, made by `bind`.
+    pub(crate) fn of_records(
+        inputs: Inputs,
+        bind: impl Fn(&Record) -> Result<W, InputError> + Send + Sync + 'static,
+    ) -> Self {
+        Jobs::Records { inputs, bind: Arc::new(bind) }
+    }
+
+    /// The `total` jobs of the iterator that `make` returns.
+    pub(crate) fn made<I>(make: impl Fn() -> I + Send + Sync + 'static, total: u64) -> Self
+    where
+        I: Iterator<Item = W> + Send + 'static,
+    {
+        Jobs::Made { make: Arc::new(move || Box::new(make())), total }
+    }
+
+    /// Whether the jobs can be read only once.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Jobs::Records { inputs, .. } if inputs.is_stream())
+    }
+
+    /// Checks the records, as far as that is possible before they are read, and counts the jobs that `done` does not call
+    /// successful. `None`: their number is not known.
+    ///
+    /// # Errors
+    /// A bad record.
+    pub(super) fn count(&self, done: Option<&LastRecords>) -> Result<Option<u64>, InputError> {
+        let total = match self {
+            Jobs::Made { total, .. } => Some(*total),
+            Jobs::Records { inputs, bind } => {
+                let bind = bind.clone();
+                inputs.check(move |record: &Record| bind(record))?
+            }
+        };
+        Ok(match (total, done) {
+            (Some(total), Some(done)) if total <= CHECKED_FIRST => {
+                let (mut left, _) = self.open(Some(done.clone()), false);
+                Some(left.try_fold(0, |count, planned| planned.map(|_| count + 1))?)
+            }
+            (total, done) => total.map(|total| total.saturating_sub(done.map_or(0, LastRecords::ok_count))),
+        })
+    }
+
+    /// Returns the jobs that `done` does not call successful, and the bad records that are left out as they are found.
+    /// `keep_input`: each job has its record as JSON.
+    pub(crate) fn open(&self, done: Option<LastRecords>, keep_input: bool) -> (PlannedJobs<W>, BadRecords) {
+        let keep_input = keep_input || done.is_some();
+        match self {
+            Jobs::Made { make, .. } if !keep_input => {
+                let jobs = (1..).zip(make()).map(|(number, work)| Ok(Planned { number, work, input: None }));
+                (Box::new(jobs), BadRecords::default())
+            }
+            Jobs::Made { make, .. } => {
+                let jobs = (1..).zip(make()).map(|(number, work)| {
+                    let place = Place { file: "the default jobs".into(), line: number, column: None };
+                    let input = to_raw_value(&work).map_err(|error| without_json(&place, &error))?;
+                    Ok((Planned { number, work, input: Some(input) }, place))
+                });
+                (left_of(jobs, done), BadRecords::default())
+            }
+            Jobs::Records { inputs, bind } => {
+                let (reading, bind) = (inputs.open(), bind.clone());
+                let bad = reading.bad_records();
+                let jobs = reading.jobs(move |record: &Record| {
+                    let input = if keep_input { Some(json_of(record)?) } else { None };
+                    Ok((bind(record)?, input, record.place().clone()))
+                });
+                let jobs =
+                    jobs.map(|(number, job)| job.map(|(work, input, place)| (Planned { number, work, input }, place)));
+                (left_of(jobs, done), bad)
+            }
+        }
+    }
+}
+
+/// The jobs that `done` does not call successful.
+fn left_of<W: 'static>(
+    jobs: impl Iterator<Item = Result<(Planned<W>, Place), InputError>> + Send + 'static,
+    done: Option<LastRecords>,
+) -> PlannedJobs<W> {
+    let Some(done) = done else { return Box::new(jobs.map(|job| job.map(|(planned, _)| planned))) };
+    Box::new(jobs.filter_map(move |job| {
+        let (planned, place) = match job {
+            Ok(job) => job,
+            Err(error) => return Some(Err(error)),
+        };
+        let number = planned.number;
+        if planned.input.as_deref().is_some_and(|input| done.is_of_another(number, input)) {
+            let message = format!(
+                "record {number} is not the one that job {number} had by --only-failed; the input must be the same as then"
+            );
+            return Some(Err(InputError::Refused { place, message }));
+        }
+        (!done.is_ok(number)).then_some(Ok(planned))
+    }))
+}
+
+/// A record as its JSON text.
+fn json_of(record: &Record) -> Result<Box<RawValue>, InputError> {
+    let mut json = Vec::new();
+    record.push_json(false, &mut json);
+    let text = String::from_utf8(json).map_err(|error| without_json(record.place(), &error))?;
+    RawValue::from_string(text).map_err(|error| without_json(record.place(), &error))
+}
+
+fn without_json(place: &Place, error: &dyn std::fmt::Display) -> InputError {
+    InputError::Refused { place: place.clone(), message: format!("it has no JSON form: {error}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn items_of_a_pipe_come_when_they_are_there_and_then_the_end() {
+        let (sender, lines) = mpsc::channel();
+        let mut intake = Source::piped(lines.into_iter()).expect("there are threads");
+        assert!(matches!(intake.next(), Pulled::Later));
+        sender.send(7).expect("it is read");
+        while !matches!(intake.next(), Pulled::Item(7)) {}
+        assert!(matches!(intake.next(), Pulled::Later));
+        drop(sender);
+        let wake = intake.wake().expect("it is a pipe").clone();
+        assert!(wake.recv().is_err(), "the end wakes, too");
+        assert!(matches!(intake.next(), Pulled::End));
+    }
+
+    #[test]
+    fn a_system_without_threads_is_an_error_in_words() {
+        let none_left = |_: Box<dyn FnOnce() + Send>| Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        let error = Source::read_by(0..3, none_left).err().expect("there is no thread").to_string();
+        assert!(error.starts_with("cannot start the thread that reads the inputs: Resource temporarily"), "{error}");
+        assert!(error.contains("ulimit -u") && !error.contains("os error"), "{error}");
+    }
+}
