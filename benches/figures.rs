@@ -1,9 +1,9 @@
-//! The figures that rankpool is held to, measured on this machine, each beside its limit.
+//! Measures rankpool's figures on this machine and compares each with its limit.
 //!
 //! `RANKPOOL_MPIEXEC=mpiexec RANKPOOL_MPIEXEC_FLAGS="--bind-to none" cargo bench --bench figures [-- NAME…]`
 //!
-//! They were set for two cores that nobody else uses. Measured from outside: the program runs under `mpiexec` and tells what
-//! it did with `--summary`. With names, only the figures whose names contain one of them are measured.
+//! The limits were set for two idle cores. The program runs under `mpiexec` and reports its figures with `--summary`. With names,
+//! only the figures whose names contain one of them are measured.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 type Measurement = fn(&Bench) -> Option<f64>;
 
-/// What is measured: its name, the limit with its unit, whether more is better, and how.
+/// A figure: its name, its limit and unit, whether more is better, and its measurement.
 const FIGURES: &[(&str, f64, &str, bool, Measurement)] = &[
     ("nop, chunk 1, per job", 3.0, "us", false, |bench| {
         per_job(&bench.run(2, &["--chunk", "1", "nop", "--jobs", "1000000"])?)
@@ -39,7 +39,7 @@ const FIGURES: &[(&str, f64, &str, bool, Measurement)] = &[
         Some((memory("100000000")? - memory("1000000")?) / f64::from(1 << 20))
     }),
     ("CPU of a rank that waits for 10 s, of a core", 0.05, "", false, |bench| {
-        // Two ranks sleep together; what starting and stopping costs is measured with a sleep of nothing.
+        // Two ranks sleep at the same time; the cost of starting and stopping is measured with a sleep of 0 s.
         let cpu = |seconds| {
             let before = children_cpu();
             bench.run(2, &["sleep", "--seconds", seconds, "--jobs", "2"])?;
@@ -72,7 +72,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Runs a kernel on ranks of one thread each; its summary.
+    /// Runs a kernel on ranks of one thread each and returns its summary.
     fn run(&self, ranks: u32, arguments: &[&str]) -> Option<Value> {
         self.run_with_threads(ranks, 1, arguments)
     }
@@ -105,7 +105,7 @@ fn per_job(summary: &Value) -> Option<f64> {
     Some(1e6 * number(summary, "wall_seconds")? / number(summary, "jobs")?)
 }
 
-/// The CPU time of all processes that were started here and have ended.
+/// Returns the CPU time of all child processes that have ended.
 fn children_cpu() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("it is always there");
     let duration = |time: nix::sys::time::TimeVal| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000);

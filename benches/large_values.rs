@@ -1,8 +1,8 @@
-//! Large values: how long one takes to cross ranks, as an input and as a result.
+//! Measures the time that a large value takes to cross ranks, as an input and as a result.
 //!
-//! `cargo bench --no-default-features --bench large_values` takes two ranks that are threads of this process. Started by
-//! `mpiexec -n 2` (the program is in `target/release/deps`) it takes those of MPI. `made` is what it
-//! takes to make the value, which the time of the result contains. The limit was set for 50 MB on two cores that nobody else uses.
+//! `cargo bench --no-default-features --bench large_values` uses two ranks that are threads of this process. Started by
+//! `mpiexec -n 2` (the program is in `target/release/deps`) it uses MPI ranks. `made` is the time to make the value, which is
+//! included in the time of the result. The limit was set for 50 MB on two idle cores.
 
 use std::time::{Duration, Instant};
 

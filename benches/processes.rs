@@ -1,9 +1,9 @@
-//! Commands and Python functions, side by side with what people use for them, on two cores.
+//! Measures commands and Python functions on two cores, and compares them with other programs for the same purpose.
 //!
 //! `RANKPOOL_MPIEXEC=mpiexec RANKPOOL_MPIEXEC_FLAGS="--bind-to none" RANKPOOL_PYTHON=python3 cargo bench --bench processes [-- NAME…]`
 //!
-//! The peers that are there are measured: `xargs`; for the Python of `RANKPOOL_PYTHON` what `pip install mpi4py hyperqueue` gives
-//! (mpi4py for the MPI of `RANKPOOL_MPIEXEC`). Everything is run in turn, several times, and the median counts.
+//! Peers that are installed are measured: `xargs`, and for the Python of `RANKPOOL_PYTHON` those of `pip install mpi4py hyperqueue`
+//! (mpi4py for the MPI of `RANKPOOL_MPIEXEC`). All programs run in turn, several times; the median is printed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,9 +23,9 @@ struct Figure {
 }
 
 enum Limit {
-    /// Our figure may be so much.
+    /// The largest value of our figure.
     Of(f64),
-    /// Our figure may be so many times each peer's.
+    /// The largest ratio of our figure to each peer's.
     Times(f64),
 }
 
@@ -117,7 +117,7 @@ fn peers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers")
 }
 
-/// How long a command takes, from its start to its end.
+/// Returns the seconds that a command takes from its start to its end; `None` if it fails.
 fn timed(command: &mut Command) -> Option<f64> {
     let start = Instant::now();
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().ok()?;
@@ -131,7 +131,7 @@ impl Bench {
         command
     }
 
-    /// Runs the program on two ranks of one thread; its summary.
+    /// Runs the program on two ranks of one thread and returns its summary.
     fn rankpool(&self, arguments: &[&str]) -> Option<Value> {
         let mut command = self.mpiexec(2);
         command.arg(env!("CARGO_BIN_EXE_rankpool")).args(["--quiet", "--output", "/dev/null", "--threads", "1"]);
@@ -139,7 +139,7 @@ impl Bench {
         serde_json::from_slice(&std::fs::read(self.folder.join("summary.json")).ok()?).ok()
     }
 
-    /// From the start of `mpiexec` to its end.
+    /// Returns the seconds from the start of `mpiexec` to its end.
     fn true_commands(&self, jobs: u32) -> Option<f64> {
         let mut command = self.mpiexec(2);
         command.arg(env!("CARGO_BIN_EXE_rankpool")).args(["--quiet", "run", "--records", "records.jsonl"]);
@@ -150,7 +150,7 @@ impl Bench {
         format!("{}:{name}", peers().join("slow_fn.py").display())
     }
 
-    /// Microseconds for a job, from the first one's dispatch to the last result.
+    /// Returns the microseconds per job, from the first dispatch to the last result.
     fn calls(&self, options: &[&str], jobs: u32) -> Option<f64> {
         let range = format!("1:{jobs}");
         let summary = self.rankpool(&[&["map", "--python-exe", &self.python, "--range", &range], options].concat())?;

@@ -1,4 +1,4 @@
-//! The scheduling policy by numbers: makespan and idle time of simulated pools, without running a single job.
+//! Measures the scheduling policy: makespan and idle time of simulated pools, without running jobs.
 //!
 //! `cargo bench --bench simulate -- [RANKS [THREADS [JOBS_PER_THREAD]]]`; the numbers depend on nothing but the sources.
 

@@ -1,8 +1,8 @@
-//! Small maps one after the other: how long one takes, and how many messages it sends.
+//! Measures small maps one after the other: the duration of a map, and the number of its messages.
 //!
 //! `cargo bench --no-default-features --bench small_maps [-- MAPS]`; the ranks are threads of this process. The limits were
-//! set for two cores that nobody else uses, and for the maps of 10 jobs. Times are in ms; messages are those of one map to or
-//! from one rank, whichever has more.
+//! set for two idle cores, and for the maps of 10 jobs. Times are in ms; messages are those of one map to or
+//! from one rank, whichever are more.
 
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,13 @@ fn job(x: u64) -> u64 {
     x
 }
 
-/// What the maps of one row took.
+/// The measurements of one row.
 struct Row {
     times: Vec<Duration>,
     messages: Vec<u64>,
 }
 
-/// Messages of each rank so far, those to it and those from it.
+/// Returns the numbers of messages to and from each rank so far.
 fn messages(pool: &Pool) -> Vec<u64> {
     let stats = pool.stats().expect("the pool works");
     stats.ranks.iter().flat_map(|rank| [rank.messages_to, rank.messages_from]).collect()

@@ -1,10 +1,10 @@
-//! Jobs of different length, taken as they end; a failure is one of the results.
+//! Jobs of different duration, whose results are used as they end; a failure is one of the results.
 //!
 //! `mpiexec -n 4 target/release/examples/as_completed`
 
 use std::time::Duration;
 
-fn doze(millis: u64) -> u64 {
+fn sleep(millis: u64) -> u64 {
     assert!(millis != 50, "50 ms is refused");
     std::thread::sleep(Duration::from_millis(millis));
     millis
@@ -12,8 +12,7 @@ fn doze(millis: u64) -> u64 {
 
 fn main() -> rankpool::ExitCode {
     rankpool::launch(|pool| {
-        let naps = [300, 50, 100, 200];
-        let handles = naps.map(|millis| pool.submit(doze, millis));
+        let handles = [300, 50, 100, 200].map(|millis| pool.submit(sleep, millis));
         let mut slept = 0;
         for handle in rankpool::as_completed(handles) {
             match handle.wait() {
@@ -23,8 +22,8 @@ fn main() -> rankpool::ExitCode {
         }
         println!("slept {slept} ms in all");
 
-        // The same as a map: results as they come.
-        let total: u64 = pool.map(doze, [30, 20, 10]).unordered().sum::<Result<_, _>>()?;
+        // The same as a map: results in the order of their arrival.
+        let total: u64 = pool.map(sleep, [30, 20, 10]).unordered().sum::<Result<_, _>>()?;
         println!("and {total} ms more");
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! What a closure would capture: as the context of a map, as a value for several maps, or made where it is used.
+//! Three replacements for captured variables: the context of a map, a broadcast value, and a state that each thread makes.
 //!
 //! `mpiexec -n 4 target/release/examples/captured_state`
 
@@ -22,7 +22,7 @@ fn main() -> rankpool::ExitCode {
             pool.map_with(primes, 1..4, |primes, k: usize| primes[..k].iter().product()).collect::<Result<_, _>>()?;
         println!("products: {products:?}");
 
-        // Never sent: made by each thread that needs it, when it first does.
+        // Never sent: each thread makes it when it first needs it.
         let table = || (0..100_u64).map(|x| x * x).collect::<Vec<_>>();
         let squares: Vec<u64> = pool.map_init(table, 7..10, |table, x: usize| table[x]).collect::<Result<_, _>>()?;
         println!("squares: {squares:?}");

@@ -1,4 +1,4 @@
-//! How many samples lie in windows of growing width around a point: the density estimate of Parzen, a job for each width.
+//! Counts the samples in windows of growing width around a point, which is Parzen's density estimate: one job for each width.
 //! The samples are sent to each rank once.
 //!
 //! `mpiexec -n 4 target/release/examples/parzen tests/data/gaussian_2d.csv`
@@ -7,7 +7,7 @@ use std::error::Error;
 
 type Point = [f64; 2];
 
-/// The number of samples in the square of width `width` around the origin.
+/// Returns the number of samples in the square of width `width` around the origin.
 #[expect(clippy::ptr_arg, reason = "the context is a Vec, and the function takes a reference to just that")]
 fn count_inside(samples: &Vec<Point>, width: f64) -> usize {
     samples.iter().filter(|sample| sample.iter().all(|x| x.abs() <= width / 2.0)).count()

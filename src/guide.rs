@@ -1,4 +1,4 @@
-//! A guide for programs that use rankpool. There is no code in here.
+//! A guide for programs that use rankpool. This module contains no code.
 //!
 //! * [What crosses ranks](#what-crosses-ranks), [and what does not](#what-does-not)
 //! * [What runs where](#what-runs-where)
@@ -9,8 +9,8 @@
 //!
 //! # What crosses ranks
 //!
-//! **Values**: inputs, results, contexts and broadcast values are what serde can write and read again without borrowing:
-//! `Serialize` and `DeserializeOwned`, which [`Value`](crate::Value) stands for. Derive both for your own types.
+//! **Values**: inputs, results, contexts and broadcast values implement serde's `Serialize` and `DeserializeOwned`;
+//! [`Value`](crate::Value) is the trait for both. Derive them for your own types.
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -30,65 +30,65 @@
 //! # Ok(()) });
 //! ```
 //!
-//! **Functions** cross as their place in the executable, so plain functions, and closures that capture nothing. What a closure
-//! would capture is handed over by the method:
+//! **Functions** cross as their position in the executable. So they must be plain functions, or closures that capture nothing.
+//! Choose the method by what the function needs beside its input:
 //!
 //! | the function needs | use | it travels |
 //! |---|---|---|
-//! | nothing but its input | [`map`](crate::Pool::map), [`submit`](crate::Pool::submit) | |
+//! | only its input | [`map`](crate::Pool::map), [`submit`](crate::Pool::submit) | |
 //! | inputs that you want to keep | [`map_ref`](crate::Pool::map_ref) | |
 //! | several arguments | [`starmap`](crate::Pool::starmap), [`submit_star`](crate::Pool::submit_star) | |
 //! | a value of the driver | [`map_with`](crate::Pool::map_with) | once to each rank, for one map |
 //! | a value of the driver, in one job | [`submit_with`](crate::Pool::submit_with) | with the job |
-//! | a large value, in many maps or jobs | [`broadcast`](crate::Pool::broadcast), and what it returns as context or input | once to each rank |
-//! | something that cannot travel, such as an open file | [`map_init`](crate::Pool::map_init) | never: it is made where it is used |
+//! | a large value, in many maps or jobs | [`broadcast`](crate::Pool::broadcast); use the returned [`Shared`](crate::Shared) as context or input | once to each rank |
+//! | something that cannot travel, such as an open file | [`map_init`](crate::Pool::map_init) | never: it is made on the rank that uses it |
 //!
 //! ```
 //! # rankpool::Launch::new().local(2).threads(1).run(|pool| {
 //! let offset = 10;
-//! // Not `|x: u64| x + offset`: that captures.
+//! // Not `|x: u64| x + offset`: this closure captures `offset`.
 //! let sums: Vec<u64> = pool.map_with(offset, 0..3, |offset, x: u64| x + offset).collect::<Result<_, _>>()?;
 //! assert_eq!(sums, [10, 11, 12]);
 //! # Ok(()) });
 //! ```
 //!
-//! **Large values** are fast as `Vec<f64>`, `Vec<f32>`, `Vec<u8>`, boxed slices of these and `String`, as a whole input, result or
-//! context: they are copied, 50 MB in a few hundredths of a second. As a part of a tuple or a struct, a `Vec<f64>` takes about
-//! twice as long and a `Vec<u8>` ten times, since serde hands over one element after the other; for bytes in a struct,
-//! `#[serde(with = "serde_bytes")]` of the crate `serde_bytes` helps.
+//! **Large values** are fast if a whole input, result or context is a `Vec<f64>`, `Vec<f32>`, `Vec<u8>`, a boxed slice of these or a
+//! `String`: it is copied, 50 MB in a few hundredths of a second. As a part of a tuple or a struct, a `Vec<f64>` takes about
+//! twice as long and a `Vec<u8>` ten times, since serde processes one element after the other; for bytes in a struct,
+//! use `#[serde(with = "serde_bytes")]` of the crate `serde_bytes`.
 //!
 //! # What does not
 //!
-//! * **A closure that captures** is refused when the program is built, with a message that names `map_with`. One that captures
-//!   values which are not `Copy` is refused by `cargo check` already, as is one that borrows (the compiler then proposes `move`,
-//!   which is not the way); one that captures only `Copy` values is refused by `cargo build`, when the compiler knows how large
-//!   the closure is.
-//! * **A function pointer** (`fn(u32) -> u32` in a variable) is refused likewise: hand over the function itself.
-//! * **Types that read themselves by looking**: `serde_json::Value`, `#[serde(untagged)]`, `#[serde(tag = "…")]`,
-//!   `#[serde(flatten)]`, and fields with `#[serde(skip_serializing_if = "…")]`. The binary form has neither names nor types in it. Wrap
-//!   them in [`Json`](crate::Json); the errors say so where they can. Of `skip_serializing_if` they cannot always: a value
-//!   that misses a field may be read as another one.
-//! * **Borrowed data** (`&str` as an input): it could not be owned on the other side. Use `String`, or
+//! * **A closure that captures** is refused when the program is built, with a message that names `map_with`. A closure that captures
+//!   values which are not `Copy`, or that borrows, is refused by `cargo check` (do not follow the compiler's advice to add `move`);
+//!   a closure that captures only `Copy` values is refused by `cargo build`, when the compiler knows the size of
+//!   the closure.
+//! * **A function pointer** (`fn(u32) -> u32` in a variable) is refused, too: pass the function itself.
+//! * **Types that need a self-describing format**: `serde_json::Value`, `#[serde(untagged)]`, `#[serde(tag = "…")]`,
+//!   `#[serde(flatten)]`, and fields with `#[serde(skip_serializing_if = "…")]`. The binary encoding contains neither names nor
+//!   types. Wrap them in [`Json`](crate::Json). The error names it, but there is not always an error for `skip_serializing_if`: a
+//!   value without a field may be decoded as another value.
+//! * **Borrowed data** (`&str` as an input): the other rank could not own it. Use `String`, or
 //!   [`map_ref`](crate::Pool::map_ref) over values that you keep.
-//! * **What lives in one process**: files, sockets, locks, channels, `Rc`. An `Arc` crosses as a copy of what is in it.
-//! * **Statics**: each rank has its own, and changes stay where they are made.
+//! * **Resources of one process**: files, sockets, locks, channels, `Rc`. An `Arc` crosses as a copy of its value.
+//! * **Statics**: each rank has its own, and a change on one rank is not seen by the others.
 //!
 //! # What runs where
 //!
-//! `mpiexec -n 4 program` starts four processes, and each executes `main`. The closure given to [`launch`](crate::launch()) runs on
-//! rank 0 only; in the meantime the other ranks compute, inside of `launch`. Rank 0 computes, too.
+//! `mpiexec -n 4 program` starts four processes, and each executes `main`. The closure passed to [`launch`](crate::launch()) runs on
+//! rank 0 only; in the meantime the other ranks compute, inside `launch`. Rank 0 computes, too.
 //!
 //! | code | runs |
 //! |---|---|
 //! | in `main`, before `launch` | on every rank: read arguments, set up logging; print nothing |
-//! | the driver, which is the closure given to `launch` | once, on rank 0, on a thread of its own |
-//! | functions given to `map`, `submit` and so on | on every rank, on its compute threads |
+//! | the driver, which is the closure passed to `launch` | once, on rank 0, on a thread of its own |
+//! | functions passed to `map`, `submit` and so on | on every rank, on its compute threads |
 //! | iterators of inputs, loops over results, callbacks | on rank 0 |
-//! | in `main`, behind `launch` | on every rank, when the run is over |
-//! | in `main`, behind [`launch_value`](crate::launch_value) | on rank 0 only: the others never return from it |
+//! | in `main`, after `launch` | on every rank, when the run is over |
+//! | in `main`, after [`launch_value`](crate::launch_value) | on rank 0 only: the others never return from it |
 //!
-//! [`is_driver`](crate::is_driver) says whether this process is that of rank 0. [`current_job`](crate::current_job) says, in a
-//! job, which one it is and on which rank.
+//! [`is_driver`](crate::is_driver) returns whether this process is rank 0. [`current_job`](crate::current_job) returns, in a
+//! job, the job's number and rank.
 //!
 //! ```no_run
 //! // In `main`, on every rank.
@@ -106,8 +106,9 @@
 //!
 //! # Errors
 //!
-//! A job that panics is one `Err` of a [`JobError`](crate::JobError), and the others go on. Its
-//! [`kind`](crate::JobError::kind) tells a panic from an input that cannot be written, a time limit, a lost rank and so on.
+//! A job that panics gives one `Err` with a [`JobError`](crate::JobError), and the others go on. Its
+//! [`kind`](crate::JobError::kind) distinguishes a panic from an input that cannot be serialised, a time limit, a lost rank and so
+//! on.
 //!
 //! ```
 //! use rankpool::JobErrorKind;
@@ -121,7 +122,7 @@
 //! # Ok(()) });
 //! ```
 //!
-//! A function that can fail returns a `Result` as its value. Its error must be able to cross ranks: a `String` is.
+//! A function that can fail returns a `Result` as its value. Its error must be able to cross ranks, as a `String` can.
 //!
 //! ```
 //! # rankpool::Launch::new().local(2).threads(1).run(|pool| {
@@ -133,13 +134,13 @@
 //! ```
 //!
 //! `?` on a job's error ends the driver, and the run with exit code 3; any other error, or a panic of the driver, is exit code
-//! 1 (see [`ExitCode`](crate::ExitCode)). When a process dies, of `abort` or a signal, the whole run ends: that is MPI's rule. A
-//! program that is built with `panic = "abort"` dies of the first panic.
+//! 1 (see [`ExitCode`](crate::ExitCode)). When a process dies by `abort` or a signal, the whole run ends: that is MPI's rule. A
+//! program that is built with `panic = "abort"` dies at the first panic.
 //!
 //! # Tests without MPI
 //!
-//! [`Launch::local`](crate::Launch::local) makes ranks of threads. They are of one process, and all else is as under MPI:
-//! values are written and read, functions must not capture.
+//! [`Launch::local`](crate::Launch::local) runs the ranks as threads of one process. All else is as under MPI:
+//! values are serialised, functions must not capture.
 //!
 //! ```
 //! fn density(x: f64) -> f64 {
@@ -153,19 +154,19 @@
 //! assert_eq!(densities[0], 1.0);
 //! ```
 //!
-//! Write the driver as a function of `&Pool`, and both `main` and the tests can call it. Where an error is expected, let
-//! [`Launch::run`](crate::Launch::run) return it as an exit code: `run_value` ends the process. Statics are shared by local ranks,
-//! which they are not under MPI. `RANKPOOL_LOCAL=4` in the environment makes local ranks of a program that calls `launch`.
+//! Write the driver as a function of `&Pool`, so that both `main` and the tests can call it. In a test that expects an error, use
+//! [`Launch::run`](crate::Launch::run), which returns an exit code: `run_value` ends the process. Local ranks share statics, unlike
+//! ranks under MPI. `RANKPOOL_LOCAL=4` in the environment gives a program that calls `launch` four local ranks.
 //!
 //! # Jobs that use rayon
 //!
-//! Compute threads are rayon threads. A job that uses `par_iter`, `join` or `scope` of the crate `rayon` is helped by the threads
-//! of its rank that have nothing to do, and makes no threads of its own. While it waits, no other job begins on its stack,
-//! so it may hold a lock or a borrowed cell. That is for few long jobs: many jobs keep all threads busy by themselves.
+//! Compute threads are rayon threads. If a job uses `par_iter`, `join` or `scope` of the crate `rayon`, idle threads of its rank
+//! help, and no further threads are started. While the job waits, no other job begins on its stack,
+//! so it may hold a lock or a borrowed cell. This helps if there are few long jobs: many jobs keep all threads busy by themselves.
 //!
 //! For libraries with threads of their own (BLAS, OpenMP) start fewer compute threads:
-//! [`Launch::cpus_per_job`](crate::Launch::cpus_per_job). The pool itself cannot be used in a job: return to the driver what is to
-//! be done next.
+//! [`Launch::cpus_per_job`](crate::Launch::cpus_per_job). The pool itself cannot be used in a job: let the job return the next
+//! inputs to the driver.
 //!
 //! # From other pools
 //!
@@ -176,7 +177,7 @@
 //! | `pool.map(f, xs)` | `list(ex.map(f, xs))` | `Parallel()(delayed(f)(x) for x in xs)` | `pool.map(f, xs).collect::<Result<_, _>>()?` |
 //! | `pool.imap(f, xs)` | `ex.map(f, xs)` | `return_as="generator"` | [`pool.map(f, xs)`](crate::Pool::map), which is lazy |
 //! | `pool.imap_unordered(f, xs)` | `ex.map(f, xs, unordered=True)` | `return_as="generator_unordered"` | [`.unordered()`](crate::Map::unordered) |
-//! | `chunksize=100` | `chunksize=100` | `batch_size=100` | [`.chunk_size(100)`](crate::Map::chunk_size); by itself it follows the jobs |
+//! | `chunksize=100` | `chunksize=100` | `batch_size=100` | [`.chunk_size(100)`](crate::Map::chunk_size); the default follows the duration of the jobs |
 //! | `pool.starmap(f, pairs)` | `ex.starmap(f, pairs)` | `delayed(f)(*pair)` | [`pool.starmap(f, pairs)`](crate::Pool::starmap) |
 //! | `functools.partial(f, c)` | the same | `delayed(f)(c, x)` | [`pool.map_with(c, xs, f)`](crate::Pool::map_with) |
 //! | `initializer=load` | `initializer=load` | | [`pool.map_init(load, xs, f)`](crate::Pool::map_init) |
@@ -188,9 +189,9 @@
 //! | | `future.cancel()` | | [`handle.cancel()`](crate::JobHandle::cancel) |
 //! | | `as_completed(futures)` | | [`as_completed(handles)`](crate::as_completed), which can [`add`](crate::AsCompleted::add) |
 //! | | `wait(futures, return_when=…)` | | [`wait_all`](crate::wait_all), [`wait_any`](crate::wait_any), [`wait_failed`](crate::wait_failed) |
-//! | `maxtasksperchild` | | | none: ranks are not started anew |
+//! | `maxtasksperchild` | | | none: ranks are not restarted |
 //! | an exception is raised by `get` | by `result` | by the call | an [`Err`](crate::JobError) for each job that failed |
 //! | a global array, shared by `fork` | the same | `mmap_mode="r"` | [`pool.broadcast(array)`](crate::Pool::broadcast) |
 //!
-//! With `mpi4py` itself, what was `comm.bcast`, `comm.scatter` and `comm.gather` is `broadcast`, and `map`, whose results are gathered
-//! on rank 0. Ranks do not talk to each other.
+//! With `mpi4py` itself, `comm.bcast` becomes `broadcast`, and `comm.scatter` with `comm.gather` becomes `map`, whose results are
+//! gathered on rank 0. Ranks do not send each other messages.

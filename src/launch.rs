@@ -1,7 +1,7 @@
-//! Starting a run and ending it: which transport, which threads, which exit code.
+//! The start and the end of a run: the transport, the threads, the exit code.
 //!
-//! Every rank of a run executes [`Launch::run`]. On rank 0 it starts the driver's closure on a thread of its own and becomes
-//! the master; on the others it becomes a worker, and the closure is never called.
+//! Every rank of a run executes [`Launch::run`]. On rank 0 it starts the driver's closure on a thread of its own and runs
+//! the master's loop; on the others it runs the rank's loop, and the closure is never called.
 
 mod ranks;
 mod value;
@@ -16,9 +16,9 @@ use std::time::Duration;
 use crate::console;
 #[cfg(doc)]
 use crate::engine::error::JobError;
-use crate::engine::master::LINGER;
+use crate::engine::limits::LINGER;
 use crate::engine::notice::Listener;
-use crate::engine::placement::{self, Place, RankFacts};
+use crate::engine::placement::{self, LauncherRank, RankFacts};
 use crate::engine::rank::{self, OnThreads};
 #[cfg(feature = "mpi")]
 use crate::engine::schedule::RankId;
@@ -52,19 +52,19 @@ impl Termination for ExitCode {
     }
 }
 
-/// What a driver returns: any error ends up on standard error and in the exit code.
+/// The result of a driver. An error is printed on standard error and sets the exit code.
 pub type DriverResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// Runs a program on all its ranks: `driver` is called on rank 0 with the pool, the other ranks compute.
 ///
-/// Call it from `main`, on every rank, before anything that should happen only once. The environment variables
+/// Call it from `main`, on every rank, before any code that should run only once. The environment variables
 /// `RANKPOOL_THREADS` and `RANKPOOL_LOCAL` set the options of [`Launch`].
 ///
 /// Under MPI a program can launch once, since MPI can be started once in a process: another launch, later or at the same time,
 /// is refused. Local ranks ([`Launch::local`]) can be launched again, and several times at once.
 ///
 /// The exit code is 0 if the driver returns `Ok`, 3 if it returns the [`JobError`] of a failed job, and 1 for any other error
-/// or a panic. An error is said with all its causes, and a [`JobError`] among them counts.
+/// or a panic. An error is printed with all its causes, and a [`JobError`] among them sets the exit code, too.
 ///
 /// ```no_run
 /// fn main() -> rankpool::ExitCode {
@@ -83,7 +83,7 @@ pub fn launch(driver: impl FnOnce(&Pool) -> DriverResult + Send) -> ExitCode {
     }
 }
 
-/// How a program is run: the options of [`launch`].
+/// The options of [`launch`].
 #[derive(Default)]
 pub struct Launch<'a> {
     threads: Option<NonZeroU32>,
@@ -96,8 +96,8 @@ pub struct Launch<'a> {
     listeners: Vec<Box<dyn Listener + 'a>>,
 }
 
-/// Says why nothing is run, and gives the exit code. Of many processes started together only the first says it and fails, so
-/// that the launcher does not end it before it could.
+/// Prints why nothing is run, and returns the exit code. Of the processes that a launcher has started together only the first
+/// prints and fails, so that the launcher does not end it before it has printed.
 pub(crate) fn refuse_as(message: &str, code: ExitCode) -> ExitCode {
     if is_first() {
         console::eprint_error(message);
@@ -107,26 +107,26 @@ pub(crate) fn refuse_as(message: &str, code: ExitCode) -> ExitCode {
     }
 }
 
-/// Whether this is the only process or, as far as its launcher says, rank 0. It is known before MPI is started.
+/// Returns whether this is the only process or, by its launcher's variables, rank 0. It is known before MPI is started.
 pub(crate) fn is_first() -> bool {
-    place().is_none_or(|place| place.rank == 0)
+    launcher_rank().is_none_or(|launched| launched.rank == 0)
 }
 
-/// Whether this is the only process on its host or, as far as its launcher says, the first one.
+/// Returns whether this is the only process on its host or, by its launcher's variables, the first one.
 pub(crate) fn is_first_of_host() -> bool {
-    placement::place_on_host(environment).is_none_or(|place| place == 0)
+    placement::rank_on_host(environment).is_none_or(|rank| rank == 0)
 }
 
-/// Says what is wrong with the way in which the program was started.
+/// Prints an error in the way in which the program was started, and returns the exit code.
 pub(crate) fn refuse(message: &str) -> ExitCode {
     refuse_as(message, ExitCode::Usage)
 }
 
-fn place() -> Option<Place> {
-    placement::place(environment)
+fn launcher_rank() -> Option<LauncherRank> {
+    placement::launcher_rank(environment)
 }
 
-/// An environment variable, if it is there and not empty.
+/// Returns an environment variable if it is set and not empty.
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -134,7 +134,7 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 pub(crate) const THREADS_VARIABLE: &str = "RANKPOOL_THREADS";
 pub(crate) const LOCAL_VARIABLE: &str = "RANKPOOL_LOCAL";
 
-/// A number from 1 in a variable of the environment, if the variable is there.
+/// Returns the number in an environment variable, if the variable is set. An error if it is not a number from 1.
 pub(crate) fn number_from(
     environment: impl Fn(&str) -> Option<String>,
     name: &str,
@@ -147,75 +147,75 @@ pub(crate) fn number_from(
 }
 
 impl<'a> Launch<'a> {
-    /// The defaults: MPI, or one rank where no launcher started the program; as many threads as the rank's CPUs.
+    /// Returns the defaults: MPI, or one rank if no launcher has started the program; as many threads as the rank's CPUs.
     pub fn new() -> Self {
         Launch::default()
     }
 
-    /// The options that the environment sets: `RANKPOOL_THREADS`, `RANKPOOL_LOCAL`.
+    /// Returns the options that the environment sets: `RANKPOOL_THREADS`, `RANKPOOL_LOCAL`.
     ///
     /// # Errors
-    /// A sentence, if one is not a number from 1.
+    /// A sentence, if one of them is not a number from 1.
     pub fn from_env() -> Result<Self, String> {
         let number = |name| number_from(environment, name);
         Ok(Launch { threads: number(THREADS_VARIABLE)?, local: number(LOCAL_VARIABLE)?, ..Launch::default() })
     }
 
-    /// Compute threads on each rank. 0 stands for the default: the rank's CPUs, divided among the ranks that share them.
+    /// Sets the number of compute threads of each rank. 0 is the default: the rank's CPUs, divided among the ranks that share them.
     pub fn threads(mut self, threads: u32) -> Self {
         self.threads = NonZeroU32::new(threads).or(self.threads);
         self
     }
 
-    /// Ranks as threads of this one process, without MPI. 0 stands for the default, MPI.
+    /// Runs `ranks` ranks as threads of this process, without MPI. 0 is the default: MPI.
     pub fn local(mut self, ranks: u32) -> Self {
         self.local = NonZeroU32::new(ranks).or(self.local);
         self
     }
 
-    /// Rank 0 only serves the others and computes nothing (unless it is the only rank).
+    /// Sets whether rank 0 only serves the others and computes nothing (unless it is the only rank).
     pub fn dedicated_master(mut self, dedicated: bool) -> Self {
         self.dedicated_master = dedicated;
         self
     }
 
-    /// How many CPUs a job needs: a rank has a thread for each such group. 0 stands for the default, one.
+    /// Sets the number of CPUs that a job needs: a rank has one thread for each such group. 0 is the default: one.
     pub fn cpus_per_job(mut self, cpus: u32) -> Self {
         self.cpus_per_job = NonZeroU32::new(cpus).or(self.cpus_per_job);
         self
     }
 
-    /// How long jobs that nobody wants any more, of maps that were dropped, may run on when the driver has left and all else is
-    /// done; the default is 10 s. Then the run ends without them, says which they are, and has the exit code that the driver
-    /// chose. The threads of such jobs stay as long as the process.
+    /// Sets how long jobs of dropped maps may run on when the driver has left and all other jobs are done; the default is 10 s.
+    /// Then the run ends without them: it logs them on standard error and has the exit code that the driver chose. The threads of
+    /// such jobs live as long as the process.
     pub fn grace(mut self, limit: Duration) -> Self {
         self.grace = Some(limit);
         self
     }
 
-    /// Finds out whether something is in the way of the jobs here. Each process asks once, when MPI has started; the driver reads
-    /// the answers in [`RankFacts::complaint`].
+    /// Sets a check whether jobs can run on a host. Each process calls it once, when MPI has started; the driver reads
+    /// the errors in [`RankFacts::complaint`].
     pub fn check(mut self, check: impl FnOnce() -> Result<(), String> + Send + 'a) -> Self {
         self.check = Some(Box::new(check));
         self
     }
 
-    /// What to do as soon as a rank of this process knows its compute threads. The rank waits for it.
-    pub(crate) fn on_threads(mut self, tell: impl Fn(u32, Range<u32>) + Send + Sync + 'a) -> Self {
-        self.on_threads = Some(Box::new(tell));
+    /// Sets a callback that runs as soon as a rank of this process knows its compute threads. The rank waits until it returns.
+    pub(crate) fn on_threads(mut self, callback: impl Fn(u32, Range<u32>) + Send + Sync + 'a) -> Self {
+        self.on_threads = Some(Box::new(callback));
         self
     }
 
-    /// Somebody who wants to know what happens while the run goes on.
+    /// Adds a listener, which gets notices of the run's events.
     pub fn listener(mut self, listener: impl Listener + 'a) -> Self {
         self.listeners.push(Box::new(listener));
         self
     }
 
-    /// The ranks of this process and the slots of their compute threads, as far as that can be told before MPI is started: as if
-    /// all ranks of its host were like this one.
+    /// Returns the ranks of this process and the slots of their compute threads, estimated before MPI is started: it assumes that
+    /// all ranks of the host are like this one.
     pub(crate) fn expected_slots(&self) -> Vec<(u32, Range<u32>)> {
-        let first = place().map_or(0, |place| place.rank);
+        let first = launcher_rank().map_or(0, |launched| launched.rank);
         let Ok(facts) = self.facts() else { return vec![(first, 0..1)] };
         let on_host = placement::ranks_on_host(environment).unwrap_or(1);
         let ranks = self.local.map_or(on_host, NonZeroU32::get);
@@ -227,7 +227,7 @@ impl<'a> Launch<'a> {
         });
         let mut all: Vec<_> = (0..).zip(slots).collect();
         if self.local.is_none() {
-            let own = placement::place_on_host(environment).and_then(|place| all.get(place as usize)).or(all.first());
+            let own = placement::rank_on_host(environment).and_then(|rank| all.get(rank as usize)).or(all.first());
             all = own.map(|(_, slots)| (first, slots.clone())).into_iter().collect();
         }
         all
@@ -244,16 +244,16 @@ impl<'a> Launch<'a> {
         self.run_to_code(|pool| match driver(pool) {
             Ok(()) => ExitCode::Success,
             Err(error) => {
-                console::eprint_error(verdict::in_words(&*error));
+                console::eprint_error(verdict::message(&*error));
                 verdict::code_of(&*error)
             }
         })
     }
 
-    /// [`run`](Self::run) with a driver that says the exit code itself.
+    /// As [`run`](Self::run), with a driver that returns the exit code itself.
     pub fn run_to_code(self, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
         if rank::in_compute_thread() {
-            return refuse("a run was launched inside a job");
+            return refuse("a run was launched inside a job; launch it in `main`, and use its pool in the driver");
         }
         let facts = match self.facts() {
             Ok(facts) => facts,
@@ -275,10 +275,10 @@ impl<'a> Launch<'a> {
         mut facts: RankFacts,
         driver: impl FnOnce(&Pool) -> ExitCode + Send,
     ) -> ExitCode {
-        if let Some(place) = place().filter(|place| place.size > 1) {
+        if let Some(launched) = launcher_rank().filter(|launched| launched.size > 1) {
             return refuse(&format!(
                 "local ranks are threads of one process, but {} processes were started: start one, without mpiexec or srun",
-                place.size
+                launched.size
             ));
         }
         facts.complaint = self.complaint();
@@ -293,7 +293,7 @@ impl<'a> Launch<'a> {
 
     #[cfg(not(feature = "mpi"))]
     fn run_mpi(self, facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
-        match placement::worlds_of_one(place(), 1) {
+        match placement::worlds_of_one(launcher_rank(), 1) {
             Some(message) => refuse_as(&message, ExitCode::Failure),
             None => self.run_local(1, facts, driver),
         }
@@ -309,7 +309,7 @@ impl<'a> Launch<'a> {
             Err(error @ (StartError::Again(_) | StartError::Usage(_))) => return refuse(&error.to_string()),
             Err(error) => return refuse_as(&error.to_string(), ExitCode::Failure),
         };
-        if let Some(message) = placement::worlds_of_one(place(), mpi.size()) {
+        if let Some(message) = placement::worlds_of_one(launcher_rank(), mpi.size()) {
             let _ = mpi.finish(ExitCode::Failure as u8);
             return refuse_as(&message, ExitCode::Failure);
         }
@@ -325,7 +325,7 @@ impl<'a> Launch<'a> {
                 Rank0 { size, dedicated_master: self.dedicated_master, doorbell, grace, facts, abort: Mpi::abort };
             rank0.run(joined, spokes, self.on_threads.as_deref(), self.listeners, driver)
         } else {
-            ranks::be_worker(rank, &mut mpi, facts, self.on_threads.as_deref()).then_some(ExitCode::Success)
+            ranks::run_rank(rank, &mut mpi, facts, self.on_threads.as_deref()).then_some(ExitCode::Success)
         };
         let Some(code) = code else { Mpi::abort(ExitCode::Failure as u8) };
         match mpi.finish(code as u8) {

@@ -1,8 +1,8 @@
 //! A futures-style process pool for clusters, in Rust on MPI.
 //!
-//! `mpiexec -n N program` starts N *ranks* of one program. Rank 0 is the *master*: it deals *chunks* of *jobs* to the ranks.
-//! Every rank, rank 0 too, computes them on its own rayon threads; results come back in batches. Ranks never talk to each
-//! other.
+//! `mpiexec -n N program` starts N *ranks* of one program. Rank 0 is the *master*: it assigns *chunks* of *jobs* to the ranks.
+//! Every rank, rank 0 too, computes them on its own rayon threads; results come back in batches. Ranks never send each other
+//! messages.
 //!
 //! ```no_run
 //! fn main() -> rankpool::ExitCode {
@@ -63,13 +63,14 @@
 //!
 //! | in `engine` | decides |
 //! |---|---|
-//! | `schedule` | who runs which jobs next; pure: no clock, no I/O, no payloads |
-//! | `master` | rank 0's loop, the only place that carries out the scheduler's orders |
-//! | `rank` | a rank's loop: chunks to threads, results to messages |
-//! | `placement` | who and where the ranks are: hosts, CPU masks, threads, launchers |
+//! | `schedule` | which rank runs which jobs next; pure: no clock, no I/O, no payloads |
+//! | `master` | rank 0's loop, the only place that carries out the scheduler's actions |
+//! | `rank` | a rank's loop and threads: runs chunks, sends results |
+//! | `placement` | the ranks' hosts, CPU masks, threads, launchers |
+//! | `limits` | every time limit: how long the parts of a run wait for each other |
 //! | `transport` | how bytes get from the master to a rank and back: MPI, or threads of one process |
-//! | `wire` | messages and values to bytes and back |
-//! | `memory` | room for large values |
+//! | `wire` | the encoding of messages and values |
+//! | `memory` | memory for large values, in large pages |
 //! | `func` | how a function crosses ranks; `json`: values that do so as JSON |
 //! | `exchange` | what the driver's threads and the master tell each other; `stats`, `error`: what they say of runs and jobs |
 //! | `notice`, `meter` | what the master tells others while the run goes on |

@@ -1,5 +1,5 @@
-//! What only shows in a process of one's own: threads and memory that a pool leaves behind. Each test starts this program
-//! again for itself, with its own name.
+//! Tests that need a process of their own: threads and memory that a pool leaves behind. Each test starts this program
+//! again with its own name.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -21,12 +21,12 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: everything is handed on to the system's allocator unchanged.
+// SAFETY: all calls are passed to the system's allocator unchanged.
 #[expect(unsafe_code, reason = "an allocator is unsafe by its signature")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         PEAK.fetch_max(LIVING.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: the caller's promise is the system allocator's.
+        // SAFETY: the caller guarantees the conditions of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
@@ -37,12 +37,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Names the test in the process that is started for it.
+/// The environment variable with the name of the test, in the process that is started for it.
 const ALONE: &str = "RANKPOOL_TEST_ALONE";
 const LIMIT: Duration = Duration::from_secs(60);
 const MEGABYTE: usize = 1 << 20;
 
-/// Runs the test with this name, which is the caller's, in a process of its own.
+/// Runs the calling test, which has this name, in a process of its own.
 fn alone(name: &str, test: impl FnOnce()) {
     if std::env::var_os(ALONE).is_some() {
         return test();
@@ -74,7 +74,7 @@ fn until(what: &str, is_true: impl Fn() -> bool) {
     }
 }
 
-/// A bit of everything that a driver may do.
+/// Calls every kind of method of the pool.
 fn use_pool(pool: &Pool) {
     let table = pool.broadcast(vec![1u64; 10_000]).expect("it is sent");
     let sum: u64 =
@@ -97,7 +97,7 @@ fn pools_one_after_another_leave_no_thread_behind() {
         let before = threads();
         for round in 0..40 {
             run(1 + round % 4, 1 + round % 3, use_pool);
-            // Compute threads end by themselves a moment later; they must not pile up.
+            // Compute threads end a moment later; their number must not grow from run to run.
             until("the threads of the pools are gone", || threads() <= before);
         }
     });
@@ -209,15 +209,15 @@ fn inputs_and_broadcast_values_are_held_once_however_many_jobs_there_are() {
                 assert_eq!(map.filter(Result::is_ok).count(), 100);
             }
             let held = LIVING.load(Relaxed) - before;
-            // The driver's value, its encoding, and what each rank has read.
+            // The driver's value, its encoding, and the decoded value of each rank.
             assert!(held < 7 * MEGABYTE, "{held} bytes for one value of a megabyte on two ranks");
         });
     });
 }
 
 #[test]
-fn a_driver_s_error_is_said_with_all_its_causes() {
-    const NAME: &str = "a_driver_s_error_is_said_with_all_its_causes";
+fn a_driver_s_error_is_printed_with_all_its_causes() {
+    const NAME: &str = "a_driver_s_error_is_printed_with_all_its_causes";
     #[derive(Debug, thiserror::Error)]
     #[error("reading the sky")]
     struct Context(#[source] Box<dyn std::error::Error + Send + Sync>);
@@ -265,7 +265,7 @@ fn jobs_that_never_end_are_named_and_the_process_ends_without_them() {
     finished.expect_code(1).expect_said("rankpool: enough");
     for words in [
         "job 1 has not ended within its time limit of 0.2 s: its thread (rank ",
-        "job 1 of a map that nobody wants any more (rank ",
+        "job 1 of a map that was dropped (rank ",
     ] {
         assert_eq!(finished.stderr.matches(words).count(), 1, "{words}: {}", finished.stderr);
     }

@@ -1,11 +1,11 @@
-//! What must not compile does not, and the message says what to do. The check is one that the compiler makes when it makes
-//! code of a function, not when it checks types, so small programs are compiled against this build of the library.
+//! Programs that must not compile do not, and the message says what to do. Some of the checks run when the compiler generates
+//! code, not when it checks types, so small programs are compiled against this build of the library.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::SystemTime;
 
-/// The library that this test was built with: the youngest beside it.
+/// Returns the path of the library that this test was built with: the newest one beside it.
 fn library() -> PathBuf {
     let own = std::env::current_exe().expect("a program knows its own file");
     let folder = own.parent().expect("it is in a folder").read_dir().expect("it can be read");
@@ -18,13 +18,13 @@ fn library() -> PathBuf {
     libraries.max_by_key(age).expect("the library is beside its tests")
 }
 
-/// Compiles a driver; what the compiler says, and whether it is content.
+/// Compiles a driver; returns the compiler's output and whether it succeeded.
 fn compile(name: &str, driver: &str) -> (bool, String) {
-    // Code is made, but not linked: what the library is linked with may be elsewhere.
+    // Code is generated but not linked: the libraries to link with may be elsewhere.
     compile_to("obj", name, driver)
 }
 
-/// Looks at a driver as `cargo check` does, which makes no code.
+/// Checks a driver as `cargo check` does, without generating code.
 fn check(name: &str, driver: &str) -> (bool, String) {
     compile_to("metadata", name, driver)
 }

@@ -1,4 +1,4 @@
-//! Other people's code runs here: a panic in it is data, not the end.
+//! Runs user code and turns a panic in it into data.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -6,19 +6,19 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
-    /// How deep this thread is in [`catch`], and where the last panic in it was.
+    /// The number of nested calls of [`catch`] on this thread, and the location of the last panic in them.
     static CATCHING: Cell<u32> = const { Cell::new(0) };
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// A panic of somebody else's code, as data.
+/// A panic of user code, as data.
 #[derive(Debug)]
 pub(crate) struct Panic {
     pub message: String,
     pub location: Option<String>,
 }
 
-/// Runs somebody else's code; a panic in it comes back as data and is not printed.
+/// Runs user code. A panic in it is returned as data and is not printed.
 pub(crate) fn catch<R>(code: impl FnOnce() -> R) -> Result<R, Panic> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -44,7 +44,7 @@ pub(crate) fn catch<R>(code: impl FnOnce() -> R) -> Result<R, Panic> {
     result
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {
         (*text).to_string()

@@ -1,11 +1,11 @@
-//! What is said of a job that has no result.
+//! The errors of jobs.
 
 use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a job has no result.
+/// The reason why a job has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -30,9 +30,9 @@ pub enum JobErrorKind {
     Timeout,
     /// It ran longer than the [time limit](crate::Map::job_timeout) of its map's jobs.
     TimedOut,
-    /// It was never accepted: a pool used inside a job, or a function that cannot cross ranks.
+    /// It was not accepted: a pool was used inside a job, or a function cannot cross ranks.
     Refused,
-    /// The pool had ended.
+    /// The pool has ended.
     Closed,
 }
 
@@ -55,10 +55,10 @@ impl fmt::Display for JobErrorKind {
     }
 }
 
-/// The cause that every [`JobError`] has, so that it is found inside other errors, too.
+/// The source of every [`JobError`], so that it is found inside other errors, too.
 impl std::error::Error for JobErrorKind {}
 
-/// What went wrong, as the rank that saw it tells the master.
+/// The failure of a job, as the rank reports it to the master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     pub kind: JobErrorKind,
@@ -73,7 +73,7 @@ impl Failure {
     }
 }
 
-/// A job that has no result: what went wrong, and where.
+/// The error of a job that has no result.
 ///
 /// ```
 /// # use rankpool::{Launch, JobErrorKind};
@@ -85,19 +85,19 @@ impl Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobError {
-    /// What kind of failure.
+    /// The kind of failure.
     pub kind: JobErrorKind,
     /// The panic's message, or a sentence.
     pub message: String,
-    /// Where the panic was, as `file:line:column`, if it is known.
+    /// The location of the panic as `file:line:column`, if it is known.
     pub location: Option<String>,
-    /// The job's index in its map, from 0; for `submit`, how many jobs of the same function were submitted before.
+    /// The job's index in its map, from 0; for `submit`, the number of jobs of the same function that were submitted before.
     pub job: u64,
     /// The rank that ran it, if one did.
     pub rank: Option<u32>,
     /// That rank's host.
     pub host: Option<String>,
-    /// How often it ran: 1 for the first time, 0 if it never started.
+    /// The number of the attempt, from 1; 0 if the job never started.
     pub attempt: u32,
 }
 

@@ -1,5 +1,5 @@
-//! What travels between the driver's threads and the master, as channel messages: requests and encoded inputs one way,
-//! encoded results the other.
+//! The channel messages between the driver's threads and the master: requests and encoded inputs one way, encoded results the
+//! other.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::engine::wire::{self, FunctionId};
 
 pub(crate) use crate::engine::wire::OutputStream;
 
-/// What the driver's side asks of the master.
+/// A request of the driver's side to the master.
 pub(crate) enum Command {
-    /// A new map, without jobs yet.
+    /// Open a map, which has no jobs yet.
     Open {
         map: MapId,
         function: FunctionId,
@@ -28,45 +28,45 @@ pub(crate) enum Command {
         job_timeout: Option<Duration>,
         client: Client,
     },
-    /// The inputs of a map's next jobs.
+    /// Add jobs with these inputs to a map.
     Submit { map: MapId, block: Block },
-    /// The map gets no more jobs.
+    /// Close a map: it gets no more jobs.
     Close { map: MapId },
-    /// Nobody wants the jobs of the map that have not begun.
+    /// Cancel the jobs of a map that have not begun.
     GiveUp { map: MapId },
-    /// Nobody wants the rest of the map, not even of the jobs that run.
+    /// Abandon a map: cancel the jobs that have not begun and notify those that run.
     Abandon { map: MapId },
-    /// The driver has a piece of output, so that the rank may send the next one.
-    Took { rank: RankId, part: u64 },
-    /// Cancel a job if no rank has it; the answer is whether it was cancelled.
+    /// Tell a rank that the driver has taken a piece of output, so that the rank may send the next one.
+    PartTaken { rank: RankId, part: u64 },
+    /// Cancel a job if no rank has it; the reply is whether it was cancelled.
     Cancel { map: MapId, job: u64, reply: Sender<bool> },
-    /// Broadcast a value.
-    Keep { value: u64, bytes: Bytes },
-    /// Say what the run has done so far.
+    /// Broadcast a value to all ranks.
+    Broadcast { value: u64, bytes: Bytes },
+    /// Reply with the statistics of the run so far.
     Stats { reply: Sender<Stats> },
     /// The driver's closure has returned.
     DriverLeft,
 }
 
-/// Who gets a map's results, and what else it wants of the master.
+/// The receiver of a map's results, and the reports that it asks for.
 pub(crate) struct Client {
     pub deliveries: Sender<(MapId, Vec<Delivery>)>,
-    /// Tell when jobs are handed to a rank, too.
+    /// Whether it also wants to know when jobs are sent to a rank.
     pub starts: bool,
-    /// How many queued jobs keep the ranks busy; the master keeps it up to date.
-    pub advice: Arc<AtomicU64>,
+    /// The number of queued jobs that keeps the ranks busy; the master updates it.
+    pub queue_target: Arc<AtomicU64>,
     /// Counts the jobs that are settled, for a progress display.
     pub meter: Option<Arc<Meter>>,
 }
 
-/// The encoded inputs of some consecutive jobs, cut anywhere between two jobs without looking at the bytes.
+/// The encoded inputs of consecutive jobs. It can be split between any two jobs without decoding.
 #[derive(Debug)]
 pub(crate) struct Block {
     frames: Bytes,
-    /// Where each job's frame ends.
+    /// The position of the end of each job's frame.
     ends: Box<[usize]>,
     count: u32,
-    /// Jobs that are to be run on another rank than this one, if there is one; by their offsets, ascending.
+    /// The jobs, by ascending offset, that are to avoid a rank if there is another one.
     avoid: Vec<(u32, RankId)>,
 }
 
@@ -75,7 +75,7 @@ impl Block {
         self.count
     }
 
-    /// The jobs in order, as runs of those that are to avoid the same rank or none.
+    /// Returns the jobs in order, as runs of jobs that are to avoid the same rank, or none: the length and the rank of each run.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, Option<RankId>)> + use<> {
         let mut runs: Vec<(u64, Option<RankId>)> = Vec::new();
         let mut next = 0;
@@ -93,7 +93,7 @@ impl Block {
         runs.into_iter()
     }
 
-    /// The frames of the jobs at these offsets.
+    /// Returns the frames of the jobs at these offsets.
     pub(crate) fn frames(&self, jobs: Range<u32>) -> Bytes {
         let end = |job: u32| if job == 0 { Some(0) } else { self.ends.get(job as usize - 1).copied() };
         match (end(jobs.start), end(jobs.end)) {
@@ -102,14 +102,14 @@ impl Block {
         }
     }
 
-    /// Lets go of the bytes: nobody will ask for them again.
+    /// Frees the bytes: they are not needed any more.
     pub(crate) fn forget(&mut self) {
         self.frames = Bytes::new();
         self.ends = Box::default();
     }
 }
 
-/// The next block is taken to be as large as the last one, but not larger than this.
+/// The memory reserved for the next block is as large as the last block, but not larger than this.
 const FRAMES: usize = 1 << 20;
 
 /// A [`Block`] that is being filled.
@@ -121,14 +121,14 @@ pub(crate) struct BlockBuilder {
 }
 
 impl BlockBuilder {
-    /// The job that was added last is to be run on another rank than this one, if there is one.
+    /// Marks the job that was added last: it is to be run on another rank than `rank`, if there is one.
     pub(crate) fn avoid(&mut self, rank: RankId) {
         if let Some(job) = self.ends.len().checked_sub(1).and_then(|job| u32::try_from(job).ok()) {
             self.avoid.push((job, rank));
         }
     }
 
-    /// Adds a job. An input that cannot be encoded becomes a job that fails when its turn comes.
+    /// Adds a job; `write` appends its encoded input. If that fails, the job fails when it is run.
     pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>) {
         if let Err(failure) = wire::push_value(&mut self.frames, write) {
             wire::push_failure(&mut self.frames, &failure);
@@ -144,7 +144,7 @@ impl BlockBuilder {
         self.frames.len()
     }
 
-    /// The block so far; the builder starts anew.
+    /// Returns the block so far and empties the builder.
     pub(crate) fn take(&mut self) -> Block {
         let (jobs, bytes) = (self.ends.len(), self.frames.len());
         let frames = std::mem::replace(&mut self.frames, Vec::with_capacity(bytes.min(FRAMES)));
@@ -154,22 +154,22 @@ impl BlockBuilder {
     }
 }
 
-/// What the master has for the owner of a map.
+/// A message of the master to the owner of a map.
 #[derive(Debug)]
 pub(crate) enum Delivery {
     /// Results, a frame for each job.
     Done { first: u64, count: u64, frames: Bytes },
     /// A job that failed for good.
     Failed(Box<JobError>),
-    /// Jobs that never ran to an end, all for the same reason.
+    /// Jobs that did not run to their end, all for the same reason.
     Unrun { first: u64, count: u64, attempt: u32, failure: Failure },
-    /// Jobs that were handed to a rank.
+    /// Jobs that were sent to a rank.
     Started { first: u64, count: u32 },
-    /// A piece of the output of a job that runs. It is to be answered with [`Command::Took`].
+    /// A piece of the output of a running job. The receiver answers with [`Command::PartTaken`].
     Part(OutputPart),
 }
 
-/// A piece of a job's output, ahead of its result.
+/// A piece of a job's output, sent before its result.
 #[derive(Debug)]
 pub(crate) struct OutputPart {
     /// The mark that the job's function gave it.

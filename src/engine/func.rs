@@ -1,10 +1,10 @@
-//! How a function crosses ranks: by where it stands in the executable.
+//! How a function crosses ranks: by its position in the executable.
 //!
-//! All ranks run the same executable file, so a place in its code is the same place on every rank, counted from an
+//! All ranks run the same executable file, so a function has the same offset on every rank, counted from an
 //! anchor that is itself a function of the executable (the image as a whole is loaded at another address in every
-//! process). A map's function is named by the offset of a *builder*: the instance of a generic function below,
+//! process). A map's function is identified by the offset of a *builder*: the instance of a generic function below,
 //! compiled for exactly this function, input and output type. Called on a rank with the map's context, the builder
-//! gives an object that decodes an input, calls the function and encodes its result. From there on all is safe Rust.
+//! returns an object that decodes an input, calls the function and encodes its result. All further code is safe Rust.
 //!
 //! # Why this is sound
 //!
@@ -14,13 +14,13 @@
 //! 1. ids are only made by `FunctionId::of`, from a `Builder`, and reach other ranks unchanged: the seal, a hash over the
 //!    offset and the executable's own hash, refuses one that was garbled or comes from another program;
 //! 2. the executables are equal byte for byte: their hashes are compared when the ranks join, before any function travels;
-//! 3. anchor and builder lie in the same loaded image (asked of the dynamic linker on both sides), so that one offset is
-//!    right for all ranks; a function of a library that was loaded by itself is refused.
+//! 3. anchor and builder lie in the same loaded image (both sides ask the dynamic linker), so that one offset is
+//!    right for all ranks; a function of a separately loaded library is refused.
 //!
-//! `conjure` makes a value of a zero-sized function type from nothing. There are no bytes to get wrong. Such a type is a
-//! function item, or a closure that captures nothing but zero-sized values; with `Copy` (asked for by the callers) the
-//! driver's own value could have been copied just as well. The one thing this cannot carry over is a promise that a
-//! zero-sized capture stands for, "this process has done X": such a capture is made up on ranks where X was not done.
+//! `conjure` makes a value of a zero-sized function type, which has no bytes that could be wrong. Such a type is a
+//! function item, or a closure that captures only zero-sized values; with `Copy` (required by the callers) the
+//! driver's own value could have been copied instead. This cannot preserve the meaning of a zero-sized capture that proves
+//! "this process has done X": the capture also exists on ranks where X was not done.
 
 mod crossing;
 #[cfg(feature = "program")]
@@ -42,7 +42,7 @@ pub use crossing::CrossesRanks;
 pub(crate) use lines::{json_line, json_lines};
 pub(crate) use variants::{by_reference, with_own_context, write_with_context};
 
-/// A map's function as a rank holds it.
+/// A map's function on a rank.
 pub(crate) enum Function {
     /// It runs one job at a time.
     OfJobs(Box<dyn JobFunction>),
@@ -137,7 +137,7 @@ fn conjure<F: Copy>() -> F {
     unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }
 
-/// What inputs, results and contexts must be: able to cross ranks.
+/// The trait of inputs, results and contexts: values that can cross ranks.
 pub trait Value: Serialize + DeserializeOwned + 'static {}
 impl<T: Serialize + DeserializeOwned + 'static> Value for T {}
 

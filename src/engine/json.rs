@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned, ser};
 
-/// A value that crosses ranks as JSON: the way for types that read themselves by looking at what is there.
+/// A wrapper for values that cross ranks as JSON, for types that need a self-describing format.
 ///
-/// Values travel in a binary form that has neither names nor types in it, so that these cannot be read from it: `serde_json::Value`,
-/// enums with `#[serde(untagged)]` or `#[serde(tag = "…")]`, structs with `#[serde(flatten)]`; and a field that
-/// `#[serde(skip_serializing_if = "…")]` leaves out is missed. Inside of this wrapper they can be inputs, results, contexts and
+/// Values travel in a binary encoding that contains neither names nor types. It cannot carry `serde_json::Value`,
+/// enums with `#[serde(untagged)]` or `#[serde(tag = "…")]`, structs with `#[serde(flatten)]`, or structs in which
+/// `#[serde(skip_serializing_if = "…")]` leaves out a field. In this wrapper they can be inputs, results, contexts and
 /// broadcast values, alone or as parts of others.
 ///
-/// What JSON cannot say fails or changes on the way: a NaN or an infinity becomes `null`, and the keys of maps must be texts,
-/// numbers or the like. It also takes longer than the binary form.
+/// Values that JSON cannot represent fail or change on the way: a NaN or an infinity becomes `null`, and the keys of maps must be
+/// strings, numbers or the like. JSON also takes longer than the binary encoding.
 ///
 /// ```
 /// use rankpool::Json;
@@ -25,7 +25,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::Deserializ
 ///
 /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
 /// let settings = [Json(Setting::Number(0.5)), Json(Setting::Name("fast".into()))];
-/// let told: Vec<String> = pool
+/// let texts: Vec<String> = pool
 ///     .map(
 ///         |Json(setting): Json<Setting>| match setting {
 ///             Setting::Number(number) => format!("number {number}"),
@@ -34,7 +34,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::Deserializ
 ///         settings,
 ///     )
 ///     .collect::<Result<_, _>>()?;
-/// assert_eq!(told, ["number 0.5", "name fast"]);
+/// assert_eq!(texts, ["number 0.5", "name fast"]);
 /// # Ok(()) });
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,12 +1,12 @@
-//! Rank 0's loop: commands of the driver and messages of the ranks in, orders of the scheduler out.
+//! Rank 0's loop: takes the driver's commands and the ranks' messages, and carries out the scheduler's actions.
 //!
 //! This is the only place that matches on [`Action`]. The loop moves byte buffers and ids; its work for a chunk does not
-//! depend on how many jobs are in it. All messages that a turn has for a rank leave as one, and so do all results for a map.
+//! depend on the number of jobs in it. All messages of one turn to a rank are sent as one, and so are all results of a map.
 
-mod book;
 mod error;
 mod join;
 mod leave;
+mod maps;
 mod pulse;
 mod quiet;
 
@@ -20,6 +20,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use crate::console;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::exchange::{Command, Delivery, OutputPart};
+use crate::engine::limits;
 use crate::engine::notice::{Listener, Notice};
 use crate::engine::placement::{self, Rank};
 use crate::engine::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, RankId, Schedule};
@@ -28,41 +29,33 @@ use crate::engine::stop::Signals;
 use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport};
 use crate::engine::wire::{self, Packet, ToMaster, ToRank};
 
-use book::{Arrived, MapBook, Report};
 pub(crate) use error::MasterError;
 use join::gather_facts;
-use pulse::Watch;
+use maps::{ChunkReport, ChunkResults, MapState};
+use pulse::RankWatch;
 use quiet::Quiet;
 
-/// How a run came to its end.
+/// How a run ended, if it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// The driver has left, everything is settled, all ranks are dismissed.
-    Whole,
-    /// A signal asked for the end, and the driver or a job took longer than the time of grace.
+pub(crate) enum RunEnd {
+    /// The driver has left, all jobs are settled, all ranks are dismissed.
+    Finished,
+    /// A signal asked for the end, and the driver or a job took longer than [`STOP_GRACE`](limits::STOP_GRACE).
     Stopped,
 }
 
-/// How long running jobs and the driver may take after a signal.
-const GRACE: Duration = Duration::from_secs(10);
-/// How long jobs of maps that were given up may run on when nothing else is left, unless it is said.
-pub(crate) const LINGER: Duration = Duration::from_secs(10);
-/// How long ranks may take to report after they were started.
-pub(crate) const JOIN: Duration = Duration::from_secs(120);
-/// How long the last messages may take to leave.
-const FAREWELL: Duration = Duration::from_secs(20);
-/// How many messages or commands are taken in before what came of them is sent.
+/// The largest number of messages, and of commands, that are handled before the resulting messages are sent.
 const TURN: usize = 512;
 
-/// A rank as the master knows it.
-struct RankBook {
+/// The master's state of a rank.
+struct RankState {
     rank: Rank,
     stats: RankStats,
     outbox: Packet<ToRank>,
     lost: bool,
 }
 
-/// Rank 0's loop and all that it knows.
+/// Rank 0's loop and its state.
 pub(crate) struct Master<'t> {
     transport: &'t mut dyn Transport,
     commands: Receiver<Command>,
@@ -70,11 +63,11 @@ pub(crate) struct Master<'t> {
     listeners: Vec<Box<dyn Listener + 't>>,
     schedule: Schedule,
     actions: Vec<Action>,
-    maps: BTreeMap<MapId, MapBook>,
-    /// Maps that have something for their clients.
+    maps: BTreeMap<MapId, MapState>,
+    /// Maps with deliveries for their clients.
     ready: Vec<MapId>,
-    ranks: Vec<RankBook>,
-    /// Ranks that have something in their outboxes.
+    ranks: Vec<RankState>,
+    /// Ranks with messages in their outboxes.
     unsent: Vec<RankId>,
     first_dispatch: Option<Instant>,
     last_result: Option<Instant>,
@@ -84,14 +77,14 @@ pub(crate) struct Master<'t> {
     stopping: Option<Instant>,
     driver_gone: bool,
     undismissed: u32,
-    watch: Option<Watch>,
-    /// How long jobs of maps that were given up may run on when nothing else is left, and since when that is so.
+    watch: Option<RankWatch>,
+    /// How long jobs of abandoned maps may run on when nothing else is left, and since when nothing else is left.
     grace: Duration,
     lingering: Option<Instant>,
 }
 
 impl<'t> Master<'t> {
-    /// Waits until all ranks have reported, compares their programs and tells each its number of threads.
+    /// Waits until all ranks have joined, compares their executables and sends each rank its number of threads.
     pub(crate) fn gather(
         transport: &'t mut dyn Transport,
         size: u32,
@@ -110,13 +103,13 @@ impl<'t> Master<'t> {
             }
         }
         let threads = placement::threads_per_rank(&facts, dedicated);
-        let ranks = facts.into_iter().zip(threads).enumerate().map(|(number, (facts, threads))| RankBook {
+        let ranks = facts.into_iter().zip(threads).enumerate().map(|(number, (facts, threads))| RankState {
             stats: RankStats::new(number as u32, &facts.host, threads),
             rank: Rank { facts, threads },
             outbox: Packet::default(),
             lost: false,
         });
-        let watch = Watch::new(size as usize, transport.silence());
+        let watch = RankWatch::new(size as usize, transport.silence());
         let mut master = Master {
             transport,
             commands,
@@ -137,41 +130,41 @@ impl<'t> Master<'t> {
             driver_gone: false,
             undismissed: 0,
             watch,
-            grace: LINGER,
+            grace: limits::LINGER,
             lingering: None,
         };
-        master.welcome()?;
+        master.send_threads()?;
         Ok(master)
     }
 
-    /// How long jobs of maps that were given up may run on when nothing else is left.
+    /// Sets how long jobs of abandoned maps may run on when nothing else is left.
     pub(crate) fn set_grace(&mut self, grace: Duration) {
         self.grace = grace;
     }
 
-    /// The ranks of the run, rank 0 first.
+    /// Returns the ranks of the run, rank 0 first.
     pub(crate) fn ranks(&self) -> Vec<Rank> {
         self.ranks.iter().map(|book| book.rank.clone()).collect()
     }
 
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.
-    pub(crate) fn run(&mut self) -> Result<Ended, MasterError> {
+    pub(crate) fn run(&mut self) -> Result<RunEnd, MasterError> {
         let (mut idle, mut quiet) = (Idle::new(), Quiet::default());
         while self.undismissed > 0 {
             let mut active = false;
             for _ in 0..TURN {
                 let Some(incoming) = self.transport.receive()? else { break };
                 active = true;
-                self.take_in(incoming)?;
+                self.handle_incoming(incoming)?;
             }
             if active {
-                idle.heard();
+                idle.received();
             }
             for _ in 0..TURN {
                 match self.commands.try_recv() {
                     Ok(command) => {
                         active = true;
-                        self.obey(command);
+                        self.handle_command(command);
                     }
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
@@ -180,13 +173,13 @@ impl<'t> Master<'t> {
                     }
                 }
             }
-            if self.signals.raised() {
+            if self.signals.poll() {
                 self.stop();
             }
-            if self.stopping.is_some_and(|since| since.elapsed() > GRACE) {
-                return Ok(Ended::Stopped);
+            if self.stopping.is_some_and(|since| since.elapsed() > limits::STOP_GRACE) {
+                return Ok(RunEnd::Stopped);
             }
-            self.leave_behind();
+            self.end_lingering();
             self.watch(active)?;
             self.send()?;
             self.deliver();
@@ -197,19 +190,19 @@ impl<'t> Master<'t> {
                 self.pause(&mut idle, &mut quiet);
             }
         }
-        self.farewell()?;
-        Ok(Ended::Whole)
+        self.flush()?;
+        Ok(RunEnd::Finished)
     }
 
     fn stop(&mut self) {
         if self.stopping.is_none() {
             self.stopping = Some(Instant::now());
-            self.announce(Notice::Stopping);
-            self.tell(Event::Draining, None);
+            self.notify(Notice::Stopping);
+            self.handle_event(Event::Draining, None);
         }
     }
 
-    fn announce(&mut self, notice: Notice<'_>) {
+    fn notify(&mut self, notice: Notice<'_>) {
         for listener in &mut self.listeners {
             listener.notice(notice);
         }
@@ -219,42 +212,42 @@ impl<'t> Master<'t> {
         self.ranks.get(rank.0 as usize).map_or_else(|| "an unknown host".into(), |book| book.rank.facts.host.clone())
     }
 
-    fn take_in(&mut self, incoming: Incoming) -> Result<(), MasterError> {
+    fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), MasterError> {
         let (rank, packet) = match incoming {
             Incoming::Message(rank, packet) => (rank, packet),
-            Incoming::Closed(rank) => return self.lose(rank),
+            Incoming::Closed(rank) => return self.rank_lost(rank),
         };
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
         if let Some(watch) = &mut self.watch {
-            watch.heard(rank);
+            watch.received(rank);
         }
         book.stats.messages_from += 1;
         book.stats.bytes_from += packet.len() as u64;
-        let messages = wire::open::<ToMaster>(packet).map_err(|error| self.garbled(rank, error))?;
+        let messages = wire::open::<ToMaster>(packet).map_err(|error| self.decode_error(rank, error))?;
         for (message, payload) in messages {
             match message {
                 ToMaster::Finished { chunk, count, busy, failed, bad, .. } => {
-                    let report = Report { count, busy, failed, bad };
+                    let report = ChunkReport { count, busy, failed, bad };
                     self.finished(rank, chunk, report, payload);
                 }
                 ToMaster::Part { part, map, job, stream, .. } => {
-                    self.pass_on(map, OutputPart { job, stream, bytes: payload, rank, part });
+                    self.deliver_part(map, OutputPart { job, stream, bytes: payload, rank, part });
                 }
-                ToMaster::Returned { chunk, kept } => self.tell(Event::Returned { rank, chunk, kept }, None),
+                ToMaster::Returned { chunk, kept } => self.handle_event(Event::Returned { rank, chunk, kept }, None),
                 ToMaster::Signalled => self.stop(),
-                ToMaster::Broken { message } => return Err(MasterError::Broken(rank, self.host(rank), message)),
+                ToMaster::Failed { message } => return Err(MasterError::RankFailed(rank, self.host(rank), message)),
                 ToMaster::Join(_) | ToMaster::Pulse => {}
             }
         }
         Ok(())
     }
 
-    fn garbled(&self, rank: RankId, error: wire::CodecError) -> MasterError {
+    fn decode_error(&self, rank: RankId, error: wire::CodecError) -> MasterError {
         MasterError::Codec(rank, self.host(rank), error)
     }
 
-    fn finished(&mut self, rank: RankId, chunk: ChunkId, report: Report, frames: Bytes) {
-        let Report { count, busy, failed, bad } = report;
+    fn finished(&mut self, rank: RankId, chunk: ChunkId, report: ChunkReport, frames: Bytes) {
+        let ChunkReport { count, busy, failed, bad } = report;
         let Some(Assignment { map, first, attempt, .. }) =
             self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
         else {
@@ -265,13 +258,13 @@ impl<'t> Master<'t> {
         stats.failed += (failed.len() as u64 + u64::from(bad)).min(u64::from(count));
         stats.busy += Duration::from_nanos(busy);
         self.last_result = Some(Instant::now());
-        let arrived = Arrived::new(rank, first, count, attempt, frames);
-        self.tell(Event::Finished { rank, chunk, busy, failed, bad }, Some(arrived));
-        self.advise(map);
+        let results = ChunkResults::new(rank, first, count, attempt, frames);
+        self.handle_event(Event::Finished { rank, chunk, busy, failed, bad }, Some(results));
+        self.update_queue_target(map);
     }
 
-    /// A rank is gone; its jobs are given to those that remain, if any do.
-    fn lose(&mut self, rank: RankId) -> Result<(), MasterError> {
+    /// Handles the loss of a rank: its jobs are assigned to the remaining ranks. An error if none remains.
+    fn rank_lost(&mut self, rank: RankId) -> Result<(), MasterError> {
         let host = self.host(rank);
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
         book.lost = true;
@@ -281,48 +274,49 @@ impl<'t> Master<'t> {
         }
         self.undismissed -= u32::from(book.rank.threads > 0);
         if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
-            return Err(MasterError::Alone);
+            return Err(MasterError::AllLost);
         }
         console::eprint_error(format_args!("rank {rank} on {host} is gone; its jobs are given to others"));
-        self.announce(Notice::Lost { rank, host: &host });
-        self.tell(Event::Lost { rank }, None);
+        self.notify(Notice::Lost { rank, host: &host });
+        self.handle_event(Event::Lost { rank }, None);
         Ok(())
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
-            // Nobody would close it; its client learns from the end of its channel that the pool has ended.
+            // The driver has left, so the map would never be closed. Its client learns from its closed channel that the pool has
+            // ended.
             Command::Open { .. } if self.driver_gone => {}
             Command::Open { map, function, context, policy, job_timeout, client } => {
-                self.maps.insert(map, MapBook::new(function, context, job_timeout, client, self.ranks.len()));
-                self.tell(Event::Opened { map, policy, function: function.offset }, None);
-                self.advise(map);
+                self.maps.insert(map, MapState::new(function, context, job_timeout, client, self.ranks.len()));
+                self.handle_event(Event::Opened { map, policy, function: function.offset }, None);
+                self.update_queue_target(map);
             }
             Command::Submit { map, block } => {
                 let runs: Vec<_> = block.runs().collect();
                 if let Some(book) = self.maps.get_mut(&map) {
                     book.add(block);
                     for (count, avoid) in runs {
-                        self.tell(Event::Submitted { map, count, avoid }, None);
+                        self.handle_event(Event::Submitted { map, count, avoid }, None);
                     }
                 }
             }
             Command::Close { map } => {
                 self.maps.entry(map).and_modify(|book| book.closed = true);
-                self.tell(Event::Closed { map }, None);
+                self.handle_event(Event::Closed { map }, None);
             }
-            Command::GiveUp { map } => self.tell(Event::Abandoned { map }, None),
+            Command::GiveUp { map } => self.handle_event(Event::Abandoned { map }, None),
             Command::Abandon { map } => self.abandon(map),
-            Command::Took { rank, part } => self.post(rank, ToRank::Took { part }, Vec::new()),
+            Command::PartTaken { rank, part } => self.queue_message(rank, ToRank::PartTaken { part }, Vec::new()),
             Command::Cancel { map, job, reply } => {
                 let before = self.cancelled;
-                self.tell(Event::CancelAsked { map, job }, None);
+                self.handle_event(Event::CancelAsked { map, job }, None);
                 let _ = reply.send(self.cancelled > before);
             }
-            Command::Keep { value, bytes } => {
+            Command::Broadcast { value, bytes } => {
                 for number in 0..self.ranks.len() as u32 {
-                    let head = ToRank::Keep { value, bytes: bytes.len() as u64 };
-                    self.post(RankId(number), head, vec![bytes.clone()]);
+                    let head = ToRank::Broadcast { value, bytes: bytes.len() as u64 };
+                    self.queue_message(RankId(number), head, vec![bytes.clone()]);
                 }
             }
             Command::Stats { reply } => drop(reply.send(self.stats())),
@@ -330,14 +324,14 @@ impl<'t> Master<'t> {
         }
     }
 
-    fn advise(&mut self, map: MapId) {
+    fn update_queue_target(&mut self, map: MapId) {
         if let Some(book) = self.maps.get(&map) {
-            book.client.advice.store(self.schedule.queue_advice(map), Ordering::Relaxed);
+            book.client.queue_target.store(self.schedule.queue_target(map), Ordering::Relaxed);
         }
     }
 
-    /// Tells the scheduler a fact and carries out what it orders.
-    fn tell(&mut self, event: Event, mut arrived: Option<Arrived>) {
+    /// Hands an event to the scheduler and carries out the resulting actions. `results` holds the results of a finished chunk.
+    fn handle_event(&mut self, event: Event, mut results: Option<ChunkResults>) {
         let mut actions = std::mem::take(&mut self.actions);
         self.schedule.handle(event, &mut actions);
         for action in actions.drain(..) {
@@ -345,13 +339,13 @@ impl<'t> Master<'t> {
                 Action::Assign { rank, chunk, map, first, count, attempt } => {
                     self.assign(rank, chunk, map, first, count, attempt);
                 }
-                Action::Recall { rank, chunk } => self.post(rank, ToRank::Recall { chunk }, Vec::new()),
+                Action::Recall { rank, chunk } => self.queue_message(rank, ToRank::Recall { chunk }, Vec::new()),
                 Action::Settle { map, first, count, outcome, attempt } => {
-                    self.settle(map, first, count, outcome, attempt, arrived.as_mut());
+                    self.settle(map, first, count, outcome, attempt, results.as_mut());
                 }
                 Action::Release { map } => self.release(map),
                 Action::Dismiss { rank } => {
-                    self.post(rank, ToRank::Dismiss, Vec::new());
+                    self.queue_message(rank, ToRank::Dismiss, Vec::new());
                     self.undismissed -= 1;
                 }
             }
@@ -362,7 +356,7 @@ impl<'t> Master<'t> {
     fn assign(&mut self, rank: RankId, chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32) {
         let Some(book) = self.maps.get_mut(&map) else { return };
         self.first_dispatch.get_or_insert_with(Instant::now);
-        let definition = book.introduce(map, rank);
+        let definition = book.define(map, rank);
         let inputs = book.inputs(first, count);
         let bytes = inputs.iter().map(|part| part.len() as u64).sum();
         if book.client.starts {
@@ -370,9 +364,9 @@ impl<'t> Master<'t> {
             self.mark_ready(map);
         }
         if let Some((definition, context)) = definition {
-            self.post(rank, definition, vec![context]);
+            self.queue_message(rank, definition, vec![context]);
         }
-        self.post(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
+        self.queue_message(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
     }
 
     fn settle(
@@ -382,7 +376,7 @@ impl<'t> Master<'t> {
         count: u64,
         how: Outcome,
         attempt: u32,
-        arrived: Option<&mut Arrived>,
+        results: Option<&mut ChunkResults>,
     ) {
         let failure = |kind, message: &str| Some(Failure::new(kind, message));
         let failure = match how {
@@ -400,13 +394,13 @@ impl<'t> Master<'t> {
         if let Some(meter) = &book.client.meter {
             meter.add(ended, failed);
         }
-        match (failure, arrived) {
+        match (failure, results) {
             (Some(failure), _) => book.deliver(Delivery::Unrun { first, count, attempt, failure }),
-            (None, Some(arrived)) if how == Outcome::Done => book.deliver(arrived.done(first, count)),
-            (None, Some(arrived)) => {
+            (None, Some(results)) if how == Outcome::Done => book.deliver(results.done(first, count)),
+            (None, Some(results)) => {
                 for job in first..first + count {
-                    let host = &self.ranks[arrived.rank().0 as usize].rank.facts.host;
-                    book.deliver(arrived.failed(job, host));
+                    let host = &self.ranks[results.rank().0 as usize].rank.facts.host;
+                    book.deliver(results.failed(job, host));
                 }
             }
             (None, None) => {}
@@ -423,8 +417,8 @@ impl<'t> Master<'t> {
         }
     }
 
-    /// A piece of output for a map's client.
-    fn pass_on(&mut self, map: MapId, part: OutputPart) {
+    /// Delivers a piece of output to a map's client.
+    fn deliver_part(&mut self, map: MapId, part: OutputPart) {
         if let Some(book) = self.maps.get_mut(&map) {
             book.deliver(Delivery::Part(part));
             self.mark_ready(map);
@@ -434,8 +428,8 @@ impl<'t> Master<'t> {
     fn release(&mut self, map: MapId) {
         self.deliver();
         if let Some(book) = self.maps.remove(&map) {
-            for rank in book.known_by() {
-                self.post(rank, ToRank::Release { map }, Vec::new());
+            for rank in book.defined_on() {
+                self.queue_message(rank, ToRank::Release { map }, Vec::new());
             }
         }
     }
@@ -446,7 +440,7 @@ impl<'t> Master<'t> {
         }
     }
 
-    /// Hands results over to the driver's side.
+    /// Sends all deliveries to the maps' clients.
     fn deliver(&mut self) {
         for map in std::mem::take(&mut self.ready) {
             if let Some(book) = self.maps.get_mut(&map) {
@@ -455,8 +449,8 @@ impl<'t> Master<'t> {
         }
     }
 
-    /// Adds a message to what the next [`Self::send`] sends to a rank; `payload` are its parts.
-    fn post(&mut self, rank: RankId, head: ToRank, payload: Vec<Bytes>) {
+    /// Queues a message for a rank, to be sent by the next [`Self::send`]; `payload` holds the parts of its payload.
+    fn queue_message(&mut self, rank: RankId, head: ToRank, payload: Vec<Bytes>) {
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return };
         if book.rank.threads == 0 {
             return;
@@ -478,7 +472,7 @@ impl<'t> Master<'t> {
             book.stats.messages_to += 1;
             book.stats.bytes_to += packet.len() as u64;
             if let Some(watch) = &mut self.watch {
-                watch.spoke(rank);
+                watch.sent(rank);
             }
             self.transport.send(rank, packet)?;
         }

@@ -1,20 +1,20 @@
-//! Room for large values in large pages.
+//! Memory for large values, in large pages.
 //!
-//! A program that writes to fresh memory enters the kernel once for each page. With pages of 4 KiB that costs several times
-//! what copying the same bytes costs. Linux gives pages of 2 MiB to a program that asks for them, where the machine's settings
+//! A program that writes to fresh memory enters the kernel once for each page. With pages of 4 KiB that takes several times as
+//! long as copying the same bytes. Linux gives pages of 2 MiB to a program that asks for them, if the machine's settings
 //! allow it (`madvise` or `always` in `/sys/kernel/mm/transparent_hugepage/enabled`).
 
-/// Memory from this size on is asked for in large pages. Smaller allocations come from memory that is used again.
+/// Allocations of at least this size ask for large pages. The allocator serves smaller ones from memory that it reuses.
 const LARGE: usize = 4 << 20;
 
-/// An empty vector with room for this many elements.
+/// Returns an empty vector with the given capacity.
 pub(crate) fn vec_with_capacity<T>(elements: usize) -> Vec<T> {
     let mut vec = Vec::with_capacity(elements);
     advise(&mut vec);
     vec
 }
 
-/// Makes room for more elements, as [`Vec::reserve`] does.
+/// Reserves memory for more elements, as [`Vec::reserve`] does.
 pub(crate) fn reserve<T>(vec: &mut Vec<T>, additional: usize) {
     if vec.capacity() - vec.len() < additional {
         grow(vec, additional);
@@ -27,7 +27,7 @@ fn grow<T>(vec: &mut Vec<T>, additional: usize) {
     advise(vec);
 }
 
-/// Asks for large pages behind a vector that is large.
+/// Asks for large pages for the memory of a large vector.
 fn advise<T>(vec: &mut Vec<T>) {
     let bytes = vec.capacity().saturating_mul(size_of::<T>());
     if bytes >= LARGE {
@@ -36,13 +36,13 @@ fn advise<T>(vec: &mut Vec<T>) {
 }
 
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "there is no safe way to ask for large pages behind memory of the allocator")]
+#[expect(unsafe_code, reason = "there is no safe way to ask for large pages for memory of the allocator")]
 fn advise_range(start: usize, bytes: usize) {
     const PAGE: usize = 4096;
     let first = start.next_multiple_of(PAGE);
     let end = (start + bytes) / PAGE * PAGE;
-    // SAFETY: this advice changes neither the contents of memory nor who may use it, only the size of the pages behind it. A
-    // refusal, also one of addresses that the kernel finds wrong (pages may be larger than 4 KiB), has no effect.
+    // SAFETY: this advice changes neither the contents nor the access rights of memory, only the size of its pages. If the kernel
+    // refuses it, for instance for misaligned addresses (pages may be larger than 4 KiB), it has no effect.
     let _ = unsafe { libc::madvise(first as *mut libc::c_void, end.saturating_sub(first), libc::MADV_HUGEPAGE) };
 }
 
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_of_all_sizes_is_given_and_keeps_what_was_written() {
+    fn capacity_of_all_sizes_is_reserved_and_keeps_its_contents() {
         for bytes in [0, 1, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE] {
             let mut vec = vec_with_capacity::<u8>(bytes);
             assert!(vec.is_empty() && vec.capacity() >= bytes);

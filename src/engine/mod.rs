@@ -1,4 +1,4 @@
-//! What makes ranks compute: who runs which job next, and how functions, inputs and results get from rank 0 to the ranks and back.
+//! The engine: it decides which rank runs which job next, and carries functions, inputs and results between rank 0 and the ranks.
 
 pub(crate) mod catch;
 pub(crate) mod error;
@@ -6,6 +6,7 @@ pub(crate) mod exchange;
 pub(crate) mod func;
 #[cfg(feature = "json")]
 pub(crate) mod json;
+pub(crate) mod limits;
 pub(crate) mod master;
 pub(crate) mod memory;
 pub(crate) mod meter;

@@ -1,7 +1,7 @@
-//! Who and where am I: hosts, CPU masks, threads per rank, launchers and allocations.
+//! The placement of ranks: hosts, CPU masks, threads per rank, launchers and allocations.
 //!
-//! Every rank gathers [`RankFacts`] about itself. The master decides from all of them how many threads each rank gets
-//! and what is wrong with the placement. Nothing here talks to MPI: the facts travel as messages.
+//! Every rank gathers [`RankFacts`] about itself. From all of them the master decides how many threads each rank gets,
+//! and it finds mistakes in the placement. Nothing here calls MPI: the facts travel as messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -9,26 +9,26 @@ use std::num::NonZeroU32;
 use rustix::thread::CpuSet;
 use serde::{Deserialize, Serialize};
 
-/// What a rank knows of itself when it joins.
+/// The facts about a rank and its host, which it sends when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankFacts {
     /// The host's name.
     pub host: String,
-    /// The process.
+    /// The id of the process.
     pub pid: u32,
     /// The CPUs that this process may run on, ascending.
     pub cpus: Vec<u32>,
-    /// How many threads can run at once: the CPU mask, less where a container's quota says so.
+    /// The number of threads that can run at once: the CPUs of the mask, or fewer if a container's quota is lower.
     pub parallelism: u32,
-    /// How many CPUs the machine has.
+    /// The number of CPUs of the machine.
     pub machine_cpus: u32,
-    /// The threads that were asked for, by option or environment.
+    /// The number of threads that an option or the environment sets.
     pub threads_asked: Option<NonZeroU32>,
-    /// How many CPUs a job needs.
+    /// The number of CPUs that a job needs.
     pub cpus_per_job: NonZeroU32,
     /// A hash of the executable file.
     pub executable: u64,
-    /// Why jobs cannot run here, if the program has looked.
+    /// The reason why jobs cannot run here, if [`Launch::check`](crate::Launch::check) has found one.
     pub complaint: Option<String>,
 }
 
@@ -36,14 +36,14 @@ pub struct RankFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rank {
-    /// What it said of itself.
+    /// The facts that it has sent.
     pub facts: RankFacts,
-    /// The threads it computes with: 0 for a dedicated master.
+    /// The number of its compute threads: 0 for a dedicated master.
     pub threads: u32,
 }
 
 impl RankFacts {
-    /// The facts of this process.
+    /// Gathers the facts of this process.
     pub(crate) fn gather(threads_asked: Option<NonZeroU32>) -> Result<Self, String> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let cpus = cpu_mask();
@@ -70,12 +70,12 @@ fn cpu_mask() -> Vec<u32> {
     (0..CpuSet::MAX_CPU).filter(|&cpu| mask.is_set(cpu)).map(|cpu| cpu as u32).collect()
 }
 
-/// How many CPUs the machine has in use, if its kernel says so.
+/// Returns the number of the machine's online CPUs, if its kernel reports it.
 fn online_cpus() -> Option<u32> {
     count_cpus(&std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?)
 }
 
-/// How many CPUs are in a list like `0-3,8`.
+/// Counts the CPUs in a list like `0-3,8`.
 fn count_cpus(list: &str) -> Option<u32> {
     let number = |text: &str| text.parse::<u32>().ok();
     list.trim().split(',').try_fold(0u32, |count, run| {
@@ -84,7 +84,7 @@ fn count_cpus(list: &str) -> Option<u32> {
     })
 }
 
-/// A hash of the file that this process runs, read in pieces, once.
+/// Returns a hash of this process's executable file, which is read once, in pieces.
 fn hash_executable() -> Result<u64, String> {
     use std::io::Read;
     use std::sync::OnceLock;
@@ -92,7 +92,7 @@ fn hash_executable() -> Result<u64, String> {
     if let Some(hash) = HASH.get() {
         return Ok(*hash);
     }
-    // The link in /proc still leads to the file after it was replaced on disk.
+    // The link in /proc still leads to the file that was started, after it was replaced on disk.
     let proc_link = std::path::Path::new("/proc/self/exe");
     let path = if proc_link.exists() { proc_link.to_path_buf() } else { std::env::current_exe().unwrap_or_default() };
     let explain = |error| format!("cannot read the program's own executable: {error}");
@@ -107,7 +107,7 @@ fn hash_executable() -> Result<u64, String> {
     }
 }
 
-/// CPUs as people write them: `0-3,8`.
+/// Formats a list of CPUs with ranges: `0-3,8`.
 pub fn cpu_list(cpus: &[u32]) -> String {
     let mut parts: Vec<String> = Vec::new();
     for run in cpus.chunk_by(|a, b| a + 1 == *b) {
@@ -120,9 +120,9 @@ pub fn cpu_list(cpus: &[u32]) -> String {
     parts.join(",")
 }
 
-/// How many threads each rank gets, in the order of the ranks. A rank's own wish comes first; else it gets the CPUs of its
-/// mask, divided among the ranks of the same host that share them (the later ranks get what does not divide evenly, since
-/// rank 0 has the master, too). Jobs that need several CPUs leave a thread for each such group.
+/// Returns the number of threads of each rank, in the order of the ranks. A number that was asked for comes first; otherwise a rank
+/// gets the CPUs of its mask, divided among the ranks of the same host that share them (the remainder goes to the later ranks,
+/// since rank 0 has the master, too). If a job needs several CPUs, a rank gets one thread for each such group.
 pub(crate) fn threads_per_rank(facts: &[RankFacts], dedicated_master: bool) -> Vec<u32> {
     let computes = |rank: usize| !(dedicated_master && rank == 0 && facts.len() > 1);
     let mut sharing: BTreeMap<(&str, &[u32]), Vec<usize>> = BTreeMap::new();
@@ -136,12 +136,13 @@ pub(crate) fn threads_per_rank(facts: &[RankFacts], dedicated_master: bool) -> V
             .filter(|((other, mask), _)| other == host && mask != cpus && mask.iter().any(|cpu| cpus.contains(cpu)))
             .map(|(_, ranks)| ranks.len() as u32)
             .sum();
-        // Masks that overlap without being equal: count all who might be there.
+        // Where masks overlap without being equal, all ranks that may use a CPU are counted.
         let count = ranks.len() as u32 + others;
-        for (place, &rank) in ranks.iter().enumerate() {
+        for (position, &rank) in ranks.iter().enumerate() {
             let available = facts[rank].parallelism.max(1);
-            let extra = u32::from(place as u32 + available % count >= ranks.len() as u32);
-            let share = (available / count + extra).max(1);
+            let remainder = available % count;
+            let gets_one_more = position as u32 + remainder >= ranks.len() as u32;
+            let share = (available / count + u32::from(gets_one_more)).max(1);
             let cpus = facts[rank].threads_asked.map_or(share, NonZeroU32::get);
             threads[rank] = (cpus / facts[rank].cpus_per_job).max(1);
         }
@@ -149,12 +150,12 @@ pub(crate) fn threads_per_rank(facts: &[RankFacts], dedicated_master: bool) -> V
     threads
 }
 
-/// What the people who run this should know about the placement of the ranks, a sentence each.
+/// The warnings about the placement of the ranks, a sentence each.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Warnings {
-    /// The launcher leaves most of a machine idle. Nobody wants this.
+    /// The launcher leaves most of a machine idle. This is always a mistake.
     pub bound: Option<String>,
-    /// More threads than CPUs. Some want this: for a test, or for jobs that sleep.
+    /// There are more threads than CPUs. This may be wanted: for a test, or for jobs that sleep.
     pub crowded: Option<String>,
 }
 
@@ -164,7 +165,7 @@ impl Warnings {
     }
 }
 
-/// What is wrong with the placement of these ranks.
+/// Returns the warnings about the placement of these ranks.
 pub(crate) fn warnings(ranks: &[Rank]) -> Warnings {
     let mut hosts: BTreeMap<&str, Vec<&Rank>> = BTreeMap::new();
     for rank in ranks {
@@ -176,7 +177,7 @@ pub(crate) fn warnings(ranks: &[Rank]) -> Warnings {
         let cpus: BTreeSet<u32> = ranks.iter().flat_map(|rank| &rank.facts.cpus).copied().collect();
         let machine = ranks.iter().map(|rank| rank.facts.machine_cpus).max().unwrap_or(1);
         let threads: u32 = ranks.iter().map(|rank| rank.threads).sum();
-        // One thread on one core may be what was asked for.
+        // One thread on one core may have been asked for.
         let one_core =
             |rank: &&Rank| rank.facts.cpus.len() == 1 && (rank.facts.threads_asked.is_none() || rank.threads > 1);
         if (cpus.len() as u32) < machine && ranks.iter().all(one_core) {
@@ -203,9 +204,9 @@ pub(crate) fn warnings(ranks: &[Rank]) -> Warnings {
     }
 }
 
-/// Where a launcher put this process: its number, and of how many.
+/// The rank of this process and the number of processes, as the launcher sets them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct LauncherRank {
     pub rank: u32,
     pub size: u32,
 }
@@ -213,7 +214,7 @@ pub(crate) struct Place {
 /// The variables in which launchers tell a process its rank and the number of processes: Open MPI, MPICH and Intel MPI
 /// (and Slurm's PMI), MVAPICH, Flux, and `srun` itself (the step's variable: a batch script that runs a program without
 /// `srun` is one process, whatever the allocation's number of tasks).
-const PLACES: [(&str, &str); 5] = [
+const RANK_VARIABLES: [(&str, &str); 5] = [
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
@@ -221,16 +222,16 @@ const PLACES: [(&str, &str); 5] = [
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 ];
 
-/// Where the launcher says that this process is, if a launcher started it. It is known before MPI is started.
-pub(crate) fn place(environment: impl Fn(&str) -> Option<String>) -> Option<Place> {
-    PLACES.iter().find_map(|(rank, size)| {
+/// Returns the rank of this process by the launcher's variables, if a launcher started it. It is known before MPI is started.
+pub(crate) fn launcher_rank(environment: impl Fn(&str) -> Option<String>) -> Option<LauncherRank> {
+    RANK_VARIABLES.iter().find_map(|(rank, size)| {
         let number = |name: &str| environment(name)?.trim().parse().ok();
-        Some(Place { rank: number(rank)?, size: number(size)? })
+        Some(LauncherRank { rank: number(rank)?, size: number(size)? })
     })
 }
 
-/// The variables in which launchers tell a process its number among those of its host.
-const PLACES_ON_HOST: [&str; 5] = [
+/// The variables in which launchers tell a process its number among the processes of its host.
+const RANK_ON_HOST_VARIABLES: [&str; 5] = [
     "OMPI_COMM_WORLD_LOCAL_RANK",
     "MPI_LOCALRANKID",
     "MV2_COMM_WORLD_LOCAL_RANK",
@@ -238,32 +239,33 @@ const PLACES_ON_HOST: [&str; 5] = [
     "SLURM_LOCALID",
 ];
 
-/// The variables in which launchers tell a process how many of them are on its host; Slurm lists hosts, as `2(x3),1`.
-const RANKS_ON_HOST: [&str; 4] =
+/// The variables in which launchers tell a process the number of processes on its host; Slurm lists all hosts, as `2(x3),1`.
+const RANKS_ON_HOST_VARIABLES: [&str; 4] =
     ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE"];
 
-/// How many processes the launcher has started on this host, as far as it says so; of Slurm's list the first host stands for all.
+/// Returns the number of processes that the launcher has started on this host, if its variables tell; of Slurm's list, the number of
+/// the first host is taken.
 pub(crate) fn ranks_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
     let number = |text: String| text.split(['(', ',']).next()?.trim().parse().ok();
-    RANKS_ON_HOST.iter().find_map(|name| environment(name).and_then(number)).filter(|ranks| *ranks > 0)
+    RANKS_ON_HOST_VARIABLES.iter().find_map(|name| environment(name).and_then(number)).filter(|ranks| *ranks > 0)
 }
 
-/// The number that the launcher gave this process among those of its host.
-pub(crate) fn place_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
-    PLACES_ON_HOST.iter().find_map(|name| environment(name)?.trim().parse().ok())
+/// Returns the number that the launcher gave this process among the processes of its host.
+pub(crate) fn rank_on_host(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
+    RANK_ON_HOST_VARIABLES.iter().find_map(|name| environment(name)?.trim().parse().ok())
 }
 
-/// The id of what Slurm or PBS granted, with the system's name.
+/// Returns the id of the allocation, with the name of the batch system.
 pub(crate) fn allocation(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
     [("Slurm", "SLURM_JOB_ID"), ("PBS", "PBS_JOBID"), ("LSF", "LSB_JOBID"), ("Flux", "FLUX_JOB_ID")]
         .iter()
         .find_map(|(system, name)| Some(format!("{system} {}", environment(name)?)))
 }
 
-/// Why ranks that each see only themselves cannot be one run, if that is so: `world` is the number of ranks that this process
+/// Returns an error message if the launcher has started more processes than MPI sees: `world` is the number of ranks that MPI
 /// sees.
-pub(crate) fn worlds_of_one(place: Option<Place>, world: u32) -> Option<String> {
-    let size = place?.size;
+pub(crate) fn worlds_of_one(launched: Option<LauncherRank>, world: u32) -> Option<String> {
+    let size = launched?.size;
     if size <= world {
         return None;
     }
@@ -312,13 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_comes_before_the_mask() {
-        let wish = RankFacts { threads_asked: NonZeroU32::new(7), ..facts("a", &[0]) };
-        assert_eq!(threads_per_rank(&[wish, facts("a", &[1])], false), [7, 1]);
+    fn a_number_of_threads_that_was_asked_for_comes_before_the_mask() {
+        let asked = RankFacts { threads_asked: NonZeroU32::new(7), ..facts("a", &[0]) };
+        assert_eq!(threads_per_rank(&[asked, facts("a", &[1])], false), [7, 1]);
     }
 
     #[test]
-    fn binding_to_one_core_and_crowding_are_told_of() {
+    fn binding_to_one_core_and_crowding_are_reported() {
         let rank = |facts: RankFacts, threads| Rank { facts, threads };
         let bound = warnings(&[rank(facts("a", &[0]), 1), rank(facts("a", &[1]), 1)]);
         let Warnings { bound: Some(bound), crowded: None } = bound else { panic!("{bound:?}") };
@@ -357,9 +359,9 @@ mod tests {
         let variables = |pairs: &'static [(&str, &str)]| {
             move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_string())
         };
-        let open_mpi = place(variables(&[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "4")]));
-        assert_eq!(open_mpi, Some(Place { rank: 1, size: 4 }));
-        assert_eq!(place(variables(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")])), None, "a batch script");
+        let open_mpi = launcher_rank(variables(&[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "4")]));
+        assert_eq!(open_mpi, Some(LauncherRank { rank: 1, size: 4 }));
+        assert_eq!(launcher_rank(variables(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")])), None, "a batch script");
         assert!(worlds_of_one(open_mpi, 1).unwrap().starts_with("4 processes were started, but each sees only itself"));
         assert_eq!(worlds_of_one(open_mpi, 4), None);
         assert_eq!(worlds_of_one(None, 1), None);

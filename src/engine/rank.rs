@@ -1,20 +1,20 @@
-//! A rank's computing side: chunks in, jobs on rayon threads, results out.
+//! The rank side: receives chunks, runs their jobs on rayon threads, and sends the results.
 //!
 //! The rank's loop owns the transport and computes nothing. Chunks wait in a queue until a compute thread begins them, so that
 //! no chunk keeps the threads of another waiting, and a job that uses rayon itself finds the rank's idle threads. A thread
-//! takes its jobs one at a time from the chunk, so that the jobs that have not started can still be given back. What is
-//! finished while the loop sleeps goes out as one message.
+//! takes its jobs one at a time from the chunk, so that the jobs that have not started can still be given back. All results
+//! that finish while the loop sleeps are sent as one message.
 
 mod broadcasts;
 mod cancellation;
 mod chunk;
+mod coalesce;
 mod context;
-mod crew;
 mod executor;
-mod gather;
 mod limited;
 mod overdue;
 mod pulse;
+mod threads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -30,6 +30,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::console;
 use crate::engine::catch::panic_message;
+use crate::engine::limits;
 use crate::engine::placement::RankFacts;
 use crate::engine::schedule::{ChunkId, MapId, RankId};
 use crate::engine::stop::Signals;
@@ -37,97 +38,96 @@ use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport, Transp
 use crate::engine::wire::{self, Packet, ToMaster, ToRank};
 
 use chunk::{Chunk, Cursor};
-use crew::{Crew, Work};
+use coalesce::Coalescing;
 use executor::{Executor, FromThread, MapFunction, Part, Results};
-use gather::Gather;
 use limited::Limited;
-use pulse::Watch;
+use pulse::MasterWatch;
+use threads::{ComputeThreads, Work};
 
 pub use context::{CurrentJob, current_job};
-pub(crate) use context::{broadcast_value, cancellation, give_up, in_compute_thread, mark_bad, send_part};
+pub(crate) use context::{abort_run, broadcast_value, cancellation, in_compute_thread, mark_bad, send_part};
 
-/// Why a rank cannot go on.
+/// The errors that end a rank early.
 #[derive(Debug)]
-pub(crate) enum WorkerError {
+pub(crate) enum RankError {
     Transport(TransportError),
     Codec(wire::CodecError),
+    /// This number of threads could not be started.
     Threads(u32, rayon_core::ThreadPoolBuildError),
     /// The connection to the master is closed.
-    Deserted,
+    MasterClosed,
     /// The master has sent nothing for this many seconds.
-    Silent(u64),
+    MasterSilent(u64),
     /// The master has ended the run.
-    BrokenOff,
-    GaveUp(String),
+    Aborted,
+    /// A job has called [`abort_run`], or too many threads were left behind.
+    Unusable(String),
 }
 
-impl Error for WorkerError {}
+impl Error for RankError {}
 
-impl fmt::Display for WorkerError {
+impl fmt::Display for RankError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WorkerError::Transport(error) => error.fmt(f),
-            WorkerError::Codec(error) => error.fmt(f),
-            WorkerError::Threads(count, error) => {
+            RankError::Transport(error) => error.fmt(f),
+            RankError::Codec(error) => error.fmt(f),
+            RankError::Threads(count, error) => {
                 write!(f, "cannot start {count} compute threads: {} (see `ulimit -u`)", console::reason(error))
             }
-            WorkerError::Deserted => f.write_str("the master has gone"),
-            WorkerError::Silent(seconds) => write!(
+            RankError::MasterClosed => f.write_str("the master is gone"),
+            RankError::MasterSilent(seconds) => write!(
                 f,
-                "rank 0 has not been heard of for {seconds} s: its process has died or is stopped, or its node is lost; \
+                "rank 0 has sent no message for {seconds} s: its process has died or is stopped, or its node is lost; \
                  ending all ranks"
             ),
-            WorkerError::BrokenOff => f.write_str("rank 0 has ended the run"),
-            WorkerError::GaveUp(message) => f.write_str(message),
+            RankError::Aborted => f.write_str("rank 0 has ended the run"),
+            RankError::Unusable(message) => f.write_str(message),
         }
     }
 }
 
-impl From<TransportError> for WorkerError {
+impl From<TransportError> for RankError {
     fn from(error: TransportError) -> Self {
-        WorkerError::Transport(error)
+        RankError::Transport(error)
     }
 }
 
-impl From<wire::CodecError> for WorkerError {
+impl From<wire::CodecError> for RankError {
     fn from(error: wire::CodecError) -> Self {
-        WorkerError::Codec(error)
+        RankError::Codec(error)
     }
 }
 
-/// A rank's computing side, from joining the run to being dismissed.
-pub(crate) struct Worker<'t> {
+/// The loop of a rank, from joining the run to being dismissed.
+pub(crate) struct RankLoop<'t> {
     transport: &'t mut dyn Transport,
     executable: u64,
     host: String,
     signals: &'t Signals,
     on_threads: Option<&'t OnThreads<'t>>,
-    crew: Option<Crew>,
+    threads: Option<ComputeThreads>,
     executor: Arc<Executor>,
     finished: Receiver<FromThread>,
     maps: BTreeMap<MapId, Arc<MapFunction>>,
     chunks: BTreeMap<ChunkId, Arc<Chunk>>,
-    /// Those that have a time limit.
+    /// The chunks that have a time limit.
     limited: Vec<Arc<Chunk>>,
-    /// Maps that were given up and are not over.
+    /// Maps that are abandoned and not released.
     cancelled: BTreeSet<MapId>,
-    /// Pieces of output that the driver has not taken: the map, and whom to tell.
+    /// Pieces of output that the driver has not taken: the map, and the channel to the job's thread.
     parts: BTreeMap<u64, (MapId, Sender<()>)>,
     next_part: u64,
-    /// Held by everything that may let go of a map's function; nothing is ever sent.
+    /// A sender is held by everything that may drop a map's function last; nothing is ever sent.
     releases: (Sender<()>, Receiver<()>),
     outbox: Packet<ToMaster>,
-    gather: Gather,
-    watch: Option<Watch>,
+    coalescing: Coalescing,
+    watch: Option<MasterWatch>,
 }
 
-/// How long a rank that was dismissed waits for its functions to let go of what they hold, such as worker processes.
-const RELEASE: Duration = Duration::from_secs(10);
-
-/// Takes a rank's number and the slots of its compute threads.
+/// A callback that takes a rank's number and the slots of its compute threads.
 pub(crate) type OnThreads<'a> = dyn Fn(u32, Range<u32>) + Send + Sync + 'a;
 
-/// Works for the master at the other end of the transport until it dismisses this rank.
+/// Runs the loop of a rank until the master, at the other end of the transport, dismisses the rank.
 pub(crate) fn serve(
     rank: RankId,
     transport: &mut dyn Transport,
@@ -135,18 +135,18 @@ pub(crate) fn serve(
     facts: RankFacts,
     on_threads: Option<&OnThreads<'_>>,
     signals: &Signals,
-) -> Result<(), WorkerError> {
+) -> Result<(), RankError> {
     doorbell.install();
     let (sender, finished) = unbounded();
     let executor = Executor::new(rank, sender, doorbell);
-    let watch = Watch::new(transport);
-    let mut worker = Worker {
+    let watch = MasterWatch::new(transport);
+    let mut rank_loop = RankLoop {
         transport,
         executable: facts.executable,
         host: facts.host.clone(),
         signals,
         on_threads,
-        crew: None,
+        threads: None,
         executor: Arc::new(executor),
         finished,
         maps: BTreeMap::new(),
@@ -157,50 +157,50 @@ pub(crate) fn serve(
         next_part: 0,
         releases: bounded(0),
         outbox: Packet::default(),
-        gather: Gather::default(),
+        coalescing: Coalescing::default(),
         watch,
     };
-    worker.outbox.push(ToMaster::Join(Box::new(facts)));
-    let result = panic::catch_unwind(AssertUnwindSafe(|| worker.work()));
+    rank_loop.outbox.push(ToMaster::Join(Box::new(facts)));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| rank_loop.run()));
     let (message, result) = match result {
         Ok(Ok(())) => return Ok(()),
-        Ok(Err(error @ (WorkerError::Deserted | WorkerError::Silent(_) | WorkerError::BrokenOff))) => {
+        Ok(Err(error @ (RankError::MasterClosed | RankError::MasterSilent(_) | RankError::Aborted))) => {
             return Err(error);
         }
         Ok(Err(error)) => (error.to_string(), Err(error)),
-        Err(payload) => (format!("a bug in rankpool: {}", panic_message(&*payload)), Err(WorkerError::Deserted)),
+        Err(payload) => (format!("a bug in rankpool: {}", panic_message(&*payload)), Err(RankError::MasterClosed)),
     };
-    // The master ends the run with this message; if it cannot be sent any more, the caller's own message remains.
-    worker.outbox.push(ToMaster::Broken { message });
-    let _ = worker.send();
+    // The master ends the run when it receives this message. If it cannot be sent any more, the caller logs the error.
+    rank_loop.outbox.push(ToMaster::Failed { message });
+    let _ = rank_loop.send();
     result
 }
 
-impl Worker<'_> {
-    fn work(&mut self) -> Result<(), WorkerError> {
+impl RankLoop<'_> {
+    fn run(&mut self) -> Result<(), RankError> {
         let mut idle = Idle::new();
         let mut signalled = false;
         loop {
             let mut active = false;
             while let Some(incoming) = self.transport.receive()? {
                 active = true;
-                let Incoming::Message(_, packet) = incoming else { return Err(WorkerError::Deserted) };
+                let Incoming::Message(_, packet) = incoming else { return Err(RankError::MasterClosed) };
                 for (message, payload) in wire::open::<ToRank>(packet)? {
                     if message == ToRank::Dismiss {
                         if self.chunks.is_empty() {
-                            self.await_releases();
+                            self.wait_for_releases();
                         } else {
                             self.leave_jobs_behind();
                         }
                         return Ok(());
                     }
-                    self.take_in(message, payload)?;
+                    self.handle_message(message, payload)?;
                 }
             }
             if active {
-                idle.heard();
+                idle.received();
                 if let Some(watch) = &mut self.watch {
-                    watch.heard();
+                    watch.received();
                 }
             }
             while let Ok(message) = self.finished.try_recv() {
@@ -208,18 +208,18 @@ impl Worker<'_> {
                 match message {
                     FromThread::Results(results) => {
                         self.executor.unsent.fetch_sub(1, Ordering::SeqCst);
-                        self.hand_over(results);
+                        self.queue_results(results);
                     }
-                    FromThread::Part(part) => self.hand_over_part(part),
+                    FromThread::Part(part) => self.queue_part(part),
                 }
             }
             if !self.limited.is_empty() {
                 self.write_off()?;
             }
-            if let Some(message) = self.executor.broken.get() {
-                return Err(WorkerError::GaveUp(message.clone()));
+            if let Some(message) = self.executor.abort_message.get() {
+                return Err(RankError::Unusable(message.clone()));
             }
-            if self.signals.raised() && !signalled {
+            if self.signals.poll() && !signalled {
                 signalled = true;
                 self.outbox.push(ToMaster::Signalled);
             }
@@ -233,10 +233,10 @@ impl Worker<'_> {
         }
     }
 
-    /// Nothing is to be done: waits. Results wake the loop when no chunk waits; else they may have to be looked for.
+    /// Waits when there is nothing to do. Results wake the loop if no chunk waits; otherwise the loop has to look for them.
     fn pause(&mut self, idle: &mut Idle) {
         let waits = self.executor.waiting.load(Ordering::SeqCst) > 0;
-        match if waits { self.gather.left(Instant::now) } else { None } {
+        match if waits { self.coalescing.remaining(Instant::now) } else { None } {
             None => idle.wait(self.transport.must_poll()),
             Some(Duration::ZERO) => {}
             Some(left) => idle.wait_at_most(left, self.transport.must_poll()),
@@ -244,7 +244,7 @@ impl Worker<'_> {
     }
 
     fn need(&self) -> Need {
-        let threads = self.crew.as_ref().map_or(1, |crew| crew.threads() as usize);
+        let threads = self.threads.as_ref().map_or(1, |threads| threads.count() as usize);
         if self.executor.waiting.load(Ordering::Relaxed) > 0 {
             Need::Later
         } else if self.chunks.len() < threads {
@@ -254,7 +254,7 @@ impl Worker<'_> {
         }
     }
 
-    fn take_in(&mut self, message: ToRank, payload: Bytes) -> Result<(), WorkerError> {
+    fn handle_message(&mut self, message: ToRank, payload: Bytes) -> Result<(), RankError> {
         match message {
             ToRank::Welcome { threads, slots_before } => self.start_threads(threads, slots_before)?,
             ToRank::Define { map, function, limit, .. } => {
@@ -269,13 +269,13 @@ impl Worker<'_> {
                 };
                 self.maps.insert(map, Arc::new(function));
             }
-            ToRank::Keep { value, .. } => self.executor.broadcasts.insert(value, payload),
+            ToRank::Broadcast { value, .. } => self.executor.broadcasts.insert(value, payload),
             ToRank::Chunk { chunk, map, first, count, attempt, .. } => {
                 let Some(map) = self.maps.get(&map).cloned() else {
                     return Err(TransportError(format!("a chunk came before its map {}", map.0)).into());
                 };
                 let cursor = Cursor::new(count);
-                self.begin(Chunk { id: chunk, first, attempt, cursor, inputs: payload, map, limited: None }, count);
+                self.enqueue(Chunk { id: chunk, first, attempt, cursor, inputs: payload, map, limited: None }, count);
             }
             ToRank::Recall { chunk } => {
                 if let Some(recalled) = self.chunks.get(&chunk) {
@@ -287,23 +287,23 @@ impl Worker<'_> {
                     self.outbox.push(ToMaster::Returned { chunk, kept });
                 }
             }
-            ToRank::Took { part } => {
+            ToRank::PartTaken { part } => {
                 if let Some((_, taken)) = self.parts.remove(&part) {
                     let _ = taken.send(());
                 }
             }
             ToRank::Cancel { map } => self.cancel(map),
             ToRank::Release { map } => self.release(map),
-            ToRank::BreakOff => return Err(WorkerError::BrokenOff),
+            ToRank::Abort => return Err(RankError::Aborted),
             ToRank::Pulse | ToRank::Dismiss => {}
         }
         Ok(())
     }
 
-    /// Puts a chunk where the compute threads take them from.
-    fn begin(&mut self, mut chunk: Chunk, count: u32) {
-        let crew = self.crew.as_ref().expect("a rank is welcomed before it gets chunks");
-        // The chunk, or the thread that has it, may be the last that holds the map's function.
+    /// Adds a chunk to the queue of the compute threads.
+    fn enqueue(&mut self, mut chunk: Chunk, count: u32) {
+        let threads = self.threads.as_ref().expect("a rank is welcomed before it gets chunks");
+        // The chunk, or the thread that runs it, may be the last holder of the map's function.
         let mut released = Some(self.releases.0.clone());
         chunk.limited = chunk.map.limit.map(|limit| Limited::new(limit, count, released.take()));
         let chunk = Arc::new(chunk);
@@ -312,10 +312,10 @@ impl Worker<'_> {
             self.limited.push(chunk.clone());
         }
         self.executor.waiting.fetch_add(1, Ordering::SeqCst);
-        crew.push(Work::Chunk(chunk, released));
+        threads.push(Work::Chunk(chunk, released));
     }
 
-    /// Tells the jobs of a map that nobody wants them.
+    /// Notifies the running jobs of a map that the driver has dropped the map.
     fn cancel(&mut self, map: MapId) {
         self.parts.retain(|_, (of, _)| *of != map);
         self.cancelled.insert(map);
@@ -324,41 +324,41 @@ impl Worker<'_> {
         }
     }
 
-    /// Lets go of a map's function: on a compute thread, since it may take its time.
+    /// Drops a map's function: on a compute thread, since its destructor may take long.
     fn release(&mut self, map: MapId) {
         self.cancelled.remove(&map);
-        if let (Some(function), Some(crew)) = (self.maps.remove(&map), &self.crew) {
-            crew.push(Work::Release(function, self.releases.0.clone()));
+        if let (Some(function), Some(threads)) = (self.maps.remove(&map), &self.threads) {
+            threads.push(Work::Release(function, self.releases.0.clone()));
         }
     }
 
-    fn await_releases(&mut self) {
+    fn wait_for_releases(&mut self) {
         let own = bounded(0).0;
         drop(std::mem::replace(&mut self.releases.0, own));
-        let _ = self.releases.1.recv_timeout(RELEASE);
+        let _ = self.releases.1.recv_timeout(limits::RELEASE);
     }
 
-    fn start_threads(&mut self, threads: u32, slots_before: u32) -> Result<(), WorkerError> {
+    fn start_threads(&mut self, threads: u32, slots_before: u32) -> Result<(), RankError> {
         self.executor.slots_before.store(slots_before, Ordering::Relaxed);
-        let crew = Crew::start(threads, &self.executor).map_err(|error| WorkerError::Threads(threads, error))?;
-        self.crew = Some(crew);
-        if let Some(tell) = self.on_threads {
-            tell(self.executor.rank.0, slots_before..slots_before + threads);
+        let started = ComputeThreads::start(threads, &self.executor);
+        self.threads = Some(started.map_err(|error| RankError::Threads(threads, error))?);
+        if let Some(on_threads) = self.on_threads {
+            on_threads(self.executor.rank.0, slots_before..slots_before + threads);
         }
         Ok(())
     }
 
-    fn hand_over(&mut self, results: Results) {
+    fn queue_results(&mut self, results: Results) {
         self.chunks.remove(&results.chunk);
         let Results { chunk, count, busy, failed, bad, frames } = results;
         let bytes = frames.len() as u64;
         self.outbox.push_with(ToMaster::Finished { chunk, count, busy, failed, bad, bytes }, [frames.into()]);
     }
 
-    fn hand_over_part(&mut self, part: Part) {
+    fn queue_part(&mut self, part: Part) {
         let Part { map, job, stream, bytes, taken } = part;
         if self.cancelled.contains(&map) || !self.maps.contains_key(&map) {
-            // Without `taken` the job learns that nobody wants it.
+            // Dropping `taken` makes the job's next `send_part` return an error.
             return;
         }
         let part = self.next_part;
@@ -368,12 +368,12 @@ impl Worker<'_> {
         self.outbox.push_with(head, [bytes.into()]);
     }
 
-    fn send(&mut self) -> Result<(), WorkerError> {
+    fn send(&mut self) -> Result<(), RankError> {
         if !self.outbox.is_empty() {
             self.executor.sent.store(self.executor.now(), Ordering::Relaxed);
-            self.gather.sent(Instant::now());
+            self.coalescing.sent(Instant::now());
             if let Some(watch) = &mut self.watch {
-                watch.spoke();
+                watch.sent();
             }
             self.transport.send(RankId(0), self.outbox.take()?)?;
         }

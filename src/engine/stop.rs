@@ -1,88 +1,87 @@
-//! Being asked to stop: signals as a flag that the loops look at.
+//! Requests to stop: signals set a flag that the loops look at.
 //!
-//! SIGUSR2 is one that Open MPI's `mpiexec` hands on to its ranks; after SIGINT or SIGTERM it kills them within a second.
+//! Open MPI's `mpiexec` forwards SIGUSR2 to its ranks; after SIGINT or SIGTERM it kills them within a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 use signal_hook::{SigId, flag, low_level};
 
-/// Whether the run was asked to end. The first signal raises the flag; another one, later, ends the process at once.
+use crate::engine::limits;
+
+/// A flag that says whether the run was asked to end. The first signal raises it; a later one ends the process at once.
 ///
-/// One wish can arrive as several signals: `timeout` signals the process and its group, a terminal signals the launcher and
-/// the ranks, and the launcher passes it on.
+/// One request can arrive as several signals: `timeout` signals the process and its group; a terminal signals the launcher and
+/// the ranks, and the launcher forwards the signal. Signals within [`ONE_REQUEST`](limits::ONE_REQUEST) count as one.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     raised: Arc<AtomicBool>,
     since: OnceLock<Instant>,
-    /// From now on a signal is another wish.
+    /// Whether a further signal is another request, and ends the process.
     armed: Arc<AtomicBool>,
     registered: Vec<SigId>,
     listens: bool,
 }
 
-/// How far apart the signals of one wish can be.
-const ONE_WISH: Duration = Duration::from_secs(1);
-
-/// What asks for the end. SIGHUP comes with a closed terminal, SIGUSR1 and SIGXCPU before the limits of batch systems.
+/// The signals that ask for the end. SIGHUP comes when a terminal is closed, SIGUSR1 and SIGXCPU before the limits of batch systems.
 const SIGNALS: [i32; 7] = [SIGINT, SIGTERM, SIGUSR2, SIGHUP, SIGUSR1, SIGQUIT, SIGXCPU];
-/// Those of them that nobody but a person or a batch system sends. The others are left to a program, or an MPI library, that has
+/// The signals that only a person or a batch system sends. The others are left to a program, or an MPI library, that has
 /// a handler of its own.
 const ALWAYS: [i32; 3] = [SIGINT, SIGTERM, SIGUSR2];
 
-/// What is known of the signals of this process.
+/// The signal handlers of this process.
 struct Setup {
-    /// Raised while no run listens.
-    nobody: Arc<AtomicBool>,
-    /// What the runs listen to.
-    heard: Vec<i32>,
+    /// Raised while no run listens: then signals have their default effect.
+    unused: Arc<AtomicBool>,
+    /// The signals that runs listen to.
+    signals: Vec<i32>,
 }
 
-/// How many runs listen, and how.
+/// The number of runs that listen, and the handlers once the first has installed them.
 static LISTENERS: Mutex<(usize, Option<Setup>)> = Mutex::new((0, None));
 
-/// Counts one run that listens more, or less, and gives what it listens to. Between runs signals have their usual effect: a
-/// handler that was installed once is never taken away, so it must do what happens without one. A program that has handlers of
-/// its own keeps them, and what was ignored when the program started (`nohup`, `trap '' INT`) stays ignored.
-fn count(more: bool) -> std::io::Result<Vec<i32>> {
+/// Counts one listening run more, or one less, and returns the signals to listen to. Between runs signals have their default
+/// effect: a handler is never removed once it is installed, so it must do what happens without one. A program that has handlers of
+/// its own keeps them, and signals that were ignored when the program started (`nohup`, `trap '' INT`) stay ignored.
+fn count_listener(more: bool) -> std::io::Result<Vec<i32>> {
     let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
     let (listening, setup) = &mut *listeners;
     if setup.is_none() {
         *setup = Some(Setup::new()?);
     }
     *listening = if more { *listening + 1 } else { *listening - 1 };
-    let Some(Setup { nobody, heard }) = setup else { return Ok(Vec::new()) };
-    nobody.store(*listening == 0, Ordering::SeqCst);
-    Ok(heard.clone())
+    let Some(Setup { unused, signals }) = setup else { return Ok(Vec::new()) };
+    unused.store(*listening == 0, Ordering::SeqCst);
+    Ok(signals.clone())
 }
 
 impl Setup {
     fn new() -> std::io::Result<Setup> {
-        let nobody = Arc::new(AtomicBool::new(false));
-        let mut heard = Vec::new();
+        let unused = Arc::new(AtomicBool::new(false));
+        let mut signals = Vec::new();
         for signal in SIGNALS.into_iter().filter(|&signal| !is_ignored(signal)) {
             let is_free = !is_in("SigCgt:", signal);
             if is_free {
-                flag::register_conditional_default(signal, nobody.clone())?;
+                flag::register_conditional_default(signal, unused.clone())?;
             }
-            heard.extend((is_free || ALWAYS.contains(&signal)).then_some(signal));
+            signals.extend((is_free || ALWAYS.contains(&signal)).then_some(signal));
         }
-        // A file that becomes larger than it may be is an error of the write then, and not the end of the process.
+        // With a handler, a write beyond the limit of a file's size is an error, and does not end the process.
         if !is_ignored(SIGXFSZ) && !is_in("SigCgt:", SIGXFSZ) {
-            flag::register_conditional_default(SIGXFSZ, nobody.clone())?;
+            flag::register_conditional_default(SIGXFSZ, unused.clone())?;
         }
-        Ok(Setup { nobody, heard })
+        Ok(Setup { unused, signals })
     }
 }
 
-/// Whether this process ignores a signal.
+/// Returns whether this process ignores a signal.
 pub(crate) fn is_ignored(signal: i32) -> bool {
     is_in("SigIgn:", signal)
 }
 
-/// Whether a signal is in one of the sets that the system tells of this process; no, where it does not tell.
+/// Returns whether a signal is in one of the sets in `/proc/self/status`; false on systems without that file.
 fn is_in(set: &str, signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bits = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix(set)?.trim(), 16).ok());
@@ -90,12 +89,12 @@ fn is_in(set: &str, signal: i32) -> bool {
 }
 
 impl Signals {
-    /// Listens until it is dropped.
+    /// Listens to signals until the returned value is dropped.
     pub(crate) fn listen() -> std::io::Result<Self> {
-        let heard = count(true)?;
+        let to = count_listener(true)?;
         let mut signals = Signals::default();
         signals.listens = true;
-        for signal in heard {
+        for signal in to {
             let code = 128 + signal;
             signals.registered.push(flag::register_conditional_shutdown(signal, code, signals.armed.clone())?);
             signals.registered.push(flag::register(signal, signals.raised.clone())?);
@@ -103,9 +102,11 @@ impl Signals {
         Ok(signals)
     }
 
-    pub(crate) fn raised(&self) -> bool {
+    /// Returns whether the run was asked to end. When that was longer ago than [`ONE_REQUEST`](limits::ONE_REQUEST), a further
+    /// signal ends the process: a loop that handles signals must call this again and again.
+    pub(crate) fn poll(&self) -> bool {
         let raised = self.raised.load(Ordering::Relaxed);
-        if raised && self.since.get_or_init(Instant::now).elapsed() > ONE_WISH {
+        if raised && self.since.get_or_init(Instant::now).elapsed() > limits::ONE_REQUEST {
             self.armed.store(true, Ordering::Relaxed);
         }
         raised
@@ -118,7 +119,7 @@ impl Drop for Signals {
             low_level::unregister(id);
         }
         if self.listens {
-            let _ = count(false);
+            let _ = count_listener(false);
         }
     }
 }

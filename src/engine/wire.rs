@@ -1,12 +1,12 @@
-//! The messages between master and ranks, to and from bytes.
+//! The messages between master and ranks, and their encoding.
 //!
-//! A *packet* is what travels as one transport message: one payload (raw bytes: inputs, results, contexts), heads (small,
-//! bincode) and the length of the heads. The heads say how the payload is cut, so payloads are never copied to be read. They
-//! stand behind it, so that a large payload need not be copied to be sent, either. Jobs inside a
-//! payload are *frames*: a length and the value's own encoding, or a failure in the place of a value.
+//! A *packet* is one transport message: a payload (raw bytes: inputs, results, contexts), heads (small,
+//! bincode) and the length of the heads. The heads hold the lengths of the parts of the payload, so payloads are never copied to
+//! be read. They follow the payload, so that a large payload need not be copied to be sent, either. The jobs in a
+//! payload are *frames*: a length and the value's own encoding, or a failure in place of a value.
 //!
-//! Whatever the bytes are, reading them gives a value or a [`CodecError`]: no panic, and no allocation out of
-//! proportion to the bytes that are really there.
+//! Whatever the bytes are, reading them gives a value or a [`CodecError`]: no panic, and no allocation that is much larger than
+//! the bytes themselves.
 
 mod bulk;
 
@@ -25,7 +25,7 @@ use crate::engine::schedule::{ChunkId, MapId};
 
 pub(crate) use bulk::{decode_value, encode_value};
 
-/// Bytes that do not say what they should, or a value that refuses to be written.
+/// The error of bytes that cannot be decoded, or of a value that cannot be encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CodecError(String);
 
@@ -43,12 +43,12 @@ impl CodecError {
     }
 }
 
-/// The name of a function that holds on every rank of a run; `func` makes and reads it.
+/// The id of a function, valid on every rank of a run; `func` makes and reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct FunctionId {
-    /// Where it stands in the executable.
+    /// Its position in the executable.
     pub offset: i64,
-    /// Proves that it is an id, and of this executable.
+    /// A hash over the offset and the executable's own hash: proves that this is an id, and of this executable.
     pub seal: u64,
 }
 
@@ -62,68 +62,68 @@ pub(crate) enum OutputStream {
 /// A message from the master to a rank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToRank {
-    /// The rank belongs to the run and computes with this many threads; the ranks before it on the same host have so many.
+    /// The rank belongs to the run and computes with `threads` threads; earlier ranks on the same host have `slots_before`.
     Welcome { threads: u32, slots_before: u32 },
-    /// What a map's jobs are to call, and how long each may take, in µs (0: as long as it likes). The payload is the map's
-    /// context.
+    /// The definition of a map: its function, and the time limit of a job in µs (0: none). The payload is the map's context.
     Define { map: MapId, function: FunctionId, limit: u64, bytes: u64 },
     /// A broadcast value to keep until the run ends. The payload is the value.
-    Keep { value: u64, bytes: u64 },
+    Broadcast { value: u64, bytes: u64 },
     /// Jobs to run. The payload is their inputs, a frame each.
     Chunk { chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32, bytes: u64 },
     /// Give back the jobs of this chunk that have not started.
     Recall { chunk: ChunkId },
-    /// The driver has this piece of output.
-    Took { part: u64 },
-    /// Nobody wants a map's jobs any more, not even those that run.
+    /// The driver has taken this piece of output.
+    PartTaken { part: u64 },
+    /// The driver has dropped a map: notify its running jobs.
     Cancel { map: MapId },
-    /// The master is there.
+    /// The master is alive.
     Pulse,
-    /// A map is over; forget it.
+    /// All jobs of a map are settled: forget it.
     Release { map: MapId },
-    /// Nothing more will come; leave.
+    /// The last message of a run: leave it.
     Dismiss,
-    /// The run has failed; end this process.
-    BreakOff,
+    /// The run has failed: end this process.
+    Abort,
 }
 
 /// A message from a rank to the master.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToMaster {
-    /// Who is there.
+    /// The rank has started.
     Join(Box<RankFacts>),
-    /// A chunk is done. The payload is its results, a frame each; `failed` are offsets from its first job;
-    /// `bad` is how many more have a result that is a failure for their function.
+    /// A chunk is finished. The payload is its results, a frame each; `failed` holds offsets from its first job;
+    /// `bad` is the number of further jobs whose result says that they failed.
     Finished { chunk: ChunkId, count: u32, busy: u64, failed: Vec<u32>, bad: u32, bytes: u64 },
-    /// A piece of a job's output, ahead of its result. The payload is the piece; `part` numbers the pieces of this rank.
+    /// A piece of a job's output, sent before its result. The payload is the piece; `part` numbers the pieces of this rank.
     Part { part: u64, map: MapId, job: u64, stream: OutputStream, bytes: u64 },
-    /// The answer to a recall: the first `kept` jobs stay.
+    /// The answer to a recall: the rank keeps the first `kept` jobs.
     Returned { chunk: ChunkId, kept: u32 },
-    /// The rank was told by a signal that the run is to end.
+    /// The rank has received a signal that asks for the end of the run.
     Signalled,
-    /// The rank is there.
+    /// The rank is alive.
     Pulse,
-    /// rankpool itself failed on this rank.
-    Broken { message: String },
+    /// rankpool itself has failed on this rank.
+    Failed { message: String },
 }
 
-/// A message's head: it knows how much of the packet's payload is its own.
+/// The head of a message.
 pub(crate) trait Head: Serialize + DeserializeOwned {
+    /// Returns the length of the message's part of the packet's payload.
     fn payload(&self) -> u64;
 }
 
 impl Head for ToRank {
     fn payload(&self) -> u64 {
         match self {
-            ToRank::Define { bytes, .. } | ToRank::Keep { bytes, .. } | ToRank::Chunk { bytes, .. } => *bytes,
+            ToRank::Define { bytes, .. } | ToRank::Broadcast { bytes, .. } | ToRank::Chunk { bytes, .. } => *bytes,
             ToRank::Welcome { .. }
             | ToRank::Recall { .. }
-            | ToRank::Took { .. }
+            | ToRank::PartTaken { .. }
             | ToRank::Cancel { .. }
             | ToRank::Pulse
             | ToRank::Release { .. }
             | ToRank::Dismiss
-            | ToRank::BreakOff => 0,
+            | ToRank::Abort => 0,
         }
     }
 }
@@ -136,15 +136,15 @@ impl Head for ToMaster {
             | ToMaster::Returned { .. }
             | ToMaster::Signalled
             | ToMaster::Pulse
-            | ToMaster::Broken { .. } => 0,
+            | ToMaster::Failed { .. } => 0,
         }
     }
 }
 
-/// A payload of this size is not copied if nobody else has it.
+/// A payload of at least this size is not copied if nothing else shares its memory.
 const WORTH_KEEPING: usize = 64 << 10;
 
-/// Messages for one receiver, gathered until they are sent as one.
+/// Messages for one receiver, collected until they are sent as one.
 #[derive(Debug)]
 pub(crate) struct Packet<H> {
     heads: Vec<H>,
@@ -173,7 +173,7 @@ impl<H: Head> Packet<H> {
         self.heads.is_empty()
     }
 
-    /// The bytes of all messages so far; the packet is empty afterwards.
+    /// Returns the encoding of all messages so far and empties the packet.
     pub(crate) fn take(&mut self) -> Result<Bytes, CodecError> {
         // Room for the heads, which are some 20 bytes each.
         let room = self.payload.iter().map(Bytes::len).sum::<usize>() + 32 * self.heads.len() + 8;
@@ -197,7 +197,7 @@ impl<H: Head> Packet<H> {
     }
 }
 
-/// The messages of a packet, each with its own part of the payload.
+/// Decodes a packet and returns its messages, each with its part of the payload.
 pub(crate) fn open<H: Head>(mut packet: Bytes) -> Result<Vec<(H, Bytes)>, CodecError> {
     let Some(&length) = packet.last_chunk::<4>() else { return Err(CodecError::garbled("it is too short")) };
     packet.truncate(packet.len() - length.len());
@@ -216,28 +216,28 @@ pub(crate) fn open<H: Head>(mut packet: Bytes) -> Result<Vec<(H, Bytes)>, CodecE
     if packet.is_empty() { Ok(messages) } else { Err(CodecError::garbled("bytes are left over")) }
 }
 
-/// What to do about a type that the binary form is not made for.
+/// The advice for a type that the binary encoding does not support.
 const USE_JSON: &str = "wrap the value in `rankpool::Json`";
-/// What to do about a value that is longer or shorter than it should be, which every garbled message is, too.
+/// The advice for a value that is longer or shorter than expected. A garbled message looks the same.
 const SKIPS: &str = " (if its type leaves out fields, with `skip_serializing_if`, wrap the value in `rankpool::Json`)";
 
-fn written_badly(error: EncodeError) -> CodecError {
+fn encode_error(error: EncodeError) -> CodecError {
     CodecError(match error {
         EncodeError::OtherString(message) => message,
         EncodeError::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => format!(
-            "its type has parts whose number is not known before they are written, as those with `#[serde(flatten)]`: {USE_JSON}"
+            "its type does not give the number of its elements before they are written, as types with `#[serde(flatten)]`: {USE_JSON}"
         ),
         other => other.to_string(),
     })
 }
 
-fn read_badly(error: DecodeError) -> CodecError {
+fn decode_error(error: DecodeError) -> CodecError {
     use bincode::serde::DecodeError as Serde;
     CodecError(match error {
         DecodeError::OtherString(message) => message,
         DecodeError::Serde(Serde::AnyNotSupported | Serde::IdentifierNotSupported | Serde::IgnoredAnyNotSupported) => {
             format!(
-                "its type must look at a value to know how to read it, as `serde_json::Value` and types with \
+                "its type needs a self-describing format, as `serde_json::Value` and types with \
                  `#[serde(untagged)]`, `#[serde(tag)]` or `#[serde(flatten)]` do: {USE_JSON}"
             )
         }
@@ -246,7 +246,7 @@ fn read_badly(error: DecodeError) -> CodecError {
     })
 }
 
-/// Appends a value's encoding.
+/// Appends the encoding of a value.
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
     struct Sink<'a>(&'a mut Vec<u8>);
     impl bincode::enc::write::Writer for Sink<'_> {
@@ -256,23 +256,22 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -
             Ok(())
         }
     }
-    bincode::serde::encode_into_writer(value, Sink(out), config::standard()).map_err(written_badly)
+    bincode::serde::encode_into_writer(value, Sink(out), config::standard()).map_err(encode_error)
 }
 
-/// A value's encoding.
+/// Returns the encoding of a value.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
     let mut bytes = Vec::new();
     encode_into(value, &mut bytes)?;
     Ok(bytes.into())
 }
 
-/// The value that these bytes, all of them, encode.
+/// Decodes a value from all of these bytes.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    // bincode allocates a string or byte string before it looks whether its bytes are there; its limit, fixed when the
-    // program is compiled, is what stops a garbled length. It counts an integer at its full width, up to 16 times what
-    // it takes in the encoding.
+    // bincode allocates a string or byte string before it checks that its bytes are there; only its limit, a constant,
+    // stops a garbled length. The limit counts an integer at its full width, up to 16 times its size in the encoding.
     fn limited<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
-        bincode::serde::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(read_badly)
+        bincode::serde::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(decode_error)
     }
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
@@ -290,16 +289,17 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     }
 }
 
-/// One job's place in a payload.
+/// The value or failure of one job in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
     /// The encoding of an input or a result.
     Value(&'a [u8]),
-    /// The encoding of a [`Failure`] that stands where a value should.
+    /// The encoding of a [`Failure`] in place of a value.
     Failure(&'a [u8]),
 }
 
-/// First bytes of a frame: up to `SHORT` the length of a value; else which long frame it is, eight bytes of length follow.
+/// The first byte of a frame: up to `SHORT` it is the length of a value; otherwise it is the kind of the frame, and eight bytes of
+/// length follow.
 const SHORT: u8 = 253;
 const FAILURE: u8 = 254;
 const LONG: u8 = 255;
@@ -333,7 +333,7 @@ pub(crate) fn push_failure(out: &mut Vec<u8>, failure: &Failure) {
     out[start..start + 8].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Reads the frames of a payload one after the other.
+/// A reader of the frames of a payload.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frames<'a> {
     rest: &'a [u8],
@@ -344,12 +344,12 @@ impl<'a> Frames<'a> {
         Frames { rest: payload }
     }
 
-    /// The bytes that have not been read.
+    /// Returns the bytes that have not been read.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// The next frame; an error when there is none or it is cut short.
+    /// Reads the next frame; an error if there is none or it is truncated.
     pub(crate) fn next(&mut self) -> Result<Frame<'a>, CodecError> {
         let cut_short = || CodecError::garbled("a job's value is cut short");
         let (&tag, rest) = self.rest.split_first().ok_or_else(cut_short)?;

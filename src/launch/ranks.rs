@@ -1,5 +1,5 @@
-//! What the ranks of a run do, from joining it to its end: rank 0 with the driver, its own workers and the master; the others
-//! as workers.
+//! The ranks of a run, from joining it to its end: rank 0 with the driver, the master and its own rank side; the others with their
+//! rank side.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::thread::{self, Scope};
@@ -10,7 +10,8 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 use super::ExitCode;
 use crate::console::eprint_error;
 use crate::engine::catch::panic_message;
-use crate::engine::master::{Ended, Master, MasterError};
+use crate::engine::limits;
+use crate::engine::master::{Master, MasterError, RunEnd};
 use crate::engine::notice::Listener;
 use crate::engine::placement::RankFacts;
 use crate::engine::rank::{self, OnThreads};
@@ -21,27 +22,24 @@ use crate::engine::transport::local::Spoke;
 use crate::engine::transport::{Doorbell, Transport};
 use crate::pool::Pool;
 
-/// How long the driver may take to return after the run has failed, and the last messages to leave.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// Rank 0, before its run.
+/// The settings of rank 0 of a run.
 pub(super) struct Rank0 {
-    /// How many ranks there are.
+    /// The number of ranks.
     pub size: u32,
     pub dedicated_master: bool,
     /// Wakes the master.
     pub doorbell: Doorbell,
-    /// How long jobs of maps that were given up may run on at the end.
+    /// How long jobs of abandoned maps may run on at the end.
     pub grace: Duration,
-    /// What is known of this process.
+    /// The facts of this process.
     pub facts: RankFacts,
     /// Ends all ranks at once.
     pub abort: fn(u8) -> !,
 }
 
 impl Rank0 {
-    /// The driver on a thread of its own, the workers of this process (at the other ends of `spokes`) on theirs, the master on
-    /// the calling thread. `None` when the run failed, which was said.
+    /// Runs the driver on a thread of its own, the ranks of this process (at the other ends of `spokes`) on theirs, and the master on
+    /// the calling thread. Returns `None` if the run failed; the reason is already on standard error.
     pub(super) fn run<'a>(
         self,
         transport: impl Transport,
@@ -53,15 +51,15 @@ impl Rank0 {
         let signals = &listen();
         let abort = self.abort;
         let (returned, code) = bounded(1);
-        // The closure owns the transport: when it ends, in whatever way, the workers at the other ends are let go, for which
-        // the scope waits.
+        // The closure owns the transport: when it ends, in whatever way, the ranks at the other ends see it closed and end, and
+        // the scope waits for them.
         thread::scope(move |scope| {
             for mut spoke in spokes {
                 let facts = self.facts.clone();
                 let name = format!("rankpool rank {}", spoke.rank());
                 let work = move || {
                     let (rank, doorbell) = (spoke.rank(), spoke.doorbell());
-                    // What is wrong reaches the master as a message.
+                    // An error reaches the master as a message.
                     let _ = rank::serve(rank, &mut spoke, doorbell, facts, on_threads, signals);
                 };
                 thread::Builder::new()
@@ -71,13 +69,13 @@ impl Rank0 {
                     .ok()?;
             }
             let ended = panic::catch_unwind(AssertUnwindSafe(|| {
-                self.preside(scope, transport, listeners, signals, driver, returned)
+                self.run_master(scope, transport, listeners, signals, driver, returned)
             }));
             match ended {
-                Ok(Ok(Ended::Whole)) => return code.recv().ok(),
-                Ok(Ok(Ended::Stopped)) => {
+                Ok(Ok(RunEnd::Finished)) => return code.recv().ok(),
+                Ok(Ok(RunEnd::Stopped)) => {
                     eprint_error(
-                        "the driver or a job did not end within the time of grace after a signal; ending all ranks",
+                        "the driver or a job did not end within the grace time after a signal; ending all ranks",
                     );
                     abort(ExitCode::Stopped as u8);
                 }
@@ -85,20 +83,21 @@ impl Rank0 {
                     eprint_error(&error);
                     abort(ExitCode::Stopped as u8);
                 }
-                // It was said when the ranks were told.
+                // It was printed before the ranks were ordered to end.
                 Ok(Err(MasterError::Silent(..))) => {}
                 Ok(Err(error)) => eprint_error(&error),
                 Err(payload) => eprint_error(format_args!("a bug in rankpool: {}", panic_message(&*payload))),
             }
-            // The driver, if it was started, learns it from its next call of the pool. One that makes none is not waited for.
-            if code.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
+            // The driver, if it was started, gets an error from its next call of the pool. A driver that makes no call is not
+            // waited for.
+            if code.recv_timeout(limits::DRIVER_RETURN) == Err(RecvTimeoutError::Timeout) {
                 abort(ExitCode::Failure as u8);
             }
             None
         })
     }
 
-    fn preside<'scope, 'a>(
+    fn run_master<'scope, 'a>(
         &self,
         scope: &'scope Scope<'scope, '_>,
         mut transport: impl Transport,
@@ -106,7 +105,7 @@ impl Rank0 {
         signals: &Signals,
         driver: impl FnOnce(&Pool) -> ExitCode + Send + 'scope,
         returned: Sender<ExitCode>,
-    ) -> Result<Ended, MasterError> {
+    ) -> Result<RunEnd, MasterError> {
         let Rank0 { size, dedicated_master, doorbell, facts, .. } = self;
         let carrier = transport.info();
         let (sender, commands) = unbounded();
@@ -127,20 +126,20 @@ impl Rank0 {
         let ended = master.run();
         if let Err(error @ MasterError::Silent(..)) = &ended {
             eprint_error(error);
-            master.break_off();
+            master.abort_ranks();
         }
         let ended = ended?;
         drop(master);
-        if ended == Ended::Whole {
+        if ended == RunEnd::Finished {
             pool.settle_handles();
         }
         Ok(ended)
     }
 }
 
-/// A rank other than 0, until it is dismissed. False when it failed.
+/// Runs a rank other than 0 until it is dismissed. Returns false if it failed.
 #[cfg(feature = "mpi")]
-pub(super) fn be_worker(
+pub(super) fn run_rank(
     rank: RankId,
     mpi: &mut crate::engine::transport::mpi::Mpi,
     facts: RankFacts,
@@ -148,24 +147,24 @@ pub(super) fn be_worker(
 ) -> bool {
     use std::time::Instant;
 
-    use crate::engine::rank::WorkerError;
+    use crate::engine::rank::RankError;
     use crate::engine::transport::Idle;
 
     let signals = listen();
     let result = rank::serve(rank, mpi, Doorbell::default(), facts, on_threads, &signals);
-    // The last message is on its way: results that were asked for, or what is wrong.
-    let deadline = Instant::now() + GRACE;
+    // The last message, with results or an error, is on its way.
+    let deadline = Instant::now() + limits::LAST_MESSAGE;
     let mut idle = Idle::new();
-    // The master ends the run when it has it; one that is dead has nothing.
-    let alive = !matches!(result, Err(WorkerError::Silent(_) | WorkerError::BrokenOff));
+    // The master ends the run when it has received an error. A master that is dead receives nothing.
+    let alive = !matches!(result, Err(RankError::MasterSilent(_) | RankError::Aborted));
     while alive && (result.is_err() || !mpi.is_flushed()) && Instant::now() < deadline && mpi.receive().is_ok() {
         idle.wait(true);
     }
     match result {
         Ok(()) => true,
-        // Rank 0 has said why.
-        Err(WorkerError::BrokenOff) => false,
-        // The master was told and ends the run; this is for the case that it cannot.
+        // Rank 0 has printed the reason.
+        Err(RankError::Aborted) => false,
+        // The master has the error and ends the run; this is for the case that it cannot.
         Err(error) => {
             eprint_error(format_args!("rank {}: {error}", rank.0));
             false
@@ -173,7 +172,7 @@ pub(super) fn be_worker(
     }
 }
 
-/// Listens for signals. Where that is not possible, a signal ends the process as it would without us.
+/// Listens for signals. If that is not possible, a signal has its default effect.
 fn listen() -> Signals {
     Signals::listen().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Runs whose driver returns a value, and programs that go on behind them on rank 0 only.
+//! Runs whose driver returns a value, for programs that go on after the run, on rank 0 only.
 
 use std::error::Error;
 use std::sync::OnceLock;
@@ -6,12 +6,13 @@ use std::sync::OnceLock;
 use super::{ExitCode, Launch, is_first, refuse};
 use crate::pool::Pool;
 
-/// The rank of this process, as MPI says it.
+/// The rank of this process in MPI, once MPI is started.
 pub(super) static RANK: OnceLock<u32> = OnceLock::new();
 
-/// Whether this process is the one that calls the driver: rank 0, or the only one.
+/// Returns whether this process is the one that calls the driver: rank 0, or the only one.
 ///
-/// All ranks execute `main`. What stands before [`launch`](crate::launch()) or behind it runs on each of them, unless this is asked:
+/// All ranks execute `main`, so code before [`launch`](crate::launch()) and after it runs on each of them. With this function it
+/// runs once:
 ///
 /// ```no_run
 /// fn main() -> rankpool::ExitCode {
@@ -22,17 +23,17 @@ pub(super) static RANK: OnceLock<u32> = OnceLock::new();
 /// }
 /// ```
 ///
-/// Before MPI has started, in `launch`, this is what the environment says that the launcher sets (`mpiexec` of Open MPI and
-/// MPICH, `srun`); where it says nothing, the answer is true. Local ranks are threads of one process, for which the answer is
-/// true. In jobs, ask [`current_job`](crate::current_job).
+/// Before `launch` has started MPI, the answer comes from the environment variables that the launcher sets (`mpiexec` of Open MPI
+/// and MPICH, `srun`); without them it is true. Local ranks are threads of one process, for which the answer is
+/// true. In jobs, use [`current_job`](crate::current_job).
 pub fn is_driver() -> bool {
     RANK.get().map_or_else(is_first, |&rank| rank == 0)
 }
 
-/// [`launch`](crate::launch()) for a driver that returns a value: rank 0 gets it and goes on, the other ranks never return.
+/// As [`launch`](crate::launch()), for a driver that returns a value: rank 0 gets it and goes on, the other ranks never return.
 ///
-/// What stands behind it runs once, when all ranks have ended. A rank other than 0 ends its process where it would return. So
-/// does rank 0 if the driver returns an error or the run fails: that is said, and the exit code is that of `launch`. Values of
+/// Code after it runs once, when all ranks have ended. A rank other than 0 ends its process instead of returning. So
+/// does rank 0 if the driver returns an error or the run fails: the error is printed, and the exit code is that of `launch`. Values of
 /// `main` that are alive then are not dropped.
 ///
 /// ```no_run
@@ -53,7 +54,7 @@ fn end(code: ExitCode) -> ! {
 }
 
 impl Launch<'_> {
-    /// [`run`](Self::run) for a driver that returns a value, see [`launch_value`].
+    /// As [`run`](Self::run), for a driver that returns a value, see [`launch_value`].
     ///
     /// ```
     /// let sum: u64 = rankpool::Launch::new().local(2).threads(1).run_value(|pool| {

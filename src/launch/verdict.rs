@@ -1,7 +1,7 @@
-//! What a driver's error means: what is said of it, and with which exit code the run ends.
+//! The message and the exit code for a driver's error.
 //!
-//! Errors are wrapped on their way out: with a context, in an enum, in a box. What was wrapped is reached through
-//! [`source`](Error::source), and decides.
+//! Errors are wrapped on their way out: with a context, in an enum, in a box. The wrapped error is reached through
+//! [`source`](Error::source), and sets the exit code.
 
 use std::error::Error;
 use std::iter;
@@ -9,29 +9,29 @@ use std::iter;
 use super::ExitCode;
 use crate::engine::error::{JobError, JobErrorKind};
 
-/// How many causes are looked at: an error may be its own source.
+/// The number of causes that are looked at: an error may be its own source.
 const DEPTH: usize = 64;
 
-/// An error and its causes, the innermost last.
+/// Returns an error and its causes, the innermost last.
 fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     iter::successors(Some(error), |&error| error.source()).take(DEPTH)
 }
 
-/// The error and its causes in one line: `outer: inner: innermost`. What a text already says is not said again.
-pub(super) fn in_words(error: &(dyn Error + 'static)) -> String {
+/// Returns the error and its causes in one line: `outer: inner: innermost`. A cause that the text already contains is left out.
+pub(super) fn message(error: &(dyn Error + 'static)) -> String {
     let mut words = String::new();
     for cause in causes(error).map(ToString::to_string) {
         if words.is_empty() {
             words = cause;
-        } else if !says(&words, &cause) {
+        } else if !contains(&words, &cause) {
             words = format!("{words}: {cause}");
         }
     }
     words
 }
 
-/// Whether a text has another one in it, as whole words.
-fn says(text: &str, part: &str) -> bool {
+/// Returns whether `text` contains `part` as whole words.
+fn contains(text: &str, part: &str) -> bool {
     let inside = |character: Option<char>| character.is_some_and(char::is_alphanumeric);
     part.is_empty()
         || text
@@ -39,10 +39,10 @@ fn says(text: &str, part: &str) -> bool {
             .any(|(at, _)| !inside(text[..at].chars().next_back()) && !inside(text[at + part.len()..].chars().next()))
 }
 
-/// The exit code of a run whose driver ended with this error: that of the innermost failure of a job, if there is one.
+/// Returns the exit code of a run whose driver returned this error: that of the innermost failure of a job, if there is one.
 pub(super) fn code_of(error: &(dyn Error + 'static)) -> ExitCode {
-    // A wrapper may show the job's error as its own, and only that error's source as its source: so a job's error has its
-    // kind as its source.
+    // A transparent wrapper shows the job's error as its own and returns that error's source as its source. So the source of a
+    // job's error is its kind.
     let kind = |cause: &(dyn Error + 'static)| {
         cause.downcast_ref::<JobErrorKind>().copied().or_else(|| cause.downcast_ref::<JobError>().map(|job| job.kind))
     };
@@ -74,17 +74,17 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_of_causes_is_said_in_one_line_and_nothing_twice() {
+    fn the_chain_of_causes_is_one_line_without_repetitions() {
         let error = Wrapped::Sky(job(JobErrorKind::Panic));
-        assert_eq!(in_words(&error), "the sky cannot be read: job 3: panic: no threes");
+        assert_eq!(message(&error), "the sky cannot be read: job 3: panic: no threes");
         let error = Wrapped::Context(Box::new(Wrapped::Sky(job(JobErrorKind::Panic))));
-        assert_eq!(in_words(&error), "reading the sky: the sky cannot be read: job 3: panic: no threes");
+        assert_eq!(message(&error), "reading the sky: the sky cannot be read: job 3: panic: no threes");
         for error in [Wrapped::Shown(job(JobErrorKind::Panic)), Wrapped::Transparent(job(JobErrorKind::Panic))] {
-            assert_eq!(in_words(&error), "job 3: panic: no threes");
+            assert_eq!(message(&error), "job 3: panic: no threes");
         }
         let inner = std::io::Error::other("in");
-        assert_eq!(in_words(&Wrapped::Context(Box::new(inner))), "reading the sky: in");
-        assert_eq!(in_words(&job(JobErrorKind::Lost)), "job 3: lost: no threes");
+        assert_eq!(message(&Wrapped::Context(Box::new(inner))), "reading the sky: in");
+        assert_eq!(message(&job(JobErrorKind::Lost)), "job 3: lost: no threes");
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
                 Some(self)
             }
         }
-        assert_eq!(in_words(&Loop), "a loop");
+        assert_eq!(message(&Loop), "a loop");
         assert_eq!(code_of(&Loop), ExitCode::Failure);
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::Pool;
 use super::stream::decode_result;
-use super::wait::Watch;
+use super::wait::Completions;
 use crate::console;
 use crate::engine::catch::catch;
 use crate::engine::error::{JobError, JobErrorKind};
@@ -25,16 +25,16 @@ use crate::engine::wire::Frames;
 type Callback = Box<dyn FnOnce() + Send>;
 
 thread_local! {
-    /// Whether this thread settles handles, so that nobody else would if it waited for one.
+    /// Whether this thread settles handles: it would wait forever if it waited for one.
     static SETTLES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The calling thread is the one that settles handles and runs their callbacks.
+/// Marks the calling thread as the one that settles handles and runs their callbacks.
 pub(super) fn settle_here() {
     SETTLES.set(true);
 }
 
-/// Whether the calling thread can wait for a job without waiting for itself.
+/// Returns an error if the calling thread cannot wait for a job without waiting for itself.
 pub(super) fn check_wait() -> Result<(), &'static str> {
     if rank::in_compute_thread() {
         Err("a handle was waited for inside a job, where it could wait for itself")
@@ -45,24 +45,24 @@ pub(super) fn check_wait() -> Result<(), &'static str> {
     }
 }
 
-/// What is known of a job.
+/// The state of a job.
 enum Status {
-    /// Not known to have ended; `running` when a rank has it.
-    Open { running: bool, callbacks: Vec<Callback>, wakers: Vec<Waker>, watches: Vec<(Weak<Watch>, usize)> },
-    /// It has ended: its result's frame, or why there is none.
+    /// Not known to have ended; `running` if a rank has it.
+    Open { running: bool, callbacks: Vec<Callback>, wakers: Vec<Waker>, watchers: Vec<(Weak<Completions>, usize)> },
+    /// It has ended: with the frame of its result, or an error.
     Done(Result<Bytes, JobError>),
 }
 
 /// The part of a handle that its clones and the pool share.
-pub(crate) struct Shared {
+pub(crate) struct JobState {
     status: Mutex<Status>,
     changed: Condvar,
 }
 
-impl Shared {
+impl JobState {
     pub(super) fn new() -> Arc<Self> {
-        let status = Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watches: Vec::new() };
-        Arc::new(Shared { status: Mutex::new(status), changed: Condvar::new() })
+        let status = Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watchers: Vec::new() };
+        Arc::new(JobState { status: Mutex::new(status), changed: Condvar::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {
@@ -75,7 +75,8 @@ impl Shared {
         }
     }
 
-    /// The job has ended. The first word counts; whoever waits is told, then the callbacks run, on this thread.
+    /// Records the end of the job; only the first call has an effect. Wakes all waiting threads and tasks, then runs the callbacks on
+    /// this thread.
     pub(super) fn settle(&self, result: Result<Bytes, JobError>) {
         let failed = result.is_err();
         let mut status = self.lock();
@@ -85,60 +86,60 @@ impl Shared {
         let before = std::mem::replace(&mut *status, Status::Done(result));
         drop(status);
         self.changed.notify_all();
-        let Status::Open { callbacks, wakers, watches, .. } = before else { return };
-        for (watch, index) in watches {
-            if let Some(watch) = watch.upgrade() {
-                watch.tell(index, failed);
+        let Status::Open { callbacks, wakers, watchers, .. } = before else { return };
+        for (completions, index) in watchers {
+            if let Some(completions) = completions.upgrade() {
+                completions.report(index, failed);
             }
         }
         wakers.into_iter().for_each(Waker::wake);
         callbacks.into_iter().for_each(run_callback);
     }
 
-    /// Tells a watch of this job's end, under this index: at once if it has ended.
-    pub(super) fn watch(&self, watch: &Arc<Watch>, index: usize) {
+    /// Reports this job's end to `completions`, under this index: at once if it has ended.
+    pub(super) fn report_to(&self, completions: &Arc<Completions>, index: usize) {
         let failed = match &mut *self.lock() {
-            Status::Open { watches, .. } => {
-                watches.retain(|(watch, _)| watch.strong_count() > 0);
-                watches.push((Arc::downgrade(watch), index));
+            Status::Open { watchers, .. } => {
+                watchers.retain(|(completions, _)| completions.strong_count() > 0);
+                watchers.push((Arc::downgrade(completions), index));
                 return;
             }
             Status::Done(result) => result.is_err(),
         };
-        watch.tell(index, failed);
+        completions.report(index, failed);
     }
 }
 
 fn run_callback(callback: Callback) {
     if let Err(panic) = catch(callback) {
-        let place = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
-        console::eprint_error(format_args!("a callback of a job panicked: {}{place}", panic.message));
+        let at = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
+        console::eprint_error(format_args!("a callback of a job panicked: {}{at}", panic.message));
     }
 }
 
 /// The future of one job: pending, then running, then done; or cancelled before it ran.
 ///
-/// Clones stand for the same job. Each may wait for the result, as often as it likes: it is decoded anew for each. Dropping a
+/// Clones are handles of the same job. Each may wait for the result, any number of times; it is decoded anew each time. Dropping a
 /// handle does not cancel its job. As a [`Future`], it can be awaited by any executor.
 #[must_use = "a handle is the only way to the job's result"]
 pub struct JobHandle<O> {
     pool: Pool,
     map: MapId,
     job: u64,
-    shared: Arc<Shared>,
+    state: Arc<JobState>,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> Clone for JobHandle<O> {
     fn clone(&self) -> Self {
-        let JobHandle { pool, map, job, shared, .. } = self;
-        JobHandle { pool: pool.clone(), map: *map, job: *job, shared: shared.clone(), output: PhantomData }
+        let JobHandle { pool, map, job, state, .. } = self;
+        JobHandle { pool: pool.clone(), map: *map, job: *job, state: state.clone(), output: PhantomData }
     }
 }
 
 impl<O> fmt::Debug for JobHandle<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &*self.shared.lock() {
+        let state = match &*self.state.lock() {
             Status::Open { running: false, .. } => "pending",
             Status::Open { running: true, .. } => "running",
             Status::Done(Ok(_)) => "done",
@@ -149,8 +150,8 @@ impl<O> fmt::Debug for JobHandle<O> {
 }
 
 impl<O: Value> JobHandle<O> {
-    pub(super) fn new(pool: Pool, map: MapId, job: u64, shared: Arc<Shared>) -> Self {
-        JobHandle { pool, map, job, shared, output: PhantomData }
+    pub(super) fn new(pool: Pool, map: MapId, job: u64, state: Arc<JobState>) -> Self {
+        JobHandle { pool, map, job, state, output: PhantomData }
     }
 
     fn read(&self, result: &Result<Bytes, JobError>) -> Result<O, JobError> {
@@ -163,10 +164,10 @@ impl<O: Value> JobHandle<O> {
     /// Waits for the job's end.
     ///
     /// # Errors
-    /// The job's failure. [`Refused`](JobErrorKind::Refused) if the job has not ended and this is a job or a callback, where
-    /// the wait could have no end.
+    /// The job's failure. [`Refused`](JobErrorKind::Refused) if the job has not ended and this is called in a job or a callback,
+    /// where the wait might never end.
     pub fn wait(&self) -> Result<O, JobError> {
-        let mut status = self.shared.lock();
+        let mut status = self.state.lock();
         loop {
             if let Status::Done(result) = &*status {
                 return self.read(&result.clone());
@@ -174,14 +175,14 @@ impl<O: Value> JobHandle<O> {
             if let Err(message) = check_wait() {
                 return Err(JobError::new(self.job, JobErrorKind::Refused, message));
             }
-            status = self.shared.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
+            status = self.state.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Waits for the job's end, but no longer than this. `None` when the time is over; the job goes on.
+    /// Waits for the job's end, at most for `limit`. `None` when the time is over; the job goes on.
     pub fn wait_timeout(&self, limit: Duration) -> Option<Result<O, JobError>> {
         let deadline = Instant::now().checked_add(limit);
-        let mut status = self.shared.lock();
+        let mut status = self.state.lock();
         loop {
             if let Status::Done(result) = &*status {
                 let result = result.clone();
@@ -192,19 +193,20 @@ impl<O: Value> JobHandle<O> {
             if left.is_zero() {
                 return None;
             }
-            status = self.shared.changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
+            status = self.state.changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Calls this when the job has ended, with this handle: at once if it has, else on a thread of the pool. Callbacks run in
-    /// the order in which they were added, so none should take long; one that panics is reported and stops no other.
+    /// Calls `callback` with this handle when the job has ended: at once if it has, otherwise on a thread of the pool. Callbacks run
+    /// one after the other, in the order in which they were added, so none should take long. A callback that panics is reported and
+    /// does not stop the others.
     pub fn on_done(&self, callback: impl FnOnce(JobHandle<O>) + Send + 'static)
     where
         O: 'static,
     {
         let handle = self.clone();
         let callback: Callback = Box::new(move || callback(handle));
-        if let Status::Open { callbacks, .. } = &mut *self.shared.lock() {
+        if let Status::Open { callbacks, .. } = &mut *self.state.lock() {
             callbacks.push(callback);
             return;
         }
@@ -213,28 +215,28 @@ impl<O: Value> JobHandle<O> {
 }
 
 impl<O> JobHandle<O> {
-    /// Whether the job has ended, in whatever way.
+    /// Returns whether the job has ended: with a result, with an error, or cancelled.
     pub fn is_done(&self) -> bool {
-        matches!(*self.shared.lock(), Status::Done(_))
+        matches!(*self.state.lock(), Status::Done(_))
     }
 
-    /// Whether a rank has the job and it has not ended, as far as is known here.
+    /// Returns whether a rank has the job and its end is not known here.
     pub fn is_running(&self) -> bool {
-        matches!(*self.shared.lock(), Status::Open { running: true, .. })
+        matches!(*self.state.lock(), Status::Open { running: true, .. })
     }
 
-    /// Whether the job was cancelled before it ran.
+    /// Returns whether the job was cancelled before it ran.
     pub fn is_cancelled(&self) -> bool {
-        matches!(&*self.shared.lock(), Status::Done(Err(error)) if error.kind == JobErrorKind::Cancelled)
+        matches!(&*self.state.lock(), Status::Done(Err(error)) if error.kind == JobErrorKind::Cancelled)
     }
 
-    /// The job's number among those of the same function that were submitted to this pool, from 0.
+    /// Returns the job's number among those of the same function that were submitted to this pool, from 0.
     pub fn job(&self) -> u64 {
         self.job
     }
 
-    /// Cancels the job if no rank has it yet. True if it is cancelled now, by this or an earlier call; false if a rank has it
-    /// or it has ended.
+    /// Cancels the job if no rank has it yet. Returns true if the job is cancelled, by this or an earlier call; false if a rank has
+    /// it or it has ended.
     pub fn cancel(&self) -> bool {
         if self.is_done() {
             return self.is_cancelled();
@@ -242,13 +244,13 @@ impl<O> JobHandle<O> {
         let cancelled = self.pool.cancel(self.map, self.job);
         if cancelled {
             let message = "cancelled before it started";
-            self.shared.settle(Err(JobError::new(self.job, JobErrorKind::Cancelled, message)));
+            self.state.settle(Err(JobError::new(self.job, JobErrorKind::Cancelled, message)));
         }
         cancelled || self.is_cancelled()
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(super) fn state(&self) -> &Arc<JobState> {
+        &self.state
     }
 }
 
@@ -256,7 +258,7 @@ impl<O: Value> Future for JobHandle<O> {
     type Output = Result<O, JobError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = match &mut *self.shared.lock() {
+        let result = match &mut *self.state.lock() {
             Status::Done(result) => result.clone(),
             Status::Open { wakers, .. } => {
                 if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {

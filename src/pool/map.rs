@@ -1,4 +1,4 @@
-//! A map as an iterator: inputs are pulled and pushed into a stream of jobs, results are handed on one at a time.
+//! A map as an iterator: it pulls inputs, pushes them into a stream of jobs, and yields the results one at a time.
 
 mod order;
 mod running;
@@ -20,11 +20,11 @@ use crate::engine::meter::Meter;
 use crate::engine::schedule::{ChunkSize, Policy};
 use crate::report::Progress;
 
-use running::{RunningMap, Turn, Waited};
+use running::{MapWaited, RunningMap, Turn};
 
-/// The results of a map, an iterator of `Result<O, JobError>`: in the order of the inputs, or as they come.
+/// An iterator of the results of a map, `Result<O, JobError>`: in the order of the inputs, or in the order of arrival.
 ///
-/// Options are set before the first `next`. Dropping a map early gives up its jobs.
+/// Options are set before the first `next`. Dropping a map early cancels its jobs.
 #[must_use = "a map is lazy: it does nothing until it is iterated"]
 pub struct Map<'p, X: Iterator, O> {
     pool: &'p Pool,
@@ -70,13 +70,13 @@ where
         }
     }
 
-    /// Results are handed on as they come, in no particular order.
+    /// Yields results in the order of their arrival.
     pub fn unordered(mut self) -> Self {
         self.unordered = true;
         self
     }
 
-    /// How many jobs travel as one chunk: 0, the default, follows the measured duration of the jobs.
+    /// Sets the number of jobs that travel as one chunk: 0, the default, follows the measured duration of the jobs.
     pub fn chunk_size(mut self, jobs: u32) -> Self {
         self.policy.chunk = match (NonZeroU32::new(jobs), self.policy.chunk) {
             (Some(jobs), _) => ChunkSize::Fixed(jobs),
@@ -86,41 +86,41 @@ where
         self
     }
 
-    /// At most this many jobs are pulled from the inputs and not yet handed on: 0, the default, follows what keeps the ranks
-    /// busy (some thousands, and at most about 256 MiB).
+    /// Sets the largest number of jobs whose inputs are pulled and whose results are not yet yielded: 0, the default, follows the
+    /// number that keeps the ranks busy (some thousands, and at most about 256 MiB).
     pub fn window(mut self, jobs: usize) -> Self {
         self.window = jobs as u64;
         self
     }
 
-    /// How often a job that fails is run again before it counts as failed. The default is 0.
+    /// Sets how many times a failing job is run again before it counts as failed. The default is 0.
     pub fn retries(mut self, times: u32) -> Self {
         self.policy.retries = times;
         self
     }
 
-    /// How long `next` waits for a result. When the time is over it yields an error of kind
-    /// [`Timeout`](JobErrorKind::Timeout) that stands for no job; the jobs go on, and so may the caller.
+    /// Sets how long `next` waits for a result. When the time is over, it yields an error of kind
+    /// [`Timeout`](JobErrorKind::Timeout) that belongs to no job; the jobs go on, and the caller may call `next` again.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// How long one job may run. One that takes longer fails with an error of kind [`TimedOut`](JobErrorKind::TimedOut); since a
-    /// thread cannot be stopped, the job goes on unheard, and another thread takes the place of its own. The rank says so on
-    /// standard error. With a limit each job travels alone, whatever the chunk size. Zero is no limit, as is the default.
+    /// Sets a time limit for each job. A job that takes longer fails with an error of kind [`TimedOut`](JobErrorKind::TimedOut).
+    /// Since a thread cannot be stopped, the job runs on and its result is dropped; a new thread replaces its thread, and the rank
+    /// logs that on standard error. With a limit each chunk has one job, whatever the chunk size. Zero, the default, is no limit.
     pub fn job_timeout(mut self, limit: Duration) -> Self {
         self.job_timeout = Some(limit).filter(|limit| !limit.is_zero());
         self
     }
 
-    /// Shows how many jobs are finished on standard error, under this name.
+    /// Shows the number of finished jobs on standard error, under this name.
     pub fn progress(mut self, progress: Progress, name: impl Into<String>) -> Self {
         self.progress = Some((progress, name.into()));
         self
     }
 
-    /// Opens the stream of jobs. `total`: the number of inputs, if it is known.
+    /// Opens the stream of jobs. `total` is the number of inputs, if it is known.
     fn start(&mut self, total: Option<u64>) -> Result<Box<RunningMap<X::Item, O>>, Failure> {
         let context = std::mem::replace(&mut self.context, Ok(Bytes::new()))?;
         let meter = self.progress.is_some().then(|| Arc::new(Meter::default()));
@@ -179,9 +179,9 @@ where
                 deadline = self.timeout.and_then(|limit| Instant::now().checked_add(limit));
             }
             match running.wait(deadline) {
-                Waited::Done => {}
-                Waited::Late => return Some(Err(too_late(running.yielded(), self.timeout))),
-                Waited::Broken(error) => {
+                MapWaited::Done => {}
+                MapWaited::Late => return Some(Err(too_late(running.yielded(), self.timeout))),
+                MapWaited::Broken(error) => {
                     self.state = State::Ended;
                     return Some(Err(error));
                 }

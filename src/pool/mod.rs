@@ -1,6 +1,6 @@
-//! The driver's side: what a user's closure on rank 0 holds and calls.
+//! The driver's side: the types that the user's closure on rank 0 holds and calls.
 //!
-//! Everything that costs time for each job on rank 0 happens here, on the driver's own threads: pulling and encoding inputs,
+//! All work on rank 0 that takes time for each job happens here, on the driver's own threads: pulling and encoding inputs,
 //! decoding and ordering results. The master only sees blocks of bytes.
 
 mod handle;
@@ -42,14 +42,14 @@ pub use wait::{AsCompleted, Waited, as_completed, wait_all, wait_any, wait_faile
 use stream::Link;
 use submit::Submits;
 
-/// The ranks, as the driver sees them: functions go in, results come out.
+/// The ranks of a run, on which the driver runs functions.
 ///
-/// A pool can be used from several threads at once (`&Pool` is all they need, and it can be cloned), for any number of maps
+/// A pool can be used from several threads at once (`&Pool` is enough, and it can be cloned), for any number of maps
 /// and submitted jobs; they share the ranks fairly. It cannot be used inside a job.
 #[derive(Clone)]
 pub struct Pool {
     core: Arc<Core>,
-    /// How long a job may take.
+    /// The time limit of a job.
     job_timeout: Option<Duration>,
 }
 
@@ -60,15 +60,15 @@ struct Core {
     transport: TransportInfo,
     next_map: AtomicU64,
     next_value: AtomicU64,
-    /// The driver has returned.
+    /// Whether the driver has returned.
     left: AtomicBool,
     submits: Submits,
 }
 
-/// What the master reports of a stream beside the ends of its jobs.
+/// The master's reports about a stream beside the results of its jobs.
 #[derive(Default)]
 struct Reports {
-    /// That jobs were handed to a rank.
+    /// Whether it reports that jobs were sent to a rank.
     starts: bool,
     /// Counts jobs for a progress display.
     meter: Option<Arc<Meter>>,
@@ -99,8 +99,7 @@ impl Pool {
         Pool { core: Arc::new(core), job_timeout: None }
     }
 
-    /// The same pool with a time limit for each job that is submitted to it, or that is of a map of it: see
-    /// [`Map::job_timeout`].
+    /// Returns the same pool with a time limit for each of its jobs, submitted or in a map: see [`Map::job_timeout`].
     ///
     /// ```
     /// # rankpool::Launch::new().local(1).threads(1).run(|pool| {
@@ -108,7 +107,7 @@ impl Pool {
     /// assert_eq!(careful.submit(|x: u32| x * x, 7).wait()?, 49);
     /// # Ok(()) });
     /// ```
-    #[must_use = "it leaves the pool itself as it is"]
+    #[must_use = "the pool itself is not changed"]
     pub fn with_job_timeout(&self, limit: Duration) -> Pool {
         Pool { core: self.core.clone(), job_timeout: Some(limit).filter(|limit| !limit.is_zero()) }
     }
@@ -116,9 +115,9 @@ impl Pool {
     /// Applies a function to every input; the results come in the order of the inputs.
     ///
     /// The map is lazy: it starts with the first [`next`](Iterator::next), pulls inputs as fast as the ranks need them and no
-    /// further than its [window](Map::window), so an endless iterator is fine. `function` may be a plain function or a closure
-    /// that captures nothing; what it needs beside its input goes through [`map_with`](Self::map_with) or
-    /// [`map_init`](Self::map_init). A job that fails is one `Err`; the others go on.
+    /// further ahead than its [window](Map::window), so an endless iterator is fine. `function` may be a plain function or a closure
+    /// that captures nothing; [`map_with`](Self::map_with) and [`map_init`](Self::map_init) pass it a context or a state. A job that
+    /// fails is one `Err`; the others go on.
     ///
     /// ```
     /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
@@ -136,7 +135,7 @@ impl Pool {
         Map::new(self, func::plain(function), Ok(Bytes::new()), inputs.into_iter())
     }
 
-    /// [`map`](Self::map) for a function of several arguments and inputs that are tuples of them.
+    /// As [`map`](Self::map), for a function of several arguments and inputs that are tuples of them.
     ///
     /// ```
     /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
@@ -155,7 +154,7 @@ impl Pool {
         Map::new(self, func::star(function), Ok(Bytes::new()), inputs.into_iter())
     }
 
-    /// Applies a function to a context and every input. The context, which takes the place of captured variables, is
+    /// Applies a function to a context and every input. The context replaces captured variables; it is
     /// serialised once, sent to each rank once, and kept there until the map ends.
     ///
     /// ```
@@ -176,8 +175,8 @@ impl Pool {
         Map::new(self, func::with_context(function), encode_context(&context), inputs.into_iter())
     }
 
-    /// Applies a function to a state and every input. The state is made by `init` where it is used and never travels: lazily,
-    /// at most once for each compute thread of a rank. If `init` panics, the jobs of this map on that rank fail with its
+    /// Applies a function to a state and every input. The state is made by `init` on the rank that uses it, lazily,
+    /// at most once for each compute thread, and never travels. If `init` panics, the jobs of this map on that rank fail with its
     /// message.
     ///
     /// ```
@@ -199,10 +198,10 @@ impl Pool {
         Map::new(self, func::with_init(init, function), Ok(Bytes::new()), inputs.into_iter())
     }
 
-    /// Opens a map of a function of a context and an input. `chunk` jobs travel together; 0 follows their duration.
+    /// Opens a map of a function of a context and an input. `chunk` is the number of jobs in a chunk; 0 follows their duration.
     ///
     /// # Errors
-    /// The context cannot be encoded, or the pool does not take the map.
+    /// The context cannot be encoded, or the pool refuses the map.
     pub(crate) fn stream_with<C, I, O, F>(
         &self,
         context: &C,
@@ -218,10 +217,10 @@ impl Pool {
         self.stream_of(func::with_context(function), context, chunk, self.job_timeout)
     }
 
-    /// Opens a stream of jobs for the function of `builder` and its context. `chunk`: jobs in a chunk, 0 for automatic.
+    /// Opens a map of the function of `builder` and its context. `chunk` is the number of jobs in a chunk; 0 follows their duration.
     ///
     /// # Errors
-    /// The context cannot be encoded, or the pool does not take the map.
+    /// The context cannot be encoded, or the pool refuses the map.
     pub(crate) fn stream_of<C: Value, I, O>(
         &self,
         builder: Builder,
@@ -234,11 +233,11 @@ impl Pool {
         self.open(builder, encode_context(context)?, policy, job_timeout, Reports::default())
     }
 
-    /// Opens a map whose chunks are served as a whole. `chunk` jobs travel together; 0 follows their duration, with chunks that
-    /// are larger than those of other maps.
+    /// Opens a map whose chunks are served as a whole. `chunk` is the number of jobs in a chunk; 0 follows their duration, with
+    /// larger chunks than in other maps.
     ///
     /// # Errors
-    /// The context cannot be encoded, or the pool does not take the map.
+    /// The context cannot be encoded, or the pool refuses the map.
     pub(crate) fn stream_of_chunks<S: ChunkServer>(
         &self,
         context: &S::Context,
@@ -249,7 +248,7 @@ impl Pool {
         self.open(func::of_chunks::<S>(), encode_context(context)?, policy, self.job_timeout, Reports::default())
     }
 
-    /// Hands over one job and returns at once with its future.
+    /// Submits one job and returns its future at once.
     ///
     /// ```
     /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
@@ -266,7 +265,7 @@ impl Pool {
         self.submit_encoded(func::plain(function), |out| encode_input(&input, out))
     }
 
-    /// Runs one job somewhere and waits for its result: [`submit`](Self::submit) and [`wait`](JobHandle::wait).
+    /// Runs one job on any rank and waits for its result: [`submit`](Self::submit) and [`wait`](JobHandle::wait).
     ///
     /// # Errors
     /// The job's failure.
@@ -279,8 +278,8 @@ impl Pool {
         self.submit(function, input).wait()
     }
 
-    /// Sends a value to every rank once, for use in many jobs: put the result into contexts or inputs, where it travels as a
-    /// number, and read it through `Deref`. The ranks keep it until the run ends.
+    /// Sends a value to every rank once, for use in many jobs: put the returned [`Shared`] into contexts or inputs, where it travels
+    /// as a number, and read it through `Deref`. The ranks keep the value until the run ends.
     ///
     /// ```
     /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
@@ -300,40 +299,40 @@ impl Pool {
             error(Failure::new(JobErrorKind::Encode, format!("the value to broadcast cannot be serialised: {e}")))
         })?;
         let number = self.core.next_value.fetch_add(1, Ordering::Relaxed);
-        self.command(Command::Keep { value: number, bytes: bytes.into() }).map_err(error)?;
+        self.command(Command::Broadcast { value: number, bytes: bytes.into() }).map_err(error)?;
         Ok(Shared::new(number, value))
     }
 
-    /// The ranks of the run, rank 0 first.
+    /// Returns the ranks of the run, rank 0 first.
     pub fn ranks(&self) -> &[Rank] {
         &self.core.ranks
     }
 
-    /// What carries messages between the ranks.
+    /// Returns the kind of transport between the ranks.
     pub fn transport(&self) -> &TransportInfo {
         &self.core.transport
     }
 
-    /// All compute threads of the run.
+    /// Returns the number of all compute threads of the run.
     pub fn threads(&self) -> u32 {
         self.core.ranks.iter().map(|rank| rank.threads).sum()
     }
 
-    /// What the run has done so far. `None` when it has ended.
+    /// Returns the statistics of the run so far; `None` when it has ended.
     pub fn stats(&self) -> Option<Stats> {
         let (reply, answer) = bounded(1);
         self.command(Command::Stats { reply }).ok()?;
         answer.recv().ok()
     }
 
-    /// The driver has returned: what was submitted is finished, nothing new begins.
+    /// Closes the pool after the driver has returned: submitted jobs are finished, new ones are refused.
     pub(crate) fn leave(&self) {
         self.core.left.store(true, Ordering::SeqCst);
         self.core.submits.close();
         let _ = self.command(Command::DriverLeft);
     }
 
-    /// After the master's end: waits until the handles' callbacks have run.
+    /// Waits, after the master has ended, until the callbacks of all handles have run.
     pub(crate) fn settle_handles(&self) {
         self.core.submits.join();
     }
@@ -350,13 +349,13 @@ impl Pool {
         if rank::in_compute_thread() {
             return Err(Failure::new(
                 JobErrorKind::Refused,
-                "the pool was used inside a job, where it could wait for itself; return what is to be done next to the driver",
+                "the pool was used inside a job, where it could wait for itself; let the job return the next inputs to the driver",
             ));
         }
         if self.core.left.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
     }
 
-    /// Makes a map known to the master.
+    /// Opens a map and returns its stream of jobs.
     fn open<I, O>(
         &self,
         builder: Builder,
@@ -367,10 +366,10 @@ impl Pool {
     ) -> Result<JobStream<I, O>, Failure> {
         let (sender, deliveries) = unbounded();
         let Reports { starts, meter } = reports;
-        let client = Client { deliveries: sender, starts, advice: Arc::default(), meter };
-        let advice = client.advice.clone();
+        let client = Client { deliveries: sender, starts, queue_target: Arc::default(), meter };
+        let queue_target = client.queue_target.clone();
         let map = self.open_for(builder, context, policy, job_timeout, client)?;
-        Ok(JobStream::new(self.core.link.clone(), map, deliveries, advice))
+        Ok(JobStream::new(self.core.link.clone(), map, deliveries, queue_target))
     }
 
     fn open_for(
@@ -383,7 +382,7 @@ impl Pool {
     ) -> Result<MapId, Failure> {
         self.check_use()?;
         if job_timeout.is_some() {
-            // A thread that is written off takes no results of other jobs with it.
+            // One job per chunk, so that a thread that is written off holds no results of other jobs.
             policy.chunk = ChunkSize::Fixed(NonZeroU32::MIN);
         }
         let function = FunctionId::of(builder, self.core.executable)?;
@@ -401,9 +400,9 @@ fn encode_context<C: Value>(context: &C) -> Result<Bytes, Failure> {
     Ok(bytes.into())
 }
 
-/// What a map can take as its inputs: a [`Value`], or a reference to one in [`Pool::map_ref`].
+/// An input of a map: a [`Value`], or a reference to one in [`Pool::map_ref`].
 pub trait Input {
-    /// Appends the input's encoding, or says why it cannot.
+    /// Appends the input's encoding, or returns the reason why it cannot.
     #[doc(hidden)]
     fn write(&self, out: &mut Vec<u8>) -> Result<(), String>;
 }
@@ -414,10 +413,10 @@ impl<I: Value> Input for I {
     }
 }
 
-/// What a job's input becomes, or why it cannot.
+/// Appends the encoding of a job's input.
 fn encode_input<I: Input>(input: &I, out: &mut Vec<u8>) -> Result<(), Failure> {
     input.write(out).map_err(|message| Failure::new(JobErrorKind::Encode, message))
 }
 
-/// How a map's jobs travel when nothing else is asked for.
+/// The options of a map without any set by the user.
 const DEFAULT_POLICY: Policy = Policy { chunk: ChunkSize::Auto, retries: 0 };

@@ -1,4 +1,4 @@
-//! How far inputs are pulled ahead of results, and in blocks of which size.
+//! The pace of pulling inputs: how far ahead of the results, and in blocks of which size.
 
 use std::time::{Duration, Instant};
 
@@ -8,22 +8,22 @@ use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::schedule::RankId;
 use crate::pool::Input;
 
-/// A block that took longer than this to fill is followed by a smaller one: the inputs are what the ranks wait for.
+/// A block that took longer than this to fill is followed by a smaller one: the ranks may be waiting for inputs.
 const BLOCK_TIME: Duration = Duration::from_micros(500);
-/// How long inputs are pulled on while there are results to hand on.
+/// The longest time for which inputs are pulled while a result can be handed on.
 const FEED_TIME: Duration = Duration::from_millis(1);
-/// The automatic window, in jobs: at least this many, and this many times what the ranks hold.
+/// The automatic window, in jobs: at least `WINDOW`, and `WINDOW_PER_QUEUED` times the number that keeps the ranks busy.
 const WINDOW: u64 = 4096;
 const WINDOW_PER_QUEUED: u64 = 4;
-/// Encoded inputs and results of a stream that are kept on rank 0 before no more inputs are pulled.
+/// When this many bytes of a stream's encoded inputs and results are kept on rank 0, no more inputs are pulled.
 const WINDOW_BYTES: usize = 256 << 20;
 
-/// The next input, without waiting for it.
+/// The result of asking for the next input without waiting for it.
 pub(crate) enum Next<T> {
     Item(T),
-    /// There is none at the moment.
+    /// There is no input at the moment.
     Later,
-    /// There are no more.
+    /// There are no more inputs.
     End,
 }
 
@@ -37,7 +37,7 @@ impl<T> Next<T> {
     }
 }
 
-/// How far the user of a stream is with its results.
+/// The progress of a stream's user with its results.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HandedOn {
     /// The number of jobs whose results were handed on.
@@ -48,7 +48,7 @@ pub(crate) struct HandedOn {
     pub is_ready: bool,
 }
 
-/// What is under way.
+/// The jobs of a stream that are pushed and not handed on.
 struct Load {
     jobs: u64,
     bytes: usize,
@@ -57,25 +57,25 @@ struct Load {
 
 /// Decides how many inputs are pulled at a time.
 pub(crate) struct Pacer {
-    /// How many jobs may be pushed and not handed on, if that was asked for.
+    /// The largest number of jobs that are pushed and not handed on, if the user has set one.
     fixed_window: Option<u64>,
-    /// The same as it is now.
+    /// The current largest number of such jobs.
     window: u64,
-    /// This many jobs are pushed however large they are.
+    /// This number of jobs is pushed however large they are.
     least: u64,
-    /// A block has a multiple of this many jobs.
+    /// The number of jobs in a block is a multiple of this.
     multiple: usize,
     block_jobs: usize,
     turn: Instant,
     block: Instant,
-    /// The last turn ended because there was no input at the moment.
+    /// Whether the last turn ended because there was no input at the moment.
     lacks_input: bool,
-    /// The inputs' end was a panic.
+    /// The panic that ended the inputs.
     panic: Option<JobError>,
 }
 
 impl Pacer {
-    /// For a pool with this many threads. `window` 0 follows what keeps the ranks busy.
+    /// Returns the pacer for a pool with `threads` threads. `window` 0 follows the number of jobs that keeps the ranks busy.
     pub(crate) fn new(window: u64, threads: u32) -> Pacer {
         let now = Instant::now();
         Pacer {
@@ -91,29 +91,29 @@ impl Pacer {
         }
     }
 
-    /// Inputs are there or not, and none takes long to make: a chunk of this many jobs is not sent in parts.
+    /// Makes blocks of whole chunks of `jobs` jobs. For inputs that are pulled without waiting and take no time to make.
     pub(crate) fn whole_chunks(mut self, jobs: u32) -> Pacer {
         self.multiple = (jobs as usize).max(1);
         self
     }
 
-    /// Whether inputs should be pulled although there are results to hand on, with this many jobs pushed and not handed on.
+    /// Returns whether inputs should be pulled although a result can be handed on; `jobs` jobs are pushed and not handed on.
     pub(crate) fn is_hungry(&self, jobs: u64) -> bool {
         jobs < self.window - self.window / 4
     }
 
-    /// Whether the last turn of pulling inputs ended with [`Next::Later`].
+    /// Returns whether the last turn of pulling inputs ended with [`Next::Later`].
     pub(crate) fn lacks_input(&self) -> bool {
         self.lacks_input
     }
 
-    /// The panic that ended the inputs.
+    /// Takes the panic that ended the inputs.
     pub(crate) fn take_panic(&mut self) -> Option<JobError> {
         self.panic.take()
     }
 
-    /// Pulls inputs, each with a rank to avoid, until enough jobs are under way, or for a while. The stream is
-    /// closed at the inputs' end.
+    /// Pulls inputs, each with a rank to avoid, until the window is full or [`FEED_TIME`] is over. Closes the stream at the end of
+    /// the inputs.
     ///
     /// # Errors
     /// The pool has ended.
@@ -151,14 +151,14 @@ impl Pacer {
         }
     }
 
-    /// A turn of pulling inputs begins; `target` is how many queued jobs keep the ranks busy.
+    /// Starts a turn of pulling inputs; `target` is the number of queued jobs that keeps the ranks busy.
     fn begin(&mut self, target: u64, now: Instant) {
         self.window =
             self.fixed_window.unwrap_or_else(|| (WINDOW_PER_QUEUED * target).clamp(WINDOW, u64::from(u32::MAX)));
         (self.turn, self.block) = (now, now);
     }
 
-    /// How many jobs the next block should have; `None` if this turn is over.
+    /// Returns the number of jobs of the next block; `None` if this turn is over.
     fn next_block(&self, load: &Load) -> Option<usize> {
         let room = self.window.saturating_sub(load.jobs);
         let is_heavy = load.bytes > WINDOW_BYTES && load.jobs >= self.least;
@@ -168,7 +168,7 @@ impl Pacer {
         Some(self.block_jobs.next_multiple_of(self.multiple).min(usize::try_from(room).unwrap_or(usize::MAX)))
     }
 
-    /// A block was filled and sent.
+    /// Records that a block was filled and sent.
     fn filled(&mut self, now: Instant) {
         self.block_jobs = if now - self.block > BLOCK_TIME {
             (self.block_jobs / 2).max(1)
@@ -191,7 +191,7 @@ fn fill_block<I: Input, O>(
                 break;
             }
             match pull() {
-                // The stream is open and has room, so that nothing can fail.
+                // The stream is open and the block is not full, so this cannot fail.
                 Next::Item((input, avoid)) => drop(stream.push(&input, avoid)),
                 Next::Later => return Next::Later,
                 Next::End => return Next::End,
@@ -233,9 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn the_window_follows_the_target_unless_it_is_asked_for() {
+    fn the_window_follows_the_target_unless_it_is_set() {
         let mut pacer = Pacer::new(0, 2);
-        assert!(!pacer.is_hungry(0), "nothing was asked for yet");
+        assert!(!pacer.is_hungry(0), "no turn has begun");
         pacer.begin(5000, Instant::now());
         assert!(pacer.is_hungry(14_999) && !pacer.is_hungry(15_000));
         assert_eq!(pacer.next_block(&load(19_999, 0)), Some(1));

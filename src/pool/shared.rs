@@ -1,4 +1,4 @@
-//! Values that every rank has a copy of.
+//! Broadcast values, of which every rank has a copy.
 
 use std::fmt;
 use std::ops::Deref;

@@ -1,6 +1,6 @@
-//! An open map: jobs are pushed one by one, and what happens to them comes out as events.
+//! An open map: jobs are pushed one by one, and their results come out as events.
 //!
-//! Nothing here waits for inputs, keeps results in order or decides how many jobs should be under way: the users of a
+//! Nothing here waits for inputs, keeps results in order or decides how many jobs should be pushed: the users of a
 //! [`JobStream`] do that, each in its own way.
 
 use std::collections::VecDeque;
@@ -26,10 +26,10 @@ const BLOCK_BYTES: usize = 1 << 18;
 /// A block of inputs is full when it has this many jobs.
 pub(super) const BLOCK_JOBS: usize = 4096;
 
-/// There is nothing but events to wait for.
+/// The argument `wake` of [`JobStream::next`] if only events are waited for.
 pub(crate) const NO_WAKE: Option<&Receiver<()>> = None;
 
-/// The way to the master.
+/// The connection to the master.
 #[derive(Clone)]
 pub(super) struct Link {
     pub commands: Sender<Command>,
@@ -37,6 +37,8 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Sends the master a command.
+    ///
     /// # Errors
     /// The pool has ended.
     pub fn send(&self, command: Command) -> Result<(), Failure> {
@@ -70,7 +72,7 @@ impl JobSender {
         self.map
     }
 
-    /// The number of jobs pushed so far, which is the index of the next one.
+    /// Returns the number of jobs pushed so far, which is the index of the next one.
     pub fn pushed(&self) -> u64 {
         self.pushed
     }
@@ -84,7 +86,7 @@ impl JobSender {
         self.pushed += 1;
     }
 
-    /// Whether the block has to be sent before the next job is pushed.
+    /// Returns whether the block has to be sent before the next job is pushed.
     pub fn is_full(&self) -> bool {
         self.block.count() >= BLOCK_JOBS || self.block.bytes() >= BLOCK_BYTES
     }
@@ -101,7 +103,7 @@ impl JobSender {
         Ok(bytes)
     }
 
-    /// No more jobs will be pushed.
+    /// Closes the map: no more jobs will be pushed.
     pub fn close(&mut self) -> Result<(), Failure> {
         if std::mem::replace(&mut self.closed, true) {
             Ok(())
@@ -111,17 +113,17 @@ impl JobSender {
     }
 }
 
-/// An open map with inputs of type `I` and results of type `O`. Dropping it gives up its jobs, also those that run.
+/// An open map with inputs of type `I` and results of type `O`. Dropping it abandons its jobs, also those that run.
 pub(crate) struct JobStream<I, O> {
     sender: JobSender,
     deliveries: Receiver<(MapId, Vec<Delivery>)>,
-    /// What was received and not handed on.
+    /// Deliveries that were received and not yet returned as events.
     received: vec::IntoIter<Delivery>,
-    /// The piece of output that was handed on last: the rank sends the next one when it is acknowledged.
+    /// The last piece of output that was returned: the rank sends the next one when this one is acknowledged.
     part: Option<(RankId, u64)>,
-    /// How many queued jobs keep the ranks busy, by the master's advice.
-    advice: Arc<AtomicU64>,
-    /// Jobs whose end was handed on.
+    /// The number of queued jobs that keeps the ranks busy; the master updates it.
+    queue_target: Arc<AtomicU64>,
+    /// The number of jobs whose end was returned in an event.
     settled: u64,
     /// Blocks with jobs that are not settled: the number of jobs up to the block's end, and its bytes.
     sent: VecDeque<(u64, usize)>,
@@ -130,22 +132,22 @@ pub(crate) struct JobStream<I, O> {
     types: PhantomData<fn(I) -> O>,
 }
 
-/// What happens to the jobs of a [`JobStream`].
+/// An event of a [`JobStream`].
 pub(crate) enum Event<O> {
     /// Jobs ran and have results.
     Done(Results<O>),
     /// A job failed, and is not run again by the pool.
     Failed(Box<JobError>),
-    /// Jobs that never ran to an end.
+    /// Jobs did not run to their end.
     Unrun(Unrun),
-    /// Jobs were handed to a rank, if that is reported for this stream.
+    /// Jobs were sent to a rank, if that is reported for this stream.
     Started { first: u64, count: u64 },
-    /// A piece of output that a running job sent ahead of its result. The rank may send the next one when the next event is
-    /// asked for.
+    /// A piece of output that a running job sent before its result. The next call for an event lets the rank send the next
+    /// piece.
     Part(OutputPart),
     /// The deadline has passed.
     Idle,
-    /// The other channel that was waited for has something, or is disconnected.
+    /// The channel `wake` has a message, or is disconnected.
     Wake,
     /// The stream is closed and all its jobs are settled.
     Ended,
@@ -156,14 +158,14 @@ impl<I, O> JobStream<I, O> {
         link: Link,
         map: MapId,
         deliveries: Receiver<(MapId, Vec<Delivery>)>,
-        advice: Arc<AtomicU64>,
+        queue_target: Arc<AtomicU64>,
     ) -> JobStream<I, O> {
         JobStream {
             sender: JobSender::new(link, map),
             deliveries,
             received: Vec::new().into_iter(),
             part: None,
-            advice,
+            queue_target,
             settled: 0,
             sent: VecDeque::new(),
             sent_bytes: 0,
@@ -172,44 +174,43 @@ impl<I, O> JobStream<I, O> {
         }
     }
 
-    /// The number of jobs pushed so far.
+    /// Returns the number of jobs pushed so far.
     pub(crate) fn pushed(&self) -> u64 {
         self.sender.pushed()
     }
 
-    /// The number of jobs whose end no event has reported yet.
+    /// Returns the number of jobs whose end no event has reported yet.
     pub(crate) fn unsettled(&self) -> u64 {
         self.sender.pushed() - self.settled
     }
 
-    /// The encoded size of the inputs of jobs that are not settled, counted in blocks.
+    /// Returns the encoded size of the inputs of jobs that are not settled, counted in whole blocks.
     pub(crate) fn input_bytes(&self) -> usize {
         self.sent_bytes
     }
 
-    /// How many queued jobs keep the ranks busy.
+    /// Returns the number of queued jobs that keeps the ranks busy.
     pub(crate) fn target(&self) -> u64 {
-        self.advice.load(Ordering::Relaxed)
+        self.queue_target.load(Ordering::Relaxed)
     }
 
-    /// Whether no more jobs can be pushed.
+    /// Returns whether no more jobs can be pushed.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.closed
     }
 
-    /// Whether an event can be had without waiting.
+    /// Returns whether an event can be returned without waiting.
     pub(crate) fn is_ready(&self) -> bool {
         !self.received.as_slice().is_empty() || !self.deliveries.is_empty()
     }
 
-    /// Whether the block of inputs is full: the next [`push`](Self::push) sends it first.
+    /// Returns whether the block of inputs is full: the next [`push`](Self::push) sends it first.
     pub(crate) fn is_full(&self) -> bool {
         self.sender.is_full()
     }
 
-    /// Adds a job and returns its index. It is sent when a block is full, with [`flush`](Self::flush), or when the next event is
-    /// waited for. If there is another rank than `avoid`, the job goes there. An input that cannot be encoded is a job that
-    /// fails.
+    /// Adds a job and returns its index. It is sent when a block is full, by [`flush`](Self::flush), or by a call that waits for an
+    /// event. If there is another rank than `avoid`, the job goes there. A job whose input cannot be encoded fails.
     ///
     /// # Errors
     /// The stream is closed, or the pool has ended.
@@ -241,7 +242,7 @@ impl<I, O> JobStream<I, O> {
         Ok(())
     }
 
-    /// Sends the jobs that were pushed and takes no more.
+    /// Sends the jobs that were pushed and closes the stream.
     ///
     /// # Errors
     /// The pool has ended.
@@ -250,8 +251,7 @@ impl<I, O> JobStream<I, O> {
         self.sender.close()
     }
 
-    /// Gives up the jobs that have not begun; those that run may end. What became of each is still reported. No more jobs are
-    /// taken.
+    /// Cancels the jobs that have not begun and closes the stream; jobs that run may end. The end of each job is still reported.
     ///
     /// # Errors
     /// The pool has ended.
@@ -264,13 +264,13 @@ impl<I, O> JobStream<I, O> {
         self.sender.link.send(Command::GiveUp { map: self.sender.map })
     }
 
-    /// Cancels a job that no rank has yet; returns whether it was cancelled. Its end is reported as that of the others is.
+    /// Cancels a job that no rank has yet; returns whether it was cancelled. Its end is reported by an event, too.
     #[cfg_attr(not(test), expect(dead_code, reason = "the driver of a batch will cancel single jobs for clients"))]
     pub(crate) fn cancel(&mut self, job: u64) -> bool {
         self.flush().is_ok() && self.sender.link.cancel(self.sender.map, job)
     }
 
-    /// Waits for the next event; [`Event::Wake`] if there is none and `wake` has something, which is left there.
+    /// Waits for the next event. Returns [`Event::Wake`] if there is none and `wake` has a message, which stays there.
     ///
     /// # Errors
     /// The pool has ended before all jobs were settled.
@@ -289,9 +289,9 @@ impl<I, O> JobStream<I, O> {
             }
             if let Some(wake) = wake {
                 match wait_for_either(&self.deliveries, wake, deadline) {
-                    Waited::Delivery => {}
-                    Waited::Wake => return Ok(Event::Wake),
-                    Waited::Deadline => return Ok(Event::Idle),
+                    WokenBy::Delivery => {}
+                    WokenBy::Wake => return Ok(Event::Wake),
+                    WokenBy::Deadline => return Ok(Event::Idle),
                 }
             }
             let received = match deadline {
@@ -306,11 +306,11 @@ impl<I, O> JobStream<I, O> {
         }
     }
 
-    /// The next event of those that were received together with the last one.
+    /// Returns the next event among those that were received together with the last one.
     pub(crate) fn next_received(&mut self) -> Option<Event<O>> {
         if let Some((rank, part)) = self.part.take() {
             // If the pool has ended, receiving reports it.
-            let _ = self.sender.link.send(Command::Took { rank, part });
+            let _ = self.sender.link.send(Command::PartTaken { rank, part });
         }
         let event = Event::from(self.received.next()?);
         let jobs = match &event {
@@ -340,14 +340,14 @@ impl<I, O> Drop for JobStream<I, O> {
     }
 }
 
-/// What ended a wait.
-enum Waited {
+/// The reason why a wait ended.
+enum WokenBy {
     Delivery,
     Wake,
     Deadline,
 }
 
-fn wait_for_either<D, T>(deliveries: &Receiver<D>, wake: &Receiver<T>, deadline: Option<Instant>) -> Waited {
+fn wait_for_either<D, T>(deliveries: &Receiver<D>, wake: &Receiver<T>, deadline: Option<Instant>) -> WokenBy {
     let mut select = Select::new();
     let delivery = select.recv(deliveries);
     select.recv(wake);
@@ -356,9 +356,9 @@ fn wait_for_either<D, T>(deliveries: &Receiver<D>, wake: &Receiver<T>, deadline:
         Some(deadline) => select.ready_deadline(deadline),
     };
     match ready {
-        Ok(ready) if ready == delivery => Waited::Delivery,
-        Ok(_) => Waited::Wake,
-        Err(_) => Waited::Deadline,
+        Ok(ready) if ready == delivery => WokenBy::Delivery,
+        Ok(_) => WokenBy::Wake,
+        Err(_) => WokenBy::Deadline,
     }
 }
 
@@ -388,22 +388,22 @@ pub(crate) struct Results<O> {
 }
 
 impl<O> Results<O> {
-    /// The job whose result is the next one.
+    /// Returns the job of the next result.
     pub(crate) fn job(&self) -> u64 {
         self.job
     }
 
-    /// Whether all results were taken.
+    /// Returns whether all results were taken.
     pub(super) fn is_empty(&self) -> bool {
         self.left == 0
     }
 
-    /// The number of results that were not taken.
+    /// Returns the number of results that were not taken.
     pub(crate) fn len(&self) -> u64 {
         self.left
     }
 
-    /// The next job and its encoded result.
+    /// Returns the next job and its encoded result.
     pub(crate) fn next_value(&mut self) -> Option<(u64, Result<&[u8], JobError>)> {
         let (job, _, frame) = self.next_frame()?;
         let value = match frame {
@@ -414,12 +414,12 @@ impl<O> Results<O> {
         Some((job, value))
     }
 
-    /// The encoded size of all results, also of those that were taken.
+    /// Returns the encoded size of all results, also of those that were taken.
     pub(super) fn bytes(&self) -> usize {
         self.frames.len()
     }
 
-    /// The next job and the range of its frame, or that there is none.
+    /// Returns the next job, the start of its frame, and the frame; `None` if there is none.
     fn next_frame(&mut self) -> Option<(u64, usize, Result<Frame<'_>, wire::CodecError>)> {
         self.left = self.left.checked_sub(1)?;
         let (job, start) = (self.job, self.position);
@@ -430,8 +430,8 @@ impl<O> Results<O> {
         Some((job, start, frame))
     }
 
-    /// The next job and its result, not decoded. It is a copy, so that one that is kept does not keep its neighbours, unless most is
-    /// its own.
+    /// Returns the next job and its encoded result. It is a copy, so that a result that is kept does not keep the memory of the
+    /// others, unless it makes up most of that memory.
     pub(super) fn next_encoded(&mut self) -> Option<(u64, Result<Bytes, JobError>)> {
         let (job, start, frame) = self.next_frame()?;
         let read = frame.map(drop);
@@ -456,7 +456,7 @@ impl<O: Value> Iterator for Results<O> {
     }
 }
 
-/// Consecutive jobs that never ran to an end, all for the same reason.
+/// Consecutive jobs that did not run to their end, all for the same reason.
 pub(crate) struct Unrun {
     job: u64,
     left: u64,
@@ -465,12 +465,12 @@ pub(crate) struct Unrun {
 }
 
 impl Unrun {
-    /// The next of these jobs.
+    /// Returns the next of these jobs.
     pub(super) fn job(&self) -> u64 {
         self.job
     }
 
-    /// Whether all jobs were taken.
+    /// Returns whether all jobs were taken.
     pub(super) fn is_empty(&self) -> bool {
         self.left == 0
     }
@@ -487,7 +487,7 @@ impl Iterator for Unrun {
     }
 }
 
-/// The value in a result's frame.
+/// Decodes the value in a result's frame.
 pub(super) fn decode_result<O: Value>(job: u64, frame: Result<Frame<'_>, wire::CodecError>) -> Result<O, JobError> {
     let value = match frame {
         Ok(Frame::Value(value)) => wire::decode_value(value),

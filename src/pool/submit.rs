@@ -1,5 +1,5 @@
-//! Submitted jobs: all jobs of one function go into one open map, so that tiny ones can share chunks. What happens to the jobs of
-//! all these maps arrives on one thread, which settles the handles.
+//! Submitted jobs: all jobs of one function are pushed into one open map, so that short jobs can share chunks. The deliveries of all
+//! these maps are received by one thread, which settles the handles.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::handle::{JobHandle, Shared, settle_here};
+use super::handle::{JobHandle, JobState, settle_here};
 use super::stream::{Event, JobSender};
 use super::{DEFAULT_POLICY, Pool, closed};
 use crate::console::reason;
@@ -18,7 +18,7 @@ use crate::engine::exchange::{Client, Delivery};
 use crate::engine::func::{Builder, Value};
 use crate::engine::schedule::MapId;
 
-type Registry = Mutex<HashMap<(MapId, u64), Arc<Shared>>>;
+type Registry = Mutex<HashMap<(MapId, u64), Arc<JobState>>>;
 
 /// The submitted jobs of a pool.
 #[derive(Default)]
@@ -36,7 +36,7 @@ struct State {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// Where the master sends what happens to submitted jobs.
+/// The channel to which the master sends the deliveries of submitted jobs.
 type Settler = Sender<(MapId, Vec<Delivery>)>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -44,7 +44,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Submits {
-    /// No job is accepted any more.
+    /// Refuses new jobs from now on.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
@@ -55,7 +55,7 @@ impl Submits {
         }
     }
 
-    /// Waits until all handles are settled and their callbacks have run. The master has ended.
+    /// Waits, after the master has ended, until all handles are settled and their callbacks have run.
     pub(super) fn join(&self) {
         let thread = lock(&self.state).thread.take();
         if let Some(thread) = thread.filter(|settler| settler.thread().id() != thread::current().id()) {
@@ -70,7 +70,7 @@ impl Pool {
         builder: Builder,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>,
     ) -> JobHandle<O> {
-        let shared = Shared::new();
+        let shared = JobState::new();
         match self.push(builder, write, &shared) {
             Ok((map, job)) => JobHandle::new(self.clone(), map, job, shared),
             Err(failure) => {
@@ -84,11 +84,11 @@ impl Pool {
         &self,
         builder: Builder,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>,
-        shared: &Arc<Shared>,
+        shared: &Arc<JobState>,
     ) -> Result<(MapId, u64), Failure> {
         self.check_use()?;
         let submits = &self.core.submits;
-        // Held until the job is on its way: the master counts a map's jobs in the order in which they come.
+        // Held until the job is sent: the master numbers a map's jobs in the order in which they arrive.
         let mut state = lock(&submits.state);
         if state.closed {
             return Err(closed());
@@ -128,13 +128,13 @@ impl Pool {
                 state.settler.insert(sender).clone()
             }
         };
-        let client = Client { deliveries: settler, starts: true, advice: Arc::default(), meter: None };
+        let client = Client { deliveries: settler, starts: true, queue_target: Arc::default(), meter: None };
         let map = self.open_for(builder, Bytes::new(), DEFAULT_POLICY, self.job_timeout, client)?;
         Ok(JobSender::new(self.core.link.clone(), map))
     }
 }
 
-/// Settles handles as their jobs end, until the master has gone; then those that are left.
+/// Settles handles as their jobs end, until the master has ended; then settles the rest with an error.
 fn settle_all(deliveries: &Receiver<(MapId, Vec<Delivery>)>, registry: &Registry) {
     settle_here();
     for (map, deliveries) in deliveries {
@@ -148,7 +148,7 @@ fn settle_all(deliveries: &Receiver<(MapId, Vec<Delivery>)>, registry: &Registry
     }
 }
 
-/// Settles the handles of the jobs that an event is about. Results are decoded by those who ask for them.
+/// Settles the handles of an event's jobs. Results stay encoded until a handle reads them.
 fn settle(map: MapId, event: Event<()>, registry: &Registry) {
     let settle_job = |job, result| {
         let shared = lock(registry).remove(&(map, job));

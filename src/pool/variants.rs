@@ -1,4 +1,4 @@
-//! More ways to hand over work: by reference, with a context, as a tuple of arguments.
+//! Variants of `map` and `submit`: inputs by reference, with a context, as a tuple of arguments.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{self, CrossesRanks, StarFunction, Value};
 use crate::engine::wire;
 
-/// An input of a map that the driver keeps.
+/// A reference to an input that the driver keeps.
 pub struct ByRef<'x, I>(&'x I);
 
 impl<I: Value> Input for ByRef<'_, I> {
@@ -32,9 +32,9 @@ impl<'x, I: 'x, X: Iterator<Item = &'x I>> Iterator for ByRefs<X> {
 }
 
 impl Pool {
-    /// [`map`](Self::map) over inputs that the driver keeps: the function takes a reference, as with `xs.iter().map(f)`.
+    /// As [`map`](Self::map), over inputs that the driver keeps: the function takes a reference, as with `xs.iter().map(f)`.
     ///
-    /// Inputs are serialised where they are, without a clone.
+    /// Inputs are serialised without a clone.
     ///
     /// ```
     /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
@@ -54,10 +54,10 @@ impl Pool {
         Map::new(self, func::by_reference(function), Ok(Bytes::new()), ByRefs(inputs.into_iter()))
     }
 
-    /// [`submit`](Self::submit) for a function that takes a context, too, in the place of what it would capture.
+    /// As [`submit`](Self::submit), for a function that also takes a context, which replaces captured variables.
     ///
-    /// The context travels with the job. If it is large and many jobs have the same one, [`broadcast`](Self::broadcast) it, and
-    /// hand over what that returns.
+    /// The context travels with the job. If it is large and many jobs have the same one, [`broadcast`](Self::broadcast) it and
+    /// pass the returned [`Shared`](crate::Shared) as the context.
     ///
     /// ```
     /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
@@ -87,7 +87,7 @@ impl Pool {
         })
     }
 
-    /// [`submit`](Self::submit) for a function of several arguments and a tuple of them.
+    /// As [`submit`](Self::submit), for a function of several arguments and a tuple of them.
     ///
     /// ```
     /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {

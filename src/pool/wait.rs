@@ -6,25 +6,25 @@ use std::time::{Duration, Instant};
 
 use super::handle::{JobHandle, check_wait};
 
-/// Where jobs that somebody waits for announce their ends.
+/// Receives the ends of jobs, for a thread that waits for them.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct Completions {
     ended: Mutex<VecDeque<(usize, bool)>>,
     changed: Condvar,
 }
 
-impl Watch {
+impl Completions {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(usize, bool)>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The job with this index has ended.
-    pub(super) fn tell(&self, index: usize, failed: bool) {
+    /// Reports the end of the job with this index.
+    pub(super) fn report(&self, index: usize, failed: bool) {
         self.lock().push_back((index, failed));
         self.changed.notify_all();
     }
 
-    /// The next job that has ended and whether it failed; `None` when the deadline passes first.
+    /// Waits for the next job that has ended and returns whether it failed; `None` when the deadline passes first.
     fn next(&self, deadline: Option<Instant>) -> Option<(usize, bool)> {
         let mut ended = self.lock();
         loop {
@@ -48,27 +48,27 @@ impl Watch {
     }
 }
 
-/// The handles whose jobs have ended and those whose have not, as indexes into what was given, ascending.
+/// The result of waiting for several handles: which jobs have ended, as ascending indexes into the slice of handles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waited {
-    /// Ended, in whatever way.
+    /// The jobs that have ended: with a result, with an error, or cancelled.
     pub done: Vec<usize>,
-    /// Not ended when the wait was over.
+    /// The jobs that had not ended when the wait was over.
     pub pending: Vec<usize>,
 }
 
 fn wait_until<O>(handles: &[JobHandle<O>], limit: Option<Duration>, enough: impl Fn(usize, bool) -> bool) -> Waited {
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let watch = Arc::new(Watch::default());
+    let completions = Arc::new(Completions::default());
     for (index, handle) in handles.iter().enumerate() {
-        handle.shared().watch(&watch, index);
+        handle.state().report_to(&completions, index);
     }
     let mut done = BTreeSet::new();
     let mut any_failed = false;
-    // What has ended already is counted, whatever would be enough.
+    // All jobs that have already ended are counted, even if fewer would be enough.
     let mut take_ended = |done: &mut BTreeSet<usize>| {
-        while let Some((index, failed)) = watch.lock().pop_front() {
+        while let Some((index, failed)) = completions.lock().pop_front() {
             done.insert(index);
             any_failed |= failed;
         }
@@ -76,7 +76,7 @@ fn wait_until<O>(handles: &[JobHandle<O>], limit: Option<Duration>, enough: impl
     };
     let mut failed = take_ended(&mut done);
     while done.len() < handles.len() && !enough(done.len(), failed) {
-        let Some((index, job_failed)) = watch.next(deadline) else { break };
+        let Some((index, job_failed)) = completions.next(deadline) else { break };
         done.insert(index);
         failed = take_ended(&mut done) || failed || job_failed;
     }
@@ -87,7 +87,7 @@ fn wait_until<O>(handles: &[JobHandle<O>], limit: Option<Duration>, enough: impl
 /// Waits until at least one of the jobs has ended, or the time is over.
 ///
 /// # Panics
-/// Without a limit, in a job or in a callback, where the wait could have no end.
+/// Without a limit, in a job or in a callback, where the wait might never end.
 pub fn wait_any<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited {
     wait_until(handles, limit, |done, _| done > 0)
 }
@@ -95,7 +95,7 @@ pub fn wait_any<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited 
 /// Waits until all of the jobs have ended, or the time is over.
 ///
 /// # Panics
-/// Without a limit, in a job or in a callback, where the wait could have no end.
+/// Without a limit, in a job or in a callback, where the wait might never end.
 pub fn wait_all<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited {
     wait_until(handles, limit, |_, _| false)
 }
@@ -103,25 +103,25 @@ pub fn wait_all<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited 
 /// Waits until one of the jobs has failed or all have ended, or the time is over.
 ///
 /// # Panics
-/// Without a limit, in a job or in a callback, where the wait could have no end.
+/// Without a limit, in a job or in a callback, where the wait might never end.
 pub fn wait_failed<O>(handles: &[JobHandle<O>], limit: Option<Duration>) -> Waited {
     wait_until(handles, limit, |_, failed| failed)
 }
 
-/// Handles in the order in which their jobs end; see [`as_completed`].
+/// An iterator of handles in the order in which their jobs end; see [`as_completed`].
 pub struct AsCompleted<O> {
-    watch: Arc<Watch>,
-    /// Those that were not yielded, by their indexes in the watch.
+    completions: Arc<Completions>,
+    /// The handles that were not yielded, by their indexes in `completions`.
     handles: BTreeMap<usize, JobHandle<O>>,
-    /// Which jobs these are, by the addresses of what their handles share.
+    /// Their jobs, by the addresses of the states that handles of one job share.
     jobs: BTreeSet<usize>,
     next: usize,
     deadline: Option<Instant>,
 }
 
-/// Yields handles as their jobs end, those that have ended already first. A job that is given twice is yielded once.
+/// Yields handles as their jobs end, first those that have already ended. A job that is given twice is yielded once.
 ///
-/// `next` panics, without a time-out, in a job or in a callback, where the wait could have no end.
+/// Without a time-out, `next` panics in a job or in a callback, where the wait might never end.
 ///
 /// ```
 /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
@@ -135,8 +135,9 @@ pub struct AsCompleted<O> {
 /// # Ok(()) });
 /// ```
 pub fn as_completed<O>(handles: impl IntoIterator<Item = JobHandle<O>>) -> AsCompleted<O> {
-    let watch = Arc::new(Watch::default());
-    let mut completed = AsCompleted { watch, handles: BTreeMap::new(), jobs: BTreeSet::new(), next: 0, deadline: None };
+    let completions = Arc::new(Completions::default());
+    let mut completed =
+        AsCompleted { completions, handles: BTreeMap::new(), jobs: BTreeSet::new(), next: 0, deadline: None };
     for handle in handles {
         completed.add(handle);
     }
@@ -144,11 +145,11 @@ pub fn as_completed<O>(handles: impl IntoIterator<Item = JobHandle<O>>) -> AsCom
 }
 
 fn address<O>(handle: &JobHandle<O>) -> usize {
-    Arc::as_ptr(handle.shared()) as usize
+    Arc::as_ptr(handle.state()) as usize
 }
 
 impl<O> AsCompleted<O> {
-    /// Waits for one more job, too. A job that is there already and was not yielded is not added a second time.
+    /// Adds a job. A job that was added before and was not yielded yet is not added a second time.
     ///
     /// ```
     /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
@@ -166,19 +167,19 @@ impl<O> AsCompleted<O> {
     /// ```
     pub fn add(&mut self, handle: JobHandle<O>) {
         if self.jobs.insert(address(&handle)) {
-            handle.shared().watch(&self.watch, self.next);
+            handle.state().report_to(&self.completions, self.next);
             self.handles.insert(self.next, handle);
             self.next += 1;
         }
     }
 
-    /// Ends the iteration when so much time, from now, is over. What has ended by then is yielded all the same.
+    /// Ends the iteration `limit` from now. Jobs that have ended by then are still yielded.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.deadline = Instant::now().checked_add(limit);
         self
     }
 
-    /// How many jobs were not yielded yet.
+    /// Returns the number of jobs that were not yielded yet.
     pub fn pending(&self) -> usize {
         self.handles.len()
     }
@@ -191,7 +192,7 @@ impl<O> Iterator for AsCompleted<O> {
         if self.handles.is_empty() {
             return None;
         }
-        let (index, _) = self.watch.next(self.deadline)?;
+        let (index, _) = self.completions.next(self.deadline)?;
         let handle = self.handles.remove(&index)?;
         self.jobs.remove(&address(&handle));
         Some(handle)

@@ -12,7 +12,7 @@ use rankpool::{JobErrorKind, JobHandle, Pool, current_job};
 
 use crate::support::{Gate, local, until};
 
-/// Far more than any of these jobs takes.
+/// Much longer than any of these jobs takes.
 const LONG: Duration = Duration::from_secs(30);
 
 fn double(x: u64) -> u64 {
@@ -132,14 +132,14 @@ fn a_callback_for_a_job_that_is_done_runs_at_once() {
         let sight = seen.clone();
         handle.on_done(move |handle| *sight.lock().unwrap() = Some((thread::current().id(), handle.wait())));
         assert_eq!(seen.lock().unwrap().take(), Some((here, Ok(8))));
-        // A panic of such a callback is not the caller's.
+        // A panic in such a callback does not reach the caller.
         handle.on_done(|_| panic!("at once"));
         assert_eq!(handle.wait(), Ok(8));
     });
 }
 
 #[test]
-fn callbacks_are_told_of_failed_and_cancelled_jobs_too() {
+fn callbacks_run_for_failed_and_cancelled_jobs_too() {
     static GATE: Gate = Gate::new();
     local(1, 1, |pool| {
         let kinds = Arc::new(Mutex::new(Vec::new()));
@@ -353,7 +353,7 @@ fn counter() -> Arc<Counter> {
     Arc::new(Counter { wakes: AtomicU32::new(0), thread: thread::current() })
 }
 
-/// The plainest executor: polls, and sleeps until it is woken.
+/// The simplest executor: polls, and sleeps until it is woken.
 fn block_on<F: Future>(future: F, counter: &Arc<Counter>) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(counter.clone());

@@ -1,4 +1,4 @@
-//! `map_init`: a state that is made where it is used, once per compute thread.
+//! `map_init`: a state that is made on the rank that uses it, once per compute thread.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Barrier, Mutex};

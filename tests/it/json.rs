@@ -1,4 +1,4 @@
-//! Types that the binary form cannot carry: an error names `Json`, and `Json` carries them.
+//! Types that the binary encoding does not support: the error names `Json`, and they cross ranks in `Json`.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -38,7 +38,8 @@ struct Skips {
     list: Vec<u8>,
 }
 
-/// Carried by `Json` in every place, alone and as a part; by itself refused with a message that names `Json`.
+/// Checks that the value crosses in `Json` as input, result, context and broadcast value, alone and as a part, and that without
+/// `Json` it is refused with a message that names `Json`.
 fn only_as_json<T: Value + Clone + Debug + PartialEq + Send + Sync>(pool: &Pool, value: &T) {
     let error = pool.apply(|value: T| drop(value), value.clone()).unwrap_err();
     assert!(matches!(error.kind, JobErrorKind::Encode | JobErrorKind::Decode), "{error}");
@@ -54,7 +55,7 @@ fn only_as_json<T: Value + Clone + Debug + PartialEq + Send + Sync>(pool: &Pool,
 }
 
 #[test]
-fn what_the_binary_form_refuses_crosses_as_json_and_the_error_says_so() {
+fn types_that_the_binary_encoding_refuses_cross_as_json_and_the_error_says_so() {
     local(2, 1, |pool| {
         only_as_json(pool, &Untagged::Number(-5));
         only_as_json(pool, &Untagged::Text("text".into()));

@@ -1,4 +1,4 @@
-//! What the built-in functions take and answer survives the binary format in which chunks travel.
+//! Inputs and results of the built-in functions survive the binary encoding in which chunks travel.
 
 use rankpool::kernels::{Number, Parzen, RandString, Summands, cube, parzen, rand_string, square, sum};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! Jobs that never end: a time limit makes them errors, and a run does not wait for those that nobody wants.
+//! Jobs that never end: with a time limit they fail, and a run does not wait for jobs of dropped maps.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread;
@@ -11,7 +11,7 @@ use crate::support::{code_of, local, until};
 const LIMIT: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(600);
 
-/// A job that never ends as long as the test runs.
+/// A job that does not end while the test runs.
 fn never_ends(end: &AtomicBool) {
     while !end.load(SeqCst) {
         thread::sleep(Duration::from_millis(1));
@@ -87,7 +87,7 @@ fn a_job_within_its_time_limit_is_none_the_worse() {
 }
 
 #[test]
-fn a_job_that_was_too_slow_once_may_be_run_again_and_what_it_finds_late_is_dropped() {
+fn a_job_that_exceeded_its_limit_may_be_run_again_and_its_late_result_is_dropped() {
     static SLOW: AtomicBool = AtomicBool::new(true);
     static LATE: AtomicU32 = AtomicU32::new(0);
     local(1, 2, |pool| {
@@ -153,7 +153,7 @@ fn jobs_of_a_dropped_map_that_never_end_do_not_keep_the_run_from_ending() {
 }
 
 #[test]
-fn what_was_submitted_is_waited_for_beyond_the_grace_time() {
+fn submitted_jobs_are_waited_for_beyond_the_grace_time() {
     static ENDED: AtomicU32 = AtomicU32::new(0);
     let launch = Launch::new().local(2).threads(1).grace(Duration::ZERO);
     let code = code_of(launch, |pool| {

@@ -1,5 +1,5 @@
-//! What users of futures pools rely on, each sentence a test, over the local transport: ranks are threads of this process,
-//! so that jobs can reach the statics of the test that runs them.
+//! The behaviour that users of futures pools rely on, one sentence a test, over the local transport: ranks are threads of this
+//! process, so that jobs can use the statics of the test that runs them.
 
 mod handles;
 mod initialisation;

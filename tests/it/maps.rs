@@ -1,4 +1,4 @@
-//! Maps, against what the serial map gives.
+//! Maps, compared with the results of a serial map.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +28,7 @@ fn every_shape_is_like_the_serial_map(pool: &Pool) {
     for inputs in [0, 1, 5, 40] {
         let serial: Vec<_> = (0..inputs).map(mix).collect();
         let n = u32::try_from(inputs).unwrap();
-        // 0 stands for the automatic chunk size and window.
+        // 0 is the automatic chunk size and window.
         for chunk in [0, 1, 5, 6, n.max(1), n + 7] {
             for window in [0, 1, 2, 3, 4, 5] {
                 let map = || pool.map(mix, 0..inputs).chunk_size(chunk).window(window);
@@ -320,13 +320,13 @@ fn a_dropped_map_stops_dealing() {
         let mut map = pool.map(job, 0..1000).window(1000);
         assert_eq!(map.next(), Some(Ok(0)));
         drop(map);
-        // The master takes in commands in order, so it knows of the end before it answers this.
+        // The master handles commands in order, so it has handled the end of the map before it answers this.
         assert!(pool.stats().is_some());
         GATE.open();
         assert_eq!(pool.apply(mix, 1), Ok(mix(1)));
     });
     let ran = RAN.load(SeqCst);
-    // What a rank holds may run before the order to give it back arrives: four chunks of eight at most, so early in a map.
+    // The chunks that a rank holds may run before the recall arrives: at most four chunks of eight, this early in a map.
     assert!(ran <= 1 + 4 * 8, "two threads hold four small chunks at most, but {ran} jobs have run");
 }
 
@@ -358,7 +358,7 @@ fn two_maps_at_once_share_the_ranks() {
             thread::sleep(Duration::from_millis(1));
             x
         };
-        // An endless map, which is read as fast as it can, does not keep another one from its end.
+        // An endless map, whose results are read as fast as possible, does not keep another one from ending.
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             let endless = scope.spawn(|| pool.map(slow, 0..).take_while(|_| !over.load(SeqCst)).count());
@@ -422,7 +422,7 @@ fn maps_and_submitted_jobs_do_not_disturb_each_other() {
     });
 }
 
-/// The error that using a pool inside a job gives.
+/// Returns the error of using a pool inside a job.
 fn refused(error: &JobError) -> String {
     assert_eq!(error.kind, JobErrorKind::Refused);
     error.message.clone()
@@ -464,7 +464,7 @@ fn waiting_for_a_handle_or_launching_inside_a_job_is_refused() {
             },
             0,
         );
-        // Behind the first one on the only thread, where it would wait forever.
+        // It runs after the first one on the only thread, where it would wait forever.
         let second = pool.submit(mix, 5);
         *HANDLE.lock().unwrap() = Some(second.clone());
         THERE.open();
@@ -616,7 +616,7 @@ fn a_panic_of_the_driver_in_the_middle_of_a_map_ends_the_map() {
     }));
     assert!(ended.is_err());
     let ran = RAN.load(SeqCst);
-    assert!(ran < 4096, "{ran} jobs of a map that nobody reads");
+    assert!(ran < 4096, "{ran} jobs of a map that was dropped");
 }
 
 #[test]
@@ -625,7 +625,7 @@ fn short_jobs_do_not_wait_behind_one_that_waits_for_them() {
     const JOBS: u64 = 8;
     for (ranks, threads) in [(1, 2), (2, 1), (3, 1)] {
         local(ranks, threads, move |pool| {
-            // Some jobs of a map whose jobs were short so far wait for all others of their map.
+            // In the first map all jobs are short; in each later one `blocking` jobs wait for all others.
             let job = |(x, blocking): (u64, u64)| {
                 if x < blocking {
                     until("the others have run", || RUN.load(SeqCst) == JOBS - blocking);

@@ -1,4 +1,4 @@
-//! Jobs that use rayon themselves: they find the rank's idle threads, and no job begins inside another one.
+//! Jobs that use rayon themselves: the rank's idle threads help, and no job starts inside another one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -25,7 +25,7 @@ fn split(n: u64) -> u64 {
 }
 
 #[test]
-fn a_lock_that_is_held_over_a_parallel_iterator_locks_nobody_out() {
+fn a_lock_held_over_a_parallel_iterator_does_not_deadlock() {
     static LOCK: Mutex<u64> = Mutex::new(0);
     for threads in [1, 2, 4] {
         for chunk in [0, 1, 7] {
@@ -85,7 +85,7 @@ const WAYS: [fn(); 6] = [
     },
     || _ = rayon::broadcast(|context| context.index()),
     || {
-        // A waiting thread that looks for work by itself.
+        // A waiting thread that asks rayon for work by itself.
         let (sender, receiver) = std::sync::mpsc::channel();
         rayon::spawn(move || sender.send(split(3)).unwrap());
         while receiver.try_recv().is_err() {
@@ -158,7 +158,7 @@ fn jobs_nest_as_deeply_as_they_like() {
 }
 
 #[test]
-fn what_a_job_spawns_and_does_not_wait_for_runs_all_the_same() {
+fn tasks_that_a_job_spawns_and_does_not_wait_for_still_run() {
     static RAN: AtomicU32 = AtomicU32::new(0);
     for threads in [1, 2] {
         RAN.store(0, SeqCst);

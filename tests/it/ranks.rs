@@ -151,7 +151,7 @@ fn a_straggler_does_not_leave_others_with_queued_work() {
                 }
                 x
             };
-            // The rank that has the straggler held other jobs, too; they end elsewhere while it is still running.
+            // The rank that runs the slow job held other jobs, too; they end on other ranks while it is still running.
             let mut map = pool.map_with(straggler, 0..30, job).unordered();
             let mut others: Vec<_> = map.by_ref().take(29).map(Result::unwrap).collect();
             others.sort_unstable();

@@ -1,4 +1,4 @@
-//! How a run ends, whatever state it is in: the driver returns, what was submitted is finished, everything is settled.
+//! The end of a run in any state: the driver returns, submitted jobs are finished, all jobs are settled.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -64,7 +64,7 @@ fn leaving_with_running_jobs_waits_for_them() {
 }
 
 #[test]
-fn leaving_with_a_panic_finishes_what_was_submitted_all_the_same() {
+fn leaving_with_a_panic_still_finishes_submitted_jobs() {
     static RAN: AtomicU32 = AtomicU32::new(0);
     let handles = Arc::new(Mutex::new(Vec::new()));
     let kept = handles.clone();
@@ -74,7 +74,7 @@ fn leaving_with_a_panic_finishes_what_was_submitted_all_the_same() {
             x
         };
         *kept.lock().unwrap() = (0..50).map(|x| pool.submit(job, x)).collect();
-        std::panic::resume_unwind(Box::new("the driver gives up"));
+        std::panic::resume_unwind(Box::new("the driver panics"));
     });
     assert_eq!(code, ExitCode::Failure);
     assert_eq!(RAN.load(SeqCst), 50);
@@ -84,7 +84,7 @@ fn leaving_with_a_panic_finishes_what_was_submitted_all_the_same() {
 }
 
 #[test]
-fn leaving_a_map_in_the_middle_gives_up_its_queued_jobs_and_waits_for_the_running_ones() {
+fn leaving_a_map_in_the_middle_cancels_its_queued_jobs_and_waits_for_the_running_ones() {
     static STARTED: AtomicU32 = AtomicU32::new(0);
     static ENDED: AtomicU32 = AtomicU32::new(0);
     local(2, 1, |pool| {
@@ -99,7 +99,7 @@ fn leaving_a_map_in_the_middle_gives_up_its_queued_jobs_and_waits_for_the_runnin
     });
     let (started, ended) = (STARTED.load(SeqCst), ENDED.load(SeqCst));
     assert_eq!(started, ended);
-    assert!(ended < 50, "{ended} jobs of a map that was given up");
+    assert!(ended < 50, "{ended} jobs of a map that was dropped");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_forgotten_map_does_not_keep_the_run_alive() {
 }
 
 #[test]
-fn a_map_that_goes_on_in_another_thread_is_told_of_the_end() {
+fn a_map_that_goes_on_in_another_thread_gets_an_error_at_the_end() {
     let (sender, receiver) = std::sync::mpsc::channel();
     local(2, 1, move |pool| {
         let pool: &'static Pool = Box::leak(Box::new(pool.clone()));
@@ -264,7 +264,7 @@ fn the_exit_code_of_a_wrapped_error_is_that_of_the_job_inside() {
 }
 
 #[test]
-fn the_driver_may_say_the_exit_code_itself() {
+fn the_driver_may_return_the_exit_code_itself() {
     for wanted in [ExitCode::Success, ExitCode::Usage, ExitCode::JobsFailed, ExitCode::Stopped] {
         let code = within(Duration::from_secs(30), move || launch().run_to_code(move |_| wanted));
         assert_eq!(code, wanted);

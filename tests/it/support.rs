@@ -1,4 +1,4 @@
-//! Runs that cannot hang, and things to wait for.
+//! Helpers: runs with a time limit, and conditions to wait for.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use rankpool::{DriverResult, ExitCode, Launch, Pool};
 
-/// How long a run may take, and how long a test waits for anything.
+/// The time limit of a run, and of every wait in a test.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Calls `code` on a thread of its own; one that takes too long is a failure and is left behind.
+/// Calls `code` on a thread of its own. If it takes too long, the test fails and the thread is left behind.
 #[track_caller]
 pub fn within<T: Send + 'static>(limit: Duration, code: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = channel();
@@ -29,13 +29,13 @@ pub fn within<T: Send + 'static>(limit: Duration, code: impl FnOnce() -> T + Sen
     }
 }
 
-/// Runs a driver on local ranks and says how the run ended.
+/// Runs a driver on local ranks and returns the exit code.
 #[track_caller]
 pub fn code_of(launch: Launch<'static>, driver: impl FnOnce(&Pool) -> DriverResult + Send + 'static) -> ExitCode {
     within(RUN_LIMIT, move || launch.run(driver))
 }
 
-/// Runs a driver on local ranks; what it returns. A panic in it is the test's.
+/// Runs a driver on local ranks and returns its value. A panic in it fails the test.
 #[track_caller]
 pub fn launched<T: Send + 'static>(launch: Launch<'static>, driver: impl FnOnce(&Pool) -> T + Send + 'static) -> T {
     let (code, result) = within(RUN_LIMIT, move || {
@@ -51,13 +51,13 @@ pub fn launched<T: Send + 'static>(launch: Launch<'static>, driver: impl FnOnce(
     value
 }
 
-/// [`launched`] on so many local ranks with so many threads each.
+/// As [`launched`], on `ranks` local ranks with `threads` threads each.
 #[track_caller]
 pub fn local<T: Send + 'static>(ranks: u32, threads: u32, driver: impl FnOnce(&Pool) -> T + Send + 'static) -> T {
     launched(Launch::new().local(ranks).threads(threads), driver)
 }
 
-/// What jobs wait at until the test lets them through.
+/// A gate at which jobs wait until the test opens it.
 pub struct Gate {
     open: Mutex<bool>,
     opened: Condvar,
@@ -73,15 +73,15 @@ impl Gate {
         self.opened.notify_all();
     }
 
-    /// Waits until it is open; panics when that never happens.
+    /// Waits until it is open; panics if that takes too long.
     pub fn pass(&self) {
         let open = self.open.lock().unwrap();
         let (_open, limit) = self.opened.wait_timeout_while(open, WAIT_LIMIT, |open| !*open).unwrap();
-        assert!(!limit.timed_out(), "nobody opened the gate");
+        assert!(!limit.timed_out(), "the gate was not opened in time");
     }
 }
 
-/// Waits until something is true; panics when it never is.
+/// Waits until a condition holds; panics if that takes too long.
 #[track_caller]
 pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + WAIT_LIMIT;

@@ -1,5 +1,5 @@
-//! Reads the sources and keeps the rules of the architecture that no lint can say: who may know what. (`[lints]` in Cargo.toml and
-//! clippy.toml have the others.)
+//! Reads the sources and checks the rules of the architecture that no lint can express: which module may use which. (The other
+//! rules are in `[lints]` in Cargo.toml and in clippy.toml.)
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ fn sources(folder: &str) -> Vec<Source> {
     sources
 }
 
-/// A line without its comment. What looks like one inside a string is none.
+/// Returns a line without its comment; comment signs inside a string do not count.
 fn without_comment(line: &str) -> &str {
     let bytes = line.as_bytes();
     let mut in_string = false;
@@ -57,7 +57,7 @@ fn without_comment(line: &str) -> &str {
     line
 }
 
-/// Whether a line names this crate in a path (`mpi::`, `use mpi`) that is not below another path (`transport::mpi`).
+/// Returns whether a line names this crate in a path (`mpi::`, `use mpi`) that is not below another path (`transport::mpi`).
 fn contains_path(line: &str, name: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(name).any(|(at, _)| {
@@ -65,19 +65,19 @@ fn contains_path(line: &str, name: &str) -> bool {
         if before.ends_with(is_word) || after.starts_with(is_word) {
             return false;
         }
-        // `::mpi` alone names the crate, too; after another word it is one of our own modules.
+        // `::mpi` alone names the crate, too; after another name it is a module of our own.
         let below = before.strip_suffix("::").is_some_and(|before| before.ends_with(is_word));
         let imported = before.trim_start().trim_start_matches("pub ").trim_start().trim_end() == "use";
         !below && (after.starts_with("::") || imported)
     })
 }
 
-/// Whether a file holds unit tests only.
+/// Returns whether a file contains unit tests only.
 fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
-/// The lines that break a rule, of all files but those that `may`.
+/// Returns the lines that break a rule, of all files except those that `may`.
 fn offenders(sources: &[Source], may: impl Fn(&str) -> bool, breaks: impl Fn(&str) -> bool) -> Vec<String> {
     let mut offenders = Vec::new();
     for source in sources.iter().filter(|source| !may(&source.path)) {
@@ -113,7 +113,7 @@ fn the_eyes_of_these_tests_are_good() {
 #[test]
 fn only_the_transport_knows_mpi() {
     let may = |path: &str| path == "src/engine/transport/mpi.rs";
-    // `mpi::Mpi` is our own, by way of `use super::mpi`.
+    // `mpi::Mpi` is our own type, imported with `use super::mpi`.
     let breaks = |line: &str| contains_path(&line.replace("mpi::Mpi", ""), "mpi");
     assert_none(offenders(&sources("src"), may, breaks), "the crate `mpi` is used outside of the transport");
 }
@@ -145,11 +145,11 @@ fn only_the_wire_and_the_journal_know_the_binary_format() {
 }
 
 #[test]
-fn the_scheduler_knows_nobody() {
-    // That it has no clock, no I/O and no unordered container is a lint (clippy.toml).
+fn the_scheduler_uses_no_other_module() {
+    // A lint forbids clocks, I/O and unordered containers (clippy.toml).
     let may = |path: &str| path.starts_with("src/engine/schedule/sim") || is_test_file(path);
     let breaks = |line: &str| line.contains("crate::") && !line.contains("crate::engine::schedule");
-    assert_none(offenders(&sources("src/engine/schedule"), may, breaks), "the scheduler knows nobody");
+    assert_none(offenders(&sources("src/engine/schedule"), may, breaks), "the scheduler uses no other module");
     let lints = sources("src/engine/schedule").into_iter().find(|source| source.path.ends_with("schedule/mod.rs"));
     let lints = lints.expect("it is there").lines.join("\n");
     assert!(lints.contains("#![deny(clippy::disallowed_methods, clippy::disallowed_types"), "the scheduler is pure");
@@ -179,7 +179,7 @@ fn the_scheduler_s_orders_are_carried_out_in_one_place() {
 
 #[test]
 fn files_are_no_longer_than_500_lines() {
-    // Tests are lists, and lists may be long.
+    // Test files are lists of tests and may be long.
     let long = |source: &&Source| source.lines.len() > 500 && !is_test_file(&source.path);
     let sources = sources("src");
     let long: Vec<_> =
@@ -188,7 +188,7 @@ fn files_are_no_longer_than_500_lines() {
 }
 
 #[test]
-fn every_module_says_what_it_is() {
+fn every_module_begins_with_a_doc() {
     let mut silent = Vec::new();
     for source in sources("src").into_iter().filter(|source| !is_test_file(&source.path)) {
         let text = fs::read_to_string(root().join(&source.path)).expect("it was there");
@@ -200,7 +200,7 @@ fn every_module_says_what_it_is() {
 }
 
 #[test]
-fn no_path_of_somebody_s_machine_is_written_down() {
+fn no_path_of_a_user_s_machine_is_written_down() {
     let machine = |line: &str| ["/home/", "/root/"].iter().any(|path| line.contains(path));
     for folder in ["src", "tests", "examples", "benches"] {
         let this = |path: &str| path == "tests/it/tidy.rs";

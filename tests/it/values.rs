@@ -1,4 +1,4 @@
-//! What can travel, and what happens to what cannot.
+//! Values that can cross ranks, and the errors of those that cannot.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -109,7 +109,7 @@ fn borrowed_data_can_be_sent_without_a_copy_of_its_own() {
         let words: Vec<&str> = text.split(' ').collect();
         let lengths = values(pool.map(|word: String| word.len(), words.iter().map(|word| word.to_string())));
         assert_eq!(lengths, words.iter().map(|word| word.len()).collect::<Vec<_>>());
-        // Borrowed here, owned there.
+        // Borrowed by the driver, owned on the rank.
         let cows = ["a", "bc"].into_iter().map(Cow::Borrowed);
         let back = values(pool.map(|cow: Cow<'static, str>| cow, cows));
         assert_eq!(back, [Cow::Borrowed("a"), Cow::Borrowed("bc")]);
@@ -154,7 +154,8 @@ fn a_hundred_megabytes_travel_as_a_context() {
     });
 }
 
-/// Cannot be written when it is 13, nor read when it is 17; 19 is written as what cannot be read.
+/// A value that cannot be serialised if it is 13, nor deserialised if it is 17; 19 is serialised as bytes that cannot be
+/// deserialised.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Picky(u32);
 
@@ -176,7 +177,7 @@ impl<'de> Deserialize<'de> for Picky {
     }
 }
 
-/// Checks that of twenty jobs only this one failed, in this way, and that the rest have the right results.
+/// Checks that of twenty jobs only this one failed, with this error, and that the others have the right results.
 fn only_failed(results: &[Result<Picky, JobError>], bad: u64, kind: JobErrorKind, what: &str) {
     assert_eq!(results.len(), 20);
     for (job, result) in (0..).zip(results) {
@@ -203,7 +204,7 @@ fn an_input_that_cannot_be_written_fails_its_job_only() {
     });
 }
 
-/// The other picky value is no failure in the tests that look at one.
+/// Keeps the error of the job `bad` and replaces the other one by a value, for tests of one of them.
 fn keep_only(bad: u64) -> impl FnMut(JobError) -> Result<Picky, JobError> {
     move |error| if error.job == bad { Err(error) } else { Ok(Picky(u32::try_from(error.job).unwrap())) }
 }
@@ -333,7 +334,7 @@ fn serialisation_that_panics_is_the_failure_of_a_job_or_a_map_not_of_the_run() {
         }
     }
     local(2, 1, |pool| {
-        // In a job, going out and coming in.
+        // In a job: as its result and as its input.
         let results: Vec<_> = pool.map(|x: u32| _ = Mine(x), 0..6).collect();
         assert!(results.iter().all(Result::is_ok));
         let out: Vec<_> = pool.map(Mine, [1, 3, 4]).map(|result| result.map_err(|error| error.kind)).collect();
@@ -341,7 +342,7 @@ fn serialisation_that_panics_is_the_failure_of_a_job_or_a_map_not_of_the_run() {
         let back: Vec<_> =
             pool.map(|x: Mine| x.0, [1, 5, 4].map(Mine)).map(|result| result.map_err(|error| error.kind)).collect();
         assert_eq!(back, [Ok(1), Err(JobErrorKind::Panic), Ok(4)]);
-        // On the driver's side the inputs end there.
+        // On the driver's side the inputs end with the panic.
         let inputs: Vec<_> = pool.map(|x: Mine| x.0, [1, 3, 4].map(Mine)).collect();
         assert_eq!(inputs[0], Ok(1));
         assert_eq!(inputs[1].as_ref().unwrap_err().kind, JobErrorKind::Input);

@@ -1,4 +1,4 @@
-//! The ways to hand over work beside the usual ones, and programs that go on behind a run.
+//! The variants of `map` and `submit`, and programs that go on after a run.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::support::{Gate, local, until};
 
-/// A value that has no clone and counts what is made of it.
+/// A value that cannot be cloned.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Unique(Vec<f64>);
 
@@ -100,7 +100,7 @@ fn jobs_can_be_added_to_those_whose_ends_are_waited_for() {
     });
 }
 
-/// Runs the test with this name, alone, in a process of its own that has this variable: its exit code, and what it said.
+/// Runs the test with this name alone, in a process of its own with this environment variable; returns its exit code and its output.
 fn alone(test: &str, case: &str) -> (Option<i32>, String) {
     let mut command = Command::new(std::env::current_exe().expect("a program knows its own file"));
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env("RANKPOOL_TEST_CASE", case);

@@ -91,7 +91,7 @@ fn wait_failed_is_over_at_once_if_a_job_has_failed_already() {
 }
 
 #[test]
-fn what_is_done_already_is_counted_whatever_would_be_enough() {
+fn jobs_that_are_done_already_are_all_counted() {
     local(2, 2, |pool| {
         let handles: Vec<_> = (0..5u32).map(|x| pool.submit(|x: u32| x, x)).collect();
         handles.iter().for_each(|handle| drop(handle.wait()));
@@ -103,7 +103,7 @@ fn what_is_done_already_is_counted_whatever_would_be_enough() {
 }
 
 #[test]
-fn a_wait_that_times_out_tells_exactly_what_is_done() {
+fn a_wait_that_times_out_returns_exactly_the_jobs_that_are_done() {
     static GATE: Gate = Gate::new();
     local(2, 2, |pool| {
         let job = |x: u32| {
@@ -195,7 +195,7 @@ fn failed_and_cancelled_jobs_are_yielded_too() {
 }
 
 #[test]
-fn with_no_time_at_all_what_is_done_is_yielded_and_the_rest_is_not() {
+fn with_a_limit_of_zero_only_finished_jobs_are_yielded() {
     static GATE: Gate = Gate::new();
     local(2, 1, |pool| {
         let job = |x: u32| {
@@ -234,7 +234,7 @@ fn a_handle_given_twice_is_yielded_once() {
         let mut values: Vec<_> = completed.map(|handle| handle.wait().unwrap()).collect();
         values.sort_unstable();
         assert_eq!(values, [1, 2]);
-        // Done already, they are not yielded twice either; a wait tells of every place.
+        // Jobs that have already ended are not yielded twice either; a wait reports every index.
         assert_eq!(as_completed([a.clone(), a.clone()]).count(), 1);
         assert_eq!(wait_all(&[a.clone(), b, a], None).done, [0, 1, 2]);
     });

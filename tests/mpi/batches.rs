@@ -95,7 +95,7 @@ fn failed_commands_can_be_run_again() {
     assert_eq!(again.expect_code(0).out(), "3\n10\n17\n");
 }
 
-/// The launcher's variables are not there: the program is a world of its own, and can start others.
+/// Without the launcher's variables the program is a run of its own and can start others.
 fn a_job_may_be_an_mpi_program() {
     let rankpool = rankpool().display().to_string();
     let words = ["run", "-q", "--args", "1", "2", "3", "--", &rankpool, "-q", "--threads", "1", "kernel", "square"];
@@ -110,7 +110,7 @@ fn a_job_may_be_an_mpi_program() {
 fn a_flood_arrives_whole() {
     let folder = folder();
     let (out, summary) = (folder.path().join("out"), folder.path().join("summary.json"));
-    // 200 MB from the second job; the first one ends last, so that everything has to wait for it.
+    // 200 MB from the second job; the first one ends last, so that all output has to wait for it.
     let script = "case {} in 1) sleep 2; echo first;; 2) head -c 200000000 /dev/zero;; *) echo last;; esac";
     let mut command = batch(3, &["run", "-q", "--range", "1:3", "--chunk", "1", "--threads", "1", "--output"]);
     command.arg(&out).arg("--summary").arg(&summary).args(["--shell", "--", script]);
@@ -156,7 +156,7 @@ fn a_broken_import_ends_the_run() {
     }
 }
 
-/// The processes whose command line has this word.
+/// Returns the processes with this word in their command line.
 pub fn processes_with(word: &str) -> Vec<i32> {
     let numbers = fs::read_dir("/proc").expect("there is /proc").filter_map(|entry| {
         let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -180,7 +180,7 @@ fn a_killed_run_leaves_nothing() {
     let mut child =
         support::start(&mut batch(2, &["run", "-q", "--range", "1:2", "--threads", "1", "--", "sleep", &mark]));
     wait_until("both jobs run", || processes_with(&mark).iter().filter(|pid| is_sleep(**pid)).count() == 2);
-    // The launcher and both ranks: nobody can clean up but the helpers.
+    // The launcher and both ranks are killed: only the helpers can clean up.
     for pid in processes_with("--range").into_iter().filter(|pid| processes_with(&mark).contains(pid)) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }

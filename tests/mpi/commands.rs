@@ -11,7 +11,7 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("ranks_with_different_thread_counts_work_together", ranks_with_different_thread_counts),
     ("info_names_every_rank", info_names_every_rank),
     ("help_is_printed_once", help_is_printed_once),
-    ("a_usage_error_is_said_once_with_exit_code_2", a_usage_error_is_said_once),
+    ("a_usage_error_is_said_once_with_exit_code_2", a_usage_error_is_printed_once),
     ("a_missing_input_ends_all_ranks_with_exit_code_2", a_missing_input_ends_all_ranks),
     ("failed_jobs_give_exit_code_3_and_a_line_each", failed_jobs_give_exit_code_3),
     ("a_closed_stdout_ends_all_ranks_quietly", a_closed_stdout_ends_all_ranks),
@@ -110,7 +110,7 @@ fn help_is_printed_once() {
     assert_eq!(help.expect_code(0).out().matches("Usage:").count(), 1, "{}", help.out());
 }
 
-fn a_usage_error_is_said_once() {
+fn a_usage_error_is_printed_once() {
     let usage = run(mpiexec(3, &rankpool()).args(["kernel", "square", "--no-such-option"]));
     usage.expect_code(2);
     assert_eq!(usage.stderr.matches("--no-such-option").count(), 1, "{}", usage.stderr);
@@ -134,7 +134,7 @@ fn failed_jobs_give_exit_code_3() {
 }
 
 fn a_closed_stdout_ends_all_ranks() {
-    // The launcher reads the ranks' output itself, so that the pipe that breaks has to be made on rank 0's side.
+    // The launcher reads the ranks' output itself, so the broken pipe has to be made on rank 0.
     let script = r#""$0" -q kernel nop --jobs 100000000 | head -n 2"#;
     let shell = "/bin/sh".into();
     let finished = run(mpiexec(1, &shell).args(["-c", script]).arg(rankpool()));
@@ -160,7 +160,7 @@ fn a_summary_counts_every_rank() {
 }
 
 fn a_waiting_rank_uses_next_to_no_cpu() {
-    // Generous: a loop that polls without sleeping uses all of a core, one that sleeps a few percent.
+    // A loop that polls without sleeping uses a whole core, one that sleeps a few percent: the limit lies far from both.
     let finished = run(&mut crate::program(3, "wait-and-tell-cpu"));
     let out = finished.expect_code(0).out();
     let fractions: Vec<f64> = out.lines().map(|line| line.parse().expect("a number")).collect();

@@ -1,4 +1,4 @@
-//! What is finished survives what ends the launcher, or a rank, under a real `mpiexec`.
+//! Finished jobs survive the death of the launcher, or of a rank, under a real `mpiexec`.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Ends that nobody planned: every run ends, says why, and has the right exit code.
+//! Failures: every run ends, prints the reason, and has the right exit code.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
@@ -11,9 +11,13 @@ use crate::{program, rankpool, run};
 
 pub const TRIALS: &[(&str, fn())] = &[
     ("a_panicking_job_names_rank_host_place_and_attempt", a_panicking_job_is_described),
-    ("an_exit_with_code_0_inside_a_job_ends_the_whole_run", || ends_with_words("exit-0-in-job", "ended from inside")),
-    ("an_exit_with_code_7_inside_a_job_ends_the_whole_run", || ends_with_words("exit-7-in-job", "ended from inside")),
-    ("an_exit_inside_the_driver_ends_the_whole_run", || ends_with_words("exit-in-driver", "ended from inside")),
+    ("an_exit_with_code_0_inside_a_job_ends_the_whole_run", || {
+        ends_with_words("exit-0-in-job", "called std::process::exit")
+    }),
+    ("an_exit_with_code_7_inside_a_job_ends_the_whole_run", || {
+        ends_with_words("exit-7-in-job", "called std::process::exit")
+    }),
+    ("an_exit_inside_the_driver_ends_the_whole_run", || ends_with_words("exit-in-driver", "called std::process::exit")),
     ("a_bug_in_the_master_ends_the_whole_run", || ends_with_words("bug-in-the-master", "a bug in rankpool")),
     ("a_killed_rank_ends_the_whole_run", || ends_with_words("kill-a-rank", "")),
     ("a_panicking_driver_gives_exit_code_1", || ends_with_code("panic-in-driver", 1)),
@@ -73,11 +77,11 @@ fn a_job_over_its_time_limit() {
 fn a_job_that_never_ends() {
     for ranks in [1, 3] {
         let finished = run(&mut program(ranks, "never-ending-job"));
-        finished.expect_code(0).expect_said("has not ended within the time of grace; the run ends without it");
+        finished.expect_code(0).expect_said("has not ended within the grace time; the run ends without it");
     }
 }
 
-/// A rank dies, or is stopped, and the launcher tells nobody.
+/// A rank dies, or is stopped, and the launcher does not end the other ranks.
 fn dies_without_a_word(rank: usize, signal: Signal) {
     let library = run(Command::new(rankpool()).args(["info", "--json"])).expect_code(0).out();
     let flag = if library.contains("Open MPI") { "--enable-recovery" } else { "-disable-auto-cleanup" };
@@ -102,11 +106,12 @@ fn dies_without_a_word(rank: usize, signal: Signal) {
         }
     }
     let said = said.join().expect("reading does not panic");
-    // With these flags Open MPI's launcher gives 0 whatever its ranks do, and MPICH's still ends those on the host of a dead one.
+    // With these flags Open MPI's launcher returns 0 whatever its ranks do, and MPICH's still ends the ranks on the host of a dead
+    // one.
     let open_mpi = flag == "--enable-recovery";
     assert!(!status.success() || open_mpi, "{status:?} {said}");
     let left_alone = open_mpi || signal == Signal::SIGSTOP;
-    let named = said.contains(&format!("rank {rank} ")) && said.contains("has not been heard of for ");
+    let named = said.contains(&format!("rank {rank} ")) && said.contains("has sent no message for ");
     assert!(named || !left_alone, "{said}");
 }
 
@@ -153,9 +158,9 @@ fn messages_in_many_parts() {
 }
 
 fn processes_that_see_only_themselves() {
-    // A launcher's variables without the launcher: what a process sees whose MPI is not the launcher's.
+    // A launcher's variables without the launcher: a process of a program that was built for another MPI sees the same.
     for variables in [["PMI_RANK", "PMI_SIZE"], ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"]] {
-        // Each MPI takes its own launcher's variables seriously and fails by itself.
+        // Each MPI believes its own launcher's variables and fails by itself.
         let library = run(Command::new(rankpool()).args(["info", "--json"])).expect_code(0).out();
         let own = if library.contains("Open MPI") { "OMPI" } else { "PMI" };
         if variables[0].starts_with(own) {
@@ -177,7 +182,7 @@ fn another_program_is_refused() {
     std::fs::set_permissions(&other, mode).expect("a mode of the copy");
     let mut command = crate::mpiexec(1, &rankpool());
     command.args(["kernel", "square", ":"]);
-    // The flags are the launcher's own and hold for both parts.
+    // The flags are for the launcher itself and hold for both parts.
     command.args(["-n", "1"]).arg(&other).args(["kernel", "square"]);
     let finished = run(&mut command);
     assert!(finished.code != Some(0), "{}", finished.stderr);
@@ -197,7 +202,7 @@ fn started(command: &mut Command) -> (Child, Vec<i32>) {
     (child, pids.split(' ').map(|pid| pid.parse().expect("a number")).collect())
 }
 
-/// The launcher's exit code says little here: MPICH's gives 0.
+/// The launcher's exit code is not checked: MPICH's returns 0.
 fn sigterm_ends_everything() {
     let (mut child, pids) = endless();
     crate::support::signal(&child, Signal::SIGTERM);

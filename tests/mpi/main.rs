@@ -23,16 +23,16 @@ use libtest_mimic::{Arguments, Trial};
 
 use support::Finished;
 
-/// How long one run may take before it counts as a hang.
+/// The time limit of one run.
 pub const LIMIT: Duration = Duration::from_secs(300);
 
-/// A command under the launcher, with so many ranks.
+/// Returns a command under the launcher, with `ranks` ranks.
 pub fn mpiexec(ranks: u32, program: &PathBuf) -> Command {
     let launcher = std::env::var("RANKPOOL_MPIEXEC").unwrap_or_else(|_| "mpiexec".into());
     let flags = std::env::var("RANKPOOL_MPIEXEC_FLAGS").unwrap_or_default();
     let mut command = Command::new(launcher);
     command.args(flags.split_whitespace()).args(["-n", &ranks.to_string()]).arg(program);
-    // Ranks more than cores is what these tests are about; nobody needs to be told.
+    // These tests start more ranks than there are cores, so the launcher must not warn of that.
     command.env("OMPI_MCA_rmaps_base_oversubscribe", "1");
     command
 }
@@ -49,7 +49,7 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// One of the programs of `programs.rs` with so many ranks.
+/// Returns one of the programs of `programs.rs` with `ranks` ranks.
 pub fn program(ranks: u32, name: &str) -> Command {
     let own = std::env::current_exe().expect("a program knows its own file");
     let mut command = mpiexec(ranks, &own);
@@ -74,7 +74,7 @@ fn main() {
         std::process::exit(code as i32);
     }
     let mut arguments = Arguments::from_args();
-    // One launcher at a time: the ranks of each already are more than the cores.
+    // One launcher at a time: each already starts more ranks than there are cores.
     arguments.test_threads.get_or_insert(1);
     let trials = commands::TRIALS
         .iter()

@@ -1,4 +1,4 @@
-//! Programs for the tests, each a driver as a user might write it.
+//! Programs for the tests: drivers as a user might write them.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ fn squares(pool: &Pool) -> DriverResult {
     Ok(())
 }
 
-/// What every rank says, and what only one does.
+/// Prints the driver's value after the run, which only rank 0 reaches.
 fn value() -> ExitCode {
     let before = rankpool::is_driver();
     let sum = Launch::new().threads(1).run_value(|pool| Ok(pool.map(|x: u64| x * x, 0..10).sum::<Result<u64, _>>()?));
@@ -61,7 +61,7 @@ fn no_value() -> ExitCode {
     ExitCode::Success
 }
 
-/// The codes of both, on rank 0; the other ranks are told nothing new.
+/// Prints the exit codes of both launches on rank 0, and nothing on the other ranks.
 fn launch_after_launch() -> ExitCode {
     let codes = [0, 1].map(|_| Launch::new().threads(1).run(squares));
     if codes[1] == ExitCode::Usage {
@@ -87,7 +87,7 @@ fn launch_in_driver(pool: &Pool) -> DriverResult {
     squares(pool)
 }
 
-/// A job's error in an enum that shows it as its own, in a box with a context.
+/// A job's error in a transparent enum, in a box with a context.
 fn wrapped_error(pool: &Pool) -> DriverResult {
     #[derive(Debug, thiserror::Error)]
     enum Wrapped {
@@ -249,7 +249,7 @@ fn cpu_time() -> Duration {
     seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
-/// One job on each rank that sleeps and measures what its process used meanwhile, as a fraction of a core.
+/// Runs one job on each rank that sleeps and measures the CPU time of its process meanwhile, as a fraction of a core.
 fn wait_and_tell_cpu(pool: &Pool) -> DriverResult {
     let nap = |_: usize| {
         let (start, before) = (Instant::now(), cpu_time());
@@ -268,7 +268,7 @@ fn sleep_for_ever() {
     }
 }
 
-/// A map that is dropped while jobs of it run that never end.
+/// Drops a map while jobs of it run that never end.
 fn never_ending_job(pool: &Pool) -> DriverResult {
     let job = |x: usize| {
         if x > 0 {
@@ -280,7 +280,7 @@ fn never_ending_job(pool: &Pool) -> DriverResult {
     Ok(())
 }
 
-/// The rank that has job 1 goes on with the others.
+/// The rank that runs job 1 goes on with the others.
 fn job_timeout(pool: &Pool) -> DriverResult {
     let job = |x: u64| {
         if x % 50 == 1 {
@@ -304,7 +304,7 @@ fn endless(pool: &Pool) -> DriverResult {
     Ok(())
 }
 
-/// Stands for a bug in rank 0's loop, which calls it.
+/// A panic in rank 0's loop, which calls this, as a bug there would cause.
 struct PanicsWhenStopped;
 
 impl Listener for PanicsWhenStopped {

@@ -1,4 +1,4 @@
-//! Running a program with a time limit, so that a hang is a failure.
+//! Runs programs with a time limit, so that a hang is a failure.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// What a program did.
+/// The result of a program that has ended.
 #[derive(Debug, Clone)]
 pub struct Finished {
     /// Its exit code; `None` if a signal ended it.
@@ -22,14 +22,14 @@ impl Finished {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Fails with everything that the program said unless it ended with this code.
+    /// Fails, with the program's whole output, unless it ended with this code.
     #[track_caller]
     pub fn expect_code(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out(), self.stderr);
         self
     }
 
-    /// Fails unless the program said this on standard error.
+    /// Fails unless the program's standard error contains this text.
     #[track_caller]
     pub fn expect_said(&self, words: &str) -> &Self {
         assert!(self.stderr.contains(words), "'{words}' is missing in stderr:\n{}", self.stderr);
@@ -37,7 +37,7 @@ impl Finished {
     }
 }
 
-/// Runs a program to its end; one that takes longer than `limit` is ended, and the test fails.
+/// Runs a program to its end. If it takes longer than `limit`, it is ended, and the test fails.
 #[track_caller]
 pub fn run(command: &mut Command, limit: Duration) -> Finished {
     let mut child = start(command);
@@ -66,7 +66,7 @@ fn drain(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     })
 }
 
-/// Waits for the program's end. One that takes too long is asked to end, so that a launcher can end its ranks, then killed.
+/// Waits for the program's end. If it takes too long, it is asked to end, so that a launcher can end its ranks, and then killed.
 pub fn wait(child: &mut Child, limit: Duration) -> Option<std::process::ExitStatus> {
     let until = |child: &mut Child, limit: Duration| {
         let deadline = Instant::now() + limit;

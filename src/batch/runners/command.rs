@@ -142,7 +142,7 @@ fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
     let end = match end {
         Ok(end) => end,
         Err(gone) => {
-            rank::give_up(gone.to_string());
+            rank::abort_run(gone.to_string());
             return AttemptResult::without_output(Status::Spawn, Cause::new("spawn", gone.to_string()), None);
         }
     };

@@ -266,7 +266,7 @@ impl ChunkServer for Workers {
                 let message = in_full(failure);
                 feed.fail_the_rest(&message);
                 self.room.leave(slot, None);
-                rank::give_up(message);
+                rank::abort_run(message);
             }
         }
     }

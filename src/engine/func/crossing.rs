@@ -1,10 +1,10 @@
-//! Which functions can cross ranks, as far as types tell.
+//! The trait of functions that can cross ranks.
 
-/// A function that may cross ranks: one that captures nothing. You never implement it.
+/// A function that can cross ranks: one that captures nothing. It is implemented for all such functions.
 ///
-/// What captures values that are not `Copy`, or cannot be used from several threads, is refused where it is handed over. What
-/// captures only `Copy` values passes this, and is refused when code is made of it, by `cargo build`: no trait says whether a
-/// closure is empty.
+/// A closure that captures values that are not `Copy`, or cannot be used from several threads, does not implement it. A closure
+/// that captures only `Copy` values does, and is refused by `cargo build` when its code is generated: no trait expresses that a
+/// closure captures nothing.
 #[diagnostic::on_unimplemented(
     message = "this function captures variables and cannot cross ranks",
     label = "it captures a value that is not `Copy`, or not for several threads",

@@ -26,7 +26,7 @@ fn parts(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
 }
 
-/// Appends a context and an input, each by its own function.
+/// Appends a context and an input, each written by its own function.
 pub(crate) fn write_with_context(
     out: &mut Vec<u8>,
     context: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>,
@@ -40,7 +40,7 @@ pub(crate) fn write_with_context(
     input(out)
 }
 
-/// The builder of a function of a context and an input that travel together.
+/// Returns the builder of a function of a context and an input that travel together.
 pub(crate) fn with_own_context<F, C, I, O>(_: F) -> Builder
 where
     F: Fn(&C, I) -> O + Copy + Send + Sync + 'static,
@@ -51,7 +51,7 @@ where
     |_| Ok(Function::OfJobs(Box::new(WithOwnContext(conjure::<F>(), PhantomData))))
 }
 
-/// The builder of a function that takes its input by reference.
+/// Returns the builder of a function that takes its input by reference.
 pub(crate) fn by_reference<F, I, O>(_: F) -> Builder
 where
     F: Fn(&I) -> O + Copy + Send + Sync + 'static,

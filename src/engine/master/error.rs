@@ -1,4 +1,4 @@
-//! What ends a run before its time.
+//! The errors that end a run early.
 
 use std::error::Error;
 use std::fmt;
@@ -12,17 +12,25 @@ use crate::engine::wire;
 #[derive(Debug)]
 pub(crate) enum MasterError {
     Transport(TransportError),
-    /// A message from this rank cannot be read.
+    /// A message of this rank, on this host, cannot be decoded.
     Codec(RankId, String, wire::CodecError),
-    Broken(RankId, String, String),
-    /// How many ranks of how many have not joined in how many seconds.
+    /// This rank, on this host, has reported an error of rankpool itself.
+    RankFailed(RankId, String, String),
+    /// Some ranks have not joined: their number, the number of all ranks, the time limit in seconds.
     Missing(usize, u32, u64),
+    /// The executable of this rank, on this host, differs from the one of rank 0, on the second host.
     OtherProgram(RankId, String, String),
+    /// This rank, on this host, has sent nothing for this many seconds.
     Silent(RankId, String, u64),
+    /// The thread of a rank's loop could not be started.
     Rank(std::io::Error),
+    /// The driver's thread could not be started.
     Driver(std::io::Error),
+    /// A signal came before the run began.
     Interrupted,
-    Alone,
+    /// No rank is left.
+    AllLost,
+    /// Some messages were not received within this many seconds.
     Undelivered(u64),
 }
 
@@ -39,10 +47,11 @@ impl fmt::Display for MasterError {
         match self {
             MasterError::Transport(error) => error.fmt(f),
             MasterError::Codec(rank, host, error) => write!(f, "rank {rank} on {host}: {error}"),
-            MasterError::Broken(rank, host, message) => write!(f, "rank {rank} on {host} failed: {message}"),
+            MasterError::RankFailed(rank, host, message) => write!(f, "rank {rank} on {host} failed: {message}"),
             MasterError::Missing(missing, ranks, seconds) => write!(
                 f,
-                "{missing} of {ranks} ranks have not reported for work within {seconds} s; are all nodes well?"
+                "{missing} of {ranks} ranks have not joined the run within {seconds} s; check that all nodes are up and that \
+                 the program starts on each of them"
             ),
             MasterError::OtherProgram(rank, host, ours) => write!(
                 f,
@@ -51,7 +60,7 @@ impl fmt::Display for MasterError {
             ),
             MasterError::Silent(rank, host, seconds) => write!(
                 f,
-                "rank {rank} on {host} has not been heard of for {seconds} s: its process has died or is stopped, or its \
+                "rank {rank} on {host} has sent no message for {seconds} s: its process has died or is stopped, or its \
                  node is lost; ending all ranks"
             ),
             MasterError::Rank(error) => {
@@ -61,9 +70,9 @@ impl fmt::Display for MasterError {
                 write!(f, "cannot start the driver's thread: {} (see `ulimit -u`)", console::reason(error))
             }
             MasterError::Interrupted => f.write_str("stopped by a signal before the run began"),
-            MasterError::Alone => f.write_str("the last rank has gone"),
+            MasterError::AllLost => f.write_str("the last rank is gone"),
             MasterError::Undelivered(seconds) => {
-                write!(f, "messages to the ranks could not be delivered within {seconds} s")
+                write!(f, "messages to the ranks were not received within {seconds} s")
             }
         }
     }

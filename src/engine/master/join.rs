@@ -1,10 +1,11 @@
-//! The start of a run: every rank reports for work.
+//! The start of a run: every rank joins.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use super::{JOIN, Master, MasterError};
+use super::{Master, MasterError};
+use crate::engine::limits;
 use crate::engine::notice::Notice;
 use crate::engine::placement::{Rank, RankFacts};
 use crate::engine::schedule::{Event, RankId};
@@ -12,24 +13,24 @@ use crate::engine::stop::Signals;
 use crate::engine::transport::{Idle, Incoming, Need, Transport};
 use crate::engine::wire::{self, ToMaster, ToRank};
 
-/// What each of the ranks says of itself, rank 0 first. Waits for all, within bounds.
+/// Waits for all ranks to join, at most [`JOIN`](limits::JOIN), and returns their facts, rank 0 first.
 pub(super) fn gather_facts(
     transport: &mut dyn Transport,
     size: u32,
     signals: &Signals,
 ) -> Result<Vec<RankFacts>, MasterError> {
     let mut there = BTreeMap::new();
-    let deadline = Instant::now() + JOIN;
+    let deadline = Instant::now() + limits::JOIN;
     let mut idle = Idle::new();
     while there.len() < size as usize {
         match transport.receive()? {
             Some(Incoming::Message(rank, packet)) => {
                 idle.reset(Need::Now);
-                let garbled = |error| MasterError::Codec(rank, "an unknown host".into(), error);
-                for (message, _) in wire::open::<ToMaster>(packet).map_err(garbled)? {
+                let decode_error = |error| MasterError::Codec(rank, "an unknown host".into(), error);
+                for (message, _) in wire::open::<ToMaster>(packet).map_err(decode_error)? {
                     match message {
                         ToMaster::Join(facts) => drop(there.insert(rank, *facts)),
-                        ToMaster::Broken { message } => return Err(broken(rank, &there, message)),
+                        ToMaster::Failed { message } => return Err(broken(rank, &there, message)),
                         ToMaster::Finished { .. }
                         | ToMaster::Part { .. }
                         | ToMaster::Returned { .. }
@@ -39,9 +40,9 @@ pub(super) fn gather_facts(
                 }
             }
             Some(Incoming::Closed(rank)) => return Err(broken(rank, &there, "it left before the run began".into())),
-            None if signals.raised() => return Err(MasterError::Interrupted),
+            None if signals.poll() => return Err(MasterError::Interrupted),
             None if Instant::now() > deadline => {
-                return Err(MasterError::Missing(size as usize - there.len(), size, JOIN.as_secs()));
+                return Err(MasterError::Missing(size as usize - there.len(), size, limits::JOIN.as_secs()));
             }
             None => idle.wait(transport.must_poll()),
         }
@@ -50,8 +51,8 @@ pub(super) fn gather_facts(
 }
 
 impl Master<'_> {
-    /// Tells every rank its number of threads, and the listeners who is there.
-    pub(super) fn welcome(&mut self) -> Result<(), MasterError> {
+    /// Sends every rank its number of threads, and the list of ranks to the listeners.
+    pub(super) fn send_threads(&mut self) -> Result<(), MasterError> {
         let mut slots = BTreeMap::new();
         for number in 0..self.ranks.len() as u32 {
             let rank = RankId(number);
@@ -60,18 +61,18 @@ impl Master<'_> {
                 let slots: &mut u32 = slots.entry(facts.host.clone()).or_default();
                 let slots_before = *slots;
                 *slots += threads.get();
-                self.post(rank, ToRank::Welcome { threads: threads.get(), slots_before }, Vec::new());
+                self.queue_message(rank, ToRank::Welcome { threads: threads.get(), slots_before }, Vec::new());
                 self.undismissed += 1;
-                self.tell(Event::Joined { rank, threads }, None);
+                self.handle_event(Event::Joined { rank, threads }, None);
             }
         }
         let ranks = self.ranks();
-        self.announce(Notice::Started { ranks: &ranks });
+        self.notify(Notice::Started { ranks: &ranks });
         self.send()
     }
 }
 
 fn broken(rank: RankId, there: &BTreeMap<RankId, RankFacts>, message: String) -> MasterError {
     let host = there.get(&rank).map_or("an unknown host", |facts| &facts.host);
-    MasterError::Broken(rank, host.into(), message)
+    MasterError::RankFailed(rank, host.into(), message)
 }

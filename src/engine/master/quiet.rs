@@ -1,4 +1,4 @@
-//! When nothing happens any more although threads are idle.
+//! Detection of a quiet run: nothing has happened for a while although threads are idle.
 
 use std::time::{Duration, Instant};
 
@@ -6,24 +6,26 @@ use super::Master;
 use crate::engine::schedule::Event;
 use crate::engine::transport::Idle;
 
-/// After this time without messages and commands the scheduler is told that it is quiet.
+/// After this time without messages and commands the scheduler gets [`Event::Quiet`].
 const QUIET: Duration = Duration::from_millis(1);
 
-/// Since when nothing has happened.
+/// The time since which nothing has happened.
 #[derive(Debug, Default)]
 pub(super) struct Quiet {
-    /// `None` if the loop has been at work since.
+    /// `None` if something has happened in the loop's last turn.
     since: Option<Instant>,
+    /// Whether the scheduler has got the event since then.
     told: bool,
 }
 
 impl Quiet {
-    /// Something has happened.
+    /// Records that something has happened.
     pub(super) fn end(&mut self) {
         *self = Quiet::default();
     }
 
-    /// How long until the scheduler gets [`Event::Quiet`], if nothing happens until then; zero: now. `None`: it has had it.
+    /// Returns the time until the scheduler gets [`Event::Quiet`] if nothing happens; zero if it gets it now, `None` if it has got
+    /// it already.
     fn left(&mut self) -> Option<Duration> {
         let since = self.since.get_or_insert_with(Instant::now);
         (!self.told).then(|| QUIET.saturating_sub(since.elapsed()))
@@ -31,13 +33,13 @@ impl Quiet {
 }
 
 impl Master<'_> {
-    /// Nothing is to be done: waits, or tells the scheduler that it has been so for a while.
+    /// Waits when there is nothing to do, or sends the scheduler [`Event::Quiet`].
     pub(super) fn pause(&mut self, idle: &mut Idle, quiet: &mut Quiet) {
         let left = if self.schedule.has_slack() { quiet.left() } else { None };
         match left {
             Some(Duration::ZERO) => {
                 quiet.told = true;
-                self.tell(Event::Quiet, None);
+                self.handle_event(Event::Quiet, None);
             }
             Some(left) => idle.wait_at_most(left, self.transport.must_poll()),
             None => idle.wait(self.transport.must_poll()),

@@ -32,7 +32,7 @@ fn send(spoke: &mut Spoke, message: ToMaster) {
     spoke.send(RankId(0), packet.take().unwrap()).unwrap();
 }
 
-/// Waits until the master has sent something that matches.
+/// Waits until the master has sent a message that `wanted` accepts.
 fn wait_for(spoke: &mut Spoke, wanted: impl Fn(&ToRank) -> bool) -> (ToRank, Bytes) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -43,13 +43,13 @@ fn wait_for(spoke: &mut Spoke, wanted: impl Fn(&ToRank) -> bool) -> (ToRank, Byt
                 }
             }
         }
-        assert!(Instant::now() < deadline, "the master did not say it");
+        assert!(Instant::now() < deadline, "the master did not send it");
         thread::yield_now();
     }
 }
 
-/// A run of two ranks: a real worker, and one that `other` plays. What the master and a map of 100 jobs come to.
-fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<Ended, MasterError>, Vec<Result<u64, JobErrorKind>>) {
+/// Runs a map of 100 jobs on two ranks: a real one, and one that `other` plays. Returns how the master ended and the map's results.
+fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<RunEnd, MasterError>, Vec<Result<u64, JobErrorKind>>) {
     let doorbell = Doorbell::default();
     let signals = &Signals::default();
     let (mut center, mut spokes) = star(2, &doorbell);
@@ -87,7 +87,7 @@ fn the_jobs_of_a_rank_that_goes_away_are_run_by_another() {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
         wait_for(&mut spoke, |message| matches!(message, ToRank::Chunk { .. }));
     });
-    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(ended.unwrap(), RunEnd::Finished);
     assert_eq!(results, squares());
 }
 
@@ -101,7 +101,7 @@ fn a_garbled_message_ends_the_run_and_names_the_rank() {
     });
     let error = ended.unwrap_err().to_string();
     assert!(error.starts_with("rank 1 on here: garbled message"), "{error}");
-    assert_eq!(results.last().unwrap(), &Err(JobErrorKind::Closed), "the driver is told");
+    assert_eq!(results.last().unwrap(), &Err(JobErrorKind::Closed), "the driver gets an error");
 }
 
 fn wait_until_closed(spoke: &mut Spoke) {
@@ -111,10 +111,10 @@ fn wait_until_closed(spoke: &mut Spoke) {
 }
 
 #[test]
-fn a_rank_that_fails_ends_the_run_with_its_own_words() {
+fn a_rank_that_fails_ends_the_run_with_its_own_message() {
     let (ended, _) = run_with(|mut spoke| {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
-        send(&mut spoke, ToMaster::Broken { message: "out of threads".into() });
+        send(&mut spoke, ToMaster::Failed { message: "out of threads".into() });
         wait_until_closed(&mut spoke);
     });
     assert_eq!(ended.unwrap_err().to_string(), "rank 1 on here failed: out of threads");
@@ -142,38 +142,41 @@ fn late_and_repeated_answers_change_nothing() {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
         let is_chunk = |message: &ToRank| matches!(message, ToRank::Chunk { .. });
         let (ToRank::Chunk { chunk, .. }, _) = wait_for(&mut spoke, is_chunk) else { return };
-        // An answer to a chunk that nobody has, two recalls nobody asked for, then the chunk is never answered.
+        // An answer to a chunk that does not exist, two answers to recalls that were not sent; the chunk is never answered.
         let stranger = ChunkId(chunk.0 + 1_000_000);
         let answer = ToMaster::Finished { chunk: stranger, count: 3, busy: 1, failed: vec![0, 9], bad: 0, bytes: 0 };
         send(&mut spoke, answer);
         send(&mut spoke, ToMaster::Returned { chunk: stranger, kept: 1 });
         send(&mut spoke, ToMaster::Returned { chunk, kept: 0 });
     });
-    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(ended.unwrap(), RunEnd::Finished);
     assert_eq!(results, squares());
 }
 
 #[test]
-fn a_broken_worker_tells_the_master() {
+fn a_rank_that_fails_reports_it_to_the_master() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let mut spoke = spokes.pop().unwrap();
     center.send(RankId(0), Bytes::from_static(b"nonsense")).unwrap();
     let doorbell = spoke.doorbell();
     assert!(rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
-        told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+        messages.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
     }
-    assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.contains("garbled")), "{told:?}");
+    assert!(
+        matches!(messages.last(), Some(ToMaster::Failed { message }) if message.contains("garbled")),
+        "{messages:?}"
+    );
 }
 
 #[test]
-fn a_bug_in_a_worker_is_told_to_the_master_too() {
+fn a_bug_on_a_rank_is_reported_to_the_master_too() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let mut spoke = spokes.pop().unwrap();
-    // A chunk before the threads are there is a bug of the master's, and a panic here.
+    // A chunk that arrives before the rank has threads is a bug of the master, and a panic on the rank.
     let function = FunctionId::of(func::plain(|x: u64| x), EXECUTABLE).unwrap();
     let mut packet = Packet::default();
     packet.push(ToRank::Define { map: MapId(0), function, limit: 0, bytes: 0 });
@@ -181,14 +184,17 @@ fn a_bug_in_a_worker_is_told_to_the_master_too() {
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let doorbell = spoke.doorbell();
     assert!(rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
-        told.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+        messages.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
     }
-    assert!(matches!(told.last(), Some(ToMaster::Broken { message }) if message.starts_with("a bug in")), "{told:?}");
+    assert!(
+        matches!(messages.last(), Some(ToMaster::Failed { message }) if message.starts_with("a bug in")),
+        "{messages:?}"
+    );
 }
 
-/// Ends that can die without a word.
+/// A transport whose other end can die without being reported.
 struct Mortal<T>(T);
 
 impl<T: Transport> Transport for Mortal<T> {
@@ -213,8 +219,8 @@ impl<T: Transport> Transport for Mortal<T> {
     }
 }
 
-/// A master of two ranks, of which `play` plays the second; the first one's life is not watched. What the master comes to.
-fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
+/// Runs a master of two ranks, of which `play` plays the second; the first is not watched. Returns how the master ended.
+fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<RunEnd, MasterError> {
     let doorbell = Doorbell::default();
     let signals = &Signals::default();
     let (center, mut spokes) = star(2, &doorbell);
@@ -235,7 +241,7 @@ fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
         let mut master = Master::gather(&mut center, 2, false, received, &doorbell, signals, Vec::new())?;
         let ended = master.run();
         if ended.is_err() {
-            master.break_off();
+            master.abort_ranks();
         }
         drop(master);
         drop(center);
@@ -244,16 +250,16 @@ fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<Ended, MasterError> {
 }
 
 #[test]
-fn a_rank_that_says_nothing_ends_the_run_and_is_named() {
+fn a_silent_rank_ends_the_run_and_is_named() {
     let started = Instant::now();
-    let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::BreakOff));
+    let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::Abort));
     let error = ended.unwrap_err().to_string();
-    assert!(error.starts_with("rank 1 on here has not been heard of for "), "{error}");
+    assert!(error.starts_with("rank 1 on here has sent no message for "), "{error}");
     assert!(started.elapsed() >= Duration::from_secs(2));
 }
 
 #[test]
-fn a_rank_that_only_gives_signs_of_life_is_kept_and_gets_some() {
+fn a_rank_that_only_sends_pulses_is_kept_and_gets_pulses() {
     let ended = watched(|spoke| {
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(4) {
@@ -261,11 +267,11 @@ fn a_rank_that_only_gives_signs_of_life_is_kept_and_gets_some() {
             wait_for(spoke, |message| *message == ToRank::Pulse);
         }
     });
-    assert_eq!(ended.unwrap(), Ended::Whole);
+    assert_eq!(ended.unwrap(), RunEnd::Finished);
 }
 
 #[test]
-fn a_rank_ends_by_itself_when_its_master_says_nothing_any_more() {
+fn a_rank_ends_by_itself_when_its_master_is_silent() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let spoke = spokes.pop().unwrap();
@@ -275,27 +281,27 @@ fn a_rank_ends_by_itself_when_its_master_says_nothing_any_more() {
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let ended = rank::serve(RankId(0), &mut Mortal(spoke), doorbell, facts(EXECUTABLE), None, &Signals::default());
     let error = ended.unwrap_err().to_string();
-    assert!(error.starts_with("rank 0 has not been heard of for "), "{error}");
+    assert!(error.starts_with("rank 0 has sent no message for "), "{error}");
     let mut pulses = 0;
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         pulses += wire::open::<ToMaster>(packet).unwrap().iter().filter(|(head, _)| *head == ToMaster::Pulse).count();
     }
-    assert!(pulses > 2, "{pulses} signs of life in 2 s");
+    assert!(pulses > 2, "{pulses} pulses in 2 s");
 }
 
 #[test]
-fn a_rank_that_is_told_that_the_run_has_failed_leaves_without_a_word() {
+fn a_rank_that_is_ordered_to_abort_ends_without_a_message() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let mut spoke = spokes.pop().unwrap();
     let doorbell = spoke.doorbell();
     let mut packet = Packet::default();
-    packet.push(ToRank::BreakOff);
+    packet.push(ToRank::Abort);
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let ended = rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default());
-    assert!(matches!(ended, Err(rank::WorkerError::BrokenOff)), "{ended:?}");
+    assert!(matches!(ended, Err(rank::RankError::Aborted)), "{ended:?}");
     while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
         let messages = wire::open::<ToMaster>(packet).unwrap();
-        assert!(!messages.iter().any(|(head, _)| matches!(head, ToMaster::Broken { .. })), "{messages:?}");
+        assert!(!messages.iter().any(|(head, _)| matches!(head, ToMaster::Failed { .. })), "{messages:?}");
     }
 }

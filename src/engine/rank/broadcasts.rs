@@ -1,4 +1,4 @@
-//! The broadcast values of a rank, each read when it is first asked for.
+//! The broadcast values of a rank, each decoded when it is first used.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::engine::wire;
 
-/// A broadcast value as it came, and as it was first read.
+/// A broadcast value: encoded, and decoded once it was used.
 #[derive(Default)]
 struct Broadcast {
     bytes: Bytes,
@@ -25,10 +25,10 @@ impl Broadcasts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number, value);
     }
 
-    /// The value with this number, read with `read` the first time.
+    /// Returns the value with this number, decoded by `read` at the first call.
     ///
     /// # Errors
-    /// If there is none, or it cannot be read, or is of another type.
+    /// If there is no such value, it cannot be decoded, or it is of another type.
     pub(super) fn get<T: Any + Send + Sync>(
         &self,
         number: u64,
@@ -37,7 +37,7 @@ impl Broadcasts {
         let broadcast = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
         let broadcast = broadcast.ok_or_else(|| format!("there is no broadcast value {number} on this rank"))?;
         if broadcast.value.get().is_none() {
-            // Two threads may both read it the first time; one of the results is kept.
+            // Two threads may decode it at the same time; one of the results is kept.
             let value: Arc<dyn Any + Send + Sync> =
                 Arc::new(read(&broadcast.bytes).map_err(|error| error.to_string())?);
             let _ = broadcast.value.set(value);

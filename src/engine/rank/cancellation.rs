@@ -1,10 +1,10 @@
-//! How the jobs that run learn that their map was given up.
+//! The notification of running jobs that their map was abandoned.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Reports that a map was given up, with the jobs that run: a file descriptor that can be polled.
+/// Reports that a map was abandoned, by a file descriptor that can be polled.
 pub(crate) struct Cancellation {
     watched: Arc<OwnedFd>,
     /// Dropped to cancel.
@@ -17,7 +17,7 @@ impl Cancellation {
         Ok(Cancellation { watched: Arc::new(watched.into()), held: Mutex::new(Some(held)) })
     }
 
-    /// Becomes readable, with nothing to read, when the map is given up.
+    /// Returns a file descriptor that becomes readable, at end of file, when the map is abandoned.
     pub(crate) fn watched(&self) -> &Arc<OwnedFd> {
         &self.watched
     }

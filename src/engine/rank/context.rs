@@ -1,5 +1,5 @@
-//! What a job that runs can ask of its rank: who it is, broadcast values, whether its map was given up; and what it can tell
-//! beside its result: large output piece by piece, or that this rank cannot go on.
+//! The interface of a running job to its rank: its number and slot, broadcast values, whether its map was abandoned, output
+//! that is sent piece by piece before the result, and the error that ends the run.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -19,14 +19,14 @@ pub struct CurrentJob {
     pub job: u64,
     /// The rank that runs it.
     pub rank: u32,
-    /// How often it has been started, from 1.
+    /// The number of this attempt, from 1.
     pub attempt: u32,
     /// The compute thread that runs it, from 0, counted over all ranks of the host: jobs that run on a host at the same time
     /// have different ones.
     pub slot: u32,
 }
 
-/// A thread's surroundings while it works on a chunk.
+/// What a thread has access to while it runs a chunk.
 #[derive(Clone)]
 struct Surroundings {
     executor: Arc<Executor>,
@@ -37,24 +37,24 @@ thread_local! {
     static CURRENT: Cell<Option<CurrentJob>> = const { Cell::new(None) };
     /// Whether this is a compute thread of a rank.
     static COMPUTES: Cell<bool> = const { Cell::new(false) };
-    /// Jobs of the chunk at hand that their function calls failed.
+    /// The number of jobs of the current chunk that were marked by [`mark_bad`].
     static BAD: Cell<u32> = const { Cell::new(0) };
     static SURROUNDINGS: RefCell<Option<Surroundings>> = const { RefCell::new(None) };
-    /// Tells when the part that this thread sent last was taken.
+    /// Receives a message when the driver has taken the last part that this thread has sent.
     static SENT_PART: RefCell<Option<Receiver<()>>> = const { RefCell::new(None) };
 }
 
-/// The job that the calling thread is running; `None` outside of jobs.
+/// Returns the job that the calling thread is running; `None` outside of jobs.
 pub fn current_job() -> Option<CurrentJob> {
     CURRENT.get()
 }
 
-/// Whether the calling thread belongs to a rank's computing side.
+/// Returns whether the calling thread is a compute thread of a rank.
 pub(crate) fn in_compute_thread() -> bool {
     COMPUTES.get()
 }
 
-/// Marks the calling thread as one of a rank's computing side.
+/// Marks the calling thread as a compute thread of a rank.
 pub(super) fn enter_compute_thread() {
     COMPUTES.set(true);
 }
@@ -67,7 +67,7 @@ pub(super) fn as_job<T>(job: CurrentJob, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs `work`, on a chunk of `map`, so that it can ask what this module answers.
+/// Runs `work`, which runs a chunk of `map`, so that it can call the functions of this module.
 pub(super) fn surrounded<T>(executor: &Arc<Executor>, map: &Arc<MapFunction>, work: impl FnOnce() -> T) -> T {
     let inner = Surroundings { executor: executor.clone(), map: map.clone() };
     let outer = SURROUNDINGS.replace(Some(inner));
@@ -80,21 +80,22 @@ fn surroundings() -> Option<Surroundings> {
     SURROUNDINGS.with_borrow(Clone::clone)
 }
 
-/// What tells the calling job that its map is given up. `None` outside of jobs, or if the system has no more file descriptors.
+/// Returns the object that reports to the calling job that its map was abandoned. `None` outside of jobs, or if the system has no
+/// more file descriptors.
 pub(crate) fn cancellation() -> Option<Arc<Cancellation>> {
     surroundings()?.map.cancellation()
 }
 
-/// The driver does not want the rest of a job's output.
+/// The error of [`send_part`]: the driver has dropped the map, so the rest of the output is not needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unwanted;
 
-/// Sends a piece of a job's output ahead of its result. `job` is the caller's own mark. Returns when the driver
-/// has taken the piece before, so that a thread never has more than two on their way.
+/// Sends a piece of a job's output before its result. `job` is the caller's own mark. Returns when the driver
+/// has taken the previous piece, so that a thread never has more than two pieces on their way.
 pub(crate) fn send_part(job: u64, stream: OutputStream, bytes: Vec<u8>) -> Result<(), Unwanted> {
     let Surroundings { executor, map } = surroundings().ok_or(Unwanted)?;
     if let Some(before) = SENT_PART.take() {
-        // The other end is dropped when the map is given up, and when the run ends.
+        // The other end is dropped when the map is abandoned, and when the run ends.
         before.recv().map_err(|_| Unwanted)?;
     }
     let (taken, receiver) = bounded(1);
@@ -104,25 +105,26 @@ pub(crate) fn send_part(job: u64, stream: OutputStream, bytes: Vec<u8>) -> Resul
     Ok(())
 }
 
-/// Ends the run: this rank cannot do what it is for, and would only fail job after job.
-pub(crate) fn give_up(message: String) {
+/// Ends the run with this message: all jobs would fail on this rank.
+pub(crate) fn abort_run(message: String) {
     if let Some(Surroundings { executor, .. }) = surroundings() {
-        let _ = executor.broken.set(message);
+        let _ = executor.abort_message.set(message);
         executor.doorbell.ring();
     }
 }
 
-/// The calling job's result says that it failed: it is a result all the same, and tells something about the rank.
+/// Records that the calling job's result says that it failed. The job has a result all the same; the scheduler counts it as a
+/// failure of the rank.
 pub(crate) fn mark_bad() {
     BAD.set(BAD.get().saturating_add(1));
 }
 
-/// How many jobs were marked since this was last asked.
+/// Returns the number of jobs that were marked since the last call.
 pub(super) fn take_bad() -> u32 {
     BAD.take()
 }
 
-/// The broadcast value with this number on the rank that the calling thread computes for, read with `read` the first time.
+/// Returns the broadcast value with this number, decoded by `read` at the first call on this rank.
 ///
 /// # Errors
 /// Outside of jobs, and as [`Broadcasts::get`](super::broadcasts::Broadcasts::get).

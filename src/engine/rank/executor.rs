@@ -1,4 +1,5 @@
-//! What the compute threads of a rank share with its loop: where their results go, and when the loop is woken.
+//! The state that the compute threads of a rank share with its loop: the channel for their results, and the decision when to
+//! wake the loop.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,7 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::broadcasts::Broadcasts;
 use super::cancellation::Cancellation;
-use super::gather::GATHER;
+use super::coalesce::COALESCE_TIME;
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::Function;
@@ -23,7 +24,7 @@ pub(super) struct MapFunction {
     pub function: FunctionId,
     pub context: Bytes,
     pub executable: u64,
-    /// How long a job may take.
+    /// The time limit of a job.
     pub limit: Option<Duration>,
     pub made: OnceLock<Result<Function, Failure>>,
     pub cancellation: Mutex<Option<Arc<Cancellation>>>,
@@ -40,7 +41,7 @@ impl MapFunction {
         made.as_ref()
     }
 
-    /// Made on the first call; `None` if the system has no more file descriptors.
+    /// Returns the map's cancellation, which is made at the first call; `None` if the system has no more file descriptors.
     pub(super) fn cancellation(&self) -> Option<Arc<Cancellation>> {
         let mut made = self.cancellation.lock().unwrap_or_else(PoisonError::into_inner);
         if made.is_none() {
@@ -50,7 +51,7 @@ impl MapFunction {
     }
 }
 
-/// What compute threads have for the rank's loop.
+/// A message from a compute thread to the rank's loop.
 pub(super) enum FromThread {
     Results(Results),
     Part(Part),
@@ -62,42 +63,42 @@ pub(super) struct Results {
     pub count: u32,
     pub busy: u64,
     pub failed: Vec<u32>,
-    /// Jobs whose results are failures for their function.
+    /// The number of jobs that were marked by [`mark_bad`](super::mark_bad).
     pub bad: u32,
     pub frames: Vec<u8>,
 }
 
-/// A piece of a job's output, ahead of its result.
+/// A piece of a job's output that is sent before its result.
 pub(super) struct Part {
     pub map: MapId,
     pub job: u64,
     pub stream: OutputStream,
     pub bytes: Vec<u8>,
-    /// Receives a message when the driver has taken the piece; dropped if the map is given up.
+    /// Sends the job's thread a message when the driver has taken the piece; dropped if the map is abandoned.
     pub taken: Sender<()>,
 }
 
-/// What the compute threads share with the rank's loop.
+/// The state that the compute threads share with the rank's loop.
 pub(super) struct Executor {
     pub rank: RankId,
-    /// The slots of this host before those of this rank.
+    /// The number of slots of this host that belong to earlier ranks.
     pub slots_before: AtomicU32,
     pub results: Sender<FromThread>,
     pub doorbell: Doorbell,
     pub started: Instant,
-    /// Chunks that no thread has begun.
+    /// The number of chunks that no thread has begun.
     pub waiting: AtomicUsize,
-    /// Chunks' results that the loop has not taken.
+    /// The number of chunks with results that the loop has not taken.
     pub unsent: AtomicUsize,
-    /// When the loop last sent results, in µs since `started`.
+    /// The time at which the loop last sent results, in µs since `started`.
     pub sent: AtomicU64,
     pub broadcasts: Broadcasts,
-    /// Why this rank cannot go on.
-    pub broken: OnceLock<String>,
+    /// The message with which a job has ended the run.
+    pub abort_message: OnceLock<String>,
 }
 
 impl Executor {
-    /// For the loop of a rank that `doorbell` wakes, with what takes its threads' results.
+    /// Returns the shared state of a rank. `results` goes to the rank's loop, which `doorbell` wakes.
     pub(super) fn new(rank: RankId, results: Sender<FromThread>, doorbell: Doorbell) -> Self {
         Executor {
             rank,
@@ -109,42 +110,42 @@ impl Executor {
             unsent: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
             broadcasts: Broadcasts::default(),
-            broken: OnceLock::new(),
+            abort_message: OnceLock::new(),
         }
     }
 
     pub(super) fn send(&self, message: FromThread) {
-        // Without the loop the run is over.
+        // If the loop has ended, the run is over.
         let _ = self.results.send(message);
     }
 
-    /// The time in µs since the start.
+    /// Returns the time since `started` in µs.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Wakes the loop if no chunk waits and results do: there is nothing that they could leave together with.
-    fn out_of_work(&self) {
+    /// Wakes the loop if results wait and no chunk does: no more results will follow soon with which they could be sent.
+    fn wake_if_out_of_work(&self) {
         if self.waiting.load(Ordering::SeqCst) == 0 && self.unsent.load(Ordering::SeqCst) > 0 {
             self.doorbell.ring();
         }
     }
 
-    /// A thread takes a chunk, which may take long, and may have been given back, so that it has no results.
+    /// Records that a thread begins a chunk. The chunk may take long, or have been given back, so that no results follow soon.
     pub(super) fn begin(&self) {
         self.waiting.fetch_sub(1, Ordering::SeqCst);
-        self.out_of_work();
+        self.wake_if_out_of_work();
     }
 
-    /// Hands the loop a chunk's results. They may lie about for a moment if chunks wait: either this thread sees that none does,
-    /// or the one that takes the last of them sees these results, or the loop looks for them (see [`super::gather`]).
+    /// Sends a chunk's results to the loop. They may wait for a moment if chunks wait: either this thread sees that no chunk waits,
+    /// or the thread that begins the last chunk sees these results, or the loop looks for them (see [`super::coalesce`]).
     pub(super) fn finish(&self, results: Results) {
         self.unsent.fetch_add(1, Ordering::SeqCst);
         self.send(FromThread::Results(results));
-        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) >= GATHER.as_micros() as u64 {
+        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) >= COALESCE_TIME.as_micros() as u64 {
             self.doorbell.ring();
         } else {
-            self.out_of_work();
+            self.wake_if_out_of_work();
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The time limit of a chunk, and who has the last word on it: the thread that runs it, or the loop that writes the thread off.
+//! The time limit of a chunk. Either the thread that runs the chunk ends it, or the loop writes the thread off: whichever comes
+//! first.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -10,14 +11,14 @@ const OPEN: u8 = 0;
 const ENDED: u8 = 1;
 const WRITTEN_OFF: u8 = 2;
 
-/// The time limit of a chunk, which is that of its only job.
+/// The time limit of a chunk, which has one job.
 pub(super) struct Limited {
     pub(super) limit: Duration,
     pub(super) count: u32,
-    /// Since when, and on which thread of the rank.
+    /// The start, and the index of the thread.
     begun: OnceLock<(Instant, u32)>,
     state: AtomicU8,
-    /// Held while the map's function may be in use.
+    /// Dropped when the map's function is no longer in use, or its thread was written off.
     released: Mutex<Option<Sender<()>>>,
 }
 
@@ -26,12 +27,12 @@ impl Limited {
         Limited { limit, count, begun: OnceLock::new(), state: AtomicU8::new(OPEN), released: Mutex::new(released) }
     }
 
-    /// A thread begins the chunk.
-    pub(super) fn begin(&self, place: u32) {
-        let _ = self.begun.set((Instant::now(), place));
+    /// Records that a thread begins the chunk.
+    pub(super) fn begin(&self, thread: u32) {
+        let _ = self.begun.set((Instant::now(), thread));
     }
 
-    /// Takes the chunk from its thread. False if the chunk has ended.
+    /// Takes the chunk from its thread. Returns false if the chunk has ended.
     pub(super) fn write_off(&self) -> bool {
         let written_off = self.close(WRITTEN_OFF);
         if written_off {
@@ -48,14 +49,14 @@ impl Limited {
         self.state.compare_exchange(OPEN, how, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// The chunk has ended. False if its thread was written off before.
+    /// Records that the chunk has ended. Returns false if its thread was written off before.
     pub(super) fn end(&self) -> bool {
         self.close(ENDED)
     }
 
-    /// The place of the thread that has had the chunk for too long.
+    /// Returns the index of the thread if it has run the chunk for longer than the limit.
     pub(super) fn overdue(&self, now: Instant) -> Option<u32> {
-        let (since, place) = *self.begun.get()?;
-        (self.is_open() && now.saturating_duration_since(since) > self.limit).then_some(place)
+        let (since, thread) = *self.begun.get()?;
+        (self.is_open() && now.saturating_duration_since(since) > self.limit).then_some(thread)
     }
 }

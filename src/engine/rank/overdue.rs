@@ -1,36 +1,36 @@
-//! Jobs that take longer than their map allows. A thread cannot be stopped, so it is written off: the job fails, another thread
-//! takes its place, and the rank goes on. The result of a thread that was written off is dropped.
+//! Jobs that exceed the time limit of their map. A thread cannot be stopped, so it is written off: the job fails, a new thread
+//! replaces it, and the rank goes on. The result of a thread that was written off is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::chunk::Chunk;
-use super::{Worker, WorkerError};
+use super::{RankError, RankLoop};
 use crate::console::eprint_error;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::wire::{self, ToMaster};
 
-impl Worker<'_> {
-    /// Writes off the threads whose jobs are overdue.
-    pub(super) fn write_off(&mut self) -> Result<(), WorkerError> {
+impl RankLoop<'_> {
+    /// Writes off the threads that run overdue jobs.
+    pub(super) fn write_off(&mut self) -> Result<(), RankError> {
         let now = Instant::now();
         let mut overdue = Vec::new();
         self.limited.retain(|chunk| {
             let Some(limited) = &chunk.limited else { return false };
-            if let Some(place) = limited.overdue(now) {
-                overdue.push((chunk.clone(), place));
+            if let Some(thread) = limited.overdue(now) {
+                overdue.push((chunk.clone(), thread));
                 return false;
             }
             limited.is_open()
         });
-        for (chunk, place) in overdue {
-            self.write_off_chunk(&chunk, place)?;
+        for (chunk, thread) in overdue {
+            self.write_off_chunk(&chunk, thread)?;
         }
         Ok(())
     }
 
-    fn write_off_chunk(&mut self, chunk: &Arc<Chunk>, place: u32) -> Result<(), WorkerError> {
+    fn write_off_chunk(&mut self, chunk: &Arc<Chunk>, thread: u32) -> Result<(), RankError> {
         let Some(limited) = chunk.limited.as_ref().filter(|limited| limited.write_off()) else { return Ok(()) };
         chunk.cut();
         self.chunks.remove(&chunk.id);
@@ -50,22 +50,22 @@ impl Worker<'_> {
             bytes: frames.len() as u64,
         };
         self.outbox.push_with(head, [frames.into()]);
-        let (rank, slot) = (self.executor.rank, self.executor.slots_before.load(Ordering::Relaxed) + place);
+        let (rank, slot) = (self.executor.rank, self.executor.slots_before.load(Ordering::Relaxed) + thread);
         eprint_error(format_args!(
             "job {} has not ended within its time limit of {seconds} s: its thread (rank {rank} on {}, slot {slot}) is left behind, \
-             and another one takes its place",
+             and a new thread replaces it",
             chunk.first, self.host
         ));
-        self.crew.as_mut().map_or(Ok(()), |crew| crew.replace(place, &self.executor))
+        self.threads.as_mut().map_or(Ok(()), |threads| threads.replace(thread, &self.executor))
     }
 
-    /// Says which jobs still run although the run ends, and does not wait for them.
+    /// Logs the jobs that still run although the run ends. They are not waited for.
     pub(super) fn leave_jobs_behind(&self) {
         for chunk in self.chunks.values() {
             if let Some(job) = chunk.last_taken() {
                 eprint_error(format_args!(
-                    "job {job} of a map that nobody wants any more (rank {} on {}) has not ended within the time of grace; the \
-                     run ends without it",
+                    "job {job} of a map that was dropped (rank {} on {}) has not ended within the grace time; the run ends \
+                     without it",
                     self.executor.rank, self.host
                 ));
             }

@@ -1,56 +1,56 @@
-//! A master that dies without a word: the rank ends by itself.
+//! Detection of a silent master: a master that has sent nothing for too long is taken for dead, and the rank ends.
 
 use std::time::{Duration, Instant};
 
-use super::{Worker, WorkerError};
-use crate::engine::master::JOIN;
+use super::{RankError, RankLoop};
+use crate::engine::limits;
 use crate::engine::transport::{Pulse, Transport};
 use crate::engine::wire::ToMaster;
 
 const MASTER: usize = 0;
 
-/// Whether the master is still there, as far as this rank knows.
-pub(super) struct Watch {
+/// The times of the last messages from and to the master.
+pub(super) struct MasterWatch {
     pulse: Pulse,
     silence: Duration,
-    /// A message of the master has come: it sends none before all ranks have joined.
+    /// Whether a message of the master has come: it sends none before all ranks have joined.
     joined: bool,
 }
 
-impl Watch {
-    /// `None` if the transport reports a master that dies.
+impl MasterWatch {
+    /// Watches the master; `None` if the transport reports a dead master itself.
     pub(super) fn new(transport: &dyn Transport) -> Option<Self> {
         let silence = transport.silence()?;
-        Some(Watch { pulse: Pulse::new(1, JOIN + silence, Instant::now()), silence, joined: false })
+        Some(MasterWatch { pulse: Pulse::new(1, limits::JOIN + silence, Instant::now()), silence, joined: false })
     }
 
-    pub(super) fn heard(&mut self) {
+    pub(super) fn received(&mut self) {
         if !self.joined {
             self.joined = true;
             self.pulse = Pulse::new(1, self.silence, Instant::now());
         }
-        self.pulse.heard(MASTER);
+        self.pulse.received(MASTER);
     }
 
-    pub(super) fn spoke(&mut self) {
-        self.pulse.spoke(MASTER);
+    pub(super) fn sent(&mut self) {
+        self.pulse.sent(MASTER);
     }
 }
 
-impl Worker<'_> {
+impl RankLoop<'_> {
     /// Sends the master a pulse if this rank has sent it nothing for a while.
     ///
     /// # Errors
     /// The master has been silent for too long.
-    pub(super) fn watch(&mut self, active: bool) -> Result<(), WorkerError> {
+    pub(super) fn watch(&mut self, active: bool) -> Result<(), RankError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        if !watch.pulse.has_turned(active, Instant::now) {
+        if !watch.pulse.count_turn(active, Instant::now) {
             return Ok(());
         }
-        if let Some((_, silence)) = watch.pulse.silent() {
-            return Err(WorkerError::Silent(silence.as_secs()));
+        if let Some((_, silence)) = watch.pulse.silent_end() {
+            return Err(RankError::MasterSilent(silence.as_secs()));
         }
-        if !watch.pulse.due().is_empty() {
+        if !watch.pulse.ends_to_pulse().is_empty() {
             self.outbox.push(ToMaster::Pulse);
         }
         Ok(())

@@ -1,40 +1,46 @@
-//! What must hold after every event.
+//! The invariants that hold after every event.
 
-use super::{LOSSES_MAX, RECALLS_MAX, Recall, Schedule, orders_per_job, undealt};
+use super::{LOSSES_MAX, RECALLS_MAX, Recall, Schedule, orders_per_job, unassignable};
 
 impl Schedule {
-    /// Asserts every invariant. Costs as much as the state is large: for tests.
+    /// Asserts every invariant. Takes time in proportion to the size of the state: for tests.
     ///
     /// # Panics
     ///
-    /// If an invariant does not hold, which is a bug here.
+    /// If an invariant does not hold, which is a bug of the scheduler.
     pub fn check(&self) {
-        self.roster.check();
+        self.ranks.check();
         self.check_maps();
         self.check_chunks();
-        let dealt = self.serving.iter().all(|map| self.match_up(*map).is_none());
-        assert!(dealt, "jobs wait while ranks have credit that may have them");
-        assert!(self.wanted_back().is_none(), "threads are idle while ranks have work to give back");
-        assert!(!self.is_finished() || self.roster.present().next().is_none(), "a rank was not dismissed");
+        let assigned = self.serving.iter().all(|map| self.next_assignment(*map).is_none());
+        assert!(assigned, "jobs wait although a rank with credit may have them");
+        assert!(self.next_recall().is_none(), "threads are idle although a rank has a chunk to give back");
+        assert!(!self.is_finished() || self.ranks.present().next().is_none(), "a rank was not dismissed");
     }
 
     fn check_maps(&self) {
         let waiting = self.maps.iter().filter(|(_, map)| !map.queue.is_empty()).map(|(id, _)| *id);
         let mut serving: Vec<_> = self.serving.iter().copied().collect();
         serving.sort_unstable();
-        assert_eq!(serving, waiting.collect::<Vec<_>>(), "maps in the round");
+        assert_eq!(serving, waiting.collect::<Vec<_>>(), "maps with queued jobs");
         for (id, map) in &self.maps {
             map.queue.check();
             assert_eq!(map.submitted, map.settled + map.queue.len() + map.held, "jobs of {id:?}");
             assert!(!(map.closed || map.abandoned) || map.settled < map.submitted, "{id:?} was not released");
-            let undealt = undealt(map.abandoned, self.draining, self.roster.is_stranded());
-            assert!(map.queue.is_empty() || undealt.is_none(), "{id:?} has jobs that will not be dealt: {undealt:?}");
+            let unassignable = unassignable(map.abandoned, self.draining, self.ranks.is_stranded());
+            assert!(
+                map.queue.is_empty() || unassignable.is_none(),
+                "{id:?} has queued jobs that will not be assigned: {unassignable:?}"
+            );
 
             let held = self.chunks.values().filter(|chunk| chunk.map == *id).map(|chunk| chunk.jobs);
             let mut ranges: Vec<_> = held.chain(map.queue.ranges().copied()).collect();
             ranges.sort_unstable();
             assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].first), "{id:?} has a job twice");
-            assert!(ranges.last().is_none_or(|last| last.end() <= map.submitted), "{id:?} has a job from nowhere");
+            assert!(
+                ranges.last().is_none_or(|last| last.end() <= map.submitted),
+                "{id:?} has a job that was not submitted"
+            );
             assert!(ranges.iter().all(|jobs| jobs.failures <= map.retries), "{id:?} retries too often");
             assert!(ranges.iter().all(|jobs| jobs.losses < LOSSES_MAX), "{id:?} loses jobs too often");
             assert!(ranges.iter().all(|jobs| jobs.recalls <= RECALLS_MAX), "{id:?} recalls jobs too often");
@@ -44,10 +50,10 @@ impl Schedule {
     }
 
     fn check_chunks(&self) {
-        let held: usize = self.roster.present().map(|(_, rank)| rank.held.len()).sum();
+        let held: usize = self.ranks.present().map(|(_, rank)| rank.held.len()).sum();
         assert_eq!(held, self.chunks.len(), "chunks held");
         for (id, chunk) in &self.chunks {
-            let rank = self.roster.get(chunk.rank).expect("a chunk's rank");
+            let rank = self.ranks.get(chunk.rank).expect("a chunk's rank");
             assert!(rank.held.contains(id), "{id:?} is held by its rank");
             assert!(chunk.is_recallable() || !rank.recallable.contains_key(id), "{id:?} recallable");
             assert!(chunk.jobs.count > 0, "{id:?} is empty");
@@ -56,7 +62,7 @@ impl Schedule {
             let chunks = self.chunks.values().filter(|chunk| chunk.map == *map);
             assert_eq!(held, chunks.map(|chunk| chunk.jobs.count).sum::<u64>(), "jobs of {map:?} held");
         }
-        for (id, rank) in self.roster.present() {
+        for (id, rank) in self.ranks.present() {
             let chunks = || rank.held.iter().filter_map(|chunk| self.chunks.get(chunk));
             let work = chunks().map(|chunk| chunk.work).fold(0, u64::saturating_add);
             assert_eq!(rank.work, work, "work of {id:?}");

@@ -1,11 +1,11 @@
-//! The scheduler's language: facts in, orders out. Ids and counts only; payloads stay with the shell.
+//! The scheduler's events and actions. They hold ids and counts only; payloads stay with the master.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-/// One MPI process, or one thread group of the local transport. Rank 0 is the master's own.
+/// The number of a rank: an MPI process, or a group of threads of the local transport. Rank 0 is in the master's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RankId(pub u32);
 
@@ -15,94 +15,95 @@ impl fmt::Display for RankId {
     }
 }
 
-/// One function applied to one stream of inputs.
+/// The number of a map: one function applied to one stream of inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MapId(pub u64);
 
-/// One assignment of consecutive jobs to a rank. Never used twice in a run.
+/// The number of a chunk: one assignment of consecutive jobs to a rank. A number is never used twice in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChunkId(pub u64);
 
-/// How many jobs travel as one chunk.
+/// The number of jobs that travel as one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChunkSize {
     /// Follows the measured duration of the jobs.
     Auto,
-    /// The same for jobs whose chunks cost a rank much more than a message: it asks another process for their results.
+    /// As `Auto`, with longer chunks: for jobs that another process answers, so that a chunk costs a rank much more than a message.
     Coarse,
-    /// Always this many, fewer only where the queue ends.
+    /// Always this number, fewer only at the end of the queue.
     Fixed(NonZeroU32),
 }
 
-/// What a map asks of the scheduler.
+/// A map's options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Policy {
-    /// How many jobs travel as one chunk.
+    /// The number of jobs that travel as one chunk.
     pub chunk: ChunkSize,
-    /// How often a failing job is run again: 0 means that it runs once.
+    /// How many times a failing job is run again: with 0 it runs once.
     pub retries: u32,
 }
 
-/// A fact the scheduler is told. Times are durations measured by the shell, in nanoseconds.
+/// A fact that the scheduler reacts to. Times are durations in nanoseconds, measured by the ranks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Event {
     /// A rank is ready to compute with this many threads. A rank joins once.
     Joined { rank: RankId, threads: NonZeroU32 },
-    /// A map was opened; it has no jobs yet. Ids are handed out by the shell, each once. Its jobs are expected to take as long as
+    /// A map was opened; it has no jobs yet. Every map has an id of its own. Its jobs are expected to take as long as
     /// those of earlier maps of the same function.
     Opened { map: MapId, policy: Policy, function: i64 },
-    /// So many more jobs of a map are there; their indexes follow on from the earlier ones, from 0. They go to another rank than
-    /// `avoid` if there is one.
+    /// `count` more jobs of a map were submitted; their indexes continue those of the earlier ones, from 0. They are assigned to
+    /// another rank than `avoid` if there is one.
     Submitted { map: MapId, count: u64, avoid: Option<RankId> },
     /// A map gets no more jobs.
     Closed { map: MapId },
-    /// Nobody wants the rest of a map: queued jobs are settled as cancelled, running ones when they end.
+    /// The driver dropped a map: queued jobs are settled as cancelled, running jobs when they end.
     Abandoned { map: MapId },
-    /// Somebody asked to cancel one job. It is settled as cancelled if it is still queued, else nothing happens.
+    /// The driver asked to cancel one job. The job is settled as cancelled if it is still queued; otherwise nothing happens.
     CancelAsked { map: MapId, job: u64 },
-    /// A rank answered a chunk (what it had kept of it). `busy` is the time its thread spent in the jobs; `failed` holds the
-    /// failed jobs as offsets from the chunk's first, ascending. `bad` is how many more have a result that says that they
-    /// failed: they are done, and tell something about the rank.
+    /// A rank finished the jobs of a chunk that it had not given back. `busy` is the time its thread spent in the jobs; `failed`
+    /// holds the failed jobs as ascending offsets from the chunk's first job. `bad` is the number of further jobs whose result
+    /// says that they failed: they are done, but count as failures of the rank.
     Finished { rank: RankId, chunk: ChunkId, busy: u64, failed: Vec<u32>, bad: u32 },
     /// A rank answered a recall: it keeps the first `kept` jobs of the chunk (those it had started) and gives the rest back.
     /// With `kept == 0` there will be no `Finished` for the chunk. Comes before the chunk's `Finished`.
     Returned { rank: RankId, chunk: ChunkId, kept: u32 },
-    /// A rank is gone; whatever still comes from it is ignored.
+    /// A rank is gone; its later messages are ignored.
     Lost { rank: RankId },
-    /// The run is to end early: queued jobs are settled as stopped, running ones when they end, and none is dealt any more.
+    /// The run is to end early: queued jobs are settled as stopped, running jobs when they end, and none is assigned any more.
     Draining,
-    /// Nothing has happened for a while, though threads are idle: more than a short job takes, and its message.
+    /// Nothing has happened for longer than a short job and its message take, though threads are idle.
     Quiet,
-    /// The driver is done: no map will be opened any more. When all are released, the ranks are dismissed.
+    /// The driver has left: no map will be opened any more. When all maps are released, the ranks are dismissed.
     DriverLeft,
 }
 
-/// How jobs ended for good.
+/// The final outcome of jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// Their results are in the `Finished` being handled.
     Done,
-    /// The job's failure is in the `Finished` being handled, and its retries are used up.
+    /// Their failures are in the `Finished` being handled, and their retries are used up.
     Failed,
-    /// The ranks that had them are gone, as often as is allowed.
+    /// They were lost with their ranks as often as is allowed, or no rank is left.
     Lost,
-    /// Cancelled before they started.
+    /// They were cancelled before they started.
     Cancelled,
     /// The run was stopped before they started.
     Stopped,
 }
 
-/// An order to the shell, to be carried out in sequence.
+/// An order to the master, which carries out the actions in sequence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Send jobs `first .. first + count` of a map to a rank. `attempt` counts from 1, the same for all of them.
+    /// Send jobs `first .. first + count` of a map to a rank. `attempt` counts from 1 and is the same for all of them.
     Assign { rank: RankId, chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32 },
-    /// Ask a rank for the jobs of a chunk that it has not started; it answers `Returned`, or `Finished` was on its way.
+    /// Ask a rank to give back the jobs of a chunk that it has not started. It answers `Returned`, unless its `Finished` was
+    /// already on its way.
     Recall { rank: RankId, chunk: ChunkId },
-    /// Jobs `first .. first + count` have their final outcome. `attempt` is how often they ran (0: never).
+    /// Report the final outcome of jobs `first .. first + count`. `attempt` is the number of times they ran (0: never).
     Settle { map: MapId, first: u64, count: u64, outcome: Outcome, attempt: u32 },
-    /// All jobs of a closed or abandoned map are settled: forget it, here and on the ranks.
+    /// Forget a closed or abandoned map, here and on the ranks: all of its jobs are settled.
     Release { map: MapId },
-    /// A rank has nothing more to do in this run. It is the last word to this rank.
+    /// Send a rank away: it has nothing more to do in this run. This is the last action for this rank.
     Dismiss { rank: RankId },
 }

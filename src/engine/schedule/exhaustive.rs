@@ -1,7 +1,7 @@
-//! Every interleaving of tiny worlds: whatever can happen next is tried, from every state that can be reached.
+//! An exhaustive search of tiny worlds: tries every possible next step in every reachable state.
 //!
-//! Links keep order; everything else is free: when threads end jobs, when messages arrive, when the driver acts, when
-//! ranks are lost. States that were seen are not looked at again, so that the search ends.
+//! Links keep the order of messages; all else may happen in any order: threads end jobs, messages arrive, the driver acts,
+//! ranks are lost. Each state is visited once, so that the search ends.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -10,7 +10,7 @@ use super::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId, S
 
 const MAP: MapId = MapId(0);
 
-/// A chunk at a rank, of which the first `started` jobs were started.
+/// A chunk that a rank holds; its first `started` jobs were started.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Work {
     chunk: ChunkId,
@@ -22,30 +22,30 @@ struct Work {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Rank {
     threads: usize,
-    /// In the order of arrival; those with a started job are on a thread.
+    /// The chunks in the order of arrival; those with a started job are on a thread.
     work: Vec<Work>,
-    heard: VecDeque<Action>,
-    said: VecDeque<Event>,
+    inbox: VecDeque<Action>,
+    outbox: VecDeque<Event>,
     alive: bool,
-    told: bool,
+    reported_lost: bool,
     dismissed: bool,
 }
 
-/// All that matters for what may happen next.
+/// The state of a world: all that the next steps depend on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct State {
     schedule: Schedule,
     ranks: Vec<Rank>,
-    /// What the driver does next, in this order.
+    /// The driver's next events, in order.
     script: VecDeque<Event>,
-    /// What may happen at any time, once.
+    /// Events that may happen once, at any time.
     surprises: BTreeSet<Event>,
     settled: BTreeMap<u64, Outcome>,
     submitted: u64,
     released: bool,
-    /// How many more jobs fail.
+    /// The number of jobs that may still fail.
     failures: u32,
-    /// How long a job takes (ns).
+    /// The duration of a job (ns).
     busy: u64,
 }
 
@@ -53,8 +53,16 @@ impl State {
     fn new(threads: &[u32], policy: Policy, batches: &[u64], failures: u32, surprises: &[Event]) -> Self {
         let rank = |(id, threads): (u32, &u32)| {
             let joined = Event::Joined { rank: RankId(id), threads: NonZeroU32::new(*threads).unwrap() };
-            let (work, heard, said) = (Vec::new(), VecDeque::new(), VecDeque::from([joined]));
-            Rank { threads: *threads as usize, work, heard, said, alive: true, told: false, dismissed: false }
+            let (work, inbox, outbox) = (Vec::new(), VecDeque::new(), VecDeque::from([joined]));
+            Rank {
+                threads: *threads as usize,
+                work,
+                inbox,
+                outbox,
+                alive: true,
+                reported_lost: false,
+                dismissed: false,
+            }
         };
         let mut script = VecDeque::from([Event::Opened { map: MAP, policy, function: 0 }]);
         script.extend(batches.iter().map(|count| Event::Submitted { map: MAP, count: *count, avoid: None }));
@@ -72,19 +80,19 @@ impl State {
         }
     }
 
-    /// The same with jobs that take this long (ns).
+    /// Returns the same state with jobs that take `busy` ns.
     fn with_jobs_of(self, busy: u64) -> Self {
         Self { busy, ..self }
     }
 
-    fn tell(&mut self, event: &Event) {
+    fn handle(&mut self, event: &Event) {
         if let Event::Submitted { count, .. } = event {
             if !self.released {
                 self.submitted += count;
             }
         } else if let Event::Lost { rank } = event {
             let rank = &mut self.ranks[rank.0 as usize];
-            (rank.alive, rank.told) = (false, true);
+            (rank.alive, rank.reported_lost) = (false, true);
         }
         let mut actions = Vec::new();
         self.schedule.handle(event.clone(), &mut actions);
@@ -93,8 +101,11 @@ impl State {
             match action {
                 Action::Assign { rank, .. } | Action::Recall { rank, .. } => {
                     let rank = &mut self.ranks[rank.0 as usize];
-                    assert!(!rank.told && !rank.dismissed && !self.released, "{action:?} to a rank that is gone");
-                    rank.heard.push_back(action);
+                    assert!(
+                        !rank.reported_lost && !rank.dismissed && !self.released,
+                        "{action:?} to a rank that is gone"
+                    );
+                    rank.inbox.push_back(action);
                 }
                 Action::Settle { first, count, outcome, .. } => {
                     for job in first..first + count {
@@ -107,14 +118,14 @@ impl State {
                 }
                 Action::Dismiss { rank } => {
                     let rank = &mut self.ranks[rank.0 as usize];
-                    assert!(!rank.told && !rank.dismissed && self.released, "dismissed early or twice");
+                    assert!(!rank.reported_lost && !rank.dismissed && self.released, "dismissed early or twice");
                     rank.dismissed = true;
                 }
             }
         }
     }
 
-    /// All states that may come next.
+    /// Returns all states that may come next.
     fn next(&self) -> Vec<Self> {
         let mut next = Vec::new();
         let mut branch = |change: &dyn Fn(&mut Self)| {
@@ -125,37 +136,37 @@ impl State {
         if !self.script.is_empty() {
             branch(&|state| {
                 let event = state.script.pop_front().unwrap();
-                state.tell(&event);
+                state.handle(&event);
             });
         }
         if self.schedule.has_slack() {
-            branch(&|state| state.tell(&Event::Quiet));
+            branch(&|state| state.handle(&Event::Quiet));
         }
         for event in &self.surprises {
             branch(&|state| {
                 state.surprises.remove(event);
-                state.tell(event);
+                state.handle(event);
             });
         }
         for (id, rank) in self.ranks.iter().enumerate() {
-            if !rank.said.is_empty() {
+            if !rank.outbox.is_empty() {
                 branch(&|state| {
-                    let event = state.ranks[id].said.pop_front().unwrap();
-                    state.tell(&event);
+                    let event = state.ranks[id].outbox.pop_front().unwrap();
+                    state.handle(&event);
                 });
             }
             if !rank.alive {
                 continue;
             }
-            if !rank.heard.is_empty() {
-                branch(&|state| state.ranks[id].hear(u32::try_from(id).unwrap()));
+            if !rank.inbox.is_empty() {
+                branch(&|state| state.ranks[id].receive(u32::try_from(id).unwrap()));
             }
-            for place in 0..rank.work.len().min(rank.threads) {
-                branch(&|state| state.ranks[id].go_on(id, place, false, state.busy));
-                if self.failures > 0 && rank.work[place].started > 0 {
+            for index in 0..rank.work.len().min(rank.threads) {
+                branch(&|state| state.ranks[id].advance(id, index, false, state.busy));
+                if self.failures > 0 && rank.work[index].started > 0 {
                     branch(&|state| {
                         state.failures -= 1;
-                        state.ranks[id].go_on(id, place, true, state.busy);
+                        state.ranks[id].advance(id, index, true, state.busy);
                     });
                 }
             }
@@ -165,27 +176,27 @@ impl State {
 }
 
 impl Rank {
-    fn hear(&mut self, me: u32) {
-        match self.heard.pop_front().unwrap() {
+    fn receive(&mut self, me: u32) {
+        match self.inbox.pop_front().unwrap() {
             Action::Assign { chunk, count, .. } => {
                 self.work.push(Work { chunk, count, started: 0, failed: Vec::new() });
             }
             Action::Recall { chunk, .. } => {
                 if let Some(work) = self.work.iter_mut().find(|work| work.chunk == chunk) {
                     work.count = work.started;
-                    self.said.push_back(Event::Returned { rank: RankId(me), chunk, kept: work.started });
+                    self.outbox.push_back(Event::Returned { rank: RankId(me), chunk, kept: work.started });
                 }
                 self.work.retain(|work| work.count > 0);
             }
             Action::Settle { .. } | Action::Release { .. } | Action::Dismiss { .. } => {
-                unreachable!("only the others are sent")
+                unreachable!("these are not sent to ranks")
             }
         }
     }
 
-    /// A thread ends the job it is in, if it is in one, and starts the next or answers.
-    fn go_on(&mut self, me: usize, place: usize, fails: bool, busy: u64) {
-        let work = &mut self.work[place];
+    /// Lets a thread end the job that it runs, if any, and start the next one or report the chunk as finished.
+    fn advance(&mut self, me: usize, index: usize, fails: bool, busy: u64) {
+        let work = &mut self.work[index];
         if fails {
             work.failed.push(work.started - 1);
         }
@@ -193,13 +204,13 @@ impl Rank {
             work.started += 1;
             return;
         }
-        let Work { chunk, count, failed, .. } = self.work.remove(place);
+        let Work { chunk, count, failed, .. } = self.work.remove(index);
         let rank = RankId(u32::try_from(me).unwrap());
-        self.said.push_back(Event::Finished { rank, chunk, busy: u64::from(count) * busy, failed, bad: 0 });
+        self.outbox.push_back(Event::Finished { rank, chunk, busy: u64::from(count) * busy, failed, bad: 0 });
     }
 }
 
-/// Visits all states and returns how many there are. Where nothing can happen any more, all must be over.
+/// Visits all states and returns their number. Asserts that in a state without a next one the run is finished.
 fn search(start: State) -> usize {
     let mut seen = BTreeSet::from([start.clone()]);
     let mut open = vec![start];
@@ -208,7 +219,7 @@ fn search(start: State) -> usize {
         if next.is_empty() {
             assert!(state.schedule.is_finished() && state.released, "quiet but not finished: {state:#?}");
             assert_eq!(state.settled.len() as u64, state.submitted);
-            assert!(state.ranks.iter().all(|rank| rank.told || rank.dismissed));
+            assert!(state.ranks.iter().all(|rank| rank.reported_lost || rank.dismissed));
         }
         for state in next {
             if seen.insert(state.clone()) {
@@ -253,10 +264,10 @@ fn every_interleaving_with_a_lost_rank_ends_well() {
     assert!(search(State::new(&[1, 1], policy(0, 1), &[3], 1, &[LOST])) > 100);
     let all = [LOST, Event::Lost { rank: RankId(0) }, Event::Lost { rank: RankId(2) }];
     let mut start = State::new(&[1, 1, 1], policy(2, 0), &[2], 0, &all);
-    // All have joined, so that no rank is waited for that does not come.
+    // All ranks have joined, so that the run does not wait for one that is lost before.
     for rank in 0..3 {
-        let joined = start.ranks[rank].said.pop_front().unwrap();
-        start.tell(&joined);
+        let joined = start.ranks[rank].outbox.pop_front().unwrap();
+        start.handle(&joined);
     }
     assert!(search(start) > 100);
 }

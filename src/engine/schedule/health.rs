@@ -1,36 +1,37 @@
-//! Which ranks may be broken: those on which everything fails while it would not elsewhere.
+//! Detects ranks that may be broken: ranks on which all jobs fail while jobs succeed on others.
 //!
-//! A rank that fails at once is always the first that asks for more, so that without this it eats a batch. It is on trial when
-//! so many jobs in a row would hardly have failed on a rank that is like the others. Then it gets one job at a time, the next
-//! one only when others have done some in the meantime; a single success acquits it. When every rank is on trial, it is the jobs.
+//! A rank on which jobs fail at once is always the first that is out of work, so that without this module it would get most of
+//! the jobs of a batch. A rank is put on trial when the number of jobs that failed on it in a row would be improbable on a rank
+//! that is like the others. Then it gets one job at a time, and the next one only when other ranks have done some jobs in the
+//! meantime; a single success ends the trial. When every rank is on trial, the jobs are at fault.
 
 use std::collections::BTreeMap;
 
 use super::event::RankId;
 
-/// A rank is put on trial if what it did had at most this chance (as 1 / 2^bits) on a rank like the others.
+/// A rank is put on trial if its failures in a row had at most this probability (as 1 / 2^bits) on a rank like the others.
 const DOUBT_BITS: u32 = 10;
 /// No rank is put on trial for fewer failures than this.
 const STREAK_MIN: u64 = 3;
-/// More than this many in a row say no more.
+/// More failures in a row than this do not change the result.
 const STREAK_MAX: u64 = 1024;
-/// How many jobs others must have done before a rank on trial gets its next one; after each that fails, twice as many.
+/// The number of jobs that others must have done before a rank on trial gets its next one; it doubles after each failure.
 const PAUSE_MIN: u64 = 8;
 const PAUSE_MAX: u64 = 64;
-/// Beyond this many jobs, older ones count half.
+/// When the counts of recent jobs exceed this number, they are halved.
 const MEMORY: u64 = 256;
 
-/// What one rank has on its record.
+/// The failures of one rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Record {
-    /// Jobs that failed there since the last one that did not.
+    /// Jobs that failed in a row.
     streak: u64,
     trial: Option<Trial>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Trial {
-    /// When the next job may be dealt, counted in jobs that others have done.
+    /// The rank gets its next job when [`Health::done`] has reached this number.
     next: u64,
     pause: u64,
 }
@@ -38,18 +39,18 @@ struct Trial {
 /// The records of all ranks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Health {
-    /// Only of ranks whose last job failed.
+    /// The records of the ranks whose last job failed.
     records: BTreeMap<RankId, Record>,
-    /// Jobs of late that did not fail, and those that failed between them.
+    /// Recent jobs that succeeded, and recent jobs that failed on ranks where others succeeded.
     good: u64,
     bad: u64,
-    /// All jobs that did not fail.
+    /// All jobs that succeeded.
     done: u64,
 }
 
 impl Health {
-    /// Takes in how many jobs of a chunk went well on a rank, and how many failed.
-    pub(super) fn judge(&mut self, rank: RankId, good: u64, bad: u64) {
+    /// Records that `good` jobs of a chunk succeeded on a rank and `bad` jobs failed.
+    pub(super) fn record_results(&mut self, rank: RankId, good: u64, bad: u64) {
         self.done = self.done.saturating_add(good);
         if good > 0 {
             let before = self.records.remove(&rank).map_or(0, |record| record.streak);
@@ -59,7 +60,7 @@ impl Health {
                 (self.good, self.bad) = (self.good / 2, self.bad / 2);
             }
             if before.saturating_add(bad) > 0 {
-                self.reconsider();
+                self.end_unjustified_trials();
             }
         } else if bad > 0 {
             let mut record = self.records.get(&rank).copied().unwrap_or_default();
@@ -72,8 +73,8 @@ impl Health {
         }
     }
 
-    /// Jobs fail elsewhere, too: maybe more often than it seemed when a rank was put on trial.
-    fn reconsider(&mut self) {
+    /// Ends trials that are no longer justified, because jobs fail on other ranks more often than was known before.
+    fn end_unjustified_trials(&mut self) {
         let mut records = std::mem::take(&mut self.records);
         for record in records.values_mut().filter(|record| record.trial.is_some()) {
             record.trial = record.trial.filter(|_| self.is_doubtful(record.streak));
@@ -81,7 +82,7 @@ impl Health {
         self.records = records;
     }
 
-    /// Whether so many failures in a row would be a rare chance, by how often jobs fail on ranks that do not only fail.
+    /// Returns whether `streak` failures in a row would be improbable, given the share of failures on ranks where jobs succeed.
     fn is_doubtful(&self, streak: u64) -> bool {
         const ONE: u64 = 1 << 40;
         let mut chance = ONE;
@@ -95,18 +96,18 @@ impl Health {
         self.records.get(&rank).is_some_and(|record| record.trial.is_some())
     }
 
-    /// Whether no rank's last job failed.
+    /// Returns whether no rank's last job failed.
     pub(super) fn is_spotless(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Whether a rank on trial may have its next job.
+    /// Returns whether a rank may get its next job: true unless it is on trial and other ranks have done too few jobs.
     pub(super) fn may_try(&self, rank: RankId) -> bool {
         let trial = self.records.get(&rank).and_then(|record| record.trial);
         trial.is_none_or(|trial| trial.next <= self.done)
     }
 
-    /// A rank is gone.
+    /// Drops the record of a rank that is gone.
     pub(super) fn forget(&mut self, rank: RankId) {
         self.records.remove(&rank);
     }

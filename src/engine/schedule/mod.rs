@@ -1,30 +1,30 @@
-//! Which rank runs which jobs next: facts in, orders out.
+//! The scheduler: takes events and returns actions that say which rank runs which jobs next.
 //!
-//! Decides how many jobs travel together, who gets them, how far ahead ranks are supplied, when work is fetched back
+//! Decides the size of chunks, which rank gets a chunk, how many chunks a rank holds in advance, when queued work is recalled
 //! from a rank that has too much, what happens to failed jobs and to the jobs of a lost rank, and when a job's outcome
 //! is final. Leaves to others everything that takes time or can fail: payloads, messages, clocks, deciding that a rank
 //! is lost, opening and closing maps. There are no clocks, no I/O and no errors here; the same events give the same
-//! actions, on any machine. A fact about something that is over (a late answer of a lost rank, a map that was
+//! actions, on any machine. An event about something that is over (a late answer of a lost rank, a map that was
 //! released) is ignored, since messages cross.
 //!
-//! * `event`: the language.
-//! * `queue`: the queued jobs of a map. `pace`: how long they take and how many make a chunk. `roster`: the ranks. `health`:
-//!   which of them may be broken.
-//! * this file: what each event means. `deal`: who gets what. `check`: the invariants.
-//! * `sim`: a simulated cluster around it, which judges it and measures it.
+//! * `event`: the events and actions.
+//! * `queue`: the queued jobs of a map. `pace`: the duration of jobs and the size of chunks. `ranks`: the state of the ranks.
+//!   `health`: which ranks may be broken.
+//! * this file: the handler of each event. `assign`: assignments and recalls. `check`: the invariants.
+//! * `sim`: a simulated cluster around the scheduler, which checks and measures it.
 
-// Pure: see clippy.toml. Every event and every order is meant when it is matched.
+// Pure: see clippy.toml. Every event and every action is matched by name.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
+mod assign;
 mod check;
-mod deal;
 mod event;
 #[cfg(test)]
 mod exhaustive;
 mod health;
 mod pace;
 mod queue;
-mod roster;
+mod ranks;
 #[doc(hidden)]
 pub mod sim;
 #[cfg(test)]
@@ -36,33 +36,34 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use event::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId};
 use pace::{Expected, Pace};
 use queue::{Queue, Range};
-use roster::Roster;
+use ranks::Ranks;
 
-/// A job that was lost with its rank this many times is not dealt again: it may be what kills them.
+/// A job that was lost with its rank this many times is not assigned again: it may be the cause of the losses.
 const LOSSES_MAX: u32 = 3;
 
-/// A job that was given back this many times stays where it is dealt next, so that whatever ranks and estimates do, a job is
-/// dealt at most `1 + retries + LOSSES_MAX - 1 + RECALLS_MAX` times. Each recall divides what is left of a chunk by twice the
-/// number of threads at least, so that the rest is for jobs that find one after the other before them that never ends.
+/// A job that was given back this many times is not recalled again, so that whatever ranks and estimates do, a job is
+/// assigned at most `1 + retries + LOSSES_MAX - 1 + RECALLS_MAX` times. Each recall divides the rest of a chunk by at least twice
+/// the number of threads, so a chunk of several jobs needs few recalls; the others are for a job that waits behind one endless
+/// job after another.
 const RECALLS_MAX: u32 = 8;
 
-/// How many orders a job may cause at most: whenever it is dealt, to run it and to give it back.
+/// The largest number of orders (assignments and recalls) that a job may cause: two for each time it is assigned.
 fn orders_per_job(retries: u32) -> u64 {
     2 * (u64::from(retries) + u64::from(LOSSES_MAX) + u64::from(RECALLS_MAX))
 }
 
-/// A chunk in flight, as the shell may ask for it.
+/// A chunk in flight, as [`Schedule::chunk`] returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Assignment {
-    /// Who has it.
+    /// The rank that holds the chunk.
     pub rank: RankId,
-    /// Whose jobs they are.
+    /// The map of its jobs.
     pub map: MapId,
-    /// The first job.
+    /// The index of the first job.
     pub first: u64,
-    /// How many jobs, without those that were given back.
+    /// The number of jobs, without those that were given back.
     pub count: u32,
-    /// Which attempt this is, from 1.
+    /// The number of this attempt, from 1.
     pub attempt: u32,
 }
 
@@ -78,7 +79,7 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// Whether it may be asked for on behalf of an idle thread.
+    /// Returns whether the chunk may be recalled for an idle thread.
     fn is_recallable(&self) -> bool {
         self.recall == Recall::Never && self.jobs.recalls < RECALLS_MAX
     }
@@ -91,7 +92,7 @@ enum Recall {
     Answered,
 }
 
-/// A map that is not released.
+/// A map that has not been released.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Map {
     function: i64,
@@ -100,15 +101,15 @@ struct Map {
     queue: Queue,
     submitted: u64,
     settled: u64,
-    /// Jobs held by ranks; `submitted` is the sum of settled, queued and held ones.
+    /// Jobs held by ranks; `submitted` is the sum of the settled, the queued and the held jobs.
     held: u64,
-    /// Orders about its jobs that went to ranks; each has at most one answer.
+    /// Assignments and recalls of its jobs so far; each has at most one answer.
     orders: u64,
     closed: bool,
     abandoned: bool,
 }
 
-/// The scheduler. All of its state, without a clock: clones and comparisons are exact.
+/// The scheduler with all of its state. It has no clock, so clones and comparisons are exact.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Schedule {
     maps: BTreeMap<MapId, Map>,
@@ -116,27 +117,27 @@ pub struct Schedule {
     serving: VecDeque<MapId>,
     chunks: BTreeMap<ChunkId, Chunk>,
     next_chunk: u64,
-    /// By function: how long the jobs of its maps took.
+    /// By function: the duration of the jobs of its earlier maps.
     expected: BTreeMap<i64, Expected>,
-    /// Some queued jobs may have been given back by a rank.
+    /// Whether some queued jobs may have been given back by a rank.
     given_back: bool,
-    roster: Roster,
+    ranks: Ranks,
     draining: bool,
     driver_left: bool,
 }
 
 impl Schedule {
-    /// No ranks, no maps.
+    /// Returns a scheduler without ranks and maps.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in a fact and appends the orders that follow from it, to be carried out in sequence.
+    /// Handles an event and appends the actions that follow from it, to be carried out in order.
     pub fn handle(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::Joined { rank, threads } => {
-                self.roster.join(rank, threads.get());
+                self.ranks.join(rank, threads.get());
             }
             Event::Opened { map, policy, function } => self.opened(map, policy, function),
             Event::Submitted { map, count, avoid } => self.submitted(map, count, avoid, out),
@@ -148,20 +149,20 @@ impl Schedule {
             Event::Lost { rank } => self.lost(rank, out),
             Event::Draining => self.drain(out),
             Event::DriverLeft => self.driver_left = true,
-            Event::Quiet => self.stir(out),
+            Event::Quiet => self.recall_when_quiet(out),
         }
-        self.deal(out);
-        self.fetch_back(out);
+        self.assign_queued(out);
+        self.recall_for_idle_threads(out);
         self.dismiss(out);
     }
 
-    /// Whether the run is over: the driver left and every map is released, so that every rank was dismissed.
+    /// Returns whether the run is over: the driver has left and every map is released, so every rank was dismissed.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.driver_left && self.maps.is_empty()
     }
 
-    /// A chunk in flight; none once it is finished, given back or lost.
+    /// Returns a chunk in flight; `None` once it is finished, given back or lost.
     #[must_use]
     pub fn chunk(&self, chunk: ChunkId) -> Option<Assignment> {
         let chunk = self.chunks.get(&chunk)?;
@@ -174,29 +175,30 @@ impl Schedule {
         })
     }
 
-    /// Threads of present ranks that hold no job.
+    /// Returns the number of threads of present ranks that hold no job.
     #[must_use]
     pub fn idle_threads(&self) -> u64 {
-        self.roster.idle()
+        self.ranks.idle()
     }
 
-    /// Whether threads are idle while others have something and were not asked for it: then [`Event::Quiet`] may be of use.
+    /// Returns whether more threads are idle than recalls are unanswered, while ranks hold chunks: only then can
+    /// [`Event::Quiet`] cause an action.
     #[must_use]
     pub fn has_slack(&self) -> bool {
-        !self.chunks.is_empty() && self.roster.idle() > self.roster.unanswered()
+        !self.chunks.is_empty() && self.ranks.idle() > self.ranks.unanswered()
     }
 
-    /// Jobs of a map that no rank holds.
+    /// Returns the number of a map's jobs that no rank holds.
     #[must_use]
     pub fn queued(&self, map: MapId) -> u64 {
         self.maps.get(&map).map_or(0, |map| map.queue.len())
     }
 
-    /// How many jobs of a map should be queued so that ranks are never short of work and chunks get their full size:
-    /// what all threads may ask for at once, twice. The shell bounds it by the memory that the inputs may take.
+    /// Returns how many jobs of a map should be queued so that ranks are never short of work and chunks get their full size:
+    /// twice the number that all threads may need at once. The pool bounds it by the memory that the inputs may take.
     #[must_use]
-    pub fn queue_advice(&self, map: MapId) -> u64 {
-        let threads = self.roster.threads().max(1);
+    pub fn queue_target(&self, map: MapId) -> u64 {
+        let threads = self.ranks.threads().max(1);
         let jobs = self.maps.get(&map).map_or(1, |map| map.pace.full_chunk_jobs(threads));
         threads.saturating_mul(2).saturating_mul(jobs.max(2))
     }
@@ -227,7 +229,7 @@ impl Schedule {
             return;
         }
         map.submitted += count;
-        self.requeue(id, Range { first, count, failures: 0, losses: 0, recalls: 0, parted: false, avoid }, false, out);
+        self.requeue(id, Range { first, count, failures: 0, losses: 0, recalls: 0, split: false, avoid }, false, out);
     }
 
     fn closed(&mut self, id: MapId, out: &mut Vec<Action>) {
@@ -241,7 +243,7 @@ impl Schedule {
         if let Some(map) = self.maps.get_mut(&id) {
             map.abandoned = true;
             self.settle_queue(id, out);
-            self.withdraw(Some(id), out);
+            self.recall_unstarted(Some(id), out);
             self.release_if_over(id, out);
         }
     }
@@ -262,11 +264,11 @@ impl Schedule {
         };
         let Some(map) = self.maps.get_mut(&map_id) else { return };
         let bad = (failed.len() as u64).saturating_add(u64::from(bad)).min(jobs.count);
-        // What fails at once would make the others look short.
+        // Jobs that fail at once would make the estimate for the others too short.
         if bad < jobs.count {
             map.pace.learn(busy, jobs.count);
         }
-        self.roster.judge(rank, jobs.count - bad, bad);
+        self.ranks.record_results(rank, jobs.count - bad, bad);
         let attempt = jobs.failures.saturating_add(1);
         let again = attempt <= map.retries && !map.abandoned && !self.draining;
 
@@ -277,7 +279,7 @@ impl Schedule {
             } else if !again {
                 self.settle(map_id, &part, Outcome::Failed, attempt, out);
             } else {
-                // Alone, since one of them may fail again.
+                // Each in a chunk of its own, since one of them may fail again.
                 for first in part.first..part.end() {
                     let again = Range { first, count: 1, failures: attempt, avoid: Some(rank), ..jobs };
                     self.requeue(map_id, again, false, out);
@@ -303,7 +305,7 @@ impl Schedule {
             chunk.work = work;
             chunk.jobs.count = kept;
             chunk.recall = Recall::Answered;
-            self.roster.update(rank, |rank| {
+            self.ranks.update(rank, |rank| {
                 rank.work = rank.work.saturating_sub(less);
                 rank.unanswered -= 1;
             });
@@ -320,9 +322,9 @@ impl Schedule {
     }
 
     fn lost(&mut self, rank: RankId, out: &mut Vec<Action>) {
-        let held = self.roster.lose(rank);
+        let held = self.ranks.lose(rank);
         let mut touched = Vec::new();
-        // Last first, so that at the front of the queue they are in order again.
+        // From the last to the first, so that at the front of the queue they are in order again.
         for id in held.into_iter().rev() {
             let Some(chunk) = self.chunks.remove(&id) else { continue };
             let Some(map) = self.maps.get_mut(&chunk.map) else {
@@ -337,7 +339,7 @@ impl Schedule {
             }
             touched.push(chunk.map);
         }
-        if self.roster.is_stranded() {
+        if self.ranks.is_stranded() {
             self.settle_queues(out);
         }
         for map in touched {
@@ -349,18 +351,18 @@ impl Schedule {
         if !self.draining {
             self.draining = true;
             self.settle_queues(out);
-            self.withdraw(None, out);
+            self.recall_unstarted(None, out);
         }
     }
 
-    /// Takes a chunk off its rank and out of the books; none if it is not that rank's.
+    /// Removes a chunk from its rank and from the chunks in flight; `None` if `rank` does not hold it.
     fn take_chunk(&mut self, rank: RankId, id: ChunkId) -> Option<Chunk> {
         let Entry::Occupied(entry) = self.chunks.entry(id) else { return None };
         if entry.get().rank != rank {
             return None;
         }
         let chunk = entry.remove();
-        self.roster.update(rank, |rank| {
+        self.ranks.update(rank, |rank| {
             rank.held.remove(&id);
             rank.recallable.remove(&id);
             rank.work = rank.work.saturating_sub(chunk.work);
@@ -372,10 +374,10 @@ impl Schedule {
         Some(chunk)
     }
 
-    /// Queues jobs that nobody holds, or settles them if they will not be dealt.
+    /// Queues jobs that no rank holds, or settles them if they will not be assigned.
     fn requeue(&mut self, id: MapId, jobs: Range, in_front: bool, out: &mut Vec<Action>) {
         let Some(map) = self.maps.get_mut(&id) else { return };
-        if let Some(outcome) = undealt(map.abandoned, self.draining, self.roster.is_stranded()) {
+        if let Some(outcome) = unassignable(map.abandoned, self.draining, self.ranks.is_stranded()) {
             self.settle(id, &jobs, outcome, jobs.runs(), out);
             return;
         }
@@ -390,11 +392,11 @@ impl Schedule {
         }
     }
 
-    /// Settles what is queued in a map that is not dealt any more.
+    /// Settles the queued jobs of a map whose jobs are not assigned any more.
     fn settle_queue(&mut self, id: MapId, out: &mut Vec<Action>) {
         let Some(map) = self.maps.get_mut(&id) else { return };
         let queue = std::mem::take(&mut map.queue);
-        let outcome = undealt(map.abandoned, self.draining, self.roster.is_stranded());
+        let outcome = unassignable(map.abandoned, self.draining, self.ranks.is_stranded());
         self.serving.retain(|other| *other != id);
         for jobs in queue.ranges() {
             self.settle(id, jobs, outcome.unwrap_or(Outcome::Cancelled), jobs.runs(), out);
@@ -427,16 +429,15 @@ impl Schedule {
 
     fn dismiss(&mut self, out: &mut Vec<Action>) {
         if self.is_finished() {
-            for rank in self.roster.present().map(|(rank, _)| rank).collect::<Vec<_>>() {
-                self.roster.dismiss(rank);
+            for rank in self.ranks.present().map(|(rank, _)| rank).collect::<Vec<_>>() {
+                self.ranks.dismiss(rank);
                 out.push(Action::Dismiss { rank });
             }
         }
     }
 }
 
-/// Splits `0 .. count` into maximal runs `(failed, start, end)`. Offsets that are out of range or given twice count for
-/// nothing.
+/// Splits `0 .. count` into maximal runs `(failed, start, end)`. Offsets that are out of range, and repetitions, are ignored.
 fn runs(count: u64, failed: Vec<u32>) -> Vec<(bool, u64, u64)> {
     let failed: BTreeSet<u64> = failed.into_iter().map(u64::from).filter(|job| *job < count).collect();
     let mut runs: Vec<(bool, u64, u64)> = Vec::new();
@@ -459,8 +460,8 @@ fn runs(count: u64, failed: Vec<u32>) -> Vec<(bool, u64, u64)> {
     runs
 }
 
-/// Why jobs are not dealt, if they are not.
-fn undealt(abandoned: bool, draining: bool, stranded: bool) -> Option<Outcome> {
+/// Returns the outcome of jobs that are not assigned any more; `None` if they still are.
+fn unassignable(abandoned: bool, draining: bool, stranded: bool) -> Option<Outcome> {
     if abandoned {
         Some(Outcome::Cancelled)
     } else if draining {

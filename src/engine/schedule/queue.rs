@@ -1,58 +1,58 @@
-//! The queued jobs of one map, as ranges in the order in which they will be dealt.
+//! The queued jobs of one map, as ranges in the order in which they will be assigned.
 //!
-//! Decides nothing: it keeps order and finds a job by its index. A million jobs submitted together are one range,
+//! Decides nothing: it keeps the order and finds a job by its index. A million jobs submitted together are one range,
 //! and cancelling one of them splits it, all in logarithmic time.
 
 use std::collections::BTreeMap;
 
 use super::event::RankId;
 
-/// How many ranges are looked at for one that suits.
-const LOOKED_AT: usize = 256;
+/// The number of ranges that [`Queue::first_suitable`] looks at.
+const SEARCH_DEPTH: usize = 256;
 
-/// Consecutive jobs with the same past.
+/// Consecutive jobs with the same history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Range {
     pub(super) first: u64,
     pub(super) count: u64,
-    /// How often each of them ran and failed.
+    /// The number of times each of them ran and failed.
     pub(super) failures: u32,
-    /// How often each of them was lost with the rank that had it.
+    /// The number of times each of them was lost with its rank.
     pub(super) losses: u32,
-    /// How often each of them was given back by the rank that had it.
+    /// The number of times each of them was given back by its rank.
     pub(super) recalls: u32,
-    /// They were asked for because nothing happened: one of them may be what takes so long.
-    pub(super) parted: bool,
-    /// They go to another rank than this one if there is one.
+    /// Whether they were recalled because nothing happened: one of them may be the job that takes so long.
+    pub(super) split: bool,
+    /// They are assigned to another rank than this one if there is one.
     pub(super) avoid: Option<RankId>,
 }
 
 impl Range {
-    /// How often these jobs ran, as far as anybody knows.
+    /// Returns the number of times each of these jobs was started, as far as is known.
     pub(super) fn runs(&self) -> u32 {
         self.failures.saturating_add(self.losses)
     }
 
-    /// One past the last job.
+    /// Returns the index after the last job.
     pub(super) fn end(&self) -> u64 {
         self.first.saturating_add(self.count)
     }
 }
 
-/// Disjoint ranges in dealing order.
+/// Disjoint ranges in the order of assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Queue {
-    /// Keyed by place in the line, then by first job, so that the two halves of a split range keep its place.
-    line: BTreeMap<(i64, u64), Range>,
-    /// First job of each range, to its place.
-    place: BTreeMap<u64, i64>,
+    /// Keyed by the position in the queue, then by the first job, so that the two halves of a split range keep its position.
+    ranges: BTreeMap<(i64, u64), Range>,
+    /// The position of each range, by its first job.
+    positions: BTreeMap<u64, i64>,
     len: u64,
-    /// Ranges that were given back by a rank.
+    /// The number of ranges whose jobs were given back by a rank.
     given_back: usize,
 }
 
 impl Queue {
-    /// How many jobs are queued.
+    /// Returns the number of queued jobs.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -61,26 +61,26 @@ impl Queue {
         self.len == 0
     }
 
-    /// The range that is dealt from next.
+    /// Returns the range that is assigned next.
     pub(super) fn front(&self) -> Option<Range> {
-        self.line.values().next().copied()
+        self.ranges.values().next().copied()
     }
 
-    /// The first jobs that suit; those that are far behind others, which do not, are not looked for.
-    pub(super) fn first_that(&self, suits: impl Fn(&Range) -> bool) -> Option<Range> {
-        self.line.values().take(LOOKED_AT).find(|range| suits(range)).copied()
+    /// Returns the first range that `suits` accepts, among the first `SEARCH_DEPTH` ranges.
+    pub(super) fn first_suitable(&self, suits: impl Fn(&Range) -> bool) -> Option<Range> {
+        self.ranges.values().take(SEARCH_DEPTH).find(|range| suits(range)).copied()
     }
 
-    /// Whether some jobs were given back by a rank.
+    /// Returns whether some jobs were given back by a rank.
     pub(super) fn has_given_back(&self) -> bool {
         self.given_back > 0
     }
 
-    /// Puts jobs last. Ranges that follow on from one another are one range, so that a stream of single submissions
-    /// is dealt in chunks too.
+    /// Adds jobs at the end. New jobs that continue the last range are added to it, so that jobs submitted one by one are
+    /// assigned in chunks, too.
     pub(super) fn push_back(&mut self, range: Range) {
-        let last = self.line.last_entry();
-        let place = last.as_ref().map_or(0, |entry| entry.key().0.saturating_add(1));
+        let last = self.ranges.last_entry();
+        let position = last.as_ref().map_or(0, |entry| entry.key().0.saturating_add(1));
         if let Some(mut entry) = last {
             let last = entry.get_mut();
             let new = |range: &Range| range.runs() == 0 && range.recalls == 0;
@@ -90,69 +90,69 @@ impl Queue {
                 return;
             }
         }
-        self.insert(place, range);
+        self.insert(position, range);
     }
 
-    /// Puts jobs first.
+    /// Adds jobs at the front.
     pub(super) fn push_front(&mut self, range: Range) {
-        let place = self.line.first_key_value().map_or(0, |(key, _)| key.0.saturating_sub(1));
-        self.insert(place, range);
+        let position = self.ranges.first_key_value().map_or(0, |(key, _)| key.0.saturating_sub(1));
+        self.insert(position, range);
     }
 
-    /// Takes up to `count` jobs from the front of the range that begins with this job.
+    /// Removes and returns up to `count` jobs from the start of the range that begins with job `first`.
     pub(super) fn take_some(&mut self, first: u64, count: u64) -> Option<Range> {
-        let place = *self.place.get(&first)?;
-        let range = *self.line.get(&(place, first))?;
-        self.remove(place, first);
+        let position = *self.positions.get(&first)?;
+        let range = *self.ranges.get(&(position, first))?;
+        self.remove(position, first);
         let taken = Range { count: count.clamp(1, range.count), ..range };
-        self.insert(place, Range { first: taken.end(), count: range.count - taken.count, ..range });
+        self.insert(position, Range { first: taken.end(), count: range.count - taken.count, ..range });
         Some(taken)
     }
 
-    /// Takes one job out of the line.
+    /// Removes and returns one job.
     pub(super) fn take(&mut self, job: u64) -> Option<Range> {
-        let (&first, &place) = self.place.range(..=job).next_back()?;
-        let range = *self.line.get(&(place, first))?;
+        let (&first, &position) = self.positions.range(..=job).next_back()?;
+        let range = *self.ranges.get(&(position, first))?;
         if job >= range.end() {
             return None;
         }
-        self.remove(place, first);
-        self.insert(place, Range { count: job - first, ..range });
-        self.insert(place, Range { first: job + 1, count: range.end() - job - 1, ..range });
+        self.remove(position, first);
+        self.insert(position, Range { count: job - first, ..range });
+        self.insert(position, Range { first: job + 1, count: range.end() - job - 1, ..range });
         Some(Range { first: job, count: 1, ..range })
     }
 
-    /// The ranges in dealing order.
+    /// Returns the ranges in the order of assignment.
     pub(super) fn ranges(&self) -> impl Iterator<Item = &Range> {
-        self.line.values()
+        self.ranges.values()
     }
 
-    fn insert(&mut self, place: i64, range: Range) {
+    fn insert(&mut self, position: i64, range: Range) {
         if range.count > 0 {
             self.len += range.count;
             self.given_back += usize::from(range.recalls > 0);
-            self.line.insert((place, range.first), range);
-            self.place.insert(range.first, place);
+            self.ranges.insert((position, range.first), range);
+            self.positions.insert(range.first, position);
         }
     }
 
-    fn remove(&mut self, place: i64, first: u64) {
-        self.place.remove(&first);
-        if let Some(range) = self.line.remove(&(place, first)) {
+    fn remove(&mut self, position: i64, first: u64) {
+        self.positions.remove(&first);
+        if let Some(range) = self.ranges.remove(&(position, first)) {
             self.len -= range.count;
             self.given_back -= usize::from(range.recalls > 0);
         }
     }
 
-    /// Asserts what must hold between the fields.
+    /// Asserts the invariants of the fields.
     pub(super) fn check(&self) {
-        assert_eq!(self.len, self.line.values().map(|range| range.count).sum::<u64>(), "queue length");
-        assert_eq!(self.line.len(), self.place.len(), "every range has a place");
-        let given_back = self.line.values().filter(|range| range.recalls > 0).count();
+        assert_eq!(self.len, self.ranges.values().map(|range| range.count).sum::<u64>(), "queue length");
+        assert_eq!(self.ranges.len(), self.positions.len(), "every range has a position");
+        let given_back = self.ranges.values().filter(|range| range.recalls > 0).count();
         assert_eq!(self.given_back, given_back, "ranges that were given back");
-        for ((place, first), range) in &self.line {
+        for ((position, first), range) in &self.ranges {
             assert!(range.count > 0 && range.first == *first, "range {range:?} at {first}");
-            assert_eq!(self.place.get(first), Some(place), "place of {range:?}");
+            assert_eq!(self.positions.get(first), Some(position), "position of {range:?}");
         }
     }
 }

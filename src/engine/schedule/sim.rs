@@ -1,9 +1,9 @@
 //! A simulated cluster around the scheduler: one thread, one seed, no real clock.
 //!
-//! It replaces master, workers and driver: ranks with threads, links with latencies, jobs with durations that are drawn
-//! from the seed, things that go wrong. It decides nothing about scheduling. The same world gives the same trace, on
-//! any machine with the same `ln`. `draw` makes worlds from seeds, `judge` says whether the scheduler kept its promises,
-//! `report` measures how well it does. Public so that `benches/simulate.rs` reaches it; not part of the crate's API.
+//! It replaces the master, the ranks and the driver: ranks have threads, links have latencies, jobs have durations that are drawn
+//! from the seed, and ranks and jobs fail. It decides nothing about scheduling. The same world gives the same trace, on
+//! any machine with the same `ln`. `draw` makes worlds from seeds, `judge` checks the scheduler's guarantees,
+//! `report` measures its performance. Public so that `benches/simulate.rs` reaches it; not part of the crate's API.
 
 mod draw;
 mod judge;
@@ -24,32 +24,32 @@ use rank::{Order, Rank, Reply};
 pub use world::{Fate, MICRO, MILLI, MapPlan, Mix, RankPlan, World};
 use world::{draw_from, mix};
 
-/// What came of a run.
+/// The result of a simulated run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// Hash of all events and actions with their times.
     pub trace: u64,
-    /// When the last job settled (ns).
+    /// The time at which the last job was settled (ns).
     pub makespan: u64,
-    /// Time threads spent in jobs (ns).
+    /// The time that threads spent in jobs (ns).
     pub busy: u64,
-    /// Jobs that each rank ran.
+    /// The number of jobs that each rank ran.
     pub jobs_of_rank: Vec<u64>,
-    /// Messages between master and ranks.
+    /// The number of messages between master and ranks.
     pub messages: u64,
-    /// Recalls among them.
+    /// The number of recalls among them.
     pub recalls: u64,
     /// Final outcomes, by map and job (only if judged).
     pub outcomes: Vec<Vec<Option<Outcome>>>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Happening {
-    /// The master is told something.
-    Told(Event),
+enum Step {
+    /// An event reaches the master.
+    MasterEvent(Event),
     /// An order arrives at a rank.
     Arrived(RankId, Order),
-    /// A thread of a rank ends a chunk, unless the chunk was cut in between.
+    /// A thread of a rank ends a chunk, unless the chunk was cut in the meantime.
     Ended {
         rank: RankId,
         thread: usize,
@@ -57,7 +57,7 @@ enum Happening {
     },
     Joins(RankId),
     Dies(RankId),
-    /// The driver looks after a map.
+    /// The driver opens, feeds or closes a map.
     Drives(MapId),
 }
 
@@ -70,7 +70,7 @@ struct Driven {
     over: bool,
 }
 
-/// After this time without events the master is told that it is quiet (ns).
+/// After this time without events the scheduler gets [`Event::Quiet`] (ns).
 const QUIET: u64 = MILLI;
 
 /// A run in progress.
@@ -78,16 +78,16 @@ struct Sim<'a> {
     world: &'a World,
     now: u64,
     sequence: u64,
-    heap: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    heap: BinaryHeap<Reverse<(u64, u64, Step)>>,
     schedule: Schedule,
     actions: Vec<Action>,
     ranks: Vec<Rank>,
     driven: Vec<Driven>,
     driver_left: bool,
-    /// When the master was last told something, and whether something has happened since it was told that it is quiet.
-    told: u64,
-    heard: bool,
-    /// When the master has done what it was told so far.
+    /// The time of the last event, and whether it was another one than [`Event::Quiet`].
+    last_event: u64,
+    active: bool,
+    /// The time at which the master has handled all events so far.
     master_free: u64,
     judge: Option<Judge<'a>>,
     trace: DefaultHasher,
@@ -100,21 +100,21 @@ struct Sim<'a> {
 ///
 /// # Panics
 ///
-/// If the world is judged and the scheduler breaks a promise.
+/// If the world is judged and the scheduler breaks a guarantee.
 #[must_use]
 pub fn run(world: &World) -> Run {
     let mut sim = Sim::new(world);
     let mut steps = 0_u64;
-    while let Some(Reverse((now, sequence, happening))) = sim.heap.pop() {
-        let quiet = sim.told + QUIET;
-        if sim.heard && now > quiet && sim.schedule.has_slack() {
-            sim.heap.push(Reverse((now, sequence, happening)));
-            (sim.now, sim.heard) = (quiet, false);
-            sim.tell(Event::Quiet);
+    while let Some(Reverse((now, sequence, step))) = sim.heap.pop() {
+        let quiet = sim.last_event + QUIET;
+        if sim.active && now > quiet && sim.schedule.has_slack() {
+            sim.heap.push(Reverse((now, sequence, step)));
+            (sim.now, sim.active) = (quiet, false);
+            sim.handle(Event::Quiet);
             continue;
         }
         sim.now = now;
-        sim.step(happening);
+        sim.step(step);
         steps += 1;
         assert!(!world.judged || steps < 2_000_000, "the run does not come to an end");
     }
@@ -144,8 +144,8 @@ impl<'a> Sim<'a> {
             ranks: world.ranks.iter().map(|plan| Rank::new(plan.clone())).collect(),
             driven: vec![Driven::default(); world.maps.len()],
             driver_left: false,
-            told: 0,
-            heard: false,
+            last_event: 0,
+            active: false,
             master_free: 0,
             judge: world.judged.then(|| Judge::new(world)),
             trace: DefaultHasher::new(),
@@ -154,60 +154,60 @@ impl<'a> Sim<'a> {
             recalls: 0,
         };
         for (id, plan) in (0..).map(RankId).zip(&world.ranks) {
-            sim.at(plan.joins, Happening::Joins(id));
+            sim.at(plan.joins, Step::Joins(id));
             match plan.fate {
                 Fate::Stays => {}
-                Fate::Dies { at, told } => {
-                    sim.at(at, Happening::Dies(id));
-                    sim.at(told, Happening::Told(Event::Lost { rank: id }));
+                Fate::Dies { at, reported } => {
+                    sim.at(at, Step::Dies(id));
+                    sim.at(reported, Step::MasterEvent(Event::Lost { rank: id }));
                 }
-                Fate::Stalls { told, .. } => sim.at(told, Happening::Told(Event::Lost { rank: id })),
+                Fate::Stalls { reported, .. } => sim.at(reported, Step::MasterEvent(Event::Lost { rank: id })),
             }
         }
         for (id, plan) in (0..).map(MapId).zip(&world.maps) {
             if !world.in_a_row || id == MapId(0) {
-                sim.at(plan.opens, Happening::Drives(id));
+                sim.at(plan.opens, Step::Drives(id));
             }
             if let Some(at) = plan.abandoned {
-                sim.at(at.max(plan.opens), Happening::Drives(id));
+                sim.at(at.max(plan.opens), Step::Drives(id));
             }
             for (at, job) in &plan.cancels {
-                sim.at(*at, Happening::Told(Event::CancelAsked { map: id, job: *job }));
+                sim.at(*at, Step::MasterEvent(Event::CancelAsked { map: id, job: *job }));
             }
         }
         if let Some(at) = world.drains {
-            sim.at(at, Happening::Told(Event::Draining));
+            sim.at(at, Step::MasterEvent(Event::Draining));
         }
         sim
     }
 
-    fn at(&mut self, time: u64, happening: Happening) {
+    fn at(&mut self, time: u64, step: Step) {
         self.sequence += 1;
-        self.heap.push(Reverse((time.max(self.now), self.sequence, happening)));
+        self.heap.push(Reverse((time.max(self.now), self.sequence, step)));
     }
 
-    fn step(&mut self, happening: Happening) {
+    fn step(&mut self, step: Step) {
         if self.world.judged {
-            (self.now, &happening).hash(&mut self.trace);
+            (self.now, &step).hash(&mut self.trace);
         }
-        match happening {
-            Happening::Told(event) => self.tell(event),
-            Happening::Arrived(id, order) => {
+        match step {
+            Step::MasterEvent(event) => self.handle(event),
+            Step::Arrived(id, order) => {
                 let rank = &mut self.ranks[id.0 as usize];
                 let replies = rank.take(order, self.now, self.world);
                 self.reply(id, replies);
             }
-            Happening::Ended { rank: id, thread, generation } => {
+            Step::Ended { rank: id, thread, generation } => {
                 let rank = &mut self.ranks[id.0 as usize];
                 let replies = rank.end(thread, generation, self.now, self.world);
                 self.reply(id, replies);
             }
-            Happening::Joins(id) => {
+            Step::Joins(id) => {
                 let threads = NonZeroU32::new(self.world.ranks[id.0 as usize].threads).expect("threads");
-                self.reply(id, vec![Reply::Say(Event::Joined { rank: id, threads })]);
+                self.reply(id, vec![Reply::Send(Event::Joined { rank: id, threads })]);
             }
-            Happening::Dies(id) => self.ranks[id.0 as usize].alive = false,
-            Happening::Drives(map) => self.drive(map),
+            Step::Dies(id) => self.ranks[id.0 as usize].alive = false,
+            Step::Drives(map) => self.drive(map),
         }
     }
 
@@ -216,13 +216,13 @@ impl<'a> Sim<'a> {
         least + draw_from(&[self.world.seed, 3, self.sequence]) % (most - least + 1)
     }
 
-    /// What a rank does becomes events: its words arrive in order, after a latency, if it lives.
+    /// Turns a rank's replies into events. Messages of a rank that lives arrive in order, after a latency.
     fn reply(&mut self, id: RankId, replies: Vec<Reply>) {
         for reply in replies {
             let arrives = self.now + self.latency();
             let rank = &mut self.ranks[id.0 as usize];
             match reply {
-                Reply::Say(mut event) if rank.alive => {
+                Reply::Send(mut event) if rank.alive => {
                     if let Event::Joined { rank, .. } | Event::Finished { rank, .. } | Event::Returned { rank, .. } =
                         &mut event
                     {
@@ -232,36 +232,36 @@ impl<'a> Sim<'a> {
                         Fate::Stalls { at, until, .. } if self.now >= at => until,
                         Fate::Stays | Fate::Dies { .. } | Fate::Stalls { .. } => 0,
                     };
-                    rank.last_said = arrives.max(rank.last_said).max(stalled);
-                    let arrives = rank.last_said;
+                    rank.last_sent = arrives.max(rank.last_sent).max(stalled);
+                    let arrives = rank.last_sent;
                     self.messages += 1;
-                    self.at(arrives, Happening::Told(event));
+                    self.at(arrives, Step::MasterEvent(event));
                 }
-                Reply::Say(_) => {}
+                Reply::Send(_) => {}
                 Reply::Wake { at, thread, generation } => {
-                    self.at(at, Happening::Ended { rank: id, thread, generation });
+                    self.at(at, Step::Ended { rank: id, thread, generation });
                 }
                 Reply::Die => {
                     rank.alive = false;
-                    self.at(self.now + MILLI, Happening::Told(Event::Lost { rank: id }));
+                    self.at(self.now + MILLI, Step::MasterEvent(Event::Lost { rank: id }));
                 }
             }
         }
     }
 
-    /// The master takes in one event and carries out the actions, one service time each.
-    fn tell(&mut self, event: Event) {
+    /// Lets the master handle one event and carry out the actions, one service time each.
+    fn handle(&mut self, event: Event) {
         if let Some(judge) = &mut self.judge {
             judge.before(&event);
         }
-        (self.told, self.heard) = (self.now, event != Event::Quiet);
+        (self.last_event, self.active) = (self.now, event != Event::Quiet);
         let mut actions = std::mem::take(&mut self.actions);
         self.schedule.handle(event.clone(), &mut actions);
         self.master_free = self.master_free.max(self.now) + self.world.service;
         if let Some(judge) = &mut self.judge {
             actions.hash(&mut self.trace);
             judge.after(&event, &actions);
-            // The check costs as much as the state is large.
+            // The check takes time in proportion to the size of the state.
             if judge.held() < 100 || self.sequence % 16 == 0 {
                 self.schedule.check();
             }
@@ -273,20 +273,20 @@ impl<'a> Sim<'a> {
                 }
                 Action::Recall { rank, chunk } => {
                     self.recalls += 1;
-                    self.send(rank, Order::GiveBack(chunk));
+                    self.send(rank, Order::Recall(chunk));
                 }
                 Action::Settle { map, count, .. } => {
                     self.makespan = self.now;
                     let driven = &mut self.driven[usize::try_from(map.0).expect("a map")];
                     driven.settled += count;
                     if !driven.over {
-                        self.at(self.now + MICRO, Happening::Drives(map));
+                        self.at(self.now + MICRO, Step::Drives(map));
                     }
                 }
                 Action::Release { map: MapId(map) } if self.world.in_a_row => {
                     let next = MapId(map + 1);
                     if let Some(plan) = self.world.maps.get(usize::try_from(next.0).expect("a map")) {
-                        self.at(self.now + plan.opens, Happening::Drives(next));
+                        self.at(self.now + plan.opens, Step::Drives(next));
                     }
                 }
                 Action::Release { .. } | Action::Dismiss { .. } => {}
@@ -300,12 +300,12 @@ impl<'a> Sim<'a> {
         self.messages += 1;
         let arrives = self.master_free + self.latency();
         let rank = &mut self.ranks[id.0 as usize];
-        rank.last_heard = rank.last_heard.max(arrives);
-        let arrives = rank.last_heard;
-        self.at(arrives, Happening::Arrived(id, order));
+        rank.last_received = rank.last_received.max(arrives);
+        let arrives = rank.last_received;
+        self.at(arrives, Step::Arrived(id, order));
     }
 
-    /// The driver opens a map, fills its window, and closes or abandons it; with the last one it leaves.
+    /// Lets the driver open a map, fill its window, and close or abandon it. After the last map the driver leaves.
     fn drive(&mut self, id: MapId) {
         let plan = self.world.plan(id);
         let index = usize::try_from(id.0).expect("a map");
@@ -335,7 +335,7 @@ impl<'a> Sim<'a> {
             events.push(Event::DriverLeft);
         }
         for event in events {
-            self.tell(event);
+            self.handle(event);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting that costs next to nothing and ends at once when something is there.
+//! Waiting that costs little CPU and ends soon after a message has arrived.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 pub(crate) struct Doorbell(Arc<OnceLock<Thread>>);
 
 impl Doorbell {
-    /// The calling thread is the one to wake. Before this, ringing does nothing: the loop has not looked yet.
+    /// Makes the calling thread the one to wake. Before this, ringing has no effect; the loop has not started yet.
     pub(crate) fn install(&self) {
         let _ = self.0.set(thread::current());
     }
 
-    /// Wakes the loop, or lets it skip its next wait.
+    /// Wakes the loop, or makes its next wait return at once.
     pub(crate) fn ring(&self) {
         if let Some(thread) = self.0.get() {
             thread.unpark();
@@ -22,28 +22,28 @@ impl Doorbell {
     }
 }
 
-/// How long a loop keeps looking without a pause after something came: about two message round trips.
+/// The time for which a loop polls without a pause after a message: about two message round trips.
 const HOT: Duration = Duration::from_micros(20);
 /// The first sleep after that; each is twice the one before, or four times if no thread is out of work yet.
 const SHORTEST: Duration = Duration::from_micros(20);
-/// The longest sleep while somebody is out of work.
+/// The longest sleep while a thread is out of work.
 const LONGEST: Duration = Duration::from_millis(1);
-/// The shortest and the longest sleep while nobody is. A look takes some 30 µs from the threads that compute.
+/// The shortest and the longest sleep while no thread is. A poll takes some 30 µs from the threads that compute.
 const CALM: Duration = Duration::from_micros(250);
 const CALMEST: Duration = Duration::from_millis(10);
-/// How often such a loop looks from one message to the next.
-const LOOKS: u32 = 2;
-/// How often a loop that is woken by its doorbell looks around all the same (for signals).
+/// The number of polls from one message to the next while no thread is out of work.
+const POLLS: u32 = 2;
+/// A loop that its doorbell wakes still looks around (for signals) after this time.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
-/// Who waits for the next message.
+/// How urgent the next message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// A thread that is out of work.
+    /// A thread is out of work.
     Now,
-    /// A thread that soon will be.
+    /// A thread will soon be out of work.
     Soon,
-    /// Nobody.
+    /// No thread waits for it.
     Later,
 }
 
@@ -53,26 +53,26 @@ pub(crate) struct Idle {
     need: Need,
     active: Instant,
     pause: Duration,
-    heard: Instant,
-    /// How long it is from one message to the next, on average; times beyond the longest sleep do not count in full.
+    last_message: Instant,
+    /// The average time from one message to the next; each is counted up to `POLLS` times the longest sleep.
     rhythm: Duration,
 }
 
 impl Idle {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        Idle { need: Need::Now, active: now, pause: SHORTEST, heard: now, rhythm: Duration::ZERO }
+        Idle { need: Need::Now, active: now, pause: SHORTEST, last_message: now, rhythm: Duration::ZERO }
     }
 
-    /// Messages came.
-    pub(crate) fn heard(&mut self) {
-        let since = self.heard.elapsed().min(CALMEST * LOOKS);
+    /// Records that messages came.
+    pub(crate) fn received(&mut self) {
+        let since = self.last_message.elapsed().min(CALMEST * POLLS);
         self.rhythm = (self.rhythm * 3 + since) / 4;
-        self.heard = Instant::now();
+        self.last_message = Instant::now();
     }
 
-    /// Something was done. If somebody needs more, look again at once and soon after; if not, there is time, and looking would only
-    /// take it from the threads that compute.
+    /// Records that the loop was active. If a thread needs work, the loop polls at once and then often; otherwise it polls rarely,
+    /// since polling takes CPU time from the threads that compute.
     pub(crate) fn reset(&mut self, need: Need) {
         self.need = need;
         if need != Need::Later {
@@ -81,19 +81,19 @@ impl Idle {
         }
     }
 
-    /// There is nothing to do: wait for the doorbell, or, if the loop has to look by itself, for some time.
+    /// Waits for the doorbell or, if `must_poll`, for a pause.
     pub(crate) fn wait(&mut self, must_poll: bool) {
         self.wait_at_most(LOOK_AROUND, must_poll);
     }
 
-    /// The same, for no longer than this.
+    /// As [`wait`](Self::wait), but for at most `limit`.
     pub(crate) fn wait_at_most(&mut self, limit: Duration, must_poll: bool) {
         if self.need == Need::Now && self.active.elapsed() < HOT {
             thread::yield_now();
         } else if !must_poll {
             thread::park_timeout(limit);
         } else if self.need == Need::Later {
-            let pause = (self.rhythm / LOOKS).max(self.heard.elapsed() / 2);
+            let pause = (self.rhythm / POLLS).max(self.last_message.elapsed() / 2);
             thread::park_timeout(pause.clamp(CALM, CALMEST).min(limit));
         } else {
             thread::park_timeout(self.pause.min(limit));

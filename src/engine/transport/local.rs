@@ -1,4 +1,4 @@
-//! Ranks as threads of one process: a star of channels with the master in the centre.
+//! The transport between threads of one process: a star of channels with the master in the centre.
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
@@ -12,7 +12,7 @@ pub(crate) struct Center {
     to_ranks: Vec<(Sender<Bytes>, Doorbell)>,
 }
 
-/// A rank's end. Dropping it tells the master that the rank is gone.
+/// A rank's end. When it is dropped, the master's end reports that it is closed.
 pub(crate) struct Spoke {
     rank: RankId,
     from_master: Receiver<Bytes>,
@@ -21,7 +21,7 @@ pub(crate) struct Spoke {
     own: Doorbell,
 }
 
-/// A master's end and one end for each of the ranks from 0. `master` wakes the master's loop.
+/// Returns the master's end, and the ends of the ranks from 0. `master` wakes the master's loop.
 pub(crate) fn star(ranks: u32, master: &Doorbell) -> (Center, Vec<Spoke>) {
     let (to_master, from_ranks) = unbounded();
     let (to_ranks, spokes) = (0..ranks)
@@ -45,7 +45,7 @@ impl Transport for Center {
     fn send(&mut self, to: RankId, message: Bytes) -> Result<(), TransportError> {
         let (sender, doorbell) =
             self.to_ranks.get(to.0 as usize).ok_or_else(|| TransportError(format!("there is no rank {}", to.0)))?;
-        // A rank whose end is closed is told of by `receive`.
+        // `receive` reports a closed end.
         let _ = sender.send(message);
         doorbell.ring();
         Ok(())
@@ -74,7 +74,7 @@ impl Drop for Center {
 }
 
 impl Spoke {
-    /// What wakes this rank's loop.
+    /// Returns the doorbell that wakes this rank's loop.
     pub(crate) fn doorbell(&self) -> Doorbell {
         self.own.clone()
     }
@@ -86,7 +86,7 @@ impl Spoke {
 
 impl Transport for Spoke {
     fn send(&mut self, _to: RankId, message: Bytes) -> Result<(), TransportError> {
-        // A master that is gone is told of by `receive`.
+        // `receive` reports a closed end.
         let _ = self.to_master.send(Incoming::Message(self.rank, message));
         self.master.ring();
         Ok(())
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_arrive_in_order_and_a_dropped_end_is_told_of() {
+    fn messages_arrive_in_order_and_a_dropped_end_is_reported() {
         let (mut center, mut spokes) = star(2, &Doorbell::default());
         center.send(RankId(1), Bytes::from_static(b"a")).unwrap();
         center.send(RankId(1), Bytes::from_static(b"b")).unwrap();

@@ -1,12 +1,12 @@
-//! How messages get from the master to a rank and back. What they mean is not known here.
+//! Transports: they carry messages between the master and the ranks, and do not look into them.
 //!
-//! The contract, for every transport:
+//! The contract of every transport:
 //!
 //! * messages between two ends arrive whole, once, and in the order in which they were sent;
-//! * [`Transport::send`] never blocks and takes the message over; what the other end does not take in is kept here;
-//! * [`Transport::receive`] never blocks; it also moves pending sends along, so it must be called again and again;
-//! * a loop that finds nothing sleeps in [`Idle::wait`]; whoever has something for the loop through another channel
-//!   rings its [`Doorbell`] afterwards.
+//! * [`Transport::send`] never blocks and takes ownership of the message; it is kept here until the other end receives it;
+//! * [`Transport::receive`] never blocks; it also advances pending sends, so it must be called again and again;
+//! * a loop that has nothing to do sleeps in [`Idle::wait`]; a thread that sends the loop something through another channel
+//!   rings the loop's [`Doorbell`] afterwards.
 
 mod idle;
 pub(crate) mod local;
@@ -25,7 +25,7 @@ use crate::engine::schedule::RankId;
 pub(crate) use idle::{Doorbell, Idle, Need};
 pub(crate) use pulse::Pulse;
 
-/// The transport failed; the run cannot go on.
+/// The error of a transport. It ends the run.
 #[derive(Debug)]
 pub(crate) struct TransportError(pub String);
 
@@ -37,7 +37,7 @@ impl fmt::Display for TransportError {
     }
 }
 
-/// What carries the messages of a run.
+/// The kind of transport of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransportInfo {
@@ -45,48 +45,48 @@ pub enum TransportInfo {
     Local,
     /// The ranks are MPI processes.
     Mpi {
-        /// What the MPI library says of itself, on one line.
+        /// The name and version of the MPI library, on one line.
         library: String,
-        /// The thread level it grants, by its name in the standard.
+        /// The granted thread level, by its name in the standard.
         thread_level: &'static str,
     },
 }
 
-/// What came in.
+/// An event of the transport.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     /// A message from this rank.
     Message(RankId, Bytes),
-    /// This rank's end was closed; nothing more comes from it.
+    /// This rank's end was closed; no more messages come from it.
     Closed(RankId),
 }
 
 /// One end of the connections between master and ranks. A rank's own end only ever sends to the master, rank 0.
 pub(crate) trait Transport {
-    /// Takes a message over for delivery.
+    /// Sends a message to a rank.
     fn send(&mut self, to: RankId, message: Bytes) -> Result<(), TransportError>;
 
-    /// The next message, if one is there.
+    /// Returns the next message, if one has arrived.
     fn receive(&mut self) -> Result<Option<Incoming>, TransportError>;
 
-    /// Whether a message can arrive without the doorbell being rung, so that the loop has to look.
+    /// Returns whether a message can arrive without the doorbell being rung, so that the loop has to poll.
     fn must_poll(&self) -> bool;
 
-    /// Whether everything that was sent has left.
+    /// Returns whether all sent messages have been handed over, so that their buffers are free.
     fn is_flushed(&self) -> bool;
 
-    /// How long another end may be silent before it is taken for dead. `None` if a dead end is told of by [`receive`](Self::receive).
+    /// Returns the time after which a silent end is taken for dead. `None` if [`receive`](Self::receive) reports dead ends.
     fn silence(&self) -> Option<Duration> {
         None
     }
 
-    /// What carries the messages, for people to read.
+    /// Returns a description of the transport.
     fn info(&self) -> TransportInfo {
         TransportInfo::Local
     }
 }
 
-/// The master's end when its own rank's worker is a thread beside it and the other ranks are MPI processes.
+/// The master's end when rank 0 is a thread of the master's process and the other ranks are MPI processes.
 #[cfg(feature = "mpi")]
 pub(crate) struct Joined<'a> {
     pub own: local::Center,

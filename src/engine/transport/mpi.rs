@@ -1,8 +1,8 @@
-//! Ranks as MPI processes. All calls of this file come from the thread that started MPI (`MPI_THREAD_FUNNELED`).
+//! The transport between MPI processes. All calls of this file come from the thread that started MPI (`MPI_THREAD_FUNNELED`).
 //!
-//! The raw calls are used because the safe wrappers discard every return code. What is unsafe about them is always the
-//! same: the buffers must live until MPI is done with them. Here a buffer is owned by the request it belongs to
-//! ([`Sending`], [`Receiving`]), and requests are only dropped when MPI says that they are complete.
+//! The raw calls are used because the safe wrappers discard every return code. They are unsafe for always the
+//! same reason: the buffers must live until MPI is done with them. Here a buffer is owned by the request it belongs to
+//! ([`Sending`], [`Receiving`]), and requests are only dropped when MPI reports that they are complete.
 //!
 //! A message longer than the limit travels in parts: all but the last carry another tag. MPI keeps the order of messages
 //! between two processes, so the parts of one message follow each other.
@@ -19,22 +19,18 @@ use ::mpi::ffi;
 use bytes::{Bytes, BytesMut};
 
 use super::{Incoming, Transport, TransportError, TransportInfo};
+use crate::engine::limits;
 use crate::engine::memory;
 use crate::engine::schedule::RankId;
 use crate::launch::{environment, number_from};
 
-/// MPI counts in C ints; parts stay well below.
+/// The longest part of a message: MPI counts in C ints, and parts stay well below their limit.
 const LONGEST_PART: usize = 1 << 30;
-/// How many of the oldest sends are looked at in a turn.
+/// The number of the oldest sends that are tested for completion in a turn.
 const SENDS_PER_TURN: usize = 8;
 
-/// How long a rank may be silent: eight of its pulses are missing.
-const SILENCE: Duration = Duration::from_secs(40);
+/// Sets another time than [`limits::SILENCE`], in seconds.
 const SILENCE_VARIABLE: &str = "RANKPOOL_SILENCE";
-/// How long MPI may take to end all ranks.
-const ABORT: Duration = Duration::from_secs(5);
-/// How long the other ranks may take to leave when this one does. With a rank that died at the very end, they never would.
-const LEAVE: Duration = Duration::from_secs(60);
 
 const TAG_WHOLE: c_int = 1;
 const TAG_PART: c_int = 2;
@@ -53,7 +49,7 @@ struct Receiving {
     bytes: Vec<u8>,
 }
 
-/// The world of an MPI program, from the start of MPI to its end.
+/// An initialised MPI, from `MPI_Init_thread` to `MPI_Finalize`.
 pub(crate) struct Mpi {
     rank: RankId,
     size: u32,
@@ -77,51 +73,50 @@ fn error_text(code: c_int) -> String {
     let mut text = vec![0u8; ffi::MPI_MAX_ERROR_STRING as usize + 1];
     let mut length = 0;
     // SAFETY: the buffer has the length that MPI asks for.
-    let told = unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &mut length) };
-    if told != ffi::MPI_SUCCESS as c_int {
+    let status = unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &mut length) };
+    if status != ffi::MPI_SUCCESS as c_int {
         return "unknown error".into();
     }
     text.truncate(usize::try_from(length).unwrap_or(0));
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Why MPI could not be started.
+/// The errors of starting MPI.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    /// It runs, or has run, in this process.
+    /// MPI runs, or has run, in this process.
     #[error(
         "MPI can be started only once in a process, and {0} has started it: do everything in one launch (its pool serves any \
          number of maps, from any number of threads), or use local ranks"
     )]
     Again(&'static str),
-    /// The environment is wrong.
+    /// An environment variable has a wrong value.
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
     Failed(#[from] TransportError),
 }
 
-/// Set before MPI is started: never again in the life of a process.
+/// Whether MPI was started: it can be started once in the life of a process.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// Set while an exit of the process would leave the other ranks waiting.
+/// Whether an exit of the process would leave the other ranks waiting.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn left_early() {
     if RUNNING.load(Ordering::SeqCst) {
         crate::console::eprint_error(
-            "the process was ended from inside (std::process::exit, or a library that exits) while the run was going on; \
-             ending all ranks",
+            "the process called std::process::exit, or a library did, while the run was going on; ending all ranks",
         );
-        // A launcher takes an exit code other than 0 without MPI_Finalize as a failure, and ends the other ranks.
+        // A launcher treats an exit with a code other than 0 and without MPI_Finalize as a failure, and ends the other ranks.
         end_process(1);
     }
 }
 
-/// Ends this process without a look at anything: MPI's own exit handlers may wait for other ranks.
+/// Ends this process at once, without exit handlers: those of MPI may wait for other ranks.
 #[expect(unsafe_code, reason = "_exit is the only way out that runs no exit handlers")]
 fn end_process(code: u8) -> ! {
-    // SAFETY: it ends the process without looking at any of its state.
+    // SAFETY: it ends the process without reading any of its state.
     unsafe { libc::_exit(c_int::from(code)) }
 }
 
@@ -158,14 +153,14 @@ impl Mpi {
             RUNNING.store(true, Ordering::SeqCst);
             libc::atexit(left_early);
         }
-        // For tests, which have no gigabytes to send.
+        // For tests, which do not send gigabytes.
         let longest_part = std::env::var("RANKPOOL_MPI_LONGEST_PART").ok().and_then(|part| part.parse().ok());
         Ok(Mpi {
             rank: RankId(rank as u32),
             size: size as u32,
             threading,
             longest_part: longest_part.unwrap_or(LONGEST_PART).clamp(1, LONGEST_PART),
-            silence: silence.map_or(SILENCE, |seconds| Duration::from_secs(u64::from(seconds.get()))),
+            silence: silence.map_or(limits::SILENCE, |seconds| Duration::from_secs(u64::from(seconds.get()))),
             sending: VecDeque::new(),
             receiving: VecDeque::new(),
             parts: BTreeMap::new(),
@@ -180,7 +175,7 @@ impl Mpi {
         self.size
     }
 
-    /// The thread level that MPI grants, by its name in the standard.
+    /// Returns the thread level that MPI has granted, by its name in the standard.
     fn threading(&self) -> &'static str {
         #[expect(unsafe_code, reason = "reads of constants that the MPI library defines")]
         // SAFETY: they are initialised when the program is loaded and never written to.
@@ -192,55 +187,55 @@ impl Mpi {
         }
     }
 
-    /// What the MPI library says of itself, its first line.
+    /// Returns the name and version of the MPI library.
     #[expect(unsafe_code, reason = "a call of MPI that fills a buffer of the documented length")]
     fn library() -> String {
         let mut length = 0;
         // SAFETY: the buffer has the length that MPI asks for.
         let mut text = unsafe { vec![0u8; ffi::RSMPI_MAX_LIBRARY_VERSION_STRING as usize + 1] };
         // SAFETY: as above.
-        let told = unsafe { ffi::MPI_Get_library_version(text.as_mut_ptr().cast(), &mut length) };
-        if told != ffi::MPI_SUCCESS as c_int {
+        let status = unsafe { ffi::MPI_Get_library_version(text.as_mut_ptr().cast(), &mut length) };
+        if status != ffi::MPI_SUCCESS as c_int {
             return "unknown MPI".into();
         }
         text.truncate(usize::try_from(length).unwrap_or(0));
         let text = String::from_utf8_lossy(&text);
-        // The first line, to the first comma: Open MPI puts all of its life there.
+        // The first line up to the first comma: Open MPI adds build details after it.
         let name = text.lines().next().unwrap_or_default().split(',').next().unwrap_or_default();
         name.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    /// Ends MPI in good order. All ranks do this; what was sent has been received. If a rank never does, the process ends with
-    /// this exit code.
+    /// Finalizes MPI. All ranks must call this, after all messages were received. If a rank does not within
+    /// [`MPI_FINALIZE`](limits::MPI_FINALIZE), this process ends with the exit code `code`.
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
     pub(crate) fn finish(self, code: u8) -> Result<(), TransportError> {
         RUNNING.store(false, Ordering::SeqCst);
         let (_ended, end) = channel::<()>();
         let watch = move || {
-            if end.recv_timeout(LEAVE) == Err(RecvTimeoutError::Timeout) {
-                let seconds = LEAVE.as_secs();
+            if end.recv_timeout(limits::MPI_FINALIZE) == Err(RecvTimeoutError::Timeout) {
+                let seconds = limits::MPI_FINALIZE.as_secs();
                 crate::console::eprint_error(format_args!(
                     "a rank has not left the run within {seconds} s; not waiting for it"
                 ));
                 end_process(code);
             }
         };
-        // Without the thread it may take for ever, which is no reason not to try.
+        // If the thread cannot be started, MPI_Finalize may wait forever; it is called all the same.
         let _ = thread::Builder::new().name("rankpool end".into()).spawn(watch);
         // SAFETY: it takes no pointers; buffers of requests that are still open are never freed, see `drop`.
         check(unsafe { ffi::MPI_Finalize() }, "MPI_Finalize")
     }
 
-    /// Ends all ranks at once, with this exit code.
+    /// Ends all ranks at once with the exit code `code`.
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
     pub(crate) fn abort(code: u8) -> ! {
         crate::console::wait_until_read();
         RUNNING.store(false, Ordering::SeqCst);
         let watch = move || {
-            thread::sleep(ABORT);
+            thread::sleep(limits::MPI_ABORT);
             end_process(code);
         };
-        // MPI may wait for a rank that is dead.
+        // MPI_Abort may wait for a rank that is dead.
         let _ = thread::Builder::new().name("rankpool abort".into()).spawn(watch);
         // SAFETY: it takes no pointers and does not come back.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
@@ -271,11 +266,11 @@ impl Mpi {
         Ok(())
     }
 
-    /// Lets go of the sends that are complete, among the oldest.
+    /// Frees the buffers of completed sends, among the oldest ones.
     fn clear_sent(&mut self) -> Result<(), TransportError> {
         for _ in 0..SENDS_PER_TURN.min(self.sending.len()) {
             let mut sending = self.sending.pop_front().expect("as many as were counted");
-            match is_complete(&mut sending.request) {
+            match test_request(&mut sending.request) {
                 Ok(true) => {}
                 Ok(false) => self.sending.push_back(sending),
                 Err(error) => {
@@ -287,12 +282,12 @@ impl Mpi {
         Ok(())
     }
 
-    /// Begins to receive a message that has arrived, if there is one.
+    /// Starts to receive a message that has arrived; returns false if there is none.
     #[expect(unsafe_code, reason = "the buffer is kept with the request until MPI is done with it")]
     fn begin_receive(&mut self) -> Result<bool, TransportError> {
         let (mut there, mut count) = (0, 0);
         let mut status = MaybeUninit::<ffi::MPI_Status>::uninit();
-        // A probe that finds nothing moves the library's own work along, and only the next one sees what came of it.
+        // A probe that finds no message advances the library's own work, and only the next probe sees the result.
         for _ in 0..2 {
             // SAFETY: pointers to live locals.
             let code = unsafe {
@@ -334,7 +329,7 @@ impl Mpi {
         };
         check(code, "MPI_Irecv")?;
         // SAFETY: the call succeeded, so the request was written; MPI fills all `length` bytes, which a probe counted, before
-        // the request is complete, and nobody reads them earlier.
+        // the request is complete, and they are not read earlier.
         let request = unsafe {
             bytes.set_len(length);
             request.assume_init()
@@ -344,10 +339,10 @@ impl Mpi {
         Ok(true)
     }
 
-    /// The message whose last part the oldest receive was, once it is complete.
+    /// Returns the oldest message if all of its parts are complete.
     fn end_receive(&mut self) -> Result<Option<Incoming>, TransportError> {
         while let Some(receiving) = self.receiving.front_mut() {
-            if !is_complete(&mut receiving.request)? {
+            if !test_request(&mut receiving.request)? {
                 return Ok(None);
             }
             let Receiving { from, tag, bytes, .. } = self.receiving.pop_front().expect("it was at the front");
@@ -368,9 +363,9 @@ impl Mpi {
     }
 }
 
-/// Whether MPI is done with a request.
+/// Advances a request and returns whether MPI has completed it.
 #[expect(unsafe_code, reason = "a call of MPI with a request that it made")]
-fn is_complete(request: &mut ffi::MPI_Request) -> Result<bool, TransportError> {
+fn test_request(request: &mut ffi::MPI_Request) -> Result<bool, TransportError> {
     let mut complete = 0;
     // SAFETY: the request came from MPI_Isend or MPI_Irecv.
     check(unsafe { ffi::MPI_Test(request, &mut complete, ffi::RSMPI_STATUS_IGNORE) }, "MPI_Test")?;
@@ -379,7 +374,7 @@ fn is_complete(request: &mut ffi::MPI_Request) -> Result<bool, TransportError> {
 
 impl Drop for Mpi {
     fn drop(&mut self) {
-        // MPI may still read or write the buffers of open requests; there are some only when the run failed.
+        // MPI may still access the buffers of open requests, which exist only if the run has failed: they are leaked.
         std::mem::forget((std::mem::take(&mut self.sending), std::mem::take(&mut self.receiving)));
     }
 }

@@ -1,62 +1,60 @@
-//! Whether the other ends are still there.
+//! Detection of dead ends of a connection.
 //!
-//! A process that dies is not always told of: some launchers leave the others alone, and MPI then waits for ever. So each end
-//! says something every few seconds, a pulse if nothing else, and an end that is silent for long is taken for dead. Time in
-//! which this end itself did nothing (a suspended machine, a stopped process) does not count: nobody's messages were taken in.
+//! Not every launcher reports or ends the other processes when one dies, and MPI then waits forever. So each end
+//! sends a message every few seconds, a pulse if there is nothing else, and an end that is silent for too long is taken for dead.
+//! Time in which this end itself did nothing (a suspended machine, a stopped process) does not count: it received no messages.
 //!
-//! There is no clock here; the owner says what time it is.
+//! There is no clock here; the owner passes the time.
 
 use std::time::{Duration, Instant};
 
-/// How much of a pause between two turns counts.
-const STEP: Duration = Duration::from_secs(1);
-/// How many pulses may be missed.
-const MISSED: u32 = 8;
-/// How many turns of a busy loop go by without a look at the clock.
+use crate::engine::limits::{PULSE_STEP, PULSES};
+
+/// The number of turns of a busy loop without a look at the clock.
 const TURNS: u32 = 64;
 
-/// What was heard from the other ends, and said to them.
+/// The times of the last messages from and to the other ends.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    /// How long an end may be silent.
+    /// An end that is silent for this long is taken for dead.
     limit: Duration,
-    turned: Instant,
-    /// For how long this end has been at work.
-    lived: Duration,
+    last_turn: Instant,
+    /// The time for which this end has been running, without pauses.
+    active_time: Duration,
     looked: Duration,
     /// Turns of the loop since the last look at the clock.
     turns: u32,
-    /// When each of the others was heard from and spoken to, as `lived` was then; `None` if nobody listens for it.
-    ends: Vec<Option<Spoken>>,
+    /// By end: the times (as `active_time`) of the last message from it and to it; `None` if it is not watched.
+    ends: Vec<Option<LastMessages>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Spoken {
+struct LastMessages {
     from: Duration,
     to: Duration,
 }
 
 impl Pulse {
-    /// Listens for so many ends.
+    /// Watches `ends` ends.
     pub(crate) fn new(ends: usize, limit: Duration, now: Instant) -> Self {
-        let spoken = Spoken { from: Duration::ZERO, to: Duration::ZERO };
+        let messages = LastMessages { from: Duration::ZERO, to: Duration::ZERO };
         Pulse {
             limit,
-            turned: now,
-            lived: Duration::ZERO,
+            last_turn: now,
+            active_time: Duration::ZERO,
             looked: Duration::ZERO,
             turns: 0,
-            ends: vec![Some(spoken); ends],
+            ends: vec![Some(messages); ends],
         }
     }
 
     fn interval(&self) -> Duration {
-        self.limit / MISSED
+        self.limit / PULSES
     }
 
-    /// A loop has made a turn, in which it was `active` or not. True when it is time to ask [`due`](Self::due) and
-    /// [`silent`](Self::silent). Most turns of an active loop do not ask for the time.
-    pub(crate) fn has_turned(&mut self, active: bool, now: impl FnOnce() -> Instant) -> bool {
+    /// Counts a turn of the owner's loop, in which it was `active` or not. Returns true when it is time to call
+    /// [`ends_to_pulse`](Self::ends_to_pulse) and [`silent_end`](Self::silent_end). Most turns of an active loop do not read the clock.
+    pub(crate) fn count_turn(&mut self, active: bool, now: impl FnOnce() -> Instant) -> bool {
         self.turns += 1;
         if active && self.turns < TURNS {
             return false;
@@ -65,52 +63,52 @@ impl Pulse {
         self.turn(now())
     }
 
-    /// Time goes by. True when it is time to ask [`due`](Self::due) and [`silent`](Self::silent).
+    /// Advances the time. Returns true when it is time to call [`ends_to_pulse`](Self::ends_to_pulse) and [`silent_end`](Self::silent_end).
     fn turn(&mut self, now: Instant) -> bool {
-        self.lived += now.saturating_duration_since(self.turned).min(STEP);
-        self.turned = now;
-        let look = self.lived >= self.looked + self.interval() / 2;
+        self.active_time += now.saturating_duration_since(self.last_turn).min(PULSE_STEP);
+        self.last_turn = now;
+        let look = self.active_time >= self.looked + self.interval() / 2;
         if look {
-            self.looked = self.lived;
+            self.looked = self.active_time;
         }
         look
     }
 
-    /// An end was heard from.
-    pub(crate) fn heard(&mut self, end: usize) {
-        if let Some(Some(spoken)) = self.ends.get_mut(end) {
-            spoken.from = self.lived;
+    /// Records a message from an end.
+    pub(crate) fn received(&mut self, end: usize) {
+        if let Some(Some(messages)) = self.ends.get_mut(end) {
+            messages.from = self.active_time;
         }
     }
 
-    /// Something was said to an end.
-    pub(crate) fn spoke(&mut self, end: usize) {
-        if let Some(Some(spoken)) = self.ends.get_mut(end) {
-            spoken.to = self.lived;
+    /// Records a message to an end.
+    pub(crate) fn sent(&mut self, end: usize) {
+        if let Some(Some(messages)) = self.ends.get_mut(end) {
+            messages.to = self.active_time;
         }
     }
 
-    /// Nobody listens for this end any more.
+    /// Stops watching an end.
     pub(crate) fn ignore(&mut self, end: usize) {
-        if let Some(spoken) = self.ends.get_mut(end) {
-            *spoken = None;
+        if let Some(messages) = self.ends.get_mut(end) {
+            *messages = None;
         }
     }
 
-    fn ends(&self) -> impl Iterator<Item = (usize, Spoken)> + '_ {
-        self.ends.iter().enumerate().filter_map(|(end, spoken)| Some((end, (*spoken)?)))
+    fn ends(&self) -> impl Iterator<Item = (usize, LastMessages)> + '_ {
+        self.ends.iter().enumerate().filter_map(|(end, messages)| Some((end, (*messages)?)))
     }
 
-    /// The ends that are waiting for a word.
-    pub(crate) fn due(&self) -> Vec<usize> {
-        let late = |spoken: &Spoken| self.lived >= spoken.to + self.interval() / 2;
-        self.ends().filter(|(_, spoken)| late(spoken)).map(|(end, _)| end).collect()
+    /// Returns the ends to which a pulse must be sent.
+    pub(crate) fn ends_to_pulse(&self) -> Vec<usize> {
+        let late = |messages: &LastMessages| self.active_time >= messages.to + self.interval() / 2;
+        self.ends().filter(|(_, messages)| late(messages)).map(|(end, _)| end).collect()
     }
 
-    /// The end that has been silent for longest, and for how long, if that is too long.
-    pub(crate) fn silent(&self) -> Option<(usize, Duration)> {
-        let (end, spoken) = self.ends().min_by_key(|(_, spoken)| spoken.from)?;
-        let silence = self.lived - spoken.from;
+    /// Returns the end that has been silent for longest, and the time, if that has reached the limit.
+    pub(crate) fn silent_end(&self) -> Option<(usize, Duration)> {
+        let (end, messages) = self.ends().min_by_key(|(_, messages)| messages.from)?;
+        let silence = self.active_time - messages.from;
         (silence >= self.limit).then_some((end, silence))
     }
 }
@@ -122,7 +120,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(40);
     const TURN: Duration = Duration::from_millis(10);
 
-    /// Lets time go by in turns; calls `each` after each with the seconds so far.
+    /// Advances the time by `seconds`, turn by turn, and calls `each` after each turn.
     fn live(pulse: &mut Pulse, now: &mut Instant, seconds: u64, mut each: impl FnMut(&mut Pulse)) {
         for _ in 0..seconds * 100 {
             *now += TURN;
@@ -136,18 +134,18 @@ mod tests {
         let mut now = Instant::now();
         let mut pulse = Pulse::new(3, LIMIT, now);
         live(&mut pulse, &mut now, 30, |_| {});
-        pulse.heard(0);
-        pulse.heard(2);
+        pulse.received(0);
+        pulse.received(2);
         live(&mut pulse, &mut now, 9, |_| {});
-        assert_eq!(pulse.silent(), None);
+        assert_eq!(pulse.silent_end(), None);
         live(&mut pulse, &mut now, 1, |_| {});
-        assert_eq!(pulse.silent(), Some((1, LIMIT)));
+        assert_eq!(pulse.silent_end(), Some((1, LIMIT)));
         pulse.ignore(1);
-        assert_eq!(pulse.silent(), None);
-        live(&mut pulse, &mut now, 30, |pulse| pulse.heard(2));
-        assert_eq!(pulse.silent(), Some((0, LIMIT)));
-        pulse.heard(0);
-        assert_eq!(pulse.silent(), None);
+        assert_eq!(pulse.silent_end(), None);
+        live(&mut pulse, &mut now, 30, |pulse| pulse.received(2));
+        assert_eq!(pulse.silent_end(), Some((0, LIMIT)));
+        pulse.received(0);
+        assert_eq!(pulse.silent_end(), None);
     }
 
     #[test]
@@ -158,12 +156,12 @@ mod tests {
         for _ in 0..20 {
             now += Duration::from_secs(3600);
             pulse.turn(now);
-            assert_eq!(pulse.silent(), None);
+            assert_eq!(pulse.silent_end(), None);
         }
         live(&mut pulse, &mut now, 9, |_| {});
-        assert_eq!(pulse.silent(), None, "a second of each pause counts, so that a slow loop comes to an end, too");
+        assert_eq!(pulse.silent_end(), None, "a second of each pause counts, so that a slow loop comes to an end, too");
         live(&mut pulse, &mut now, 1, |_| {});
-        assert_eq!(pulse.silent().map(|(end, _)| end), Some(0));
+        assert_eq!(pulse.silent_end().map(|(end, _)| end), Some(0));
     }
 
     #[test]
@@ -171,21 +169,21 @@ mod tests {
         let now = Instant::now() + Duration::from_secs(100);
         let mut pulse = Pulse::new(1, LIMIT, now);
         assert!(!pulse.turn(now - Duration::from_secs(50)));
-        assert_eq!(pulse.silent(), None);
+        assert_eq!(pulse.silent_end(), None);
     }
 
     #[test]
-    fn who_was_not_spoken_to_for_a_while_gets_a_pulse_well_before_the_limit() {
+    fn an_end_that_got_no_message_for_a_while_gets_a_pulse_well_before_the_limit() {
         let mut now = Instant::now();
         let mut pulse = Pulse::new(2, LIMIT, now);
         let mut pulses = 0;
         for _ in 0..100 * 40 {
             now += TURN;
             if pulse.turn(now) {
-                pulse.spoke(1);
-                for end in pulse.due() {
-                    assert_eq!(end, 0, "the other one is spoken to all the time");
-                    pulse.spoke(end);
+                pulse.sent(1);
+                for end in pulse.ends_to_pulse() {
+                    assert_eq!(end, 0, "the other one gets messages all the time");
+                    pulse.sent(end);
                     pulses += 1;
                 }
             }

@@ -1,8 +1,8 @@
-//! Lists of numbers and texts, written and read as a whole.
+//! Fast encoding of lists of numbers and of strings.
 //!
-//! The encoding of a `Vec<f64>` is its length and the bytes of its numbers, little-endian, one after the other; so are those of
-//! `Vec<f32>` and `Vec<u8>`, and a text's. serde hands numbers over one at a time. Here a value that is such a list, and not
-//! only contains one, is recognised by its type and copied. The bytes are the same on both ways.
+//! The encoding of a `Vec<f64>` is its length and the bytes of its numbers, little-endian, one after the other; the encodings of
+//! `Vec<f32>`, `Vec<u8>` and strings are alike. serde processes one number at a time. Here a value that is such a list (one that
+//! only contains a list is not) is recognised by its type and copied as a whole. The bytes are the same either way.
 
 use std::any::Any;
 
@@ -15,9 +15,9 @@ use crate::engine::memory;
 /// A number whose encoding has a fixed size.
 trait Number: Copy + 'static {
     const SIZE: usize;
-    /// Appends the numbers' bytes; there is room.
+    /// Appends the bytes of the numbers. The caller has reserved the memory.
     fn append(numbers: &[Self], out: &mut Vec<u8>);
-    /// Appends the numbers that these bytes are; there is room.
+    /// Appends the numbers encoded by `bytes`. The caller has reserved the memory.
     fn read(bytes: &[u8], numbers: &mut Vec<Self>);
 }
 
@@ -39,7 +39,7 @@ macro_rules! float {
             const SIZE: usize = $size;
 
             fn append(numbers: &[$float], out: &mut Vec<u8>) {
-                // A piece stays in the fastest memory between the loop, which the compiler turns into a copy, and the vector.
+                // A piece stays in the CPU's cache between the loop, which the compiler turns into a copy, and the vector.
                 const PIECE: usize = 512;
                 let mut piece = [0; PIECE * $size];
                 for numbers in numbers.chunks(PIECE) {
@@ -61,24 +61,24 @@ macro_rules! float {
 float!(f64, 8);
 float!(f32, 4);
 
-/// Appends a length and the numbers.
+/// Appends the number of elements and the elements.
 fn append<N: Number>(numbers: &[N], out: &mut Vec<u8>) -> Result<(), CodecError> {
-    // The length takes at most nine bytes. A frame's own length goes in front of it later, a packet's heads behind it: without
-    // room for them all would move.
+    // The length takes at most nine bytes. The length of the frame is inserted before it later, and the heads of the packet are
+    // appended: without room for them, all bytes would be moved to a larger allocation.
     memory::reserve(out, numbers.len() * N::SIZE + 512);
     encode_into(&(numbers.len() as u64), out)?;
     N::append(numbers, out);
     Ok(())
 }
 
-/// The numbers that these bytes, all of them, encode.
+/// Decodes numbers from all of these bytes.
 fn read<N: Number>(bytes: &[u8]) -> Result<Vec<N>, CodecError> {
     let (length, used): (u64, usize) =
         bincode::serde::decode_from_slice(bytes, config::standard()).map_err(|error| CodecError(error.to_string()))?;
     let bytes = &bytes[used..];
     let expected = usize::try_from(length).ok().and_then(|length| length.checked_mul(N::SIZE));
     if expected != Some(bytes.len()) {
-        return Err(CodecError::garbled("a list has another length than it says"));
+        return Err(CodecError::garbled("a list is longer or shorter than its length"));
     }
     let mut numbers = memory::vec_with_capacity(bytes.len() / N::SIZE);
     N::read(bytes, &mut numbers);
@@ -89,7 +89,7 @@ fn read_text(bytes: &[u8]) -> Result<String, CodecError> {
     String::from_utf8(read(bytes)?).map_err(|_| CodecError::garbled("a text is not UTF-8"))
 }
 
-/// Appends a value's encoding.
+/// Appends the encoding of a value.
 pub(crate) fn encode_value<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
     fn list<N: Number>(value: &dyn Any) -> Option<&[N]> {
         let vec = value.downcast_ref::<Vec<N>>().map(Vec::as_slice);
@@ -109,9 +109,9 @@ pub(crate) fn encode_value<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>)
     }
 }
 
-/// The value that these bytes, all of them, encode.
+/// Decodes a value from all of these bytes.
 pub(crate) fn decode_value<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, CodecError> {
-    /// Fills the place of a value, if it is one of this type.
+    /// Sets `place` to `value()` if its type is `Option<V>`; returns whether it is.
     fn fill<V: 'static>(
         place: &mut dyn Any,
         value: impl FnOnce() -> Result<V, CodecError>,

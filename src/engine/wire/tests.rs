@@ -1,4 +1,4 @@
-//! Whatever is written comes back, and whatever is read gives a value or an error: no panic, no great allocation.
+//! Encoded values decode to the same values, and any bytes decode to a value or an error: no panic, no large allocation.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use super::*;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::wire::FunctionId;
 
-/// A function's id has secrets; one is made from the bytes of its encoding.
+/// Makes a function's id from the bytes of its encoding.
 fn function_id(offset: i64, seal: u64) -> FunctionId {
     decode(&encode(&(offset, seal)).unwrap()).unwrap()
 }
@@ -22,24 +22,24 @@ fn payload() -> impl Strategy<Value = Bytes> {
         .prop_map(Bytes::from)
 }
 
-/// A message to a rank with its payload, empty where it has none.
+/// Draws a message to a rank with its payload, which is empty if the message has none.
 fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
     let plain = prop_oneof![
         any::<(u32, u32)>().prop_map(|(threads, slots_before)| ToRank::Welcome { threads, slots_before }),
-        any::<u64>().prop_map(|part| ToRank::Took { part }),
+        any::<u64>().prop_map(|part| ToRank::PartTaken { part }),
         any::<u64>().prop_map(|map| ToRank::Cancel { map: MapId(map) }),
         any::<u64>().prop_map(|chunk| ToRank::Recall { chunk: ChunkId(chunk) }),
         any::<u64>().prop_map(|map| ToRank::Release { map: MapId(map) }),
         Just(ToRank::Dismiss),
         Just(ToRank::Pulse),
-        Just(ToRank::BreakOff),
+        Just(ToRank::Abort),
     ];
     let loaded = (any::<(u64, u64, u64, u32, u32, i64, u8)>(), payload()).prop_map(|(numbers, payload)| {
         let (a, b, first, count, attempt, offset, which) = numbers;
         let bytes = payload.len() as u64;
         let head = match which % 3 {
             0 => ToRank::Define { map: MapId(a), function: function_id(offset, b), limit: b, bytes },
-            1 => ToRank::Keep { value: a, bytes },
+            1 => ToRank::Broadcast { value: a, bytes },
             _ => ToRank::Chunk { chunk: ChunkId(a), map: MapId(b), first, count, attempt, bytes },
         };
         (head, payload)
@@ -70,7 +70,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
         any::<(u64, u32)>().prop_map(|(chunk, kept)| ToMaster::Returned { chunk: ChunkId(chunk), kept }),
         Just(ToMaster::Signalled),
         Just(ToMaster::Pulse),
-        ".*".prop_map(|message| ToMaster::Broken { message }),
+        ".*".prop_map(|message| ToMaster::Failed { message }),
     ];
     let loaded = (any::<(u64, u32, u64, Option<bool>)>(), vec(any::<u32>(), 0..50), payload()).prop_map(
         |(numbers, failed, payload)| {
@@ -89,7 +89,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
     prop_oneof![plain.prop_map(|head| (head, Bytes::new())), loaded]
 }
 
-/// The packet of these messages; each payload is handed over in two parts.
+/// Returns the packet of these messages; each payload is added in two parts.
 fn packet_of<H: Head + Clone>(messages: &[(H, Bytes)]) -> Bytes {
     let mut packet = Packet::default();
     for (head, payload) in messages {
@@ -106,13 +106,13 @@ fn packet_of<H: Head + Clone>(messages: &[(H, Bytes)]) -> Bytes {
     bytes
 }
 
-/// What a reader may allocate for so many bytes: the decode limit, which is 16 times the upper end of the class that their
-/// number is in and so at most 512 times the number, and what three nested collections allocate in advance, a mebibyte each.
+/// Returns how much decoding `bytes` bytes may allocate: the decode limit, which is 16 times the upper end of the size class and
+/// so at most 512 times `bytes`, and the memory that three nested collections reserve, a mebibyte each.
 fn allowance(bytes: usize) -> u64 {
     512 * bytes as u64 + (4 << 20)
 }
 
-/// Reads bytes in all ways there are; none may panic, or allocate more than it should.
+/// Decodes bytes in every possible way; none may panic, or allocate more than the allowance.
 fn read_in_all_ways(bytes: &[u8]) {
     fn reads<T>(what: &str, length: usize, read: impl FnOnce() -> T) -> T {
         let mut value = None;
@@ -144,7 +144,7 @@ fn read_in_all_ways(bytes: &[u8]) {
     });
 }
 
-/// A value survives, and all its bytes are needed.
+/// Checks that a value is decoded from its encoding, and not from a part of it.
 fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     let bytes = encode(value).unwrap();
     assert_eq!(decode::<T>(&bytes).as_ref(), Ok(value));
@@ -154,7 +154,7 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
 }
 
 proptest! {
-    // A case that fails is printed whole; no file is left behind.
+    // A failing case is printed completely; no file is written.
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -192,7 +192,7 @@ proptest! {
         read_in_all_ways(&bytes);
     }
 
-    /// Lengths are what garbage does harm with.
+    /// Wrong lengths are the most dangerous kind of garbled bytes.
     #[test]
     fn garbage_with_great_lengths_is_an_error_or_a_value(
         parts in vec((prop_oneof![Just(251u8), Just(252), Just(253), Just(254), Just(255), 0..8u8], any::<u64>()), 1..20),
@@ -320,9 +320,9 @@ fn a_text_whose_length_is_a_lie_is_not_allocated() {
 #[test]
 fn heads_that_claim_more_payload_than_there_is_are_an_error() {
     let mut packet = Packet::default();
-    packet.push_with(ToRank::Keep { value: 1, bytes: u64::MAX }, [Bytes::from_static(b"few")]);
+    packet.push_with(ToRank::Broadcast { value: 1, bytes: u64::MAX }, [Bytes::from_static(b"few")]);
     assert!(open::<ToRank>(packet.take().unwrap()).is_err());
-    packet.push_with(ToRank::Keep { value: 1, bytes: 2 }, [Bytes::from_static(b"more")]);
+    packet.push_with(ToRank::Broadcast { value: 1, bytes: 2 }, [Bytes::from_static(b"more")]);
     assert!(open::<ToRank>(packet.take().unwrap()).is_err());
 }
 
@@ -347,27 +347,27 @@ fn a_piece_of_output_of_an_unknown_stream_is_an_error() {
 #[test]
 fn payloads_are_not_copied_when_a_packet_is_opened() {
     let payload = Bytes::from(vec![7; 10_000_000]);
-    let packet = packet_of(&[(ToRank::Keep { value: 1, bytes: payload.len() as u64 }, payload)]);
+    let packet = packet_of(&[(ToRank::Broadcast { value: 1, bytes: payload.len() as u64 }, payload)]);
     let used = measure(|| drop(open::<ToRank>(packet.clone()).unwrap()));
     assert!(used.bytes_total < 10_000, "{used:?}");
 }
 
 #[test]
-fn a_large_payload_that_nobody_else_has_is_not_copied_to_be_sent() {
+fn a_large_payload_with_a_single_owner_is_not_copied_to_be_sent() {
     let payload = Bytes::from(vec![7; 10_000_000]);
     let bytes = payload.len() as u64;
     let mut packet = Packet::default();
-    packet.push_with(ToRank::Keep { value: 1, bytes }, [payload.slice(..)]);
+    packet.push_with(ToRank::Broadcast { value: 1, bytes }, [payload.slice(..)]);
     let mut sent = Bytes::new();
     let used = measure(|| sent = packet.take().unwrap());
     assert!(used.bytes_total > bytes, "one that others have must be copied: {used:?}");
-    assert_eq!(open::<ToRank>(sent.clone()).unwrap(), [(ToRank::Keep { value: 1, bytes }, payload)]);
-    // As a rank sends a result: made here, handed over whole.
+    assert_eq!(open::<ToRank>(sent.clone()).unwrap(), [(ToRank::Broadcast { value: 1, bytes }, payload)]);
+    // As a rank sends a result: a buffer of its own that nothing else shares.
     let mut frames = Vec::new();
     push_value(&mut frames, |out| encode_value(&vec![0.5f64; 1_000_000], out)).unwrap();
     let copy = Bytes::copy_from_slice(&frames);
-    packet.push_with(ToRank::Keep { value: 1, bytes: copy.len() as u64 }, [frames.into()]);
+    packet.push_with(ToRank::Broadcast { value: 1, bytes: copy.len() as u64 }, [frames.into()]);
     let used = measure(|| sent = packet.take().unwrap());
     assert!(used.bytes_total < 10_000, "{used:?}");
-    assert_eq!(open::<ToRank>(sent).unwrap(), [(ToRank::Keep { value: 1, bytes: copy.len() as u64 }, copy)]);
+    assert_eq!(open::<ToRank>(sent).unwrap(), [(ToRank::Broadcast { value: 1, bytes: copy.len() as u64 }, copy)]);
 }

@@ -1,4 +1,4 @@
-//! Results of a map that were received and not handed on: in the order of the inputs, or as they come.
+//! The results of a map that were received and not yet yielded: in the order of the inputs, or in the order of arrival.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,19 +6,19 @@ use crate::engine::error::JobError;
 use crate::engine::func::Value;
 use crate::pool::stream::{Event, Results, Unrun};
 
-/// Takes events in and hands on one result at a time.
+/// The received results; it yields one at a time.
 pub(super) struct Order<O> {
     waiting: Waiting<O>,
-    /// What is being handed on.
+    /// The jobs whose results are yielded now.
     current: Option<Settled<O>>,
-    /// Jobs handed on so far; if they are in order, the index of the next one.
+    /// The number of results yielded so far; if they are in order, the index of the next job.
     yielded: u64,
     /// The encoded size of the results that are kept.
     bytes: usize,
 }
 
 enum Waiting<O> {
-    /// By the first job.
+    /// The key is the first job.
     Ordered(BTreeMap<u64, Settled<O>>),
     Unordered(VecDeque<Settled<O>>),
 }
@@ -53,17 +53,17 @@ impl<O> Order<O> {
         Order { waiting, current: None, yielded: 0, bytes: 0 }
     }
 
-    /// The number of jobs handed on.
+    /// Returns the number of results yielded so far.
     pub fn yielded(&self) -> u64 {
         self.yielded
     }
 
-    /// The encoded size of the results that are kept.
+    /// Returns the encoded size of the results that are kept.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether a result can be handed on.
+    /// Returns whether a result can be yielded now.
     pub fn is_ready(&self) -> bool {
         let is_next_there = match &self.waiting {
             Waiting::Ordered(waiting) => waiting.contains_key(&self.yielded),
@@ -72,7 +72,7 @@ impl<O> Order<O> {
         is_next_there || self.current.is_some()
     }
 
-    /// Takes in what has happened.
+    /// Adds the results of an event.
     pub fn put(&mut self, event: Event<O>) {
         let settled = match event {
             Event::Done(results) => Settled::Done(results),
@@ -92,7 +92,7 @@ impl<O> Order<O> {
 }
 
 impl<O: Value> Order<O> {
-    /// The next result that can be handed on now.
+    /// Returns the next result that can be yielded now.
     pub fn take(&mut self) -> Option<Result<O, JobError>> {
         loop {
             if let Some(item) = self.take_current() {

@@ -1,4 +1,4 @@
-//! A map that the ranks are working on: a stream of jobs, the results that are not handed on, and the pace between them.
+//! A map that the ranks are working on: its stream of jobs, the results that are not yet yielded, and the pace of its inputs.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::pool::pacer::{HandedOn, Next, Pacer};
 use crate::pool::stream::{Event, JobStream, NO_WAKE};
 use crate::report::Ticker;
 
-/// A map that the ranks are working on. Its user gives it inputs and waits for it.
+/// A map that the ranks are working on. Its user calls [`turn`](Self::turn) and [`wait`](Self::wait).
 pub(crate) struct RunningMap<I, O> {
     stream: JobStream<I, O>,
     order: Order<O>,
@@ -18,21 +18,21 @@ pub(crate) struct RunningMap<I, O> {
     _ticker: Option<Ticker>,
 }
 
-/// What a map has for its user.
+/// The result of [`RunningMap::turn`].
 pub(crate) enum Turn<O> {
     /// The next result.
     Item(Result<O, JobError>),
-    /// There is nothing before [`RunningMap::wait`].
+    /// There is no result yet: call [`RunningMap::wait`].
     Wait,
-    /// All jobs are handed on. The error is the panic that ended the inputs.
+    /// All results were yielded. The error is the panic that ended the inputs.
     Over(Option<JobError>),
     /// The pool has ended.
     Broken(Failure),
 }
 
-/// Why a map waits no more.
-pub(crate) enum Waited {
-    /// Something has happened.
+/// The reason why [`RunningMap::wait`] has ended.
+pub(crate) enum MapWaited {
+    /// Results came.
     Done,
     /// The deadline has passed.
     Late,
@@ -45,7 +45,7 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         Box::new(RunningMap { stream, order: Order::new(unordered), pacer, _ticker: ticker })
     }
 
-    /// Hands on a result and pulls inputs, each with a rank to avoid, without waiting.
+    /// Pulls inputs and returns a result, if there is one, without waiting.
     pub(crate) fn turn(&mut self, pull: &mut impl FnMut() -> Next<I>) -> Turn<O> {
         loop {
             if let Some(item) = self.order.take() {
@@ -74,18 +74,18 @@ impl<I: Input, O: Value> RunningMap<I, O> {
     }
 
     /// Waits for the next event until `deadline`.
-    pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> Waited {
+    pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> MapWaited {
         match self.stream.next(deadline, NO_WAKE) {
-            Ok(Event::Idle) => Waited::Late,
+            Ok(Event::Idle) => MapWaited::Late,
             Ok(event) => {
                 self.order.put(event);
-                Waited::Done
+                MapWaited::Done
             }
-            Err(failure) => Waited::Broken(JobError::of(self.order.yielded(), failure)),
+            Err(failure) => MapWaited::Broken(JobError::of(self.order.yielded(), failure)),
         }
     }
 
-    /// The number of jobs handed on.
+    /// Returns the number of results yielded so far.
     pub(crate) fn yielded(&self) -> u64 {
         self.order.yielded()
     }

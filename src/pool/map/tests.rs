@@ -16,22 +16,22 @@ fn kinds(results: impl Iterator<Item = Result<u64, JobError>>) -> Vec<Result<u64
     results.map(|result| result.map_err(|error| error.kind)).collect()
 }
 
-/// Runs until the map is given up; says that it has begun, and that it was told.
-fn until_cancelled(told: &AtomicU32) {
+/// Runs until the map is abandoned; records that it was notified.
+fn until_cancelled(notified: &AtomicU32) {
     let cancellation = rank::cancellation().expect("there are file descriptors");
     let mut watched = [PollFd::from_borrowed_fd(cancellation.watched().as_fd(), PollFlags::IN)];
     let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
     if poll(&mut watched, Some(&limit)).is_ok_and(|ready| ready > 0) {
-        told.fetch_add(1, Ordering::SeqCst);
+        notified.fetch_add(1, Ordering::SeqCst);
     }
 }
 
 #[test]
-fn jobs_that_run_are_told_when_their_map_is_dropped() {
-    static TOLD: AtomicU32 = AtomicU32::new(0);
+fn running_jobs_are_notified_when_their_map_is_dropped() {
+    static NOTIFIED: AtomicU32 = AtomicU32::new(0);
     let job = |x: u64| {
         if x > 0 {
-            until_cancelled(&TOLD);
+            until_cancelled(&NOTIFIED);
         }
         x
     };
@@ -41,14 +41,14 @@ fn jobs_that_run_are_told_when_their_map_is_dropped() {
         drop(map);
         Ok(())
     });
-    assert!(TOLD.load(Ordering::SeqCst) <= 2, "those that had begun; the others never ran");
+    assert!(NOTIFIED.load(Ordering::SeqCst) <= 2, "those that had begun; the others never ran");
 }
 
 #[test]
-fn a_rank_that_gives_up_ends_the_run() {
+fn a_job_that_aborts_the_run_ends_it() {
     let job = |x: u64| {
         if x == 40 {
-            rank::give_up("no interpreter on this host".into());
+            rank::abort_run("no interpreter on this host".into());
         }
         x
     };

@@ -42,7 +42,7 @@ fn run_all<I: Value>(
     take_all(&mut stream)
 }
 
-/// The results of all jobs whose end was not reported yet, by their indexes.
+/// Returns the results of all jobs whose end was not reported yet, by their indexes.
 fn take_all<I>(stream: &mut JobStream<I, u64>) -> Result<Vec<Result<u64, JobErrorKind>>, Failure> {
     let mut ends = BTreeMap::new();
     let mut put = |job, result: Result<u64, JobError>| {
@@ -109,7 +109,7 @@ fn jobs_are_sent_with_a_full_block_or_when_they_are_waited_for() {
         let mut large = pool.stream_with(&(), |(): &(), text: String| text.len() as u64, 0).map_err(driver)?;
         large.push(&"x".repeat(BLOCK_BYTES), None).map_err(driver)?;
         assert!(large.is_full());
-        // Nothing but `next` sends the last ones.
+        // Only `next` sends the last ones.
         while stream.unsettled() > 0 || large.unsettled() > 0 {
             let timely = Some(Instant::now() + Duration::from_millis(1));
             stream.next(timely, NO_WAKE).map_err(driver)?;
@@ -247,7 +247,7 @@ fn a_job_goes_to_another_rank_than_the_one_to_avoid() {
 #[test]
 fn a_stream_reports_that_the_pool_has_ended() {
     let job = |(): &(), x: u64| {
-        rank::give_up("no interpreter on this host".into());
+        rank::abort_run("no interpreter on this host".into());
         x
     };
     let code = local(1, |pool| {
@@ -427,7 +427,7 @@ fn jobs_that_a_function_of_chunks_leaves_behind_fail() {
     let code = local(1, |pool| {
         let results = run_all(pool.stream_of_chunks::<Forgetful>(&(), 3), 0..900).map_err(driver)?;
         assert_eq!(results.len(), 900);
-        // Chunks have three jobs, and fewer where the inputs were not there in time.
+        // Chunks have three jobs, and fewer if the inputs did not come in time.
         let count = |expected| results.iter().filter(|result| **result == Err(expected)).count();
         let (unanswered, not_taken) = (count(JobErrorKind::Encode), count(JobErrorKind::Cancelled));
         assert!(unanswered >= not_taken && not_taken > 250, "{unanswered} {not_taken}");
@@ -442,7 +442,7 @@ fn jobs_that_a_function_of_chunks_leaves_behind_fail() {
 static MADE: AtomicU32 = AtomicU32::new(0);
 static DROPPED: AtomicU32 = AtomicU32::new(0);
 
-/// Counts how often it is made and dropped.
+/// Counts how many times it is made and dropped.
 struct Counted;
 
 impl Drop for Counted {
@@ -469,7 +469,7 @@ impl ChunkServer for Counted {
 }
 
 #[test]
-fn what_a_function_of_chunks_keeps_is_made_once_for_each_rank_and_dropped_when_the_map_is_over() {
+fn the_state_of_a_chunk_function_is_made_once_for_each_rank_and_dropped_with_the_map() {
     local(1, |pool| {
         assert_eq!(run_all(pool.stream_of_chunks::<Counted>(&(), 1), 0..500).map_err(driver)?.len(), 500);
         Ok(())

@@ -1,4 +1,4 @@
-//! Worlds drawn from seeds: small ones, in which everything happens.
+//! Draws small worlds from seeds, in which every kind of event happens.
 
 use std::num::NonZeroU32;
 
@@ -18,17 +18,17 @@ impl Random {
         mix(self.0)
     }
 
-    /// Between two numbers, both included.
+    /// Draws a number from `least` to `most`, both included.
     pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.next() % (most - least + 1)
     }
 
-    /// True so many times in a hundred.
+    /// Returns true with a probability of `percent` / 100.
     fn percent(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }
 
-    /// Spread over the orders of magnitude.
+    /// Draws a number from `least` to `most`; small orders of magnitude are as likely as large ones.
     fn magnitude(&mut self, least: u64, most: u64) -> u64 {
         let mut top = least;
         while top < most && self.percent(75) {
@@ -43,11 +43,11 @@ impl Random {
 }
 
 impl World {
-    /// A small world in which anything may go wrong.
+    /// Draws a small world in which any failure may happen.
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        // Half of the worlds are kind: no rank is lost and nobody stops anything.
+        // Half of the worlds are kind: no rank is lost, and no map, job or run is cancelled.
         let kind = random.percent(50);
         let horizon = random.magnitude(MILLI, 4_000 * MILLI);
         let ranks = (0..random.magnitude(1, 12)).map(|_| rank(&mut random, horizon, kind)).collect();
@@ -59,7 +59,7 @@ impl World {
         Self { seed, ranks, maps, in_a_row: false, latency, service, drains, judged: true }
     }
 
-    /// Many small maps one after the other, on ranks whose threads take some time to begin.
+    /// Draws a world of many small maps one after the other, on ranks whose threads take some time to begin a chunk.
     #[must_use]
     pub fn small_maps(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -91,7 +91,7 @@ impl World {
         Self { seed, ranks, maps, in_a_row: true, latency, service: MICRO, drains: None, judged: true }
     }
 
-    /// The same maps on other ranks with other latencies, none of which fails.
+    /// Returns a world with the same maps on other ranks, none of which fails, with other latencies.
     #[must_use]
     pub fn moved(&self, seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -104,10 +104,10 @@ fn rank(random: &mut Random, horizon: u64, kind: bool) -> RankPlan {
     let joins = if random.percent(80) { random.between(0, MILLI) } else { random.between(0, horizon) };
     let slowness = if random.percent(15) { random.between(100, 2_000) } else { 100 };
     let at = joins + random.between(0, horizon);
-    let told = at + random.between(0, horizon / 4);
+    let reported = at + random.between(0, horizon / 4);
     let fate = match random.between(0, 9) {
-        0 | 1 if !kind => Fate::Dies { at, told },
-        2 if !kind => Fate::Stalls { at, until: at + random.between(0, horizon / 2), told },
+        0 | 1 if !kind => Fate::Dies { at, reported },
+        2 if !kind => Fate::Stalls { at, until: at + random.between(0, horizon / 2), reported },
         _ => Fate::Stays,
     };
     let waking = if random.percent(50) { random.magnitude(MICRO, MILLI) } else { 0 };

@@ -1,6 +1,6 @@
-//! The oracles: what the scheduler promises, stated without looking inside it.
+//! The oracles: the scheduler's guarantees, checked from outside.
 //!
-//! Follows the events it is told and the actions it gives with a record for each job, and asserts on the way.
+//! Follows the scheduler's events and actions with a record for each job, and asserts the guarantees at each step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -14,13 +14,13 @@ struct Job {
     holder: Option<ChunkId>,
     failures: u32,
     losses: u32,
-    /// How often it was dealt.
-    deals: u32,
+    /// The number of times it was assigned.
+    assignments: u32,
     given_back: bool,
 }
 
-/// How often a job is dealt at most, beside its retries: once, after two losses, and after eight recalls.
-const DEALS_MAX: u32 = 11;
+/// The most times that a job may be assigned, beside its retries: once, after two losses, and after eight recalls.
+const ASSIGNMENTS_MAX: u32 = 11;
 
 #[derive(Default)]
 struct Map {
@@ -47,11 +47,11 @@ struct Rank {
     chunks: u64,
     lost: bool,
     dismissed: bool,
-    /// Jobs that failed there since the last one that did not.
+    /// Jobs that failed on it in a row.
     streak: usize,
 }
 
-/// Jobs whose answer is being handled: those that were good and those that failed.
+/// The jobs of the `Finished` that is being handled: those that succeeded and those that failed.
 #[derive(Default)]
 struct Answer {
     map: Option<MapId>,
@@ -59,7 +59,7 @@ struct Answer {
     bad: BTreeSet<u64>,
 }
 
-/// What is known from outside.
+/// The state of a run as seen from outside the scheduler.
 pub(super) struct Judge<'a> {
     world: &'a World,
     maps: BTreeMap<MapId, Map>,
@@ -68,7 +68,7 @@ pub(super) struct Judge<'a> {
     answer: Answer,
     draining: bool,
     driver_left: bool,
-    /// Whether every job is longer than any credit horizon, so that ranks hold two chunks a thread.
+    /// Whether every job takes longer than `CREDIT_TIME`, so that ranks hold at most two chunks per thread.
     all_long: bool,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// How many chunks are held.
+    /// Returns the number of chunks in flight.
     pub(super) fn held(&self) -> usize {
         self.chunks.len()
     }
@@ -102,7 +102,7 @@ impl<'a> Judge<'a> {
         joined && self.ranks.keys().all(|rank| !self.present(*rank))
     }
 
-    /// Takes the jobs of a chunk from some offset on back from its holder.
+    /// Marks these jobs of a map as no longer held by a rank and applies `change` to each.
     fn free(&mut self, map: MapId, jobs: Range<u64>, change: impl Fn(u64, &mut Job)) {
         let map = self.maps.get_mut(&map).expect("a chunk's map");
         for index in jobs {
@@ -113,7 +113,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Learns a fact before the scheduler does.
+    /// Records an event before the scheduler handles it.
     pub(super) fn before(&mut self, event: &Event) {
         self.answer = Answer::default();
         match event {
@@ -145,11 +145,11 @@ impl<'a> Judge<'a> {
         if !self.present(rank) {
             return;
         }
-        let held = self.chunks.remove(&chunk).expect("a rank answers what it has, once");
+        let held = self.chunks.remove(&chunk).expect("a rank finishes a chunk that it holds, once");
         assert_eq!(held.rank, rank);
         self.ranks.get_mut(&rank).expect("a rank").chunks -= 1;
         let bad: BTreeSet<u64> = failed.iter().map(|offset| held.jobs.start + u64::from(*offset)).collect();
-        assert!(bad.iter().all(|job| held.jobs.contains(job)), "the answer is about the jobs that were kept");
+        assert!(bad.iter().all(|job| held.jobs.contains(job)), "the failed jobs are among those that were kept");
         self.free(held.map, held.jobs.clone(), |index, job| job.failures += u32::from(bad.contains(&index)));
         let good = held.jobs.clone().filter(|job| !bad.contains(job)).collect();
         let good: BTreeSet<u64> = good;
@@ -162,7 +162,7 @@ impl<'a> Judge<'a> {
         if !self.present(rank) {
             return;
         }
-        let held = self.chunks.get_mut(&chunk).expect("a rank returns what it has");
+        let held = self.chunks.get_mut(&chunk).expect("a rank gives back a chunk that it holds");
         assert!(held.recalled && !held.returned);
         held.returned = true;
         let (map, back) = (held.map, held.jobs.start + kept..held.jobs.end);
@@ -186,7 +186,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Judges what the scheduler made of it.
+    /// Checks the scheduler's actions for an event.
     pub(super) fn after(&mut self, event: &Event, actions: &[Action]) {
         for action in actions {
             match action {
@@ -222,8 +222,8 @@ impl<'a> Judge<'a> {
             let outcome = map.jobs[usize::try_from(*job).expect("an index")].outcome;
             assert_eq!(outcome, Some(Outcome::Done), "job {job} is done");
         }
-        // A job that failed somewhere may wait for another rank, and a rank where all fails waits for others. While one that was
-        // given back waits for an idle thread, so do all.
+        // A job that has failed may wait for another rank, and a rank on which all jobs fail waits for others. While a job that
+        // was given back waits for an idle thread, all jobs do.
         let is_back = |job: &Job| job.outcome.is_none() && job.holder.is_none() && job.given_back;
         let most = if self.maps.values().any(|map| map.jobs.iter().any(is_back)) { 1 } else { 2 };
         let waits = |job: &&Job| job.outcome.is_none() && job.holder.is_none() && job.failures == 0;
@@ -234,7 +234,7 @@ impl<'a> Judge<'a> {
             }
         }
         if self.maps.values().any(|map| map.queued > 0) && present().next().is_some() {
-            assert!(present().any(|(_, rank)| rank.chunks > 0), "jobs wait and nobody has any");
+            assert!(present().any(|(_, rank)| rank.chunks > 0), "jobs wait and no rank has any");
         }
     }
 
@@ -247,17 +247,20 @@ impl<'a> Judge<'a> {
         assert!(!map.abandoned && !map.released);
         for index in jobs.clone() {
             let job = &mut map.jobs[usize::try_from(index).expect("an index")];
-            assert!(job.outcome.is_none() && job.holder.is_none(), "job {index} is dealt again");
+            assert!(job.outcome.is_none() && job.holder.is_none(), "job {index} is assigned again");
             assert_eq!(job.failures + 1, attempt, "job {index}");
-            assert!(job.losses == 0 || jobs.end - jobs.start == 1, "job {index} was lost before and is not alone");
+            assert!(job.losses == 0 || jobs.end - jobs.start == 1, "job {index} was lost before and shares a chunk");
             assert!(job.losses < 3, "job {index} was lost too often");
-            job.deals += 1;
-            assert!(job.deals <= DEALS_MAX.saturating_add(policy.retries), "job {index} is sent to and fro");
+            job.assignments += 1;
+            assert!(
+                job.assignments <= ASSIGNMENTS_MAX.saturating_add(policy.retries),
+                "job {index} is assigned too often"
+            );
             job.holder = Some(chunk);
             map.queued -= 1;
         }
         if let ChunkSize::Fixed(size) = policy.chunk {
-            assert!(jobs.end - jobs.start <= u64::from(size.get()), "a chunk larger than asked for");
+            assert!(jobs.end - jobs.start <= u64::from(size.get()), "a chunk is larger than its fixed size");
         }
         let holder = self.ranks.get_mut(&rank).expect("a rank");
         holder.chunks += 1;
@@ -298,9 +301,9 @@ impl<'a> Judge<'a> {
         map.settled += 1;
     }
 
-    /// Nothing will happen any more: everything must be over.
+    /// Checks at the end, when no event is left, that the run is finished.
     pub(super) fn quiet(&self, schedule: &Schedule) {
-        // Jobs wait for the first rank, for ever if it was lost before it joined; the shell knows whether one can come.
+        // Jobs wait for the first rank, for ever if every rank was lost before it joined; the master then ends the run.
         if self.ranks.values().all(|rank| rank.threads == 0) {
             return;
         }

@@ -5,18 +5,18 @@ use std::collections::VecDeque;
 use super::{RankPlan, World};
 use crate::engine::schedule::{ChunkId, Event, MapId, RankId};
 
-/// What the master sends.
+/// A message from the master to a rank.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Order {
     Run { chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32 },
-    GiveBack(ChunkId),
+    Recall(ChunkId),
 }
 
-/// What a rank does in answer.
+/// An effect of a message or of the end of a chunk on a rank.
 pub(super) enum Reply {
-    /// A message to the master; the sender's id is filled in on the way.
-    Say(Event),
-    /// A thread wants to be woken when its chunk ends.
+    /// A message to the master; [`Sim::reply`](super::Sim::reply) fills in the sender's id.
+    Send(Event),
+    /// A thread ends its chunk at this time.
     Wake { at: u64, thread: usize, generation: u64 },
     /// The rank is gone.
     Die,
@@ -38,40 +38,40 @@ struct Running {
     broken: bool,
 }
 
-/// A rank and what it holds.
+/// A rank and its chunks.
 pub(super) struct Rank {
     pub(super) plan: RankPlan,
     pub(super) alive: bool,
-    /// Arrival times of the last message each way: links keep order.
-    pub(super) last_said: u64,
-    pub(super) last_heard: u64,
-    /// Time spent in jobs that ended, in ns.
+    /// The arrival times of the last message each way: links keep the order of messages.
+    pub(super) last_sent: u64,
+    pub(super) last_received: u64,
+    /// The time spent in jobs that ended, in ns.
     pub(super) busy: u64,
-    /// Jobs that ended here.
+    /// The number of jobs that ended here.
     pub(super) jobs: u64,
     waiting: VecDeque<Work>,
     threads: Vec<Option<Running>>,
     generation: u64,
 }
 
-/// How long a job takes that fails at once (ns).
+/// The duration of a job that fails at once (ns).
 const BROKEN: u64 = 100_000;
 
-/// Filled in by the link.
+/// A placeholder; [`Sim::reply`](super::Sim::reply) fills in the rank's id.
 const ME: RankId = RankId(0);
 
 impl Rank {
     pub(super) fn new(plan: RankPlan) -> Self {
         let threads = (0..plan.threads).map(|_| None).collect();
         let waiting = VecDeque::new();
-        Self { plan, alive: true, last_said: 0, last_heard: 0, busy: 0, jobs: 0, waiting, threads, generation: 0 }
+        Self { plan, alive: true, last_sent: 0, last_received: 0, busy: 0, jobs: 0, waiting, threads, generation: 0 }
     }
 
     fn is_broken(&self, time: u64) -> bool {
         (self.plan.broken.0..self.plan.broken.1).contains(&time)
     }
 
-    /// How long the first `count` jobs of a chunk take here.
+    /// Returns the duration of the first `count` jobs of a chunk on this rank.
     fn time(&self, work: Work, count: u32, begins: u64, world: &World) -> u64 {
         if self.is_broken(begins) {
             return u64::from(count) * BROKEN;
@@ -92,11 +92,11 @@ impl Rank {
                     None => Vec::new(),
                 }
             }
-            Order::GiveBack(chunk) => self.give_back(chunk, now, world),
+            Order::Recall(chunk) => self.recall(chunk, now, world),
         }
     }
 
-    /// A thread takes the next chunk and begins it now or later.
+    /// Lets a thread take the next chunk and start it at the time `begins`.
     fn start(&mut self, thread: usize, begins: u64, world: &World) -> Vec<Reply> {
         let Some(work) = self.waiting.pop_front() else {
             return Vec::new();
@@ -123,15 +123,15 @@ impl Rank {
         self.jobs += u64::from(work.count);
         let fails = |offset: &u32| broken || world.fails(work.map, work.first + u64::from(*offset), work.attempt);
         let failed = (0..work.count).filter(fails).collect();
-        let mut replies = vec![Reply::Say(Event::Finished { rank: ME, chunk: work.chunk, busy, failed, bad: 0 })];
+        let mut replies = vec![Reply::Send(Event::Finished { rank: ME, chunk: work.chunk, busy, failed, bad: 0 })];
         replies.extend(self.start(thread, now, world));
         replies
     }
 
-    fn give_back(&mut self, chunk: ChunkId, now: u64, world: &World) -> Vec<Reply> {
+    fn recall(&mut self, chunk: ChunkId, now: u64, world: &World) -> Vec<Reply> {
         if let Some(place) = self.waiting.iter().position(|work| work.chunk == chunk) {
             self.waiting.remove(place);
-            return vec![Reply::Say(Event::Returned { rank: ME, chunk, kept: 0 })];
+            return vec![Reply::Send(Event::Returned { rank: ME, chunk, kept: 0 })];
         }
         let running = |running: &Option<Running>| running.as_ref().is_some_and(|running| running.work.chunk == chunk);
         let Some(thread) = self.threads.iter().position(running) else {
@@ -142,7 +142,7 @@ impl Rank {
         };
         if now < started {
             // The recall has overtaken the start.
-            let mut replies = vec![Reply::Say(Event::Returned { rank: ME, chunk, kept: 0 })];
+            let mut replies = vec![Reply::Send(Event::Returned { rank: ME, chunk, kept: 0 })];
             replies.extend(self.start(thread, started, world));
             return replies;
         }
@@ -157,6 +157,6 @@ impl Rank {
         let generation = self.generation;
         self.threads[thread] = Some(Running { work, started, generation, broken });
         let wake = Reply::Wake { at: ends, thread, generation };
-        vec![Reply::Say(Event::Returned { rank: ME, chunk, kept }), wake]
+        vec![Reply::Send(Event::Returned { rank: ME, chunk, kept }), wake]
     }
 }

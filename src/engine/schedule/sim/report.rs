@@ -1,4 +1,4 @@
-//! How well the policy does: makespan and idle time of large pools, so that constants are chosen by numbers.
+//! Measures the scheduling policy: makespan and idle time of large pools, so that its constants are chosen by numbers.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,27 +6,27 @@ use std::collections::BinaryHeap;
 use super::{Fate, MICRO, MILLI, MapPlan, Mix, RankPlan, Run, World, run};
 use crate::engine::schedule::{ChunkSize, Policy};
 
-/// What a pool of the given size does with the given jobs.
+/// The measurement of one case: a pool of a given size and a kind of jobs.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// What kind of jobs.
+    /// The kind of jobs.
     pub name: &'static str,
-    /// How many ranks.
+    /// The number of ranks.
     pub ranks: u32,
-    /// How many jobs.
+    /// The number of jobs.
     pub jobs: u64,
-    /// What happened.
+    /// The result of the simulated run.
     pub run: Run,
     /// The least possible makespan (ns): all work spread evenly, or the longest job.
     pub ideal: u64,
-    /// Makespan of a pool without messages (ns), where a thread that is free takes the next job: what a scheduler that
-    /// does not know durations beforehand can hope for.
+    /// The makespan of a pool without messages (ns), in which a thread that is free takes the next job: the best that a scheduler
+    /// can reach that does not know durations in advance.
     pub greedy: u64,
-    /// Thread time spent outside jobs, in thousandths.
+    /// The share of thread time spent outside jobs, in thousandths.
     pub idle_per_mille: u64,
 }
 
-/// The cases that are looked at.
+/// Returns the cases to measure: name, durations, and the slowness of rank 1 in percent. `mean` is the mean duration in ns.
 #[must_use]
 pub fn cases(mean: u64) -> Vec<(&'static str, Mix, u64)> {
     // 95 % short and 5 % long jobs, ten times as long.
@@ -40,7 +40,7 @@ pub fn cases(mean: u64) -> Vec<(&'static str, Mix, u64)> {
     ]
 }
 
-/// Runs one case: rank 1 is `slowness` percent as slow as the others.
+/// Measures one case. Jobs on rank 1 take `slowness` percent of their time on the other ranks.
 #[must_use]
 pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix, slowness: u64) -> Line {
     let speed = |rank: u32| if rank == 1 { slowness } else { 100 };
@@ -79,7 +79,7 @@ pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix
     Line { name, ranks, jobs, run, ideal, greedy, idle_per_mille }
 }
 
-/// Gives each job to the thread that is free first.
+/// Returns the makespan if each job is run by the thread that is free first.
 fn greedy(durations: impl Iterator<Item = u64>, ranks: u32, threads: u32, slowness: impl Fn(u32) -> u64) -> u64 {
     let mut free: BinaryHeap<_> = (0..ranks * threads).map(|thread| Reverse((0, thread % ranks))).collect();
     let mut makespan = 0;
@@ -92,7 +92,7 @@ fn greedy(durations: impl Iterator<Item = u64>, ranks: u32, threads: u32, slowne
     makespan
 }
 
-/// The table for pools of so many ranks with so many jobs for each thread, of 100 ms on average.
+/// Measures all cases with jobs of 100 ms on average.
 #[must_use]
 pub fn report(ranks: u32, threads: u32, jobs_per_thread: u64) -> Vec<Line> {
     let jobs = u64::from(ranks) * u64::from(threads) * jobs_per_thread;

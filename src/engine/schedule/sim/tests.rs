@@ -6,7 +6,7 @@ use super::report::{cases, measure};
 use super::{Fate, MICRO, MILLI, MapPlan, Mix, RankPlan, Run, World, run};
 use crate::engine::schedule::{ChunkSize, MapId, Outcome, Policy};
 
-/// Runs a check for every seed, or for the one asked for; names the seed that fails.
+/// Runs `check` for every seed, or for the one in the variable `SEED`; prints the seed that fails.
 fn for_seeds(seeds: std::ops::Range<u64>, check: impl Fn(u64) + std::panic::RefUnwindSafe) {
     if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
         check(seed);
@@ -42,7 +42,7 @@ fn simulated_small_maps_of_short_jobs_are_not_sent_to_and_fro() {
             (map.jobs, map.window, map.mix) = (map.jobs.min(10), u64::MAX, Mix::Constant(MICRO));
         }
         let run = run(&world);
-        // There and back once for each job; recalls are for those that wait longer than a thread takes to wake.
+        // Two messages for each job; recalls are for jobs that wait longer than a thread takes to wake.
         let jobs: u64 = world.maps.iter().map(|map| map.jobs).sum();
         assert!(run.recalls <= jobs / 5, "{} recalls for {jobs} jobs", run.recalls);
         assert!(run.messages <= 3 * jobs, "{} messages for {jobs} jobs", run.messages);
@@ -107,7 +107,7 @@ fn a_slow_rank_gets_fewer_jobs() {
     assert!(jobs[1] * 8 < jobs[0] && jobs[1] * 12 > jobs[0], "{jobs:?}");
 }
 
-/// Three ranks and 400 jobs of 50 ms in chunks of one, after a change.
+/// Returns a world of three ranks and 400 jobs of 50 ms in chunks of one, after `change`.
 fn world_of_three(change: impl FnOnce(&mut World)) -> World {
     let plan = || RankPlan { threads: 1, joins: 0, slowness: 100, broken: (0, 0), waking: 0, fate: Fate::Stays };
     let map = MapPlan {
@@ -203,7 +203,7 @@ fn simulated_short_jobs_do_not_wait_for_those_that_hardly_end() {
         (map.jobs, map.window) = (20 + seed % 180, if seed % 4 < 2 { u64::MAX } else { 10 + seed % 30 });
         let jobs = map.jobs;
         let long = (0..jobs).filter(|job| world.duration(MapId(0), *job) > MILLI).count();
-        // What has not begun by then is stopped.
+        // Jobs that have not begun by then are stopped.
         world.drains = Some(5_000 * MILLI);
         let outcomes = run(&world).outcomes;
         let stopped = outcomes[0].iter().filter(|job| **job != Some(Outcome::Done)).count();

@@ -1,99 +1,99 @@
-//! What a world consists of: everything that a run depends on, drawn or written down beforehand.
+//! The description of a simulated world: everything that a run depends on.
 
 use crate::engine::schedule::{MapId, Policy};
 
-/// Nanoseconds in units that people read.
+/// A microsecond in nanoseconds.
 pub const MICRO: u64 = 1_000;
 /// A millisecond in nanoseconds.
 pub const MILLI: u64 = 1_000_000;
 
-/// How long jobs take.
+/// The distribution of the durations of jobs.
 #[derive(Clone, Copy, Debug)]
 pub enum Mix {
     /// All the same (ns).
     Constant(u64),
     /// Exponentially distributed around this mean (ns).
     Exponential(u64),
-    /// Short ones, and so many percent of long ones (ns).
+    /// Short ones, and a percentage of long ones (ns).
     Bimodal {
         /// Duration of most jobs.
         short: u64,
         /// Duration of the others.
         long: u64,
-        /// How many in a hundred are long.
+        /// The percentage of long ones.
         percent: u64,
     },
 }
 
-/// What becomes of a rank.
+/// Whether and how a rank fails.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
     /// It lives to the end.
     Stays,
-    /// It ends at one time; the master is told at another.
+    /// It dies; the master learns of that later.
     Dies {
-        /// When it ends.
+        /// The time at which it dies.
         at: u64,
-        /// When the master is told.
-        told: u64,
+        /// The time at which it is reported as lost.
+        reported: u64,
     },
-    /// What it says from one time on arrives only from a later time on; in between or after the master gives it up.
+    /// Its messages from `at` on are delayed until `until`; it is reported as lost before or after that.
     Stalls {
-        /// When it falls silent.
+        /// The start of the delay.
         at: u64,
-        /// When its words arrive.
+        /// The end of the delay.
         until: u64,
-        /// When the master is told that it is lost.
-        told: u64,
+        /// The time at which it is reported as lost.
+        reported: u64,
     },
 }
 
 /// A rank of a world.
 #[derive(Clone, Debug)]
 pub struct RankPlan {
-    /// How many threads it has.
+    /// Its number of threads.
     pub threads: u32,
-    /// When it says that it is there.
+    /// The time at which it joins.
     pub joins: u64,
-    /// How long its jobs take, in percent of what they should.
+    /// The duration of its jobs, in percent of the normal one.
     pub slowness: u64,
-    /// From when to when everything fails there at once.
+    /// The start and the end of the time in which all jobs fail there at once.
     pub broken: (u64, u64),
-    /// How long a thread that is out of work takes to begin a chunk that arrives (ns).
+    /// The time that an idle thread takes to begin a chunk that arrives (ns).
     pub waking: u64,
-    /// What becomes of it.
+    /// Whether and how it fails.
     pub fate: Fate,
 }
 
 /// A map of a world.
 #[derive(Clone, Debug)]
 pub struct MapPlan {
-    /// When it is opened, or how long after the end of the one before it.
+    /// The time at which it is opened, or, if maps run in a row, the pause after the map before it.
     pub opens: u64,
-    /// What it asks of the scheduler.
+    /// Its options.
     pub policy: Policy,
-    /// Whose jobs they are.
+    /// The number of its function.
     pub function: i64,
-    /// How many jobs it has.
+    /// The number of its jobs.
     pub jobs: u64,
-    /// How many of them may be unsettled at once.
+    /// The largest number of its jobs that are submitted and not settled.
     pub window: u64,
-    /// How long they take.
+    /// The durations of its jobs.
     pub mix: Mix,
-    /// How many attempts in a hundred fail.
+    /// The percentage of attempts that fail.
     pub failing: u64,
     /// A job that kills its rank.
     pub poison: Option<u64>,
-    /// When nobody wants it any more.
+    /// The time at which the driver abandons it.
     pub abandoned: Option<u64>,
-    /// When somebody asks to cancel which job.
+    /// Requests to cancel a job: the time and the job.
     pub cancels: Vec<(u64, u64)>,
 }
 
-/// Everything that a run depends on.
+/// A simulated world: everything that a run depends on.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// Of the durations, failures and latencies.
+    /// The seed of the durations, failures and latencies.
     pub seed: u64,
     /// The ranks, by id.
     pub ranks: Vec<RankPlan>,
@@ -101,17 +101,17 @@ pub struct World {
     pub maps: Vec<MapPlan>,
     /// Whether each map begins when the one before it is released.
     pub in_a_row: bool,
-    /// Shortest and longest latency of a message (ns).
+    /// The shortest and the longest latency of a message (ns).
     pub latency: (u64, u64),
-    /// How long the master takes for a message, in or out (ns).
+    /// The time that the master takes for a message, in or out (ns).
     pub service: u64,
-    /// When the run is to end early.
+    /// The time at which the run is asked to end early.
     pub drains: Option<u64>,
-    /// Whether every step is checked; a measurement goes without.
+    /// Whether every step is checked; false for measurements.
     pub judged: bool,
 }
 
-/// Draws numbers that depend on the given ones only.
+/// Returns a pseudo-random number that depends on `numbers` only.
 pub(super) fn draw_from(numbers: &[u64]) -> u64 {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     for number in numbers {
@@ -128,7 +128,7 @@ pub(super) fn mix(mut z: u64) -> u64 {
 }
 
 impl World {
-    /// How long a job takes on a rank of normal speed (ns).
+    /// Returns the duration of a job on a rank of normal speed (ns).
     #[must_use]
     pub fn duration(&self, map: MapId, job: u64) -> u64 {
         let draw = draw_from(&[self.seed, 1, map.0, job]);
@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    /// Whether an attempt at a job fails.
+    /// Returns whether an attempt at a job fails.
     pub(super) fn fails(&self, map: MapId, job: u64, attempt: u32) -> bool {
         draw_from(&[self.seed, 2, map.0, job, u64::from(attempt)]) % 100 < self.plan(map).failing
     }

@@ -1,4 +1,4 @@
-//! The fast way writes what the slow way writes, reads what it reads, and believes no length.
+//! The fast encoding has the same bytes as the slow one, decodes the same values, and trusts no length.
 
 use std::fmt::Debug;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Writes and reads a value both ways. Values are compared by their encoding: a NaN is not equal to itself.
+/// Encodes and decodes a value both ways. Values are compared by their encoding: a NaN is not equal to itself.
 fn same_both_ways<T: Serialize + DeserializeOwned + Debug + 'static>(value: &T) {
     let (mut fast, mut slow) = (b"before".to_vec(), b"before".to_vec());
     encode_value(value, &mut fast).unwrap();
@@ -87,7 +87,7 @@ fn a_length_that_is_a_lie_is_an_error_and_allocates_nothing() {
         all_are_refused(&bytes);
     }
     all_are_refused(b"");
-    // A list that is longer than it says.
+    // A list that is longer than its length.
     all_are_refused(&[0, 0]);
     // Half a number.
     is_refused::<Vec<f64>>(&[1, 0, 0, 0, 0]);

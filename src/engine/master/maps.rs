@@ -1,4 +1,4 @@
-//! What the master keeps of a map: its function, the inputs that are not settled, and results on their way out.
+//! The master's state of a map: its function, the inputs of jobs that are not settled, and deliveries that are not yet sent.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::engine::exchange::{Block, Client, Delivery};
 use crate::engine::schedule::{MapId, RankId};
 use crate::engine::wire::{self, Frame, Frames, FunctionId, ToRank};
 
-/// Inputs that came together.
+/// Inputs that were submitted together.
 struct Inputs {
     first: u64,
     block: Block,
@@ -18,24 +18,24 @@ struct Inputs {
 }
 
 /// One map.
-pub(super) struct MapBook {
+pub(super) struct MapState {
     function: FunctionId,
     context: Bytes,
     job_timeout: Option<Duration>,
     pub client: Client,
-    /// It gets no more jobs.
+    /// Whether the driver submits no more jobs.
     pub closed: bool,
-    /// Nobody wants the rest of it.
+    /// Whether the driver has dropped the map.
     pub abandoned: bool,
-    /// By rank: whether it was told of this map.
-    known: Vec<bool>,
-    /// In the order of their jobs; the front is dropped when all its jobs are settled.
+    /// By rank: whether the map's definition was sent to it.
+    defined: Vec<bool>,
+    /// The inputs in the order of their jobs; the front is dropped when all its jobs are settled.
     inputs: VecDeque<Inputs>,
     submitted: u64,
     deliveries: Vec<Delivery>,
 }
 
-impl MapBook {
+impl MapState {
     pub(super) fn new(
         function: FunctionId,
         context: Bytes,
@@ -43,31 +43,31 @@ impl MapBook {
         client: Client,
         ranks: usize,
     ) -> Self {
-        MapBook {
+        MapState {
             function,
             context,
             job_timeout,
             client,
             closed: false,
             abandoned: false,
-            known: vec![false; ranks],
+            defined: vec![false; ranks],
             inputs: VecDeque::new(),
             submitted: 0,
             deliveries: Vec::new(),
         }
     }
 
-    /// Takes in the inputs of the next jobs.
+    /// Adds the inputs of the next jobs.
     pub(super) fn add(&mut self, block: Block) {
         let count = block.count();
         self.inputs.push_back(Inputs { first: self.submitted, block, unsettled: count });
         self.submitted += u64::from(count);
     }
 
-    /// What this map's jobs are to call, and the context, if this rank was not yet told of them; it is now.
-    pub(super) fn introduce(&mut self, map: MapId, rank: RankId) -> Option<(ToRank, Bytes)> {
-        let known = self.known.get_mut(rank.0 as usize)?;
-        if std::mem::replace(known, true) {
+    /// Returns the map's definition and its context if they were not yet sent to this rank, and marks them as sent.
+    pub(super) fn define(&mut self, map: MapId, rank: RankId) -> Option<(ToRank, Bytes)> {
+        let defined = self.defined.get_mut(rank.0 as usize)?;
+        if std::mem::replace(defined, true) {
             return None;
         }
         let micros = |limit: Duration| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
@@ -76,13 +76,14 @@ impl MapBook {
         Some((ToRank::Define { map, function, limit, bytes }, self.context.clone()))
     }
 
-    /// The ranks that were told of this map.
-    pub(super) fn known_by(&self) -> impl Iterator<Item = RankId> + use<> {
-        let ranks: Vec<_> = (0..).map(RankId).zip(&self.known).filter(|(_, known)| **known).map(|(id, _)| id).collect();
+    /// Returns the ranks to which the map's definition was sent.
+    pub(super) fn defined_on(&self) -> impl Iterator<Item = RankId> + use<> {
+        let ranks: Vec<_> =
+            (0..).map(RankId).zip(&self.defined).filter(|(_, defined)| **defined).map(|(id, _)| id).collect();
         ranks.into_iter()
     }
 
-    /// The blocks that hold some of these jobs, each with the part that it holds, as offsets in the block.
+    /// Returns the index of each block that holds some of these jobs, with their offsets in the block.
     fn blocks(&self, first: u64, count: u64) -> impl Iterator<Item = (usize, std::ops::Range<u32>)> + use<'_> {
         let start = self.inputs.partition_point(|inputs| inputs.first + u64::from(inputs.block.count()) <= first);
         let end = first + count;
@@ -93,12 +94,12 @@ impl MapBook {
         })
     }
 
-    /// The frames of these jobs' inputs, in pieces.
+    /// Returns the frames of these jobs' inputs, in pieces.
     pub(super) fn inputs(&self, first: u64, count: u32) -> Vec<Bytes> {
         self.blocks(first, u64::from(count)).map(|(block, part)| self.inputs[block].block.frames(part)).collect()
     }
 
-    /// These jobs' inputs are not needed any more.
+    /// Marks these jobs as settled: their inputs are not needed any more.
     pub(super) fn settle(&mut self, first: u64, count: u64) {
         let parts: Vec<_> = self.blocks(first, count).collect();
         for (block, part) in parts {
@@ -113,12 +114,12 @@ impl MapBook {
         }
     }
 
-    /// Puts something on its way to the client.
+    /// Queues a delivery for the client.
     pub(super) fn deliver(&mut self, delivery: Delivery) {
         self.deliveries.push(delivery);
     }
 
-    /// Sends the client what is on its way. A client that has gone does not want it.
+    /// Sends all queued deliveries to the client. They are dropped if the client has gone.
     pub(super) fn hand_over(&mut self, map: MapId) {
         if !self.deliveries.is_empty() {
             let _ = self.client.deliveries.send((map, std::mem::take(&mut self.deliveries)));
@@ -126,17 +127,17 @@ impl MapBook {
     }
 }
 
-/// What a rank says of a chunk that it has done.
-pub(super) struct Report {
+/// A rank's report of a finished chunk.
+pub(super) struct ChunkReport {
     pub count: u32,
     pub busy: u64,
     pub failed: Vec<u32>,
     pub bad: u32,
 }
 
-/// The results of a chunk, to be cut where the scheduler settles its jobs. It settles them in ascending order, so that the
+/// The results of a chunk, to be split as the scheduler settles its jobs. It settles them in ascending order, so the
 /// frames are read once.
-pub(super) struct Arrived {
+pub(super) struct ChunkResults {
     rank: RankId,
     first: u64,
     count: u32,
@@ -147,17 +148,17 @@ pub(super) struct Arrived {
     position: usize,
 }
 
-impl Arrived {
+impl ChunkResults {
     pub(super) fn new(rank: RankId, first: u64, count: u32, attempt: u32, frames: Bytes) -> Self {
-        Arrived { rank, first, count, attempt, frames, next: first, position: 0 }
+        ChunkResults { rank, first, count, attempt, frames, next: first, position: 0 }
     }
 
-    /// The rank that computed them.
+    /// Returns the rank that computed the results.
     pub(super) fn rank(&self) -> RankId {
         self.rank
     }
 
-    /// Where the frame of this job starts; the end, if the frames are cut short before it.
+    /// Returns the position at which the frame of this job starts; the end, if the frames are truncated before it.
     fn position_of(&mut self, job: u64) -> usize {
         if job < self.next {
             (self.next, self.position) = (self.first, 0);
@@ -170,7 +171,7 @@ impl Arrived {
         self.position
     }
 
-    /// The results of these jobs.
+    /// Returns the results of these jobs.
     pub(super) fn done(&mut self, first: u64, count: u64) -> Delivery {
         let frames = if first == self.first && count == u64::from(self.count) {
             self.frames.clone()
@@ -182,7 +183,7 @@ impl Arrived {
         Delivery::Done { first, count, frames }
     }
 
-    /// The failure of this job.
+    /// Returns the failure of this job.
     pub(super) fn failed(&mut self, job: u64, host: &str) -> Delivery {
         let start = self.position_of(job);
         let failure = match Frames::new(&self.frames[start..]).next() {

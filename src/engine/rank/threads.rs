@@ -1,9 +1,9 @@
-//! The compute threads of a rank: each begins chunk after chunk, and helps the jobs of the others in between.
+//! The compute threads of a rank: each runs chunk after chunk, and helps the rayon jobs of other threads in between.
 //!
-//! A job may use rayon. While it waits for the pieces that it has split off, its thread looks for other work of the pool, and
-//! runs it on the stack of the waiting job. If chunks were such work, a job could begin inside another one, which may hold a
-//! lock or a borrowed cell. So a chunk never is: chunks wait in a queue that rayon does not know. Every thread of the pool
-//! stays in [`Queue::serve`], and asks rayon for pieces of the others' jobs only while there is no chunk.
+//! A job may use rayon. While it waits for the pieces that it has split off, rayon runs other work of the thread pool on the same
+//! thread, on the stack of the waiting job. If chunks were such work, a job could start inside another one, which may hold a
+//! lock or a borrowed cell. So chunks wait in a queue that rayon does not know. Every thread of the pool
+//! stays in [`Queue::serve`], and asks rayon for pieces of other threads' jobs only while there is no chunk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,46 +13,46 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use super::WorkerError;
+use super::RankError;
 use super::chunk::Chunk;
 use super::context::enter_compute_thread;
 use super::executor::{Executor, MapFunction};
 
-/// What a compute thread does between two looks at the queue. What comes second is let go of when it is done.
+/// An element of the queue of the compute threads. The sender is dropped when the work is done.
 pub(super) enum Work {
-    /// Run these jobs.
+    /// Run the jobs of a chunk.
     Chunk(Arc<Chunk>, Option<Sender<()>>),
-    /// Let go of a function, which may take its time.
+    /// Drop a function, which may take long.
     Release(Arc<MapFunction>, Sender<()>),
 }
 
-/// How often a thread looks for work without a pause before it sleeps: a few microseconds.
+/// The number of times that a thread looks for work before it sleeps: a few microseconds.
 const ROUNDS: u32 = 32;
-/// The first pause of a thread that sleeps; each is twice the one before. A chunk wakes it at once; pieces do not.
+/// The first pause of a thread that sleeps; each is twice the one before. A chunk ends the pause at once; a rayon piece does not.
 const SHORTEST: Duration = Duration::from_micros(20);
-/// The longest pause while a job of another thread runs, which may split at any time, and while none does. They are those of
-/// all threads that sleep, together.
+/// The longest pause while a job of another thread runs, which may split at any time, and while none runs. They hold
+/// for all sleeping threads together: with N of them, each sleeps N times as long.
 const LONGEST: Duration = Duration::from_millis(1);
 const QUIET: Duration = Duration::from_millis(5);
 /// The longest pause of a single thread.
 const LIMIT: Duration = Duration::from_millis(100);
-/// A thread that has been helping for so long has found something that was worth splitting, in µs.
+/// A thread that has been helping for this long (µs) has found a job that other threads should help, too.
 const WORTHWHILE: u64 = 50;
 
-/// The chunks that no thread has begun, and the threads that have nothing to do.
+/// The queue of the compute threads: chunks that no thread has begun, and threads that have nothing to do.
 struct Queue {
     state: Mutex<State>,
     wake: Condvar,
-    /// More than 0 if a look into `state` is worth it.
+    /// More than 0 if `state` may hold work, or is closed.
     pending: AtomicUsize,
-    /// Threads that run a chunk.
+    /// The number of threads that run a chunk.
     running: AtomicUsize,
-    /// Threads that were written off and have not come back.
+    /// The number of threads that were written off and have not ended.
     left_behind: AtomicUsize,
     started: Instant,
-    /// Since when one of the threads that help others has been doing so, in µs since `started`; 0 for none.
+    /// The time since which a thread has been helping others, in µs since `started`; 0 if none does.
     helping: AtomicU64,
-    /// When a thread last found nothing to help with.
+    /// The time at which a thread last found nothing to help with, in µs since `started`.
     barren: AtomicU64,
 }
 
@@ -60,7 +60,7 @@ struct Queue {
 struct State {
     waiting: VecDeque<Work>,
     asleep: u32,
-    /// How many of the threads asleep have been woken and have not looked at the queue yet: another wake-up would be wasted.
+    /// The number of sleeping threads that have been woken and have not looked at the queue yet: another wake-up would be wasted.
     woken: u32,
     closed: bool,
 }
@@ -82,7 +82,7 @@ impl Queue {
         }
     }
 
-    /// No chunk is begun any more.
+    /// Closes the queue: no chunk is begun any more.
     fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -91,23 +91,23 @@ impl Queue {
         self.pending.store(usize::MAX, Ordering::Release);
         drop(state);
         self.wake.notify_all();
-        // These may let go of what other people made.
+        // This may run destructors of the user's types, so it happens after the lock is released.
         drop::<VecDeque<_>>(chunks);
     }
 
-    /// The loop of the thread at this place among those of its rank. It ends with the run, and when the thread was written off.
-    fn serve(&self, executor: &Arc<Executor>, place: u32) {
+    /// Runs the loop of the thread with the index `thread`. It ends with the run, or when the thread was written off.
+    fn serve(&self, executor: &Arc<Executor>, thread: u32) {
         while let Some(work) = self.next() {
             match work {
                 Work::Chunk(chunk, released) => {
                     self.running.fetch_add(1, Ordering::Relaxed);
-                    let goes_on = chunk.run(executor, place);
+                    let goes_on = chunk.run(executor, thread);
                     self.running.fetch_sub(1, Ordering::Relaxed);
                     if !goes_on {
                         self.left_behind.fetch_sub(1, Ordering::Relaxed);
                         return;
                     }
-                    // This may be the last that holds the map's function.
+                    // This may be the last holder of the map's function, so it is dropped before `released`.
                     drop(chunk);
                     drop(released);
                 }
@@ -116,12 +116,12 @@ impl Queue {
                     drop(released);
                 }
             }
-            // What a job has spawned and not waited for.
+            // Run what a job has spawned and not waited for.
             while rayon_core::yield_local() == Some(rayon_core::Yield::Executed) {}
         }
     }
 
-    /// What to do next; until there is something, the thread helps others or sleeps. `None`: nothing more will come.
+    /// Returns the next work; until there is some, the thread helps others or sleeps. `None` if the queue is closed.
     fn next(&self) -> Option<Work> {
         let (mut rounds, mut pause) = (0, SHORTEST);
         loop {
@@ -151,7 +151,7 @@ impl Queue {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Runs a piece of a job that another thread has begun, if there is one.
+    /// Runs a piece of another thread's job, if there is one, and returns whether it did.
     fn help(&self) -> bool {
         let marks = self.helping.compare_exchange(0, self.now(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
         let helped = rayon_core::yield_now() == Some(rayon_core::Yield::Executed);
@@ -161,9 +161,9 @@ impl Queue {
         helped
     }
 
-    /// Sleeps until there is a chunk, or for a pause; says how long the next one is. Nobody rings when a job splits, so the
-    /// threads that sleep look from time to time, in turn; one that sees another one help wakes the next, as long as they
-    /// find something.
+    /// Sleeps until there is a chunk, at most for `pause`, and returns the next pause. rayon does not wake these threads when a job
+    /// splits, so sleeping threads look for pieces from time to time, in turn; a thread that sees another one help wakes the
+    /// next, as long as they find something.
     fn sleep(&self, pause: Duration) -> Duration {
         self.barren.store(self.now(), Ordering::Relaxed);
         let mut state = self.lock();
@@ -171,7 +171,7 @@ impl Queue {
             return SHORTEST;
         }
         state.asleep += 1;
-        // A single thread has nobody to help.
+        // A single thread has no other thread to help.
         let limit = if rayon_core::current_num_threads() > 1 { (pause * state.asleep).min(LIMIT) } else { LIMIT };
         let mut state = self.wake.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
         state.asleep -= 1;
@@ -187,7 +187,7 @@ impl Queue {
     }
 }
 
-/// Threads that serve the queue, at the places from `first`.
+/// Starts `threads` threads that serve the queue, with the indexes from `first`.
 fn serving_threads(
     queue: &Arc<Queue>,
     executor: &Arc<Executor>,
@@ -206,20 +206,20 @@ fn serving_threads(
 }
 
 /// The compute threads of a rank.
-pub(super) struct Crew {
+pub(super) struct ComputeThreads {
     queue: Arc<Queue>,
-    threads: u32,
-    /// Holds the threads: when it is dropped, they end as soon as they leave their loops.
+    count: u32,
+    /// Owns the threads: when it is dropped, they end as soon as they leave their loops.
     _pool: rayon_core::ThreadPool,
-    /// The threads that have taken the place of others.
+    /// The threads that have replaced others, by their index.
     replacements: BTreeMap<u32, rayon_core::ThreadPool>,
 }
 
-/// How many threads that were written off a rank puts up with.
+/// The largest number of threads of a rank that were written off and have not ended.
 const LEFT_BEHIND: usize = 200;
 
-impl Crew {
-    pub(super) fn start(threads: u32, executor: &Arc<Executor>) -> Result<Self, rayon_core::ThreadPoolBuildError> {
+impl ComputeThreads {
+    pub(super) fn start(count: u32, executor: &Arc<Executor>) -> Result<Self, rayon_core::ThreadPoolBuildError> {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -230,24 +230,24 @@ impl Crew {
             helping: AtomicU64::new(0),
             barren: AtomicU64::new(0),
         });
-        let pool = serving_threads(&queue, executor, 0, threads)?;
-        Ok(Crew { queue, threads, _pool: pool, replacements: BTreeMap::new() })
+        let pool = serving_threads(&queue, executor, 0, count)?;
+        Ok(ComputeThreads { queue, count, _pool: pool, replacements: BTreeMap::new() })
     }
 
-    /// The thread at this place is written off: another one takes its place.
-    pub(super) fn replace(&mut self, place: u32, executor: &Arc<Executor>) -> Result<(), WorkerError> {
+    /// Replaces the thread with the index `thread`, which was written off, by a new one.
+    pub(super) fn replace(&mut self, thread: u32, executor: &Arc<Executor>) -> Result<(), RankError> {
         let left_behind = self.queue.left_behind.fetch_add(1, Ordering::Relaxed);
         if left_behind >= LEFT_BEHIND {
-            let message = format!("{left_behind} jobs go on long after their time limit, and hold as many threads");
-            return Err(WorkerError::GaveUp(message));
+            let message = format!("{left_behind} jobs still run after their time limit, each on a thread of its own");
+            return Err(RankError::Unusable(message));
         }
-        let pool = serving_threads(&self.queue, executor, place, 1).map_err(|error| WorkerError::Threads(1, error))?;
-        self.replacements.insert(place, pool);
+        let pool = serving_threads(&self.queue, executor, thread, 1).map_err(|error| RankError::Threads(1, error))?;
+        self.replacements.insert(thread, pool);
         Ok(())
     }
 
-    pub(super) fn threads(&self) -> u32 {
-        self.threads
+    pub(super) fn count(&self) -> u32 {
+        self.count
     }
 
     pub(super) fn push(&self, work: Work) {
@@ -255,7 +255,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for ComputeThreads {
     fn drop(&mut self) {
         self.queue.close();
     }

@@ -1,24 +1,24 @@
-//! Who gets what: dealing queued jobs to ranks with credit, and fetching work back for idle threads.
+//! Assignments and recalls: gives queued jobs to ranks with credit, and recalls chunks for idle threads.
 
 use super::event::{Action, ChunkId, MapId, RankId};
 use super::pace::Pace;
 use super::queue::Range;
-use super::roster::Gain;
+use super::ranks::Gain;
 use super::{Chunk, Recall, Schedule};
 
-/// How many chunks are asked for at once for each idle thread after a while without events.
-const STIRRED: u64 = 16;
+/// How many chunks are recalled at once for each idle thread after a while without events.
+const RECALLS_PER_IDLE_THREAD: u64 = 16;
 
 impl Schedule {
-    /// Deals as long as there are jobs and ranks with credit: maps in turn, a chunk at a time, each to the rank that
-    /// has least to do.
-    pub(super) fn deal(&mut self, out: &mut Vec<Action>) {
+    /// Assigns chunks as long as there are jobs and ranks with credit: maps take turns, one chunk each, and each chunk goes to the
+    /// rank with the least work.
+    pub(super) fn assign_queued(&mut self, out: &mut Vec<Action>) {
         self.given_back = self.given_back && self.serving.iter().any(|map| self.has_given_back(*map));
-        // Maps in a row with nothing for the ranks that have credit.
+        // The number of maps in a row that have no job for the ranks with credit.
         let mut stuck = 0;
-        while stuck < self.serving.len() && self.roster.next().is_some() {
+        while stuck < self.serving.len() && self.ranks.next().is_some() {
             let Some(&map) = self.serving.front() else { break };
-            let matched = self.match_up(map);
+            let matched = self.next_assignment(map);
             self.serving.pop_front();
             match matched {
                 Some((rank, front)) => {
@@ -33,29 +33,29 @@ impl Schedule {
         }
     }
 
-    /// The next jobs of a map that some rank can have, and that rank. Jobs that are to avoid a rank wait for another one, if
-    /// there is one that works.
-    pub(super) fn match_up(&self, map: MapId) -> Option<(RankId, Range)> {
-        if self.is_held_up() {
+    /// Returns the next jobs of a map that can be assigned, and the rank that gets them. Jobs that are to avoid a rank wait for
+    /// another one, if there is one that works.
+    pub(super) fn next_assignment(&self, map: MapId) -> Option<(RankId, Range)> {
+        if self.waits_for_idle_thread() {
             return None;
         }
         let queue = &self.maps.get(&map)?.queue;
         let taker = |range: &Range| {
-            let rank = self.roster.next_but(range.avoid.filter(|rank| self.roster.has_other(*rank)))?;
-            (range.recalls == 0 || self.roster.is_idle(rank)).then_some(rank)
+            let rank = self.ranks.next_but(range.avoid.filter(|rank| self.ranks.has_other(*rank)))?;
+            (range.recalls == 0 || self.ranks.is_idle(rank)).then_some(rank)
         };
         let front = queue.front()?;
         if let Some(rank) = taker(&front) {
             return Some((rank, front));
         }
-        let front = queue.first_that(|range| taker(range).is_some())?;
+        let front = queue.first_suitable(|range| taker(range).is_some())?;
         Some((taker(&front)?, front))
     }
 
-    /// Jobs that were given back wait for a thread to run dry, and everything else with them: so they have their turn, and do not
-    /// wait at a rank once more, maybe behind a job that never ends.
-    fn is_held_up(&self) -> bool {
-        self.roster.idle() == 0 && self.given_back && self.serving.iter().any(|map| self.has_given_back(*map))
+    /// Returns whether jobs that were given back wait for an idle thread. All other jobs wait with them: otherwise they would take
+    /// the idle thread, and the jobs given back would wait at a rank once more, maybe behind a job that never ends.
+    fn waits_for_idle_thread(&self) -> bool {
+        self.ranks.idle() == 0 && self.given_back && self.serving.iter().any(|map| self.has_given_back(*map))
     }
 
     fn has_given_back(&self, map: MapId) -> bool {
@@ -66,16 +66,17 @@ impl Schedule {
         self.maps.get(&map).is_none_or(|map| map.queue.is_empty())
     }
 
-    /// Cuts the next chunk of a map and gives it to a rank.
+    /// Takes the next chunk of a map from `front` and assigns it to a rank.
     fn assign(&mut self, map_id: MapId, rank: RankId, front: Range, out: &mut Vec<Action>) {
-        let threads = self.roster.threads();
+        let threads = self.ranks.threads();
         let Some(map) = self.maps.get_mut(&map_id) else { return };
-        // A job that may have killed its rank goes alone, so that it takes no others with it; so does one that tries out a rank.
-        let alone = front.losses > 0 || self.roster.is_on_trial(rank);
+        // A job that may have killed its rank is a chunk of its own, so that no other job is lost with it; so is a job that tests
+        // a rank on trial.
+        let alone = front.losses > 0 || self.ranks.is_on_trial(rank);
         let queued = map.queue.len();
-        let size = match front.parted {
+        let size = match front.split {
             _ if alone => 1,
-            true => map.pace.parted_chunk_jobs(front.count, queued, threads),
+            true => map.pace.split_chunk_jobs(front.count, queued, threads),
             false => map.pace.chunk_jobs(queued, threads),
         };
         let Some(jobs) = map.queue.take_some(front.first, size.min(u64::from(u32::MAX))) else {
@@ -89,7 +90,7 @@ impl Schedule {
         let id = ChunkId(self.next_chunk);
         self.next_chunk += 1;
         let chunk = Chunk { rank, map: map_id, jobs, work, recall: Recall::Never };
-        self.roster.update(rank, |rank| {
+        self.ranks.update(rank, |rank| {
             rank.held.insert(id);
             rank.recallable.extend((chunk.is_recallable() && gain.waiting > 0).then_some((id, gain)));
             rank.work = rank.work.saturating_add(work);
@@ -105,61 +106,63 @@ impl Schedule {
         });
     }
 
-    /// The chunk to ask for now, if more threads are idle than were asked for: nothing that is queued suits them.
-    pub(super) fn wanted_back(&self) -> Option<(RankId, ChunkId)> {
-        if self.has_slack() { self.roster.donation() } else { None }
+    /// Returns the chunk to recall now, if more threads are idle than recalls are unanswered. Called after all jobs that can be
+    /// assigned are assigned.
+    pub(super) fn next_recall(&self) -> Option<(RankId, ChunkId)> {
+        if self.has_slack() { self.ranks.recall_candidate() } else { None }
     }
 
-    /// When threads are idle, asks the ranks with most to do for what they have not started: one chunk for each idle thread.
-    /// What comes back is dealt to the idle ones.
+    /// When threads are idle, recalls chunks from the ranks with the most work, one for each idle thread. The jobs that are given
+    /// back are then assigned to the idle threads.
     ///
-    /// This comes to an end: a chunk is recalled once; what comes back goes to an idle thread; a chunk that runs is only cut if
-    /// it is so long that its jobs, dealt again, make smaller chunks. Ranks may see that differently (a recall overtakes the
-    /// start of a chunk, which comes back whole), so that a job is recalled `RECALLS_MAX` times at most.
-    pub(super) fn fetch_back(&mut self, out: &mut Vec<Action>) {
-        while let Some((rank, id)) = self.wanted_back() {
-            // What looked long when it was dealt may be known to be short by now.
-            let threads = self.roster.threads();
+    /// This terminates: a chunk is recalled once; its jobs go to an idle thread; a chunk that runs is only cut if
+    /// it is so long that its jobs make smaller chunks when they are assigned again. A recall may also overtake the
+    /// start of a chunk, which is then given back whole; so a job is recalled `RECALLS_MAX` times at most.
+    pub(super) fn recall_for_idle_threads(&mut self, out: &mut Vec<Action>) {
+        while let Some((rank, id)) = self.next_recall() {
+            // Its jobs may turn out to be shorter than was estimated when it was assigned.
+            let threads = self.ranks.threads();
             let chunk = self.chunks.get(&id);
             let pace = chunk.and_then(|chunk| Some((chunk, &self.maps.get(&chunk.map)?.pace)));
             let gain = pace.map_or_else(Gain::default, |(chunk, pace)| pace.gain(chunk.jobs.count, threads));
-            if self.roster.reconsider(rank, id, gain) {
+            if self.ranks.update_gain(rank, id, gain) {
                 self.recall(rank, id, out);
             }
         }
     }
 
-    /// For a while nothing has happened. So whatever has not started, and looks too short to be worth a recall, waits for a job
-    /// that takes much longer than others, or for ever: idle threads get that, too.
-    pub(super) fn stir(&mut self, out: &mut Vec<Action>) {
-        let mut room = self.roster.idle().saturating_sub(self.roster.unanswered()).saturating_mul(STIRRED);
+    /// Recalls chunks for idle threads that are too short to be worth a recall otherwise: nothing has happened for a while, so
+    /// they wait behind a job that takes much longer than others, or never ends.
+    pub(super) fn recall_when_quiet(&mut self, out: &mut Vec<Action>) {
+        let mut room =
+            self.ranks.idle().saturating_sub(self.ranks.unanswered()).saturating_mul(RECALLS_PER_IDLE_THREAD);
         let mut chunks = Vec::new();
-        for (id, rank) in self.roster.present() {
+        for (id, rank) in self.ranks.present() {
             let threads = usize::try_from(rank.threads).unwrap_or(usize::MAX);
-            for (place, chunk) in rank.held.iter().enumerate() {
+            for (position, chunk) in rank.held.iter().enumerate() {
                 let Some(state) = self.chunks.get(chunk).filter(|_| room > 0) else { break };
                 let pace = self.maps.get(&state.map).map(|map| &map.pace);
                 let can_be_cut = state.jobs.count > 1 && pace.is_some_and(Pace::is_automatic);
-                if state.is_recallable() && (place >= threads || can_be_cut) {
+                if state.is_recallable() && (position >= threads || can_be_cut) {
                     room -= 1;
                     chunks.push((id, *chunk));
                 }
             }
         }
         for (rank, chunk) in chunks {
-            self.chunks.entry(chunk).and_modify(|chunk| chunk.jobs.parted = true);
+            self.chunks.entry(chunk).and_modify(|chunk| chunk.jobs.split = true);
             self.recall(rank, chunk, out);
         }
     }
 
-    /// Asks for what ranks have not started of a map that nobody wants any more, or of all maps.
-    pub(super) fn withdraw(&mut self, only: Option<MapId>, out: &mut Vec<Action>) {
+    /// Recalls all jobs that ranks have not started: those of map `only`, which was abandoned, or of all maps.
+    pub(super) fn recall_unstarted(&mut self, only: Option<MapId>, out: &mut Vec<Action>) {
         let mut chunks = Vec::new();
-        for (id, rank) in self.roster.present() {
+        for (id, rank) in self.ranks.present() {
             let threads = usize::try_from(rank.threads).unwrap_or(usize::MAX);
-            for (place, chunk) in rank.held.iter().enumerate() {
+            for (position, chunk) in rank.held.iter().enumerate() {
                 let Some(state) = self.chunks.get(chunk) else { continue };
-                let started = place < threads && state.jobs.count == 1;
+                let started = position < threads && state.jobs.count == 1;
                 if state.recall == Recall::Never && !started && only.is_none_or(|map| state.map == map) {
                     chunks.push((id, *chunk));
                 }
@@ -174,7 +177,7 @@ impl Schedule {
         if let Some(chunk) = self.chunks.get_mut(&id) {
             chunk.recall = Recall::Asked;
             self.maps.entry(chunk.map).and_modify(|map| map.orders = map.orders.saturating_add(1));
-            self.roster.update(rank, |rank| {
+            self.ranks.update(rank, |rank| {
                 rank.recallable.remove(&id);
                 rank.unanswered += 1;
             });

@@ -1,7 +1,7 @@
-//! The ranks: what each of them holds, which of them can take more, and which has work to spare.
+//! The state of the ranks: the chunks that each one holds, which ranks can take more, and which have chunks to give back.
 //!
-//! Keeps the two orders that the dealing looks at first, so that the next rank is found in logarithmic time however
-//! many there are. Who gets what is decided in `deal`.
+//! Keeps the ranks with credit and the ranks with recallable chunks in order, so that the next rank is found in logarithmic
+//! time, however many there are. Assignments and recalls are decided in `assign`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,47 +9,47 @@ use super::event::{ChunkId, RankId};
 use super::health::Health;
 
 /// A rank may hold this many chunks per thread, however long they are: one that runs and one that waits, so that no
-/// thread waits for the master.
+/// thread has to wait for the master.
 pub(super) const CREDIT_CHUNKS: u64 = 2;
 
-/// A rank may hold more chunks while they add up to less than this much work per thread (ns): the time that passes
-/// from a thread's answer to the arrival of the next chunk, when the master sleeps between two looks at the network.
+/// A rank may hold more chunks while they add up to less than this much work per thread (ns): the longest time from a thread's
+/// answer to the arrival of the next chunk, when the master sleeps between two polls of the network.
 pub(super) const CREDIT_TIME: u64 = 4_000_000;
 
-/// A rank never holds more chunks per thread than this, lest a stall or a loss takes too much with it.
+/// A rank never holds more chunks per thread than this, so that a stalled or lost rank does not delay too many jobs.
 pub(super) const CREDIT_CHUNKS_MAX: u64 = 1_024;
 
-/// Where a rank is in its life.
+/// Whether a rank can be given work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Status {
+pub(super) enum Presence {
     Present,
     Lost,
     Dismissed,
 }
 
-/// The work that a recall of a chunk would bring back, in ns of one thread; 0 if it is not worth it.
+/// The work that a recall of a chunk would bring back, in ns of one thread; 0 if that is too little for a recall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Gain {
     /// If no thread has begun the chunk.
     pub(super) waiting: u64,
-    /// If a thread is somewhere in it.
+    /// If a thread runs it.
     pub(super) running: u64,
 }
 
 /// One rank.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Rank {
-    pub(super) status: Status,
+    pub(super) status: Presence,
     pub(super) threads: u64,
-    /// Assigned and not finished, in the order of assignment, which is the order in which the rank starts them.
+    /// The chunks that are assigned and not finished, in the order of assignment, which is the order in which the rank starts them.
     pub(super) held: BTreeSet<ChunkId>,
-    /// Those of them that were not recalled, may be, and are worth it while they wait.
+    /// The held chunks that may be recalled and that are worth a recall while they wait.
     pub(super) recallable: BTreeMap<ChunkId, Gain>,
-    /// Recalls that it has not answered.
+    /// Recalls that the rank has not answered.
     pub(super) unanswered: u64,
-    /// Estimated duration of what it holds, in ns of one thread.
+    /// Estimated duration of the held chunks, in ns of one thread.
     pub(super) work: u64,
-    /// It may have no more than one job, or none at the moment, see [`Health`].
+    /// Whether the rank gets no further job now because it is on trial, see [`Health`].
     held_back: bool,
     spare_key: Option<(bool, u64)>,
     donor_key: Option<u64>,
@@ -57,7 +57,7 @@ pub(super) struct Rank {
 }
 
 impl Rank {
-    fn new(status: Status, threads: u64) -> Self {
+    fn new(status: Presence, threads: u64) -> Self {
         Self {
             status,
             threads,
@@ -73,14 +73,14 @@ impl Rank {
     }
 
     pub(super) fn is_present(&self) -> bool {
-        self.status == Status::Present
+        self.status == Presence::Present
     }
 
     fn chunks(&self) -> u64 {
         self.held.len() as u64
     }
 
-    /// Threads that hold nothing and may be given something.
+    /// Returns the number of threads that have no chunk and may be given one.
     fn out_of_work(&self) -> u64 {
         if self.is_present() && !self.held_back { self.threads.saturating_sub(self.chunks()) } else { 0 }
     }
@@ -90,7 +90,7 @@ impl Rank {
         self.is_present() && !self.held_back && (self.chunks() < CREDIT_CHUNKS * self.threads || short)
     }
 
-    /// Whether a chunk has probably not been started: as many as there are threads were there before it.
+    /// Returns whether a chunk has probably not been started: as many earlier chunks are held as there are threads.
     fn is_waiting(&self, chunk: ChunkId) -> bool {
         if self.chunks() > self.threads && self.held.last() == Some(&chunk) {
             return true;
@@ -99,27 +99,28 @@ impl Rank {
         self.chunks() > self.threads && self.held.iter().nth(threads).is_some_and(|first| *first <= chunk)
     }
 
-    /// The chunk to recall, if one is worth it: the last one that waits, or else the last one that is worth it while it runs.
-    fn donation(&self) -> Option<ChunkId> {
+    /// Returns the chunk to recall, if one is worth it: the last one that waits, or else the last one that is worth a recall while
+    /// it runs.
+    fn recall_candidate(&self) -> Option<ChunkId> {
         let (last, _) = self.recallable.last_key_value()?;
         if self.is_waiting(*last) {
             return Some(*last);
         }
-        // No more of them than threads are left.
+        // At most as many chunks run as there are threads.
         self.recallable.iter().rev().find(|(_, gain)| gain.running > 0).map(|(chunk, _)| *chunk)
     }
 
-    /// Its place among those that have something to give back.
+    /// Returns the rank's key in the order of the ranks that have a chunk to give back.
     fn donor_key(&self) -> Option<u64> {
-        self.donation().filter(|_| self.is_present()).map(|_| self.work / self.threads)
+        self.recall_candidate().filter(|_| self.is_present()).map(|_| self.work / self.threads)
     }
 }
 
-/// All ranks ever heard of.
+/// All ranks that have joined or were lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Roster {
+pub(super) struct Ranks {
     ranks: BTreeMap<RankId, Rank>,
-    /// Ranks with credit: those with an idle thread first, then those with the least work per thread.
+    /// Ranks with credit: first those with an idle thread, then those with the least work per thread.
     spare: BTreeSet<(bool, u64, RankId)>,
     /// Ranks with a chunk worth recalling, by work per thread.
     donors: BTreeSet<(u64, RankId)>,
@@ -133,84 +134,84 @@ pub(super) struct Roster {
     on_trial: BTreeSet<RankId>,
 }
 
-impl Roster {
+impl Ranks {
     pub(super) fn get(&self, rank: RankId) -> Option<&Rank> {
         self.ranks.get(&rank)
     }
 
-    /// Threads of all present ranks.
+    /// Returns the number of threads of all present ranks.
     pub(super) fn threads(&self) -> u64 {
         self.threads
     }
 
-    /// Threads of present ranks that hold nothing for them.
+    /// Returns the number of threads of present ranks that have no chunk.
     pub(super) fn idle(&self) -> u64 {
         self.idle
     }
 
-    /// Recalls that no rank has answered.
+    /// Returns the number of recalls that have not been answered.
     pub(super) fn unanswered(&self) -> u64 {
         self.unanswered
     }
 
-    /// There were ranks, and all of them are lost.
+    /// Returns whether ranks have joined and all of them are lost.
     pub(super) fn is_stranded(&self) -> bool {
         self.joined && self.present == 0
     }
 
-    /// The rank that the next chunk goes to.
+    /// Returns the rank that gets the next chunk.
     pub(super) fn next(&self) -> Option<RankId> {
         self.next_but(None)
     }
 
-    /// The same, if it is not to be this one.
+    /// Returns the rank that gets the next chunk if it must not be `avoid`.
     pub(super) fn next_but(&self, avoid: Option<RankId>) -> Option<RankId> {
         self.spare.iter().map(|key| key.2).find(|rank| Some(*rank) != avoid)
     }
 
-    /// Whether a rank has a thread without work.
+    /// Returns whether a rank has a thread without work.
     pub(super) fn is_idle(&self, rank: RankId) -> bool {
         self.get(rank).is_some_and(|rank| rank.idle > 0)
     }
 
-    /// Whether there is a rank beside this one that is not held back.
+    /// Returns whether there is another rank that gets jobs as usual.
     pub(super) fn has_other(&self, rank: RankId) -> bool {
         let present = self.ranks.get(&rank).is_some_and(Rank::is_present);
         let counts = present && !(self.is_divided() && self.on_trial.contains(&rank));
         self.working() > u64::from(counts)
     }
 
-    /// Whether a rank gets one job at a time, to see whether it works.
+    /// Returns whether a rank gets one job at a time, as a test whether it works.
     pub(super) fn is_on_trial(&self, rank: RankId) -> bool {
         self.is_divided() && self.on_trial.contains(&rank)
     }
 
-    /// Some ranks are on trial and others are not. When all are, it makes no difference.
+    /// Returns whether some ranks are on trial and others are not. If all are, none is held back.
     fn is_divided(&self) -> bool {
         let tried = self.on_trial.len() as u64;
         tried > 0 && tried < self.present
     }
 
-    /// How many ranks get jobs as usual.
+    /// Returns the number of ranks that get jobs as usual.
     fn working(&self) -> u64 {
         if self.is_divided() { self.present - self.on_trial.len() as u64 } else { self.present }
     }
 
-    /// Takes in how many jobs of a chunk went well on a rank, and how many failed.
-    pub(super) fn judge(&mut self, id: RankId, good: u64, bad: u64) {
+    /// Records that `good` jobs of a chunk succeeded on a rank and `bad` jobs failed.
+    pub(super) fn record_results(&mut self, id: RankId, good: u64, bad: u64) {
         if self.get(id).is_some_and(Rank::is_present) {
             let before = self.is_divided();
             let changes_nothing = bad == 0 && self.health.is_spotless();
-            self.health.judge(id, good, bad);
+            self.health.record_results(id, good, bad);
             if !changes_nothing {
-                self.review(id, before, good > 0);
+                self.update_trial(id, before, good > 0);
             }
         }
     }
 
-    /// Looks again whether a rank is on trial; when that has divided the ranks, or no longer does, or others may be tried
-    /// again, at all that are.
-    fn review(&mut self, id: RankId, was_divided: bool, others: bool) {
+    /// Updates whether a rank is on trial. Also updates all other ranks on trial if the answer of `is_divided` has changed since
+    /// `was_divided`, or if they may get their next job (`others`).
+    fn update_trial(&mut self, id: RankId, was_divided: bool, others: bool) {
         let tried = if others { self.on_trial.clone() } else { BTreeSet::new() };
         let changes = if self.health.is_on_trial(id) && self.get(id).is_some_and(Rank::is_present) {
             self.on_trial.insert(id);
@@ -232,40 +233,40 @@ impl Roster {
         }
     }
 
-    /// The chunk to recall, and the rank that has it: the one with the most work among those that have one to give back.
-    pub(super) fn donation(&self) -> Option<(RankId, ChunkId)> {
+    /// Returns the chunk to recall and its rank: the rank with the most work among those that have a chunk to give back.
+    pub(super) fn recall_candidate(&self) -> Option<(RankId, ChunkId)> {
         let id = self.donors.last()?.1;
-        Some((id, self.ranks.get(&id)?.donation()?))
+        Some((id, self.ranks.get(&id)?.recall_candidate()?))
     }
 
-    /// Present ranks in the order of their ids.
+    /// Returns the present ranks in the order of their ids.
     pub(super) fn present(&self) -> impl Iterator<Item = (RankId, &Rank)> {
         self.ranks.iter().filter(|(_, rank)| rank.is_present()).map(|(id, rank)| (*id, rank))
     }
 
-    /// A rank is there. False if it was heard of before.
+    /// Adds a rank. Returns false if it has joined or was lost before.
     pub(super) fn join(&mut self, id: RankId, threads: u32) -> bool {
         if self.ranks.contains_key(&id) {
             return false;
         }
         let threads = u64::from(threads);
         let was_divided = self.is_divided();
-        self.ranks.insert(id, Rank::new(Status::Present, threads));
+        self.ranks.insert(id, Rank::new(Presence::Present, threads));
         self.threads += threads;
         self.present += 1;
         self.joined = true;
         self.update(id, |_| ());
-        // One that others can be compared with.
-        self.review(id, was_divided, true);
+        // Ranks on trial can now be compared with this one.
+        self.update_trial(id, was_divided, true);
         true
     }
 
-    /// A rank is gone, or was never there: it will not be believed if it comes. Returns what it held.
+    /// Marks a rank as lost, also one that has not joined yet: it cannot join later. Returns the chunks that it held.
     pub(super) fn lose(&mut self, id: RankId) -> BTreeSet<ChunkId> {
         let mut held = BTreeSet::new();
         let was_divided = self.is_divided();
-        self.ranks.entry(id).or_insert_with(|| Rank::new(Status::Lost, 1));
-        self.leave(id, Status::Lost);
+        self.ranks.entry(id).or_insert_with(|| Rank::new(Presence::Lost, 1));
+        self.leave(id, Presence::Lost);
         self.update(id, |rank| {
             held = std::mem::take(&mut rank.held);
             rank.recallable.clear();
@@ -273,20 +274,20 @@ impl Roster {
             rank.work = 0;
         });
         self.health.forget(id);
-        self.review(id, was_divided, true);
+        self.update_trial(id, was_divided, true);
         held
     }
 
-    /// A rank is sent away; it holds nothing.
+    /// Marks a rank, which holds no chunk, as dismissed.
     pub(super) fn dismiss(&mut self, id: RankId) {
         let was_divided = self.is_divided();
-        self.leave(id, Status::Dismissed);
+        self.leave(id, Presence::Dismissed);
         self.health.forget(id);
         self.update(id, |_| ());
-        self.review(id, was_divided, true);
+        self.update_trial(id, was_divided, true);
     }
 
-    fn leave(&mut self, id: RankId, status: Status) {
+    fn leave(&mut self, id: RankId, status: Presence) {
         if let Some(rank) = self.ranks.get_mut(&id) {
             if rank.is_present() {
                 self.threads -= rank.threads;
@@ -296,7 +297,7 @@ impl Roster {
         }
     }
 
-    /// Changes what a rank holds and puts it where it then belongs in the orders.
+    /// Changes the state of a rank and updates its keys in the two orders.
     pub(super) fn update(&mut self, id: RankId, change: impl FnOnce(&mut Rank)) {
         let is_tried = self.is_on_trial(id);
         let Some(rank) = self.ranks.get_mut(&id) else { return };
@@ -327,17 +328,17 @@ impl Roster {
         }
     }
 
-    /// Takes in what a recall of a chunk is worth by now, and says whether it is still the one to recall from its rank.
-    pub(super) fn reconsider(&mut self, id: RankId, chunk: ChunkId, now: Gain) -> bool {
+    /// Updates the gain of recalling a chunk and returns whether it is still the chunk to recall from its rank.
+    pub(super) fn update_gain(&mut self, id: RankId, chunk: ChunkId, now: Gain) -> bool {
         self.update(id, |rank| match rank.recallable.get_mut(&chunk) {
             Some(_) if now.waiting == 0 => drop(rank.recallable.remove(&chunk)),
             Some(gain) => *gain = now,
             None => {}
         });
-        self.ranks.get(&id).is_some_and(|rank| rank.donation() == Some(chunk))
+        self.ranks.get(&id).is_some_and(|rank| rank.recall_candidate() == Some(chunk))
     }
 
-    /// Asserts what must hold between the fields.
+    /// Asserts the invariants of the fields.
     pub(super) fn check(&self) {
         let present = || self.ranks.values().filter(|rank| rank.is_present());
         assert_eq!(self.threads, present().map(|rank| rank.threads).sum::<u64>(), "threads");

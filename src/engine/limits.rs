@@ -1,0 +1,123 @@
+//! How long the parts of a run wait for each other: every time limit of the engine and of the launch, in one place.
+//!
+//! | limit | value | who waits | for what | must be |
+//! |---|---|---|---|---|
+//! | [`JOIN`] | 120 s | master | all ranks have joined | – (a rank waits `JOIN + SILENCE` for the first message, so that the master reports the missing ranks first) |
+//! | [`SILENCE`] | 40 s, `RANKPOOL_SILENCE` | master and ranks | any message of the other side, which is else taken for dead | above [`FLUSH`]: a rank must not take a master for dead that still sends its last messages |
+//! | `SILENCE /` [`PULSES`] | 5 s | master and ranks | a reason to send a message; then a pulse is sent | above [`PULSE_STEP`]: one pause must not hide a missing pulse |
+//! | [`PULSE_STEP`] | 1 s | – | the most of one turn of a loop that counts as silence of the others | – |
+//! | [`ONE_REQUEST`] | 1 s | signal handler | further signals of the same request to stop; a later one ends the process at once | below [`STOP_GRACE`] |
+//! | [`STOP_GRACE`] | 10 s | master | after a signal: running jobs and the driver | above what the batch program grants its jobs after a signal |
+//! | [`LINGER`] | 10 s, [`Launch::grace`](crate::Launch::grace) | master | after the driver has left: running jobs of abandoned maps | – |
+//! | [`RELEASE`] | 10 s | dismissed rank | its functions are dropped, and with them their worker processes | – |
+//! | [`FLUSH`] | 20 s | master | its last messages are sent completely | below [`MPI_FINALIZE`] |
+//! | [`ABORT_MESSAGE`] | 1 s | master | after a rank was found dead: the order to end is sent completely to the others | below [`SILENCE`], after which they end by themselves |
+//! | [`DRIVER_RETURN`] | 10 s | rank 0 | after the run has failed: the driver returns | – |
+//! | `LAST_MESSAGE` | 10 s | rank | its last message is sent completely and, if it reports an error, the master ends the run | – |
+//! | `MPI_FINALIZE` | 60 s | every rank | all ranks have called `MPI_Finalize` | above [`FLUSH`], and above [`RELEASE`] + `LAST_MESSAGE`: ranks end at different times |
+//! | `MPI_ABORT` | 5 s | any rank | `MPI_Abort` ends the processes | below `MPI_FINALIZE`, so that ranks that have finished wait for this exit code |
+//!
+//! Pauses between two looks of a loop are not here: they limit no waiting (see `transport/idle.rs`, `rank/coalesce.rs`,
+//! `master/quiet.rs`).
+
+use std::time::Duration;
+
+/// The master waits this long for all ranks to join.
+pub(crate) const JOIN: Duration = Duration::from_secs(120);
+
+/// An MPI rank, or the master, that has sent nothing for this long is taken for dead.
+#[cfg(any(feature = "mpi", test))]
+pub(crate) const SILENCE: Duration = Duration::from_secs(40);
+
+/// This many pulses fit into the time after which the sender is taken for dead.
+pub(crate) const PULSES: u32 = 8;
+
+/// No more than this much of the time between two turns of a loop counts as silence of the others: in the rest the loop itself
+/// was stopped.
+pub(crate) const PULSE_STEP: Duration = Duration::from_secs(1);
+
+/// Signals that are no further apart than this belong to one request to stop.
+pub(crate) const ONE_REQUEST: Duration = Duration::from_secs(1);
+
+/// After a signal, the master waits this long for running jobs and for the driver.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// When the driver has left and nothing else is to be done, the master waits this long for running jobs of abandoned maps, unless
+/// [`Launch::grace`](crate::Launch::grace) sets another time.
+pub(crate) const LINGER: Duration = Duration::from_secs(10);
+
+/// A rank that was dismissed waits this long until its functions are dropped.
+pub(crate) const RELEASE: Duration = Duration::from_secs(10);
+
+/// The master waits this long until its last messages are sent completely.
+pub(crate) const FLUSH: Duration = Duration::from_secs(20);
+
+/// The master waits this long until the order to end is sent completely, after a rank was found dead.
+pub(crate) const ABORT_MESSAGE: Duration = Duration::from_secs(1);
+
+/// After the run has failed, rank 0 waits this long for the driver to return.
+pub(crate) const DRIVER_RETURN: Duration = Duration::from_secs(10);
+
+/// An MPI rank waits this long until its last message is sent completely and, if it reports an error, the master ends the run.
+#[cfg(any(feature = "mpi", test))]
+pub(crate) const LAST_MESSAGE: Duration = Duration::from_secs(10);
+
+/// `MPI_Finalize` may take this long: it waits for all ranks, and would wait forever for one that died at the very end.
+#[cfg(any(feature = "mpi", test))]
+pub(crate) const MPI_FINALIZE: Duration = Duration::from_secs(60);
+
+/// `MPI_Abort` may take this long: it may wait for a rank that is dead.
+#[cfg(any(feature = "mpi", test))]
+pub(crate) const MPI_ABORT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_is_longer_than_the_waits_that_it_covers() {
+        let relations = [
+            ("SILENCE > FLUSH", SILENCE > FLUSH),
+            ("SILENCE / PULSES > PULSE_STEP", SILENCE / PULSES > PULSE_STEP),
+            ("STOP_GRACE > ONE_REQUEST", STOP_GRACE > ONE_REQUEST),
+            ("SILENCE > ABORT_MESSAGE", SILENCE > ABORT_MESSAGE),
+            ("MPI_FINALIZE > FLUSH", MPI_FINALIZE > FLUSH),
+            ("MPI_FINALIZE > RELEASE + LAST_MESSAGE", MPI_FINALIZE > RELEASE + LAST_MESSAGE),
+            ("MPI_FINALIZE > MPI_ABORT", MPI_FINALIZE > MPI_ABORT),
+        ];
+        for (relation, holds) in relations {
+            assert!(holds, "{relation} does not hold");
+        }
+        assert!(LINGER > Duration::ZERO);
+    }
+
+    #[test]
+    fn the_table_names_every_limit_with_its_value() {
+        let source = include_str!("limits.rs");
+        let rows: Vec<&str> = source.lines().filter(|line| line.starts_with("//! | ")).collect();
+        let limits = [
+            ("JOIN", JOIN),
+            ("SILENCE", SILENCE),
+            ("PULSE_STEP", PULSE_STEP),
+            ("ONE_REQUEST", ONE_REQUEST),
+            ("STOP_GRACE", STOP_GRACE),
+            ("LINGER", LINGER),
+            ("RELEASE", RELEASE),
+            ("FLUSH", FLUSH),
+            ("ABORT_MESSAGE", ABORT_MESSAGE),
+            ("DRIVER_RETURN", DRIVER_RETURN),
+            ("LAST_MESSAGE", LAST_MESSAGE),
+            ("MPI_FINALIZE", MPI_FINALIZE),
+            ("MPI_ABORT", MPI_ABORT),
+        ];
+        let constants = source.lines().filter(|line| line.starts_with("pub(crate) const") && line.contains("Duration"));
+        assert_eq!(constants.count(), limits.len(), "a limit is missing in this test");
+        for (name, value) in limits {
+            let row = rows.iter().find(|row| row[6..].trim_start_matches(['[', '`']).starts_with(&format!("{name}`")));
+            let row = row.unwrap_or_else(|| panic!("the table has no row for {name}"));
+            assert!(row.contains(&format!("| {} s", value.as_secs())), "{name} is {value:?}: {row}");
+        }
+        let pulse = (SILENCE / PULSES).as_secs();
+        assert!(rows.iter().any(|row| row.contains("PULSES") && row.contains(&format!("| {pulse} s"))));
+    }
+}
