@@ -10,9 +10,9 @@ use super::sinks::Sinks;
 use super::stopping::Stopping;
 use super::tally::Tally;
 use super::trickle::Trickle;
+use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::func::Value;
-use crate::engine::meter::Meter;
 use crate::engine::schedule::RankId;
 use crate::journal::Status;
 use crate::output::OutputError;
@@ -56,7 +56,7 @@ pub(crate) struct Batch<'b, W> {
     pub limits: &'b Limits,
     pub stopping: &'b Stopping,
     pub sinks: &'b mut Sinks,
-    pub meter: Arc<Meter>,
+    pub meter: Arc<Settled>,
     /// How many jobs there are, if that is known.
     pub total: Option<u64>,
     pub tally: Tally,

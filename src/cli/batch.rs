@@ -20,9 +20,9 @@ use crate::batch::{
 };
 use crate::console;
 use crate::console::reason;
+use crate::engine::board::Settled;
 use crate::engine::error::JobErrorKind;
 use crate::engine::func::Value;
-use crate::engine::meter::Meter;
 use crate::input::{InputError, Inputs, Reading, Record};
 use crate::journal::amend;
 use crate::journal::{LastRecords, Status};
@@ -175,7 +175,7 @@ where
     let planned = planned(reading, bind, done, batch.records.is_some());
     let intake = if inputs.is_stream() { Intake::piped(planned)? } else { Intake::ready(planned) };
     let mut ledger = Ledger::new(intake, batch.seed, batch.limits.retries);
-    let meter = Arc::new(Meter::default());
+    let meter = Arc::new(Settled::default());
     sinks.show(progress(config).start(name, total, meter.clone()));
     let mut driver = Batch {
         ledger: &mut ledger,

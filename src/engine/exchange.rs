@@ -9,10 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
+use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError};
-use crate::engine::meter::Meter;
 use crate::engine::schedule::{MapId, Policy, RankId};
-use crate::engine::stats::Stats;
 use crate::engine::wire::{self, FunctionId};
 
 /// What the driver's side asks of the master.
@@ -40,8 +39,6 @@ pub(crate) enum Command {
     Cancel { map: MapId, job: u64, reply: Sender<bool> },
     /// Broadcast a value.
     Keep { value: u64, bytes: Bytes },
-    /// Say what the run has done so far.
-    Stats { reply: Sender<Stats> },
     /// The driver's closure has returned.
     DriverLeft,
 }
@@ -54,7 +51,7 @@ pub(crate) struct Client {
     /// How many queued jobs keep the ranks busy; the master keeps it up to date.
     pub advice: Arc<AtomicU64>,
     /// Counts the jobs that are settled, for a progress display.
-    pub meter: Option<Arc<Meter>>,
+    pub settled: Option<Arc<Settled>>,
 }
 
 /// The encoded inputs of some consecutive jobs, cut anywhere between two jobs without looking at the bytes.

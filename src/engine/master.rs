@@ -11,6 +11,7 @@ mod pulse;
 mod quiet;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,11 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::console;
+use crate::engine::board::{Board, BoardWriter, ChunkDone, Listener};
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::exchange::{Command, Delivery, OutputPart};
-use crate::engine::notice::{Listener, Notice};
 use crate::engine::placement::{self, Rank};
 use crate::engine::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, RankId, Schedule};
-use crate::engine::stats::{RankStats, Stats};
 use crate::engine::stop::Signals;
 use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport};
 use crate::engine::wire::{self, Packet, ToMaster, ToRank};
@@ -56,8 +56,7 @@ const TURN: usize = 512;
 
 /// A rank as the master knows it.
 struct RankBook {
-    rank: Rank,
-    stats: RankStats,
+    threads: u32,
     outbox: Packet<ToRank>,
     lost: bool,
 }
@@ -67,7 +66,7 @@ pub(crate) struct Master<'t> {
     transport: &'t mut dyn Transport,
     commands: Receiver<Command>,
     signals: &'t Signals,
-    listeners: Vec<Box<dyn Listener + 't>>,
+    board: BoardWriter<'t>,
     schedule: Schedule,
     actions: Vec<Action>,
     maps: BTreeMap<MapId, MapBook>,
@@ -76,10 +75,6 @@ pub(crate) struct Master<'t> {
     ranks: Vec<RankBook>,
     /// Ranks that have something in their outboxes.
     unsent: Vec<RankId>,
-    first_dispatch: Option<Instant>,
-    last_result: Option<Instant>,
-    jobs: u64,
-    failed: u64,
     cancelled: u64,
     stopping: Option<Instant>,
     driver_gone: bool,
@@ -110,28 +105,21 @@ impl<'t> Master<'t> {
             }
         }
         let threads = placement::threads_per_rank(&facts, dedicated);
-        let ranks = facts.into_iter().zip(threads).enumerate().map(|(number, (facts, threads))| RankBook {
-            stats: RankStats::new(number as u32, &facts.host, threads),
-            rank: Rank { facts, threads },
-            outbox: Packet::default(),
-            lost: false,
-        });
+        let book = |threads: &u32| RankBook { threads: *threads, outbox: Packet::default(), lost: false };
+        let books = threads.iter().map(book).collect();
+        let ranks = facts.into_iter().zip(threads).map(|(facts, threads)| Rank { facts, threads });
         let watch = Watch::new(size as usize, transport.silence());
         let mut master = Master {
             transport,
             commands,
             signals,
-            listeners,
+            board: BoardWriter::new(ranks.collect(), listeners),
             schedule: Schedule::new(),
             actions: Vec::new(),
             maps: BTreeMap::new(),
             ready: Vec::new(),
-            ranks: ranks.collect(),
+            ranks: books,
             unsent: Vec::new(),
-            first_dispatch: None,
-            last_result: None,
-            jobs: 0,
-            failed: 0,
             cancelled: 0,
             stopping: None,
             driver_gone: false,
@@ -149,9 +137,9 @@ impl<'t> Master<'t> {
         self.grace = grace;
     }
 
-    /// The ranks of the run, rank 0 first.
-    pub(crate) fn ranks(&self) -> Vec<Rank> {
-        self.ranks.iter().map(|book| book.rank.clone()).collect()
+    /// What the run has done so far, for everybody.
+    pub(crate) fn board(&self) -> Arc<Board> {
+        self.board.board().clone()
     }
 
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.
@@ -204,19 +192,13 @@ impl<'t> Master<'t> {
     fn stop(&mut self) {
         if self.stopping.is_none() {
             self.stopping = Some(Instant::now());
-            self.announce(Notice::Stopping);
+            self.board.stop_requested();
             self.tell(Event::Draining, None);
         }
     }
 
-    fn announce(&mut self, notice: Notice<'_>) {
-        for listener in &mut self.listeners {
-            listener.notice(notice);
-        }
-    }
-
     fn host(&self, rank: RankId) -> String {
-        self.ranks.get(rank.0 as usize).map_or_else(|| "an unknown host".into(), |book| book.rank.facts.host.clone())
+        self.board.board().host(rank).to_string()
     }
 
     fn take_in(&mut self, incoming: Incoming) -> Result<(), MasterError> {
@@ -224,17 +206,18 @@ impl<'t> Master<'t> {
             Incoming::Message(rank, packet) => (rank, packet),
             Incoming::Closed(rank) => return self.lose(rank),
         };
-        let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
+        if self.ranks.get(rank.0 as usize).is_none_or(|book| book.lost) {
+            return Ok(());
+        }
         if let Some(watch) = &mut self.watch {
             watch.heard(rank);
         }
-        book.stats.messages_from += 1;
-        book.stats.bytes_from += packet.len() as u64;
+        self.board.received(rank, packet.len());
         let messages = wire::open::<ToMaster>(packet).map_err(|error| self.garbled(rank, error))?;
         for (message, payload) in messages {
             match message {
-                ToMaster::Finished { chunk, count, busy, failed, bad, .. } => {
-                    let report = Report { count, busy, failed, bad };
+                ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, bad, .. } => {
+                    let report = Report { count, wall_ns, useful_ns, failed, bad };
                     self.finished(rank, chunk, report, payload);
                 }
                 ToMaster::Part { part, map, job, stream, .. } => {
@@ -254,19 +237,17 @@ impl<'t> Master<'t> {
     }
 
     fn finished(&mut self, rank: RankId, chunk: ChunkId, report: Report, frames: Bytes) {
-        let Report { count, busy, failed, bad } = report;
+        let Report { count, wall_ns, useful_ns, failed, bad } = report;
         let Some(Assignment { map, first, attempt, .. }) =
             self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
         else {
             return;
         };
-        let stats = &mut self.ranks[rank.0 as usize].stats;
-        stats.jobs += u64::from(count);
-        stats.failed += (failed.len() as u64 + u64::from(bad)).min(u64::from(count));
-        stats.busy += Duration::from_nanos(busy);
-        self.last_result = Some(Instant::now());
+        let jobs = u64::from(count);
+        let done = ChunkDone { jobs, failed: (failed.len() as u64 + u64::from(bad)).min(jobs), wall_ns, useful_ns };
+        self.board.chunk_done(rank, done);
         let arrived = Arrived::new(rank, first, count, attempt, frames);
-        self.tell(Event::Finished { rank, chunk, busy, failed, bad }, Some(arrived));
+        self.tell(Event::Finished { rank, chunk, busy: wall_ns, failed, bad }, Some(arrived));
         self.advise(map);
     }
 
@@ -279,12 +260,12 @@ impl<'t> Master<'t> {
         if let Some(watch) = &mut self.watch {
             watch.ignore(rank);
         }
-        self.undismissed -= u32::from(book.rank.threads > 0);
-        if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
+        self.undismissed -= u32::from(book.threads > 0);
+        if self.ranks.iter().all(|book| book.lost || book.threads == 0) {
             return Err(MasterError::Alone);
         }
         console::complain(format_args!("rank {rank} on {host} is gone; its jobs are given to others"));
-        self.announce(Notice::Lost { rank, host: &host });
+        self.board.lost(rank);
         self.tell(Event::Lost { rank }, None);
         Ok(())
     }
@@ -325,7 +306,6 @@ impl<'t> Master<'t> {
                     self.post(RankId(number), head, vec![bytes.clone()]);
                 }
             }
-            Command::Stats { reply } => drop(reply.send(self.stats())),
             Command::DriverLeft => self.driver_left(),
         }
     }
@@ -361,7 +341,7 @@ impl<'t> Master<'t> {
 
     fn assign(&mut self, rank: RankId, chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32) {
         let Some(book) = self.maps.get_mut(&map) else { return };
-        self.first_dispatch.get_or_insert_with(Instant::now);
+        self.board.dispatched();
         let definition = book.introduce(map, rank);
         let inputs = book.inputs(first, count);
         let bytes = inputs.iter().map(|part| part.len() as u64).sum();
@@ -397,29 +377,24 @@ impl<'t> Master<'t> {
             Outcome::Failed | Outcome::Lost => (count, count),
             Outcome::Cancelled | Outcome::Stopped => (0, 0),
         };
-        if let Some(meter) = &book.client.meter {
-            meter.add(ended, failed);
+        if let Some(settled) = &book.client.settled {
+            settled.add(ended, failed);
         }
+        self.board.settled(ended, failed);
         match (failure, arrived) {
             (Some(failure), _) => book.deliver(Delivery::Unrun { first, count, attempt, failure }),
             (None, Some(arrived)) if how == Outcome::Done => book.deliver(arrived.done(first, count)),
             (None, Some(arrived)) => {
                 for job in first..first + count {
-                    let host = &self.ranks[arrived.rank().0 as usize].rank.facts.host;
-                    book.deliver(arrived.failed(job, host));
+                    book.deliver(arrived.failed(job, self.board.board().host(arrived.rank())));
                 }
             }
             (None, None) => {}
         }
         book.settle(first, count);
         self.mark_ready(map);
-        match how {
-            Outcome::Cancelled => self.cancelled += count,
-            Outcome::Stopped => {}
-            Outcome::Done | Outcome::Failed | Outcome::Lost => {
-                self.jobs += count;
-                self.failed += failed;
-            }
+        if how == Outcome::Cancelled {
+            self.cancelled += count;
         }
     }
 
@@ -458,7 +433,7 @@ impl<'t> Master<'t> {
     /// Adds a message to what the next [`Self::send`] sends to a rank; `payload` are its parts.
     fn post(&mut self, rank: RankId, head: ToRank, payload: Vec<Bytes>) {
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return };
-        if book.rank.threads == 0 {
+        if book.threads == 0 {
             return;
         }
         if book.outbox.is_empty() {
@@ -473,25 +448,15 @@ impl<'t> Master<'t> {
             if book.outbox.is_empty() {
                 continue;
             }
-            let packet =
-                book.outbox.take().map_err(|error| MasterError::Codec(rank, book.stats.host.clone(), error))?;
-            book.stats.messages_to += 1;
-            book.stats.bytes_to += packet.len() as u64;
+            let packet = book.outbox.take();
+            let packet = packet.map_err(|error| MasterError::Codec(rank, self.host(rank), error))?;
+            self.board.sent(rank, packet.len());
             if let Some(watch) = &mut self.watch {
                 watch.spoke(rank);
             }
             self.transport.send(rank, packet)?;
         }
         Ok(())
-    }
-
-    fn stats(&self) -> Stats {
-        let wall = match (self.first_dispatch, self.last_result) {
-            (Some(first), Some(last)) => last.saturating_duration_since(first),
-            _ => Duration::ZERO,
-        };
-        let ranks = self.ranks.iter().map(|book| book.stats.clone()).collect();
-        Stats { jobs: self.jobs, failed: self.failed, wall, ranks }
     }
 }
 

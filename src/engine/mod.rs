@@ -1,5 +1,6 @@
 //! What makes ranks compute: who runs which job next, and how functions, inputs and results get from rank 0 to the ranks and back.
 
+pub(crate) mod board;
 pub(crate) mod catch;
 pub(crate) mod error;
 pub(crate) mod exchange;
@@ -8,12 +9,11 @@ pub(crate) mod func;
 pub(crate) mod json;
 pub(crate) mod master;
 pub(crate) mod memory;
-pub(crate) mod meter;
-pub(crate) mod notice;
 pub(crate) mod placement;
 pub(crate) mod rank;
 pub mod schedule;
 pub(crate) mod stats;
 pub(crate) mod stop;
+pub(crate) mod stopwatch;
 pub(crate) mod transport;
 pub(crate) mod wire;

@@ -86,8 +86,9 @@ pub(crate) enum ToMaster {
     /// Who is there.
     Join(Box<RankFacts>),
     /// A chunk is done. The payload is its results, a frame each; `failed` are offsets from its first job;
-    /// `bad` is how many more have a result that is a failure for their function.
-    Finished { chunk: ChunkId, count: u32, busy: u64, failed: Vec<u32>, bad: u32, bytes: u64 },
+    /// `bad` is how many more have a result that is a failure for their function. The chunk has taken `wall_ns` on its thread,
+    /// `useful_ns` of that in the function of its jobs.
+    Finished { chunk: ChunkId, count: u32, wall_ns: u64, useful_ns: u64, failed: Vec<u32>, bad: u32, bytes: u64 },
     /// A piece of a job's output, ahead of its result. The payload is the piece; `part` numbers the pieces of this rank.
     Part { part: u64, map: MapId, job: u64, stream: u8, bytes: u64 },
     /// The answer to a recall: the first `kept` jobs stay.

@@ -15,9 +15,9 @@ use bytes::Bytes;
 use super::pacer::{Next, Pacer};
 use super::stream::NO_WAKE;
 use super::{DEFAULT_POLICY, Input, Pool, Reports};
+use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::func::{Builder, Value};
-use crate::engine::meter::Meter;
 use crate::engine::schedule::{ChunkSize, Policy};
 use crate::report::Progress;
 
@@ -133,11 +133,14 @@ where
     /// `whole_chunks`: no input is waited for or takes long to make.
     fn start(&mut self, total: Option<u64>, whole_chunks: bool) -> Result<Box<RunningMap<X::Item, O>>, Failure> {
         let context = std::mem::replace(&mut self.context, Ok(Bytes::new()))?;
-        let meter = self.progress.is_some().then(|| Arc::new(Meter::default()));
-        let reports = Reports { meter: meter.clone(), ..Reports::default() };
+        let settled = self.progress.is_some().then(|| Arc::new(Settled::default()));
+        let reports = Reports { settled: settled.clone(), ..Reports::default() };
         let stream = self.pool.open(self.builder, context, self.policy, self.job_timeout, reports)?;
-        let ticker =
-            self.progress.take().zip(meter).and_then(|((progress, name), meter)| progress.start(&name, total, meter));
+        let ticker = self
+            .progress
+            .take()
+            .zip(settled)
+            .and_then(|((progress, name), settled)| progress.start(&name, total, settled));
         let mut pacer = Pacer::new(self.window, self.pool.threads());
         if let (true, ChunkSize::Fixed(jobs)) = (whole_chunks, self.policy.chunk) {
             pacer = pacer.whole_chunks(jobs.get());

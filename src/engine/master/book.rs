@@ -129,7 +129,8 @@ impl MapBook {
 /// What a rank says of a chunk that it has done.
 pub(super) struct Report {
     pub count: u32,
-    pub busy: u64,
+    pub wall_ns: u64,
+    pub useful_ns: u64,
     pub failed: Vec<u32>,
     pub bad: u32,
 }

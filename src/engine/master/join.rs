@@ -5,7 +5,6 @@ use std::num::NonZeroU32;
 use std::time::Instant;
 
 use super::{JOIN, Master, MasterError};
-use crate::engine::notice::Notice;
 use crate::engine::placement::{Rank, RankFacts};
 use crate::engine::schedule::{Event, RankId};
 use crate::engine::stop::Signals;
@@ -53,9 +52,9 @@ impl Master<'_> {
     /// Tells every rank its number of threads, and the listeners who is there.
     pub(super) fn welcome(&mut self) -> Result<(), MasterError> {
         let mut slots = BTreeMap::new();
-        for number in 0..self.ranks.len() as u32 {
+        let board = self.board();
+        for (number, Rank { facts, threads }) in (0..).zip(board.ranks()) {
             let rank = RankId(number);
-            let Rank { facts, threads } = &self.ranks[number as usize].rank;
             if let Some(threads) = NonZeroU32::new(*threads) {
                 let slots: &mut u32 = slots.entry(facts.host.clone()).or_default();
                 let slots_before = *slots;
@@ -65,8 +64,7 @@ impl Master<'_> {
                 self.tell(Event::Joined { rank, threads }, None);
             }
         }
-        let ranks = self.ranks();
-        self.announce(Notice::Started { ranks: &ranks });
+        self.board.started();
         self.send()
     }
 }

@@ -78,7 +78,9 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
             let bytes = payload.len() as u64;
             let head = match stream {
                 Some(stream) => ToMaster::Part { part: a, map: MapId(b), job: a ^ b, stream, bytes },
-                None => ToMaster::Finished { chunk: ChunkId(a), count, busy: b, failed, bad: 1, bytes },
+                None => {
+                    ToMaster::Finished { chunk: ChunkId(a), count, wall_ns: b, useful_ns: a ^ b, failed, bad: 1, bytes }
+                }
             };
             (head, payload)
         },
