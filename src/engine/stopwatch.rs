@@ -154,6 +154,12 @@ impl Stopwatch {
         self.gap = self.before + self.left;
     }
 
+    /// Whether nothing was measured yet.
+    #[cfg(test)]
+    pub(crate) fn is_new(&self) -> bool {
+        self.recent.measured == 0
+    }
+
     /// A chunk that has taken so long is over. The answer is how much of that was in the function of its jobs.
     pub(crate) fn end_chunk(&mut self, wall_ns: u64) -> u64 {
         let chunk = std::mem::take(&mut self.chunk);

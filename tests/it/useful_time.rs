@@ -21,6 +21,9 @@ fn rank_after(pool: &Pool, jobs: u64) -> RankStats {
     pool.stats().unwrap().ranks.remove(0)
 }
 
+/// [`JOBS`] jobs.
+type Work = fn(&Pool);
+
 /// How much useful time `work`, which is [`JOBS`] jobs, adds, and how much time on chunks.
 fn added(pool: &Pool, work: impl FnOnce(&Pool)) -> (Duration, Duration) {
     let before = pool.stats().unwrap().ranks.remove(0);
@@ -32,7 +35,7 @@ fn added(pool: &Pool, work: impl FnOnce(&Pool)) -> (Duration, Duration) {
 #[test]
 fn the_time_of_every_kind_of_function_is_useful() {
     local(1, 1, |pool| {
-        let kinds: [(&str, fn(&Pool)); 7] = [
+        let kinds: [(&str, Work); 7] = [
             ("map", |pool| pool.map(|_: u32| spin(LONG), 0..JOBS).for_each(drop)),
             ("map_with", |pool| pool.map_with(LONG, 0..JOBS, |long, _: u32| spin(*long)).for_each(drop)),
             ("map_init", |pool| pool.map_init(|| LONG, 0..JOBS, |long, _: u32| spin(*long)).for_each(drop)),

@@ -37,14 +37,14 @@ fn executor(waiting: usize) -> (Arc<Executor>, Receiver<FromThread>) {
 
 /// A chunk of one job.
 fn chunk(id: u64, job: impl Fn() + Send + Sync + 'static) -> Chunk {
-    chunk_of(id, Function::OfJobs(Box::new(Job(job))))
+    chunk_of(id, 0, Function::OfJobs(Box::new(Job(job))))
 }
 
-/// A chunk of one job of this function.
-fn chunk_of(id: u64, of: Function) -> Chunk {
+/// A chunk of one job of a map of this function.
+fn chunk_of(id: u64, map: u64, of: Function) -> Chunk {
     let function = FunctionId::of(|_| Err(Failure::new(JobErrorKind::Decode, "not called")), 0).unwrap();
     let map = MapFunction {
-        id: MapId(0),
+        id: MapId(map),
         function,
         context: Bytes::new(),
         executable: 0,
@@ -81,7 +81,7 @@ fn rung(limit: Duration) -> bool {
 /// The wall time and the useful time of a chunk of one job, in ns.
 fn times_of(function: Function) -> (u64, u64) {
     let (executor, finished) = executor(1);
-    chunk_of(0, function).run(&executor, 0);
+    chunk_of(0, 0, function).run(&executor, 0);
     match finished.recv().unwrap() {
         FromThread::Results(results) => (results.wall_ns, results.useful_ns),
         FromThread::Part(_) => panic!("no job sends a part"),
@@ -122,6 +122,24 @@ fn useful_is_what_was_timed_of_a_function_of_jobs_and_all_the_time_of_a_function
     assert!((5_000_000..=wall).contains(&useful), "{useful} ns of {wall} ns");
     let (wall, useful) = times_of(Function::OfChunks(Box::new(Together)));
     assert!(useful == wall && wall >= 5_000_000, "{useful} ns of {wall} ns");
+}
+
+#[test]
+fn a_thread_keeps_the_stopwatch_of_a_map_from_chunk_to_chunk() {
+    struct IsNew(Arc<Mutex<Vec<bool>>>);
+    impl JobFunction for IsNew {
+        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+            self.0.lock().unwrap().push(stopwatch.is_new());
+            stopwatch.time(|| ());
+            Ok(())
+        }
+    }
+    let (executor, _finished) = executor(4);
+    let seen = Arc::default();
+    for (chunk, map) in [(0, 7), (1, 7), (2, 8), (3, 8)] {
+        chunk_of(chunk, map, Function::OfJobs(Box::new(IsNew(Arc::clone(&seen))))).run(&executor, 0);
+    }
+    assert_eq!(*seen.lock().unwrap(), [true, false, true, false]);
 }
 
 #[test]
