@@ -3,7 +3,8 @@
 //!
 //! Two readings of the clock take some 50 ns, which a job of 50 ns must not pay. So a long job is always measured, and of short
 //! ones only so many that measuring takes a hundredth of the time. The gaps between them are drawn, so that a pattern in the jobs
-//! does not meet one in the gaps. A job that is not measured counts as much as the mean of those that were measured last.
+//! does not meet one in the gaps. A job that is not measured counts as much as the mean of those that were measured last. A chunk is
+//! never said to be useful for longer than it took; what its estimate was too long is left for the next chunks.
 //!
 //! A stopwatch belongs to one thread and one map. It stays from chunk to chunk: a chunk may be a single short job.
 
@@ -14,9 +15,9 @@ use std::time::{Duration, Instant};
 const ALWAYS_NS: f64 = 5_000.0;
 /// At least one of so many jobs is measured, on average.
 const LARGEST_PERIOD: f64 = 256.0;
-/// So many measured jobs at most make the mean for those that are not.
+/// The mean for jobs that are not measured is that of at most so many that were.
 const MEMORY: u32 = 128;
-/// The mean duration of a job is that of about so many jobs.
+/// The mean duration of a job, which decides how many are measured, is that of about so many jobs.
 const SMOOTH: f64 = 64.0;
 /// What a chunk leaves for the next ones, at most, if its estimate was longer than the chunk.
 const CARRIED_NS: u64 = 1_000_000;
@@ -40,8 +41,8 @@ pub(crate) struct Stopwatch {
     /// How long a job of the last chunks was on average, with all that is done for it.
     job_ns: f64,
     recent: Recent,
-    /// What the estimates of earlier chunks were longer than these chunks: their jobs were shorter than the mean, so that others
-    /// are longer.
+    /// By how much the estimates of earlier chunks were longer than these chunks. Their jobs were shorter than the mean, so that
+    /// others are longer.
     carried_ns: u64,
     chunk: Chunk,
     random: u64,
