@@ -14,10 +14,10 @@ use std::process::Termination;
 use std::time::Duration;
 
 use crate::console;
+use crate::engine::board::Listener;
 #[cfg(doc)]
 use crate::engine::error::JobError;
 use crate::engine::limits::LINGER;
-use crate::engine::notice::Listener;
 use crate::engine::placement::{self, LauncherRank, RankFacts};
 use crate::engine::rank::{self, OnThreads};
 #[cfg(feature = "mpi")]

@@ -34,7 +34,7 @@
 //!                                             ◀ Action ─┘
 //!                                          master ─ wire ─ transport ─────────▶ rank ─▶ rayon threads
 //! outputs ◀ pool (decode, order) ◀─channel─ master ◀────── one message per chunk, or fewer ── rank
-//!                                             └─ Notice ─▶ whoever listens;  Meter ─▶ progress
+//!                                             └─▶ board ─▶ progress, Pool::stats, summary, listeners
 //! ```
 //!
 //! The batch program is a driver. A job that is a process is run by a function that starts it:
@@ -72,8 +72,9 @@
 //! | `wire` | the encoding of messages and values |
 //! | `memory` | memory for large values, in large pages |
 //! | `func` | how a function crosses ranks; `json`: values that do so as JSON |
-//! | `exchange` | what the driver's threads and the master tell each other; `stats`, `error`: what they say of runs and jobs |
-//! | `notice`, `meter` | what the master tells others while the run goes on |
+//! | `exchange` | what the driver's threads and the master tell each other; `error`: what they say of jobs |
+//! | `board` | what a run has done so far: rank 0 writes it, everybody else reads it; `stats`: a reading, in numbers |
+//! | `stopwatch` | how much of a chunk's time was in the function of its jobs |
 //! | `catch`, `stop` | how other people's code runs without ending ours; whether a signal asked for the end |
 //!
 //! Invariants: the main thread of every rank owns MPI and computes nothing. The master's work for a chunk does not depend on
@@ -122,11 +123,11 @@ mod template;
 
 #[cfg(feature = "program")]
 pub use batch::{BatchReport, CommandBatch};
+pub use engine::board::{Listener, Notice};
 pub use engine::error::{JobError, JobErrorKind};
 pub use engine::func::{CrossesRanks, StarFunction, Value};
 #[cfg(feature = "json")]
 pub use engine::json::Json;
-pub use engine::notice::{Listener, Notice};
 pub use engine::placement::{Rank, RankFacts};
 pub use engine::rank::{CurrentJob, current_job};
 pub use engine::schedule::RankId;

@@ -13,8 +13,8 @@ use super::runners::Runner;
 use super::sinks::Sinks;
 use super::source::Source;
 use super::stopping::Stopping;
+use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
-use crate::engine::meter::Meter;
 use crate::engine::schedule::RankId;
 use crate::input::InputError;
 use crate::journal::Status;
@@ -62,7 +62,7 @@ pub(crate) struct Driver<'b, R: Runner> {
     ledger: Ledger<R::Work, AttemptResult>,
     sinks: &'b mut Sinks,
     stopping: &'b Stopping,
-    meter: &'b Meter,
+    meter: &'b Settled,
     /// How long the processes of running jobs may take to end after TERM.
     kill_after: Duration,
     /// Whether results say where and when the attempt ran.
@@ -99,7 +99,7 @@ pub(crate) struct Parts<'b, R: Runner> {
     pub ledger: Ledger<R::Work, AttemptResult>,
     pub sinks: &'b mut Sinks,
     pub stopping: &'b Stopping,
-    pub meter: &'b Meter,
+    pub meter: &'b Settled,
     pub kill_after: Duration,
 }
 

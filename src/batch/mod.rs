@@ -46,7 +46,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::meter::Meter;
+use crate::engine::board::Settled;
 use crate::input::InputError;
 use crate::output::{JsonLines, Target};
 use crate::pool::{Pacer, Pool};
@@ -114,7 +114,7 @@ impl<R: Runner> Batch<R> {
         let mut sinks = sinks::Sinks::new(self.runner.lines(), *unordered, handover, hosts);
         let (planned, bad) = self.jobs.open(done, records.is_some());
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
-        let meter = Arc::new(Meter::default());
+        let meter = Arc::new(Settled::default());
         sinks.show(self.options.progress.start(&self.options.name, total, meter.clone()));
         let driver = Driver::new(Parts {
             runner: &self.runner,

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use crate::engine::notice::{Listener, Notice};
+use crate::engine::board::{Listener, Notice};
 
 /// The moment at which a signal asked for the end of the run.
 #[derive(Debug, Default)]

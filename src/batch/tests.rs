@@ -12,7 +12,7 @@ use super::ledger::{Counts, Planned};
 use super::runners::kernel::KernelRunner;
 use super::sinks::Sinks;
 use super::*;
-use crate::engine::notice::{Listener, Notice};
+use crate::engine::board::{Listener, Notice};
 use crate::journal::Status;
 use crate::launch::{ExitCode, Launch};
 
@@ -227,7 +227,7 @@ fn drive(folder: &Path, pool: &Pool, source: Source<Result<Planned<u64>, InputEr
     let runner = KernelRunner::plain(|x: u64| x, None);
     let (handover, _) = Earlier::read(&options).unwrap().open_outputs(&options, false).unwrap();
     let mut sinks = Sinks::new(runner.lines(), false, handover, Vec::new());
-    let (stopping, meter) = (Stopping::default(), Meter::default());
+    let (stopping, meter) = (Stopping::default(), Settled::default());
     let driver = Driver::new(Parts {
         runner: &runner,
         source,

@@ -9,10 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
+use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError};
-use crate::engine::meter::Meter;
 use crate::engine::schedule::{MapId, Policy, RankId};
-use crate::engine::stats::Stats;
 use crate::engine::wire::{self, FunctionId};
 
 pub(crate) use crate::engine::wire::OutputStream;
@@ -42,8 +41,6 @@ pub(crate) enum Command {
     Cancel { map: MapId, job: u64, reply: Sender<bool> },
     /// Broadcast a value to all ranks.
     Broadcast { value: u64, bytes: Bytes },
-    /// Reply with the statistics of the run so far.
-    Stats { reply: Sender<Stats> },
     /// The driver's closure has returned.
     DriverLeft,
 }
@@ -56,7 +53,7 @@ pub(crate) struct Client {
     /// The number of queued jobs that keeps the ranks busy; the master updates it.
     pub queue_target: Arc<AtomicU64>,
     /// Counts the jobs that are settled, for a progress display.
-    pub meter: Option<Arc<Meter>>,
+    pub settled: Option<Arc<Settled>>,
 }
 
 /// The encoded inputs of consecutive jobs. It can be split between any two jobs without decoding.

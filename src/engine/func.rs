@@ -35,6 +35,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
+use crate::engine::stopwatch::Stopwatch;
 use crate::engine::wire::{self, FunctionId};
 
 pub use crossing::CrossesRanks;
@@ -52,8 +53,9 @@ pub(crate) enum Function {
 
 /// From an encoded input to an encoded result.
 pub(crate) trait JobFunction: Send + Sync {
-    /// Runs one job. On an error, `output` may have been written to in part.
-    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure>;
+    /// Runs one job; what is timed is the user's function alone. On an error, `output` may have been written to in part. If it
+    /// panics, the caller stops the stopwatch.
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure>;
 }
 
 /// From the encoded inputs of a chunk to their encoded results. While it runs, the current job is the chunk's first one: its
@@ -161,8 +163,9 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
-        encode_output(&(self.0)(decode_input(input)?), output)
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+        let input = decode_input(input)?;
+        encode_output(&stopwatch.time(|| (self.0)(input)), output)
     }
 }
 
@@ -175,8 +178,9 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
-        encode_output(&(self.0)(&self.1, decode_input(input)?), output)
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+        let input = decode_input(input)?;
+        encode_output(&stopwatch.time(|| (self.0)(&self.1, input)), output)
     }
 }
 
@@ -219,8 +223,9 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
-        encode_output(&self.0.call_star(decode_input(input)?), output)
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+        let input = decode_input(input)?;
+        encode_output(&stopwatch.time(|| self.0.call_star(input)), output)
     }
 }
 
@@ -264,11 +269,11 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
         let input = decode_input(input)?;
         let mut state = self.state()?;
         // A job that panics drops its state with it: nobody knows what it left there.
-        let value = (self.function)(&mut state, input);
+        let value = stopwatch.time(|| (self.function)(&mut state, input));
         lock(&self.idle).push(state);
         encode_output(&value, output)
     }
@@ -407,7 +412,7 @@ mod tests {
         let id = FunctionId::of(plain(double), 7).unwrap();
         let function = built(id.builder(7).unwrap()(&[]).unwrap());
         let mut output = Vec::new();
-        function.call(&wire::encode(&21u32).unwrap(), &mut output).unwrap();
+        function.call(&wire::encode(&21u32).unwrap(), &mut output, &mut Stopwatch::default()).unwrap();
         assert_eq!(wire::decode::<u32>(&output).unwrap(), 42);
     }
 
@@ -428,7 +433,7 @@ mod tests {
         };
         let function = built(with_init(init, |_: &mut u8, x: u8| x)(&[]).unwrap());
         for _ in 0..3 {
-            let failure = function.call(&[1], &mut Vec::new()).unwrap_err();
+            let failure = function.call(&[1], &mut Vec::new(), &mut Stopwatch::default()).unwrap_err();
             assert_eq!(
                 (failure.kind, failure.message.as_str()),
                 (JobErrorKind::Init, "the initialisation failed: no model")

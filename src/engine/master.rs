@@ -11,6 +11,7 @@ mod pulse;
 mod quiet;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -18,13 +19,12 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::console;
+use crate::engine::board::{Board, BoardWriter, ChunkDone, Listener};
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::exchange::{Command, Delivery, OutputPart};
 use crate::engine::limits;
-use crate::engine::notice::{Listener, Notice};
 use crate::engine::placement::{self, Rank};
 use crate::engine::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, RankId, Schedule};
-use crate::engine::stats::{RankStats, Stats};
 use crate::engine::stop::Signals;
 use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport};
 use crate::engine::wire::{self, Packet, ToMaster, ToRank};
@@ -49,8 +49,7 @@ const TURN: usize = 512;
 
 /// The master's state of a rank.
 struct RankState {
-    rank: Rank,
-    stats: RankStats,
+    threads: u32,
     outbox: Packet<ToRank>,
     lost: bool,
 }
@@ -60,7 +59,7 @@ pub(crate) struct Master<'t> {
     transport: &'t mut dyn Transport,
     commands: Receiver<Command>,
     signals: &'t Signals,
-    listeners: Vec<Box<dyn Listener + 't>>,
+    board: BoardWriter<'t>,
     schedule: Schedule,
     actions: Vec<Action>,
     maps: BTreeMap<MapId, MapState>,
@@ -69,10 +68,6 @@ pub(crate) struct Master<'t> {
     ranks: Vec<RankState>,
     /// Ranks with messages in their outboxes.
     unsent: Vec<RankId>,
-    first_dispatch: Option<Instant>,
-    last_result: Option<Instant>,
-    jobs: u64,
-    failed: u64,
     cancelled: u64,
     stopping: Option<Instant>,
     driver_gone: bool,
@@ -103,28 +98,21 @@ impl<'t> Master<'t> {
             }
         }
         let threads = placement::threads_per_rank(&facts, dedicated);
-        let ranks = facts.into_iter().zip(threads).enumerate().map(|(number, (facts, threads))| RankState {
-            stats: RankStats::new(number as u32, &facts.host, threads),
-            rank: Rank { facts, threads },
-            outbox: Packet::default(),
-            lost: false,
-        });
+        let state = |threads: &u32| RankState { threads: *threads, outbox: Packet::default(), lost: false };
+        let states = threads.iter().map(state).collect();
+        let ranks = facts.into_iter().zip(threads).map(|(facts, threads)| Rank { facts, threads });
         let watch = RankWatch::new(size as usize, transport.silence());
         let mut master = Master {
             transport,
             commands,
             signals,
-            listeners,
+            board: BoardWriter::new(ranks.collect(), listeners),
             schedule: Schedule::new(),
             actions: Vec::new(),
             maps: BTreeMap::new(),
             ready: Vec::new(),
-            ranks: ranks.collect(),
+            ranks: states,
             unsent: Vec::new(),
-            first_dispatch: None,
-            last_result: None,
-            jobs: 0,
-            failed: 0,
             cancelled: 0,
             stopping: None,
             driver_gone: false,
@@ -142,9 +130,9 @@ impl<'t> Master<'t> {
         self.grace = grace;
     }
 
-    /// Returns the ranks of the run, rank 0 first.
-    pub(crate) fn ranks(&self) -> Vec<Rank> {
-        self.ranks.iter().map(|book| book.rank.clone()).collect()
+    /// The board of the run, which the master writes.
+    pub(crate) fn board(&self) -> Arc<Board> {
+        self.board.board().clone()
     }
 
     /// Serves driver and ranks until the driver has left, all jobs are settled and all ranks are dismissed.
@@ -197,19 +185,13 @@ impl<'t> Master<'t> {
     fn stop(&mut self) {
         if self.stopping.is_none() {
             self.stopping = Some(Instant::now());
-            self.notify(Notice::Stopping);
+            self.board.stop_requested();
             self.handle_event(Event::Draining, None);
         }
     }
 
-    fn notify(&mut self, notice: Notice<'_>) {
-        for listener in &mut self.listeners {
-            listener.notice(notice);
-        }
-    }
-
     fn host(&self, rank: RankId) -> String {
-        self.ranks.get(rank.0 as usize).map_or_else(|| "an unknown host".into(), |book| book.rank.facts.host.clone())
+        self.board.board().host(rank).to_string()
     }
 
     fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), MasterError> {
@@ -217,17 +199,18 @@ impl<'t> Master<'t> {
             Incoming::Message(rank, packet) => (rank, packet),
             Incoming::Closed(rank) => return self.rank_lost(rank),
         };
-        let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
+        if self.ranks.get(rank.0 as usize).is_none_or(|book| book.lost) {
+            return Ok(());
+        }
         if let Some(watch) = &mut self.watch {
             watch.received(rank);
         }
-        book.stats.messages_from += 1;
-        book.stats.bytes_from += packet.len() as u64;
+        self.board.received(rank, packet.len());
         let messages = wire::open::<ToMaster>(packet).map_err(|error| self.decode_error(rank, error))?;
         for (message, payload) in messages {
             match message {
-                ToMaster::Finished { chunk, count, busy, failed, bad, .. } => {
-                    let report = ChunkReport { count, busy, failed, bad };
+                ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, bad, .. } => {
+                    let report = ChunkReport { count, wall_ns, useful_ns, failed, bad };
                     self.finished(rank, chunk, report, payload);
                 }
                 ToMaster::Part { part, map, job, stream, .. } => {
@@ -247,19 +230,17 @@ impl<'t> Master<'t> {
     }
 
     fn finished(&mut self, rank: RankId, chunk: ChunkId, report: ChunkReport, frames: Bytes) {
-        let ChunkReport { count, busy, failed, bad } = report;
+        let ChunkReport { count, wall_ns, useful_ns, failed, bad } = report;
         let Some(Assignment { map, first, attempt, .. }) =
             self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
         else {
             return;
         };
-        let stats = &mut self.ranks[rank.0 as usize].stats;
-        stats.jobs += u64::from(count);
-        stats.failed += (failed.len() as u64 + u64::from(bad)).min(u64::from(count));
-        stats.busy += Duration::from_nanos(busy);
-        self.last_result = Some(Instant::now());
+        let jobs = u64::from(count);
+        let done = ChunkDone { jobs, failed: (failed.len() as u64 + u64::from(bad)).min(jobs), wall_ns, useful_ns };
+        self.board.chunk_done(rank, done);
         let results = ChunkResults::new(rank, first, count, attempt, frames);
-        self.handle_event(Event::Finished { rank, chunk, busy, failed, bad }, Some(results));
+        self.handle_event(Event::Finished { rank, chunk, busy: wall_ns, failed, bad }, Some(results));
         self.update_queue_target(map);
     }
 
@@ -272,12 +253,12 @@ impl<'t> Master<'t> {
         if let Some(watch) = &mut self.watch {
             watch.ignore(rank);
         }
-        self.undismissed -= u32::from(book.rank.threads > 0);
-        if self.ranks.iter().all(|book| book.lost || book.rank.threads == 0) {
+        self.undismissed -= u32::from(book.threads > 0);
+        if self.ranks.iter().all(|book| book.lost || book.threads == 0) {
             return Err(MasterError::AllLost);
         }
         console::eprint_error(format_args!("rank {rank} on {host} is gone; its jobs are given to others"));
-        self.notify(Notice::Lost { rank, host: &host });
+        self.board.lost(rank);
         self.handle_event(Event::Lost { rank }, None);
         Ok(())
     }
@@ -319,7 +300,6 @@ impl<'t> Master<'t> {
                     self.queue_message(RankId(number), head, vec![bytes.clone()]);
                 }
             }
-            Command::Stats { reply } => drop(reply.send(self.stats())),
             Command::DriverLeft => self.driver_left(),
         }
     }
@@ -355,7 +335,7 @@ impl<'t> Master<'t> {
 
     fn assign(&mut self, rank: RankId, chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32) {
         let Some(book) = self.maps.get_mut(&map) else { return };
-        self.first_dispatch.get_or_insert_with(Instant::now);
+        self.board.dispatched();
         let definition = book.define(map, rank);
         let inputs = book.inputs(first, count);
         let bytes = inputs.iter().map(|part| part.len() as u64).sum();
@@ -391,29 +371,24 @@ impl<'t> Master<'t> {
             Outcome::Failed | Outcome::Lost => (count, count),
             Outcome::Cancelled | Outcome::Stopped => (0, 0),
         };
-        if let Some(meter) = &book.client.meter {
-            meter.add(ended, failed);
+        if let Some(settled) = &book.client.settled {
+            settled.add(ended, failed);
         }
+        self.board.settled(ended, failed);
         match (failure, results) {
             (Some(failure), _) => book.deliver(Delivery::Unrun { first, count, attempt, failure }),
             (None, Some(results)) if how == Outcome::Done => book.deliver(results.done(first, count)),
             (None, Some(results)) => {
                 for job in first..first + count {
-                    let host = &self.ranks[results.rank().0 as usize].rank.facts.host;
-                    book.deliver(results.failed(job, host));
+                    book.deliver(results.failed(job, self.board.board().host(results.rank())));
                 }
             }
             (None, None) => {}
         }
         book.settle(first, count);
         self.mark_ready(map);
-        match how {
-            Outcome::Cancelled => self.cancelled += count,
-            Outcome::Stopped => {}
-            Outcome::Done | Outcome::Failed | Outcome::Lost => {
-                self.jobs += count;
-                self.failed += failed;
-            }
+        if how == Outcome::Cancelled {
+            self.cancelled += count;
         }
     }
 
@@ -452,7 +427,7 @@ impl<'t> Master<'t> {
     /// Queues a message for a rank, to be sent by the next [`Self::send`]; `payload` holds the parts of its payload.
     fn queue_message(&mut self, rank: RankId, head: ToRank, payload: Vec<Bytes>) {
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return };
-        if book.rank.threads == 0 {
+        if book.threads == 0 {
             return;
         }
         if book.outbox.is_empty() {
@@ -467,25 +442,15 @@ impl<'t> Master<'t> {
             if book.outbox.is_empty() {
                 continue;
             }
-            let packet =
-                book.outbox.take().map_err(|error| MasterError::Codec(rank, book.stats.host.clone(), error))?;
-            book.stats.messages_to += 1;
-            book.stats.bytes_to += packet.len() as u64;
+            let packet = book.outbox.take();
+            let packet = packet.map_err(|error| MasterError::Codec(rank, self.host(rank), error))?;
+            self.board.sent(rank, packet.len());
             if let Some(watch) = &mut self.watch {
                 watch.sent(rank);
             }
             self.transport.send(rank, packet)?;
         }
         Ok(())
-    }
-
-    fn stats(&self) -> Stats {
-        let wall = match (self.first_dispatch, self.last_result) {
-            (Some(first), Some(last)) => last.saturating_duration_since(first),
-            _ => Duration::ZERO,
-        };
-        let ranks = self.ranks.iter().map(|book| book.stats.clone()).collect();
-        Stats { jobs: self.jobs, failed: self.failed, wall, ranks }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine: it decides which rank runs which job next, and carries functions, inputs and results between rank 0 and the ranks.
 
+pub(crate) mod board;
 pub(crate) mod catch;
 pub(crate) mod error;
 pub(crate) mod exchange;
@@ -9,12 +10,11 @@ pub(crate) mod json;
 pub(crate) mod limits;
 pub(crate) mod master;
 pub(crate) mod memory;
-pub(crate) mod meter;
-pub(crate) mod notice;
 pub(crate) mod placement;
 pub(crate) mod rank;
 pub mod schedule;
 pub(crate) mod stats;
 pub(crate) mod stop;
+pub(crate) mod stopwatch;
 pub(crate) mod transport;
 pub(crate) mod wire;

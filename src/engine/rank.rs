@@ -350,9 +350,10 @@ impl RankLoop<'_> {
 
     fn queue_results(&mut self, results: Results) {
         self.chunks.remove(&results.chunk);
-        let Results { chunk, count, busy, failed, bad, frames } = results;
+        let Results { chunk, count, wall_ns, useful_ns, failed, bad, frames } = results;
         let bytes = frames.len() as u64;
-        self.outbox.push_with(ToMaster::Finished { chunk, count, busy, failed, bad, bytes }, [frames.into()]);
+        let head = ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, bad, bytes };
+        self.outbox.push_with(head, [frames.into()]);
     }
 
     fn queue_part(&mut self, part: Part) {

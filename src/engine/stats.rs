@@ -16,8 +16,13 @@ pub struct RankStats {
     pub jobs: u64,
     /// Those of them that failed there, also if they were run again elsewhere.
     pub failed: u64,
-    /// The time that its threads have spent in jobs, all threads added up.
+    /// Useful time: what its threads have spent in the functions of jobs alone, all threads added up. Measured for jobs of 5 µs
+    /// and more, estimated from some of them for shorter ones. For jobs that a worker program answers it is
+    /// [`on_chunks`](Self::on_chunks).
     pub busy: Duration,
+    /// What its threads have spent on chunks, all threads added up: useful time, and the reading of inputs and the writing of
+    /// results.
+    pub on_chunks: Duration,
     /// Messages from the master to this rank.
     pub messages_to: u64,
     /// Bytes from the master to this rank.
@@ -26,25 +31,12 @@ pub struct RankStats {
     pub messages_from: u64,
     /// Bytes from this rank to the master.
     pub bytes_from: u64,
+    /// When the rank was lost, counted from when all ranks were there; `None` if it was not.
+    pub lost: Option<Duration>,
 }
 
 impl RankStats {
-    pub(crate) fn new(rank: u32, host: &str, threads: u32) -> Self {
-        RankStats {
-            rank,
-            host: host.to_string(),
-            threads,
-            jobs: 0,
-            failed: 0,
-            busy: Duration::ZERO,
-            messages_to: 0,
-            bytes_to: 0,
-            messages_from: 0,
-            bytes_from: 0,
-        }
-    }
-
-    /// The part of the wall time in which this rank's threads were in jobs, from 0 to 1.
+    /// The part of this rank's threads' wall time that was useful (see [`busy`](Self::busy)), from 0 to 1.
     pub fn busy_fraction(&self, wall: Duration) -> f64 {
         let offered = wall.as_secs_f64() * f64::from(self.threads);
         if offered > 0.0 { self.busy.as_secs_f64() / offered } else { 0.0 }
@@ -64,6 +56,8 @@ pub struct Stats {
     pub failed: u64,
     /// From the first job's dispatch to the last result.
     pub wall: Duration,
+    /// When a signal asked for the end, counted from when all ranks were there; `None` if none did.
+    pub stop_requested: Option<Duration>,
     /// Every rank, in order.
     pub ranks: Vec<RankStats>,
 }
@@ -93,7 +87,7 @@ impl Stats {
         if wall > 0.0 { self.jobs as f64 / wall } else { 0.0 }
     }
 
-    /// The part of all threads' wall time that was spent in jobs, from 0 to 1.
+    /// The part of all threads' wall time that was useful (see [`RankStats::busy`]), from 0 to 1.
     pub fn efficiency(&self) -> f64 {
         let offered = self.wall.as_secs_f64() * f64::from(self.threads());
         let busy: Duration = self.ranks.iter().map(|rank| rank.busy).sum();

@@ -9,10 +9,10 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::ExitCode;
 use crate::console::eprint_error;
+use crate::engine::board::Listener;
 use crate::engine::catch::panic_message;
 use crate::engine::limits;
 use crate::engine::master::{Master, MasterError, RunEnd};
-use crate::engine::notice::Listener;
 use crate::engine::placement::RankFacts;
 use crate::engine::rank::{self, OnThreads};
 #[cfg(feature = "mpi")]
@@ -112,7 +112,7 @@ impl Rank0 {
         let mut master =
             Master::gather(&mut transport, *size, *dedicated_master, commands, doorbell, signals, listeners)?;
         master.set_grace(self.grace);
-        let pool = Pool::new(sender, doorbell.clone(), facts.executable, master.ranks(), carrier);
+        let pool = Pool::new(sender, doorbell.clone(), facts.executable, master.board(), carrier);
         let driver_pool = pool.clone();
         let drive = move || {
             let code = panic::catch_unwind(AssertUnwindSafe(|| driver(&driver_pool)));

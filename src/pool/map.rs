@@ -14,9 +14,9 @@ use bytes::Bytes;
 
 use super::pacer::{Next, Pacer};
 use super::{DEFAULT_POLICY, Input, Pool, Reports};
+use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::func::{Builder, Value};
-use crate::engine::meter::Meter;
 use crate::engine::schedule::{ChunkSize, Policy};
 use crate::report::Progress;
 
@@ -123,11 +123,11 @@ where
     /// Opens the stream of jobs. `total` is the number of inputs, if it is known.
     fn start(&mut self, total: Option<u64>) -> Result<Box<RunningMap<X::Item, O>>, Failure> {
         let context = std::mem::replace(&mut self.context, Ok(Bytes::new()))?;
-        let meter = self.progress.is_some().then(|| Arc::new(Meter::default()));
-        let reports = Reports { meter: meter.clone(), ..Reports::default() };
+        let settled = self.progress.is_some().then(|| Arc::new(Settled::default()));
+        let reports = Reports { settled: settled.clone(), ..Reports::default() };
         let stream = self.pool.open(self.builder, context, self.policy, self.job_timeout, reports)?;
-        let ticker =
-            self.progress.take().zip(meter).and_then(|((progress, name), meter)| progress.start(&name, total, meter));
+        let progress = self.progress.take().zip(settled);
+        let ticker = progress.and_then(|((progress, name), settled)| progress.start(&name, total, settled));
         let pacer = Pacer::new(self.window, self.pool.threads());
         Ok(RunningMap::new(stream, pacer, self.unordered, ticker))
     }

@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 
+use crate::engine::board::{Board, Settled};
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::exchange::{Client, Command};
 use crate::engine::func::{self, Builder, ChunkServer, CrossesRanks, StarFunction, Value};
-use crate::engine::meter::Meter;
 use crate::engine::placement::Rank;
 use crate::engine::rank;
 use crate::engine::schedule::{ChunkSize, MapId, Policy};
@@ -56,7 +56,7 @@ pub struct Pool {
 struct Core {
     link: Link,
     executable: u64,
-    ranks: Vec<Rank>,
+    board: Arc<Board>,
     transport: TransportInfo,
     next_map: AtomicU64,
     next_value: AtomicU64,
@@ -71,7 +71,7 @@ struct Reports {
     /// Whether it reports that jobs were sent to a rank.
     starts: bool,
     /// Counts jobs for a progress display.
-    meter: Option<Arc<Meter>>,
+    settled: Option<Arc<Settled>>,
 }
 
 fn closed() -> Failure {
@@ -83,13 +83,13 @@ impl Pool {
         commands: Sender<Command>,
         master: Doorbell,
         executable: u64,
-        ranks: Vec<Rank>,
+        board: Arc<Board>,
         transport: TransportInfo,
     ) -> Self {
         let core = Core {
             link: Link { commands, master },
             executable,
-            ranks,
+            board,
             transport,
             next_map: AtomicU64::new(0),
             next_value: AtomicU64::new(0),
@@ -305,7 +305,7 @@ impl Pool {
 
     /// Returns the ranks of the run, rank 0 first.
     pub fn ranks(&self) -> &[Rank] {
-        &self.core.ranks
+        self.core.board.ranks()
     }
 
     /// Returns the kind of transport between the ranks.
@@ -315,14 +315,12 @@ impl Pool {
 
     /// Returns the number of all compute threads of the run.
     pub fn threads(&self) -> u32 {
-        self.core.ranks.iter().map(|rank| rank.threads).sum()
+        self.ranks().iter().map(|rank| rank.threads).sum()
     }
 
-    /// Returns the statistics of the run so far; `None` when it has ended.
+    /// Returns the statistics of the run so far, without asking the master; `None` when the run has ended.
     pub fn stats(&self) -> Option<Stats> {
-        let (reply, answer) = bounded(1);
-        self.command(Command::Stats { reply }).ok()?;
-        answer.recv().ok()
+        self.core.board.stats()
     }
 
     /// Closes the pool after the driver has returned: submitted jobs are finished, new ones are refused.
@@ -365,8 +363,8 @@ impl Pool {
         reports: Reports,
     ) -> Result<JobStream<I, O>, Failure> {
         let (sender, deliveries) = unbounded();
-        let Reports { starts, meter } = reports;
-        let client = Client { deliveries: sender, starts, queue_target: Arc::default(), meter };
+        let Reports { starts, settled } = reports;
+        let client = Client { deliveries: sender, starts, queue_target: Arc::default(), settled };
         let queue_target = client.queue_target.clone();
         let map = self.open_for(builder, context, policy, job_timeout, client)?;
         Ok(JobStream::new(self.core.link.clone(), map, deliveries, queue_target))

@@ -128,7 +128,7 @@ impl Pool {
                 state.settler.insert(sender).clone()
             }
         };
-        let client = Client { deliveries: settler, starts: true, queue_target: Arc::default(), meter: None };
+        let client = Client { deliveries: settler, starts: true, queue_target: Arc::default(), settled: None };
         let map = self.open_for(builder, Bytes::new(), DEFAULT_POLICY, self.job_timeout, client)?;
         Ok(JobSender::new(self.core.link.clone(), map))
     }

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::bar::{Bar, in_words};
 use crate::console::{eprint, in_one_line};
-use crate::engine::meter::Meter;
+use crate::engine::board::Settled;
 
 /// How progress is shown on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,8 +30,8 @@ const LINE_PERIOD: Duration = Duration::from_secs(5);
 const BAR_PERIOD: Duration = Duration::from_millis(100);
 
 impl Progress {
-    /// Shows a meter until the ticker is dropped.
-    pub(crate) fn start(self, name: &str, total: Option<u64>, meter: Arc<Meter>) -> Option<Ticker> {
+    /// Shows how many jobs are settled until the ticker is dropped.
+    pub(crate) fn start(self, name: &str, total: Option<u64>, settled: Arc<Settled>) -> Option<Ticker> {
         let terminal = std::io::stderr().is_terminal();
         let bar = match self {
             Progress::Off => return None,
@@ -44,15 +44,15 @@ impl Progress {
         let (stop, stopped) = bounded(0);
         let shown = bar.clone();
         let show = move || match shown {
-            Some(bar) => show_bar(&bar, &meter, &stopped),
-            None => show_lines(&name, total, &meter, &stopped),
+            Some(bar) => show_bar(&bar, &settled, &stopped),
+            None => show_lines(&name, total, &settled, &stopped),
         };
         let thread = thread::Builder::new().name("rankpool progress".into()).spawn(show).ok()?;
         Some(Ticker { stop: Some(stop), thread: Some(thread), bar })
     }
 }
 
-/// The display of one meter; it ends when this is dropped.
+/// The display of one count; it ends when this is dropped.
 pub(crate) struct Ticker {
     stop: Option<Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -83,20 +83,20 @@ fn pause(stopped: &Receiver<()>, period: Duration) -> bool {
     stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout)
 }
 
-fn show_bar(bar: &Bar, meter: &Meter, stopped: &Receiver<()>) {
+fn show_bar(bar: &Bar, settled: &Settled, stopped: &Receiver<()>) {
     while pause(stopped, BAR_PERIOD) {
-        let (jobs, failed) = meter.read();
+        let (jobs, failed) = settled.read();
         bar.show(jobs, failed);
     }
-    let (jobs, failed) = meter.read();
+    let (jobs, failed) = settled.read();
     bar.show(jobs, failed);
     bar.finish();
 }
 
-fn show_lines(name: &str, total: Option<u64>, meter: &Meter, stopped: &Receiver<()>) {
+fn show_lines(name: &str, total: Option<u64>, settled: &Settled, stopped: &Receiver<()>) {
     let start = Instant::now();
     while pause(stopped, LINE_PERIOD) {
-        let (jobs, failed) = meter.read();
+        let (jobs, failed) = settled.read();
         let line = progress_line(name, jobs, failed, total, start.elapsed());
         eprint(&(line + "\n"));
     }

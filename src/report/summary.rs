@@ -23,7 +23,7 @@ pub struct Summary {
     ranks: usize,
     /// How many compute threads, all ranks together.
     threads: u32,
-    /// The part of all threads' wall time that was spent in jobs.
+    /// The part of all threads' wall time that was useful: spent in the functions of jobs alone.
     efficiency: f64,
     messages_to_ranks: u64,
     messages_from_ranks: u64,
@@ -43,9 +43,12 @@ struct RankSummary {
     jobs: u64,
     /// Those of them that failed there, also if they were run again elsewhere.
     failed: u64,
+    /// Useful time: what its threads spent in the functions of jobs alone, all threads added up.
     busy_seconds: f64,
-    /// Time its threads spent in jobs / (wall × threads).
+    /// Useful time / (wall × threads).
     busy_fraction: f64,
+    /// What its threads spent on chunks: useful time, and the reading of inputs and the writing of results.
+    chunk_seconds: f64,
     messages_to: u64,
     messages_from: u64,
     bytes_to: u64,
@@ -64,6 +67,7 @@ impl Summary {
             failed: rank.failed,
             busy_seconds: rank.busy.as_secs_f64(),
             busy_fraction: rank.busy_fraction(stats.wall),
+            chunk_seconds: rank.on_chunks.as_secs_f64(),
             messages_to: rank.messages_to,
             messages_from: rank.messages_from,
             bytes_to: rank.bytes_to,
@@ -163,4 +167,45 @@ fn rounded(value: f64) -> String {
 
 fn bytes(count: u64) -> indicatif::BinaryBytes {
     indicatif::BinaryBytes(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn rank(number: u32, busy_ms: u64, on_chunks_ms: u64) -> RankStats {
+        RankStats {
+            rank: number,
+            host: "here".into(),
+            threads: 2,
+            jobs: 5,
+            failed: 0,
+            busy: Duration::from_millis(busy_ms),
+            on_chunks: Duration::from_millis(on_chunks_ms),
+            messages_to: 1,
+            bytes_to: 2,
+            messages_from: 3,
+            bytes_from: 4,
+            lost: None,
+        }
+    }
+
+    #[test]
+    fn efficiency_and_busy_are_about_useful_time() {
+        let ranks = vec![rank(0, 1_500, 2_000), rank(1, 500, 4_000)];
+        let stats = Stats { jobs: 10, failed: 0, wall: Duration::from_secs(2), stop_requested: None, ranks };
+        let summary = Summary::new("x", &stats);
+        let mut json = Vec::new();
+        summary.write_json(&mut json).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!((&json["efficiency"], &json["per_rank"][1]["busy_fraction"]), (&0.25.into(), &0.125.into()));
+        let (busy, chunks) = (&json["per_rank"][1]["busy_seconds"], &json["per_rank"][1]["chunk_seconds"]);
+        assert_eq!((busy, chunks), (&0.5.into(), &4.0.into()));
+        let mut text = Vec::new();
+        summary.write_text(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("efficiency 25 %") && text.contains("2 thread(s), 12 % busy"), "{text}");
+    }
 }

@@ -14,6 +14,7 @@ mod ranks;
 mod shutdown;
 mod support;
 mod tidy;
+mod useful_time;
 mod values;
 mod variants;
 mod waiting;

@@ -321,7 +321,7 @@ fn a_dropped_map_stops_dealing() {
         assert_eq!(map.next(), Some(Ok(0)));
         drop(map);
         // The master handles commands in order, so it has handled the end of the map before it answers this.
-        assert!(pool.stats().is_some());
+        pool.submit(mix, 0).cancel();
         GATE.open();
         assert_eq!(pool.apply(mix, 1), Ok(mix(1)));
     });

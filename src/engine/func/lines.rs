@@ -11,8 +11,9 @@ where
     I: Value,
     O: Serialize,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
-        push_line(&(self.0)(&self.1, decode_input(input)?), output)
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+        let input = decode_input(input)?;
+        push_line(&stopwatch.time(|| (self.0)(&self.1, input)), output)
     }
 }
 
@@ -53,7 +54,7 @@ mod tests {
             panic!("no function")
         };
         let mut output = b"before|".to_vec();
-        function.call(&wire::encode(&40_i64).unwrap(), &mut output).unwrap();
+        function.call(&wire::encode(&40_i64).unwrap(), &mut output, &mut Stopwatch::default()).unwrap();
         assert_eq!(output, b"before|[41,null]\n");
     }
 }

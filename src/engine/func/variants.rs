@@ -13,11 +13,12 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
         let (context, input) = parts(input)
             .ok_or_else(|| Failure::new(JobErrorKind::Decode, "garbled message: a context is cut short"))?;
         let context = decode_context(context)?;
-        encode_output(&(self.0)(&context, decode_input(input)?), output)
+        let input = decode_input(input)?;
+        encode_output(&stopwatch.time(|| (self.0)(&context, input)), output)
     }
 }
 
@@ -69,8 +70,9 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>) -> Result<(), Failure> {
-        encode_output(&(self.0)(&decode_input(input)?), output)
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+        let input = decode_input(input)?;
+        encode_output(&stopwatch.time(|| (self.0)(&input)), output)
     }
 }
 
@@ -87,12 +89,15 @@ mod tests {
         let write = |number: u32| move |out: &mut Vec<u8>| encode_output(&number, out);
         write_with_context(&mut bytes, write(1000), write(7)).unwrap();
         let mut output = Vec::new();
-        function.call(&bytes, &mut output).unwrap();
+        function.call(&bytes, &mut output, &mut Stopwatch::default()).unwrap();
         assert_eq!(wire::decode::<u32>(&output).unwrap(), 1007);
         for length in 0..bytes.len() {
-            assert!(function.call(&bytes[..length], &mut output).is_err(), "{length} bytes were enough");
+            assert!(
+                function.call(&bytes[..length], &mut output, &mut Stopwatch::default()).is_err(),
+                "{length} bytes were enough"
+            );
         }
         bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert!(function.call(&bytes, &mut output).is_err());
+        assert!(function.call(&bytes, &mut output, &mut Stopwatch::default()).is_err());
     }
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::{Master, MasterError};
 use crate::engine::limits;
-use crate::engine::notice::Notice;
 use crate::engine::placement::{Rank, RankFacts};
 use crate::engine::schedule::{Event, RankId};
 use crate::engine::stop::Signals;
@@ -54,9 +53,9 @@ impl Master<'_> {
     /// Sends every rank its number of threads, and the list of ranks to the listeners.
     pub(super) fn send_threads(&mut self) -> Result<(), MasterError> {
         let mut slots = BTreeMap::new();
-        for number in 0..self.ranks.len() as u32 {
+        let board = self.board();
+        for (number, Rank { facts, threads }) in (0..).zip(board.ranks()) {
             let rank = RankId(number);
-            let Rank { facts, threads } = &self.ranks[number as usize].rank;
             if let Some(threads) = NonZeroU32::new(*threads) {
                 let slots: &mut u32 = slots.entry(facts.host.clone()).or_default();
                 let slots_before = *slots;
@@ -66,8 +65,7 @@ impl Master<'_> {
                 self.handle_event(Event::Joined { rank, threads }, None);
             }
         }
-        let ranks = self.ranks();
-        self.notify(Notice::Started { ranks: &ranks });
+        self.board.started();
         self.send()
     }
 }

@@ -130,7 +130,8 @@ impl MapState {
 /// A rank's report of a finished chunk.
 pub(super) struct ChunkReport {
     pub count: u32,
-    pub busy: u64,
+    pub wall_ns: u64,
+    pub useful_ns: u64,
     pub failed: Vec<u32>,
     pub bad: u32,
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::engine::func;
 use crate::engine::placement::RankFacts;
 use crate::engine::rank;
+use crate::engine::stats::Stats;
 use crate::engine::transport::local::{Spoke, star};
 use crate::engine::transport::{TransportError, TransportInfo};
 use crate::engine::wire::FunctionId;
@@ -48,8 +49,17 @@ fn wait_for(spoke: &mut Spoke, wanted: impl Fn(&ToRank) -> bool) -> (ToRank, Byt
     }
 }
 
+/// The results of the driver's map.
+type Results = Vec<Result<u64, JobErrorKind>>;
+
 /// Runs a map of 100 jobs on two ranks: a real one, and one that `other` plays. Returns how the master ended and the map's results.
-fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<RunEnd, MasterError>, Vec<Result<u64, JobErrorKind>>) {
+fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<RunEnd, MasterError>, Results) {
+    let (ended, results, _) = run_and_count(other);
+    (ended, results)
+}
+
+/// As [`run_with`], and the board's statistics when the map is over.
+fn run_and_count(other: impl FnOnce(Spoke) + Send) -> (Result<RunEnd, MasterError>, Results, Option<Stats>) {
     let doorbell = Doorbell::default();
     let signals = &Signals::default();
     let (mut center, mut spokes) = star(2, &doorbell);
@@ -63,10 +73,11 @@ fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<RunEnd, MasterError>, V
         scope.spawn(move || other(played));
         let (commands, received) = crossbeam_channel::unbounded();
         let mut master = Master::gather(&mut center, 2, false, received, &doorbell, signals, Vec::new())?;
-        let pool = Pool::new(commands, doorbell.clone(), EXECUTABLE, master.ranks(), TransportInfo::Local);
+        let pool = Pool::new(commands, doorbell.clone(), EXECUTABLE, master.board(), TransportInfo::Local);
         scope.spawn(move || {
             let map = pool.map(|x: u64| x * x, 0..100).chunk_size(1);
-            let _ = sender.send(map.map(|result| result.map_err(|error| error.kind)).collect());
+            let results: Results = map.map(|result| result.map_err(|error| error.kind)).collect();
+            let _ = sender.send((results, pool.stats()));
             pool.leave();
         });
         let ended = master.run();
@@ -74,7 +85,8 @@ fn run_with(other: impl FnOnce(Spoke) + Send) -> (Result<RunEnd, MasterError>, V
         drop(center);
         ended
     });
-    (ended, results.recv().unwrap_or_default())
+    let (results, stats) = results.recv().unwrap_or_default();
+    (ended, results, stats)
 }
 
 fn squares() -> Vec<Result<u64, JobErrorKind>> {
@@ -83,12 +95,29 @@ fn squares() -> Vec<Result<u64, JobErrorKind>> {
 
 #[test]
 fn the_jobs_of_a_rank_that_goes_away_are_run_by_another() {
-    let (ended, results) = run_with(|mut spoke| {
+    let (ended, results, stats) = run_and_count(|mut spoke| {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
         wait_for(&mut spoke, |message| matches!(message, ToRank::Chunk { .. }));
     });
     assert_eq!(ended.unwrap(), RunEnd::Finished);
     assert_eq!(results, squares());
+    let stats = stats.expect("the run goes on until the driver has left");
+    assert_eq!((stats.jobs, stats.failed, stats.ranks[0].jobs, stats.ranks[1].jobs), (100, 0, 100, 0));
+    assert!(stats.ranks[1].lost.is_some() && stats.ranks[0].lost.is_none() && stats.stop_requested.is_none());
+    assert!(stats.ranks[1].messages_to > 0 && stats.ranks[1].bytes_to > 0 && stats.ranks[1].messages_from == 0);
+    assert!(stats.ranks[0].messages_from > 0 && stats.ranks[0].bytes_from > 0 && stats.wall > Duration::ZERO);
+}
+
+#[test]
+fn a_rank_that_gets_a_signal_stops_the_run_and_the_board_shows_it() {
+    let (ended, results, stats) = run_and_count(|mut spoke| {
+        send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
+        wait_for(&mut spoke, |message| matches!(message, ToRank::Chunk { .. }));
+        send(&mut spoke, ToMaster::Signalled);
+    });
+    assert_eq!(ended.unwrap(), RunEnd::Finished);
+    assert_eq!(results.len(), 100);
+    assert!(stats.unwrap().stop_requested.is_some());
 }
 
 #[test]
@@ -144,7 +173,15 @@ fn late_and_repeated_answers_change_nothing() {
         let (ToRank::Chunk { chunk, .. }, _) = wait_for(&mut spoke, is_chunk) else { return };
         // An answer to a chunk that does not exist, two answers to recalls that were not sent; the chunk is never answered.
         let stranger = ChunkId(chunk.0 + 1_000_000);
-        let answer = ToMaster::Finished { chunk: stranger, count: 3, busy: 1, failed: vec![0, 9], bad: 0, bytes: 0 };
+        let answer = ToMaster::Finished {
+            chunk: stranger,
+            count: 3,
+            wall_ns: 1,
+            useful_ns: 1,
+            failed: vec![0, 9],
+            bad: 0,
+            bytes: 0,
+        };
         send(&mut spoke, answer);
         send(&mut spoke, ToMaster::Returned { chunk: stranger, kept: 1 });
         send(&mut spoke, ToMaster::Returned { chunk, kept: 0 });

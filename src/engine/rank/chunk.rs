@@ -1,5 +1,6 @@
 //! A chunk on its thread: job after job, from its inputs to its results.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,8 @@ use super::limited::Limited;
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{ChunkFunction, Function, Jobs};
-use crate::engine::schedule::ChunkId;
+use crate::engine::schedule::{ChunkId, MapId};
+use crate::engine::stopwatch::Stopwatch;
 use crate::engine::wire::{self, Frame, Frames};
 
 /// How many jobs of a chunk were taken to be run, and how many it has: the first number may run past the second, which is cut when
@@ -58,6 +60,11 @@ impl Cursor {
     }
 }
 
+thread_local! {
+    /// The stopwatch of the map whose chunk this thread has run last.
+    static STOPWATCH: Cell<Option<(MapId, Box<Stopwatch>)>> = const { Cell::new(None) };
+}
+
 /// A chunk that is being worked on.
 pub(super) struct Chunk {
     pub id: ChunkId,
@@ -89,20 +96,24 @@ impl Chunk {
             limited.begin(place);
         }
         let start = Instant::now();
+        let kept = STOPWATCH.take().filter(|(map, _)| *map == self.map.id);
         let mut run = Run {
             chunk: self,
             rank: executor.rank.0,
             slot: executor.slots_before.load(Ordering::Relaxed) + place,
             inputs: Frames::new(&self.inputs),
-            results: Results { chunk: self.id, count: 0, busy: 0, failed: Vec::new(), bad: 0, frames: Vec::new() },
+            results: Results::of(self.id),
+            stopwatch: kept.map_or_else(Box::default, |(_, stopwatch)| stopwatch),
             pulled: VecDeque::new(),
         };
         context::surrounded(executor, &self.map, || match self.map.get() {
             Ok(Function::OfChunks(function)) => run.all_together(&**function),
-            Ok(Function::OfJobs(function)) => run.one_by_one(|input, out| function.call(input, out)),
-            Err(failure) => run.one_by_one(|_, _| Err(failure.clone())),
+            Ok(Function::OfJobs(function)) => {
+                run.one_by_one(|input, out, stopwatch| function.call(input, out, stopwatch))
+            }
+            Err(failure) => run.one_by_one(|_, _, _| Err(failure.clone())),
         });
-        let mut results = run.results;
+        let Run { mut results, mut stopwatch, .. } = run;
         if self.limited.as_ref().is_some_and(|limited| !limited.end()) {
             return false;
         }
@@ -110,7 +121,13 @@ impl Chunk {
             return true;
         }
         results.bad = context::take_bad().min(results.count);
-        results.busy = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        results.wall_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        results.useful_ns = match self.map.get() {
+            // It reads and writes while it waits for answers, so that there is no time of its own.
+            Ok(Function::OfChunks(_)) => results.wall_ns,
+            _ => stopwatch.end_chunk(results.wall_ns),
+        };
+        STOPWATCH.set(Some((self.map.id, stopwatch)));
         executor.finish(results);
         true
     }
@@ -123,14 +140,15 @@ struct Run<'c> {
     slot: u32,
     inputs: Frames<'c>,
     results: Results,
+    stopwatch: Box<Stopwatch>,
     /// Jobs that a function of chunks has pulled and not answered, in order; with the reason, if they cannot be run.
     pulled: VecDeque<(u32, Option<Failure>)>,
 }
 
 impl<'c> Run<'c> {
-    fn one_by_one(&mut self, call: impl Fn(&[u8], &mut Vec<u8>) -> Result<(), Failure>) {
+    fn one_by_one(&mut self, call: impl Fn(&[u8], &mut Vec<u8>, &mut Stopwatch) -> Result<(), Failure>) {
         while let Some(offset) = self.chunk.cursor.take() {
-            let result = self.input().and_then(|input| self.call(offset, |out| call(input, out)));
+            let result = self.input().and_then(|input| self.call(offset, |out, stopwatch| call(input, out, stopwatch)));
             self.settle(offset, result);
         }
     }
@@ -157,7 +175,7 @@ impl<'c> Run<'c> {
             }
         }
         // A function that leaves jobs behind does not want them; somebody waits for their results.
-        self.one_by_one(|_, _| Err(Failure::new(JobErrorKind::Cancelled, "the function has not taken the job")));
+        self.one_by_one(|_, _, _| Err(Failure::new(JobErrorKind::Cancelled, "the function has not taken the job")));
     }
 
     fn input(&mut self) -> Result<&'c [u8], Failure> {
@@ -174,12 +192,17 @@ impl<'c> Run<'c> {
     }
 
     /// Runs one job and appends its result's frame; on a failure nothing is appended.
-    fn call(&mut self, offset: u32, call: impl FnOnce(&mut Vec<u8>) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn call(
+        &mut self,
+        offset: u32,
+        call: impl FnOnce(&mut Vec<u8>, &mut Stopwatch) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let current = self.current(offset);
-        let out = &mut self.results.frames;
+        let (out, stopwatch) = (&mut self.results.frames, &mut self.stopwatch);
         let start = out.len();
-        let result = context::as_job(current, || catch(|| wire::push_value(out, call)));
+        let result = context::as_job(current, || catch(|| wire::push_value(out, |out| call(out, stopwatch))));
         result.unwrap_or_else(|panic| {
+            stopwatch.stop();
             out.truncate(start);
             Err(Failure { kind: JobErrorKind::Panic, message: panic.message, location: panic.location })
         })
@@ -229,7 +252,7 @@ impl<'c> Jobs<'c> for Run<'c> {
 
     fn answer(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Failure>) {
         if let Some((offset, _)) = self.pulled.pop_front() {
-            let result = self.call(offset, |out| write(out));
+            let result = self.call(offset, |out, _| write(out));
             self.settle(offset, result);
         }
         self.settle_refused();

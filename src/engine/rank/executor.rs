@@ -61,11 +61,21 @@ pub(super) enum FromThread {
 pub(super) struct Results {
     pub chunk: ChunkId,
     pub count: u32,
-    pub busy: u64,
+    /// From its start to its end.
+    pub wall_ns: u64,
+    /// The part of that time that was in the function of its jobs.
+    pub useful_ns: u64,
     pub failed: Vec<u32>,
     /// The number of jobs that were marked by [`mark_bad`](super::mark_bad).
     pub bad: u32,
     pub frames: Vec<u8>,
+}
+
+impl Results {
+    /// No results yet.
+    pub(super) fn of(chunk: ChunkId) -> Self {
+        Results { chunk, count: 0, wall_ns: 0, useful_ns: 0, failed: Vec::new(), bad: 0, frames: Vec::new() }
+    }
 }
 
 /// A piece of a job's output that is sent before its result.

@@ -41,10 +41,13 @@ impl RankLoop<'_> {
         );
         let mut frames = Vec::new();
         (0..limited.count).for_each(|_| wire::push_failure(&mut frames, &failure));
+        // Its only job has done nothing but run.
+        let limit_ns = u64::try_from(limited.limit.as_nanos()).unwrap_or(u64::MAX);
         let head = ToMaster::Finished {
             chunk: chunk.id,
             count: limited.count,
-            busy: u64::try_from(limited.limit.as_nanos()).unwrap_or(u64::MAX),
+            wall_ns: limit_ns,
+            useful_ns: limit_ns,
             failed: (0..limited.count).collect(),
             bad: 0,
             bytes: frames.len() as u64,

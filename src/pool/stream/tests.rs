@@ -206,7 +206,7 @@ fn a_single_job_is_cancelled_unless_a_rank_has_it() {
             Bytes::new(),
             DEFAULT_POLICY,
             None,
-            Reports { starts: true, meter: None },
+            Reports { starts: true, settled: None },
         );
         let stream = stream.as_mut().map_err(|failure| driver(failure.clone()))?;
         for input in 0..1000 {

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Job<F>(F);
 
 impl<F: Fn() + Send + Sync> JobFunction for Job<F> {
-    fn call(&self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Failure> {
+    fn call(&self, _: &[u8], _: &mut Vec<u8>, _: &mut Stopwatch) -> Result<(), Failure> {
         (self.0)();
         Ok(())
     }
@@ -37,9 +37,14 @@ fn executor(waiting: usize) -> (Arc<Executor>, Receiver<FromThread>) {
 
 /// A chunk of one job.
 fn chunk(id: u64, job: impl Fn() + Send + Sync + 'static) -> Chunk {
+    chunk_of(id, 0, Function::OfJobs(Box::new(Job(job))))
+}
+
+/// A chunk of one job of a map of this function.
+fn chunk_of(id: u64, map: u64, of: Function) -> Chunk {
     let function = FunctionId::of(|_| Err(Failure::new(JobErrorKind::Decode, "not called")), 0).unwrap();
     let map = MapFunction {
-        id: MapId(0),
+        id: MapId(map),
         function,
         context: Bytes::new(),
         executable: 0,
@@ -47,7 +52,7 @@ fn chunk(id: u64, job: impl Fn() + Send + Sync + 'static) -> Chunk {
         cancellation: Mutex::default(),
         limit: None,
     };
-    assert!(map.made.set(Ok(Function::OfJobs(Box::new(Job(job))))).is_ok());
+    assert!(map.made.set(Ok(of)).is_ok());
     let mut inputs = Vec::new();
     wire::push_value(&mut inputs, |_| Ok::<_, Failure>(())).unwrap();
     Chunk {
@@ -71,6 +76,70 @@ fn rung(limit: Duration) -> bool {
         }
     }
     false
+}
+
+/// The wall time and the useful time of a chunk of one job, in ns.
+fn times_of(function: Function) -> (u64, u64) {
+    let (executor, finished) = executor(1);
+    chunk_of(0, 0, function).run(&executor, 0);
+    match finished.recv().unwrap() {
+        FromThread::Results(results) => (results.wall_ns, results.useful_ns),
+        FromThread::Part(_) => panic!("no job sends a part"),
+    }
+}
+
+#[test]
+fn useful_is_what_was_timed_of_a_function_of_jobs_and_all_the_time_of_a_function_of_chunks() {
+    struct Half;
+    impl JobFunction for Half {
+        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+            thread::sleep(Duration::from_millis(20));
+            stopwatch.time(|| thread::sleep(Duration::from_millis(5)));
+            Ok(())
+        }
+    }
+    struct Panics;
+    impl JobFunction for Panics {
+        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+            stopwatch.time(|| {
+                thread::sleep(Duration::from_millis(5));
+                panic!("after 5 ms")
+            })
+        }
+    }
+    struct Together;
+    impl ChunkFunction for Together {
+        fn serve<'c>(&self, jobs: &mut dyn Jobs<'c>) {
+            while jobs.pull().is_some() {
+                thread::sleep(Duration::from_millis(5));
+                jobs.answer(&mut |_| Ok(()));
+            }
+        }
+    }
+    let (wall, useful) = times_of(Function::OfJobs(Box::new(Half)));
+    assert!((5_000_000..=wall - 20_000_000).contains(&useful), "{useful} ns of {wall} ns");
+    let (wall, useful) = times_of(Function::OfJobs(Box::new(Panics)));
+    assert!((5_000_000..=wall).contains(&useful), "{useful} ns of {wall} ns");
+    let (wall, useful) = times_of(Function::OfChunks(Box::new(Together)));
+    assert!(useful == wall && wall >= 5_000_000, "{useful} ns of {wall} ns");
+}
+
+#[test]
+fn a_thread_keeps_the_stopwatch_of_a_map_from_chunk_to_chunk() {
+    struct IsNew(Arc<Mutex<Vec<bool>>>);
+    impl JobFunction for IsNew {
+        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+            self.0.lock().unwrap().push(stopwatch.is_new());
+            stopwatch.time(|| ());
+            Ok(())
+        }
+    }
+    let (executor, _finished) = executor(4);
+    let seen = Arc::default();
+    for (chunk, map) in [(0, 7), (1, 7), (2, 8), (3, 8)] {
+        chunk_of(chunk, map, Function::OfJobs(Box::new(IsNew(Arc::clone(&seen))))).run(&executor, 0);
+    }
+    assert_eq!(*seen.lock().unwrap(), [true, false, true, false]);
 }
 
 #[test]

@@ -1,0 +1,401 @@
+//! What a run has done so far: counters and the moments of the few things that happen at most once, written on rank 0 where they
+//! happen, and read by everybody else at any time, without a question to the master.
+//!
+//! The master owns the only [`BoardWriter`] of a run. For a message or a chunk it writes a few numbers on a cache line that nobody
+//! else writes; it takes no lock. Everybody else has a [`Board`]. A map whose progress is shown has a [`Settled`] of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::engine::placement::Rank;
+use crate::engine::schedule::RankId;
+use crate::engine::stats::{RankStats, Stats};
+
+/// One thing that happened.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Notice<'a> {
+    /// All ranks are there; no job has started.
+    Started {
+        /// All of them, in order.
+        ranks: &'a [Rank],
+    },
+    /// A rank is gone; its jobs are given to others.
+    Lost {
+        /// Which one.
+        rank: RankId,
+        /// The name of its host.
+        host: &'a str,
+    },
+    /// A signal asked for the end: queued jobs are given up, running ones are waited for.
+    Stopping,
+}
+
+/// Somebody who wants to be told when something happens. It is called in the master's loop, so it must not take long. What can
+/// wait until somebody asks is in [`Stats`], too.
+pub trait Listener: Send {
+    /// Takes in one notice.
+    fn notice(&mut self, notice: Notice<'_>);
+}
+
+/// How many jobs of one map are settled: counted where they are settled, read by the display of progress.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    jobs: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Settled {
+    /// Counts `jobs` more, `failed` of which have failed.
+    pub(crate) fn add(&self, jobs: u64, failed: u64) {
+        self.jobs.fetch_add(jobs, Ordering::Relaxed);
+        self.failed.fetch_add(failed, Ordering::Relaxed);
+    }
+
+    /// All jobs that are settled, and those of them that have failed.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.jobs.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+}
+
+/// A number that one thread alone changes.
+#[derive(Debug, Default)]
+struct Count(AtomicU64);
+
+impl Count {
+    /// Adds without the cost of an atomic addition, which a number with one writer does not need.
+    fn add(&self, more: u64) {
+        // Whoever reads this number reads what was counted before it, too.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Release);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_nanos(self.read())
+    }
+}
+
+/// When something happened, in ns since the board was made; 0 if it has not happened.
+#[derive(Debug, Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    fn set(&self, since_start: Duration) {
+        let ns = u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX).max(1);
+        self.0.store(ns, Ordering::Release);
+    }
+
+    fn has_come(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn read(&self) -> Option<Duration> {
+        let ns = self.0.load(Ordering::Acquire);
+        (ns > 0).then(|| Duration::from_nanos(ns))
+    }
+}
+
+/// The counters of the whole run, alone on their cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct RunCounts {
+    jobs: Count,
+    failed: Count,
+    first_dispatch: Moment,
+    last_result: Moment,
+    stop_requested: Moment,
+    ended: AtomicBool,
+}
+
+/// The counters of one rank, alone on their cache lines.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct RankCounts {
+    jobs: Count,
+    failed: Count,
+    wall_ns: Count,
+    useful_ns: Count,
+    messages_to: Count,
+    bytes_to: Count,
+    messages_from: Count,
+    bytes_from: Count,
+    lost: Moment,
+}
+
+/// A chunk that a rank has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChunkDone {
+    /// Its jobs.
+    pub jobs: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// From its first job's start to its last job's end, on its thread.
+    pub wall_ns: u64,
+    /// The part of that time that went into the function of its jobs alone.
+    pub useful_ns: u64,
+}
+
+/// A run's board, as everybody but its writer sees it.
+#[derive(Debug)]
+pub(crate) struct Board {
+    ranks: Vec<Rank>,
+    made: Instant,
+    run: RunCounts,
+    /// As many as there are ranks, in the same order.
+    by_rank: Vec<RankCounts>,
+}
+
+impl Board {
+    /// The ranks of the run, rank 0 first.
+    pub(crate) fn ranks(&self) -> &[Rank] {
+        &self.ranks
+    }
+
+    /// The name of a rank's host.
+    pub(crate) fn host(&self, rank: RankId) -> &str {
+        self.ranks.get(rank.0 as usize).map_or("an unknown host", |rank| &rank.facts.host)
+    }
+
+    /// What the run has done so far. `None` when it has ended.
+    pub(crate) fn stats(&self) -> Option<Stats> {
+        if self.run.ended.load(Ordering::Acquire) {
+            return None;
+        }
+        let RunCounts { jobs, failed, first_dispatch, last_result, stop_requested, ended: _ } = &self.run;
+        // First of all the jobs: what is read later counts all of them.
+        let jobs = jobs.read();
+        let wall = match (first_dispatch.read(), last_result.read()) {
+            (Some(first), Some(last)) => last.saturating_sub(first),
+            _ => Duration::ZERO,
+        };
+        let ranks = (0..).zip(&self.ranks).zip(&self.by_rank).map(|((number, rank), counts)| RankStats {
+            rank: number,
+            host: rank.facts.host.clone(),
+            threads: rank.threads,
+            jobs: counts.jobs.read(),
+            failed: counts.failed.read(),
+            busy: counts.useful_ns.time(),
+            on_chunks: counts.wall_ns.time(),
+            messages_to: counts.messages_to.read(),
+            bytes_to: counts.bytes_to.read(),
+            messages_from: counts.messages_from.read(),
+            bytes_from: counts.bytes_from.read(),
+            lost: counts.lost.read(),
+        });
+        let ranks = ranks.collect();
+        Some(Stats { jobs, failed: failed.read(), wall, stop_requested: stop_requested.read(), ranks })
+    }
+}
+
+/// The one who writes a run's board, and tells the listeners what happens.
+pub(crate) struct BoardWriter<'l> {
+    board: Arc<Board>,
+    listeners: Vec<Box<dyn Listener + 'l>>,
+}
+
+impl<'l> BoardWriter<'l> {
+    /// For a run of these ranks, at its start.
+    pub(crate) fn new(ranks: Vec<Rank>, listeners: Vec<Box<dyn Listener + 'l>>) -> Self {
+        let by_rank = ranks.iter().map(|_| RankCounts::default()).collect();
+        let board = Board { ranks, made: Instant::now(), run: RunCounts::default(), by_rank };
+        BoardWriter { board: Arc::new(board), listeners }
+    }
+
+    /// The board, to read.
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    fn tell(&mut self, notice: Notice<'_>) {
+        for listener in &mut self.listeners {
+            listener.notice(notice);
+        }
+    }
+
+    /// All ranks are there.
+    pub(crate) fn started(&mut self) {
+        let board = self.board.clone();
+        self.tell(Notice::Started { ranks: &board.ranks });
+    }
+
+    /// A rank is gone.
+    pub(crate) fn lost(&mut self, rank: RankId) {
+        let board = self.board.clone();
+        if let Some(counts) = board.by_rank.get(rank.0 as usize) {
+            counts.lost.set(board.made.elapsed());
+        }
+        self.tell(Notice::Lost { rank, host: board.host(rank) });
+    }
+
+    /// A signal asked for the end.
+    pub(crate) fn stop_requested(&mut self) {
+        self.board.run.stop_requested.set(self.board.made.elapsed());
+        self.tell(Notice::Stopping);
+    }
+
+    /// Jobs go to a rank.
+    pub(crate) fn dispatched(&mut self) {
+        if !self.board.run.first_dispatch.has_come() {
+            self.board.run.first_dispatch.set(self.board.made.elapsed());
+        }
+    }
+
+    /// A rank has done a chunk.
+    pub(crate) fn chunk_done(&mut self, rank: RankId, chunk: ChunkDone) {
+        let Board { run, by_rank, made, .. } = &*self.board;
+        let Some(counts) = by_rank.get(rank.0 as usize) else { return };
+        counts.failed.add(chunk.failed);
+        counts.wall_ns.add(chunk.wall_ns);
+        counts.useful_ns.add(chunk.useful_ns);
+        // Last, as it is read first: who sees the jobs sees their times.
+        counts.jobs.add(chunk.jobs);
+        run.last_result.set(made.elapsed());
+    }
+
+    /// Jobs are settled: they have a result or have failed for good.
+    pub(crate) fn settled(&mut self, jobs: u64, failed: u64) {
+        self.board.run.failed.add(failed);
+        self.board.run.jobs.add(jobs);
+    }
+
+    /// A message went to a rank.
+    pub(crate) fn sent(&mut self, rank: RankId, bytes: usize) {
+        if let Some(counts) = self.board.by_rank.get(rank.0 as usize) {
+            counts.messages_to.add(1);
+            counts.bytes_to.add(bytes as u64);
+        }
+    }
+
+    /// A message came from a rank.
+    pub(crate) fn received(&mut self, rank: RankId, bytes: usize) {
+        if let Some(counts) = self.board.by_rank.get(rank.0 as usize) {
+            counts.messages_from.add(1);
+            counts.bytes_from.add(bytes as u64);
+        }
+    }
+}
+
+impl Drop for BoardWriter<'_> {
+    fn drop(&mut self) {
+        self.board.run.ended.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::Mutex;
+    use std::thread;
+
+    use super::*;
+    use crate::engine::placement::RankFacts;
+
+    fn ranks(number: u32) -> Vec<Rank> {
+        let facts = |rank| RankFacts {
+            host: format!("node{rank}"),
+            pid: 1,
+            cpus: vec![0],
+            parallelism: 1,
+            machine_cpus: 1,
+            threads_asked: None,
+            cpus_per_job: NonZeroU32::MIN,
+            executable: 0,
+            complaint: None,
+        };
+        (0..number).map(|rank| Rank { facts: facts(rank), threads: rank + 1 }).collect()
+    }
+
+    #[test]
+    fn the_board_shows_what_was_written_until_its_writer_is_gone() {
+        let mut writer = BoardWriter::new(ranks(2), Vec::new());
+        let board = writer.board().clone();
+        let fresh = board.stats().unwrap();
+        assert_eq!(
+            (fresh.jobs, fresh.wall, fresh.stop_requested, fresh.ranks[1].lost),
+            (0, Duration::ZERO, None, None)
+        );
+        writer.dispatched();
+        writer.sent(RankId(1), 100);
+        writer.sent(RankId(1), 11);
+        writer.received(RankId(1), 7);
+        let wall = Duration::from_millis(2);
+        thread::sleep(wall);
+        writer.chunk_done(RankId(1), ChunkDone { jobs: 5, failed: 2, wall_ns: 4_000, useful_ns: 3_000 });
+        writer.chunk_done(RankId(1), ChunkDone { jobs: 1, failed: 0, wall_ns: 500, useful_ns: 400 });
+        writer.dispatched();
+        writer.settled(4, 0);
+        writer.settled(2, 2);
+        let stats = board.stats().unwrap();
+        assert_eq!((stats.jobs, stats.failed, stats.threads()), (6, 2, 3));
+        assert!(stats.wall >= wall, "from the first dispatch to the last result: {:?}", stats.wall);
+        let rank = &stats.ranks[1];
+        assert_eq!((rank.rank, &*rank.host, rank.threads, rank.jobs, rank.failed), (1, "node1", 2, 6, 2));
+        assert_eq!((rank.on_chunks, rank.busy), (Duration::from_nanos(4_500), Duration::from_nanos(3_400)));
+        let messages = (rank.messages_to, rank.bytes_to, rank.messages_from, rank.bytes_from);
+        assert_eq!(messages, (2, 111, 1, 7));
+        assert_eq!((stats.ranks[0].jobs, stats.ranks[0].messages_to), (0, 0));
+        drop(writer);
+        assert_eq!(board.stats(), None);
+        assert_eq!(board.ranks().len(), 2);
+    }
+
+    #[test]
+    fn a_lost_rank_and_a_stop_are_kept_with_their_moments_and_told_to_listeners() {
+        struct Ears<'e>(&'e Mutex<Vec<String>>);
+        impl Listener for Ears<'_> {
+            fn notice(&mut self, notice: Notice<'_>) {
+                self.0.lock().unwrap().push(match notice {
+                    Notice::Started { ranks } => format!("{} ranks", ranks.len()),
+                    Notice::Lost { rank, host } => format!("lost {rank} on {host}"),
+                    Notice::Stopping => "stopping".into(),
+                });
+            }
+        }
+        let heard = Mutex::default();
+        let mut writer = BoardWriter::new(ranks(3), vec![Box::new(Ears(&heard)), Box::new(Ears(&heard))]);
+        writer.started();
+        writer.lost(RankId(2));
+        writer.stop_requested();
+        let stats = writer.board().stats().unwrap();
+        assert!(stats.ranks[2].lost > Some(Duration::ZERO) && stats.stop_requested >= stats.ranks[2].lost);
+        assert_eq!((stats.ranks[0].lost, stats.ranks[1].lost), (None, None));
+        drop(writer);
+        let once = ["3 ranks", "lost 2 on node2", "stopping"];
+        assert_eq!(heard.into_inner().unwrap(), once.map(|notice| [notice, notice]).concat());
+    }
+
+    #[test]
+    fn who_reads_while_the_run_goes_on_never_sees_more_settled_jobs_than_were_run() {
+        const JOBS: u64 = 200_000;
+        let mut writer = BoardWriter::new(ranks(1), Vec::new());
+        let board = writer.board().clone();
+        let reader = thread::spawn(move || {
+            let mut last = 0;
+            while last < JOBS {
+                let stats = board.stats().expect("the writer is there");
+                assert!(stats.ranks[0].jobs >= stats.jobs && stats.failed >= stats.jobs && stats.jobs >= last);
+                last = stats.jobs;
+            }
+        });
+        for _ in 0..JOBS {
+            writer.chunk_done(RankId(0), ChunkDone { jobs: 1, failed: 1, wall_ns: 1, useful_ns: 1 });
+            writer.settled(1, 1);
+        }
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn settled_jobs_of_a_map_are_added_up_over_threads() {
+        let settled = Settled::default();
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..1000).for_each(|_| settled.add(3, 1)));
+            }
+        });
+        assert_eq!(settled.read(), (6000, 2000));
+    }
+}
