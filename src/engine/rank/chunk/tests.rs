@@ -78,10 +78,10 @@ fn rung(limit: Duration) -> bool {
     false
 }
 
-/// The wall time and the useful time of a chunk of one job, in ns.
-fn times_of(function: Function) -> (u64, u64) {
+/// The wall time and the useful time of a chunk of one job of a new map, in ns.
+fn times_of(map: u64, function: Function) -> (u64, u64) {
     let (executor, finished) = executor(1);
-    chunk_of(0, 0, function).run(&executor, 0);
+    chunk_of(0, map, function).run(&executor, 0);
     match finished.recv().unwrap() {
         FromThread::Results(results) => (results.wall_ns, results.useful_ns),
         FromThread::Part(_) => panic!("no job sends a part"),
@@ -116,11 +116,11 @@ fn useful_is_what_was_timed_of_a_function_of_jobs_and_all_the_time_of_a_function
             }
         }
     }
-    let (wall, useful) = times_of(Function::OfJobs(Box::new(Half)));
+    let (wall, useful) = times_of(1, Function::OfJobs(Box::new(Half)));
     assert!((5_000_000..=wall - 20_000_000).contains(&useful), "{useful} ns of {wall} ns");
-    let (wall, useful) = times_of(Function::OfJobs(Box::new(Panics)));
+    let (wall, useful) = times_of(2, Function::OfJobs(Box::new(Panics)));
     assert!((5_000_000..=wall).contains(&useful), "{useful} ns of {wall} ns");
-    let (wall, useful) = times_of(Function::OfChunks(Box::new(Together)));
+    let (wall, useful) = times_of(3, Function::OfChunks(Box::new(Together)));
     assert!(useful == wall && wall >= 5_000_000, "{useful} ns of {wall} ns");
 }
 
