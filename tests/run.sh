@@ -162,8 +162,6 @@ need_python() {
 step_test() {
   need_python
   use_shared_folder
-  # Many of these tests wait for other processes, so more of them than cores are run side by side.
-  export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
   cargo test --locked --no-default-features --features program "$@"
   # What the library promises holds without the program, too: the same tests, built faster.
   CARGO_PROFILE_TEST_OPT_LEVEL=0 cargo test --locked --no-default-features --test it "$@"
