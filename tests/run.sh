@@ -34,7 +34,8 @@ top=$(cd "$(dirname "$self")/.." && pwd)
 cd "$top"
 # One folder for all builds; every MPI has its own in it. (In a shell that took the output of slurm/mpi.sh, CARGO_TARGET_DIR
 # is already the one of an MPI.)
-export CARGO_TARGET_DIR=${RANKPOOL_TARGET_BASE:-${CARGO_TARGET_DIR:-$top/target}}
+export RANKPOOL_TARGET_BASE=${RANKPOOL_TARGET_BASE:-${CARGO_TARGET_DIR:-$top/target}}
+export CARGO_TARGET_DIR=$RANKPOOL_TARGET_BASE
 export CARGO_TERM_PROGRESS_WHEN=never
 
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$self"; }
@@ -65,10 +66,11 @@ step_format() {
 step_lint() {
   local status=0
   need_component clippy clippy
+  use_shared_folder
   # All are asked, whatever the first one says.
   cargo clippy --locked --all-targets --no-default-features -- -D warnings || status=1
   cargo clippy --locked --all-targets --no-default-features --features program -- -D warnings || status=1
-  use_mpi "${RANKPOOL_TEST_MPIS%% *}"
+  use_mpi "$checked_mpi"
   cargo clippy --locked --all-targets -- -D warnings || status=1
   return "$status"
 }
@@ -151,15 +153,23 @@ need_python() {
   command -v python3 >/dev/null && return
   # shellcheck source=slurm/mpi.sh
   source "$top/slurm/mpi.sh"
+  # Where it writes its logs.
+  rankpool_base=$RANKPOOL_TARGET_BASE
+  mkdir -p "$rankpool_base"
   mpi_can_apt && mpi_apt_install python3
 }
 
 step_test() {
   need_python
+  use_shared_folder
   cargo test --locked --no-default-features --features program "$@"
   # What the library promises holds without the program, too: the same tests, built faster.
   CARGO_PROFILE_TEST_OPT_LEVEL=0 cargo test --locked --no-default-features --test it "$@"
 }
+
+# What is built for the tests without MPI and for those under the last MPI differs in this crate and three others: in one
+# folder the hundred that both need are built once.
+use_shared_folder() { export CARGO_TARGET_DIR=$RANKPOOL_TARGET_BASE/$checked_mpi; }
 
 use_mpi() {
   # shellcheck source=slurm/mpi.sh
@@ -233,6 +243,10 @@ time_limit() {
     *) echo 2700 ;;
   esac
 }
+
+# The MPI that clippy sees, and whose folder the builds without MPI are in: the one that is built with all checks, if both are.
+checked_mpi=${RANKPOOL_TEST_MPIS:-}
+checked_mpi=${checked_mpi##* }
 
 # How this script calls itself for one step. `set -e` works there as it should; in a condition it would not.
 if [ "${1:-}" = --inside ]; then
@@ -337,12 +351,20 @@ interrupted() {
 }
 trap interrupted INT TERM HUP
 
+# What all steps up to now have computed, on all cores together. It tells on a busy machine, too, what a step costs.
+cpu_seconds() {
+  local stat
+  read -r -a stat </proc/$$/stat
+  echo $(((stat[15] + stat[16]) / $(getconf CLK_TCK)))
+}
+
 passed=0
 failed=0
 verdicts=()
 for step in "${steps[@]}"; do
   printf '\n=== %s (%s)\n' "$(title "$step")" "$step"
   start=$SECONDS
+  computed=$(cpu_seconds)
   limit=$(time_limit "$step")
   status=0
   env "$mark" timeout --kill-after=15 "$limit" bash "$self" --inside "$step" "$@" </dev/null &
@@ -362,13 +384,15 @@ for step in "${steps[@]}"; do
       failed=$((failed + 1))
       ;;
   esac
-  line=$(printf '%-8s %-8s %4s s  %s' "$verdict" "$step" $((SECONDS - start)) "$(title "$step")")
+  line=$(printf '%-8s %-8s %4s s, computing %4s s  %s' "$verdict" "$step" $((SECONDS - start)) \
+    $(($(cpu_seconds) - computed)) "$(title "$step")")
   verdicts+=("$line")
   [ "$verdict" != FAILED ] || printf -- '--- %s FAILED\n' "$step"
 done
 
 printf '\n=== Verdict\n'
 printf '%s\n' "${verdicts[@]}"
+printf 'All together %s s, computing %s s\n' "$SECONDS" "$(cpu_seconds)"
 [ "$failed" = 0 ] || printf 'Run one of them again with: tests/run.sh --only STEP\n'
 printf '%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
