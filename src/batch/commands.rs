@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::ledger::Counts;
 use super::report::Report;
 use super::runners::command::{CommandRunner, Commands, bind};
-use super::{Batch, Jobs, MaxFailures, Options, RetryPolicy, StopPolicy, Stopping};
+use super::{Batch, Jobs, MaxFailures, Options, RetryPolicy, StopPolicy};
 use crate::console::reason;
 use crate::input::Inputs;
 use crate::journal::Status;
@@ -164,7 +164,7 @@ impl CommandBatch {
         let commands = Commands { template: template.clone(), job_cpus: None, timeout, kill_after: options.kill_after };
         let runner = CommandRunner { commands, cwd: None, has_own_folders: false };
         let jobs = Jobs::of_records(inputs, move |record| bind(&template, record));
-        let report = Batch { options, jobs, runner }.run(pool, &Stopping::default());
+        let report = Batch { options, jobs, runner }.run(pool);
         report.map(BatchReport).map_err(|error| error.to_string().into())
     }
 }

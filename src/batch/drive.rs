@@ -12,7 +12,6 @@ use super::report::FailedJobs;
 use super::runners::Runner;
 use super::sinks::Sinks;
 use super::source::Source;
-use super::stopping::Stopping;
 use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::schedule::RankId;
@@ -61,8 +60,8 @@ pub(crate) struct Driver<'b, R: Runner> {
     source: Source<Result<Planned<R::Work>, InputError>>,
     ledger: Ledger<R::Work, AttemptResult>,
     sinks: &'b mut Sinks,
-    stopping: &'b Stopping,
-    meter: &'b Settled,
+    stop_requested: &'b dyn Fn() -> Option<Instant>,
+    settled: &'b Settled,
     /// How long the processes of running jobs may take to end after TERM.
     kill_after: Duration,
     /// Whether results say where and when the attempt ran.
@@ -98,14 +97,16 @@ pub(crate) struct Parts<'b, R: Runner> {
     pub source: Source<Result<Planned<R::Work>, InputError>>,
     pub ledger: Ledger<R::Work, AttemptResult>,
     pub sinks: &'b mut Sinks,
-    pub stopping: &'b Stopping,
-    pub meter: &'b Settled,
+    /// Returns the moment at which a signal asked for the end of the run.
+    pub stop_requested: &'b dyn Fn() -> Option<Instant>,
+    /// The counter for the display of progress.
+    pub settled: &'b Settled,
     pub kill_after: Duration,
 }
 
 impl<'b, R: Runner> Driver<'b, R> {
     pub(crate) fn new(parts: Parts<'b, R>) -> Self {
-        let Parts { runner, source, ledger, sinks, stopping, meter, kill_after } = parts;
+        let Parts { runner, source, ledger, sinks, stop_requested, settled, kill_after } = parts;
         Driver {
             recorded: sinks.has_records(),
             joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
@@ -113,8 +114,8 @@ impl<'b, R: Runner> Driver<'b, R> {
             source,
             ledger,
             sinks,
-            stopping,
-            meter,
+            stop_requested,
+            settled,
             kill_after,
             began: Instant::now(),
             awaits_input: false,
@@ -188,7 +189,7 @@ impl<'b, R: Runner> Driver<'b, R> {
         if is_ready && !pacer.is_hungry(attempts.unsettled()) || self.sinks.behind() > MOST_BEHIND {
             return Ok(());
         }
-        if self.stopping.since().is_some() {
+        if (self.stop_requested)().is_some() {
             self.tell_ledger(ledger::Event::Stop);
         }
         let handed_on = HandedOn { jobs: attempts.pushed() - attempts.unsettled(), kept_bytes: 0, is_ready };
@@ -239,7 +240,7 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Hands on what is due, because no event has come for a while or a signal ends the run.
     fn pause(&mut self) -> Result<(), End> {
-        if self.stopping.since().is_some_and(|since| since.elapsed() > self.grace()) {
+        if (self.stop_requested)().is_some_and(|since| since.elapsed() > self.grace()) {
             return Err(End::Stopped);
         }
         self.hand_on().map_err(End::Sink)
@@ -266,7 +267,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                 let Some((_, line)) = results.next_value() else { break };
                 self.lines.extend_from_slice(line.map_err(End::Broken)?);
             }
-            self.meter.add(count, 0);
+            self.settled.add(count, 0);
             self.sinks.settle_run(first, count, &self.lines).map_err(End::Sink)?;
         }
         Ok(())
@@ -315,7 +316,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                 if failed {
                     self.failed.add(job.number, result.cause.as_deref());
                 }
-                self.meter.add(1, u64::from(failed));
+                self.settled.add(1, u64::from(failed));
                 self.sinks.settle(&job, result)
             }
             Order::Cancel { job } => {
@@ -337,7 +338,7 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Hands on what is due; after a signal, all that is finished.
     fn hand_on(&mut self) -> Result<(), OutputError> {
-        if let Some(since) = self.stopping.since() {
+        if let Some(since) = (self.stop_requested)() {
             if !self.sinks.is_waiting() {
                 // Nothing is held back.
             } else if self.sinks.can_save() {
@@ -392,7 +393,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             while let Next::Item(Ok(planned)) = self.source.next() {
                 let job = self.ledger.cancel_unread(planned);
                 let _ = self.sinks.settle(&job, cancelled());
-                if self.stopping.since().is_some() {
+                if (self.stop_requested)().is_some() {
                     return End::Stopped;
                 }
             }

@@ -37,7 +37,6 @@ pub(crate) mod runners;
 mod sim;
 mod sinks;
 mod source;
-mod stopping;
 #[cfg(test)]
 mod tests;
 
@@ -57,7 +56,6 @@ pub(crate) use job::Attempt;
 pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy};
 pub(crate) use report::Report;
 pub(crate) use source::{Jobs, NoThread};
-pub(crate) use stopping::Stopping;
 
 use drive::{Driver, Parts};
 use earlier::Earlier;
@@ -103,7 +101,7 @@ impl<R: Runner> Batch<R> {
     ///
     /// # Errors
     /// What is wrong with a file, if no job was started for that reason; [`NoThread`].
-    pub(crate) fn run(&self, pool: &Pool, stopping: &Stopping) -> Result<Report, Box<dyn Error>> {
+    pub(crate) fn run(&self, pool: &Pool) -> Result<Report, Box<dyn Error>> {
         let Options { retry, stop, kill_after, records, unordered, .. } = &self.options;
         let earlier = Earlier::read(&self.options)?;
         let total = self.jobs.count(earlier.done.as_ref())?;
@@ -114,15 +112,16 @@ impl<R: Runner> Batch<R> {
         let mut sinks = sinks::Sinks::new(self.runner.lines(), *unordered, handover, hosts);
         let (planned, bad) = self.jobs.open(done, records.is_some());
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
-        let meter = Arc::new(Settled::default());
-        sinks.show(self.options.progress.start(&self.options.name, total, meter.clone()));
+        let settled = Arc::new(Settled::default());
+        sinks.show(self.options.progress.start(&self.options.name, total, settled.clone()));
+        let stop_requested = || pool.stop_requested();
         let driver = Driver::new(Parts {
             runner: &self.runner,
             source,
             ledger: Ledger::new(retry.clone(), *stop, self.options.seed, total),
             sinks: &mut sinks,
-            stopping,
-            meter: &meter,
+            stop_requested: &stop_requested,
+            settled: &settled,
             kill_after: *kill_after,
         });
         let chunk = self.options.chunk;

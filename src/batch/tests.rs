@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use serde_json::Value as Json;
+use serde_json::value::to_raw_value;
 
 use super::drive::{Driven, End};
 use super::ledger::{Counts, Planned};
 use super::runners::kernel::KernelRunner;
 use super::sinks::Sinks;
 use super::*;
-use crate::engine::board::{Listener, Notice};
 use crate::journal::Status;
 use crate::launch::{ExitCode, Launch};
 
@@ -44,16 +45,16 @@ fn run_function<O: serde::Serialize + 'static>(
 ) -> Report {
     let batch =
         Batch { options, jobs: Jobs::made(move || 1..=jobs, jobs), runner: KernelRunner::plain(function, None) };
-    run(&batch, &Stopping::default())
+    run(&batch)
 }
 
-fn run<R: Runner + Send + Sync>(batch: &Batch<R>, stopping: &Stopping) -> Report
+fn run<R: Runner + Send + Sync>(batch: &Batch<R>) -> Report
 where
     Jobs<R::Work>: Sync,
 {
     let mut report = None;
     Launch::new().local(2).threads(1).run(|pool| {
-        report = Some(batch.run(pool, stopping).map_err(|error| error.to_string())?);
+        report = Some(batch.run(pool).map_err(|error| error.to_string())?);
         Ok(())
     });
     report.expect("the batch was run")
@@ -174,7 +175,7 @@ fn a_job_beyond_its_time_limit_has_failed() {
     let runner = KernelRunner::plain(function, Some(Duration::from_millis(50)));
     let batch = Batch { options: options(folder.path()), jobs: Jobs::made(|| 1..=3, 3), runner };
     let begun = Instant::now();
-    let report = run(&batch, &Stopping::default());
+    let report = run(&batch);
     assert!(begun.elapsed() < Duration::from_secs(5), "the job is not waited for");
     assert_eq!((report.code(), report.counts.failed), (ExitCode::JobsFailed, 1));
     assert!(read(folder.path(), "out").starts_with("1\n{\"error\":{\"job\":2,\"kind\":\"timed out\""));
@@ -195,51 +196,64 @@ fn after_a_signal_nothing_is_started_and_the_next_run_makes_up_for_it() {
     let options = Options { records: records_file, chunk: 1, window: 4, ..options(folder.path()) };
     let function = |x: u64| {
         BEGUN.fetch_add(1, Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(1));
         x
     };
-    let stopping = Stopping::default();
-    let jobs = || Jobs::made(|| 1..=1000, 1000);
-    let batch = Batch { options: options.clone(), jobs: jobs(), runner: KernelRunner::plain(function, None) };
-    let stopped = std::thread::scope(|scope| {
-        let run = scope.spawn(|| run(&batch, &stopping));
-        while BEGUN.load(Ordering::SeqCst) < 5 {
-            std::thread::yield_now();
-        }
-        (&stopping).notice(Notice::Stopping);
-        run.join().expect("no panic")
+    let jobs = (1..=1000).map(|number| {
+        let input = Some(to_raw_value(&number).unwrap());
+        Ok(Planned { number, work: number, input })
     });
-    assert_eq!(stopped.code(), ExitCode::Stopped);
-    let done = stopped.counts.done;
+    let since = OnceLock::new();
+    let stop_requested = || match BEGUN.load(Ordering::SeqCst) {
+        0..5 => None,
+        _ => Some(*since.get_or_init(Instant::now)),
+    };
+    let mut done = 0;
+    Launch::new().local(2).threads(1).run(|pool| {
+        let runner = KernelRunner::plain(function, None);
+        let driven = drive(&options, pool, &runner, Source::ready(jobs), &stop_requested);
+        assert!(matches!(driven.end, End::Stopped));
+        done = driven.counts.done;
+        Ok(())
+    });
     assert!((1..1000).contains(&done) && records(folder.path()).len() as u64 == done, "{done} jobs");
     assert!(!folder.path().join("out").exists() && folder.path().join("out.partial").exists());
     let options = Options { only_failed: options.records.clone(), ..options };
-    let batch = Batch { options, jobs: jobs(), runner: KernelRunner::plain(function, None) };
-    let rest = run(&batch, &Stopping::default());
+    let rest = run_function(options, 1000, function);
     assert_eq!((rest.code(), rest.counts.succeeded), (ExitCode::Success, 1000 - done));
     let expected: String = (1..=1000).map(|x| format!("{x}\n")).collect();
     assert_eq!(read(folder.path(), "out"), expected);
 }
 
-/// Drives the function `x` for the jobs of a source.
-fn drive(folder: &Path, pool: &Pool, source: Source<Result<Planned<u64>, InputError>>) -> Driven {
-    let options = options(folder);
-    let runner = KernelRunner::plain(|x: u64| x, None);
-    let (handover, _) = Earlier::read(&options).unwrap().open_outputs(&options, false).unwrap();
-    let mut sinks = Sinks::new(runner.lines(), false, handover, Vec::new());
-    let (stopping, meter) = (Stopping::default(), Settled::default());
+/// Drives a function for the jobs of a source, and closes the sinks.
+fn drive(
+    options: &Options,
+    pool: &Pool,
+    runner: &KernelRunner<(), u64>,
+    source: Source<Result<Planned<u64>, InputError>>,
+    stop_requested: &dyn Fn() -> Option<Instant>,
+) -> Driven {
+    let (handover, _) = Earlier::read(options).unwrap().open_outputs(options, false).unwrap();
+    let mut sinks = Sinks::new(runner.lines(), false, handover, vec!["host".into(); 2]);
+    let settled = Settled::default();
     let driver = Driver::new(Parts {
-        runner: &runner,
+        runner,
         source,
-        ledger: Ledger::new(options.retry, options.stop, 0, None),
+        ledger: Ledger::new(options.retry.clone(), options.stop, 0, None),
         sinks: &mut sinks,
-        stopping: &stopping,
-        meter: &meter,
+        stop_requested,
+        settled: &settled,
         kill_after: Duration::ZERO,
     });
-    let driven = driver.run(runner.open(pool, 0, false), Pacer::new(0, pool.threads()));
+    let stream = runner.open(pool, options.chunk, options.records.is_some());
+    let driven = driver.run(stream, Pacer::new(options.window as u64, pool.threads()));
     sinks.finish(matches!(driven.end, End::Complete)).unwrap();
+    assert_eq!(settled.read().0, driven.counts.done);
     driven
+}
+
+/// Drives the identity for the jobs of a source that no signal stops.
+fn drive_source(folder: &Path, pool: &Pool, source: Source<Result<Planned<u64>, InputError>>) -> Driven {
+    drive(&options(folder), pool, &KernelRunner::plain(|x: u64| x, None), source, &|| None)
 }
 
 #[test]
@@ -254,7 +268,7 @@ fn results_are_written_while_the_source_pauses() {
         Ok(Planned { number, work: number, input: None })
     });
     Launch::new().local(1).threads(1).run(|pool| {
-        let driven = drive(folder.path(), pool, Source::piped(jobs)?);
+        let driven = drive_source(folder.path(), pool, Source::piped(jobs)?);
         assert!(matches!(driven.end, End::Complete));
         assert_eq!(driven.counts.succeeded, 20);
         Ok(())
@@ -273,7 +287,7 @@ fn a_source_that_fails_ends_the_batch_behind_the_jobs_before() {
         Ok(Planned { number, work: number, input: None })
     });
     Launch::new().local(1).threads(1).run(|pool| {
-        let driven = drive(folder.path(), pool, Source::ready(jobs));
+        let driven = drive_source(folder.path(), pool, Source::ready(jobs));
         assert_eq!((driven.counts.succeeded, driven.fault.is_some()), (8, true));
         Ok(())
     });
@@ -287,7 +301,7 @@ fn a_source_that_panics_ends_the_batch_with_its_message() {
         Ok(Planned { number, work: number, input: None })
     });
     Launch::new().local(1).threads(1).run(|pool| {
-        let driven = drive(folder.path(), pool, Source::ready(jobs));
+        let driven = drive_source(folder.path(), pool, Source::ready(jobs));
         assert!(matches!(driven.end, End::Broken(error) if error.message.contains("no fives")));
         Ok(())
     });

@@ -7,7 +7,7 @@ use super::config::{Config, Verbosity};
 use super::stdout::print;
 use super::{files, info};
 use crate::batch::runners::Runner;
-use crate::batch::{Batch, NoThread, Stopping};
+use crate::batch::{Batch, NoThread};
 use crate::console;
 use crate::console::reason;
 use crate::input::InputError;
@@ -29,7 +29,7 @@ where
         return launch::refuse_as(&message, ExitCode::Failure);
     }
     let prepared = batch.runner.prepare(config.launch());
-    let code = launch(config, prepared, |pool, stopping| drive(config, &batch, pool, stopping));
+    let code = launch(config, prepared, |pool| drive(config, &batch, pool));
     batch.runner.end();
     code
 }
@@ -38,12 +38,11 @@ where
 pub(super) fn launch(
     config: &Config,
     launch: Launch<'_>,
-    drive: impl FnOnce(&Pool, &Stopping) -> Result<ExitCode, Box<dyn Error>> + Send,
+    drive: impl FnOnce(&Pool) -> Result<ExitCode, Box<dyn Error>> + Send,
 ) -> ExitCode {
-    let stopping = Stopping::default();
-    launch.listener(&stopping).run_to_code(|pool| {
+    launch.run_to_code(|pool| {
         info::announce(config, pool);
-        if report_complaints(pool) { ExitCode::Usage } else { to_code(drive(pool, &stopping)) }
+        if report_complaints(pool) { ExitCode::Usage } else { to_code(drive(pool)) }
     })
 }
 
@@ -51,14 +50,9 @@ pub(super) fn launch(
 ///
 /// # Errors
 /// What is wrong with an option or a file, if no job was started for that reason.
-pub(super) fn drive<R: Runner>(
-    config: &Config,
-    batch: &Batch<R>,
-    pool: &Pool,
-    stopping: &Stopping,
-) -> Result<ExitCode, Box<dyn Error>> {
+pub(super) fn drive<R: Runner>(config: &Config, batch: &Batch<R>, pool: &Pool) -> Result<ExitCode, Box<dyn Error>> {
     files::refuse_conflicts(config)?;
-    let report = batch.run(pool, stopping)?;
+    let report = batch.run(pool)?;
     report.show(config.verbosity == Verbosity::Quiet);
     Ok(report.code())
 }

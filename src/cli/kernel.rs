@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::batch;
 use super::config::{Config, Function, KernelTask};
 use crate::batch::runners::kernel::KernelRunner;
-use crate::batch::{Batch, Jobs, Stopping};
+use crate::batch::{Batch, Jobs};
 use crate::engine::func::Value;
 use crate::input::{InputError, Record, Source};
 use crate::kernels::convert::{float, index, integer, number, pair, summands, vector, width};
@@ -21,17 +21,17 @@ use crate::pool::Pool;
 
 pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
     if config.dry_run {
-        let show = || Run { config, task, driver: None }.run();
+        let show = || Run { config, task, pool: None }.run();
         return if launch::is_first() { batch::to_code(show()) } else { ExitCode::Success };
     }
-    batch::launch(config, config.launch(), |pool, stopping| Run { config, task, driver: Some((pool, stopping)) }.run())
+    batch::launch(config, config.launch(), |pool| Run { config, task, pool: Some(pool) }.run())
 }
 
-/// One run of a built-in function; without a driver it only shows the jobs.
+/// One run of a built-in function; without a pool it only shows the jobs.
 struct Run<'r> {
     config: &'r Config,
     task: &'r KernelTask,
-    driver: Option<(&'r Pool, &'r Stopping)>,
+    pool: Option<&'r Pool>,
 }
 
 /// What may be wrong with a file before a job is started.
@@ -128,8 +128,8 @@ impl Run<'_> {
             None => Jobs::made(default, total),
         };
         let batch = Batch { options: self.config.options(), jobs, runner };
-        match self.driver {
-            Some((pool, stopping)) => batch::drive(self.config, &batch, pool, stopping),
+        match self.pool {
+            Some(pool) => batch::drive(self.config, &batch, pool),
             None => batch::show(&batch),
         }
     }

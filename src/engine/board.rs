@@ -155,6 +155,11 @@ impl Board {
         &self.ranks
     }
 
+    /// The moment at which a signal asked for the end of the run.
+    pub(crate) fn stop_requested(&self) -> Option<Instant> {
+        self.made.checked_add(self.run.stop_requested.read()?)
+    }
+
     /// The name of a rank's host.
     pub(crate) fn host(&self, rank: RankId) -> &str {
         self.ranks.get(rank.0 as usize).map_or("an unknown host", |rank| &rank.facts.host)

@@ -15,7 +15,7 @@ mod wait;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, unbounded};
@@ -321,6 +321,11 @@ impl Pool {
     /// Returns the statistics of the run so far, without asking the master; `None` when the run has ended.
     pub fn stats(&self) -> Option<Stats> {
         self.core.board.stats()
+    }
+
+    /// The moment at which a signal asked for the end of the run.
+    pub(crate) fn stop_requested(&self) -> Option<Instant> {
+        self.core.board.stop_requested()
     }
 
     /// Closes the pool after the driver has returned: submitted jobs are finished, new ones are refused.
