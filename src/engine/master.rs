@@ -209,8 +209,8 @@ impl<'t> Master<'t> {
         let messages = wire::open::<ToMaster>(packet).map_err(|error| self.decode_error(rank, error))?;
         for (message, payload) in messages {
             match message {
-                ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, bad, .. } => {
-                    let report = ChunkReport { count, wall_ns, useful_ns, failed, bad };
+                ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, .. } => {
+                    let report = ChunkReport { count, wall_ns, useful_ns, failed, failed_results };
                     self.finished(rank, chunk, report, payload);
                 }
                 ToMaster::Part { part, map, job, stream, .. } => {
@@ -230,17 +230,18 @@ impl<'t> Master<'t> {
     }
 
     fn finished(&mut self, rank: RankId, chunk: ChunkId, report: ChunkReport, frames: Bytes) {
-        let ChunkReport { count, wall_ns, useful_ns, failed, bad } = report;
+        let ChunkReport { count, wall_ns, useful_ns, failed, failed_results } = report;
         let Some(Assignment { map, first, attempt, .. }) =
             self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
         else {
             return;
         };
         let jobs = u64::from(count);
-        let done = ChunkDone { jobs, failed: (failed.len() as u64 + u64::from(bad)).min(jobs), wall_ns, useful_ns };
+        let done =
+            ChunkDone { jobs, failed: (failed.len() as u64 + u64::from(failed_results)).min(jobs), wall_ns, useful_ns };
         self.board.chunk_done(rank, done);
         let results = ChunkResults::new(rank, first, count, attempt, frames);
-        self.handle_event(Event::Finished { rank, chunk, busy: wall_ns, failed, bad }, Some(results));
+        self.handle_event(Event::Finished { rank, chunk, busy: wall_ns, failed, failed_results }, Some(results));
         self.update_queue_target(map);
     }
 

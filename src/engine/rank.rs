@@ -45,7 +45,7 @@ use pulse::MasterWatch;
 use threads::{ComputeThreads, Work};
 
 pub use context::{CurrentJob, current_job};
-pub(crate) use context::{abort_run, broadcast_value, cancellation, in_compute_thread, mark_bad, send_part};
+pub(crate) use context::{abort_run, broadcast_value, cancellation, in_compute_thread, mark_failed, send_part};
 
 /// The errors that end a rank early.
 #[derive(Debug)]
@@ -350,9 +350,9 @@ impl RankLoop<'_> {
 
     fn queue_results(&mut self, results: Results) {
         self.chunks.remove(&results.chunk);
-        let Results { chunk, count, wall_ns, useful_ns, failed, bad, frames } = results;
+        let Results { chunk, count, wall_ns, useful_ns, failed, failed_results, frames } = results;
         let bytes = frames.len() as u64;
-        let head = ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, bad, bytes };
+        let head = ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, bytes };
         self.outbox.push_with(head, [frames.into()]);
     }
 

@@ -92,9 +92,17 @@ pub(crate) enum ToMaster {
     /// The rank has started.
     Join(Box<RankFacts>),
     /// A chunk is finished. The payload is its results, a frame each; `failed` holds offsets from its first job;
-    /// `bad` is the number of further jobs whose result says that they failed. The chunk took `wall_ns` on its thread, `useful_ns`
+    /// `failed_results` is the number of further jobs whose result says that they failed. The chunk took `wall_ns` on its thread, `useful_ns`
     /// of that in the function of its jobs.
-    Finished { chunk: ChunkId, count: u32, wall_ns: u64, useful_ns: u64, failed: Vec<u32>, bad: u32, bytes: u64 },
+    Finished {
+        chunk: ChunkId,
+        count: u32,
+        wall_ns: u64,
+        useful_ns: u64,
+        failed: Vec<u32>,
+        failed_results: u32,
+        bytes: u64,
+    },
     /// A piece of a job's output, sent before its result. The payload is the piece; `part` numbers the pieces of this rank.
     Part { part: u64, map: MapId, job: u64, stream: OutputStream, bytes: u64 },
     /// The answer to a recall: the rank keeps the first `kept` jobs.

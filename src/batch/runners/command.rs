@@ -148,7 +148,7 @@ fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
     };
     let (status, cause) = status_and_cause(&end, commands.timeout);
     if has_failed(status) {
-        rank::mark_bad();
+        rank::mark_failed();
     }
     let output_bytes = output.bytes;
     let (out, err) = output.end();

@@ -68,7 +68,7 @@ fn run_attempt<O: Serialize>(function: impl FnOnce() -> O) -> AttemptResult {
         },
         Err(panic) => Cause::new("panic", panic.message),
     };
-    rank::mark_bad();
+    rank::mark_failed();
     AttemptResult::without_output(Status::Failed, cause, run)
 }
 

@@ -350,7 +350,7 @@ impl ChunkFeed<'_, '_, '_> {
             room.note(self.slot, number);
         }
         if has_failed(result.status) {
-            rank::mark_bad();
+            rank::mark_failed();
         }
         self.jobs.answer(&result);
     }

@@ -133,7 +133,7 @@ pub(super) struct ChunkReport {
     pub wall_ns: u64,
     pub useful_ns: u64,
     pub failed: Vec<u32>,
-    pub bad: u32,
+    pub failed_results: u32,
 }
 
 /// The results of a chunk, to be split as the scheduler settles its jobs. It settles them in ascending order, so the

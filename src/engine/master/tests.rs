@@ -179,7 +179,7 @@ fn late_and_repeated_answers_change_nothing() {
             wall_ns: 1,
             useful_ns: 1,
             failed: vec![0, 9],
-            bad: 0,
+            failed_results: 0,
             bytes: 0,
         };
         send(&mut spoke, answer);

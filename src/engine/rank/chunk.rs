@@ -120,7 +120,7 @@ impl Chunk {
         if results.count == 0 {
             return true;
         }
-        results.bad = context::take_bad().min(results.count);
+        results.failed_results = context::take_marked().min(results.count);
         results.wall_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         results.useful_ns = match self.map.get() {
             // It reads and writes while it waits for answers, so that there is no time of its own.

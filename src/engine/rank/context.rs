@@ -37,8 +37,8 @@ thread_local! {
     static CURRENT: Cell<Option<CurrentJob>> = const { Cell::new(None) };
     /// Whether this is a compute thread of a rank.
     static COMPUTES: Cell<bool> = const { Cell::new(false) };
-    /// The number of jobs of the current chunk that were marked by [`mark_bad`].
-    static BAD: Cell<u32> = const { Cell::new(0) };
+    /// The number of jobs of the current chunk that were marked by [`mark_failed`].
+    static MARKED: Cell<u32> = const { Cell::new(0) };
     static SURROUNDINGS: RefCell<Option<Surroundings>> = const { RefCell::new(None) };
     /// Receives a message when the driver has taken the last part that this thread has sent.
     static SENT_PART: RefCell<Option<Receiver<()>>> = const { RefCell::new(None) };
@@ -115,13 +115,13 @@ pub(crate) fn abort_run(message: String) {
 
 /// Records that the calling job's result says that it failed. The job has a result all the same; the scheduler counts it as a
 /// failure of the rank.
-pub(crate) fn mark_bad() {
-    BAD.set(BAD.get().saturating_add(1));
+pub(crate) fn mark_failed() {
+    MARKED.set(MARKED.get().saturating_add(1));
 }
 
 /// Returns the number of jobs that were marked since the last call.
-pub(super) fn take_bad() -> u32 {
-    BAD.take()
+pub(super) fn take_marked() -> u32 {
+    MARKED.take()
 }
 
 /// Returns the broadcast value with this number, decoded by `read` at the first call on this rank.

@@ -66,15 +66,15 @@ pub(super) struct Results {
     /// The part of that time that was in the function of its jobs.
     pub useful_ns: u64,
     pub failed: Vec<u32>,
-    /// The number of jobs that were marked by [`mark_bad`](super::mark_bad).
-    pub bad: u32,
+    /// The number of jobs that were marked by [`mark_failed`](super::mark_failed).
+    pub failed_results: u32,
     pub frames: Vec<u8>,
 }
 
 impl Results {
     /// No results yet.
     pub(super) fn of(chunk: ChunkId) -> Self {
-        Results { chunk, count: 0, wall_ns: 0, useful_ns: 0, failed: Vec::new(), bad: 0, frames: Vec::new() }
+        Results { chunk, count: 0, wall_ns: 0, useful_ns: 0, failed: Vec::new(), failed_results: 0, frames: Vec::new() }
     }
 }
 

@@ -49,7 +49,7 @@ impl RankLoop<'_> {
             wall_ns: limit_ns,
             useful_ns: limit_ns,
             failed: (0..limited.count).collect(),
-            bad: 0,
+            failed_results: 0,
             bytes: frames.len() as u64,
         };
         self.outbox.push_with(head, [frames.into()]);

@@ -61,9 +61,9 @@ pub enum Event {
     /// The driver asked to cancel one job. The job is settled as cancelled if it is still queued; otherwise nothing happens.
     CancelAsked { map: MapId, job: u64 },
     /// A rank finished the jobs of a chunk that it had not given back. `busy` is the time its thread spent in the jobs; `failed`
-    /// holds the failed jobs as ascending offsets from the chunk's first job. `bad` is the number of further jobs whose result
-    /// says that they failed: they are done, but count as failures of the rank.
-    Finished { rank: RankId, chunk: ChunkId, busy: u64, failed: Vec<u32>, bad: u32 },
+    /// holds the failed jobs as ascending offsets from the chunk's first job. `failed_results` is the number of further jobs whose
+    /// result says that they failed: they are done, but count as failures of the rank.
+    Finished { rank: RankId, chunk: ChunkId, busy: u64, failed: Vec<u32>, failed_results: u32 },
     /// A rank answered a recall: it keeps the first `kept` jobs of the chunk (those it had started) and gives the rest back.
     /// With `kept == 0` there will be no `Finished` for the chunk. Comes before the chunk's `Finished`.
     Returned { rank: RankId, chunk: ChunkId, kept: u32 },

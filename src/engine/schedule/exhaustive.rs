@@ -206,7 +206,13 @@ impl Rank {
         }
         let Work { chunk, count, failed, .. } = self.work.remove(index);
         let rank = RankId(u32::try_from(me).unwrap());
-        self.outbox.push_back(Event::Finished { rank, chunk, busy: u64::from(count) * busy, failed, bad: 0 });
+        self.outbox.push_back(Event::Finished {
+            rank,
+            chunk,
+            busy: u64::from(count) * busy,
+            failed,
+            failed_results: 0,
+        });
     }
 }
 

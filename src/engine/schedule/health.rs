@@ -42,29 +42,29 @@ pub(super) struct Health {
     /// The records of the ranks whose last job failed.
     records: BTreeMap<RankId, Record>,
     /// Recent jobs that succeeded, and recent jobs that failed on ranks where others succeeded.
-    good: u64,
-    bad: u64,
+    succeeded: u64,
+    failed: u64,
     /// All jobs that succeeded.
     done: u64,
 }
 
 impl Health {
-    /// Records that `good` jobs of a chunk succeeded on a rank and `bad` jobs failed.
-    pub(super) fn record_results(&mut self, rank: RankId, good: u64, bad: u64) {
-        self.done = self.done.saturating_add(good);
-        if good > 0 {
+    /// Records that `succeeded` jobs of a chunk succeeded on a rank and `failed` jobs failed.
+    pub(super) fn record_results(&mut self, rank: RankId, succeeded: u64, failed: u64) {
+        self.done = self.done.saturating_add(succeeded);
+        if succeeded > 0 {
             let before = self.records.remove(&rank).map_or(0, |record| record.streak);
-            self.good = self.good.saturating_add(good);
-            self.bad = self.bad.saturating_add(before).saturating_add(bad);
-            while self.good.saturating_add(self.bad) > MEMORY {
-                (self.good, self.bad) = (self.good / 2, self.bad / 2);
+            self.succeeded = self.succeeded.saturating_add(succeeded);
+            self.failed = self.failed.saturating_add(before).saturating_add(failed);
+            while self.succeeded.saturating_add(self.failed) > MEMORY {
+                (self.succeeded, self.failed) = (self.succeeded / 2, self.failed / 2);
             }
-            if before.saturating_add(bad) > 0 {
+            if before.saturating_add(failed) > 0 {
                 self.end_unjustified_trials();
             }
-        } else if bad > 0 {
+        } else if failed > 0 {
             let mut record = self.records.get(&rank).copied().unwrap_or_default();
-            record.streak = record.streak.saturating_add(bad);
+            record.streak = record.streak.saturating_add(failed);
             if record.trial.is_some() || self.is_doubtful(record.streak) {
                 let pause = record.trial.map_or(PAUSE_MIN, |trial| (trial.pause * 2).min(PAUSE_MAX));
                 record.trial = Some(Trial { next: self.done.saturating_add(pause), pause });
@@ -87,7 +87,7 @@ impl Health {
         const ONE: u64 = 1 << 40;
         let mut chance = ONE;
         for _ in 0..streak.min(STREAK_MAX) {
-            chance = chance / (self.good + self.bad + 2) * (self.bad + 1);
+            chance = chance / (self.succeeded + self.failed + 2) * (self.failed + 1);
         }
         streak >= STREAK_MIN && chance <= ONE >> DOUBT_BITS
     }

@@ -144,7 +144,9 @@ impl Schedule {
             Event::Closed { map } => self.closed(map, out),
             Event::Abandoned { map } => self.abandoned(map, out),
             Event::CancelAsked { map, job } => self.cancel_asked(map, job, out),
-            Event::Finished { rank, chunk, busy, failed, bad } => self.finished(rank, chunk, busy, failed, bad, out),
+            Event::Finished { rank, chunk, busy, failed, failed_results } => {
+                self.finished(rank, chunk, busy, failed, failed_results, out);
+            }
             Event::Returned { rank, chunk, kept } => self.returned(rank, chunk, kept, out),
             Event::Lost { rank } => self.lost(rank, out),
             Event::Draining => self.drain(out),
@@ -258,23 +260,31 @@ impl Schedule {
         self.release_if_over(id, out);
     }
 
-    fn finished(&mut self, rank: RankId, id: ChunkId, busy: u64, failed: Vec<u32>, bad: u32, out: &mut Vec<Action>) {
+    fn finished(
+        &mut self,
+        rank: RankId,
+        id: ChunkId,
+        busy: u64,
+        failed: Vec<u32>,
+        failed_results: u32,
+        out: &mut Vec<Action>,
+    ) {
         let Some(Chunk { map: map_id, jobs, .. }) = self.take_chunk(rank, id) else {
             return;
         };
         let Some(map) = self.maps.get_mut(&map_id) else { return };
-        let bad = (failed.len() as u64).saturating_add(u64::from(bad)).min(jobs.count);
+        let failures = (failed.len() as u64).saturating_add(u64::from(failed_results)).min(jobs.count);
         // Jobs that fail at once would make the estimate for the others too short.
-        if bad < jobs.count {
+        if failures < jobs.count {
             map.pace.learn(busy, jobs.count);
         }
-        self.ranks.record_results(rank, jobs.count - bad, bad);
+        self.ranks.record_results(rank, jobs.count - failures, failures);
         let attempt = jobs.failures.saturating_add(1);
         let again = attempt <= map.retries && !map.abandoned && !self.draining;
 
-        for (bad, at, end) in runs(jobs.count, failed) {
+        for (has_failed, at, end) in runs(jobs.count, failed) {
             let part = Range { first: jobs.first + at, count: end - at, ..jobs };
-            if !bad {
+            if !has_failed {
                 self.settle(map_id, &part, Outcome::Done, attempt, out);
             } else if !again {
                 self.settle(map_id, &part, Outcome::Failed, attempt, out);

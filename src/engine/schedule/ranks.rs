@@ -197,14 +197,14 @@ impl Ranks {
         if self.is_divided() { self.present - self.on_trial.len() as u64 } else { self.present }
     }
 
-    /// Records that `good` jobs of a chunk succeeded on a rank and `bad` jobs failed.
-    pub(super) fn record_results(&mut self, id: RankId, good: u64, bad: u64) {
+    /// Records that `succeeded` jobs of a chunk succeeded on a rank and `failed` jobs failed.
+    pub(super) fn record_results(&mut self, id: RankId, succeeded: u64, failed: u64) {
         if self.get(id).is_some_and(Rank::is_present) {
             let before = self.is_divided();
-            let changes_nothing = bad == 0 && self.health.is_spotless();
-            self.health.record_results(id, good, bad);
+            let changes_nothing = failed == 0 && self.health.is_spotless();
+            self.health.record_results(id, succeeded, failed);
             if !changes_nothing {
-                self.update_trial(id, before, good > 0);
+                self.update_trial(id, before, succeeded > 0);
             }
         }
     }

@@ -42,7 +42,7 @@ impl Harness {
 
     fn finish(&mut self, rank: u32, chunk: u64, busy: u64, failed: &[u32]) -> Vec<Action> {
         let failed = failed.to_vec();
-        self.handle(Event::Finished { rank: RankId(rank), chunk: ChunkId(chunk), busy, failed, bad: 0 })
+        self.handle(Event::Finished { rank: RankId(rank), chunk: ChunkId(chunk), busy, failed, failed_results: 0 })
     }
 
     fn give_back(&mut self, rank: u32, chunk: u64, kept: u32) -> Vec<Action> {
@@ -313,7 +313,7 @@ fn a_rank_on_which_all_fails_gets_one_job_at_a_time_until_one_goes_well() {
     // A failure that only the job's result reports counts, too.
     let fail = |harness: &mut Harness| {
         let chunk = ChunkId(held(harness, 0)[0]);
-        harness.handle(Event::Finished { rank: RankId(0), chunk, busy: SECOND, failed: Vec::new(), bad: 1 });
+        harness.handle(Event::Finished { rank: RankId(0), chunk, busy: SECOND, failed: Vec::new(), failed_results: 1 });
     };
     let succeed = |harness: &mut Harness| {
         let chunk = held(harness, 1)[0];

@@ -81,9 +81,15 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
                     let stream = if is_stderr { OutputStream::Stderr } else { OutputStream::Stdout };
                     ToMaster::Part { part: a, map: MapId(b), job: a ^ b, stream, bytes }
                 }
-                None => {
-                    ToMaster::Finished { chunk: ChunkId(a), count, wall_ns: b, useful_ns: a ^ b, failed, bad: 1, bytes }
-                }
+                None => ToMaster::Finished {
+                    chunk: ChunkId(a),
+                    count,
+                    wall_ns: b,
+                    useful_ns: a ^ b,
+                    failed,
+                    failed_results: 1,
+                    bytes,
+                },
             };
             (head, payload)
         },

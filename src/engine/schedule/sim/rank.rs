@@ -123,7 +123,8 @@ impl Rank {
         self.jobs += u64::from(work.count);
         let fails = |offset: &u32| broken || world.fails(work.map, work.first + u64::from(*offset), work.attempt);
         let failed = (0..work.count).filter(fails).collect();
-        let mut replies = vec![Reply::Send(Event::Finished { rank: ME, chunk: work.chunk, busy, failed, bad: 0 })];
+        let mut replies =
+            vec![Reply::Send(Event::Finished { rank: ME, chunk: work.chunk, busy, failed, failed_results: 0 })];
         replies.extend(self.start(thread, now, world));
         replies
     }
