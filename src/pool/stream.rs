@@ -37,10 +37,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Sends the master a command.
-    ///
-    /// # Errors
-    /// The pool has ended.
+    /// Sends the master a command; an error if the pool has ended.
     pub fn send(&self, command: Command) -> Result<(), Failure> {
         self.commands.send(command).map_err(|_| closed())?;
         self.master.ring();
@@ -91,10 +88,7 @@ impl JobSender {
         self.block.count() >= BLOCK_JOBS || self.block.bytes() >= BLOCK_BYTES
     }
 
-    /// Sends the block; returns the size of the inputs in it.
-    ///
-    /// # Errors
-    /// The pool has ended.
+    /// Sends the block and returns the size of its inputs; an error if the pool has ended.
     pub fn flush(&mut self) -> Result<usize, Failure> {
         let bytes = self.block.bytes();
         if self.block.count() > 0 {
@@ -229,10 +223,7 @@ impl<I, O> JobStream<I, O> {
         Ok(job)
     }
 
-    /// Sends the jobs that were pushed.
-    ///
-    /// # Errors
-    /// The pool has ended.
+    /// Sends the jobs that were pushed; an error if the pool has ended.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         let bytes = self.sender.flush()?;
         if bytes > 0 {
