@@ -6,6 +6,7 @@
 //! read ends with exactly one order: [`Order::Settle`], [`Order::SettleRun`], [`Order::Cancel`], or [`Order::Leave`], which leaves
 //! it to the next run.
 
+mod counts;
 mod numbers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +18,8 @@ use super::job::{Attempt, seed_of};
 use super::policy::{RetryPolicy, StopPolicy};
 use crate::journal::Status;
 use numbers::Numbers;
+
+pub(crate) use counts::Counts;
 
 /// Time since the beginning of the batch.
 pub(crate) type Time = Duration;
@@ -129,31 +132,6 @@ pub(crate) enum Ending {
     Interrupted,
     /// Because a sink failed.
     SinkFailed,
-}
-
-/// Numbers of jobs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// All settled jobs, with the cancelled ones.
-    pub done: u64,
-    pub succeeded: u64,
-    /// Without the cancelled ones.
-    pub failed: u64,
-    pub cancelled: u64,
-    /// Attempts that failed and were followed by another one.
-    pub retried: u64,
-}
-
-impl Counts {
-    /// Counts settled jobs.
-    pub(crate) fn add(&mut self, status: Status, jobs: u64) {
-        self.done += jobs;
-        match status {
-            Status::Ok => self.succeeded += jobs,
-            Status::Cancelled => self.cancelled += jobs,
-            _ => self.failed += jobs,
-        }
-    }
 }
 
 /// The number of jobs that may wait for a retry: with more, no new jobs are read until some were run.

@@ -1,0 +1,28 @@
+//! How many jobs of a batch are settled, and how.
+
+use crate::journal::Status;
+
+/// Numbers of jobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// All settled jobs, with the cancelled ones.
+    pub done: u64,
+    pub succeeded: u64,
+    /// Without the cancelled ones.
+    pub failed: u64,
+    pub cancelled: u64,
+    /// Attempts that failed and were followed by another one.
+    pub retried: u64,
+}
+
+impl Counts {
+    /// Counts settled jobs.
+    pub(crate) fn add(&mut self, status: Status, jobs: u64) {
+        self.done += jobs;
+        match status {
+            Status::Ok => self.succeeded += jobs,
+            Status::Cancelled => self.cancelled += jobs,
+            _ => self.failed += jobs,
+        }
+    }
+}
