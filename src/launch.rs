@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::console;
 use crate::engine::board::Listener;
+use crate::engine::environment::{environment, number_from};
 #[cfg(doc)]
 use crate::engine::error::JobError;
 use crate::engine::limits::LINGER;
@@ -126,25 +127,8 @@ fn launcher_rank() -> Option<LauncherRank> {
     placement::launcher_rank(environment)
 }
 
-/// Returns an environment variable if it is set and not empty.
-pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 pub(crate) const THREADS_VARIABLE: &str = "RANKPOOL_THREADS";
 pub(crate) const LOCAL_VARIABLE: &str = "RANKPOOL_LOCAL";
-
-/// Returns the number in an environment variable, if the variable is set. An error if it is not a number from 1.
-pub(crate) fn number_from(
-    environment: impl Fn(&str) -> Option<String>,
-    name: &str,
-) -> Result<Option<NonZeroU32>, String> {
-    let Some(text) = environment(name) else { return Ok(None) };
-    match text.trim().parse() {
-        Ok(number) => Ok(Some(number)),
-        Err(_) => Err(format!("{name}={text} in the environment is not a number from 1")),
-    }
-}
 
 impl<'a> Launch<'a> {
     /// Returns the defaults: MPI, or one rank if no launcher has started the program; as many threads as the rank's CPUs.

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::ledger::Outcome;
 use crate::journal::Status;
 
 /// One attempt at a job.
@@ -85,6 +84,15 @@ impl AttemptResult {
         let (out, err) = (ByteBuf::new(), ByteBuf::new());
         AttemptResult { status, cause: Some(Box::new(cause)), run, out, err, output_bytes: 0 }
     }
+}
+
+/// What the ledger looks at in the result of an attempt.
+pub(crate) trait Outcome {
+    fn status(&self) -> Status;
+    /// The rank that ran the attempt, if one did.
+    fn rank(&self) -> Option<u32>;
+    /// Drops the output, which does not count if the job is run again.
+    fn drop_output(&mut self);
 }
 
 impl Outcome for AttemptResult {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::job::{Attempt, seed_of};
+use super::job::{Attempt, Outcome, seed_of};
 use super::policy::{RetryPolicy, StopPolicy};
 use crate::journal::Status;
 use numbers::Numbers;
@@ -66,15 +66,6 @@ enum Entry<W, R> {
     /// A job of which only the place is kept: it is not run again, and no record is written of it.
     Place(u64),
     Kept(Box<Kept<W, R>>),
-}
-
-/// What the ledger looks at in the result of an attempt.
-pub(crate) trait Outcome {
-    fn status(&self) -> Status;
-    /// The rank that ran the attempt, if one did.
-    fn rank(&self) -> Option<u32>;
-    /// Drops the output, which does not count if the job is run again.
-    fn drop_output(&mut self);
 }
 
 /// What has happened.

@@ -13,7 +13,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::value::RawValue;
 
-use super::ledger::{Counts, Ending, Event, Ledger, Next, Order, Outcome, Planned};
+use super::job::Outcome;
+use super::ledger::{Counts, Ending, Event, Ledger, Next, Order, Planned};
 use super::policy::{MaxFailures, RetryPolicy, StopPolicy};
 use crate::journal::Status;
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::config::{Config, Verbosity};
 use super::stdout::print;
 use crate::console;
+use crate::engine::environment::environment;
 use crate::engine::placement::{self, Warnings, cpu_list};
 use crate::engine::transport::TransportInfo;
 use crate::launch::{self, ExitCode};
@@ -95,7 +96,7 @@ impl<'a> Info<'a> {
                 TransportInfo::Local => None,
                 TransportInfo::Mpi { library, thread_level } => Some(MpiInfo { library, thread_level }),
             },
-            allocation: placement::allocation(launch::environment),
+            allocation: placement::allocation(environment),
             threads: pool.threads(),
             ranks: pool.ranks().iter().enumerate().map(rank).collect(),
             warnings: placement::warnings(pool.ranks()).iter().map(str::to_string).collect(),

@@ -24,6 +24,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::console;
 use crate::console::reason;
+use crate::engine::environment;
 use crate::kernels;
 use crate::launch::{self, ExitCode};
 use crate::process::spawn;
@@ -46,7 +47,7 @@ pub fn run() -> ExitCode {
         Ok(args) => args,
         Err(error) => return explain(&error),
     };
-    let config = match Config::new(args, launch::environment) {
+    let config = match Config::new(args, environment::environment) {
         Ok(config) => config,
         Err(message) => return launch::refuse(&message),
     };

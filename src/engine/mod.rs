@@ -2,6 +2,7 @@
 
 pub(crate) mod board;
 pub(crate) mod catch;
+pub(crate) mod environment;
 pub(crate) mod error;
 pub(crate) mod exchange;
 pub(crate) mod func;

@@ -19,10 +19,10 @@ use ::mpi::ffi;
 use bytes::{Bytes, BytesMut};
 
 use super::{Incoming, Transport, TransportError, TransportInfo};
+use crate::engine::environment::{environment, number_from};
 use crate::engine::limits;
 use crate::engine::memory;
 use crate::engine::schedule::RankId;
-use crate::launch::{environment, number_from};
 
 /// The longest part of a message: MPI counts in C ints, and parts stay well below their limit.
 const LONGEST_PART: usize = 1 << 30;
