@@ -1,121 +1,22 @@
 //! The future of one submitted job.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::Pool;
+use super::future::{Callback, JobState, Status, check_wait, run_callback};
 use super::stream::decode_result;
-use super::wait::Completions;
-use crate::console;
-use crate::engine::catch::catch;
 use crate::engine::error::{JobError, JobErrorKind};
 use crate::engine::func::Value;
-use crate::engine::rank;
 use crate::engine::schedule::MapId;
 use crate::engine::wire::Frames;
-
-type Callback = Box<dyn FnOnce() + Send>;
-
-thread_local! {
-    /// Whether this thread settles handles: it would wait forever if it waited for one.
-    static SETTLES: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Marks the calling thread as the one that settles handles and runs their callbacks.
-pub(super) fn settle_here() {
-    SETTLES.set(true);
-}
-
-/// Returns an error if the calling thread cannot wait for a job without waiting for itself.
-pub(super) fn check_wait() -> Result<(), &'static str> {
-    if rank::in_compute_thread() {
-        Err("a handle was waited for inside a job, where it could wait for itself")
-    } else if SETTLES.get() {
-        Err("a handle was waited for in a callback, on the thread that would settle it")
-    } else {
-        Ok(())
-    }
-}
-
-/// The state of a job.
-enum Status {
-    /// Not known to have ended; `running` if a rank has it.
-    Open { running: bool, callbacks: Vec<Callback>, wakers: Vec<Waker>, watchers: Vec<(Weak<Completions>, usize)> },
-    /// It has ended: with the frame of its result, or an error.
-    Done(Result<Bytes, JobError>),
-}
-
-/// The part of a handle that its clones and the pool share.
-pub(crate) struct JobState {
-    status: Mutex<Status>,
-    changed: Condvar,
-}
-
-impl JobState {
-    pub(super) fn new() -> Arc<Self> {
-        let status = Status::Open { running: false, callbacks: Vec::new(), wakers: Vec::new(), watchers: Vec::new() };
-        Arc::new(JobState { status: Mutex::new(status), changed: Condvar::new() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_running(&self) {
-        if let Status::Open { running, .. } = &mut *self.lock() {
-            *running = true;
-        }
-    }
-
-    /// Records the end of the job; only the first call has an effect. Wakes all waiting threads and tasks, then runs the callbacks on
-    /// this thread.
-    pub(super) fn settle(&self, result: Result<Bytes, JobError>) {
-        let failed = result.is_err();
-        let mut status = self.lock();
-        if matches!(*status, Status::Done(_)) {
-            return;
-        }
-        let before = std::mem::replace(&mut *status, Status::Done(result));
-        drop(status);
-        self.changed.notify_all();
-        let Status::Open { callbacks, wakers, watchers, .. } = before else { return };
-        for (completions, index) in watchers {
-            if let Some(completions) = completions.upgrade() {
-                completions.report(index, failed);
-            }
-        }
-        wakers.into_iter().for_each(Waker::wake);
-        callbacks.into_iter().for_each(run_callback);
-    }
-
-    /// Reports this job's end to `completions`, under this index: at once if it has ended.
-    pub(super) fn report_to(&self, completions: &Arc<Completions>, index: usize) {
-        let failed = match &mut *self.lock() {
-            Status::Open { watchers, .. } => {
-                watchers.retain(|(completions, _)| completions.strong_count() > 0);
-                watchers.push((Arc::downgrade(completions), index));
-                return;
-            }
-            Status::Done(result) => result.is_err(),
-        };
-        completions.report(index, failed);
-    }
-}
-
-fn run_callback(callback: Callback) {
-    if let Err(panic) = catch(callback) {
-        let at = panic.location.map(|location| format!(", at {location}")).unwrap_or_default();
-        console::eprint_error(format_args!("a callback of a job panicked: {}{at}", panic.message));
-    }
-}
 
 /// The future of one job: pending, then running, then done; or cancelled before it ran.
 ///

@@ -3,6 +3,7 @@
 //! All work on rank 0 that takes time for each job happens here, on the driver's own threads: pulling and encoding inputs,
 //! decoding and ordering results. The master only sees blocks of bytes.
 
+mod future;
 mod handle;
 mod map;
 mod pacer;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::handle::{JobHandle, JobState, settle_here};
+use super::future::{JobState, settle_here};
+use super::handle::JobHandle;
 use super::stream::{Event, JobSender};
 use super::{DEFAULT_POLICY, Pool, closed};
 use crate::console::reason;

@@ -1,52 +1,11 @@
 //! Waiting for several handles at once.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handle::{JobHandle, check_wait};
-
-/// Receives the ends of jobs, for a thread that waits for them.
-#[derive(Default)]
-pub(super) struct Completions {
-    ended: Mutex<VecDeque<(usize, bool)>>,
-    changed: Condvar,
-}
-
-impl Completions {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(usize, bool)>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reports the end of the job with this index.
-    pub(super) fn report(&self, index: usize, failed: bool) {
-        self.lock().push_back((index, failed));
-        self.changed.notify_all();
-    }
-
-    /// Waits for the next job that has ended and returns whether it failed; `None` when the deadline passes first.
-    fn next(&self, deadline: Option<Instant>) -> Option<(usize, bool)> {
-        let mut ended = self.lock();
-        loop {
-            if let Some(next) = ended.pop_front() {
-                return Some(next);
-            }
-            if deadline.is_none() {
-                check_wait().unwrap_or_else(|message| panic!("{message}"));
-            }
-            ended = match deadline {
-                None => self.changed.wait(ended).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    self.changed.wait_timeout(ended, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-    }
-}
+use super::future::Completions;
+use super::handle::JobHandle;
 
 /// The result of waiting for several handles: which jobs have ended, as ascending indexes into the slice of handles.
 #[derive(Debug, Clone, PartialEq, Eq)]
