@@ -10,6 +10,10 @@ use crate::pool::Input;
 
 /// A block that took longer than this to fill is followed by a smaller one: the ranks may be waiting for inputs.
 const BLOCK_TIME: Duration = Duration::from_micros(500);
+/// A small block takes more inputs than planned, up to [`QUICK_JOBS`], as long as it is filled within this time: the inputs are not
+/// what the ranks wait for, and one block costs less than several.
+const QUICK_TIME: Duration = Duration::from_micros(5);
+const QUICK_JOBS: usize = 16;
 /// The longest time for which inputs are pulled while a result can be handed on.
 const FEED_TIME: Duration = Duration::from_millis(1);
 /// The automatic window, in jobs: at least `WINDOW`, and `WINDOW_PER_QUEUED` times the number that keeps the ranks busy.
@@ -134,8 +138,8 @@ impl Pacer {
                 bytes: stream.input_bytes() + handed_on.kept_bytes,
                 is_ready: handed_on.is_ready || stream.is_ready(),
             };
-            let Some(jobs) = self.next_block(&load) else { return Ok(()) };
-            match fill_block(stream, jobs, &mut pull) {
+            let Some(size) = self.next_block(&load) else { return Ok(()) };
+            match fill_block(stream, size, self.block, &mut pull) {
                 Ok(Next::Item(())) => stream.flush()?,
                 Ok(Next::Later) => {
                     self.lacks_input = true;
@@ -158,14 +162,16 @@ impl Pacer {
         (self.turn, self.block) = (now, now);
     }
 
-    /// Returns the number of jobs of the next block; `None` if this turn is over.
-    fn next_block(&self, load: &Load) -> Option<usize> {
+    /// Returns the size of the next block; `None` if this turn is over.
+    fn next_block(&self, load: &Load) -> Option<BlockSize> {
         let room = self.window.saturating_sub(load.jobs);
         let is_heavy = load.bytes > WINDOW_BYTES && load.jobs >= self.least;
         if room == 0 || is_heavy || load.is_ready && self.turn.elapsed() > FEED_TIME {
             return None;
         }
-        Some(self.block_jobs.next_multiple_of(self.multiple).min(usize::try_from(room).unwrap_or(usize::MAX)))
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let rounded = |jobs: usize| jobs.next_multiple_of(self.multiple).min(room);
+        Some(BlockSize { jobs: rounded(self.block_jobs), quick: rounded(QUICK_JOBS.max(self.block_jobs)) })
     }
 
     /// Records that a block was filled and sent.
@@ -179,15 +185,24 @@ impl Pacer {
     }
 }
 
-/// Pushes up to `jobs` inputs, fewer if they fill a block.
+/// The number of jobs of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BlockSize {
+    jobs: usize,
+    /// If the block is filled within [`QUICK_TIME`].
+    quick: usize,
+}
+
+/// Pushes inputs until the block has its size, fewer if their bytes fill it. `begin`: when the block was begun.
 fn fill_block<I: Input, O>(
     stream: &mut JobStream<I, O>,
-    jobs: usize,
+    size: BlockSize,
+    begin: Instant,
     pull: &mut impl FnMut() -> Next<(I, Option<RankId>)>,
 ) -> Result<Next<()>, JobError> {
     let filled = catch(|| {
-        for _ in 0..jobs {
-            if stream.is_full() {
+        for count in 0..size.quick {
+            if stream.is_full() || count >= size.jobs && begin.elapsed() > QUICK_TIME {
                 break;
             }
             match pull() {
@@ -214,6 +229,21 @@ mod tests {
         Load { jobs, bytes, is_ready: false }
     }
 
+    fn jobs(pacer: &Pacer, load: &Load) -> Option<usize> {
+        pacer.next_block(load).map(|size| size.jobs)
+    }
+
+    #[test]
+    fn a_small_block_takes_more_inputs_if_they_come_at_once_but_not_more_than_the_window() {
+        let mut pacer = Pacer::new(0, 2);
+        pacer.begin(0, Instant::now());
+        assert_eq!(pacer.next_block(&load(0, 0)), Some(BlockSize { jobs: 1, quick: QUICK_JOBS }));
+        assert_eq!(pacer.next_block(&load(WINDOW - 3, 0)), Some(BlockSize { jobs: 1, quick: 3 }));
+        let mut pacer = Pacer::new(0, 2).whole_chunks(10);
+        pacer.begin(0, Instant::now());
+        assert_eq!(pacer.next_block(&load(0, 0)), Some(BlockSize { jobs: 10, quick: 20 }));
+    }
+
     #[test]
     fn blocks_grow_while_inputs_come_fast_and_shrink_when_they_do_not() {
         let mut pacer = Pacer::new(0, 2);
@@ -221,7 +251,7 @@ mod tests {
         pacer.begin(0, now);
         let mut sizes = Vec::new();
         for micros in [0, 0, 0, 1000, 1000, 1000, 1000, 0] {
-            sizes.push(pacer.next_block(&load(0, 0)));
+            sizes.push(jobs(&pacer, &load(0, 0)));
             now += Duration::from_micros(micros);
             pacer.filled(now);
         }
@@ -229,7 +259,7 @@ mod tests {
         for _ in 0..20 {
             pacer.filled(now);
         }
-        assert_eq!(pacer.next_block(&load(0, 0)), Some(BLOCK_JOBS));
+        assert_eq!(jobs(&pacer, &load(0, 0)), Some(BLOCK_JOBS));
     }
 
     #[test]
@@ -238,26 +268,26 @@ mod tests {
         assert!(!pacer.is_hungry(0), "no turn has begun");
         pacer.begin(5000, Instant::now());
         assert!(pacer.is_hungry(14_999) && !pacer.is_hungry(15_000));
-        assert_eq!(pacer.next_block(&load(19_999, 0)), Some(1));
-        assert_eq!(pacer.next_block(&load(20_000, 0)), None);
+        assert_eq!(jobs(&pacer, &load(19_999, 0)), Some(1));
+        assert_eq!(jobs(&pacer, &load(20_000, 0)), None);
         pacer.begin(1, Instant::now());
-        assert_eq!(pacer.next_block(&load(WINDOW - 1, 0)), Some(1));
-        assert_eq!(pacer.next_block(&load(WINDOW, 0)), None);
+        assert_eq!(jobs(&pacer, &load(WINDOW - 1, 0)), Some(1));
+        assert_eq!(jobs(&pacer, &load(WINDOW, 0)), None);
 
         let mut pacer = Pacer::new(10, 2).whole_chunks(7);
         pacer.begin(5000, Instant::now());
-        assert_eq!(pacer.next_block(&load(0, 0)), Some(7));
-        assert_eq!(pacer.next_block(&load(5, 0)), Some(5), "no more than the window has room for");
-        assert_eq!(pacer.next_block(&load(10, 0)), None);
+        assert_eq!(jobs(&pacer, &load(0, 0)), Some(7));
+        assert_eq!(jobs(&pacer, &load(5, 0)), Some(5), "no more than the window has room for");
+        assert_eq!(jobs(&pacer, &load(10, 0)), None);
     }
 
     #[test]
     fn large_inputs_are_pulled_until_each_thread_has_two() {
         let mut pacer = Pacer::new(0, 3);
         pacer.begin(1, Instant::now());
-        assert_eq!(pacer.next_block(&load(5, WINDOW_BYTES + 1)), Some(1));
-        assert_eq!(pacer.next_block(&load(6, WINDOW_BYTES + 1)), None);
-        assert_eq!(pacer.next_block(&load(6, WINDOW_BYTES)), Some(1));
+        assert_eq!(jobs(&pacer, &load(5, WINDOW_BYTES + 1)), Some(1));
+        assert_eq!(jobs(&pacer, &load(6, WINDOW_BYTES + 1)), None);
+        assert_eq!(jobs(&pacer, &load(6, WINDOW_BYTES)), Some(1));
     }
 
     #[test]
@@ -265,9 +295,9 @@ mod tests {
         let mut pacer = Pacer::new(0, 2);
         let ready = Load { is_ready: true, ..load(1, 0) };
         pacer.begin(1, Instant::now());
-        assert_eq!(pacer.next_block(&load(1, 0)), Some(1));
+        assert_eq!(jobs(&pacer, &load(1, 0)), Some(1));
         pacer.begin(1, Instant::now().checked_sub(2 * FEED_TIME).expect("the clock is older"));
-        assert_eq!(pacer.next_block(&ready), None);
-        assert_eq!(pacer.next_block(&load(1, 0)), Some(1));
+        assert_eq!(jobs(&pacer, &ready), None);
+        assert_eq!(jobs(&pacer, &load(1, 0)), Some(1));
     }
 }

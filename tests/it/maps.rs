@@ -641,3 +641,22 @@ fn short_jobs_do_not_wait_behind_one_that_waits_for_them() {
         });
     }
 }
+
+#[test]
+fn jobs_that_take_longer_than_those_of_earlier_maps_are_shared_all_the_same() {
+    let job = |milliseconds: u64| {
+        thread::sleep(Duration::from_millis(milliseconds));
+        current_job().expect("it is a job").rank
+    };
+    local(2, 1, move |pool| {
+        for _ in 0..3 {
+            assert_eq!(pool.map(job, std::iter::repeat_n(0, 100)).count(), 100);
+        }
+        let ranks = pool.map(job, std::iter::repeat_n(30, 12)).collect::<Vec<_>>();
+        let ranks = values(ranks);
+        for rank in 0..2 {
+            let jobs = ranks.iter().filter(|of| **of == rank).count();
+            assert!(jobs >= 3, "rank {rank} had {jobs} of 12 jobs: {ranks:?}");
+        }
+    });
+}

@@ -78,10 +78,11 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Returns the estimate for a new map. `expected` comes from an earlier map of the same function. It allows the first chunks
-    /// to be as large as after one finished chunk, and no larger, since other inputs may take much longer.
+    /// to be as large as after two finished chunks, and no larger, since other inputs may take much longer: then these jobs wait
+    /// behind each other until the scheduler notices that nothing happens.
     pub(super) fn new(chunk: ChunkSize, expected: Option<Expected>) -> Self {
         match expected {
-            Some(Expected(mean)) => Self { chunk, mean: mean.get(), limit: GROWTH },
+            Some(Expected(mean)) => Self { chunk, mean: mean.get(), limit: GROWTH * GROWTH },
             None => Self { chunk, mean: 0, limit: 1 },
         }
     }

@@ -537,7 +537,7 @@ fn a_queued_job_is_cancelled_and_a_held_one_is_not() {
 
 #[test]
 fn a_map_expects_the_durations_of_earlier_maps_of_its_function_and_begins_with_small_chunks() {
-    for (function, jobs) in [(0, 8), (1, 1)] {
+    for (function, jobs) in [(0, 64), (1, 1)] {
         let mut harness = Harness::new(ChunkSize::Auto, 0, &[1, 1]);
         harness.submit(1);
         harness.finish(0, 0, 1_000, &[]);
