@@ -162,8 +162,9 @@ need_python() {
 step_test() {
   need_python
   use_shared_folder
-  cargo test --locked --no-default-features --features program "$@"
-  # What the library promises holds without the program, too: the same tests, built faster.
+  cargo test --locked --no-default-features --features program --lib --bins --test cli --test alone --test compile_fail "$@"
+  cargo test --locked --no-default-features --features program --doc "$@"
+  # The library keeps its promises without the program.
   CARGO_PROFILE_TEST_OPT_LEVEL=0 cargo test --locked --no-default-features --test it "$@"
 }
 
@@ -186,9 +187,15 @@ profile_for() {
   esac
 }
 
+# The examples are built and run with one MPI.
 build_with_mpi() {
   use_mpi "$1"
-  cargo build --locked --profile "$(profile_for "$1")" --bins --examples
+  if [ "$1" = "$checked_mpi" ]; then
+    cargo build --locked --profile "$(profile_for "$1")" --bins --examples
+  else
+    export RANKPOOL_TEST_EXAMPLES=no
+    cargo build --locked --profile "$(profile_for "$1")" --bins
+  fi
 }
 
 mpi_tests() {

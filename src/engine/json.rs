@@ -65,3 +65,6 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Json<T> {
         serde_json::from_slice(&json).map(Json).map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

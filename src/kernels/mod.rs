@@ -11,6 +11,8 @@
 
 pub mod arithmetic;
 pub(crate) mod convert;
+#[cfg(test)]
+mod on_the_wire;
 pub mod pace;
 pub mod parzen;
 pub mod rand_string;

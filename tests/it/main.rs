@@ -3,10 +3,6 @@
 
 mod handles;
 mod initialisation;
-#[cfg(feature = "json")]
-mod json;
-#[cfg(feature = "program")]
-mod kernels_on_the_wire;
 mod limits;
 mod maps;
 mod nested;

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support;
-use crate::{LIMIT, example, mpiexec, rankpool, run};
+use crate::{LIMIT, mpiexec, rankpool, run};
 
 pub const TRIALS: &[(&str, fn())] = &[
     ("commands_give_the_same_bytes_for_every_number_of_ranks", commands_give_the_same_bytes),
@@ -23,7 +23,6 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("a_run_that_is_killed_leaves_no_commands_behind", a_killed_run_leaves_nothing),
     ("sigterm_to_a_rank_keeps_what_is_done", sigterm_keeps_what_is_done),
     ("slots_of_a_host_are_different_on_all_its_ranks", slots_are_different),
-    ("a_program_that_uses_the_library_runs_a_batch_of_commands", a_program_runs_commands),
 ];
 
 const RANKS: [u32; 3] = [1, 2, 4];
@@ -222,12 +221,4 @@ fn slots_are_different() {
     let mut slots: Vec<&str> = out.lines().collect();
     slots.sort_unstable();
     assert_eq!(slots, ["1", "2", "3", "4"]);
-}
-
-fn a_program_runs_commands() {
-    for ranks in RANKS {
-        let run = run(&mut mpiexec(ranks, &example("command_batch")));
-        let squares = [1, 2, 3, 5, 6].map(|x| format!("the square of {x} is {}\n", x * x)).concat();
-        assert_eq!(run.expect_code(0).out(), squares + "5 succeeded, 1 failed\n");
-    }
 }

@@ -1,7 +1,8 @@
 //! rankpool under a real `mpiexec`.
 //!
 //! `RANKPOOL_MPIEXEC` names the launcher that belongs to the MPI the program was built with (default: `mpiexec`),
-//! `RANKPOOL_MPIEXEC_FLAGS` its extra flags. `tests/run.sh` sets both, for each MPI.
+//! `RANKPOOL_MPIEXEC_FLAGS` its extra flags. `tests/run.sh` sets both, for each MPI. `RANKPOOL_TEST_EXAMPLES=no` leaves out the tests of
+//! examples, which then need not be built.
 //!
 //! The test program is its own subject, too: with `RANKPOOL_TEST_PROGRAM` set it is one of the programs of `programs.rs`.
 
@@ -10,6 +11,7 @@ mod commands;
 #[path = "../support/disk.rs"]
 mod disk;
 mod durable;
+mod examples;
 mod failures;
 mod programs;
 #[path = "../support/mod.rs"]
@@ -76,8 +78,11 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // One launcher at a time: each already starts more ranks than there are cores.
     arguments.test_threads.get_or_insert(1);
-    let trials = commands::TRIALS
+    let without_examples = std::env::var("RANKPOOL_TEST_EXAMPLES").is_ok_and(|answer| answer == "no");
+    let of_examples = if without_examples { &[][..] } else { examples::TRIALS };
+    let trials = of_examples
         .iter()
+        .chain(commands::TRIALS)
         .chain(failures::TRIALS)
         .chain(batches::TRIALS)
         .chain(durable::TRIALS)

@@ -1,15 +1,13 @@
 //! Inputs and results of the built-in functions survive the binary encoding in which chunks travel.
 
-use rankpool::kernels::{Number, Parzen, RandString, Summands, cube, parzen, rand_string, square, sum};
+use super::{Number, Parzen, RandString, Summands, cube, parzen, rand_string, square, sum};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::engine::wire;
+
 fn there_and_back<T: Serialize + DeserializeOwned>(value: &T) -> T {
-    let config = bincode::config::standard();
-    let bytes = bincode::serde::encode_to_vec(value, config).unwrap();
-    let (back, read) = bincode::serde::decode_from_slice(&bytes, config).unwrap();
-    assert_eq!(read, bytes.len());
-    back
+    wire::decode(&wire::encode(value).unwrap()).unwrap()
 }
 
 #[test]

@@ -3,10 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use rankpool::{JobErrorKind, Json, Pool, Value};
+use super::Json;
+use crate::engine::error::JobErrorKind;
+use crate::engine::func::Value;
+use crate::launch::Launch;
+use crate::pool::Pool;
 use serde::{Deserialize, Serialize};
 
-use crate::support::local;
+/// Runs a driver on two ranks.
+fn local(driver: impl FnOnce(&Pool) + Send) {
+    Launch::new().local(2).threads(1).run_value(|pool| {
+        driver(pool);
+        Ok(())
+    });
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -56,7 +66,7 @@ fn only_as_json<T: Value + Clone + Debug + PartialEq + Send + Sync>(pool: &Pool,
 
 #[test]
 fn types_that_the_binary_encoding_refuses_cross_as_json_and_the_error_says_so() {
-    local(2, 1, |pool| {
+    local(|pool| {
         only_as_json(pool, &Untagged::Number(-5));
         only_as_json(pool, &Untagged::Text("text".into()));
         only_as_json(pool, &Untagged::Pair { a: 1, b: vec![0.1, 1e300] });
@@ -71,7 +81,7 @@ fn types_that_the_binary_encoding_refuses_cross_as_json_and_the_error_says_so() 
 
 #[test]
 fn json_that_cannot_be_written_or_read_fails_its_job_only() {
-    local(2, 1, |pool| {
+    local(|pool| {
         let keys = [BTreeMap::from([(vec![1u8], 1u8)]), BTreeMap::new()].map(Json);
         let results: Vec<_> = pool.map(|map: Json<BTreeMap<Vec<u8>, u8>>| map.0.len(), keys).collect();
         assert_eq!(results[0].as_ref().unwrap_err().kind, JobErrorKind::Encode);
