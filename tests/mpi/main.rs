@@ -76,8 +76,8 @@ fn main() {
         std::process::exit(code as i32);
     }
     let mut arguments = Arguments::from_args();
-    // One launcher at a time: each already starts more ranks than there are cores.
-    arguments.test_threads.get_or_insert(1);
+    // Most of a test's time is that of launchers that start and end.
+    arguments.test_threads.get_or_insert(3);
     let without_examples = std::env::var("RANKPOOL_TEST_EXAMPLES").is_ok_and(|answer| answer == "no");
     let of_examples = if without_examples { &[][..] } else { examples::TRIALS };
     let trials = of_examples
