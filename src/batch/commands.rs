@@ -87,7 +87,7 @@ impl CommandBatch {
             kill_after: Duration::from_secs(5),
             output: Target::Stdout,
             stderr: Target::Stderr,
-            records: None,
+            job_log: None,
             only_failed: None,
             summary: None,
             unordered: false,
@@ -115,7 +115,7 @@ impl CommandBatch {
     /// The file for a JSON line for each job, written when its output is. An existing file is replaced, unless
     /// [`only_failed`](Self::only_failed) names it, too.
     pub fn records(mut self, file: impl Into<PathBuf>) -> Self {
-        self.options.records = Some(file.into());
+        self.options.job_log = Some(file.into());
         self
     }
 

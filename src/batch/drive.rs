@@ -108,7 +108,7 @@ impl<'b, R: Runner> Driver<'b, R> {
     pub(crate) fn new(parts: Parts<'b, R>) -> Self {
         let Parts { runner, source, ledger, sinks, stop_requested, settled, kill_after } = parts;
         Driver {
-            recorded: sinks.has_records(),
+            recorded: sinks.has_log(),
             joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
             runner,
             source,
@@ -341,8 +341,8 @@ impl<'b, R: Runner> Driver<'b, R> {
         if let Some(since) = (self.stop_requested)() {
             if !self.sinks.is_waiting() {
                 // Nothing is held back.
-            } else if self.sinks.can_save() {
-                self.sinks.save()?;
+            } else if self.sinks.can_write_early() {
+                self.sinks.write_early()?;
             } else if since.elapsed() >= PASS {
                 self.pass_by()?;
             }
@@ -389,7 +389,7 @@ impl<'b, R: Runner> Driver<'b, R> {
     fn cancel_unread(&mut self) -> End {
         let Some(total) = self.ledger.total() else { return End::Complete };
         let unread = total.saturating_sub(self.ledger.counts().done);
-        if self.sinks.tells_each_job() && unread <= CANCELLED_SINGLY {
+        if self.sinks.writes_each_job() && unread <= CANCELLED_SINGLY {
             while let Next::Item(Ok(planned)) = self.source.next() {
                 let job = self.ledger.cancel_unread(planned);
                 let _ = self.sinks.settle(&job, cancelled());

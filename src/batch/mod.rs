@@ -75,7 +75,7 @@ pub(crate) struct Options {
     pub output: Target,
     /// Where the jobs' standard error goes.
     pub stderr: Target,
-    pub records: Option<PathBuf>,
+    pub job_log: Option<PathBuf>,
     /// The records of an earlier run, whose successful jobs are not run again.
     pub only_failed: Option<PathBuf>,
     pub summary: Option<Target>,
@@ -102,7 +102,7 @@ impl<R: Runner> Batch<R> {
     /// # Errors
     /// What is wrong with a file, if no job was started for that reason; [`NoThread`].
     pub(crate) fn run(&self, pool: &Pool) -> Result<Report, Box<dyn Error>> {
-        let Options { retry, stop, kill_after, records, unordered, .. } = &self.options;
+        let Options { retry, stop, kill_after, job_log, unordered, .. } = &self.options;
         let earlier = Earlier::read(&self.options)?;
         let total = self.jobs.count(earlier.done.as_ref())?;
         let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
@@ -110,10 +110,10 @@ impl<R: Runner> Batch<R> {
         let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
         let (handover, done) = earlier.open_outputs(&self.options, token.is_some())?;
         let mut sinks = sinks::Sinks::new(self.runner.lines(), *unordered, handover, hosts);
-        let (planned, bad) = self.jobs.open(done, records.is_some());
+        let (planned, bad) = self.jobs.open(done, job_log.is_some());
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
-        sinks.show(self.options.progress.start(&self.options.name, total, settled.clone()));
+        sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
         let stop_requested = || pool.stop_requested();
         let driver = Driver::new(Parts {
             runner: &self.runner,
@@ -126,7 +126,7 @@ impl<R: Runner> Batch<R> {
         });
         let chunk = self.options.chunk;
         let pacer = Pacer::new(self.options.window as u64, pool.threads()).whole_chunks(self.runner.chunk(chunk));
-        let driven = driver.run(self.runner.open(pool, chunk, records.is_some()), pacer);
+        let driven = driver.run(self.runner.open(pool, chunk, job_log.is_some()), pacer);
         let mut report = ending::end(driven, sinks, pool, token, *stop);
         if !report.is_silent() {
             if bad.count() > 0 {
@@ -142,7 +142,7 @@ impl<R: Runner> Batch<R> {
     /// # Errors
     /// What is wrong with a record or a file.
     pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, InputError> {
-        let (done, _) = earlier::read_records(&self.options)?;
+        let (done, _) = earlier::read_log(&self.options)?;
         let (planned, bad) = self.jobs.open(done, false);
         for planned in planned {
             let planned = planned?;

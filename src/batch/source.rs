@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::ledger::Planned;
 use crate::console::reason;
 use crate::input::{BadRecords, InputError, Inputs, Place, Record};
-use crate::journal::LastRecords;
+use crate::journal::LastEntries;
 use crate::pool::Next as Pulled;
 
 /// The number of jobs that are read ahead from a pipe.
@@ -134,7 +134,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
     ///
     /// # Errors
     /// A bad record.
-    pub(super) fn count(&self, done: Option<&LastRecords>) -> Result<Option<u64>, InputError> {
+    pub(super) fn count(&self, done: Option<&LastEntries>) -> Result<Option<u64>, InputError> {
         let total = match self {
             Jobs::Made { total, .. } => Some(*total),
             Jobs::Records { inputs, bind } => {
@@ -147,13 +147,13 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                 let (mut left, _) = self.open(Some(done.clone()), false);
                 Some(left.try_fold(0, |count, planned| planned.map(|_| count + 1))?)
             }
-            (total, done) => total.map(|total| total.saturating_sub(done.map_or(0, LastRecords::ok_count))),
+            (total, done) => total.map(|total| total.saturating_sub(done.map_or(0, LastEntries::ok_count))),
         })
     }
 
     /// Returns the jobs that `done` does not call successful, and the bad records that are left out as they are found.
     /// `keep_input`: each job has its record as JSON.
-    pub(crate) fn open(&self, done: Option<LastRecords>, keep_input: bool) -> (PlannedJobs<W>, BadRecords) {
+    pub(crate) fn open(&self, done: Option<LastEntries>, keep_input: bool) -> (PlannedJobs<W>, BadRecords) {
         let keep_input = keep_input || done.is_some();
         match self {
             Jobs::Made { make, .. } if !keep_input => {
@@ -186,7 +186,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
 /// The jobs that `done` does not call successful.
 fn left_of<W: 'static>(
     jobs: impl Iterator<Item = Result<(Planned<W>, Place), InputError>> + Send + 'static,
-    done: Option<LastRecords>,
+    done: Option<LastEntries>,
 ) -> PlannedJobs<W> {
     let Some(done) = done else { return Box::new(jobs.map(|job| job.map(|(planned, _)| planned))) };
     Box::new(jobs.filter_map(move |job| {

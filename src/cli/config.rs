@@ -12,7 +12,7 @@ use super::args::{
 use super::job_files::JobFiles;
 use super::parse::Widths;
 use crate::batch::runners::command::{CommandRunner, Commands};
-use crate::batch::runners::doubts::Token;
+use crate::batch::runners::doubtful::Token;
 use crate::batch::runners::worker::{WorkerPlan, WorkerProgram, WorkerRunner};
 use crate::batch::{Options, RetryPolicy, StopPolicy};
 use crate::input::{Format, Inputs, Source};
@@ -221,7 +221,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         kill_after,
         output: Target::new(&run.output),
         stderr: stderr.map_or(Target::Stderr, Target::new),
-        records: failures.and_then(|failures| failures.records.clone()),
+        job_log: failures.and_then(|failures| failures.records.clone()),
         only_failed: failures.and_then(|failures| failures.only_failed.clone()),
         summary: run.summary.as_ref().map(Target::new),
         unordered: run.unordered,
@@ -391,9 +391,9 @@ mod tests {
     fn without_options_everything_is_automatic() {
         let config = config("kernel square").unwrap();
         assert_eq!((config.threads, config.local, config.dedicated_master), (None, None, false));
-        let Options { chunk, window, unordered, retry, output, summary, records, .. } = config.batch;
+        let Options { chunk, window, unordered, retry, output, summary, job_log, .. } = config.batch;
         assert_eq!((chunk, window, unordered, retry.retries), (0, 0, false, 0));
-        assert_eq!((output, summary, config.progress, records), (Target::Stdout, None, None, None));
+        assert_eq!((output, summary, config.progress, job_log), (Target::Stdout, None, None, None));
         assert_eq!(config.verbosity, Verbosity::Normal);
     }
 

@@ -69,7 +69,7 @@ impl Written {
         };
         let partial = match (&target, &file) {
             // Records are written where they stay.
-            (Target::File(path), Some(file)) if file.is_file() && option != RECORDS => {
+            (Target::File(path), Some(file)) if file.is_file() && option != LOG_OPTION => {
                 Some((Identity::of(&partial_path(&real_path(path))), partial_path(path)))
             }
             _ => None,
@@ -122,15 +122,15 @@ impl ReadFile {
         ReadFile { noun, name: path.display().to_string(), file: Identity::of(path) }
     }
 
-    /// A run goes on with the records that it was given.
+    /// Whether `written` may be this file: a run may append to the job log that it reads.
     fn may_be_written_by(&self, written: &Written) -> bool {
-        self.noun == OLD_RECORDS && written.option == RECORDS
+        self.noun == OLD_LOG && written.option == LOG_OPTION
     }
 }
 
-const RECORDS: &str = "--records";
+const LOG_OPTION: &str = "--records";
 const MESSAGES: &str = "standard error";
-const OLD_RECORDS: &str = "the records";
+const OLD_LOG: &str = "the job log";
 
 /// Everything that is written, in the order in which messages name it.
 fn written_files(config: &Config) -> Vec<Written> {
@@ -139,7 +139,7 @@ fn written_files(config: &Config) -> Vec<Written> {
         ("--output", Some(batch.output.clone())),
         // Built-in functions write nothing there.
         ("--stderr", Some(batch.stderr.clone()).filter(|_| !matches!(config.task, Task::Kernel(_)))),
-        (RECORDS, batch.records.clone().map(Target::new)),
+        (LOG_OPTION, batch.job_log.clone().map(Target::new)),
         ("--summary", batch.summary.clone()),
     ];
     let mut written: Vec<Written> =
@@ -167,7 +167,7 @@ fn read_files(config: &Config) -> Vec<ReadFile> {
         }
     }
     if let Some(before) = config.batch().only_failed.as_deref() {
-        read.push(ReadFile::new(OLD_RECORDS, before));
+        read.push(ReadFile::new(OLD_LOG, before));
     }
     read.extend(config.job_files.paths().map(|(noun, path)| ReadFile::new(noun, &path)));
     read.extend(env::current_exe().ok().map(|program| ReadFile::new("the program", &program)));

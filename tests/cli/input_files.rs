@@ -135,8 +135,8 @@ fn nothing_that_is_read_is_written_over_by_whatever_name() {
             "--output would write over a file of the command, g.csv",
         ),
         ("PATH=$PWD:$PATH; rp run -i in -o work -- work {}", "--output would write over the program work"),
-        ("rp run -i in --only-failed old --summary old -- true", "--summary would write over the records old"),
-        ("rp run -i in --only-failed old --stderr ./old -- true", "--stderr would write over the records ./old"),
+        ("rp run -i in --only-failed old --summary old -- true", "--summary would write over the job log old"),
+        ("rp run -i in --only-failed old --stderr ./old -- true", "--stderr would write over the job log ./old"),
     ] {
         refused(&files, words, message);
     }

@@ -7,7 +7,7 @@
 //! | `worker` | requests to processes that stay; `doubts`: which of their answers turn out to be those of other jobs |
 
 pub(crate) mod command;
-pub(crate) mod doubts;
+pub(crate) mod doubtful;
 pub(crate) mod kernel;
 pub(crate) mod worker;
 
@@ -22,7 +22,7 @@ use crate::engine::wire;
 use crate::journal::Status;
 use crate::launch::Launch;
 use crate::pool::{Input, JobStream, Pool};
-use doubts::Token;
+use doubtful::Token;
 
 /// Runs the attempts of a batch on the ranks.
 pub(crate) trait Runner: Sync {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::command::omp_threads;
-use super::doubts::{self, Room, Token};
+use super::doubtful::{self, RankWorkers, Token};
 use super::{Runner, check_folder, status_of_process};
 use crate::batch::job::{Attempt, AttemptResult, Cause, Run, has_failed};
 use crate::batch::sinks::Lines;
@@ -93,7 +93,7 @@ impl Runner for WorkerRunner {
 
     fn end(&self) {
         prestarted::kill_all();
-        doubts::tell_the_rest();
+        doubtful::report_uncollected();
     }
 }
 
@@ -110,14 +110,14 @@ impl WorkerRunner {
         let deadline = Instant::now() + PATIENCE;
         let is_first = launch::is_first_of_host();
         if is_first {
-            self.plan.try_out()?;
+            self.plan.try_interpreter()?;
         }
         let (rank, slot) =
             expected.iter().find(|(_, slots)| !slots.is_empty()).map_or((0, 0), |(rank, slots)| (*rank, slots.start));
         for (rank, slots) in expected {
             self.plan.assign(rank, slots);
         }
-        if is_first { self.plan.start_up(rank, slot, deadline) } else { Ok(()) }
+        if is_first { self.plan.wait_for_worker(rank, slot, deadline) } else { Ok(()) }
     }
 }
 
@@ -150,15 +150,15 @@ impl WorkerPlan {
     /// Starts so many interpreters that will be needed later, before it is known whose they are.
     pub(crate) fn prepare(&self, workers: u32) {
         if let WorkerProgram::Python(call) = &self.program {
-            prestarted::start(&self.launch(), &call.preamble(), workers);
+            prestarted::start(&self.program(), &call.preamble(), workers);
         }
     }
 
     /// Lets those interpreters become the workers of these slots, which are known now.
     pub(crate) fn assign(&self, rank: u32, slots: Range<u32>) {
         if let WorkerProgram::Python(call) = &self.program {
-            let launch = self.launch();
-            slots.for_each(|slot| prestarted::assign(&launch, call.assignment(rank, slot + 1)));
+            let program = self.program();
+            slots.for_each(|slot| prestarted::assign(&program, call.assignment(rank, slot + 1)));
         }
     }
 
@@ -178,9 +178,9 @@ impl WorkerPlan {
     ///
     /// # Errors
     /// What is wrong, in words.
-    pub(crate) fn try_out(&self) -> Result<(), String> {
+    pub(crate) fn try_interpreter(&self) -> Result<(), String> {
         match &self.program {
-            WorkerProgram::Python(call) => call.check_interpreter(&self.launch()).map(drop),
+            WorkerProgram::Python(call) => call.check_interpreter(&self.program()).map(drop),
             WorkerProgram::Command(_) => Ok(()),
         }
     }
@@ -189,16 +189,16 @@ impl WorkerPlan {
     ///
     /// # Errors
     /// Why not, in words: the import, or the setup.
-    pub(crate) fn start_up(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
+    pub(crate) fn wait_for_worker(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
         let WorkerProgram::Python(call) = &self.program else { return Ok(()) };
         let assignment = call.assignment(rank, slot + 1);
-        prestarted::wait_until_ready(&self.launch(), &call.preamble(), &assignment, &call.target, deadline)
-            .map_err(in_full)
+        prestarted::wait_until_ready(&self.program(), &call.preamble(), &assignment, &call.target, deadline)
+            .map_err(with_traceback)
     }
 
     /// What is started.
-    fn launch(&self) -> Program {
-        let mut launch = match &self.program {
+    fn program(&self) -> Program {
+        let mut program = match &self.program {
             WorkerProgram::Python(call) => call.program(),
             WorkerProgram::Command(words) => {
                 let (program, args) = words
@@ -207,10 +207,10 @@ impl WorkerPlan {
                 Program { name: program, args, ..Program::default() }
             }
         };
-        launch.cwd = self.cwd.as_ref().map(PathBuf::from);
-        launch.env.extend(self.job_cpus.and_then(|cpus| omp_threads(cpus.get())));
-        launch.env.extend(self.env.iter().cloned());
-        launch
+        program.cwd = self.cwd.as_ref().map(PathBuf::from);
+        program.env.extend(self.job_cpus.and_then(|cpus| omp_threads(cpus.get())));
+        program.env.extend(self.env.iter().cloned());
+        program
     }
 }
 
@@ -218,16 +218,17 @@ impl WorkerPlan {
 /// true, and no two that run at the same time were told the same.
 pub(crate) struct Workers {
     plan: WorkerPlan,
-    room: Arc<Room>,
+    workers: Arc<RankWorkers>,
 }
 
 /// Where the workers of all ranks of this process are.
-static ROOMS: Mutex<Vec<Weak<Room>>> = Mutex::new(Vec::new());
+static ALL_WORKERS: Mutex<Vec<Weak<RankWorkers>>> = Mutex::new(Vec::new());
 
 /// Ends a worker that has nothing to do, if there is one.
-fn make_room() {
-    let all: Vec<_> = ROOMS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
-    if let Some(mut unused) = all.iter().find_map(|room| room.take_idle()) {
+fn close_idle_worker() {
+    let all: Vec<_> =
+        ALL_WORKERS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+    if let Some(mut unused) = all.iter().find_map(|workers| workers.take_idle()) {
         unused.close();
     }
 }
@@ -241,31 +242,31 @@ impl ChunkServer for Workers {
     type Output = AttemptResult;
 
     fn new(plan: WorkerPlan) -> Self {
-        let room = doubts::open(plan.token);
-        let mut all = ROOMS.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|room| room.strong_count() > 0);
-        all.push(Arc::downgrade(&room));
-        Workers { plan, room }
+        let workers = doubtful::register(plan.token);
+        let mut all = ALL_WORKERS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|workers| workers.strong_count() > 0);
+        all.push(Arc::downgrade(&workers));
+        Workers { plan, workers }
     }
 
     /// Has the jobs of a chunk answered.
     fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, AttemptResult>) {
         let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
-        let mut worker = self.room.enter(slot).unwrap_or_else(|| self.start(rank, slot));
-        let room = Some(&*self.room).filter(|_| self.plan.token.is_some());
-        let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, room };
+        let mut worker = self.workers.take_worker(slot).unwrap_or_else(|| self.start(rank, slot));
+        let checked = Some(&*self.workers).filter(|_| self.plan.token.is_some());
+        let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, checked };
         match worker.answer(&mut feed) {
             // What it takes is wanted by another.
             Ok(_) if room::is_wanted() => {
                 worker.close();
-                self.room.leave(slot, None);
+                self.workers.put_back(slot, None);
             }
-            Ok(_) => self.room.leave(slot, Some(worker)),
+            Ok(_) => self.workers.put_back(slot, Some(worker)),
             // The worker still holds records of this chunk, so it must not see another one.
             Err(failure) => {
-                let message = in_full(failure);
+                let message = with_traceback(failure);
                 feed.fail_the_rest(&message);
-                self.room.leave(slot, None);
+                self.workers.put_back(slot, None);
                 rank::abort_run(message);
             }
         }
@@ -275,7 +276,7 @@ impl ChunkServer for Workers {
 impl Workers {
     fn start(&self, rank: u32, slot: u32) -> Worker {
         let plan = &self.plan;
-        let mut launch = plan.launch();
+        let mut program = plan.program();
         let mut options = match &plan.program {
             WorkerProgram::Python(call) => Options {
                 preamble: call.preamble(),
@@ -284,23 +285,23 @@ impl Workers {
             },
             WorkerProgram::Command(_) => {
                 let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
-                launch.env.splice(0..0, own.map(|(name, value)| (name.to_string(), value.to_string())));
+                program.env.splice(0..0, own.map(|(name, value)| (name.to_string(), value.to_string())));
                 let protocol = if plan.ids { Protocol::Numbered } else { Protocol::Lines };
-                Options::new(&launch.name, protocol)
+                Options::new(&program.name, protocol)
             }
         };
-        let room = self.room.clone();
-        options.on_check = Arc::new(move |verdict| room.judge(rank, slot, verdict));
+        let workers = self.workers.clone();
+        options.on_check = Arc::new(move |verdict| workers.check_answers(rank, slot, verdict));
         (options.timeout, options.kill_after, options.max_jobs) = (plan.timeout, plan.kill_after, plan.max_jobs);
-        options.make_room = make_room;
+        options.make_room = close_idle_worker;
         let cancelled = rank::cancellation().map(|cancellation| cancellation.watched().clone());
-        Worker::new(launch, options, cancelled)
+        Worker::new(program, options, cancelled)
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.room.close();
+        self.workers.close();
     }
 }
 
@@ -313,7 +314,7 @@ struct ChunkFeed<'d, 'j, 'c> {
     rank: u32,
     slot: u32,
     /// Where answers are noted whose end is asked for.
-    room: Option<&'d Room>,
+    checked: Option<&'d RankWorkers>,
 }
 
 impl WorkerFeed for ChunkFeed<'_, '_, '_> {
@@ -346,8 +347,8 @@ impl ChunkFeed<'_, '_, '_> {
     fn answer(&mut self, result: AttemptResult) {
         let number = self.taken[self.answered];
         self.answered += 1;
-        if let Some(room) = self.room.filter(|_| result.status == Status::Ok) {
-            room.note(self.slot, number);
+        if let Some(workers) = self.checked.filter(|_| result.status == Status::Ok) {
+            workers.note_answer(self.slot, number);
         }
         if has_failed(result.status) {
             rank::mark_failed();
@@ -364,7 +365,7 @@ impl ChunkFeed<'_, '_, '_> {
 }
 
 /// Why there is no worker, with its traceback, unless that says nothing more.
-fn in_full(failure: StartFailure) -> String {
+fn with_traceback(failure: StartFailure) -> String {
     let StartFailure { message, traceback } = failure;
     match traceback.as_deref().map(str::trim_end) {
         Some(traceback) if traceback != message => format!("{message}\n{traceback}"),
@@ -413,7 +414,7 @@ mod tests {
     #[test]
     fn the_traceback_of_a_failed_start_is_shown_unless_it_is_the_message() {
         let start = |traceback: Option<&str>| {
-            in_full(StartFailure { message: "no module".into(), traceback: traceback.map(str::to_string) })
+            with_traceback(StartFailure { message: "no module".into(), traceback: traceback.map(str::to_string) })
         };
         assert_eq!(start(None), "no module");
         assert_eq!(start(Some("no module\n")), "no module");

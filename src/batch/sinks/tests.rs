@@ -34,7 +34,7 @@ const ONE_LINE: Lines = Lines::OneForEach { echo_errors: true };
 fn output_comes_in_the_order_of_places_alone_and_in_runs() {
     let folder = tempfile::tempdir().unwrap();
     let mut sinks = sinks(folder.path(), Lines::AsWritten);
-    assert!(sinks.takes_runs() && !sinks.tells_each_job());
+    assert!(sinks.takes_runs() && !sinks.writes_each_job());
     sinks.settle_run(3, 2, b"3\n4\n").unwrap();
     sinks.settle(&job(1), ok("1\n")).unwrap();
     assert_eq!((sinks.is_waiting(), sinks.behind(), sinks.end()), (true, 5, 5));
