@@ -300,7 +300,7 @@ fn entry<'a>(job: &'a Job, result: &'a AttemptResult, hosts: &'a [String]) -> Op
         entry.host = hosts.get(run.rank as usize).map(String::as_str);
         entry.rank = Some(run.rank);
         entry.slot = Some(run.slot.into());
-        entry.start = Some(UNIX_EPOCH + Duration::from_micros(run.start));
+        entry.start = Some(UNIX_EPOCH + Duration::from_micros(run.start_us));
         entry.duration = Duration::try_from_secs_f64(run.seconds).ok();
         if let Some(usage) = run.usage {
             entry.exit = entry.exit.or((result.status == Status::Ok).then_some(0));

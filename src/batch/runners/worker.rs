@@ -1,4 +1,4 @@
-//! Asks worker processes: one for each compute thread, which stays and answers jobs.
+//! Sends jobs to worker processes: one for each compute thread, which stays and answers one job after the other.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
@@ -27,15 +27,15 @@ use crate::process::worker::{
     Answer, JobHead, Options, Protocol, StartFailure, Worker, WorkerEnd, WorkerFailure, WorkerFeed, prestarted,
 };
 
-/// How long the first worker may take to import and set up before the run begins without knowing whether it can. It must be less
-/// than rank 0 waits for the other ranks.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for the first worker's import and setup. After it the run begins without knowing whether they succeed. It must be
+/// less than the time that rank 0 waits for the other ranks.
+const FIRST_WORKER_LIMIT: Duration = Duration::from_secs(60);
 
-/// Asks a worker process for each job.
+/// Sends each job to a worker process.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerRunner {
     pub plan: WorkerPlan,
-    /// The number of records that the function takes at once.
+    /// The number of records in one call of the function.
     pub records_per_call: Option<NonZeroU32>,
 }
 
@@ -84,7 +84,7 @@ impl Runner for WorkerRunner {
         self.plan.token
     }
 
-    /// The JSON value that the worker would be asked.
+    /// Returns the JSON value that the worker would get.
     fn show(&self, _: u64, json: &Json) -> Vec<u8> {
         let mut line = json.to_vec();
         line.push(b'\n');
@@ -98,16 +98,16 @@ impl Runner for WorkerRunner {
 }
 
 impl WorkerRunner {
-    /// What can be checked before MPI is started.
+    /// Checks what can be checked before MPI is started.
     fn check(&self) -> Result<(), String> {
         check_folder(self.plan.cwd.as_deref().map(Path::new))?;
         self.plan.check()
     }
 
-    /// Whether workers can be started: the first process of each host finds that out before the first job, while all begin to
-    /// import.
+    /// Begins the import in all workers. The first rank of each host waits for one worker, to find out before the first job whether
+    /// workers can be started.
     fn try_out(&self, expected: Vec<(u32, Range<u32>)>) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + FIRST_WORKER_LIMIT;
         let is_first = launch::is_first_of_host();
         if is_first {
             self.plan.try_interpreter()?;
@@ -127,18 +127,18 @@ pub(crate) struct WorkerPlan {
     pub program: WorkerProgram,
     pub cwd: Option<String>,
     pub env: Vec<(String, String)>,
-    /// CPUs for each job, if they were asked for.
+    /// The number of `--job-cpus`.
     pub job_cpus: Option<NonZeroU32>,
     pub timeout: Option<Duration>,
     pub kill_after: Duration,
     pub max_jobs: Option<NonZeroU64>,
-    /// Each answer says which record it is for.
+    /// Whether requests and answers contain the number of the record.
     pub ids: bool,
-    /// Under which the driver asks, at the end, how the workers have ended.
+    /// The token with which the driver checks the answers at the end.
     pub token: Option<Token>,
 }
 
-/// What the workers are.
+/// The program of the workers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum WorkerProgram {
     /// A program and its arguments.
@@ -147,14 +147,14 @@ pub(crate) enum WorkerProgram {
 }
 
 impl WorkerPlan {
-    /// Starts so many interpreters that will be needed later, before it is known whose they are.
+    /// Starts `workers` interpreters early, before it is known which slots they are for.
     pub(crate) fn prepare(&self, workers: u32) {
         if let WorkerProgram::Python(call) = &self.program {
             prestarted::start(&self.program(), &call.preamble(), workers);
         }
     }
 
-    /// Lets those interpreters become the workers of these slots, which are known now.
+    /// Makes the interpreters that were started early the workers of these slots.
     pub(crate) fn assign(&self, rank: u32, slots: Range<u32>) {
         if let WorkerProgram::Python(call) = &self.program {
             let program = self.program();
@@ -162,10 +162,10 @@ impl WorkerPlan {
         }
     }
 
-    /// Whether there is what the workers are made of, on this host.
+    /// Checks that the program or the Python file exists on this host.
     ///
     /// # Errors
-    /// What is missing, in words.
+    /// A sentence that names what is missing.
     pub(crate) fn check(&self) -> Result<(), String> {
         let cwd = self.cwd.as_deref().map(Path::new);
         match &self.program {
@@ -174,10 +174,10 @@ impl WorkerPlan {
         }
     }
 
-    /// Whether the program works; it is run for that.
+    /// Runs the Python interpreter to check that it works.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// A sentence that says why it does not.
     pub(crate) fn try_interpreter(&self) -> Result<(), String> {
         match &self.program {
             WorkerProgram::Python(call) => call.check_interpreter(&self.program()).map(drop),
@@ -185,10 +185,10 @@ impl WorkerPlan {
         }
     }
 
-    /// Whether a worker of this slot can be had: one is made ready, as far as it does not take too long.
+    /// Waits until the worker of this slot is ready, at most until `deadline`.
     ///
     /// # Errors
-    /// Why not, in words: the import, or the setup.
+    /// The message and traceback of the import or the setup, if one of them fails.
     pub(crate) fn wait_for_worker(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
         let WorkerProgram::Python(call) = &self.program else { return Ok(()) };
         let assignment = call.assignment(rank, slot + 1);
@@ -196,7 +196,7 @@ impl WorkerPlan {
             .map_err(with_traceback)
     }
 
-    /// What is started.
+    /// Returns the program of a worker, without the variables of its slot.
     fn program(&self) -> Program {
         let mut program = match &self.program {
             WorkerProgram::Python(call) => call.program(),
@@ -214,17 +214,17 @@ impl WorkerPlan {
     }
 }
 
-/// The workers of a rank. A thread that has a chunk takes that of its slot, or starts one: what a worker was told of its slot stays
-/// true, and no two that run at the same time were told the same.
+/// The workers of a rank. A thread that serves a chunk takes the worker of its slot or starts one, so `RANKPOOL_SLOT` stays correct
+/// in each worker and is unique among those that run.
 pub(crate) struct Workers {
     plan: WorkerPlan,
     workers: Arc<RankWorkers>,
 }
 
-/// Where the workers of all ranks of this process are.
+/// The workers of all ranks of this process.
 static ALL_WORKERS: Mutex<Vec<Weak<RankWorkers>>> = Mutex::new(Vec::new());
 
-/// Ends a worker that has nothing to do, if there is one.
+/// Closes an idle worker, if there is one, so that another process can be started.
 fn close_idle_worker() {
     let all: Vec<_> =
         ALL_WORKERS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
@@ -233,7 +233,7 @@ fn close_idle_worker() {
     }
 }
 
-/// What travels for a record: its JSON text.
+/// The JSON text of a record.
 pub(crate) type Json = ByteBuf;
 
 impl ChunkServer for Workers {
@@ -249,14 +249,14 @@ impl ChunkServer for Workers {
         Workers { plan, workers }
     }
 
-    /// Has the jobs of a chunk answered.
+    /// Has the worker of the thread's slot answer the jobs of a chunk.
     fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, AttemptResult>) {
         let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
         let mut worker = self.workers.take_worker(slot).unwrap_or_else(|| self.start(rank, slot));
         let checked = Some(&*self.workers).filter(|_| self.plan.token.is_some());
         let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, checked };
         match worker.answer(&mut feed) {
-            // What it takes is wanted by another.
+            // Another process waits for the resources of this one.
             Ok(_) if room::is_wanted() => {
                 worker.close();
                 self.workers.put_back(slot, None);
@@ -274,6 +274,7 @@ impl ChunkServer for Workers {
 }
 
 impl Workers {
+    /// Makes the worker of a slot; its process starts with the first job.
     fn start(&self, rank: u32, slot: u32) -> Worker {
         let plan = &self.plan;
         let mut program = plan.program();
@@ -313,7 +314,7 @@ struct ChunkFeed<'d, 'j, 'c> {
     answered: usize,
     rank: u32,
     slot: u32,
-    /// Where answers are noted whose end is asked for.
+    /// Where answers are noted, if they are checked at the end.
     checked: Option<&'d RankWorkers>,
 }
 
@@ -356,7 +357,7 @@ impl ChunkFeed<'_, '_, '_> {
         self.jobs.answer(&result);
     }
 
-    /// Fails all jobs of the chunk that are not answered: there will be no worker.
+    /// Fails all jobs of the chunk that have no answer, because no worker can be started.
     fn fail_the_rest(&mut self, message: &str) {
         while self.answered < self.taken.len() || self.next(&mut Vec::new()).is_some() {
             self.answer(AttemptResult::without_output(Status::Spawn, Cause::new("spawn", message), None));
@@ -364,7 +365,7 @@ impl ChunkFeed<'_, '_, '_> {
     }
 }
 
-/// Why there is no worker, with its traceback, unless that says nothing more.
+/// Returns why a worker could not be started, with its traceback, if that has more than the message.
 fn with_traceback(failure: StartFailure) -> String {
     let StartFailure { message, traceback } = failure;
     match traceback.as_deref().map(str::trim_end) {
@@ -373,7 +374,7 @@ fn with_traceback(failure: StartFailure) -> String {
     }
 }
 
-/// The status of a job whose worker failed, and the cause.
+/// Returns the status and the cause of a job that its worker has not answered with a result.
 fn status_and_cause(failure: WorkerFailure) -> (Status, Cause) {
     let WorkerFailure { kind, message, traceback, ended } = failure;
     let (exit, signal) = match &ended {
