@@ -89,7 +89,7 @@ pub(crate) enum Event<R> {
     /// A signal asks for the end of the run.
     Stop,
     /// Finished output does not wait any longer for the jobs before this place.
-    PassBefore { place: u64 },
+    SkipBefore { place: u64 },
 }
 
 /// An order to the driver.
@@ -303,7 +303,7 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
             // An event about a settled job is ignored.
             Event::NotStarted { index } => self.cut |= self.is_under_way(index),
             Event::Stop => self.stopped = true,
-            Event::PassBefore { place } => self.pass_before(place, orders),
+            Event::SkipBefore { place } => self.skip_before(place, orders),
         }
     }
 
@@ -431,7 +431,7 @@ impl<W, R> Ledger<W, R> {
 
 impl<W: Clone, R: Outcome> Ledger<W, R> {
     /// Settles the jobs before `place` that wait for a retry, and leaves the others before it to the next run.
-    fn pass_before(&mut self, place: u64, orders: &mut Vec<Order<R>>) {
+    fn skip_before(&mut self, place: u64, orders: &mut Vec<Order<R>>) {
         let passed = self.take_jobs(|of| of < place);
         self.cut |= !passed.is_empty();
         for Kept { job, last, .. } in passed {

@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | [`FLUSH_PAUSE`] | the driver for the next event, before it flushes outputs | short for people |
 //! | [`FLUSH_PERIOD`] | the driver with flushing while results keep coming | short for people |
-//! | [`HOLD`] | finished output for an earlier job, before it is written out of order | above the flush times |
-//! | [`PASS`] | after a signal: finished output for an earlier job, where no order can be restored later | below the second after which Open MPI's `mpiexec` kills its ranks |
+//! | [`TURN_LIMIT`] | finished output for an earlier job, before it is written out of order | above the flush times |
+//! | [`TURN_LIMIT_AFTER_SIGNAL`] | after a signal: finished output for an earlier job, where no order can be restored later | below the second after which Open MPI's `mpiexec` kills its ranks |
 //! | [`GRACE`] | after a signal: the driver for running jobs | below the engine's time limit for leaving ranks |
 //! | `--kill-after` | a process group for its end after TERM, before KILL | deducted from [`GRACE`] |
 
@@ -18,9 +18,9 @@ pub(crate) const FLUSH_PAUSE: Duration = Duration::from_millis(100);
 /// Outputs are flushed at least this often while results come without a pause.
 pub(crate) const FLUSH_PERIOD: Duration = Duration::from_millis(200);
 /// After this time, finished output behind a slow job is written before its turn, if the file can be put into order later.
-pub(crate) const HOLD: Duration = Duration::from_millis(200);
+pub(crate) const TURN_LIMIT: Duration = Duration::from_millis(200);
 /// After a signal, finished output behind a running job is written after this time, if no order can be restored later.
-pub(crate) const PASS: Duration = Duration::from_millis(300);
+pub(crate) const TURN_LIMIT_AFTER_SIGNAL: Duration = Duration::from_millis(300);
 /// After a signal, the driver waits this long for running jobs, less the time that their processes have to end after TERM.
 pub(crate) const GRACE: Duration = Duration::from_secs(9);
 
@@ -92,7 +92,10 @@ mod tests {
 
     #[test]
     fn the_time_limits_are_in_order() {
-        assert!(FLUSH_PAUSE <= FLUSH_PERIOD && FLUSH_PERIOD <= HOLD && HOLD < PASS);
-        assert!(PASS < Duration::from_secs(1), "mpiexec kills a second after it has passed a signal on");
+        assert!(FLUSH_PAUSE <= FLUSH_PERIOD && FLUSH_PERIOD <= TURN_LIMIT && TURN_LIMIT < TURN_LIMIT_AFTER_SIGNAL);
+        assert!(
+            TURN_LIMIT_AFTER_SIGNAL < Duration::from_secs(1),
+            "mpiexec kills a second after it has passed a signal on"
+        );
     }
 }

@@ -211,7 +211,7 @@ impl<'w> Run<'w> {
             }
             if self.stopped && self.random.random_bool(0.1) {
                 let place = self.places.len() as u64 / 2;
-                self.tell(Event::PassBefore { place });
+                self.tell(Event::SkipBefore { place });
             }
         }
         panic!("the run does not end");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::handover::Handover;
 use super::job::{AttemptResult, Cause};
 use super::ledger::Job;
-use super::policy::HOLD;
+use super::policy::TURN_LIMIT;
 use crate::console::escaped;
 use crate::engine::exchange::OutputStream;
 use crate::journal::{JobEntry, Status, begin_line};
@@ -181,7 +181,7 @@ impl Sinks {
 
     /// Flushes the outputs. Output that has waited too long is written out of order first, if entries contain places.
     pub(crate) fn flush(&mut self) -> Result<(), OutputError> {
-        if self.handover.has_output_places() && self.has_waited_for(HOLD) {
+        if self.handover.has_output_places() && self.has_waited_for(TURN_LIMIT) {
             self.write_early()?;
         }
         if let Some(error) = self.waiting.error.take() {
