@@ -17,7 +17,7 @@ use super::parse::{Chunk, from_one};
 
 pub(super) use batch::{FailureArgs, MapArgs, RetryOn, RunCommandArgs};
 pub(super) use input::{FormatArg, InputArgs};
-pub(super) use kernels::{KernelArgs, RunKernelArgs};
+pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -189,7 +189,11 @@ pub(super) fn command() -> Command {
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(words)?;
-    Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let mut args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    if let (TaskArgs::Kernel(kernel), Some((_, matches))) = (&mut args.task, matches.subcommand()) {
+        kernel.name = matches.subcommand_name().unwrap_or_default().into();
+    }
+    Ok(args)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What will be done: the command line and the environment, resolved and checked. No file is looked at here.
 
 use std::io::{self, IsTerminal};
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use clap_complete::Shell;
@@ -10,14 +10,12 @@ use super::args::{
     Args, FailureArgs, InputArgs, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs, RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
-use super::parse::Widths;
 use crate::batch::runners::command::{CommandRunner, Commands};
 use crate::batch::runners::doubtful::Token;
 use crate::batch::runners::worker::{WorkerPlan, WorkerProgram, WorkerRunner};
 use crate::batch::{Options, RetryPolicy, StopPolicy};
 use crate::input::{Format, Inputs, Source};
 use crate::journal::Status;
-use crate::kernels::Number;
 use crate::launch::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE, number_from};
 use crate::output::Target;
 use crate::process::python::PythonCall;
@@ -89,26 +87,8 @@ pub(super) struct KernelTask {
     pub seed: u64,
     /// The time limit of a job.
     pub timeout: Option<Duration>,
-    pub function: Function,
-}
-
-/// A built-in function with its parameters and the number of its default jobs.
-#[derive(Debug, PartialEq)]
-pub(super) enum Function {
-    Square,
-    Cube,
-    Sqrt,
-    Power { y: Number },
-    PowerOfPair { y: Number },
-    Sum,
-    RandString { jobs: u64, length: usize },
-    SleepSquare { duration: Duration },
-    SlowFn { jobs: u64, n: NonZeroU64 },
-    SlowFnMalloc { jobs: u64, n: NonZeroU64 },
-    Parzen { samples: Source, point: Option<Vec<f64>>, widths: Widths },
-    Nop { jobs: u64 },
-    Spin { jobs: u64, duration: Duration },
-    Sleep { jobs: u64, duration: Duration },
+    /// The function with its parameters and its default jobs.
+    pub function: KernelArgs,
 }
 
 impl Config {
@@ -204,7 +184,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
     let (name, kill_after, stderr) = match task {
         TaskArgs::Run(args) => ("run", args.process.kill_after, args.stderr.clone()),
         TaskArgs::Map(args) => ("map", args.process.kill_after, None),
-        TaskArgs::Kernel(args) => (args.kernel.name(), Duration::ZERO, None),
+        TaskArgs::Kernel(args) => (args.name.as_str(), Duration::ZERO, None),
         TaskArgs::Info { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => ("", Duration::ZERO, None),
     };
     Options {
@@ -233,11 +213,19 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
 }
 
 impl KernelTask {
-    fn new(args: KernelArgs, seed: u64, timeout: Option<Duration>) -> Result<KernelTask, String> {
-        let (input, function) = resolve(args)?;
+    fn new(mut function: KernelArgs, seed: u64, timeout: Option<Duration>) -> Result<KernelTask, String> {
+        let mut input = function.take_input();
+        match &mut function {
+            KernelArgs::Power { y: Some(_), each_y: true, .. } if input.has_source() => {
+                return Err("--each-y takes the exponent from each record: leave out --y".into());
+            }
+            KernelArgs::RandString { jobs, .. } => *jobs = input.take_lone_count().unwrap_or(*jobs),
+            _ => {}
+        }
         let input = input.resolve(seed, None)?;
-        if let Function::Parzen { samples, .. } = &function {
-            if *samples == Source::Stdin && input.as_ref().is_some_and(|input| input.reads(samples)) {
+        if let KernelArgs::Parzen(args) = &function {
+            let reads_stdin = |inputs: &Inputs| inputs.reads(&Source::Stdin);
+            if args.source() == Source::Stdin && input.as_ref().is_some_and(reads_stdin) {
                 return Err("--samples and --input cannot both be read from standard input".into());
             }
         }
@@ -330,43 +318,14 @@ fn records(input: InputArgs, seed: u64) -> Result<Inputs, String> {
     })
 }
 
-fn resolve(args: KernelArgs) -> Result<(InputArgs, Function), String> {
-    Ok(match args {
-        KernelArgs::Square(input) => (input, Function::Square),
-        KernelArgs::Cube(input) => (input, Function::Cube),
-        KernelArgs::Sqrt(input) => (input, Function::Sqrt),
-        KernelArgs::Power { input, y, each_y } => {
-            if each_y && y.is_some() && input.has_source() {
-                return Err("with --each-y every record has its own exponent; --y is one too many".into());
-            }
-            let y = y.unwrap_or(Number::Int(2));
-            (input, if each_y { Function::PowerOfPair { y } } else { Function::Power { y } })
-        }
-        KernelArgs::Sum(input) => (input, Function::Sum),
-        KernelArgs::RandString { mut input, jobs, length } => {
-            let jobs = input.take_lone_count().unwrap_or(jobs);
-            (input, Function::RandString { jobs, length })
-        }
-        KernelArgs::SleepSquare { input, seconds } => (input, Function::SleepSquare { duration: seconds }),
-        KernelArgs::SlowFn { input, jobs, n } => (input, Function::SlowFn { jobs, n }),
-        KernelArgs::SlowFnMalloc { input, jobs, n } => (input, Function::SlowFnMalloc { jobs, n }),
-        KernelArgs::Parzen(args) => {
-            let samples = Source::new(args.samples);
-            let point = args.point.map(|point| point.0);
-            (args.input, Function::Parzen { samples, point, widths: args.widths })
-        }
-        KernelArgs::Nop { input, jobs } => (input, Function::Nop { jobs: jobs.jobs }),
-        KernelArgs::Spin { input, jobs, micros } => (input, Function::Spin { jobs: jobs.jobs, duration: micros }),
-        KernelArgs::Sleep { input, jobs, seconds } => (input, Function::Sleep { jobs, duration: seconds }),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
 
-    use super::super::args;
+    use super::super::args::{self, IndexArgs};
+    use super::super::parse::Point;
     use super::*;
+    use crate::kernels::Number;
 
     fn config_with(line: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let words = ["rankpool"].into_iter().chain(line.split_whitespace()).map(OsString::from);
@@ -380,7 +339,7 @@ mod tests {
         config_with(line, &[])
     }
 
-    fn function(line: &str) -> Function {
+    fn function(line: &str) -> KernelArgs {
         match config(line).unwrap().task {
             Task::Kernel(task) => task.function,
             other => panic!("{other:?}"),
@@ -394,7 +353,7 @@ mod tests {
         let Options { chunk, window, unordered, retry, output, summary, job_log, .. } = config.batch;
         assert_eq!((chunk, window, unordered, retry.retries), (0, 0, false, 0));
         assert_eq!((output, summary, config.progress, job_log), (Target::Stdout, None, None, None));
-        assert_eq!(config.verbosity, Verbosity::Normal);
+        assert_eq!((config.verbosity, config.batch.name.as_str()), (Verbosity::Normal, "square"));
     }
 
     #[test]
@@ -424,34 +383,50 @@ mod tests {
 
     #[test]
     fn the_exponent_is_exact_if_it_is_an_integer() {
-        assert_eq!(function("kernel power"), Function::Power { y: Number::Int(2) });
-        assert_eq!(function("kernel power --exponent -3"), Function::Power { y: Number::Int(-3) });
-        assert_eq!(function("kernel power --y -0.5 --each-y"), Function::PowerOfPair { y: Number::Float(-0.5) });
+        let exponent = |line| match function(line) {
+            KernelArgs::Power { y, each_y, .. } => (y, each_y),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(exponent("kernel power"), (None, false));
+        assert_eq!(exponent("kernel power --exponent -3"), (Some(Number::Int(-3)), false));
+        assert_eq!(exponent("kernel power --y -0.5 --each-y"), (Some(Number::Float(-0.5)), true));
         assert!(config("kernel power --y two").unwrap_err().contains("not a finite number"));
-        assert!(config("kernel power --y 2 --each-y --input f").unwrap_err().contains("one too many"));
+        assert!(config("kernel power --y 2 --each-y --input f").unwrap_err().contains("leave out --y"));
     }
 
     #[test]
     fn parzen_needs_samples_from_another_place_than_its_jobs() {
-        let Function::Parzen { samples, point, widths } = function("kernel parzen --samples s.csv --point -1,2") else {
+        let KernelArgs::Parzen(args) = function("kernel parzen --samples s.csv --point -1,2") else {
             panic!("another function")
         };
-        assert_eq!((samples, point), (Source::File("s.csv".into()), Some(vec![-1.0, 2.0])));
-        assert_eq!((widths, widths.count), ("1.0:1.2:100".parse().unwrap(), 100));
+        assert_eq!((args.source(), args.point), (Source::File("s.csv".into()), Some(Point(vec![-1.0, 2.0]))));
+        assert_eq!((args.widths, args.widths.count), ("1.0:1.2:100".parse().unwrap(), 100));
         assert!(config("kernel parzen").unwrap_err().contains("--samples <FILE>"));
         assert!(config("kernel parzen --samples - --input -").unwrap_err().contains("standard input"));
         assert!(config("kernel parzen --samples s --input w --widths 1:2:3").unwrap_err().contains("--widths"));
     }
 
     #[test]
-    fn the_default_jobs_are_those_of_the_list() {
-        let n = |n| NonZeroU64::new(n).unwrap();
-        assert_eq!(function("kernel slow-fn"), Function::SlowFn { jobs: 512, n: n(10_000) });
-        assert_eq!(function("kernel slow-fn-malloc"), Function::SlowFnMalloc { jobs: 4096, n: n(100_000) });
-        assert_eq!(function("kernel rand-string --count 9"), Function::RandString { jobs: 9, length: 5 });
-        assert_eq!(function("kernel sleep-square"), Function::SleepSquare { duration: Duration::from_secs(1) });
+    fn the_default_jobs_and_parameters_are_those_of_the_help_texts() {
+        let vectors = |line| match function(line) {
+            KernelArgs::SlowFn { jobs, n, .. } | KernelArgs::SlowFnMalloc { jobs, n, .. } => (jobs, n.get()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(vectors("kernel slow-fn"), (512, 10_000));
+        assert_eq!(vectors("kernel slow-fn-malloc"), (4096, 100_000));
+        let strings = function("kernel rand-string --count 9");
+        assert!(matches!(strings, KernelArgs::RandString { jobs: 9, length: 5, .. }), "{strings:?}");
+        let sleep = function("kernel sleep-square");
+        assert!(
+            matches!(sleep, KernelArgs::SleepSquare { seconds, .. } if seconds == Duration::from_secs(1)),
+            "{sleep:?}"
+        );
         let spin = function("kernel spin --jobs 3 --micros 50");
-        assert_eq!(spin, Function::Spin { jobs: 3, duration: Duration::from_micros(50) });
+        let is_asked = |micros| micros == Duration::from_micros(50);
+        assert!(
+            matches!(spin, KernelArgs::Spin { jobs: IndexArgs { jobs: 3 }, micros, .. } if is_asked(micros)),
+            "{spin:?}"
+        );
         assert!(config("kernel nop --jobs 3 --input f").unwrap_err().contains("cannot be used with"));
     }
 }

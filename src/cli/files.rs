@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
-use super::config::{Config, Function, Task};
+use super::args::KernelArgs;
+use super::config::{Config, Task};
 use crate::input::{Inputs, Source};
 use crate::output::{Identity, Kind, Target, partial_path, real_path};
 
@@ -162,8 +163,8 @@ fn read_files(config: &Config) -> Vec<ReadFile> {
     };
     inputs_of(config).into_iter().flat_map(Inputs::sources).for_each(|input| source("the input", input));
     if let Task::Kernel(task) = &config.task {
-        if let Function::Parzen { samples, .. } = &task.function {
-            source("the samples", samples);
+        if let KernelArgs::Parzen(args) = &task.function {
+            source("the samples", &args.source());
         }
     }
     if let Some(before) = config.batch().only_failed.as_deref() {

@@ -9,6 +9,7 @@ use clap::{Args as ArgGroup, Subcommand};
 use super::super::parse::{Point, Widths, from_one, micros, seconds};
 use super::batch::FailureArgs;
 use super::input::{ANY_INPUT, InputArgs};
+use crate::input::Source;
 use crate::kernels::{Number, SLOW_FN_MALLOC_POINTS, SLOW_FN_POINTS, find};
 
 /// Run a built-in function for every record
@@ -31,6 +32,9 @@ Results are JSON Lines. A job that failed has its error in place of its result:
 pub(in crate::cli) struct RunKernelArgs {
     #[command(flatten)]
     pub failures: FailureArgs,
+    /// The name of the function, as it was typed.
+    #[arg(skip)]
+    pub name: String,
     #[command(subcommand)]
     pub kernel: KernelArgs,
 }
@@ -200,6 +204,13 @@ pub(in crate::cli) struct ParzenArgs {
     pub widths: Widths,
 }
 
+impl ParzenArgs {
+    /// Returns the source of the samples.
+    pub(in crate::cli) fn source(&self) -> Source {
+        Source::new(self.samples.clone())
+    }
+}
+
 #[derive(Debug, ArgGroup)]
 pub(in crate::cli) struct IndexArgs {
     /// The number of jobs
@@ -208,21 +219,21 @@ pub(in crate::cli) struct IndexArgs {
 }
 
 impl KernelArgs {
-    pub(in crate::cli) fn name(&self) -> &'static str {
-        match self {
-            KernelArgs::Square(_) => "square",
-            KernelArgs::Cube(_) => "cube",
-            KernelArgs::Sqrt(_) => "sqrt",
-            KernelArgs::Power { .. } => "power",
-            KernelArgs::Sum(_) => "sum",
-            KernelArgs::RandString { .. } => "rand-string",
-            KernelArgs::SleepSquare { .. } => "sleep-square",
-            KernelArgs::SlowFn { .. } => "slow-fn",
-            KernelArgs::SlowFnMalloc { .. } => "slow-fn-malloc",
-            KernelArgs::Parzen(_) => "parzen",
-            KernelArgs::Nop { .. } => "nop",
-            KernelArgs::Spin { .. } => "spin",
-            KernelArgs::Sleep { .. } => "sleep",
-        }
+    /// Takes the options about records, and leaves none.
+    pub(in crate::cli) fn take_input(&mut self) -> InputArgs {
+        std::mem::take(match self {
+            KernelArgs::Square(input) | KernelArgs::Cube(input) | KernelArgs::Sqrt(input) | KernelArgs::Sum(input) => {
+                input
+            }
+            KernelArgs::Power { input, .. }
+            | KernelArgs::RandString { input, .. }
+            | KernelArgs::SleepSquare { input, .. }
+            | KernelArgs::SlowFn { input, .. }
+            | KernelArgs::SlowFnMalloc { input, .. }
+            | KernelArgs::Nop { input, .. }
+            | KernelArgs::Spin { input, .. }
+            | KernelArgs::Sleep { input, .. } => input,
+            KernelArgs::Parzen(args) => &mut args.input,
+        })
     }
 }
