@@ -56,7 +56,7 @@ impl CommandBatch {
         }
         if let Err(error) = spawn::start() {
             crate::console::eprint_error(format_args!(
-                "cannot start the process that starts the others: {}",
+                "cannot start the spawn helper, the process that starts commands: {}",
                 reason(&error)
             ));
             std::process::exit(i32::from(ExitCode::Failure as u8));

@@ -1,4 +1,4 @@
-//! What will be done: the command line and the environment, resolved and checked. No file is looked at here.
+//! The configuration of a run: the command line and the environment, resolved and checked, without a look at any file.
 
 use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -29,15 +29,15 @@ pub(super) struct Config {
     pub local: Option<NonZeroU32>,
     pub dedicated_master: bool,
     pub verbosity: Verbosity,
-    /// CPUs for each job.
+    /// The number of CPUs for each job.
     pub job_cpus: Option<NonZeroU32>,
-    /// The jobs are shown, and none is run.
+    /// Whether the jobs are only shown.
     pub dry_run: bool,
-    /// `None`: it was not asked for.
+    /// The value of `--progress`.
     pub progress: Option<Progress>,
-    /// How the task's batch is run; its progress is decided by [`options`](Self::options).
+    /// The options of the task's batch, without `progress`, which [`options`](Self::options) decides.
     batch: Options,
-    /// The files that the jobs are made of.
+    /// The files that the jobs read, as far as they are known.
     pub job_files: JobFiles,
     pub task: Task,
 }
@@ -45,7 +45,7 @@ pub(super) struct Config {
 /// How much is shown on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verbosity {
-    /// Errors and warnings about results.
+    /// Only errors, and warnings about results.
     Quiet,
     /// Also warnings about the ranks, and the summary at the end.
     Normal,
@@ -70,19 +70,19 @@ pub(super) struct RunTask {
     pub runner: CommandRunner,
 }
 
-/// A question to a worker for each record.
+/// A request to a worker for each record.
 #[derive(Debug)]
 pub(super) struct MapTask {
     pub inputs: Inputs,
     pub runner: WorkerRunner,
-    /// Fields stay text, also if they are numbers.
+    /// Whether fields stay text, also if they are numbers.
     pub text: bool,
 }
 
 /// A built-in function for each record.
 #[derive(Debug)]
 pub(super) struct KernelTask {
-    /// Where the jobs come from; `None` stands for those that the options describe.
+    /// The records; `None` for the default jobs of the function.
     pub input: Option<Inputs>,
     pub seed: u64,
     /// The time limit of a job.
@@ -92,6 +92,8 @@ pub(super) struct KernelTask {
 }
 
 impl Config {
+    /// Resolves the command line; `environment` returns the value of an environment variable.
+    ///
     /// # Errors
     /// A sentence, if options contradict each other or the environment is wrong.
     pub(super) fn new(args: Args, environment: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
@@ -138,30 +140,31 @@ impl Config {
         })
     }
 
-    /// The options of the task's batch.
+    /// Returns the options of the task's batch.
     pub(super) fn batch(&self) -> &Options {
         &self.batch
     }
 
-    /// The options of the task's batch, with the display of progress that suits standard output as it is now.
+    /// Returns the options of the task's batch, with the display of progress that suits standard output.
     pub(super) fn options(&self) -> Options {
         let progress = progress(self.progress, &self.batch.output, self.verbosity);
         Options { progress, ..self.batch.clone() }
     }
 
-    /// How the ranks are started.
+    /// Returns the launch of the ranks.
     pub(super) fn launch<'a>(&self) -> Launch<'a> {
         Launch::new()
             .threads(self.threads.map_or(0, NonZeroU32::get))
             .local(self.local.map_or(0, NonZeroU32::get))
             .dedicated_master(self.dedicated_master)
             .cpus_per_job(self.job_cpus.map_or(0, NonZeroU32::get))
-            // Processes of jobs are ended with the run, and that may take its time.
+            // The processes of jobs are ended with the run, and that may take long.
             .grace(Duration::MAX)
     }
 }
 
-/// The display of progress: results on the same terminal would be unreadable between its bars.
+/// Decides the display of progress. There is none by default if results go to the same terminal: they would be unreadable between
+/// the bars.
 fn progress(asked: Option<Progress>, output: &Target, verbosity: Verbosity) -> Progress {
     let results_on_terminal = *output == Target::Stdout && io::stdout().is_terminal();
     match asked {
@@ -172,7 +175,7 @@ fn progress(asked: Option<Progress>, output: &Target, verbosity: Verbosity) -> P
     }
 }
 
-/// How the batch of a task is run.
+/// Returns the options of a task's batch.
 fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Options {
     let retry_on = |status: &RetryOn| match status {
         RetryOn::Failed => Status::Failed,
@@ -233,11 +236,11 @@ impl KernelTask {
     }
 }
 
-/// What is named of the files that the jobs are made of.
+/// Returns the files that the jobs of a task read, as far as the command line names them.
 fn job_files(task: &TaskArgs) -> JobFiles {
     match task {
         TaskArgs::Run(args) => {
-            // A folder of its own for each record is known only with the record.
+            // A folder that depends on the record is not known here.
             let folder = args.process.cwd.as_deref().filter(|cwd| !cwd.contains('{'));
             JobFiles::of_command(&args.command, args.shell, folder)
         }
@@ -311,10 +314,10 @@ impl MapTask {
     }
 }
 
-/// The records of a batch, which has no default ones.
+/// Resolves the records of a task that has no default jobs.
 fn records(input: InputArgs, seed: u64) -> Result<Inputs, String> {
     input.resolve(seed, Some(Format::Lines))?.ok_or_else(|| {
-        "there are no records: say --input FILE (- is standard input), --range 1:100, --args A B C or --grid name=1,2,3".into()
+        "there are no records: give --input FILE (- is standard input), --range 1:100, --args A B C or --grid name=1,2,3".into()
     })
 }
 
@@ -366,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_make_no_sense_are_refused_in_words() {
+    fn values_out_of_range_are_refused_with_a_sentence() {
         for (line, message) in [
             ("--threads 0", "invalid value '0' for '--threads <N>': not a number from 1"),
             ("--local x", "invalid value 'x' for '--local <N>': not a number from 1"),

@@ -1,4 +1,4 @@
-//! `rankpool kernel NAME`: for each built-in function its context and its default jobs.
+//! `rankpool kernel NAME`: the context and the default jobs of each built-in function.
 
 use std::error::Error;
 
@@ -28,14 +28,14 @@ pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
     batch::launch(config, config.launch(), |pool| Run { config, task, pool: Some(pool) }.run())
 }
 
-/// One run of a built-in function; without a pool it only shows the jobs.
+/// A run of a built-in function. Without a pool the jobs are only shown.
 struct Run<'r> {
     config: &'r Config,
     task: &'r KernelTask,
     pool: Option<&'r Pool>,
 }
 
-/// What may be wrong with a file before a job is started.
+/// The exit code, or the error for which no job was started.
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 impl Run<'_> {
@@ -78,7 +78,7 @@ impl Run<'_> {
         }
     }
 
-    /// Runs a function of an input. `parse` reads the input from a record; `default` makes the `total` inputs that are used without
+    /// Runs a function of an input. `parse` reads the input from a record; `default` makes the `total` inputs of a run without
     /// records.
     fn map<F, T, O, I>(
         &self,
@@ -141,7 +141,7 @@ impl Run<'_> {
     }
 }
 
-/// `count` vectors of five numbers, evenly distributed from 0 to 1, that depend on the seed alone.
+/// Returns `count` vectors of five numbers, uniform from 0 to 1, that depend on the seed alone.
 fn random_vectors(seed: u64, count: u64) -> impl Iterator<Item = Vec<f64>> + use<> {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     (0..count).map(move |_| (0..5).map(|_| generator.random()).collect())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args as ArgGroup, ValueEnum};
 
 use super::InputArgs;
-use crate::cli::parse::{Failures, from_one, some_time, time};
+use crate::cli::parse::{Failures, from_one, positive_time, time};
 
 const FAILURES: &str = "Failures";
 const PROCESSES: &str = "Processes";
@@ -18,7 +18,7 @@ pub(in crate::cli) struct FailureArgs {
     /// The time limit of a job: 10s, 1.5m, 2h. Its process group gets TERM, and KILL after --kill-after. (The start of a
     /// worker does not count. With --batch the limit is for a call, and the records of a call that exceeds it are tried one by
     /// one. A built-in function cannot be ended: its job fails, its result is dropped, and jobs are sent one by one)
-    #[arg(long, value_name = "TIME", global = true, value_parser = some_time, help_heading = FAILURES)]
+    #[arg(long, value_name = "TIME", global = true, value_parser = positive_time, help_heading = FAILURES)]
     pub timeout: Option<Duration>,
     /// The statuses of failed jobs that --retries runs again. Only the output of the last attempt is written
     #[arg(
