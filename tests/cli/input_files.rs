@@ -158,9 +158,9 @@ fn two_outputs_are_not_one_file_by_whatever_name() {
             "rp map -i in --records in.csv --summary hard -- cat",
             "--records and --summary cannot both be written to in.csv",
         ),
-        ("rp kernel square -i a.partial -o a", "--output is called a.partial when the run is stopped, which"),
+        ("rp kernel square -i a.partial -o a", "--output is called a.partial until it is complete, which"),
         ("rp run -i in -o a -- cat a.partial", "which would overwrite a file of the command, a.partial"),
-        ("rp run -i in -o x --records x.partial -- true", "and --records writes there, too: give another name"),
+        ("rp run -i in -o x --records x.partial -- true", "and --records uses that name, too: give another name"),
         ("rp run -i in --records x --summary y --stderr y.partial -- true", "--summary is called y.partial"),
         ("rp run -i in -o dangling --records k.partial -- true", "--output is called dangling.partial"),
     ] {

@@ -7,10 +7,10 @@ thread_local! {
     static READINGS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A reading takes so long.
+/// The duration of a reading of the clock.
 const READING_NS: u64 = 25;
 
-/// A clock that moves only when it is read, and when it is told to.
+/// A clock that moves only when it is read, and by `pass`.
 fn now() -> Instant {
     READINGS.set(READINGS.get() + 1);
     pass(READING_NS)
