@@ -143,7 +143,7 @@ fn only_the_failed_jobs_of_an_earlier_run_are_run_again_and_the_output_is_whole_
 }
 
 #[test]
-fn too_many_failures_cancel_what_has_not_begun() {
+fn too_many_failures_cancel_the_jobs_that_have_not_begun() {
     let folder = tempfile::tempdir().unwrap();
     let stop = StopPolicy { max_failures: Some(MaxFailures::Jobs(3)), on_success: false };
     let options = Options { stop, window: 4, chunk: 1, ..options(folder.path()) };
@@ -154,7 +154,7 @@ fn too_many_failures_cancel_what_has_not_begun() {
 }
 
 #[test]
-fn the_first_success_is_enough_if_that_is_asked_for() {
+fn the_first_success_ends_the_batch_if_the_stop_policy_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let stop = StopPolicy { max_failures: None, on_success: true };
     let options = Options { stop, window: 2, chunk: 1, ..options(folder.path()) };
@@ -189,7 +189,7 @@ fn an_output_that_cannot_be_written_ends_the_batch() {
 }
 
 #[test]
-fn after_a_signal_nothing_is_started_and_the_next_run_makes_up_for_it() {
+fn after_a_signal_no_job_is_started_and_the_next_run_does_the_rest() {
     static BEGUN: AtomicU32 = AtomicU32::new(0);
     let folder = tempfile::tempdir().unwrap();
     let log_file = Some(folder.path().join("records"));

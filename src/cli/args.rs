@@ -32,7 +32,7 @@ Exit codes:
   0   every job succeeded
   1   rankpool itself failed (a full disk, a broken connection)
   2   wrong usage or bad input
-  3   some jobs failed: they are named on standard error, their lines and the job log say why
+  3   some jobs failed: the first ones are named on standard error, all of them in the job log
   75  stopped early by a signal: --only-failed runs the remaining jobs
 
 Environment:

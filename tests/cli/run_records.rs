@@ -119,7 +119,7 @@ fn only_failed_refuses_another_input() {
     assert_eq!(records(&files, "r").len(), 3);
     // A first record that is right is not run either.
     files.with("jobs", "a\nb\nx\n");
-    run_batch(&files, &words).expect_code(2).expect_said("jobs:3: record 3 is not the one");
+    run_batch(&files, &words).expect_code(2).expect_said("jobs:3: record 3 is another one");
     assert_eq!((files.names().len(), records(&files, "r").len()), (2, 3));
     files.with("broken", "{\"number\":1,\"input\":\"a\",\"status\":\"ok\"}\nnonsense\n");
     let run = run_batch(&files, &["-i", "jobs", "--only-failed", "broken", "--", "true"]);

@@ -86,7 +86,7 @@ fn errors_are_lines_in_the_output_or_on_standard_error() {
 }
 
 #[test]
-fn after_gaps_are_closed_what_comes_late_is_not_mixed_with_others() {
+fn after_gaps_are_closed_late_output_is_not_mixed_with_that_of_other_jobs() {
     let folder = tempfile::tempdir().unwrap();
     let mut sinks = sinks(folder.path(), ONE_LINE);
     sinks.take_part(0, OutputStream::Stdout, b"half a li");
