@@ -32,7 +32,7 @@ use crate::output::{Existing, Moved, OutputError, Target, Writer};
 pub use last::LastEntries;
 pub(crate) use places::{Found, OutputFiles};
 
-/// How a job ended.
+/// The status of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -59,7 +59,7 @@ pub struct JobEntry<'a> {
     pub number: u64,
     /// The input record.
     pub input: &'a RawValue,
-    /// How it ended.
+    /// Its status.
     pub status: Status,
     /// The exit code.
     pub exit: Option<i32>,
@@ -73,7 +73,7 @@ pub struct JobEntry<'a> {
     pub rank: Option<u32>,
     /// The slot of the last attempt, from 1.
     pub slot: Option<u64>,
-    /// When the last attempt started. Written in UTC, as `2026-01-31T23:59:59.123Z`.
+    /// The time at which the last attempt started. Written in UTC, as `2026-01-31T23:59:59.123Z`.
     pub start: Option<SystemTime>,
     /// The wall time of the last attempt. Written in seconds, as `seconds`.
     pub duration: Option<Duration>,

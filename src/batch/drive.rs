@@ -27,7 +27,7 @@ const CANCELLED_SINGLY: u64 = 1_000_000;
 /// With this number of settled jobs behind the first unsettled one, no more attempts are started: each takes some memory.
 const MOST_BEHIND: u64 = 1 << 22;
 
-/// Why a batch is over.
+/// The reason for the end of a batch.
 #[derive(Debug)]
 pub(crate) enum End {
     /// All jobs are settled, or the stop policy ended the batch.

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::journal::{Found, JobLog, OutputFiles, OutputPlace, finish_line};
 use crate::output::{Extent, Layout, OutputError, OutputOrder, Section, Writer};
 
-/// With more bytes of entries waiting for their outputs, the outputs are flushed.
+/// The most bytes of entries that wait for their outputs; with more, the outputs are flushed.
 const ENTRY_BYTES: usize = 64 << 10;
 /// The number of bytes that a note begins with: the job's number.
 const NUMBER_BYTES: usize = 8;
@@ -22,7 +22,7 @@ pub(crate) struct Handover {
     order: OutputOrder,
     /// The output's name in entries, if they contain places.
     named: Option<String>,
-    /// Where the jobs' outputs are, if the file may have to be put into order.
+    /// The places of the jobs' outputs, if the file may have to be put into order.
     layout: Option<Layout>,
     current: Current,
     /// Entries of outputs that may not be flushed yet.
@@ -32,7 +32,7 @@ pub(crate) struct Handover {
 
 /// The job whose output is being written.
 struct Current {
-    /// Where its output begins.
+    /// The position at which its output begins.
     at: u64,
     hash: Xxh3,
     note: Vec<u8>,

@@ -63,7 +63,7 @@ use ledger::Ledger;
 use runners::Runner;
 use source::Source;
 
-/// How a batch is run, and where its results go.
+/// The options of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Options {
     /// The name of the batch in messages and in the summary.
@@ -73,7 +73,7 @@ pub(crate) struct Options {
     /// The time that processes have to end after TERM, before KILL.
     pub kill_after: Duration,
     pub output: Target,
-    /// Where the jobs' standard error goes.
+    /// The target of the jobs' standard error.
     pub stderr: Target,
     pub job_log: Option<PathBuf>,
     /// The job log of an earlier run, whose successful jobs are not run again.

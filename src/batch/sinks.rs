@@ -17,7 +17,7 @@ use crate::journal::{JobEntry, Status, begin_line};
 use crate::output::{DEFAULT_MEMORY, ErrorLine, Ordered, OutputError, OutputOrder, Section, error_line};
 use crate::report::Ticker;
 
-/// How a job's output is written.
+/// The form in which a job's output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lines {
     /// As the job wrote it. A command that fails writes the reason itself, so only other failures are written to standard error.
@@ -26,7 +26,7 @@ pub(crate) enum Lines {
     OneForEach { echo_errors: bool },
 }
 
-/// Where the results of a batch go.
+/// The destinations of a batch's results.
 pub(crate) struct Sinks {
     lines: Lines,
     handover: Handover,

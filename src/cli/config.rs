@@ -42,7 +42,7 @@ pub(super) struct Config {
     pub task: Task,
 }
 
-/// How much is shown on standard error.
+/// The amount of messages on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verbosity {
     /// Only errors, and warnings about results.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::policy::BUSY_WORKER_LIMIT;
 use crate::console;
 use crate::engine::error::{JobError, JobErrorKind};
 use crate::engine::rank;
@@ -168,9 +169,6 @@ pub(super) fn register(token: Option<Token>) -> Arc<RankWorkers> {
     workers
 }
 
-/// The time limit for busy workers. All ranks together have twice this time.
-const BUSY_LIMIT: Duration = Duration::from_secs(60);
-
 /// The request to a rank: the batch, and how long the rank keeps its thread busy if it has no workers of it, so that other ranks
 /// get the next request.
 type Request = (Token, Duration);
@@ -195,7 +193,7 @@ fn collect_on_rank((token, pause): &Request, _: u32) -> Reply {
 }
 
 fn close_and_collect(found: &[Arc<RankWorkers>]) -> Vec<DoubtfulAnswers> {
-    let until = Instant::now() + BUSY_LIMIT;
+    let until = Instant::now() + BUSY_WORKER_LIMIT;
     let mut doubtful = Vec::new();
     for workers in found {
         workers.wait_until_idle(until);
@@ -228,7 +226,7 @@ pub(crate) fn collect(pool: &Pool, token: Token) -> Result<Vec<DoubtfulAnswers>,
         if missing.is_empty() {
             break;
         }
-        if since.elapsed() > 2 * BUSY_LIMIT {
+        if since.elapsed() > 2 * BUSY_WORKER_LIMIT {
             let message = format!("rank(s) {missing:?} did not report how their workers ended");
             return Err(JobError::new(0, JobErrorKind::Closed, message));
         }

@@ -13,6 +13,7 @@ use super::command::omp_threads;
 use super::doubtful::{self, RankWorkers, Token};
 use super::{Runner, check_folder, status_of_process};
 use crate::batch::job::{Attempt, AttemptResult, Cause, Run, has_failed};
+use crate::batch::policy::FIRST_WORKER_LIMIT;
 use crate::batch::sinks::Lines;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{ChunkJobs, ChunkServer};
@@ -26,10 +27,6 @@ use crate::process::room;
 use crate::process::worker::{
     Answer, JobHead, Options, Protocol, StartFailure, Worker, WorkerEnd, WorkerFailure, WorkerFeed, prestarted,
 };
-
-/// The time limit for the first worker's import and setup. After it the run begins without knowing whether they succeed. It must be
-/// less than the time that rank 0 waits for the other ranks.
-const FIRST_WORKER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Sends each job to a worker process.
 #[derive(Debug, Clone)]
