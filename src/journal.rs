@@ -1,11 +1,17 @@
-//! What became of each job, as JSON Lines: one object for each, written when the job's output was.
+//! The job log that `--records` asks for: JSON Lines with an entry for each job, written after the job's output.
 //!
-//! A file of records can be read while the run goes on and after it was killed: then at most its last line is torn. Several
-//! runs may append to one file, one after the other; for each job its last record counts.
+//! A log can be read while the run goes on and after the run was killed: then at most its last line is incomplete. Several
+//! runs may append to one log, one after the other; for each job its last entry counts.
 //!
-//! A record tells where the job's output is: `"output":{"file":"/data/out","length":5,"hash":"a1b2c3d4e5f60718","at":0       }`,
-//! bytes of `out` or, as long as that is not whole, of `out.partial`. The hash is XXH3 (64 bits). The last number has blanks
-//! behind it, so that it can be changed in its place when the file is put into order.
+//! An entry has the place of the job's output: `"output":{"file":"/data/out","length":5,"hash":"a1b2c3d4e5f60718","at":0       }`,
+//! bytes of `out` or, until `out` is complete, of `out.partial`. The hash is XXH3 (64 bits). The last number is padded with
+//! blanks, so that it can be overwritten when the output file is put into order.
+//!
+//! | file | |
+//! |---|---|
+//! | `last` | reads a log: the last entry of each job; cuts off an incomplete last line |
+//! | `places` | compares the places with the output files, and changes them when outputs move |
+//! | `amend` | appends an entry that a job has failed, after one that said that it succeeded |
 
 pub(crate) mod amend;
 mod last;
@@ -23,72 +29,72 @@ use serde_json::value::RawValue;
 
 use crate::output::{Existing, Moved, OutputError, Target, Writer};
 
-pub use last::LastRecords;
+pub use last::LastEntries;
 pub(crate) use places::{Found, OutputFiles};
 
-/// How a job ended.
+/// The status of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// As it should.
+    /// It succeeded.
     Ok,
-    /// With another exit code than 0, or an exception.
+    /// It ended with another exit code than 0, or with an exception.
     Failed,
-    /// By a signal.
+    /// It was killed by a signal.
     Signal,
-    /// It took too long and was ended.
+    /// It exceeded its time limit and was ended.
     Timeout,
     /// It could not be started.
     Spawn,
-    /// The ranks that had it are gone.
+    /// The rank that ran it is gone.
     Lost,
-    /// It was given up before it started.
+    /// It was not run to its end, because the batch was stopped.
     Cancelled,
 }
 
-/// What is recorded of one job. What is not known is left out.
+/// An entry of the job log. Fields that are `None` are left out of the line.
 #[derive(Clone, Debug)]
-pub struct JobRecord<'a> {
+pub struct JobEntry<'a> {
     /// The job's number.
     pub number: u64,
     /// The input record.
     pub input: &'a RawValue,
-    /// How it ended.
+    /// Its status.
     pub status: Status,
     /// The exit code.
     pub exit: Option<i32>,
-    /// The signal that ended it. Its name is written beside it, as `signal_name`.
+    /// The signal that killed it. Its name is written beside it, as `signal_name`.
     pub signal: Option<i32>,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// Where it ran last.
+    /// The host of the last attempt.
     pub host: Option<&'a str>,
-    /// The rank that ran it.
+    /// The rank of the last attempt.
     pub rank: Option<u32>,
-    /// The slot that it ran in.
+    /// The slot of the last attempt, from 1.
     pub slot: Option<u64>,
-    /// When its last attempt started. Written in UTC, as `2026-01-31T23:59:59.123Z`.
+    /// The time at which the last attempt started. Written in UTC, as `2026-01-31T23:59:59.123Z`.
     pub start: Option<SystemTime>,
-    /// How long that took. Written in seconds.
-    pub seconds: Option<Duration>,
-    /// Processor time of its processes. Written in seconds.
+    /// The wall time of the last attempt. Written in seconds, as `seconds`.
+    pub duration: Option<Duration>,
+    /// User time of its processes. Written in seconds.
     pub user: Option<Duration>,
-    /// Processor time of the system on their behalf. Written in seconds.
+    /// System time of its processes. Written in seconds.
     pub system: Option<Duration>,
-    /// The most memory that one of its processes had, in bytes.
+    /// The largest resident set of its processes, in bytes.
     pub max_rss: Option<u64>,
-    /// How much it put out, in bytes: standard output and standard error.
+    /// The length of its standard output and standard error, in bytes.
     pub output_bytes: Option<u64>,
-    /// What the failure says.
+    /// The message of its failure.
     pub message: Option<&'a str>,
-    /// Where in the user's program it was.
+    /// The traceback of its failure.
     pub traceback: Option<&'a str>,
 }
 
-impl<'a> JobRecord<'a> {
-    /// A record of which nothing else is known.
-    pub fn new(number: u64, input: &'a RawValue, status: Status) -> JobRecord<'a> {
-        JobRecord {
+impl<'a> JobEntry<'a> {
+    /// Returns an entry without optional fields.
+    pub fn new(number: u64, input: &'a RawValue, status: Status) -> JobEntry<'a> {
+        JobEntry {
             number,
             input,
             status,
@@ -99,7 +105,7 @@ impl<'a> JobRecord<'a> {
             rank: None,
             slot: None,
             start: None,
-            seconds: None,
+            duration: None,
             user: None,
             system: None,
             max_rss: None,
@@ -110,7 +116,7 @@ impl<'a> JobRecord<'a> {
     }
 }
 
-impl Serialize for JobRecord<'_> {
+impl Serialize for JobEntry<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         /// An object whose absent fields are left out.
         struct Fields<T>(T);
@@ -124,7 +130,7 @@ impl Serialize for JobRecord<'_> {
             }
         }
 
-        let mut fields = Fields(serializer.serialize_struct("JobRecord", 18)?);
+        let mut fields = Fields(serializer.serialize_struct("JobEntry", 18)?);
         fields.optional("number", Some(self.number))?;
         fields.optional("input", Some(self.input))?;
         fields.optional("status", Some(self.status))?;
@@ -136,7 +142,7 @@ impl Serialize for JobRecord<'_> {
         fields.optional("rank", self.rank)?;
         fields.optional("slot", self.slot)?;
         fields.optional("start", self.start.map(Date))?;
-        fields.optional("seconds", self.seconds.map(seconds))?;
+        fields.optional("seconds", self.duration.map(seconds))?;
         fields.optional("user", self.user.map(seconds))?;
         fields.optional("system", self.system.map(seconds))?;
         fields.optional("max_rss", self.max_rss)?;
@@ -152,43 +158,43 @@ struct Date(SystemTime);
 
 impl Serialize for Date {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // A clock that was never set is no reason to panic.
+        // A clock that was never set must not cause a panic.
         let time = self.0.max(SystemTime::UNIX_EPOCH);
         serializer.collect_str(&humantime::format_rfc3339_millis(time))
     }
 }
 
-/// Microseconds are as much as clocks know.
+/// Returns the duration in seconds, to the microsecond.
 fn seconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e6
 }
 
-/// What a record tells of the place of a job's output.
+/// The place of a job's output, as an entry has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutputPlace<'a> {
-    /// The output, as the system calls it.
+    /// The absolute path of the output file, without `.partial`.
     pub file: &'a str,
     pub at: u64,
     pub length: u64,
     pub hash: u64,
 }
 
-/// How many characters the place has: numbers of 64 bits.
+/// The number of characters that `at` is padded to: enough for numbers of 64 bits.
 const AT_WIDTH: usize = 20;
 
-/// A record as a line without its end, to which [`finish_line`] adds what is known later.
+/// Returns the line of an entry without its end, which [`finish_line`] adds when the place of the output is known.
 ///
 /// # Errors
-/// If it has no JSON form.
-pub(crate) fn begin_line(record: &JobRecord<'_>) -> serde_json::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(record)?;
-    // Only blanks between the values of an input can be line ends.
+/// If the entry has no JSON form.
+pub(crate) fn begin_line(entry: &JobEntry<'_>) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(entry)?;
+    // A line end can only stand between the values of an input.
     line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
     line.pop();
     Ok(line)
 }
 
-/// Ends a line: with the place of the output, if there is one.
+/// Adds the place of the output, if there is one, and the end of the line.
 pub(crate) fn finish_line(line: &mut Vec<u8>, place: Option<OutputPlace<'_>>) {
     if let Some(OutputPlace { file, at, length, hash }) = place {
         let file = serde_json::to_string(file).unwrap_or_default();
@@ -200,56 +206,56 @@ pub(crate) fn finish_line(line: &mut Vec<u8>, place: Option<OutputPlace<'_>>) {
     line.extend_from_slice(b"}\n");
 }
 
-/// Writes records.
-pub struct Records {
+/// Writes a job log.
+pub struct JobLog {
     writer: Writer,
     path: Option<PathBuf>,
-    /// The same file, to change places in: it may be renamed while the run goes on.
+    /// The same file, opened for changing places in it: it may be renamed while the run goes on.
     file: Option<File>,
 }
 
-impl Records {
-    /// Opens a file of records, which is there at once. To go on with one, a last line that a killed run has torn is cut off
-    /// first.
+impl JobLog {
+    /// Opens a job log; the file exists at once. Before entries are appended to an existing one, an incomplete last line of a
+    /// killed run is cut off.
     ///
     /// # Errors
-    /// If it cannot be written, or another run writes it; if what it ends with is not a record.
-    pub fn open(target: &Target, existing: Existing) -> Result<Records, OutputError> {
+    /// If it cannot be written, or another run writes it; if its last line is not an entry.
+    pub fn open(target: &Target, existing: Existing) -> Result<JobLog, OutputError> {
         let writer = Writer::open_direct(target, existing)?;
         let path = match target {
             Target::File(path) if path.is_file() => Some(path.clone()),
             Target::File(_) | Target::Stdout | Target::Stderr => None,
         };
         if let (Some(path), Existing::Append) = (&path, existing) {
-            last::mend(path).map_err(|source| OutputError::from_io(&target.name(), source))?;
+            last::end_last_line(path).map_err(|source| OutputError::from_io(&target.name(), source))?;
         }
         let file = path.as_ref().map(|path| File::options().read(true).write(true).open(path)).transpose();
         let file = file.map_err(|source| OutputError::from_io(&target.name(), source))?;
-        Ok(Records { writer, path, file })
+        Ok(JobLog { writer, path, file })
     }
 
-    /// How messages call the file.
+    /// Returns the file's name for messages.
     pub(crate) fn name(&self) -> &std::sync::Arc<str> {
         self.writer.name()
     }
 
-    /// The file, if it is one that can be read again.
+    /// Returns the file's path, if it is a regular file.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// Writes one record.
+    /// Writes one entry.
     ///
     /// # Errors
     /// If writing fails.
-    pub fn write(&mut self, record: &JobRecord<'_>) -> Result<(), OutputError> {
+    pub fn write(&mut self, entry: &JobEntry<'_>) -> Result<(), OutputError> {
         let mut line =
-            begin_line(record).map_err(|source| OutputError::Value { name: self.writer.name().clone(), source })?;
+            begin_line(entry).map_err(|source| OutputError::Value { name: self.writer.name().clone(), source })?;
         finish_line(&mut line, None);
         self.write_line(&line)
     }
 
-    /// Writes a whole line.
+    /// Writes a finished line.
     ///
     /// # Errors
     /// If writing fails.
@@ -257,7 +263,7 @@ impl Records {
         self.writer.write_all(line)
     }
 
-    /// Changes the places of outputs in all records that were handed to the system, those of earlier runs too.
+    /// Changes the places of outputs in all flushed entries, those of earlier runs too.
     ///
     /// # Errors
     /// If the file cannot be read or written.
@@ -266,7 +272,7 @@ impl Records {
         changed.map_err(|source| OutputError::from_io(self.name(), source))
     }
 
-    /// Hands everything written so far to the system.
+    /// Flushes everything written so far.
     ///
     /// # Errors
     /// If writing fails.
@@ -274,7 +280,7 @@ impl Records {
         self.writer.flush()
     }
 
-    /// Writes what is left.
+    /// Flushes and closes the log.
     ///
     /// # Errors
     /// If writing fails now or failed before.

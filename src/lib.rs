@@ -41,23 +41,23 @@
 //!
 //! ```text
 //! driver thread on rank 0                                    compute thread of a rank     spawn helper
-//! input ─ record ─▶ batch (ledger) ─ attempt ─▶ JobStream ─▶ batch::command, ::workers ─▶ process
-//! output, records ◀─ sinks ◀─ drive ◀─ outcome ◀────────────────────────┘ (its output, in pieces if it is much)
+//! input ─ record ─▶ batch (ledger) ─ attempt ─▶ JobStream ─▶ batch::runners ─▶ process
+//! output, job log ◀─ sinks ◀─ drive ◀─ result ◀─────────────────────┘ (long output in pieces)
 //! ```
 //!
 //! | room | decides |
 //! |---|---|
-//! | `cli` | what was typed, and what will be done: the command line of the batch program |
-//! | `batch` | which attempts at jobs are made, and what becomes of each outcome |
+//! | `cli` | the command line of the batch program: options, help texts, subcommands |
+//! | `batch` | which attempts at jobs are made, and where each result goes |
 //! | `process` | how processes are started, watched and ended; how Python answers |
 //! | `template` | what a record makes of a command: text only |
 //! | `input` | where records come from, and what is wrong with them |
 //! | `output` | in which order, where to and in how much memory output goes |
-//! | `journal` | the records of jobs: how each ended, and where its output is |
+//! | `journal` | the job log: how each job ended, and where its output is |
 //! | `kernels` | the built-in functions |
 //! | `launch` | how a run starts and ends: transport, threads, exit code |
 //! | `pool` | the driver's side: maps, handles; encoding, decoding, order |
-//! | `report` | what people see of a run while it goes on, and at its end |
+//! | `report` | progress while a run goes on, the summary at its end |
 //! | `engine` | what makes ranks compute |
 //! | `console` | lines on standard error: what they may contain, how they are written |
 //!
@@ -73,8 +73,8 @@
 //! | `memory` | memory for large values, in large pages |
 //! | `func` | how a function crosses ranks; `json`: values that do so as JSON |
 //! | `exchange` | what the driver's threads and the master tell each other; `error`: what they say of jobs |
-//! | `board` | what a run has done so far: rank 0 writes it, everybody else reads it; `stats`: a reading, in numbers |
-//! | `stopwatch` | how much of a chunk's time was in the function of its jobs |
+//! | `board` | the counters of a run, written on rank 0 and read by any thread; `stats`: a reading of them |
+//! | `stopwatch` | the useful time of a chunk: that in the function of its jobs |
 //! | `catch`, `stop` | how other people's code runs without ending ours; whether a signal asked for the end |
 //!
 //! Invariants: the main thread of every rank owns MPI and computes nothing. The master's work for a chunk does not depend on
@@ -82,10 +82,10 @@
 //!
 //! Words: a *job* is one function applied to one input; a *chunk* is a run of consecutive jobs that travels as one
 //! message; a *rank* is one MPI process; the *master* is rank 0's loop; the *rank side* is what computes on
-//! a rank; the *driver* is the user's closure on rank 0; a *record* is one line or row of input, and a
-//! line of `--records` the result of one job; a *worker process* is a program that stays and answers records; a *slot* is a compute thread, counted over a
-//! host; a *handle* is the future of one job; to *settle* a job is to know its final outcome; the *allocation* is what
-//! Slurm or PBS granted.
+//! a rank; the *driver* is the user's closure on rank 0; a *record* is one line or row of input, an *entry* is
+//! one line of the job log (`--records`); a *worker process* is a program that stays and answers records; a *slot* is a
+//! compute thread, counted over a host; a *handle* is the future of one job; a job is *settled* when its final outcome is
+//! known; the *allocation* is the set of nodes that Slurm or PBS granted.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs)]

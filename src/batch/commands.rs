@@ -56,18 +56,18 @@ impl CommandBatch {
         }
         if let Err(error) = spawn::start() {
             crate::console::eprint_error(format_args!(
-                "cannot start the process that starts the others: {}",
+                "cannot start the spawn helper, the process that starts commands: {}",
                 reason(&error)
             ));
             std::process::exit(i32::from(ExitCode::Failure as u8));
         }
     }
 
-    /// The command with these words for each of the inputs. In each word `{}` stands for the input, `{#}` for its number from 1,
-    /// `{/}` for its last part if it is a path, and so on, as for `rankpool run`.
+    /// Makes a batch that runs the command with these words for each of the inputs. In each word `{}` stands for the input, `{#}`
+    /// for its number from 1, `{/}` for its last part if it is a path, and so on, as for `rankpool run`.
     ///
     /// # Errors
-    /// A sentence, if there is no word, or a placeholder does not exist.
+    /// A sentence, if there are no words, or a placeholder does not exist.
     pub fn new<W, I>(words: W, inputs: I) -> Result<CommandBatch, String>
     where
         W: IntoIterator<Item: Into<String>>,
@@ -87,7 +87,7 @@ impl CommandBatch {
             kill_after: Duration::from_secs(5),
             output: Target::Stdout,
             stderr: Target::Stderr,
-            records: None,
+            job_log: None,
             only_failed: None,
             summary: None,
             unordered: false,
@@ -100,56 +100,56 @@ impl CommandBatch {
         Ok(CommandBatch { options, inputs, template, timeout: None })
     }
 
-    /// The file for the commands' standard output, which appears when it is whole; standard output by default.
+    /// Sets the file for the commands' standard output, which appears when it is complete; standard output by default.
     pub fn output(mut self, file: impl Into<PathBuf>) -> Self {
         self.options.output = Target::new(file);
         self
     }
 
-    /// The file for the commands' standard error; standard error by default.
+    /// Sets the file for the commands' standard error; standard error by default.
     pub fn stderr(mut self, file: impl Into<PathBuf>) -> Self {
         self.options.stderr = Target::new(file);
         self
     }
 
-    /// The file for a JSON line for each job, written when its output is. An existing file is replaced, unless
-    /// [`only_failed`](Self::only_failed) names it, too.
+    /// Sets the file for the job log: a JSON line for each job, written after its output. An existing file is replaced, unless
+    /// [`only_failed`](Self::only_failed) names it, too: then entries are appended.
     pub fn records(mut self, file: impl Into<PathBuf>) -> Self {
-        self.options.records = Some(file.into());
+        self.options.job_log = Some(file.into());
         self
     }
 
-    /// Runs only the jobs that did not succeed by these records of an earlier run.
-    pub fn only_failed(mut self, records: impl Into<PathBuf>) -> Self {
-        self.options.only_failed = Some(records.into());
+    /// Runs only the jobs that did not succeed according to this job log of an earlier run.
+    pub fn only_failed(mut self, job_log: impl Into<PathBuf>) -> Self {
+        self.options.only_failed = Some(job_log.into());
         self
     }
 
-    /// The number of times that a command that fails is run again, after a pause of 1 s that doubles each time.
+    /// Sets the number of times that a failed command is run again, after a pause of 1 s that doubles each time.
     pub fn retries(mut self, times: u32) -> Self {
         self.options.retry.retries = times;
         self
     }
 
-    /// The number of failed jobs beyond which no more are started.
+    /// Sets the number of failed jobs that are accepted: after one more, no more jobs are started.
     pub fn max_failures(mut self, jobs: u64) -> Self {
         self.options.stop.max_failures = Some(MaxFailures::Jobs(jobs));
         self
     }
 
-    /// The time limit of each command.
+    /// Sets the time limit of each command.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// Output is written as commands end, and not in the order of the inputs.
+    /// Writes output as commands end, and not in the order of the inputs.
     pub fn unordered(mut self) -> Self {
         self.options.unordered = true;
         self
     }
 
-    /// The display of progress on standard error; off by default.
+    /// Sets the display of progress on standard error; off by default.
     pub fn progress(mut self, progress: Progress) -> Self {
         self.options.progress = progress;
         self
@@ -158,7 +158,7 @@ impl CommandBatch {
     /// Runs the batch to its end.
     ///
     /// # Errors
-    /// What is wrong with a file, if no command was started for that reason.
+    /// If a file is bad and so no command was started.
     pub fn run(self, pool: &Pool) -> Result<BatchReport, Box<dyn Error + Send + Sync>> {
         let CommandBatch { options, inputs, template, timeout } = self;
         let commands = Commands { template: template.clone(), job_cpus: None, timeout, kill_after: options.kill_after };
@@ -169,7 +169,7 @@ impl CommandBatch {
     }
 }
 
-/// What a batch has done.
+/// The report on a batch of commands.
 #[derive(Debug)]
 pub struct BatchReport(Report);
 
@@ -178,27 +178,27 @@ impl BatchReport {
         self.0.counts
     }
 
-    /// The number of jobs that succeeded.
+    /// Returns the number of jobs that succeeded.
     pub fn succeeded(&self) -> u64 {
         self.counts().succeeded
     }
 
-    /// The number of jobs that failed, after all their retries.
+    /// Returns the number of jobs that failed, after all their retries.
     pub fn failed(&self) -> u64 {
         self.counts().failed
     }
 
-    /// The number of jobs that were not run, because [`max_failures`](CommandBatch::max_failures) was exceeded.
+    /// Returns the number of jobs that were not run, because [`max_failures`](CommandBatch::max_failures) was exceeded.
     pub fn cancelled(&self) -> u64 {
         self.counts().cancelled
     }
 
-    /// The exit code with which `rankpool run` would end.
+    /// Returns the exit code with which `rankpool run` would end.
     pub fn exit_code(&self) -> ExitCode {
         self.0.code()
     }
 
-    /// Shows on standard error what `rankpool run` shows at its end: which jobs failed, what was wrong with files, a summary.
+    /// Shows on standard error what `rankpool run` shows at its end: which jobs failed, errors of files, a summary.
     pub fn show(&self) {
         self.0.show(false);
     }

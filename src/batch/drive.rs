@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::job::{AttemptResult, Cause, has_failed};
 use super::ledger::{self, Counts, Ending, Ledger, Order, Planned};
-use super::policy::{FLUSH_PAUSE, GRACE, PASS};
+use super::policy::{FLUSH_PAUSE, GRACE, TURN_LIMIT_AFTER_SIGNAL};
 use super::report::FailedJobs;
 use super::runners::Runner;
 use super::sinks::Sinks;
@@ -21,18 +21,18 @@ use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
 use flush_timer::FlushTimer;
 
-/// Up to this number, jobs that were never read are cancelled one by one, each with a record.
+/// Up to this number, jobs that were never read are cancelled one by one, each with a log entry.
 const CANCELLED_SINGLY: u64 = 1_000_000;
 
 /// With this number of settled jobs behind the first unsettled one, no more attempts are started: each takes some memory.
 const MOST_BEHIND: u64 = 1 << 22;
 
-/// Why a batch is over.
+/// The reason for the end of a batch.
 #[derive(Debug)]
 pub(crate) enum End {
     /// All jobs are settled, or the stop policy ended the batch.
     Complete,
-    /// A signal.
+    /// A signal has ended the batch.
     Stopped,
     /// A sink has failed.
     Sink(OutputError),
@@ -62,14 +62,14 @@ pub(crate) struct Driver<'b, R: Runner> {
     sinks: &'b mut Sinks,
     stop_requested: &'b dyn Fn() -> Option<Instant>,
     settled: &'b Settled,
-    /// How long the processes of running jobs may take to end after TERM.
+    /// The time that the processes of running jobs have to end after TERM.
     kill_after: Duration,
-    /// Whether results say where and when the attempt ran.
-    recorded: bool,
+    /// Whether there is a job log, so that results contain where and when the attempt ran.
+    logged: bool,
     /// Whether consecutive results go to the sinks together, without a look at each.
     joins_results: bool,
     began: Instant,
-    /// The last attempt that was asked for has to be read first.
+    /// Whether the next attempt waits for its record to be read.
     awaits_input: bool,
     /// The error that ended the source.
     fault: Option<InputError>,
@@ -78,7 +78,7 @@ pub(crate) struct Driver<'b, R: Runner> {
     lines: Vec<u8>,
 }
 
-/// What a batch has done.
+/// The end of a batch, with its counts.
 #[derive(Debug)]
 pub(crate) struct Driven {
     pub end: End,
@@ -108,7 +108,7 @@ impl<'b, R: Runner> Driver<'b, R> {
     pub(crate) fn new(parts: Parts<'b, R>) -> Self {
         let Parts { runner, source, ledger, sinks, stop_requested, settled, kill_after } = parts;
         Driver {
-            recorded: sinks.has_records(),
+            logged: sinks.has_log(),
             joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
             runner,
             source,
@@ -126,10 +126,10 @@ impl<'b, R: Runner> Driver<'b, R> {
         }
     }
 
-    /// Runs the batch to its end on this stream, if it could be opened.
+    /// Runs the batch to its end on the stream of attempts, which may have failed to open.
     pub(crate) fn run(mut self, attempts: Result<Attempts<R>, Failure>, pacer: Pacer) -> Driven {
         let end = match attempts {
-            // Jobs that still run at the end are given up with the stream.
+            // Dropping the stream cancels the jobs that still run.
             Ok(mut attempts) => self.take_events(&mut attempts, pacer).unwrap_or_else(|end| end),
             Err(failure) => End::broken(failure),
         };
@@ -141,7 +141,7 @@ impl<'b, R: Runner> Driver<'b, R> {
         self.began.elapsed()
     }
 
-    /// Pushes attempts and takes events until all attempts are settled; the error is why it stops earlier.
+    /// Pushes attempts and takes events until all attempts are settled. An earlier end is returned as an error.
     fn take_events(&mut self, attempts: &mut Attempts<R>, mut pacer: Pacer) -> Result<End, End> {
         let mut timer = FlushTimer::new();
         let mut pause_ends = None;
@@ -168,12 +168,12 @@ impl<'b, R: Runner> Driver<'b, R> {
                 Event::Started { .. } | Event::Wake | Event::Idle => {}
                 Event::Ended => break,
             }
-            // Pieces of output and inputs may come without a pause.
+            // Events that settle no job may come without a pause.
             if pause_ends.is_some_and(|until| until <= Instant::now()) {
-                self.pause()?;
+                self.handle_pause()?;
                 pause_ends = None;
             } else if timer.take_due(self.ledger.counts().done) {
-                self.hand_on().map_err(End::Sink)?;
+                self.write_finished().map_err(End::Sink)?;
             }
         }
         match pacer.take_panic() {
@@ -190,7 +190,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             return Ok(());
         }
         if (self.stop_requested)().is_some() {
-            self.tell_ledger(ledger::Event::Stop);
+            self.notify_ledger(ledger::Event::Stop);
         }
         let handed_on = HandedOn { jobs: attempts.pushed() - attempts.unsettled(), kept_bytes: 0, is_ready };
         let now = if self.ledger.has_waiting() { self.now() } else { Duration::ZERO };
@@ -202,13 +202,13 @@ impl<'b, R: Runner> Driver<'b, R> {
             })
         });
         match fed {
-            // If the pool has ended, there may still be results; then receiving reports it.
+            // If the pool has ended, there may still be results; receiving reports the end after them.
             Err(failure) if !is_ready => Err(End::broken(failure)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    /// The next attempt, without waiting for it.
+    /// Returns the next attempt, if it is there without waiting.
     fn next_attempt(&mut self, now: ledger::Time) -> Next<super::Attempt<R::Work>> {
         self.awaits_input = false;
         loop {
@@ -233,24 +233,24 @@ impl<'b, R: Runner> Driver<'b, R> {
         }
     }
 
-    /// Tells the ledger something that is followed by no orders.
-    fn tell_ledger(&mut self, event: ledger::Event<AttemptResult>) {
+    /// Passes an event to the ledger that no orders follow from.
+    fn notify_ledger(&mut self, event: ledger::Event<AttemptResult>) {
         self.ledger.on(event, Duration::ZERO, &mut self.orders);
     }
 
-    /// Hands on what is due, because no event has come for a while or a signal ends the run.
-    fn pause(&mut self) -> Result<(), End> {
+    /// Writes finished output, because no event has come for a while or a signal ends the run.
+    fn handle_pause(&mut self) -> Result<(), End> {
         if (self.stop_requested)().is_some_and(|since| since.elapsed() > self.grace()) {
             return Err(End::Stopped);
         }
-        self.hand_on().map_err(End::Sink)
+        self.write_finished().map_err(End::Sink)
     }
 
     /// Takes the results of consecutive attempts.
     fn take_results(&mut self, mut results: Results<R::Output>, attempts: &mut Attempts<R>) -> Result<(), End> {
         if !self.joins_results {
             while let Some((index, value)) = results.next_value() {
-                let result = value.and_then(|value| self.runner.result(index, value, self.recorded));
+                let result = value.and_then(|value| self.runner.result(index, value, self.logged));
                 match result {
                     Ok(result) => self.settle(index, result, attempts)?,
                     Err(error) => self.take_failure(error, attempts)?,
@@ -277,8 +277,8 @@ impl<'b, R: Runner> Driver<'b, R> {
     fn take_failure(&mut self, error: JobError, attempts: &mut Attempts<R>) -> Result<(), End> {
         let index = error.job;
         if error.kind == JobErrorKind::Stopped {
-            self.tell_ledger(ledger::Event::NotStarted { index });
-            return self.pause();
+            self.notify_ledger(ledger::Event::NotStarted { index });
+            return self.handle_pause();
         }
         if matches!(error.kind, JobErrorKind::Closed | JobErrorKind::Refused | JobErrorKind::Input) {
             // The error is not about this attempt alone.
@@ -289,7 +289,7 @@ impl<'b, R: Runner> Driver<'b, R> {
         self.settle(index, result, attempts)
     }
 
-    /// Has the ledger decide about the result of an attempt, and carries out its orders.
+    /// Passes the result of an attempt to the ledger and carries out its orders.
     fn settle(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
         let now = if has_failed(result.status) { self.now() } else { Duration::ZERO };
         let mut orders = std::mem::take(&mut self.orders);
@@ -297,19 +297,19 @@ impl<'b, R: Runner> Driver<'b, R> {
         for order in orders.drain(..) {
             match order {
                 Order::GiveUp => {
-                    // If the pool has ended, receiving reports it.
+                    // If the pool has ended, receiving reports that.
                     let _ = attempts.give_up();
                 }
                 Order::EndAll => return Err(End::Complete),
-                order => self.carry_out(order).map_err(End::Sink)?,
+                order => self.execute(order).map_err(End::Sink)?,
             }
         }
         self.orders = orders;
         Ok(())
     }
 
-    /// Carries out an order that is about a job.
-    fn carry_out(&mut self, order: Order<AttemptResult>) -> Result<(), OutputError> {
+    /// Carries out an order about a job.
+    fn execute(&mut self, order: Order<AttemptResult>) -> Result<(), OutputError> {
         match order {
             Order::Settle { job, result } => {
                 let failed = has_failed(result.status);
@@ -320,7 +320,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                 self.sinks.settle(&job, result)
             }
             Order::Cancel { job } => {
-                // What it has put out so far depends on the moment at which it was ended.
+                // Its output so far depends on the moment at which it was ended.
                 self.sinks.forget(job.place);
                 self.sinks.settle(&job, cancelled())
             }
@@ -336,33 +336,33 @@ impl<'b, R: Runner> Driver<'b, R> {
         }
     }
 
-    /// Hands on what is due; after a signal, all that is finished.
-    fn hand_on(&mut self) -> Result<(), OutputError> {
+    /// Writes the output whose turn it is; after a signal, all finished output.
+    fn write_finished(&mut self) -> Result<(), OutputError> {
         if let Some(since) = (self.stop_requested)() {
             if !self.sinks.is_waiting() {
-                // Nothing is held back.
-            } else if self.sinks.can_save() {
-                self.sinks.save()?;
-            } else if since.elapsed() >= PASS {
-                self.pass_by()?;
+                // All finished output is written.
+            } else if self.sinks.can_write_early() {
+                self.sinks.write_early()?;
+            } else if since.elapsed() >= TURN_LIMIT_AFTER_SIGNAL {
+                self.write_past_unsettled()?;
             }
         }
         self.sinks.flush()
     }
 
-    /// Hands on what is finished, past the jobs that are not.
-    fn pass_by(&mut self) -> Result<(), OutputError> {
+    /// Writes finished output, past the jobs that are not settled.
+    fn write_past_unsettled(&mut self) -> Result<(), OutputError> {
         if self.sinks.has_line_for_each() {
             let mut orders = std::mem::take(&mut self.orders);
-            let event = ledger::Event::PassBefore { place: self.sinks.end() };
+            let event = ledger::Event::SkipBefore { place: self.sinks.end() };
             self.ledger.on(event, Duration::ZERO, &mut orders);
-            orders.drain(..).try_for_each(|order| self.carry_out(order))?;
+            orders.drain(..).try_for_each(|order| self.execute(order))?;
             self.orders = orders;
         }
         self.sinks.close_gaps()
     }
 
-    /// How long running jobs are waited for after a signal. Then they are asked to end, which may take them a while, too.
+    /// Returns the time that running jobs have after a signal before they get TERM.
     fn grace(&self) -> Duration {
         GRACE.saturating_sub(self.kill_after).max(Duration::from_secs(1))
     }
@@ -375,21 +375,21 @@ impl<'b, R: Runner> Driver<'b, R> {
             if matches!((&end, &order), (End::Sink(_), Order::Leave { .. })) {
                 continue;
             }
-            // The error of a sink is reported again when it is finished.
-            let _ = self.carry_out(order);
+            // The error of a sink is reported again when the sink is finished.
+            let _ = self.execute(order);
         }
         match end {
-            // Jobs that were never read are accounted for, too, if their number is known.
+            // Jobs that were never read are counted as cancelled, too, if their number is known.
             End::Complete if self.ledger.has_stop_policy() => self.cancel_unread(),
             end => end,
         }
     }
 
-    /// Cancels the jobs that were never read: one by one only if each leaves a line or a record, because they may be billions.
+    /// Cancels the jobs that were never read: one by one only if each leaves a line or a log entry, because they may be billions.
     fn cancel_unread(&mut self) -> End {
         let Some(total) = self.ledger.total() else { return End::Complete };
         let unread = total.saturating_sub(self.ledger.counts().done);
-        if self.sinks.tells_each_job() && unread <= CANCELLED_SINGLY {
+        if self.sinks.writes_each_job() && unread <= CANCELLED_SINGLY {
             while let Next::Item(Ok(planned)) = self.source.next() {
                 let job = self.ledger.cancel_unread(planned);
                 let _ = self.sinks.settle(&job, cancelled());
@@ -404,7 +404,7 @@ impl<'b, R: Runner> Driver<'b, R> {
     }
 }
 
-/// The result of a job that the batch's stop policy has kept from being run to its end.
+/// Makes the result of a job that was not run to its end because of the stop policy.
 fn cancelled() -> AttemptResult {
     AttemptResult::without_output(
         Status::Cancelled,

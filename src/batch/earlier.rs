@@ -1,4 +1,4 @@
-//! The outputs and records that earlier runs of a batch have left, and how this run's are opened: anew, or to go on with them.
+//! The outputs and the job log that earlier runs of a batch have left, and whether this run continues them or writes new ones.
 
 use std::path::Path;
 
@@ -6,50 +6,53 @@ use super::Options;
 use super::handover::Handover;
 use crate::console;
 use crate::input::InputError;
-use crate::journal::{LastRecords, OutputFiles, Records};
+use crate::journal::{JobLog, LastEntries, OutputFiles};
 use crate::output::{Existing, OutputError, Target, Writer, is_same_file, real_path};
 
-/// The part of earlier runs that this one goes on with.
+/// The files of earlier runs that this run continues.
 pub(super) struct Earlier {
-    /// Which jobs are done.
-    pub done: Option<LastRecords>,
-    /// The places of their results, if this run's output goes on with them.
+    /// The jobs that have succeeded, by the log of `--only-failed`.
+    pub done: Option<LastEntries>,
+    /// The places of their results, if this run appends to the same output.
     files: Option<OutputFiles>,
-    /// The opened file of records, if this run appends to it.
-    records: Option<Records>,
+    /// The opened job log, if this run appends to it.
+    log: Option<JobLog>,
 }
 
-/// Reads the records of `--only-failed`, and whether the results that they tell of are there.
-pub(super) fn read_records(options: &Options) -> Result<(Option<LastRecords>, Option<OutputFiles>), InputError> {
-    let Some(records) = &options.only_failed else { return Ok((None, None)) };
+/// Reads the job log of `--only-failed`, and looks for the results at the places in it.
+pub(super) fn read_log(options: &Options) -> Result<(Option<LastEntries>, Option<OutputFiles>), InputError> {
+    let Some(log) = &options.only_failed else { return Ok((None, None)) };
     let mut files = match &options.output {
         Target::File(path) => Some(OutputFiles::new(path)),
         Target::Stdout | Target::Stderr => None,
     };
-    let done = LastRecords::read(records, files.as_mut())?;
+    let done = LastEntries::read(log, files.as_mut())?;
     Ok((Some(done), files))
 }
 
 impl Earlier {
+    /// Reads the job log of an earlier run, if `--only-failed` names one, and finds out which results are there.
+    ///
     /// # Errors
-    /// If the records cannot be read, or another run writes them; if the output is another run's.
+    /// If the log cannot be read, or another run writes it; if the output is another run's.
     pub(super) fn read(options: &Options) -> Result<Earlier, Box<dyn std::error::Error>> {
-        let goes_on = options.records.as_deref().filter(|path| {
+        let continued = options.job_log.as_deref().filter(|path| {
             options.only_failed.as_deref().is_some_and(|before| is_same_file(before, path)) && path.is_file()
         });
-        // From here on no other run adds to them.
-        let records = goes_on.map(|path| Records::open(&Target::new(path), Existing::Append)).transpose()?;
-        let (done, files) = read_records(options)?;
-        if let Some(partial) = files.as_ref().filter(|_| records.is_some()).and_then(OutputFiles::unknown) {
+        // Opening locks the log: from here on no other run appends to it.
+        let log = continued.map(|path| JobLog::open(&Target::new(path), Existing::Append)).transpose()?;
+        let (done, files) = read_log(options)?;
+        if let Some(partial) = files.as_ref().filter(|_| log.is_some()).and_then(OutputFiles::unknown) {
             Err(format!(
-                "{} has results of an earlier run, and the records do not tell which: give another --output, or move it away",
+                "{} has results of an earlier run, but the job log does not contain their places: give another --output, or move \
+                 that file away",
                 partial.display()
             ))?;
         }
-        let files = files.filter(OutputFiles::is_told_of);
+        let files = files.filter(OutputFiles::has_places);
         match (&files, &options.output) {
             (None, Target::File(path)) if done.is_some() && has_something(path) => Err(format!(
-                "{} has the results of another run, which --only-failed does not make again: give another --output",
+                "{} has the results of another run, which --only-failed would not compute again: give another --output",
                 path.display()
             ))?,
             _ => {}
@@ -58,44 +61,44 @@ impl Earlier {
         let missing = missing.map_or(0, |(files, done)| files.missing(|number| done.is_ok(number)));
         if missing > 0 {
             console::eprint_error(format_args!(
-                "{missing} result(s) that the records call ok are not in {}: these jobs are run again",
+                "{missing} result(s) with the status ok are no longer in {}: these jobs are run again",
                 options.output.name()
             ));
         }
-        Ok(Earlier { done, files, records })
+        Ok(Earlier { done, files, log })
     }
 
-    /// Opens what is written. `takes_back`: lines of the output may be replaced at the end.
+    /// Opens the outputs and the job log of this run. `may_replace`: lines of the output may be replaced at the end.
     pub(super) fn open_outputs(
         self,
         options: &Options,
-        takes_back: bool,
-    ) -> Result<(Handover, Option<LastRecords>), OutputError> {
-        let Earlier { done, files, records } = self;
+        may_replace: bool,
+    ) -> Result<(Handover, Option<LastEntries>), OutputError> {
+        let Earlier { done, files, log } = self;
         let out = if files.is_some() { Writer::open_behind(&options.output) } else { Writer::open(&options.output) }?;
         let err = if done.is_some() { Writer::open_after(&options.stderr) } else { Writer::open(&options.stderr) }?;
-        let records = match (&options.records, records) {
-            (Some(path), None) => Some(Records::open(&Target::new(path), Existing::Replace)?),
-            (_, records) => records,
+        let log = match (&options.job_log, log) {
+            (Some(path), None) => Some(JobLog::open(&Target::new(path), Existing::Replace)?),
+            (_, log) => log,
         };
         let named = out.partial_name().and(match &options.output {
-            // The next run may be started in another folder. A name that is not text is recognised all the same.
+            // The path is absolute, because the next run may be started in another folder. A lossy name is compared with a lossy name.
             Target::File(path) => Some(real_path(path).to_string_lossy().into_owned()),
             Target::Stdout | Target::Stderr => None,
         });
-        let mut handover = Handover::new(out, err, records, options.unordered, named);
-        if takes_back {
+        let mut handover = Handover::new(out, err, log, options.unordered, named);
+        if may_replace {
             handover.keep_layout();
         }
         if let (Some(mut files), Some(done)) = (files, &done) {
             let found = files.take_found(|number| done.is_ok(number));
-            handover.go_on(&files, &found)?;
+            handover.append_to_earlier(&files, &found)?;
         }
         Ok((handover, done))
     }
 }
 
-/// Whether there is a file of this name that is not empty.
+/// Whether there is a regular file of this name that is not empty.
 pub(crate) fn has_something(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
 }

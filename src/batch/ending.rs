@@ -7,73 +7,73 @@ use super::earlier::has_something;
 use super::job::Cause;
 use super::policy::StopPolicy;
 use super::report::Report;
-use super::runners::doubts::{self, Doubt, Token};
+use super::runners::doubtful::{self, DoubtfulAnswers, Token};
 use super::sinks::Sinks;
 use crate::engine::error::JobErrorKind;
 use crate::input::InputError;
 use crate::journal::amend;
 use crate::launch::ExitCode;
-use crate::output::{Failure, OutputError, failure_line};
+use crate::output::{ErrorLine, OutputError, error_line};
 use crate::pool::Pool;
 
-/// Closes the sinks of a batch and reports how it ended. `token`: the workers have to be asked whether their answers were right.
+/// Closes the sinks of a batch and reports how it ended. With a `token`, the answers of the workers are checked first.
 pub(super) fn end(driven: Driven, mut sinks: Sinks, pool: &Pool, token: Option<Token>, stop: StopPolicy) -> Report {
     let Driven { end, counts, failed, fault } = driven;
     let mut report = Report::new(counts, failed);
-    let (end, doubts) = ask_workers(pool, token, end, &mut report);
-    sinks.show(None);
-    let records = sinks.records().map(PathBuf::from).filter(|path| path.is_file());
+    let (end, doubtful) = check_workers(pool, token, end, &mut report);
+    sinks.set_progress(None);
+    let job_log = sinks.log_path().map(PathBuf::from).filter(|path| path.is_file());
     report.set_silent(matches!(&end, End::Sink(error) if error.is_closed()));
-    let replaced = replace_doubtful(&doubts, &mut sinks);
+    let replaced = replace_doubtful(&doubtful, &mut sinks);
     let code = conclude(end, fault, sinks, &mut report);
-    take_back(&doubts, records.as_deref(), replaced, &mut report);
+    report_doubtful(&doubtful, job_log.as_deref(), replaced, &mut report);
     let has_success = stop.on_success && report.counts.succeeded > 0;
     report.set_code(if has_success && code == ExitCode::JobsFailed { ExitCode::Success } else { code });
-    report.set_records(records, has_success);
+    report.set_job_log(job_log, has_success);
     report
 }
 
-/// Asks the workers whether their answers were right, if there is a token to ask with and the batch has come so far.
-fn ask_workers(pool: &Pool, token: Option<Token>, end: End, report: &mut Report) -> (End, Vec<Doubt>) {
-    let asks = matches!(end, End::Complete | End::Sink(_));
-    let Some(token) = token.filter(|_| asks) else { return (end, Vec::new()) };
-    match doubts::gather(pool, token) {
-        Ok(doubts) => {
-            for doubt in &doubts {
-                doubt.jobs().for_each(|number| report.take_back(number, &Cause::new("surplus", doubt.message())));
+/// Closes the workers and counts jobs with doubtful answers as failed, if there is a token and the batch was not broken off.
+fn check_workers(pool: &Pool, token: Option<Token>, end: End, report: &mut Report) -> (End, Vec<DoubtfulAnswers>) {
+    let is_checked = matches!(end, End::Complete | End::Sink(_));
+    let Some(token) = token.filter(|_| is_checked) else { return (end, Vec::new()) };
+    match doubtful::collect(pool, token) {
+        Ok(doubtful) => {
+            for answers in &doubtful {
+                let cause = Cause::new("surplus", answers.message());
+                answers.jobs().for_each(|number| report.recount_as_failed(number, &cause));
             }
-            (end, doubts)
+            (end, doubtful)
         }
         Err(error) => (if matches!(end, End::Complete) { End::Broken(error) } else { end }, Vec::new()),
     }
 }
 
-/// Puts errors in the places of doubtful answers, where the output is a file.
-fn replace_doubtful(doubts: &[Doubt], sinks: &mut Sinks) -> Result<(), OutputError> {
-    let line =
-        |doubt: &Doubt, number| failure_line(Failure { job: number, kind: "surplus", message: &doubt.message() });
-    let lines = doubts.iter().flat_map(|doubt| doubt.jobs().map(|number| (number, line(doubt, number))));
+/// Replaces doubtful answers by error lines, if the output is a file.
+fn replace_doubtful(doubtful: &[DoubtfulAnswers], sinks: &mut Sinks) -> Result<(), OutputError> {
+    let line = |message: &str, number| (number, error_line(ErrorLine { job: number, kind: "surplus", message }));
+    let lines = doubtful.iter().flat_map(|answers| answers.jobs().map(|number| line(&answers.message(), number)));
     sinks.replace_lines(&lines.collect())
 }
 
-/// Reports which jobs have doubtful answers, and takes their records back.
-fn take_back(
-    doubts: &[Doubt],
-    records: Option<&std::path::Path>,
+/// Reports which jobs have doubtful answers, and appends entries to the job log that they have failed.
+fn report_doubtful(
+    doubtful: &[DoubtfulAnswers],
+    job_log: Option<&std::path::Path>,
     replaced: Result<(), OutputError>,
     report: &mut Report,
 ) {
-    let Some(summary) = doubts::summary(doubts) else { return };
+    let Some(summary) = doubtful::summary(doubtful) else { return };
     report.add(summary);
-    let jobs = doubts.iter().flat_map(|doubt| doubt.jobs().map(|number| (number, doubt.message())));
-    let recorded =
-        records.map_or(Ok(()), |path| amend::take_back(path, &jobs.collect()).map_err(|error| error.to_string()));
-    for error in [recorded, replaced.map_err(|error| error.to_string())].into_iter().filter_map(Result::err) {
-        report.add(format_args!("these answers could not be taken back where they were written: {error}"));
+    let jobs = doubtful.iter().flat_map(|answers| answers.jobs().map(|number| (number, answers.message())));
+    let logged =
+        job_log.map_or(Ok(()), |path| amend::mark_failed(path, &jobs.collect()).map_err(|error| error.to_string()));
+    for error in [logged, replaced.map_err(|error| error.to_string())].into_iter().filter_map(Result::err) {
+        report.add(format_args!("these answers could not be corrected where they were written: {error}"));
     }
 }
 
-/// Finishes the outputs, or leaves them as they are, and reports what was wrong.
+/// Finishes the outputs, or leaves them as they are, and reports why the batch ended early.
 fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, report: &mut Report) -> ExitCode {
     let left = sinks.partial_names();
     let is_whole = matches!((&end, &fault), (End::Complete, None));

@@ -1,4 +1,4 @@
-//! The outputs and the records of a batch on their way to the system: a record is written when what it tells of was.
+//! Writes the outputs of jobs, then the entries of the job log: an entry is written after the output that it describes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -6,53 +6,53 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::journal::{Found, OutputFiles, OutputPlace, Records, finish_line};
+use crate::journal::{Found, JobLog, OutputFiles, OutputPlace, finish_line};
 use crate::output::{Extent, Layout, OutputError, OutputOrder, Section, Writer};
 
-/// How many bytes of records wait for their outputs to be written before those are.
-const RECORD_BYTES: usize = 64 << 10;
-/// How many bytes a note begins with: the job's number.
+/// The most bytes of entries that wait for their outputs; with more, the outputs are flushed.
+const ENTRY_BYTES: usize = 64 << 10;
+/// The number of bytes that a note begins with: the job's number.
 const NUMBER_BYTES: usize = 8;
 
-/// Takes outputs and notes of jobs, one job after the other.
+/// The writers of a batch. Takes outputs and notes, one job after the other. A note is the job's number and its entry.
 pub(crate) struct Handover {
     out: Writer,
     err: Errors,
-    records: Option<Records>,
+    log: Option<JobLog>,
     order: OutputOrder,
-    /// The output's name, if records tell places in it.
+    /// The output's name in entries, if they contain places.
     named: Option<String>,
-    /// Where the outputs are, if the file may have to be put into order.
+    /// The places of the jobs' outputs, if the file may have to be put into order.
     layout: Option<Layout>,
     current: Current,
-    /// Records of outputs that the system may not have yet.
+    /// Entries of outputs that may not be flushed yet.
     pending: VecDeque<Pending>,
     pending_bytes: usize,
 }
 
-/// The job whose output is being taken.
+/// The job whose output is being written.
 struct Current {
-    /// Where its output begins.
+    /// The position at which its output begins.
     at: u64,
     hash: Xxh3,
     note: Vec<u8>,
 }
 
-/// A record, and how far the outputs must be written before it may be.
+/// An entry, and the positions up to which the outputs must be flushed before it is written.
 struct Pending {
     out: u64,
     err: u64,
     line: Vec<u8>,
 }
 
-/// What jobs say of themselves. Results must not suffer when its reader goes away: then nobody is told any more.
+/// The standard error of jobs. If its reader goes away, the rest is dropped, and results are written as before.
 struct Errors(Option<Writer>);
 
 impl Errors {
-    fn tell(&mut self, tell: impl FnOnce(&mut Writer) -> Result<(), OutputError>) -> Result<(), OutputError> {
-        match self.0.as_mut().map(tell) {
+    fn write_with(&mut self, write: impl FnOnce(&mut Writer) -> Result<(), OutputError>) -> Result<(), OutputError> {
+        match self.0.as_mut().map(write) {
             Some(Err(error)) if error.is_closed() => self.0 = None,
-            Some(told) => return told,
+            Some(written) => return written,
             None => {}
         }
         Ok(())
@@ -60,16 +60,16 @@ impl Errors {
 }
 
 impl Handover {
-    /// `named` is the output's name for records, if it is a file that can be read again.
+    /// `named` is the output's name for entries, if it is a regular file.
     pub(crate) fn new(
         out: Writer,
         err: Writer,
-        records: Option<Records>,
+        log: Option<JobLog>,
         unordered: bool,
         named: Option<String>,
     ) -> Handover {
         let order = if unordered { OutputOrder::Settled } else { OutputOrder::Places };
-        let named = named.filter(|_| records.as_ref().is_some_and(|records| records.path().is_some()));
+        let named = named.filter(|_| log.as_ref().is_some_and(|log| log.path().is_some()));
         let current = Current { at: out.position(), hash: Xxh3::new(), note: Vec::new() };
         Handover {
             layout: named.is_some().then(Layout::default),
@@ -77,22 +77,22 @@ impl Handover {
             pending: VecDeque::new(),
             pending_bytes: 0,
             out,
-            records,
+            log,
             order,
             named,
             current,
         }
     }
 
-    /// Keeps account of where the outputs are, so that some can be replaced.
+    /// Notes where the outputs are, so that some can be replaced later.
     pub(crate) fn keep_layout(&mut self) {
         if self.out.partial_name().is_some() {
             self.layout.get_or_insert_with(Layout::default);
         }
     }
 
-    /// Puts other lines in the places of some jobs' lines, if the output is a file that is not whole yet. The records of these
-    /// jobs are not changed.
+    /// Replaces the lines of some jobs by other ones, if the output is an unfinished file. The entries of these jobs are not
+    /// changed.
     ///
     /// # Errors
     /// If the file cannot be read or written.
@@ -110,11 +110,11 @@ impl Handover {
         self.commit()
     }
 
-    /// Lets the output go on behind what earlier runs have left. What they left in another file than the partial one is copied.
+    /// Appends to the output that earlier runs have left. Results that are in another file than the partial one are copied.
     ///
     /// # Errors
     /// If it cannot be read or written.
-    pub(crate) fn go_on(&mut self, files: &OutputFiles, found: &[Found]) -> Result<(), OutputError> {
+    pub(crate) fn append_to_earlier(&mut self, files: &OutputFiles, found: &[Found]) -> Result<(), OutputError> {
         let layout = self.layout.get_or_insert_with(Layout::default);
         let mut copied = Layout::default();
         let start = self.out.position();
@@ -131,50 +131,51 @@ impl Handover {
         if self.out.position() > start {
             self.out.flush()?;
             let moved = copied.plan(OutputOrder::Places).moved().shifted(start);
-            if let Some(records) = &self.records {
-                records.change_places(&moved)?;
+            if let Some(log) = &self.log {
+                log.change_places(&moved)?;
             }
         }
         self.current.at = self.out.position();
         Ok(())
     }
 
-    /// The file of the records, if it is one that can be read again.
-    pub(super) fn records(&self) -> Option<&Path> {
-        self.records.as_ref()?.path()
+    /// Returns the path of the job log, if it is a regular file.
+    pub(super) fn log_path(&self) -> Option<&Path> {
+        self.log.as_ref()?.path()
     }
 
-    pub(super) fn has_records(&self) -> bool {
-        self.records.is_some()
+    pub(super) fn has_log(&self) -> bool {
+        self.log.is_some()
     }
 
+    /// Whether standard error has bytes that are not flushed.
     pub(super) fn has_errors(&self) -> bool {
         self.err.0.as_ref().is_some_and(|err| err.position() > err.written())
     }
 
-    /// Whether it is recorded where the outputs are.
-    pub(super) fn tells_places(&self) -> bool {
+    /// Whether entries contain the places of outputs.
+    pub(super) fn has_output_places(&self) -> bool {
         self.named.is_some()
     }
 
-    /// Whether jobs need notes, because records are written or the places of outputs are kept.
+    /// Whether jobs need notes, because there is a job log or the places of outputs are kept.
     pub(super) fn needs_notes(&self) -> bool {
-        self.layout.is_some() || self.records.is_some()
+        self.layout.is_some() || self.log.is_some()
     }
 
-    /// The beginning of a job's note; empty if notes are not needed.
+    /// Returns the beginning of a job's note; empty if notes are not needed.
     pub(super) fn note(&self, number: u64) -> Vec<u8> {
         if self.needs_notes() { number.to_le_bytes().to_vec() } else { Vec::new() }
     }
 
-    /// A record has no JSON form.
-    pub(super) fn no_json(&self, source: serde_json::Error) -> OutputError {
-        let name = self.records.as_ref().map_or_else(|| Arc::from("the records"), |records| records.name().clone());
+    /// Returns the error for an entry that has no JSON form.
+    pub(super) fn entry_error(&self, source: serde_json::Error) -> OutputError {
+        let name = self.log.as_ref().map_or_else(|| Arc::from("the job log"), |log| log.name().clone());
         OutputError::Value { name, source }
     }
 
-    /// Takes a piece of the current job's output, or of its note. An empty piece of a note ends the job.
-    pub(super) fn take(&mut self, section: Section, bytes: &[u8]) -> Result<(), OutputError> {
+    /// Writes a piece of the current job's output, or takes a piece of its note. An empty piece of a note ends the job.
+    pub(super) fn write(&mut self, section: Section, bytes: &[u8]) -> Result<(), OutputError> {
         match section {
             Section::STDOUT => {
                 if self.named.is_some() {
@@ -182,7 +183,7 @@ impl Handover {
                 }
                 self.out.write_all(bytes)
             }
-            Section::STDERR => self.err.tell(|err| err.write_all(bytes)),
+            Section::STDERR => self.err.write_with(|err| err.write_all(bytes)),
             Section::Note if bytes.is_empty() => self.end_job(),
             Section::Note => {
                 self.current.note.extend_from_slice(bytes);
@@ -210,43 +211,43 @@ impl Handover {
             self.pending_bytes += line.len();
             let err = self.err.0.as_ref().map_or(0, Writer::position);
             self.pending.push_back(Pending { out, err, line });
-            if self.pending_bytes > RECORD_BYTES {
+            if self.pending_bytes > ENTRY_BYTES {
                 return self.commit();
             }
         }
         Ok(())
     }
 
-    /// Hands everything that was taken to the system: outputs first, then the records of those that are there.
+    /// Flushes everything that was taken: outputs first, then the entries of flushed outputs.
     pub(super) fn commit(&mut self) -> Result<(), OutputError> {
         let out = self.out.flush();
-        let err = self.err.tell(Writer::flush);
-        let recorded = self.record();
-        out.and(err).and(recorded)
+        let err = self.err.write_with(Writer::flush);
+        let logged = self.write_entries();
+        out.and(err).and(logged)
     }
 
-    /// Writes the records of what the system has.
-    fn record(&mut self) -> Result<(), OutputError> {
-        let Some(records) = &mut self.records else { return Ok(()) };
+    /// Writes the entries whose outputs are flushed.
+    fn write_entries(&mut self) -> Result<(), OutputError> {
+        let Some(log) = &mut self.log else { return Ok(()) };
         let out = self.out.written();
         let err = self.err.0.as_ref().map_or(u64::MAX, Writer::written);
         while let Some(next) = self.pending.front().filter(|next| next.out <= out && next.err <= err) {
-            records.write_line(&next.line)?;
+            log.write_line(&next.line)?;
             self.pending_bytes -= next.line.len();
             self.pending.pop_front();
         }
-        records.flush()
+        log.flush()
     }
 
-    /// What the outputs are called as long as they are not whole: of the jobs' standard output, and of their standard error.
+    /// Returns the names of the unfinished outputs: of the jobs' standard output, and of their standard error.
     pub(super) fn partial_names(&self) -> [Option<PathBuf>; 2] {
         [self.out.partial_name(), self.err.0.as_ref().and_then(Writer::partial_name)]
     }
 
-    /// Ends all outputs. `whole`: the output is all that was asked for. After an error all is left as it is.
+    /// Finishes all outputs. `whole`: the output is complete. After an error all files are left as they are.
     pub(super) fn finish(mut self, whole: bool) -> Result<(), OutputError> {
         self.commit()?;
-        let Handover { out, err, records, order, layout, .. } = self;
+        let Handover { out, err, log, order, layout, .. } = self;
         match err.0 {
             Some(err) if whole => err.finish()?,
             Some(err) => err.leave_partial()?,
@@ -256,12 +257,12 @@ impl Handover {
         match plan {
             Some(plan) => {
                 let moved = plan.moved();
-                let record = || records.as_ref().map_or(Ok(()), |records| records.change_places(&moved));
-                out.finish_sorted(&plan, whole, record)?;
+                let change_places = || log.as_ref().map_or(Ok(()), |log| log.change_places(&moved));
+                out.finish_sorted(&plan, whole, change_places)?;
             }
             None if whole => out.finish()?,
             None => out.leave_partial()?,
         }
-        records.map_or(Ok(()), Records::finish)
+        log.map_or(Ok(()), JobLog::finish)
     }
 }

@@ -1,4 +1,4 @@
-//! What travels between the driver and the ranks: an attempt at a job, and its result.
+//! The messages between the driver and the ranks: an attempt at a job, and its result.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,7 @@ pub(crate) struct Attempt<W> {
     /// The job's own seed, the same in every attempt.
     pub seed: u64,
     pub work: W,
-    /// The rank on which the attempt before failed.
+    /// The rank on which the previous attempt failed.
     #[serde(skip)]
     pub avoid: Option<u32>,
 }
@@ -31,8 +31,9 @@ pub(crate) struct AttemptResult {
     /// Why the attempt failed; `None` if it succeeded.
     pub cause: Option<Box<Cause>>,
     pub run: Option<Run>,
-    /// Standard output and standard error, without the pieces that were sent ahead.
+    /// Standard output, without the pieces that were sent ahead.
     pub out: ByteBuf,
+    /// Standard error, likewise.
     pub err: ByteBuf,
     /// The length of all output, with the pieces that were sent ahead.
     pub output_bytes: u64,
@@ -41,7 +42,7 @@ pub(crate) struct AttemptResult {
 /// Why an attempt failed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cause {
-    /// One word: `kind` of the error line that takes the place of a result.
+    /// One word: `kind` of the error line in place of a result.
     pub kind: String,
     pub message: String,
     pub traceback: Option<String>,
@@ -49,19 +50,19 @@ pub(crate) struct Cause {
     pub signal: Option<i32>,
 }
 
-/// Where and when an attempt ran, and what it used.
+/// Where and when an attempt ran, and its resource usage.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub rank: u32,
     pub slot: u32,
     /// In µs since 1970.
-    pub start: u64,
+    pub start_us: u64,
     /// Wall time.
     pub seconds: f64,
     pub usage: Option<Usage>,
 }
 
-/// What a process used.
+/// The resource usage of a process.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Usage {
     /// In s.
@@ -72,21 +73,21 @@ pub(crate) struct Usage {
 }
 
 impl AttemptResult {
-    /// The result of an attempt that succeeded with this standard output.
+    /// Makes the result of an attempt that succeeded with this standard output.
     pub(crate) fn ok(out: Vec<u8>, run: Option<Run>) -> Self {
         let output_bytes = out.len() as u64;
         let (out, err) = (ByteBuf::from(out), ByteBuf::new());
         AttemptResult { status: Status::Ok, cause: None, run, out, err, output_bytes }
     }
 
-    /// The result of an attempt that has no output.
+    /// Makes the result of an attempt that has no output.
     pub(crate) fn without_output(status: Status, cause: Cause, run: Option<Run>) -> Self {
         let (out, err) = (ByteBuf::new(), ByteBuf::new());
         AttemptResult { status, cause: Some(Box::new(cause)), run, out, err, output_bytes: 0 }
     }
 }
 
-/// What the ledger looks at in the result of an attempt.
+/// The result of an attempt, as far as the ledger uses it.
 pub(crate) trait Outcome {
     fn status(&self) -> Status;
     /// The rank that ran the attempt, if one did.
@@ -116,11 +117,11 @@ impl Cause {
 }
 
 impl Run {
-    /// An attempt that began at `start` on this slot and took `duration`.
+    /// Makes the run of an attempt that began at `start` in this slot and took `duration`.
     pub(crate) fn new(rank: u32, slot: u32, start: SystemTime, duration: Duration) -> Self {
         let start = start.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let start = u64::try_from(start.as_micros()).unwrap_or(u64::MAX);
-        Run { rank, slot, start, seconds: duration.as_secs_f64(), usage: None }
+        let start_us = u64::try_from(start.as_micros()).unwrap_or(u64::MAX);
+        Run { rank, slot, start_us, seconds: duration.as_secs_f64(), usage: None }
     }
 }
 
@@ -129,7 +130,7 @@ pub(crate) fn has_failed(status: Status) -> bool {
     !matches!(status, Status::Ok | Status::Cancelled)
 }
 
-/// The seed of a job: it depends on the run's seed and the job's number alone.
+/// Returns the seed of a job, which depends on the run's seed and the job's number alone.
 pub(crate) fn seed_of(seed: u64, number: u64) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(&number.to_le_bytes(), seed)
 }

@@ -1,8 +1,8 @@
 //! The jobs of a batch that are not settled: under way, or waiting for a retry. Decides which attempt is next and what happens
 //! to each job when an attempt ends.
 //!
-//! The ledger is pure: it reads no clock and no input and writes nothing. [`Ledger::next`] asks for the next attempt, or for the
-//! next job of the source; [`Ledger::on`] takes what has happened and appends orders for the driver. Every job that was
+//! The ledger is pure: it reads no clock and no input and writes nothing. [`Ledger::next`] returns the next attempt, or asks for
+//! the next job of the source; [`Ledger::on`] takes an event and appends orders for the driver. Every job that was
 //! read ends with exactly one order: [`Order::Settle`], [`Order::SettleRun`], [`Order::Cancel`], or [`Order::Leave`], which leaves
 //! it to the next run.
 
@@ -24,26 +24,26 @@ pub(crate) use counts::Counts;
 /// Time since the beginning of the batch.
 pub(crate) type Time = Duration;
 
-/// A job as it was read from the source.
+/// A job that was read from the source.
 #[derive(Debug)]
 pub(crate) struct Planned<W> {
     /// The place of its record in the input, from 1.
     pub number: u64,
     pub work: W,
-    /// Its record as JSON, if the run writes records.
+    /// Its record as JSON, if there is a job log.
     pub input: Option<Box<RawValue>>,
 }
 
-/// A job as the sinks know it.
+/// A job without its work, for the sinks.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     /// Its place in the output, from 0.
     pub place: u64,
     /// The place of its record in the input, from 1.
     pub number: u64,
-    /// How many attempts were made, with the one under way.
+    /// The number of attempts, with the one under way.
     pub attempt: u32,
-    /// Its record as JSON, if the run writes records.
+    /// Its record as JSON, if there is a job log.
     pub input: Option<Box<RawValue>>,
 }
 
@@ -68,7 +68,7 @@ enum Entry<W, R> {
     Kept(Box<Kept<W, R>>),
 }
 
-/// What has happened.
+/// An event of a batch.
 #[derive(Debug)]
 pub(crate) enum Event<R> {
     /// Consecutive attempts, from index `first` on, succeeded; the driver has their results.
@@ -80,25 +80,25 @@ pub(crate) enum Event<R> {
     /// A signal asks for the end of the run.
     Stop,
     /// Finished output does not wait any longer for the jobs before this place.
-    PassBefore { place: u64 },
+    SkipBefore { place: u64 },
 }
 
-/// What the driver does next.
+/// An order to the driver.
 #[derive(Debug)]
 pub(crate) enum Order<R> {
     /// Hand the job's result to the sinks: it is final.
     Settle { job: Job, result: R },
     /// Hand the results of `count` jobs with consecutive places, from `first` on, to the sinks.
     SettleRun { first: u64, count: u64 },
-    /// Drop what the job at this place has put out: it will be run again.
+    /// Drop the output of the job at this place, because it will be run again.
     Forget { place: u64 },
-    /// Record that the job is not run, because the batch was stopped on purpose.
+    /// Log the job as cancelled, because the stop policy has ended the batch.
     Cancel { job: Job },
     /// The job is not settled in this run.
     Leave { job: Job },
     /// Start no more attempts; those that run may end.
     GiveUp,
-    /// End the batch now, with all that runs.
+    /// End the batch now, with all running attempts.
     EndAll,
 }
 
@@ -110,7 +110,7 @@ pub(crate) enum Next<W> {
     Read,
     /// There is none at the moment: ask again after the next event, or when [`Ledger::next_due`] is reached.
     Wait,
-    /// There will be no more.
+    /// There are no more attempts.
     End,
 }
 
@@ -159,7 +159,7 @@ pub(crate) struct Ledger<W, R> {
 }
 
 impl<W: Clone, R: Outcome> Ledger<W, R> {
-    /// Without jobs. `seed` is the run's, `total` the number of jobs, if it is known.
+    /// Makes a ledger without jobs. `seed` is the run's, `total` the number of jobs, if it is known.
     pub(crate) fn new(retry: RetryPolicy, stop: StopPolicy, seed: u64, total: Option<u64>) -> Self {
         Ledger {
             retry,
@@ -184,7 +184,7 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
         self.counts
     }
 
-    /// The number of jobs, if it is known.
+    /// Returns the number of jobs, if it is known.
     pub(crate) fn total(&self) -> Option<u64> {
         self.total
     }
@@ -208,7 +208,7 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
         !self.waiting.is_empty()
     }
 
-    /// The time at which [`next`](Self::next) has an attempt that waits for a retry.
+    /// Returns the time at which [`next`](Self::next) has an attempt that waits for a retry.
     pub(crate) fn next_due(&self) -> Option<Time> {
         let (due, _) = self.waiting.first_key_value()?.0;
         Some(*due).filter(|_| !self.closed && !self.stopped)
@@ -275,30 +275,30 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
         self.under_way += 1;
     }
 
-    /// The source has no more jobs.
+    /// Notes that the source has no more jobs.
     pub(crate) fn end_of_source(&mut self) {
         self.source_ended = true;
     }
 
-    /// The source has failed: what is behind is unknown, and no more attempts are made.
+    /// Notes that the source has failed: its remaining jobs are unknown, and no more attempts are made.
     pub(crate) fn source_failed(&mut self) {
         self.source_ended = true;
         self.closed = true;
     }
 
-    /// Takes what has happened at the time `now` and appends the orders that follow.
+    /// Handles an event at the time `now` and appends the orders that follow from it.
     pub(crate) fn on(&mut self, event: Event<R>, now: Time, orders: &mut Vec<Order<R>>) {
         match event {
             Event::Succeeded { first, count } => self.succeeded(first, count, orders),
             Event::Ended { index, result } => self.ended(index, result, now, orders),
-            // A fact about a job that is settled is ignored.
+            // An event about a settled job is ignored.
             Event::NotStarted { index } => self.cut |= self.is_under_way(index),
             Event::Stop => self.stopped = true,
-            Event::PassBefore { place } => self.pass_before(place, orders),
+            Event::SkipBefore { place } => self.skip_before(place, orders),
         }
     }
 
-    /// Settles jobs whose results need no look of their own.
+    /// Settles consecutive attempts that succeeded.
     fn succeeded(&mut self, first: u64, count: u64, orders: &mut Vec<Order<R>>) {
         let mut run: Option<(u64, u64)> = None;
         for index in first..first + count {
@@ -326,7 +326,7 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
         let job = match self.take(index) {
             Entry::Settled => return,
             Entry::Place(place) => self.job_at(place),
-            Entry::Kept(kept) if !self.may_retry(&kept, status) => kept.job,
+            Entry::Kept(kept) if !self.decide_retry(&kept, status) => kept.job,
             Entry::Kept(mut kept) => {
                 let pause = self.retry.pause.saturating_mul(1 << (kept.job.attempt - 1).min(DOUBLINGS));
                 let place = kept.job.place;
@@ -343,9 +343,8 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
         self.apply_stop_policy(status, orders);
     }
 
-    /// Whether a job is run again. A job that was promised another attempt when a signal came is left to the next run, which
-    /// its result tells to do so.
-    fn may_retry(&mut self, kept: &Kept<W, R>, status: Status) -> bool {
+    /// Decides whether a job is run again. After a signal it is not: its failure stays in the job log for the next run.
+    fn decide_retry(&mut self, kept: &Kept<W, R>, status: Status) -> bool {
         let may_retry = kept.work.is_some() && self.retry.on.contains(&status) && !self.closed;
         self.cut |= may_retry && self.stopped;
         may_retry && !self.stopped
@@ -395,7 +394,7 @@ impl<W, R> Ledger<W, R> {
         entry
     }
 
-    /// Takes the jobs under way and the waiting ones that `is_wanted` picks by their place, in the order of their places.
+    /// Takes the jobs whose place `is_wanted` accepts, under way or waiting, in the order of their places.
     fn take_jobs(&mut self, is_wanted: impl Fn(u64) -> bool) -> Vec<Kept<W, R>> {
         let mut jobs = Vec::new();
         for index in self.oldest..self.oldest + self.attempts.len() as u64 {
@@ -423,7 +422,7 @@ impl<W, R> Ledger<W, R> {
 
 impl<W: Clone, R: Outcome> Ledger<W, R> {
     /// Settles the jobs before `place` that wait for a retry, and leaves the others before it to the next run.
-    fn pass_before(&mut self, place: u64, orders: &mut Vec<Order<R>>) {
+    fn skip_before(&mut self, place: u64, orders: &mut Vec<Order<R>>) {
         let passed = self.take_jobs(|of| of < place);
         self.cut |= !passed.is_empty();
         for Kept { job, last, .. } in passed {
@@ -466,7 +465,7 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
 
 #[cfg(test)]
 impl<W, R> Ledger<W, R> {
-    /// Asserts what always holds.
+    /// Asserts the invariants.
     pub(crate) fn check(&self) {
         let open = self.attempts.iter().filter(|entry| !matches!(entry, Entry::Settled)).count();
         assert_eq!(open as u64, self.under_way);

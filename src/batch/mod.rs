@@ -1,9 +1,9 @@
-//! A batch: jobs from their records to their output, with retries, records, and a report at the end.
+//! A batch: jobs from their records to their output, with retries, a job log, and a report at the end.
 //!
 //! ```text
 //! source ─▶ ledger ─ attempt ─▶ JobStream ═▶ ranks ─▶ runner
 //!             ▲ │                                        │
-//!       event │ └ order ─▶ sinks: output → records       │
+//!       event │ └ order ─▶ sinks: output → job log       │
 //!             └─────────── drive ◀═══════════════════════┘ result, pieces of output
 //! ```
 //!
@@ -16,9 +16,9 @@
 //! | `ledger` | which attempt is next, and what happens to each job; pure, with simulated worlds in `sim` |
 //! | `policy` | when jobs are run again, when a batch is stopped; all time limits |
 //! | `drive` | the loop that carries out the ledger's orders |
-//! | `sinks` | when a job's output and record are handed on; `handover`: output first, then the record |
-//! | `earlier` | what an earlier run has left, and how this one goes on with it |
-//! | `job` | what travels: attempts and their results |
+//! | `sinks` | when a job's output and its log entry are handed on; `handover` writes them: output first, then the entry |
+//! | `earlier` | which files of an earlier run this run continues |
+//! | `job` | the messages between driver and ranks: attempts and their results |
 //! | `runners` | the ranks' half |
 //! | `report` | the exit code and the messages at the end; `ending`: which end of a batch gives which |
 //! | `commands` | the batch of commands for programs that use the library |
@@ -63,23 +63,23 @@ use ledger::Ledger;
 use runners::Runner;
 use source::Source;
 
-/// How a batch is run, and where everything goes.
+/// The options of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Options {
-    /// What messages and the summary call the batch.
+    /// The name of the batch in messages and in the summary.
     pub name: String,
     pub retry: RetryPolicy,
     pub stop: StopPolicy,
-    /// How long processes may take to end after TERM, before KILL.
+    /// The time that processes have to end after TERM, before KILL.
     pub kill_after: Duration,
     pub output: Target,
-    /// Where the jobs' standard error goes.
+    /// The target of the jobs' standard error.
     pub stderr: Target,
-    pub records: Option<PathBuf>,
-    /// The records of an earlier run, whose successful jobs are not run again.
+    pub job_log: Option<PathBuf>,
+    /// The job log of an earlier run, whose successful jobs are not run again.
     pub only_failed: Option<PathBuf>,
     pub summary: Option<Target>,
-    /// Output is written as jobs end, and not in the order of their records.
+    /// Whether output is written as jobs end, and not in the order of their records.
     pub unordered: bool,
     /// Jobs in a chunk; 0 for automatic.
     pub chunk: u32,
@@ -89,7 +89,7 @@ pub(crate) struct Options {
     pub progress: Progress,
 }
 
-/// Jobs, and what runs them.
+/// Jobs, their runner, and the options.
 pub(crate) struct Batch<R: Runner> {
     pub options: Options,
     pub jobs: Jobs<R::Work>,
@@ -100,9 +100,9 @@ impl<R: Runner> Batch<R> {
     /// Runs the batch to its end.
     ///
     /// # Errors
-    /// What is wrong with a file, if no job was started for that reason; [`NoThread`].
+    /// If a file is bad and so no job was started; [`NoThread`].
     pub(crate) fn run(&self, pool: &Pool) -> Result<Report, Box<dyn Error>> {
-        let Options { retry, stop, kill_after, records, unordered, .. } = &self.options;
+        let Options { retry, stop, kill_after, job_log, unordered, .. } = &self.options;
         let earlier = Earlier::read(&self.options)?;
         let total = self.jobs.count(earlier.done.as_ref())?;
         let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
@@ -110,10 +110,10 @@ impl<R: Runner> Batch<R> {
         let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
         let (handover, done) = earlier.open_outputs(&self.options, token.is_some())?;
         let mut sinks = sinks::Sinks::new(self.runner.lines(), *unordered, handover, hosts);
-        let (planned, bad) = self.jobs.open(done, records.is_some());
+        let (planned, bad) = self.jobs.open(done, job_log.is_some());
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
-        sinks.show(self.options.progress.start(&self.options.name, total, settled.clone()));
+        sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
         let stop_requested = || pool.stop_requested();
         let driver = Driver::new(Parts {
             runner: &self.runner,
@@ -126,7 +126,7 @@ impl<R: Runner> Batch<R> {
         });
         let chunk = self.options.chunk;
         let pacer = Pacer::new(self.options.window as u64, pool.threads()).whole_chunks(self.runner.chunk(chunk));
-        let driven = driver.run(self.runner.open(pool, chunk, records.is_some()), pacer);
+        let driven = driver.run(self.runner.open(pool, chunk, job_log.is_some()), pacer);
         let mut report = ending::end(driven, sinks, pool, token, *stop);
         if !report.is_silent() {
             if bad.count() > 0 {
@@ -137,12 +137,13 @@ impl<R: Runner> Batch<R> {
         Ok(report)
     }
 
-    /// Hands `line` what [`Runner::show`] says of each job, and starts nothing, until `line` returns false.
+    /// Calls `line` with [`Runner::show`] of each job until it returns false, and starts nothing. Returns a message about bad
+    /// records that were skipped.
     ///
     /// # Errors
-    /// What is wrong with a record or a file.
+    /// If a record or a file is bad.
     pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, InputError> {
-        let (done, _) = earlier::read_records(&self.options)?;
+        let (done, _) = earlier::read_log(&self.options)?;
         let (planned, bad) = self.jobs.open(done, false);
         for planned in planned {
             let planned = planned?;

@@ -4,10 +4,12 @@
 //! |---|---|---|
 //! | [`FLUSH_PAUSE`] | the driver for the next event, before it flushes outputs | short for people |
 //! | [`FLUSH_PERIOD`] | the driver with flushing while results keep coming | short for people |
-//! | [`HOLD`] | finished output for an earlier job, before it is written out of order | above the flush times |
-//! | [`PASS`] | after a signal: finished output for an earlier job, where no order can be restored later | below the second after which Open MPI's `mpiexec` kills its ranks |
-//! | [`GRACE`] | after a signal: the driver for running jobs | below the engine's time limit for leaving ranks |
+//! | [`TURN_LIMIT`] | finished output for an earlier job, before it is written out of order | above the flush times |
+//! | [`TURN_LIMIT_AFTER_SIGNAL`] | after a signal: finished output for an earlier job, where no order can be restored later | below the second after which Open MPI's `mpiexec` kills its ranks |
+//! | [`GRACE`] | after a signal: the driver for running jobs | below [`STOP_GRACE`](crate::engine::limits::STOP_GRACE) of the engine |
 //! | `--kill-after` | a process group for its end after TERM, before KILL | deducted from [`GRACE`] |
+//! | [`FIRST_WORKER_LIMIT`] | the start of a run for the import and setup of the first worker | below [`JOIN`](crate::engine::limits::JOIN), the time that rank 0 waits for the other ranks |
+//! | [`BUSY_WORKER_LIMIT`] | the end of a batch for workers that still answer; all ranks together twice that | long enough for a chunk |
 
 use std::time::Duration;
 
@@ -18,11 +20,15 @@ pub(crate) const FLUSH_PAUSE: Duration = Duration::from_millis(100);
 /// Outputs are flushed at least this often while results come without a pause.
 pub(crate) const FLUSH_PERIOD: Duration = Duration::from_millis(200);
 /// After this time, finished output behind a slow job is written before its turn, if the file can be put into order later.
-pub(crate) const HOLD: Duration = Duration::from_millis(200);
+pub(crate) const TURN_LIMIT: Duration = Duration::from_millis(200);
 /// After a signal, finished output behind a running job is written after this time, if no order can be restored later.
-pub(crate) const PASS: Duration = Duration::from_millis(300);
+pub(crate) const TURN_LIMIT_AFTER_SIGNAL: Duration = Duration::from_millis(300);
 /// After a signal, the driver waits this long for running jobs, less the time that their processes have to end after TERM.
 pub(crate) const GRACE: Duration = Duration::from_secs(9);
+/// The first worker has this time for its import and setup. After it the run begins without knowing whether they succeed.
+pub(crate) const FIRST_WORKER_LIMIT: Duration = Duration::from_secs(60);
+/// At the end of a batch, busy workers have this time before their answers are checked. All ranks together have twice this time.
+pub(crate) const BUSY_WORKER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Limits on failures.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,7 +55,7 @@ impl MaxFailures {
     }
 }
 
-/// Which failed jobs are run again.
+/// The rules by which failed jobs are run again.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RetryPolicy {
     /// The number of times that a failed job is run again.
@@ -60,7 +66,7 @@ pub(crate) struct RetryPolicy {
     pub pause: Duration,
 }
 
-/// When no more jobs are started.
+/// The conditions under which no more jobs are started.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct StopPolicy {
     /// More failures than this stop the batch.
@@ -72,6 +78,7 @@ pub(crate) struct StopPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::limits::{JOIN, STOP_GRACE};
 
     #[test]
     fn a_number_of_failures_is_exceeded_by_one_more() {
@@ -92,7 +99,11 @@ mod tests {
 
     #[test]
     fn the_time_limits_are_in_order() {
-        assert!(FLUSH_PAUSE <= FLUSH_PERIOD && FLUSH_PERIOD <= HOLD && HOLD < PASS);
-        assert!(PASS < Duration::from_secs(1), "mpiexec kills a second after it has passed a signal on");
+        assert!(FLUSH_PAUSE <= FLUSH_PERIOD && FLUSH_PERIOD <= TURN_LIMIT && TURN_LIMIT < TURN_LIMIT_AFTER_SIGNAL);
+        assert!(
+            TURN_LIMIT_AFTER_SIGNAL < Duration::from_secs(1),
+            "mpiexec kills a second after it has passed a signal on"
+        );
+        assert!(GRACE < STOP_GRACE && FIRST_WORKER_LIMIT < JOIN);
     }
 }

@@ -1,4 +1,4 @@
-//! What a batch has done: its exit code, and the messages about it.
+//! The report on a batch: its exit code, and the messages at its end.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,8 @@ impl FailedJobs {
         }
     }
 
-    /// Says which jobs failed and how to run them again; `None` if none did.
-    fn message(&self, counts: Counts, records: Option<&Path>) -> Option<String> {
+    /// Returns which jobs failed and how to run them again; `None` if none failed.
+    fn message(&self, counts: Counts, job_log: Option<&Path>) -> Option<String> {
         if counts.failed == 0 {
             return None;
         }
@@ -51,17 +51,15 @@ impl FailedJobs {
         if more > 0 {
             text += &format!("\n  and {more} more");
         }
-        text += &match records {
-            Some(path) => format!("\nTo run just those again, add: --only-failed {}", path.display()),
-            None => {
-                "\n--records FILE would have kept what is needed to run just those again (--only-failed FILE)".into()
-            }
+        text += &match job_log {
+            Some(path) => format!("\nTo run only the failed jobs again, add: --only-failed {}", path.display()),
+            None => "\nWith --records FILE, the failed jobs alone can be run again (--only-failed FILE)".into(),
         };
         Some(text)
     }
 }
 
-/// What a batch has done.
+/// The report on a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub counts: Counts,
@@ -71,13 +69,13 @@ pub(crate) struct Report {
     /// Messages that `--quiet` suppresses.
     notes: Vec<String>,
     /// Errors that are shown behind the summary.
-    last_words: Vec<String>,
+    final_errors: Vec<String>,
     code: Option<ExitCode>,
-    /// The reader of the output has gone away: nothing else is reported.
+    /// Whether the reader of the output has gone away: then nothing is reported.
     silent: bool,
-    /// The records, if they are a file.
-    records: Option<PathBuf>,
-    /// One job was to succeed, and one has: failures do not matter.
+    /// The job log, if it is a file.
+    job_log: Option<PathBuf>,
+    /// Whether a job has succeeded with --stop-on-success: then failures do not matter.
     has_success: bool,
     summary: Option<Summary>,
 }
@@ -87,7 +85,7 @@ impl Report {
         Report { counts, failed, ..Report::default() }
     }
 
-    /// The exit code that the run should end with.
+    /// Returns the exit code of the run.
     pub(crate) fn code(&self) -> ExitCode {
         self.code.unwrap_or(ExitCode::Success)
     }
@@ -100,8 +98,8 @@ impl Report {
         self.messages.push(message.to_string());
     }
 
-    /// Counts a job that was counted as a success as a failed one.
-    pub(super) fn take_back(&mut self, number: u64, cause: &Cause) {
+    /// Counts a job as failed that was counted as successful.
+    pub(super) fn recount_as_failed(&mut self, number: u64, cause: &Cause) {
         self.counts.done -= 1;
         self.counts.succeeded -= 1;
         self.counts.add(Status::Failed, 1);
@@ -116,28 +114,31 @@ impl Report {
         self.silent
     }
 
-    pub(super) fn set_records(&mut self, records: Option<PathBuf>, has_success: bool) {
-        (self.records, self.has_success) = (records, has_success);
+    pub(super) fn set_job_log(&mut self, job_log: Option<PathBuf>, has_success: bool) {
+        (self.job_log, self.has_success) = (job_log, has_success);
     }
 
-    /// Adds what is to be said of failed and cancelled jobs and of the ranks, and writes the summary to its file.
+    /// Adds the messages about failed and cancelled jobs and about ranks, and writes the summary to its file.
     pub(super) fn add_outcome(&mut self, options: &Options, stats: Option<Stats>, file: Option<JsonLines>) {
         if !self.has_success {
-            self.messages.extend(self.failed.message(self.counts, self.records.as_deref()));
+            self.messages.extend(self.failed.message(self.counts, self.job_log.as_deref()));
         }
         if self.counts.cancelled > 0 {
-            let why =
-                if self.has_success { "one has succeeded (--stop-on-success)" } else { "--max-failures was reached" };
+            let why = if self.has_success {
+                "a job has succeeded (--stop-on-success)"
+            } else {
+                "more jobs have failed than --max-failures allows"
+            };
             self.notes.push(format!("{} job(s) were cancelled: {why}", self.counts.cancelled));
         }
-        // A pool that has failed has no numbers.
+        // A pool that has failed has no statistics.
         let Some(mut stats) = stats else { return };
         (stats.jobs, stats.failed) = (self.counts.done - self.counts.cancelled, self.counts.failed);
         self.messages.extend(stats.failing_ranks());
         let summary = Summary::new(&options.name, &stats);
         if let Err(error) = file.map_or(Ok(()), |file| write_summary(file, &summary)) {
             if !error.is_closed() {
-                self.last_words.push(error.to_string());
+                self.final_errors.push(error.to_string());
                 self.code = self.code.filter(|code| *code != ExitCode::Success).or(Some(ExitCode::Failure));
             }
         }
@@ -156,7 +157,7 @@ impl Report {
                 console::eprint(&String::from_utf8_lossy(&text));
             }
         }
-        self.last_words.iter().for_each(console::eprint_error);
+        self.final_errors.iter().for_each(console::eprint_error);
     }
 }
 
@@ -193,11 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn a_success_that_is_taken_back_is_a_failure() {
+    fn a_success_that_is_recounted_is_a_failure() {
         let mut counts = Counts::default();
         counts.add(Status::Ok, 2);
         let mut report = Report::new(counts, FailedJobs::default());
-        report.take_back(2, &Cause::new("surplus", "one line too much"));
+        report.recount_as_failed(2, &Cause::new("surplus", "one line too much"));
         assert_eq!((report.counts.done, report.counts.succeeded, report.counts.failed), (2, 1, 1));
         let message = report.failed.message(report.counts, None).unwrap();
         assert!(message.starts_with("1 of 2 job(s) failed:\n  job 2: one line too much\n"));

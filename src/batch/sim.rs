@@ -1,7 +1,7 @@
 //! Simulated worlds for the ledger: jobs that fail in many ways, a pool, a source and sinks that fail, signals, lost ranks, and
 //! runs that are killed and started again. One seed is one world, on one thread.
 //!
-//! The judge keeps account of its own and asserts: every job that was read ends with exactly one order, or the run was killed;
+//! The judge keeps its own account of each job and asserts: every job that was read ends with exactly one order, or the run was killed;
 //! attempts follow the retry policy; nothing counts as done in the next run whose output was not handed over; a world in
 //! which nothing is under way and nothing waits has ended.
 
@@ -45,7 +45,7 @@ impl Outcome for Result {
     }
 }
 
-/// What a world is like.
+/// The settings of a world.
 #[derive(Debug)]
 struct World {
     jobs: u64,
@@ -75,7 +75,7 @@ struct UnderWay {
     attempt: u32,
 }
 
-/// What the judge knows of a job in one run.
+/// The judge's account of a job in one run.
 #[derive(Debug, Default, Clone, Copy)]
 struct Seen {
     attempts: u32,
@@ -162,7 +162,7 @@ impl World {
 }
 
 impl<'w> Run<'w> {
-    /// A run of the jobs that no earlier run has done.
+    /// Makes a run of the jobs that no earlier run has done.
     fn new(world: &'w World, random: &'w mut ChaCha8Rng, done: &BTreeSet<u64>) -> Self {
         let source: VecDeque<u64> = (1..=world.jobs).filter(|number| !done.contains(number)).collect();
         let total = world.knows_total.then_some(source.len() as u64);
@@ -212,7 +212,7 @@ impl<'w> Run<'w> {
             }
             if self.stopped && self.random.random_bool(0.1) {
                 let place = self.places.len() as u64 / 2;
-                self.tell(Event::PassBefore { place });
+                self.notify(Event::SkipBefore { place });
             }
         }
         panic!("the run does not end");
@@ -220,10 +220,10 @@ impl<'w> Run<'w> {
 
     fn signal(&mut self) {
         self.stopped = true;
-        self.tell(Event::Stop);
+        self.notify(Event::Stop);
     }
 
-    /// Pushes attempts while there is room; true if there will be no more.
+    /// Pushes attempts while there is room. Returns true if there are no more.
     fn push(&mut self) -> bool {
         while self.under_way.len() < self.world.window {
             match self.ledger.next(self.now) {
@@ -261,7 +261,7 @@ impl<'w> Run<'w> {
         self.next_index += 1;
     }
 
-    /// Something happens in the pool, or time passes; true if the ledger ends the batch.
+    /// Makes an event in the pool, or lets time pass. Returns true if the ledger ends the batch.
     fn step(&mut self) -> bool {
         if self.under_way.is_empty() || self.random.random_bool(0.2) {
             // Time passes: at least to the next retry if there is nothing else.
@@ -275,16 +275,16 @@ impl<'w> Run<'w> {
         let is_plain = result.status == Status::Ok && !self.world.recorded && !self.world.stop.on_success;
         self.seen.entry(number).or_default().is_under_way = false;
         if self.stopped && self.random.random_bool(0.3) {
-            return self.tell(Event::NotStarted { index });
+            return self.notify(Event::NotStarted { index });
         }
         if is_plain && self.random.random_bool(0.7) {
             let count = self.take_successors(index);
-            return self.tell(Event::Succeeded { first: index, count });
+            return self.notify(Event::Succeeded { first: index, count });
         }
-        self.tell(Event::Ended { index, result })
+        self.notify(Event::Ended { index, result })
     }
 
-    /// Takes the attempts behind this one that succeed, too; returns how many there are with it.
+    /// Takes the attempts after this one that succeed, too. Returns their number, with this one.
     fn take_successors(&mut self, index: u64) -> u64 {
         let mut count = 1;
         while let Some(at) = self.under_way.iter().position(|other| other.index == index + count) {
@@ -299,8 +299,8 @@ impl<'w> Run<'w> {
         count
     }
 
-    /// Tells the ledger what has happened and takes its orders; true if it ends the batch.
-    fn tell(&mut self, event: Event<Result>) -> bool {
+    /// Passes an event to the ledger and carries out its orders. Returns true if it ends the batch.
+    fn notify(&mut self, event: Event<Result>) -> bool {
         let mut orders = Vec::new();
         self.ledger.on(event, self.now, &mut orders);
         self.take(orders)

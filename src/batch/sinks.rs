@@ -1,8 +1,7 @@
-//! Where the output of a batch's jobs and the records of them go.
+//! Takes the final results of jobs and hands their output and their entries of the job log to the writers, in the order of places.
 //!
-//! Output comes before records: what a record tells of is in the system's hands. Where records tell in which place of the
-//! output file a job's output is, what waits too long behind a slow job is written before its turn, so that it survives
-//! whatever ends the run; the file is put into order at the end.
+//! Output is flushed before the entry that describes it. If entries contain the places of outputs, output that waits too long
+//! behind a slow job is written out of order, so that it survives whatever ends the run; the file is put into order at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,23 +10,23 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::handover::Handover;
 use super::job::{AttemptResult, Cause};
 use super::ledger::Job;
-use super::policy::HOLD;
+use super::policy::TURN_LIMIT;
 use crate::console::escaped;
 use crate::engine::exchange::OutputStream;
-use crate::journal::{JobRecord, Status, begin_line};
-use crate::output::{DEFAULT_MEMORY, Failure, Ordered, OutputError, OutputOrder, Section, failure_line};
+use crate::journal::{JobEntry, Status, begin_line};
+use crate::output::{DEFAULT_MEMORY, ErrorLine, Ordered, OutputError, OutputOrder, Section, error_line};
 use crate::report::Ticker;
 
-/// How a job's output is written.
+/// The form in which a job's output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lines {
-    /// As the job wrote it. A command that fails says itself why, so that only other failures are written to standard error.
+    /// As the job wrote it. A command that fails writes the reason itself, so only other failures are written to standard error.
     AsWritten,
     /// One line for each job: its result, or its error. `echo_errors`: errors are written to standard error, too.
     OneForEach { echo_errors: bool },
 }
 
-/// Where everything goes.
+/// The destinations of a batch's results.
 pub(crate) struct Sinks {
     lines: Lines,
     handover: Handover,
@@ -40,22 +39,26 @@ pub(crate) struct Sinks {
     blocked: Option<Instant>,
 }
 
-/// Output that is not handed on, and what went wrong with pieces of it.
+/// Output that is not handed on yet, and the first error of keeping it.
 struct Waiting {
     ordered: Ordered,
-    trouble: Option<OutputError>,
-    /// Jobs of which a piece of output could not be kept.
-    torn: BTreeSet<u64>,
-    /// Jobs before this place have lost their turn: what they put out comes as it comes.
+    error: Option<OutputError>,
+    /// Jobs of which a piece of output was lost.
+    incomplete: BTreeSet<u64>,
+    /// Jobs before this place are no longer waited for: their output is written when they are settled.
     passed: u64,
 }
 
 impl Sinks {
-    /// `hosts` are those of the ranks.
+    /// Makes sinks without results. `hosts` are those of the ranks.
     pub(crate) fn new(lines: Lines, unordered: bool, handover: Handover, hosts: Vec<String>) -> Self {
         let order = if unordered { OutputOrder::Settled } else { OutputOrder::Places };
-        let waiting =
-            Waiting { ordered: Ordered::new(order, DEFAULT_MEMORY), trouble: None, torn: BTreeSet::new(), passed: 0 };
+        let waiting = Waiting {
+            ordered: Ordered::new(order, DEFAULT_MEMORY),
+            error: None,
+            incomplete: BTreeSet::new(),
+            passed: 0,
+        };
         Sinks { lines, handover, waiting, hosts, ticker: None, end: 0, blocked: None }
     }
 
@@ -63,66 +66,66 @@ impl Sinks {
     pub(super) fn take_part(&mut self, place: u64, stream: OutputStream, bytes: &[u8]) {
         let waiting = &mut self.waiting;
         if place < waiting.passed {
-            // Nothing is kept for it, and pieces of two jobs must not be mixed.
-            waiting.torn.insert(place);
+            // Nothing is kept for this job any more, and pieces of two jobs must not be mixed.
+            waiting.incomplete.insert(place);
             return;
         }
         if let Err(error) = waiting.ordered.part(place, stream, bytes) {
-            waiting.trouble.get_or_insert(error);
-            waiting.torn.insert(place);
+            waiting.error.get_or_insert(error);
+            waiting.incomplete.insert(place);
         }
     }
 
-    /// The file of the records, if there are any.
-    pub(crate) fn records(&self) -> Option<&Path> {
-        self.handover.records()
+    /// Returns the path of the job log, if it is a regular file.
+    pub(crate) fn log_path(&self) -> Option<&Path> {
+        self.handover.log_path()
     }
 
-    /// Whether records are written.
-    pub(super) fn has_records(&self) -> bool {
-        self.handover.has_records()
+    /// Whether there is a job log.
+    pub(super) fn has_log(&self) -> bool {
+        self.handover.has_log()
     }
 
-    /// Whether every job leaves something behind, whatever becomes of it.
-    pub(super) fn tells_each_job(&self) -> bool {
-        self.handover.has_records() || self.has_line_for_each()
+    /// Whether every job, also a cancelled one, leaves a line in the output or an entry in the job log.
+    pub(super) fn writes_each_job(&self) -> bool {
+        self.handover.has_log() || self.has_line_for_each()
     }
 
-    /// Whether the lines of the output answer the records, one by one.
+    /// Whether the output has one line for each record.
     pub(super) fn has_line_for_each(&self) -> bool {
         matches!(self.lines, Lines::OneForEach { .. })
     }
 
-    /// Whether results of jobs with consecutive places can be taken together: neither records nor places in the file are kept
-    /// for each job.
+    /// Whether results of jobs with consecutive places can be taken together: there is no job log, and places in the file are not
+    /// kept.
     pub(super) fn takes_runs(&self) -> bool {
         !self.handover.needs_notes()
     }
 
-    /// The number of places that have not been handed on, from the first unsettled one to the last settled one.
+    /// Returns the number of places from the first unsettled one to the last settled one.
     pub(super) fn behind(&self) -> u64 {
         self.waiting.ordered.waiting_places()
     }
 
-    /// One more than the last settled place.
+    /// Returns one more than the last settled place.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Takes the results of `count` successful jobs with consecutive places, from `first` on, one behind the other, and hands on what
-    /// is due.
+    /// Takes the results of `count` successful jobs with consecutive places, from `first` on, joined in `lines`, and hands on the
+    /// output whose turn it is.
     pub(super) fn settle_run(&mut self, first: u64, count: u64, lines: &[u8]) -> Result<(), OutputError> {
         self.end = self.end.max(first + count);
         let (waiting, handover) = (&mut self.waiting, &mut self.handover);
         if first < waiting.passed || waiting.ordered.pass_run(first, count) {
-            handover.take(Section::STDOUT, lines)?;
+            handover.write(Section::STDOUT, lines)?;
         } else {
             waiting.ordered.settle_run(first, count, lines.to_vec())?;
         }
-        waiting.ordered.drain(&mut |_, stream, bytes| handover.take(stream, bytes))
+        waiting.ordered.drain(&mut |_, stream, bytes| handover.write(stream, bytes))
     }
 
-    /// Takes the final result of a job, and hands on what is due.
+    /// Takes the final result of a job, and hands on the output whose turn it is.
     pub(super) fn settle(&mut self, job: &Job, mut result: AttemptResult) -> Result<(), OutputError> {
         self.end = self.end.max(job.place + 1);
         let mut out = std::mem::take(&mut result.out).into_vec();
@@ -131,57 +134,57 @@ impl Sinks {
             add_error(job.number, result.status, cause, self.lines, &mut out, &mut err);
         }
         let mut note = self.handover.note(job.number);
-        if self.handover.has_records() {
-            if let Some(record) = record(job, &result, &self.hosts) {
-                note.extend_from_slice(&begin_line(&record).map_err(|error| self.handover.no_json(error))?);
+        if self.handover.has_log() {
+            if let Some(entry) = entry(job, &result, &self.hosts) {
+                note.extend_from_slice(&begin_line(&entry).map_err(|error| self.handover.entry_error(error))?);
             }
         }
         self.hand_over(job.place, out, &err, &note)
     }
 
-    /// A job will not come to its end in this run.
+    /// Writes the error line of a job that is left to the next run, if lines of later jobs were written.
     pub(super) fn leave_out(&mut self, job: &Job) {
         if self.has_line_for_each() && job.place < self.end {
-            let line = Failure { job: job.number, kind: "stopped", message: "the run was stopped before its end" };
+            let line = ErrorLine { job: job.number, kind: "stopped", message: "the run was stopped before its end" };
             let note = self.handover.note(job.number);
-            // What is wrong with the output shows when it is finished.
-            let _ = self.hand_over(job.place, failure_line(line), &[], &note);
+            // An error of the output is reported again when it is finished.
+            let _ = self.hand_over(job.place, error_line(line), &[], &note);
         }
     }
 
     fn hand_over(&mut self, place: u64, out: Vec<u8>, err: &[u8], note: &[u8]) -> Result<(), OutputError> {
         let waiting = &mut self.waiting;
-        let trouble = waiting.trouble.take().map_or(Ok(()), Err);
-        if waiting.torn.contains(&place) {
-            // Its output is not whole, so it counts as not done.
+        let earlier = waiting.error.take().map_or(Ok(()), Err);
+        if waiting.incomplete.contains(&place) {
+            // Without an entry, the job is run again by --only-failed.
             waiting.ordered.forget_parts(place);
-            return trouble;
+            return earlier;
         }
         if place < waiting.passed {
             for (section, bytes) in
                 [(Section::STDOUT, &*out), (Section::STDERR, err), (Section::Note, note), (Section::Note, &[])]
             {
-                self.handover.take(section, bytes)?;
+                self.handover.write(section, bytes)?;
             }
-            return trouble;
+            return earlier;
         }
         let handover = &mut self.handover;
         let kept = waiting.ordered.settle(place, out, err, note);
-        waiting.ordered.drain(&mut |_, section, bytes| handover.take(section, bytes))?;
-        kept.and(trouble)
+        waiting.ordered.drain(&mut |_, section, bytes| handover.write(section, bytes))?;
+        kept.and(earlier)
     }
 
-    /// What an attempt has written so far counts for nothing: the job is run again.
+    /// Drops the output of the job's attempt so far, because the job is run again.
     pub(super) fn forget(&mut self, place: u64) {
         self.waiting.ordered.forget_parts(place);
     }
 
-    /// Hands everything that is due to the system, and what has waited too long, if it can be told where that is.
+    /// Flushes the outputs. Output that has waited too long is written out of order first, if entries contain places.
     pub(crate) fn flush(&mut self) -> Result<(), OutputError> {
-        if self.handover.tells_places() && self.has_waited_for(HOLD) {
-            self.save()?;
+        if self.handover.has_output_places() && self.has_waited_for(TURN_LIMIT) {
+            self.write_early()?;
         }
-        if let Some(error) = self.waiting.trouble.take() {
+        if let Some(error) = self.waiting.error.take() {
             return Err(error);
         }
         let handover = &mut self.handover;
@@ -191,7 +194,7 @@ impl Sinks {
         }
     }
 
-    /// Whether outputs have waited for their turn at least so long.
+    /// Whether outputs have waited for their turn for at least this time.
     fn has_waited_for(&mut self, time: Duration) -> bool {
         if !self.waiting.ordered.is_waiting() {
             self.blocked = None;
@@ -200,40 +203,40 @@ impl Sinks {
         self.blocked.get_or_insert_with(Instant::now).elapsed() >= time
     }
 
-    /// Whether something is finished that has not been handed on.
+    /// Whether finished output waits for its turn.
     pub(super) fn is_waiting(&self) -> bool {
         self.waiting.ordered.is_waiting()
     }
 
-    /// Whether what waits can be written before its turn without a loss: the file is put into order later.
-    pub(super) fn can_save(&self) -> bool {
-        self.handover.tells_places()
+    /// Whether waiting output can be written out of order, because the file can be put into order later.
+    pub(super) fn can_write_early(&self) -> bool {
+        self.handover.has_output_places()
     }
 
-    /// Writes what waits before its turn has come.
-    pub(super) fn save(&mut self) -> Result<(), OutputError> {
+    /// Writes all waiting output out of order.
+    pub(super) fn write_early(&mut self) -> Result<(), OutputError> {
         let waiting = &mut self.waiting;
         let handover = &mut self.handover;
         self.blocked = None;
-        waiting.ordered.drain_waiting(&mut |_, section, bytes| handover.take(section, bytes))
+        waiting.ordered.drain_waiting(&mut |_, section, bytes| handover.write(section, bytes))
     }
 
-    /// What shows progress on standard error meanwhile.
-    pub(crate) fn show(&mut self, ticker: Option<Ticker>) {
+    /// Sets the display of progress that must be out of the way when standard error is written; `None` ends it.
+    pub(crate) fn set_progress(&mut self, ticker: Option<Ticker>) {
         self.ticker = ticker;
     }
 
-    /// Hands on what waits behind jobs that are not settled. What these put out from now on comes as it comes.
+    /// Hands on all waiting output, past the jobs that are not settled. Their output is written when they are settled.
     pub(crate) fn close_gaps(&mut self) -> Result<(), OutputError> {
         let waiting = &mut self.waiting;
-        let torn = waiting.ordered.skip_open();
-        waiting.torn.extend(torn);
+        let incomplete = waiting.ordered.skip_open();
+        waiting.incomplete.extend(incomplete);
         waiting.passed = waiting.passed.max(self.end);
         let handover = &mut self.handover;
-        waiting.ordered.drain(&mut |_, section, bytes| handover.take(section, bytes))
+        waiting.ordered.drain(&mut |_, section, bytes| handover.write(section, bytes))
     }
 
-    /// Puts other lines in the places of some jobs' lines, see [`Handover::replace_lines`].
+    /// Replaces the lines of some jobs by other ones, see [`Handover::replace_lines`].
     ///
     /// # Errors
     /// If the output cannot be read or written.
@@ -241,23 +244,23 @@ impl Sinks {
         if lines.is_empty() {
             return Ok(());
         }
-        if self.can_save() {
-            self.save()?;
+        if self.can_write_early() {
+            self.write_early()?;
         }
         self.handover.replace_lines(lines)
     }
 
-    /// What the outputs are called as long as they are not whole: of the jobs' standard output, and of their standard error.
+    /// Returns the names of the unfinished outputs: of the jobs' standard output, and of their standard error.
     pub(crate) fn partial_names(&self) -> [Option<PathBuf>; 2] {
         self.handover.partial_names()
     }
 
-    /// Ends all outputs. `whole`: the output is all that was asked for.
+    /// Finishes all outputs. `whole`: the output is complete.
     pub(crate) fn finish(mut self, whole: bool) -> Result<(), OutputError> {
-        let saved = if self.can_save() { self.save() } else { self.close_gaps() };
-        // What is wrong with one output is no reason to keep the others back.
-        let finished = self.handover.finish(whole && saved.is_ok());
-        saved.and(finished)
+        let written = if self.can_write_early() { self.write_early() } else { self.close_gaps() };
+        // An error of one output does not keep the others from being finished.
+        let finished = self.handover.finish(whole && written.is_ok());
+        written.and(finished)
     }
 }
 
@@ -269,7 +272,7 @@ fn add_error(number: u64, status: Status, cause: &Cause, lines: Lines, out: &mut
     };
     match lines {
         Lines::OneForEach { echo_errors } => {
-            *out = failure_line(Failure { job: number, kind, message });
+            *out = error_line(ErrorLine { job: number, kind, message });
             if echo_errors && status != Status::Cancelled {
                 echo(traceback.as_ref().unwrap_or(message));
             }
@@ -281,32 +284,32 @@ fn add_error(number: u64, status: Status, cause: &Cause, lines: Lines, out: &mut
     }
 }
 
-/// The record of a job, if its input was kept for it.
-fn record<'a>(job: &'a Job, result: &'a AttemptResult, hosts: &'a [String]) -> Option<JobRecord<'a>> {
+/// Returns the log entry of a job, if its input was kept for it.
+fn entry<'a>(job: &'a Job, result: &'a AttemptResult, hosts: &'a [String]) -> Option<JobEntry<'a>> {
     let cause = result.cause.as_deref();
-    let mut record = JobRecord::new(job.number, job.input.as_deref()?, result.status);
-    // These have not begun the attempt; all others have, also if it is not known where.
+    let mut entry = JobEntry::new(job.number, job.input.as_deref()?, result.status);
+    // Without a run, only these two statuses mean that the attempt has not begun.
     let has_begun = result.run.is_some() || !matches!(result.status, Status::Spawn | Status::Cancelled);
-    record.attempts = if has_begun { job.attempt } else { job.attempt - 1 };
-    record.output_bytes = Some(result.output_bytes);
-    record.signal = cause.and_then(|cause| cause.signal);
-    record.exit = cause.and_then(|cause| cause.exit);
-    record.message = cause.map(|cause| cause.message.as_str());
-    record.traceback = cause.and_then(|cause| cause.traceback.as_deref());
+    entry.attempts = if has_begun { job.attempt } else { job.attempt - 1 };
+    entry.output_bytes = Some(result.output_bytes);
+    entry.signal = cause.and_then(|cause| cause.signal);
+    entry.exit = cause.and_then(|cause| cause.exit);
+    entry.message = cause.map(|cause| cause.message.as_str());
+    entry.traceback = cause.and_then(|cause| cause.traceback.as_deref());
     if let Some(run) = &result.run {
-        record.host = hosts.get(run.rank as usize).map(String::as_str);
-        record.rank = Some(run.rank);
-        record.slot = Some(run.slot.into());
-        record.start = Some(UNIX_EPOCH + Duration::from_micros(run.start));
-        record.seconds = Duration::try_from_secs_f64(run.seconds).ok();
+        entry.host = hosts.get(run.rank as usize).map(String::as_str);
+        entry.rank = Some(run.rank);
+        entry.slot = Some(run.slot.into());
+        entry.start = Some(UNIX_EPOCH + Duration::from_micros(run.start_us));
+        entry.duration = Duration::try_from_secs_f64(run.seconds).ok();
         if let Some(usage) = run.usage {
-            record.exit = record.exit.or((result.status == Status::Ok).then_some(0));
-            record.user = Duration::try_from_secs_f64(usage.user).ok();
-            record.system = Duration::try_from_secs_f64(usage.system).ok();
-            record.max_rss = Some(usage.max_rss);
+            entry.exit = entry.exit.or((result.status == Status::Ok).then_some(0));
+            entry.user = Duration::try_from_secs_f64(usage.user).ok();
+            entry.system = Duration::try_from_secs_f64(usage.system).ok();
+            entry.max_rss = Some(usage.max_rss);
         }
     }
-    Some(record)
+    Some(entry)
 }
 
 #[cfg(test)]

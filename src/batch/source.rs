@@ -1,5 +1,5 @@
-//! Where a batch's jobs come from, read without ever waiting: an iterator that is asked, or a pipe that is read on a thread of
-//! its own.
+//! The source of a batch's jobs, read without waiting: an iterator that has the next job at once, or a pipe that is read on a
+//! thread of its own.
 
 use std::sync::Arc;
 use std::{io, thread};
@@ -11,16 +11,16 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::ledger::Planned;
 use crate::console::reason;
 use crate::input::{BadRecords, InputError, Inputs, Place, Record};
-use crate::journal::LastRecords;
+use crate::journal::LastEntries;
 use crate::pool::Next as Pulled;
 
 /// The number of jobs that are read ahead from a pipe.
 const AHEAD: usize = 64;
 
-/// Up to this number, jobs are compared with the records of `--only-failed` before the first is run.
+/// Up to this number, jobs are compared with the job log of `--only-failed` before the first is run.
 const CHECKED_FIRST: u64 = 1 << 24;
 
-/// The system has no thread left for the reader of a pipe.
+/// The error that the thread that reads a pipe cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot start the thread that reads the inputs: {}; let this user have more threads (ulimit -u, or the limit of the job's \
@@ -31,24 +31,24 @@ pub(crate) struct NoThread(#[source] io::Error);
 
 /// Items that are read without waiting.
 pub(crate) enum Source<T> {
-    /// They can be had at once.
+    /// The next item is there at once.
     Ready(Box<dyn Iterator<Item = T> + Send>),
-    /// Another thread reads them, and may wait long for the next one.
+    /// Another thread reads the items, and may wait long for the next one.
     Piped(Receiver<T>),
 }
 
 impl<T: Send + 'static> Source<T> {
-    /// Items that can be had at once.
+    /// Makes a source of an iterator whose next item is there at once.
     pub(crate) fn ready(items: impl Iterator<Item = T> + Send + 'static) -> Self {
         Source::Ready(Box::new(items))
     }
 
-    /// Items that another thread waits for.
+    /// Makes a source of an iterator that may wait, and starts the thread that reads it.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// If the thread cannot be started.
     pub(crate) fn piped(items: impl Iterator<Item = T> + Send + 'static) -> Result<Self, NoThread> {
-        // It is never joined: it may wait for a line that never comes.
+        // The thread is never joined: it may wait for a line that never comes.
         Self::read_by(items, |read| thread::Builder::new().name("rankpool input".into()).spawn(read).map(drop))
     }
 
@@ -70,7 +70,7 @@ impl<T: Send + 'static> Source<T> {
 }
 
 impl<T> Source<T> {
-    /// Returns the next item, if there is one at once.
+    /// Returns the next item, or [`Pulled::Later`] if it is not there yet.
     pub(crate) fn next(&mut self) -> Pulled<T> {
         match self {
             Source::Ready(items) => items.next().map_or(Pulled::End, Pulled::Item),
@@ -82,7 +82,7 @@ impl<T> Source<T> {
         }
     }
 
-    /// The channel that has an item, or is disconnected, when it is worth asking again after [`Pulled::Later`].
+    /// Returns the channel that becomes ready when [`next`](Self::next) should be called again after [`Pulled::Later`].
     pub(crate) fn wake(&self) -> Option<&Receiver<T>> {
         match self {
             Source::Ready(_) => None,
@@ -93,10 +93,10 @@ impl<T> Source<T> {
 
 /// Makes the work of a job from a record.
 type Bind<W> = Arc<dyn Fn(&Record) -> Result<W, InputError> + Send + Sync>;
-/// Starts the jobs that need no records from the beginning.
+/// Makes the jobs that need no records, from the first one.
 type Make<W> = Arc<dyn Fn() -> Box<dyn Iterator<Item = W> + Send> + Send + Sync>;
 
-/// What a batch's jobs are made of.
+/// The jobs of a batch before they are read.
 pub(crate) enum Jobs<W> {
     /// A job for each record.
     Records { inputs: Inputs, bind: Bind<W> },
@@ -108,7 +108,7 @@ pub(crate) enum Jobs<W> {
 pub(crate) type PlannedJobs<W> = Box<dyn Iterator<Item = Result<Planned<W>, InputError>> + Send>;
 
 impl<W: Serialize + Send + 'static> Jobs<W> {
-    /// A job for each record, made by `bind`.
+    /// Makes a job for each record with `bind`.
     pub(crate) fn of_records(
         inputs: Inputs,
         bind: impl Fn(&Record) -> Result<W, InputError> + Send + Sync + 'static,
@@ -116,7 +116,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
         Jobs::Records { inputs, bind: Arc::new(bind) }
     }
 
-    /// The `total` jobs of the iterator that `make` returns.
+    /// Takes the `total` jobs of the iterator that `make` returns.
     pub(crate) fn made<I>(make: impl Fn() -> I + Send + Sync + 'static, total: u64) -> Self
     where
         I: Iterator<Item = W> + Send + 'static,
@@ -129,12 +129,12 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
         matches!(self, Jobs::Records { inputs, .. } if inputs.is_stream())
     }
 
-    /// Checks the records, as far as that is possible before they are read, and counts the jobs that `done` does not call
-    /// successful. `None`: their number is not known.
+    /// Checks the records, as far as that is possible before the run, and counts the jobs that have not succeeded by `done`. Returns
+    /// `None` if their number is not known.
     ///
     /// # Errors
-    /// A bad record.
-    pub(super) fn count(&self, done: Option<&LastRecords>) -> Result<Option<u64>, InputError> {
+    /// If a record is bad.
+    pub(super) fn count(&self, done: Option<&LastEntries>) -> Result<Option<u64>, InputError> {
         let total = match self {
             Jobs::Made { total, .. } => Some(*total),
             Jobs::Records { inputs, bind } => {
@@ -147,13 +147,13 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                 let (mut left, _) = self.open(Some(done.clone()), false);
                 Some(left.try_fold(0, |count, planned| planned.map(|_| count + 1))?)
             }
-            (total, done) => total.map(|total| total.saturating_sub(done.map_or(0, LastRecords::ok_count))),
+            (total, done) => total.map(|total| total.saturating_sub(done.map_or(0, LastEntries::ok_count))),
         })
     }
 
-    /// Returns the jobs that `done` does not call successful, and the bad records that are left out as they are found.
-    /// `keep_input`: each job has its record as JSON.
-    pub(crate) fn open(&self, done: Option<LastRecords>, keep_input: bool) -> (PlannedJobs<W>, BadRecords) {
+    /// Returns the jobs that have not succeeded by `done`, and the bad records, which are counted as they are found. `keep_input`:
+    /// each job has its record as JSON.
+    pub(crate) fn open(&self, done: Option<LastEntries>, keep_input: bool) -> (PlannedJobs<W>, BadRecords) {
         let keep_input = keep_input || done.is_some();
         match self {
             Jobs::Made { make, .. } if !keep_input => {
@@ -183,10 +183,10 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
     }
 }
 
-/// The jobs that `done` does not call successful.
+/// Returns the jobs that have not succeeded by `done`.
 fn left_of<W: 'static>(
     jobs: impl Iterator<Item = Result<(Planned<W>, Place), InputError>> + Send + 'static,
-    done: Option<LastRecords>,
+    done: Option<LastEntries>,
 ) -> PlannedJobs<W> {
     let Some(done) = done else { return Box::new(jobs.map(|job| job.map(|(planned, _)| planned))) };
     Box::new(jobs.filter_map(move |job| {
@@ -197,7 +197,7 @@ fn left_of<W: 'static>(
         let number = planned.number;
         if planned.input.as_deref().is_some_and(|input| done.is_of_another(number, input)) {
             let message = format!(
-                "record {number} is not the one that job {number} had by --only-failed; the input must be the same as then"
+                "record {number} is another one than in the job log of --only-failed; the input must be the same as in that run"
             );
             return Some(Err(InputError::Refused { place, message }));
         }
@@ -205,7 +205,7 @@ fn left_of<W: 'static>(
     }))
 }
 
-/// A record as its JSON text.
+/// Returns a record as JSON text.
 fn json_of(record: &Record) -> Result<Box<RawValue>, InputError> {
     let mut json = Vec::new();
     record.push_json(false, &mut json);

@@ -26,7 +26,7 @@ fn options(folder: &Path) -> Options {
         kill_after: Duration::ZERO,
         output: Target::new(folder.join("out")),
         stderr: Target::new(folder.join("err")),
-        records: None,
+        job_log: None,
         only_failed: None,
         summary: None,
         unordered: false,
@@ -64,12 +64,12 @@ fn read(folder: &Path, name: &str) -> String {
     fs::read_to_string(folder.join(name)).unwrap_or_default()
 }
 
-/// The records of a file, by the jobs' numbers.
-fn records(folder: &Path) -> Vec<Json> {
+/// The entries of the job log, by the jobs' numbers.
+fn entries(folder: &Path) -> Vec<Json> {
     let text = read(folder, "records");
-    let mut records: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
-    records.sort_by_key(|record| record["number"].as_u64());
-    records
+    let mut entries: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).expect("an entry")).collect();
+    entries.sort_by_key(|entry| entry["number"].as_u64());
+    entries
 }
 
 #[test]
@@ -100,8 +100,8 @@ fn a_job_that_fails_is_run_again_and_only_its_last_result_counts() {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let folder = tempfile::tempdir().unwrap();
     let retry = RetryPolicy { retries: 2, ..options(folder.path()).retry };
-    let records_file = Some(folder.path().join("records"));
-    let options = Options { retry, records: records_file, ..options(folder.path()) };
+    let log_file = Some(folder.path().join("records"));
+    let options = Options { retry, job_log: log_file, ..options(folder.path()) };
     let report = run_function(options, 40, |x| {
         assert!(x != 7 || RUNS.fetch_add(1, Ordering::SeqCst) == 2, "not yet");
         assert!(x != 9, "never");
@@ -109,18 +109,18 @@ fn a_job_that_fails_is_run_again_and_only_its_last_result_counts() {
     });
     assert_eq!((report.counts.succeeded, report.counts.failed, report.counts.retried), (39, 1, 4));
     assert_eq!(read(folder.path(), "out").lines().nth(6), Some("7"));
-    let records = records(folder.path());
-    assert_eq!(records.len(), 40);
-    assert_eq!((&records[6]["status"], &records[6]["attempts"]), (&"ok".into(), &3.into()));
-    let failed = &records[8];
+    let entries = entries(folder.path());
+    assert_eq!(entries.len(), 40);
+    assert_eq!((&entries[6]["status"], &entries[6]["attempts"]), (&"ok".into(), &3.into()));
+    let failed = &entries[8];
     assert_eq!(
         (&failed["status"], &failed["attempts"], &failed["message"]),
         (&"failed".into(), &3.into(), &"never".into())
     );
-    for record in &records {
-        assert!(record["rank"].as_u64() < Some(2) && record["slot"].as_u64() > Some(0), "{record}");
-        assert!(record["seconds"].is_number() && record["start"].is_string(), "{record}");
-        assert_eq!(record["input"], record["number"]);
+    for entry in &entries {
+        assert!(entry["rank"].as_u64() < Some(2) && entry["slot"].as_u64() > Some(0), "{entry}");
+        assert!(entry["seconds"].is_number() && entry["start"].is_string(), "{entry}");
+        assert_eq!(entry["input"], entry["number"]);
     }
 }
 
@@ -132,10 +132,10 @@ fn only_the_failed_jobs_of_an_earlier_run_are_run_again_and_the_output_is_whole_
         x
     };
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { records: Some(folder.path().join("records")), ..options(folder.path()) };
+    let options = Options { job_log: Some(folder.path().join("records")), ..options(folder.path()) };
     assert_eq!(run_function(options.clone(), 20, function).counts.failed, 6);
     FAILS.store(0, Ordering::SeqCst);
-    let options = Options { only_failed: options.records.clone(), ..options };
+    let options = Options { only_failed: options.job_log.clone(), ..options };
     let report = run_function(options, 20, function);
     assert_eq!((report.counts.succeeded, report.counts.done), (6, 6));
     let expected: String = (1..=20).map(|x| format!("{x}\n")).collect();
@@ -143,7 +143,7 @@ fn only_the_failed_jobs_of_an_earlier_run_are_run_again_and_the_output_is_whole_
 }
 
 #[test]
-fn too_many_failures_cancel_what_has_not_begun() {
+fn too_many_failures_cancel_the_jobs_that_have_not_begun() {
     let folder = tempfile::tempdir().unwrap();
     let stop = StopPolicy { max_failures: Some(MaxFailures::Jobs(3)), on_success: false };
     let options = Options { stop, window: 4, chunk: 1, ..options(folder.path()) };
@@ -154,7 +154,7 @@ fn too_many_failures_cancel_what_has_not_begun() {
 }
 
 #[test]
-fn the_first_success_is_enough_if_that_is_asked_for() {
+fn the_first_success_ends_the_batch_if_the_stop_policy_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let stop = StopPolicy { max_failures: None, on_success: true };
     let options = Options { stop, window: 2, chunk: 1, ..options(folder.path()) };
@@ -189,11 +189,11 @@ fn an_output_that_cannot_be_written_ends_the_batch() {
 }
 
 #[test]
-fn after_a_signal_nothing_is_started_and_the_next_run_makes_up_for_it() {
+fn after_a_signal_no_job_is_started_and_the_next_run_does_the_rest() {
     static BEGUN: AtomicU32 = AtomicU32::new(0);
     let folder = tempfile::tempdir().unwrap();
-    let records_file = Some(folder.path().join("records"));
-    let options = Options { records: records_file, chunk: 1, window: 4, ..options(folder.path()) };
+    let log_file = Some(folder.path().join("records"));
+    let options = Options { job_log: log_file, chunk: 1, window: 4, ..options(folder.path()) };
     let function = |x: u64| {
         BEGUN.fetch_add(1, Ordering::SeqCst);
         x
@@ -215,9 +215,9 @@ fn after_a_signal_nothing_is_started_and_the_next_run_makes_up_for_it() {
         done = driven.counts.done;
         Ok(())
     });
-    assert!((1..1000).contains(&done) && records(folder.path()).len() as u64 == done, "{done} jobs");
+    assert!((1..1000).contains(&done) && entries(folder.path()).len() as u64 == done, "{done} jobs");
     assert!(!folder.path().join("out").exists() && folder.path().join("out.partial").exists());
-    let options = Options { only_failed: options.records.clone(), ..options };
+    let options = Options { only_failed: options.job_log.clone(), ..options };
     let rest = run_function(options, 1000, function);
     assert_eq!((rest.code(), rest.counts.succeeded), (ExitCode::Success, 1000 - done));
     let expected: String = (1..=1000).map(|x| format!("{x}\n")).collect();
@@ -244,7 +244,7 @@ fn drive(
         settled: &settled,
         kill_after: Duration::ZERO,
     });
-    let stream = runner.open(pool, options.chunk, options.records.is_some());
+    let stream = runner.open(pool, options.chunk, options.job_log.is_some());
     let driven = driver.run(stream, Pacer::new(options.window as u64, pool.threads()));
     sinks.finish(matches!(driven.end, End::Complete)).unwrap();
     assert_eq!(settled.read().0, driven.counts.done);

@@ -1,6 +1,6 @@
-//! What was typed.
+//! The definition of the command line, with the texts of `--help`.
 //!
-//! The texts of `--help` are here, too. What the options mean together is decided in [`config`](super::config).
+//! What the options mean together is decided in [`config`](super::config).
 
 mod batch;
 mod input;
@@ -17,7 +17,7 @@ use super::parse::{Chunk, from_one};
 
 pub(super) use batch::{FailureArgs, MapArgs, RetryOn, RunCommandArgs};
 pub(super) use input::{FormatArg, InputArgs};
-pub(super) use kernels::{KernelArgs, RunKernelArgs};
+pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,15 +32,15 @@ Exit codes:
   0   every job succeeded
   1   rankpool itself failed (a full disk, a broken connection)
   2   wrong usage or bad input
-  3   some jobs failed; it is said which, and their lines and records say why
-  75  stopped early by a signal; --only-failed goes on with what is left
+  3   some jobs failed: the first ones are named on standard error, all of them in the job log
+  75  stopped early by a signal: --only-failed runs the remaining jobs
 
 Environment:
   RANKPOOL_THREADS, RANKPOOL_LOCAL    defaults for --threads and --local";
 
 /// Runs a command or a function for every record, on all cores of all nodes.
 ///
-/// `mpiexec -n N rankpool …` or `srun rankpool …` starts N ranks of this program. Rank 0 deals the jobs to all ranks, which run
+/// `mpiexec -n N rankpool …` or `srun rankpool …` starts N ranks of this program. Rank 0 sends the jobs to all ranks, which run
 /// them on all their cores, and writes the results in the order of the records.
 #[derive(Debug, Parser)]
 #[command(name = "rankpool", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -54,44 +54,43 @@ pub(super) struct Args {
 /// Options of every subcommand, accepted before and after it.
 #[derive(Debug, ArgGroup)]
 pub(super) struct RunArgs {
-    /// Compute threads on each rank [default: its CPUs]
+    /// The number of compute threads on each rank [default: its CPUs]
     #[arg(long, value_name = "N", global = true, value_parser = from_one::<NonZeroU32>, help_heading = RANKS)]
     pub threads: Option<NonZeroU32>,
-    /// N ranks as threads of this one process, without MPI
+    /// Run N ranks as threads of this process, without MPI
     #[arg(long, value_name = "N", global = true, value_parser = from_one::<NonZeroU32>, help_heading = RANKS)]
     pub local: Option<NonZeroU32>,
-    /// Rank 0 only serves the others and computes nothing
+    /// Let rank 0 only serve the other ranks and compute nothing
     #[arg(long, global = true, help_heading = RANKS)]
     pub dedicated_master: bool,
-    /// Jobs that travel as one message: a number, or `auto` to follow the jobs' measured duration
+    /// The number of jobs in a message, or `auto`: it follows the measured duration of the jobs
     #[arg(long, value_name = "N", global = true, default_value = "auto", help_heading = JOBS)]
     pub chunk: Chunk,
-    /// Jobs that are read and not yet done, at most [default: what keeps the ranks busy]
+    /// The largest number of jobs that are read and not yet done [default: enough to keep the ranks busy]
     #[arg(long, value_name = "N", global = true, value_parser = from_one::<NonZeroUsize>, help_heading = JOBS)]
     pub window: Option<NonZeroUsize>,
-    /// Write results as they come: the lines no longer follow the inputs
+    /// Write results as jobs end, and not in the order of the records
     #[arg(long, global = true, help_heading = JOBS)]
     pub unordered: bool,
-    /// Run a job that fails so many times more
+    /// Run a failed job up to N times more
     #[arg(long, value_name = "N", global = true, default_value_t = 0, help_heading = JOBS)]
     pub retries: u32,
-    /// Seed of everything random: the same seed gives the same output on any number of ranks
+    /// The seed of everything random: the same seed gives the same output on any number of ranks
     #[arg(long, value_name = "N", global = true, default_value_t = 0, help_heading = JOBS)]
     pub seed: u64,
-    /// Where results go. A regular file appears when it is whole
+    /// The file for the results. A regular file is called FILE.partial until it is complete
     #[arg(short, long, value_name = "FILE", global = true, default_value = "-", help_heading = REPORT)]
     pub output: PathBuf,
-    /// Write what the run did as one JSON object: jobs, failures, times, messages, every rank
+    /// Write a summary of the run as one JSON object: jobs, failures, times, messages, ranks
     #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
     pub summary: Option<PathBuf>,
-    /// Progress on standard error: a bar, a line every few seconds for log files, or nothing [default: auto, which is a bar
-    /// on a terminal]
+    /// Show progress on standard error: a bar, a line every five seconds, or nothing [default: auto, a bar on a terminal]
     #[arg(long, value_name = "HOW", global = true, value_enum, help_heading = REPORT)]
     pub progress: Option<ProgressArg>,
-    /// Say at the start where the ranks are, and with how many threads
+    /// Show the ranks, their hosts and threads at the start
     #[arg(short, long, global = true, help_heading = REPORT)]
     pub verbose: bool,
-    /// Say nothing on standard error but what is wrong
+    /// Show only errors and warnings about results on standard error
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = REPORT)]
     pub quiet: bool,
 }
@@ -113,13 +112,13 @@ pub(super) enum TaskArgs {
     Run(Box<RunCommandArgs>),
     Map(Box<MapArgs>),
     Kernel(Box<RunKernelArgs>),
-    /// Say where the ranks are, with how many threads, and what is wrong with that
+    /// Show the ranks, their hosts and threads, and warn of mistakes in that
     #[command(after_help = "\
 Start it exactly as you would start a run:
   mpiexec -n 4 rankpool info
   srun -n 2 -c 8 rankpool info --json")]
     Info {
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -145,7 +144,7 @@ Examples:
 }
 
 impl TaskArgs {
-    /// The options about failures, if the subcommand has a batch.
+    /// Returns the options about failures, if the subcommand runs a batch.
     pub(super) fn failures(&self) -> Option<&FailureArgs> {
         match self {
             TaskArgs::Run(args) => Some(&args.failures),
@@ -155,7 +154,7 @@ impl TaskArgs {
         }
     }
 
-    /// The number of CPUs that each job was given.
+    /// Returns the number of `--job-cpus`.
     pub(super) fn job_cpus(&self) -> Option<NonZeroU32> {
         match self {
             TaskArgs::Run(args) => args.process.job_cpus,
@@ -165,12 +164,12 @@ impl TaskArgs {
     }
 }
 
-/// The command line as clap sees it.
+/// Returns clap's definition of the command line.
 pub(super) fn command() -> Command {
     let mut command = Args::command();
     let run_options: Vec<_> =
         command.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.get_id().clone()).collect();
-    // Global options are handed down here. Where they mean nothing, they are accepted and not shown.
+    // This adds the global options to all subcommands. Where they have no effect, they are accepted and not shown.
     command.build();
     let hide = |names: &'static [&str]| {
         let run_options = run_options.clone();
@@ -190,7 +189,11 @@ pub(super) fn command() -> Command {
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(words)?;
-    Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let mut args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    if let (TaskArgs::Kernel(kernel), Some((_, matches))) = (&mut args.task, matches.subcommand()) {
+        kernel.name = matches.subcommand_name().unwrap_or_default().into();
+    }
+    Ok(args)
 }
 
 #[cfg(test)]
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn clap_accepts_the_definition() {
         command().debug_assert();
     }
 
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn help_shows_only_what_means_something_there() {
+    fn help_shows_only_options_that_have_an_effect_there() {
         let help = |line: &str| parse_words(line).unwrap_err().to_string();
         assert!(help("rankpool kernel nop --help").contains("--chunk"));
         assert!(help("rankpool info --help").contains("--threads"));

@@ -15,7 +15,7 @@ use crate::launch::{self, ExitCode, Launch};
 use crate::pool::Pool;
 use crate::process::spawn;
 
-/// Runs a batch of processes on all ranks, or shows it with `--dry-run`.
+/// Runs a batch of processes on all ranks, or shows its jobs with `--dry-run`.
 pub(super) fn run_processes<R: Runner + Send>(config: &Config, batch: Batch<R>) -> ExitCode
 where
     Batch<R>: Sync,
@@ -23,9 +23,9 @@ where
     if config.dry_run {
         return if launch::is_first() { to_code(show(&batch)) } else { ExitCode::Success };
     }
-    // This belongs before MPI: a process that runs MPI must not fork.
+    // The helper is started before MPI, because a process that runs MPI must not fork.
     if let Err(error) = spawn::start() {
-        let message = format!("cannot start the process that starts the others: {}", reason(&error));
+        let message = format!("cannot start the spawn helper, the process that starts commands: {}", reason(&error));
         return launch::refuse_as(&message, ExitCode::Failure);
     }
     let prepared = batch.runner.prepare(config.launch());
@@ -49,7 +49,7 @@ pub(super) fn launch(
 /// Runs a batch to its end and shows its report.
 ///
 /// # Errors
-/// What is wrong with an option or a file, if no job was started for that reason.
+/// If an option or a file is bad and so no job was started.
 pub(super) fn drive<R: Runner>(config: &Config, batch: &Batch<R>, pool: &Pool) -> Result<ExitCode, Box<dyn Error>> {
     files::refuse_conflicts(config)?;
     let report = batch.run(pool)?;
@@ -57,7 +57,7 @@ pub(super) fn drive<R: Runner>(config: &Config, batch: &Batch<R>, pool: &Pool) -
     Ok(report.code())
 }
 
-/// The exit code of a batch that may not have started; the error is shown.
+/// Returns the exit code of a batch. An error, for which the batch did not start, is shown.
 pub(super) fn to_code(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     result.unwrap_or_else(|error| {
         match error.downcast_ref::<InputError>() {
@@ -70,7 +70,7 @@ pub(super) fn to_code(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     })
 }
 
-/// Shows what keeps ranks from running the jobs, once for each host; false if nothing does.
+/// Shows why ranks cannot run the jobs, once for each host. Returns false if all can.
 fn report_complaints(pool: &Pool) -> bool {
     let mut shown: Vec<(&str, &str)> = Vec::new();
     for rank in pool.ranks() {
@@ -87,7 +87,7 @@ fn report_complaints(pool: &Pool) -> bool {
 /// Prints a line for each job that would be run, and starts nothing.
 ///
 /// # Errors
-/// What is wrong with a record or a file.
+/// If a record or a file is bad.
 pub(super) fn show<R: Runner>(batch: &Batch<R>) -> Result<ExitCode, Box<dyn Error>> {
     let is_terminal = io::stdout().is_terminal();
     let mut code = ExitCode::Success;

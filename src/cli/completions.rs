@@ -17,7 +17,7 @@ pub(super) fn write_completions(shell: Shell) -> ExitCode {
     print(&script).1
 }
 
-/// The page of the program, or of the subcommand that `words` lead to.
+/// Writes the manual page of the program, or of the subcommand that `words` name.
 pub(super) fn write_manual(words: &[String]) -> ExitCode {
     let mut command = &args::command();
     for word in words {

@@ -1,7 +1,7 @@
-//! What will be done: the command line and the environment, resolved and checked. No file is looked at here.
+//! The configuration of a run: the command line and the environment, resolved and checked, without a look at any file.
 
 use std::io::{self, IsTerminal};
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use clap_complete::Shell;
@@ -10,15 +10,13 @@ use super::args::{
     Args, FailureArgs, InputArgs, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs, RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
-use super::parse::Widths;
 use crate::batch::runners::command::{CommandRunner, Commands};
-use crate::batch::runners::doubts::Token;
+use crate::batch::runners::doubtful::Token;
 use crate::batch::runners::worker::{WorkerPlan, WorkerProgram, WorkerRunner};
 use crate::batch::{Options, RetryPolicy, StopPolicy};
 use crate::engine::environment::number_from;
 use crate::input::{Format, Inputs, Source};
 use crate::journal::Status;
-use crate::kernels::Number;
 use crate::launch::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE};
 use crate::output::Target;
 use crate::process::python::PythonCall;
@@ -32,23 +30,23 @@ pub(super) struct Config {
     pub local: Option<NonZeroU32>,
     pub dedicated_master: bool,
     pub verbosity: Verbosity,
-    /// CPUs for each job.
+    /// The number of CPUs for each job.
     pub job_cpus: Option<NonZeroU32>,
-    /// The jobs are shown, and none is run.
+    /// Whether the jobs are only shown.
     pub dry_run: bool,
-    /// `None`: it was not asked for.
+    /// The value of `--progress`.
     pub progress: Option<Progress>,
-    /// How the task's batch is run; its progress is decided by [`options`](Self::options).
+    /// The options of the task's batch, without `progress`, which [`options`](Self::options) decides.
     batch: Options,
-    /// The files that the jobs are made of.
+    /// The files that the jobs read, as far as they are known.
     pub job_files: JobFiles,
     pub task: Task,
 }
 
-/// How much is shown on standard error.
+/// The amount of messages on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verbosity {
-    /// Errors and warnings about results.
+    /// Only errors, and warnings about results.
     Quiet,
     /// Also warnings about the ranks, and the summary at the end.
     Normal,
@@ -73,46 +71,30 @@ pub(super) struct RunTask {
     pub runner: CommandRunner,
 }
 
-/// A question to a worker for each record.
+/// A request to a worker for each record.
 #[derive(Debug)]
 pub(super) struct MapTask {
     pub inputs: Inputs,
     pub runner: WorkerRunner,
-    /// Fields stay text, also if they are numbers.
+    /// Whether fields stay text, also if they are numbers.
     pub text: bool,
 }
 
 /// A built-in function for each record.
 #[derive(Debug)]
 pub(super) struct KernelTask {
-    /// Where the jobs come from; `None` stands for those that the options describe.
+    /// The records; `None` for the default jobs of the function.
     pub input: Option<Inputs>,
     pub seed: u64,
     /// The time limit of a job.
     pub timeout: Option<Duration>,
-    pub function: Function,
-}
-
-/// A built-in function with its parameters and the number of its default jobs.
-#[derive(Debug, PartialEq)]
-pub(super) enum Function {
-    Square,
-    Cube,
-    Sqrt,
-    Power { y: Number },
-    PowerOfPair { y: Number },
-    Sum,
-    RandString { jobs: u64, length: usize },
-    SleepSquare { duration: Duration },
-    SlowFn { jobs: u64, n: NonZeroU64 },
-    SlowFnMalloc { jobs: u64, n: NonZeroU64 },
-    Parzen { samples: Source, point: Option<Vec<f64>>, widths: Widths },
-    Nop { jobs: u64 },
-    Spin { jobs: u64, duration: Duration },
-    Sleep { jobs: u64, duration: Duration },
+    /// The function with its parameters and its default jobs.
+    pub function: KernelArgs,
 }
 
 impl Config {
+    /// Resolves the command line; `environment` returns the value of an environment variable.
+    ///
     /// # Errors
     /// A sentence, if options contradict each other or the environment is wrong.
     pub(super) fn new(args: Args, environment: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
@@ -159,30 +141,31 @@ impl Config {
         })
     }
 
-    /// The options of the task's batch.
+    /// Returns the options of the task's batch.
     pub(super) fn batch(&self) -> &Options {
         &self.batch
     }
 
-    /// The options of the task's batch, with the display of progress that suits standard output as it is now.
+    /// Returns the options of the task's batch, with the display of progress that suits standard output.
     pub(super) fn options(&self) -> Options {
         let progress = progress(self.progress, &self.batch.output, self.verbosity);
         Options { progress, ..self.batch.clone() }
     }
 
-    /// How the ranks are started.
+    /// Returns the launch of the ranks.
     pub(super) fn launch<'a>(&self) -> Launch<'a> {
         Launch::new()
             .threads(self.threads.map_or(0, NonZeroU32::get))
             .local(self.local.map_or(0, NonZeroU32::get))
             .dedicated_master(self.dedicated_master)
             .cpus_per_job(self.job_cpus.map_or(0, NonZeroU32::get))
-            // Processes of jobs are ended with the run, and that may take its time.
+            // The processes of jobs are ended with the run, and that may take long.
             .grace(Duration::MAX)
     }
 }
 
-/// The display of progress: results on the same terminal would be unreadable between its bars.
+/// Decides the display of progress. There is none by default if results go to the same terminal: they would be unreadable between
+/// the bars.
 fn progress(asked: Option<Progress>, output: &Target, verbosity: Verbosity) -> Progress {
     let results_on_terminal = *output == Target::Stdout && io::stdout().is_terminal();
     match asked {
@@ -193,7 +176,7 @@ fn progress(asked: Option<Progress>, output: &Target, verbosity: Verbosity) -> P
     }
 }
 
-/// How the batch of a task is run.
+/// Returns the options of a task's batch.
 fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Options {
     let retry_on = |status: &RetryOn| match status {
         RetryOn::Failed => Status::Failed,
@@ -205,7 +188,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
     let (name, kill_after, stderr) = match task {
         TaskArgs::Run(args) => ("run", args.process.kill_after, args.stderr.clone()),
         TaskArgs::Map(args) => ("map", args.process.kill_after, None),
-        TaskArgs::Kernel(args) => (args.kernel.name(), Duration::ZERO, None),
+        TaskArgs::Kernel(args) => (args.name.as_str(), Duration::ZERO, None),
         TaskArgs::Info { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => ("", Duration::ZERO, None),
     };
     Options {
@@ -222,7 +205,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         kill_after,
         output: Target::new(&run.output),
         stderr: stderr.map_or(Target::Stderr, Target::new),
-        records: failures.and_then(|failures| failures.records.clone()),
+        job_log: failures.and_then(|failures| failures.records.clone()),
         only_failed: failures.and_then(|failures| failures.only_failed.clone()),
         summary: run.summary.as_ref().map(Target::new),
         unordered: run.unordered,
@@ -234,11 +217,19 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
 }
 
 impl KernelTask {
-    fn new(args: KernelArgs, seed: u64, timeout: Option<Duration>) -> Result<KernelTask, String> {
-        let (input, function) = resolve(args)?;
+    fn new(mut function: KernelArgs, seed: u64, timeout: Option<Duration>) -> Result<KernelTask, String> {
+        let mut input = function.take_input();
+        match &mut function {
+            KernelArgs::Power { y: Some(_), each_y: true, .. } if input.has_source() => {
+                return Err("--each-y takes the exponent from each record: leave out --y".into());
+            }
+            KernelArgs::RandString { jobs, .. } => *jobs = input.take_lone_count().unwrap_or(*jobs),
+            _ => {}
+        }
         let input = input.resolve(seed, None)?;
-        if let Function::Parzen { samples, .. } = &function {
-            if *samples == Source::Stdin && input.as_ref().is_some_and(|input| input.reads(samples)) {
+        if let KernelArgs::Parzen(args) = &function {
+            let reads_stdin = |inputs: &Inputs| inputs.reads(&Source::Stdin);
+            if args.source() == Source::Stdin && input.as_ref().is_some_and(reads_stdin) {
                 return Err("--samples and --input cannot both be read from standard input".into());
             }
         }
@@ -246,11 +237,11 @@ impl KernelTask {
     }
 }
 
-/// What is named of the files that the jobs are made of.
+/// Returns the files that the jobs of a task read, as far as the command line names them.
 fn job_files(task: &TaskArgs) -> JobFiles {
     match task {
         TaskArgs::Run(args) => {
-            // A folder of its own for each record is known only with the record.
+            // A folder that depends on the record is not known here.
             let folder = args.process.cwd.as_deref().filter(|cwd| !cwd.contains('{'));
             JobFiles::of_command(&args.command, args.shell, folder)
         }
@@ -324,41 +315,10 @@ impl MapTask {
     }
 }
 
-/// The records of a batch, which has no default ones.
+/// Resolves the records of a task that has no default jobs.
 fn records(input: InputArgs, seed: u64) -> Result<Inputs, String> {
     input.resolve(seed, Some(Format::Lines))?.ok_or_else(|| {
-        "there are no records: say --input FILE (- is standard input), --range 1:100, --args A B C or --grid name=1,2,3".into()
-    })
-}
-
-fn resolve(args: KernelArgs) -> Result<(InputArgs, Function), String> {
-    Ok(match args {
-        KernelArgs::Square(input) => (input, Function::Square),
-        KernelArgs::Cube(input) => (input, Function::Cube),
-        KernelArgs::Sqrt(input) => (input, Function::Sqrt),
-        KernelArgs::Power { input, y, each_y } => {
-            if each_y && y.is_some() && input.has_source() {
-                return Err("with --each-y every record has its own exponent; --y is one too many".into());
-            }
-            let y = y.unwrap_or(Number::Int(2));
-            (input, if each_y { Function::PowerOfPair { y } } else { Function::Power { y } })
-        }
-        KernelArgs::Sum(input) => (input, Function::Sum),
-        KernelArgs::RandString { mut input, jobs, length } => {
-            let jobs = input.take_lone_count().unwrap_or(jobs);
-            (input, Function::RandString { jobs, length })
-        }
-        KernelArgs::SleepSquare { input, seconds } => (input, Function::SleepSquare { duration: seconds }),
-        KernelArgs::SlowFn { input, jobs, n } => (input, Function::SlowFn { jobs, n }),
-        KernelArgs::SlowFnMalloc { input, jobs, n } => (input, Function::SlowFnMalloc { jobs, n }),
-        KernelArgs::Parzen(args) => {
-            let samples = Source::new(args.samples);
-            let point = args.point.map(|point| point.0);
-            (args.input, Function::Parzen { samples, point, widths: args.widths })
-        }
-        KernelArgs::Nop { input, jobs } => (input, Function::Nop { jobs: jobs.jobs }),
-        KernelArgs::Spin { input, jobs, micros } => (input, Function::Spin { jobs: jobs.jobs, duration: micros }),
-        KernelArgs::Sleep { input, jobs, seconds } => (input, Function::Sleep { jobs, duration: seconds }),
+        "there are no records: give --input FILE (- is standard input), --range 1:100, --args A B C or --grid name=1,2,3".into()
     })
 }
 
@@ -366,8 +326,10 @@ fn resolve(args: KernelArgs) -> Result<(InputArgs, Function), String> {
 mod tests {
     use std::ffi::OsString;
 
-    use super::super::args;
+    use super::super::args::{self, IndexArgs};
+    use super::super::parse::Point;
     use super::*;
+    use crate::kernels::Number;
 
     fn config_with(line: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let words = ["rankpool"].into_iter().chain(line.split_whitespace()).map(OsString::from);
@@ -381,7 +343,7 @@ mod tests {
         config_with(line, &[])
     }
 
-    fn function(line: &str) -> Function {
+    fn function(line: &str) -> KernelArgs {
         match config(line).unwrap().task {
             Task::Kernel(task) => task.function,
             other => panic!("{other:?}"),
@@ -392,10 +354,10 @@ mod tests {
     fn without_options_everything_is_automatic() {
         let config = config("kernel square").unwrap();
         assert_eq!((config.threads, config.local, config.dedicated_master), (None, None, false));
-        let Options { chunk, window, unordered, retry, output, summary, records, .. } = config.batch;
+        let Options { chunk, window, unordered, retry, output, summary, job_log, .. } = config.batch;
         assert_eq!((chunk, window, unordered, retry.retries), (0, 0, false, 0));
-        assert_eq!((output, summary, config.progress, records), (Target::Stdout, None, None, None));
-        assert_eq!(config.verbosity, Verbosity::Normal);
+        assert_eq!((output, summary, config.progress, job_log), (Target::Stdout, None, None, None));
+        assert_eq!((config.verbosity, config.batch.name.as_str()), (Verbosity::Normal, "square"));
     }
 
     #[test]
@@ -408,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_make_no_sense_are_refused_in_words() {
+    fn values_out_of_range_are_refused_with_a_sentence() {
         for (line, message) in [
             ("--threads 0", "invalid value '0' for '--threads <N>': not a number from 1"),
             ("--local x", "invalid value 'x' for '--local <N>': not a number from 1"),
@@ -425,34 +387,50 @@ mod tests {
 
     #[test]
     fn the_exponent_is_exact_if_it_is_an_integer() {
-        assert_eq!(function("kernel power"), Function::Power { y: Number::Int(2) });
-        assert_eq!(function("kernel power --exponent -3"), Function::Power { y: Number::Int(-3) });
-        assert_eq!(function("kernel power --y -0.5 --each-y"), Function::PowerOfPair { y: Number::Float(-0.5) });
+        let exponent = |line| match function(line) {
+            KernelArgs::Power { y, each_y, .. } => (y, each_y),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(exponent("kernel power"), (None, false));
+        assert_eq!(exponent("kernel power --exponent -3"), (Some(Number::Int(-3)), false));
+        assert_eq!(exponent("kernel power --y -0.5 --each-y"), (Some(Number::Float(-0.5)), true));
         assert!(config("kernel power --y two").unwrap_err().contains("not a finite number"));
-        assert!(config("kernel power --y 2 --each-y --input f").unwrap_err().contains("one too many"));
+        assert!(config("kernel power --y 2 --each-y --input f").unwrap_err().contains("leave out --y"));
     }
 
     #[test]
     fn parzen_needs_samples_from_another_place_than_its_jobs() {
-        let Function::Parzen { samples, point, widths } = function("kernel parzen --samples s.csv --point -1,2") else {
+        let KernelArgs::Parzen(args) = function("kernel parzen --samples s.csv --point -1,2") else {
             panic!("another function")
         };
-        assert_eq!((samples, point), (Source::File("s.csv".into()), Some(vec![-1.0, 2.0])));
-        assert_eq!((widths, widths.count), ("1.0:1.2:100".parse().unwrap(), 100));
+        assert_eq!((args.source(), args.point), (Source::File("s.csv".into()), Some(Point(vec![-1.0, 2.0]))));
+        assert_eq!((args.widths, args.widths.count), ("1.0:1.2:100".parse().unwrap(), 100));
         assert!(config("kernel parzen").unwrap_err().contains("--samples <FILE>"));
         assert!(config("kernel parzen --samples - --input -").unwrap_err().contains("standard input"));
         assert!(config("kernel parzen --samples s --input w --widths 1:2:3").unwrap_err().contains("--widths"));
     }
 
     #[test]
-    fn the_default_jobs_are_those_of_the_list() {
-        let n = |n| NonZeroU64::new(n).unwrap();
-        assert_eq!(function("kernel slow-fn"), Function::SlowFn { jobs: 512, n: n(10_000) });
-        assert_eq!(function("kernel slow-fn-malloc"), Function::SlowFnMalloc { jobs: 4096, n: n(100_000) });
-        assert_eq!(function("kernel rand-string --count 9"), Function::RandString { jobs: 9, length: 5 });
-        assert_eq!(function("kernel sleep-square"), Function::SleepSquare { duration: Duration::from_secs(1) });
+    fn the_default_jobs_and_parameters_are_those_of_the_help_texts() {
+        let vectors = |line| match function(line) {
+            KernelArgs::SlowFn { jobs, n, .. } | KernelArgs::SlowFnMalloc { jobs, n, .. } => (jobs, n.get()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(vectors("kernel slow-fn"), (512, 10_000));
+        assert_eq!(vectors("kernel slow-fn-malloc"), (4096, 100_000));
+        let strings = function("kernel rand-string --count 9");
+        assert!(matches!(strings, KernelArgs::RandString { jobs: 9, length: 5, .. }), "{strings:?}");
+        let sleep = function("kernel sleep-square");
+        assert!(
+            matches!(sleep, KernelArgs::SleepSquare { seconds, .. } if seconds == Duration::from_secs(1)),
+            "{sleep:?}"
+        );
         let spin = function("kernel spin --jobs 3 --micros 50");
-        assert_eq!(spin, Function::Spin { jobs: 3, duration: Duration::from_micros(50) });
+        let is_asked = |micros| micros == Duration::from_micros(50);
+        assert!(
+            matches!(spin, KernelArgs::Spin { jobs: IndexArgs { jobs: 3 }, micros, .. } if is_asked(micros)),
+            "{spin:?}"
+        );
         assert!(config("kernel nop --jobs 3 --input f").unwrap_err().contains("cannot be used with"));
     }
 }

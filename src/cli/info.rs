@@ -1,5 +1,4 @@
-//! `rankpool info`, which is also what a run says with `--verbose`: the ranks, their CPUs and threads, the MPI library, and
-//! what is wrong with all that.
+//! `rankpool info`, which a run shows with `--verbose`, too: the ranks, their CPUs and threads, the MPI library, and warnings.
 
 use std::fmt::Write as _;
 
@@ -14,16 +13,16 @@ use crate::engine::transport::TransportInfo;
 use crate::launch::{self, ExitCode};
 use crate::pool::Pool;
 
-/// What there is to say, with the keys of `--json`.
+/// The facts that are shown, with the keys of `--json`.
 #[derive(Debug, Serialize)]
 struct Info<'a> {
     /// rankpool's version.
     version: &'static str,
-    /// Whether this program can run on MPI at all.
+    /// Whether this program was built with MPI.
     built_with_mpi: bool,
     /// `null` if the ranks are threads of one process.
     mpi: Option<MpiInfo<'a>>,
-    /// What Slurm, PBS or another system granted.
+    /// The allocation of Slurm, PBS or another system.
     allocation: Option<String>,
     threads: u32,
     ranks: Vec<RankInfo<'a>>,
@@ -42,7 +41,7 @@ struct RankInfo<'a> {
     host: &'a str,
     pid: u32,
     threads: u32,
-    /// The CPUs it may use.
+    /// The CPUs that the rank may use.
     cpus: &'a [u32],
     machine_cpus: u32,
 }
@@ -63,14 +62,14 @@ pub(super) fn run(config: &Config, json: bool) -> ExitCode {
     })
 }
 
-/// At the start of a run: what is wrong with the placement of the ranks, and on demand everything else.
+/// Shows warnings about the placement of the ranks at the start of a run, and everything with `--verbose`.
 pub(super) fn announce(config: &Config, pool: &Pool) {
     match config.verbosity {
         Verbosity::Quiet => {}
         Verbosity::Verbose => console::eprint(&Info::new(pool).text()),
         Verbosity::Normal => {
             let Warnings { bound, crowded } = placement::warnings(pool.ranks());
-            // Whoever asks for so many threads, or for ranks that are threads, knows.
+            // With --threads or --local, more threads than CPUs are intended.
             let asked = config.threads.is_some() || config.local.is_some();
             for warning in bound.into_iter().chain(crowded.filter(|_| !asked)) {
                 console::eprint_error(format_args!("warning: {warning}"));

@@ -1,24 +1,24 @@
-//! What the input options mean together: where the records of a run come from.
+//! Resolves the options about records: the source of the records of a run.
 
 use super::args::{FormatArg, InputArgs};
 use crate::input::{Format, Inputs, Layout, Source, Sweep};
 
 impl InputArgs {
-    /// Whether it was said where records come from.
+    /// Whether an option names a source of records.
     pub(super) fn has_source(&self) -> bool {
         !self.sources().is_empty()
     }
 
-    /// `--count`, if there is nothing that it could count but jobs.
+    /// Takes `--count` if there is no source of records, so that it is the number of jobs.
     pub(super) fn take_lone_count(&mut self) -> Option<u64> {
         if self.has_source() { None } else { self.count.take() }
     }
 
-    /// The records that the options ask for; `None` if there are no such options. `fallback` is the format of standard input
-    /// and of files whose ending says nothing; without it their first byte decides between CSV and JSON Lines.
+    /// Returns the records that the options describe; `None` if there are no such options. `fallback` is the format of standard
+    /// input and of files with an unknown ending; without it their first byte decides between CSV and JSON Lines.
     ///
     /// # Errors
-    /// A sentence, if options contradict each other or are about nothing.
+    /// A sentence, if options contradict each other or have no effect.
     pub(super) fn resolve(self, seed: u64, fallback: Option<Format>) -> Result<Option<Inputs>, String> {
         if self.count.is_some() && self.sample.is_empty() {
             return Err("--count sets the number of samples, so it needs at least one --sample".into());
@@ -27,8 +27,7 @@ impl InputArgs {
             [] => {
                 return match self.options_of_files().or(self.options_of_records()) {
                     Some(option) => Err(format!(
-                        "{option} says something about records, but not where they come from: it needs --input, --args, \
-                         --range, --grid or --sample"
+                        "{option} has no effect without a source of records: add --input, --args, --range, --grid or --sample"
                     )),
                     None => Ok(None),
                 };
@@ -36,13 +35,11 @@ impl InputArgs {
             ["--input"] => {}
             [source] => {
                 if let Some(option) = self.options_of_files() {
-                    return Err(format!("{option} says how files are read: it needs --input, not {source}"));
+                    return Err(format!("{option} is about files: it needs --input, not {source}"));
                 }
             }
             [one, other, ..] => {
-                return Err(format!(
-                    "{one} and {other} cannot be combined: all records of a run come from one of them"
-                ));
+                return Err(format!("{one} and {other} cannot be combined: all records of a run have one source"));
             }
         }
         let (skip, take, skip_bad) = (self.skip, self.take, self.skip_bad);
@@ -70,7 +67,7 @@ impl InputArgs {
             FormatArg::Jsonl => Format::JsonLines,
         });
         if self.null && format.is_some_and(|format| format != Format::Lines) {
-            return Err("--null says how lines end: it goes with --format lines".into());
+            return Err("--null is about lines: it needs --format lines".into());
         }
         let header = if self.no_header { Some(false) } else { self.header.then_some(true) };
         let layout = Layout { format, fallback, header, null: self.null };
@@ -81,12 +78,12 @@ impl InputArgs {
         let json = sources.iter().find(|source| layout.format_of(source.path()) == Some(Format::JsonLines));
         if let (Some(has_header), Some(json)) = (header, json) {
             let option = if has_header { "--header" } else { "--no-header" };
-            return Err(format!("{option} is about tables and lines, and {} is JSON Lines", json.name()));
+            return Err(format!("{option} is about tables and lines, but {} is JSON Lines", json.name()));
         }
         Ok(Inputs::files(sources, layout))
     }
 
-    /// Where records come from: one option for each kind of source.
+    /// Returns an option for each kind of source that is given.
     fn sources(&self) -> Vec<&'static str> {
         let sweep = if self.grid.is_empty() { "--sample" } else { "--grid" };
         named([
@@ -114,7 +111,7 @@ impl InputArgs {
     }
 }
 
-/// The names of those options that are given.
+/// Returns the names of the options that are given.
 fn named<const N: usize>(options: [(bool, &'static str); N]) -> impl Iterator<Item = &'static str> {
     options.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| name)
 }
@@ -126,7 +123,7 @@ mod tests {
     use super::super::args::{self, KernelArgs, TaskArgs};
     use super::*;
 
-    /// What the options behind `kernel square` are resolved to.
+    /// Resolves the options behind `kernel square`.
     fn inputs_with(line: &str, fallback: Option<Format>) -> Result<Option<Inputs>, String> {
         let words = ["rankpool", "kernel", "square"].into_iter().chain(line.split_whitespace()).map(OsString::from);
         let args = args::parse(words).map_err(|error| error.to_string())?;
@@ -186,29 +183,26 @@ mod tests {
     }
 
     #[test]
-    fn options_about_nothing_are_refused() {
+    fn options_without_effect_are_refused() {
         refused("--count 3", "--count sets the number of samples, so it needs at least one --sample");
         refused("--count 3 --grid a=1", "--count sets the number of samples");
         refused("--sample x=0:1", "--sample needs --count N");
         for option in ["--skip 1", "--take 1", "--skip-bad", "--format csv", "--null", "--header", "--no-header"] {
             let name = option.split(' ').next().unwrap_or_default();
-            refused(
-                option,
-                &format!("{name} says something about records, but not where they come from: it needs --input"),
-            );
+            refused(option, &format!("{name} has no effect without a source of records: add --input"));
         }
-        refused("--range 1:3 --null", "--null says how files are read: it needs --input, not --range");
-        refused("--grid a=1 --format csv", "--format says how files are read: it needs --input, not --grid");
-        refused("--input f --format csv --null", "--null says how lines end: it goes with --format lines");
+        refused("--range 1:3 --null", "--null is about files: it needs --input, not --range");
+        refused("--grid a=1 --format csv", "--format is about files: it needs --input, not --grid");
+        refused("--input f --format csv --null", "--null is about lines: it needs --format lines");
         refused("--input f --header --no-header", "cannot be used with");
         refused(
             "--input f.csv --input g.jsonl --no-header",
-            "--no-header is about tables and lines, and g.jsonl is JSON Lines",
+            "--no-header is about tables and lines, but g.jsonl is JSON Lines",
         );
     }
 
     #[test]
-    fn wrong_values_are_refused_in_words() {
+    fn wrong_values_are_refused_with_a_sentence() {
         refused("--range 5:1", "invalid value '5:1' for '--range <START:END[:STEP]>': from 5 to 1 it goes down");
         refused("--grid a", "not of the form NAME=V1,V2,…");
         refused("--grid a=1 --grid a=2", "the name 'a' is given twice");

@@ -1,4 +1,4 @@
-//! The files that jobs are made of, as far as the command line names them.
+//! Finds the files that jobs read: programs, scripts and other files that the command line names.
 
 use std::env;
 use std::fs::File;
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 
 use crate::process::program::resolve;
 
-/// The files that the jobs themselves are made of, as far as the command line names them.
+/// The parts of the command line that may name files of the jobs.
 #[derive(Debug, Default)]
 pub(super) struct JobFiles {
-    /// Where the jobs run, if not where the program does.
+    /// The folder that the jobs run in, if it is not that of this process.
     pub folder: Option<PathBuf>,
-    /// The program that is started, as it was typed.
+    /// The program of the jobs, as it was typed.
     pub program: Option<String>,
-    /// Its arguments, or the words of a script: those that name a file stand for it.
+    /// Its arguments, or the words of a script.
     pub words: Vec<String>,
     /// The file or module of `--python`.
     pub python: Option<String>,
 }
 
 impl JobFiles {
-    /// The command of `run` or the worker of `map`: a program and its arguments, or a script for the shell.
+    /// Takes the command of `run` or the worker of `map`: a program and its arguments, or a script for the shell.
     pub(super) fn of_command(command: &[String], shell: bool, folder: Option<&str>) -> JobFiles {
         let (program, words) = match command.split_first() {
             Some((program, words)) if !shell => (Some(program.clone()), words.to_vec()),
@@ -30,7 +30,7 @@ impl JobFiles {
         JobFiles { folder: folder.map(PathBuf::from), program, words, python: None }
     }
 
-    /// What `--python` names.
+    /// Takes the value of `--python`.
     pub(super) fn of_python(target: &str, interpreter: Option<&str>, folder: Option<&str>) -> JobFiles {
         let python = target.rsplit_once(':').map(|(place, _)| place.to_owned());
         JobFiles {
@@ -41,7 +41,7 @@ impl JobFiles {
         }
     }
 
-    /// The files that there are, each with what a message calls it.
+    /// Returns the existing files, each with its noun for messages.
     pub(super) fn paths(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
         let folder = self.folder.as_deref();
         let program = self.program.as_deref().and_then(|program| resolve(program, folder).ok());
@@ -55,7 +55,7 @@ impl JobFiles {
             .chain(self.python_files().into_iter().map(|path| ("the Python file", path)))
     }
 
-    /// The file, or where Python looks for the module and the packages that it is in.
+    /// Returns the Python file, or the files of the module and of its packages that Python may load.
     fn python_files(&self) -> Vec<PathBuf> {
         let Some(place) = &self.python else { return Vec::new() };
         let here = self.folder.clone().unwrap_or_default();
@@ -76,14 +76,14 @@ impl JobFiles {
     }
 }
 
-/// The words of a script, roughly: enough to find the files among them.
+/// Splits a script into words, well enough to find the files among them.
 fn words_of_script(script: &str) -> Vec<String> {
     let script = script.replace(['<', '>', '|', '&', ';', '(', ')', '\n'], " ");
     shlex::split(&script).unwrap_or_else(|| script.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Whether an argument stands for the file of that name: it looks like a path, or the file is a script. `make build` does not
-/// mean the file `build` that an earlier run has left.
+/// Whether an argument names a file: it looks like a path, or the file is a script. `make build` does not name the file `build`
+/// that an earlier run has left.
 fn is_meant(word: &str, path: &Path) -> bool {
     let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
     is_file && (word.contains('/') || path.extension().is_some() || is_script(path))

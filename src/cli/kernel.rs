@@ -1,16 +1,17 @@
-//! `rankpool kernel NAME`: for each built-in function its context and its default jobs.
+//! `rankpool kernel NAME`: the context and the default jobs of each built-in function.
 
 use std::error::Error;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::args::{IndexArgs, KernelArgs, ParzenArgs};
 use super::batch;
-use super::config::{Config, Function, KernelTask};
+use super::config::{Config, KernelTask};
 use crate::batch::runners::kernel::KernelRunner;
 use crate::batch::{Batch, Jobs};
 use crate::engine::func::Value;
-use crate::input::{InputError, Record, Source};
+use crate::input::{InputError, Record};
 use crate::kernels::convert::{float, index, integer, number, pair, summands, vector, width};
 use crate::kernels::{
     self, Number, Parzen, RandString, Summands, cube, nop, parzen, power, power_of_pair, rand_string, sleep,
@@ -27,52 +28,57 @@ pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
     batch::launch(config, config.launch(), |pool| Run { config, task, pool: Some(pool) }.run())
 }
 
-/// One run of a built-in function; without a pool it only shows the jobs.
+/// A run of a built-in function. Without a pool the jobs are only shown.
 struct Run<'r> {
     config: &'r Config,
     task: &'r KernelTask,
     pool: Option<&'r Pool>,
 }
 
-/// What may be wrong with a file before a job is started.
+/// The exit code, or the error for which no job was started.
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 impl Run<'_> {
     fn run(&self) -> Outcome {
+        let seed = self.task.seed;
         match &self.task.function {
-            Function::Square => self.map(square, integer, || 0..10, 10),
-            Function::Cube => self.map(cube, integer, || 1..7, 6),
-            Function::Sqrt => self.map(sqrt, float, || (1..5000).map(f64::from), 4999),
-            &Function::Power { y } => self.map_with(y, power, number, || (0..10).map(Number::Int), 10),
-            &Function::PowerOfPair { y } => {
-                self.map(power_of_pair, pair, move || (0..10).map(move |x| (Number::Int(x), y)), 10)
+            KernelArgs::Square(_) => self.map(square, integer, || 0..10, 10),
+            KernelArgs::Cube(_) => self.map(cube, integer, || 1..7, 6),
+            KernelArgs::Sqrt(_) => self.map(sqrt, float, || (1..5000).map(f64::from), 4999),
+            &KernelArgs::Power { y, each_y, .. } => {
+                let y = y.unwrap_or(Number::Int(2));
+                if each_y {
+                    self.map(power_of_pair, pair, move || (0..10).map(move |x| (Number::Int(x), y)), 10)
+                } else {
+                    self.map_with(y, power, number, || (0..10).map(Number::Int), 10)
+                }
             }
-            Function::Sum => self.map(sum, summands, || SUMMANDS.into_iter().map(with_fifteen), SUMMANDS.len() as u64),
-            &Function::RandString { jobs, length } => {
-                let context = RandString { seed: self.task.seed, length };
-                self.map_with(context, rand_string, index, move || 0..jobs, jobs)
+            KernelArgs::Sum(_) => {
+                self.map(sum, summands, || SUMMANDS.into_iter().map(with_fifteen), SUMMANDS.len() as u64)
             }
-            &Function::SleepSquare { duration } => self.map_with(duration, sleep_square, integer, || 0..10, 10),
-            &Function::SlowFn { jobs, n } => {
-                let seed = self.task.seed;
+            &KernelArgs::RandString { jobs, length, .. } => {
+                self.map_with(RandString { seed, length }, rand_string, index, move || 0..jobs, jobs)
+            }
+            &KernelArgs::SleepSquare { seconds, .. } => self.map_with(seconds, sleep_square, integer, || 0..10, 10),
+            &KernelArgs::SlowFn { jobs, n, .. } => {
                 self.map_with(n.get(), slow_fn, vector, move || random_vectors(seed, jobs), jobs)
             }
-            &Function::SlowFnMalloc { jobs, n } => {
-                let seed = self.task.seed;
+            &KernelArgs::SlowFnMalloc { jobs, n, .. } => {
                 self.map_with(n.get(), slow_fn_malloc, vector, move || random_vectors(seed, jobs), jobs)
             }
-            Function::Parzen { samples, point, widths } => {
-                let context = parzen_context(samples, point.as_deref())?;
-                let widths = *widths;
+            KernelArgs::Parzen(args) => {
+                let (context, widths) = (parzen_context(args)?, args.widths);
                 self.map_with(context, parzen, width, move || widths.iter(), widths.count)
             }
-            &Function::Nop { jobs } => self.map(nop, index, move || 0..jobs, jobs),
-            &Function::Spin { jobs, duration } => self.map_with(duration, spin, index, move || 0..jobs, jobs),
-            &Function::Sleep { jobs, duration } => self.map_with(duration, sleep, index, move || 0..jobs, jobs),
+            &KernelArgs::Nop { jobs: IndexArgs { jobs }, .. } => self.map(nop, index, move || 0..jobs, jobs),
+            &KernelArgs::Spin { jobs: IndexArgs { jobs }, micros, .. } => {
+                self.map_with(micros, spin, index, move || 0..jobs, jobs)
+            }
+            &KernelArgs::Sleep { jobs, seconds, .. } => self.map_with(seconds, sleep, index, move || 0..jobs, jobs),
         }
     }
 
-    /// Runs a function of an input. `parse` reads the input from a record; `default` makes the `total` inputs that are used without
+    /// Runs a function of an input. `parse` reads the input from a record; `default` makes the `total` inputs of a run without
     /// records.
     fn map<F, T, O, I>(
         &self,
@@ -135,7 +141,7 @@ impl Run<'_> {
     }
 }
 
-/// `count` vectors of five numbers, evenly distributed from 0 to 1, that depend on the seed alone.
+/// Returns `count` vectors of five numbers, uniform from 0 to 1, that depend on the seed alone.
 fn random_vectors(seed: u64, count: u64) -> impl Iterator<Item = Vec<f64>> + use<> {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     (0..count).map(move |_| (0..5).map(|_| generator.random()).collect())
@@ -148,10 +154,11 @@ fn with_fifteen(param1: i64) -> Summands {
     Summands { param1: param1.into(), param2: Number::Int(15) }
 }
 
-/// The samples, and the point or the origin.
-fn parzen_context(samples: &Source, point: Option<&[f64]>) -> Result<Parzen, Box<dyn Error>> {
+/// Reads the samples, and takes the point or the origin.
+fn parzen_context(args: &ParzenArgs) -> Result<Parzen, Box<dyn Error>> {
+    let samples = args.source();
     let table = samples.table()?;
-    let point = point.map_or_else(|| vec![0.0; table.columns], <[f64]>::to_vec);
+    let point = args.point.as_ref().map_or_else(|| vec![0.0; table.columns], |point| point.0.clone());
     let in_file = |error: kernels::parzen::ParzenError| format!("{}: {error}", samples.name());
     Ok(Parzen::new(table.columns, table.values, point).map_err(in_file)?)
 }

@@ -1,4 +1,4 @@
-//! `rankpool map`: a process that stays, such as a Python function, asked for every record.
+//! `rankpool map`: a request to a process that stays, such as a Python function, for every record.
 
 use super::batch;
 use super::config::{Config, MapTask};

@@ -1,8 +1,18 @@
 //! The batch program's command line.
 //!
-//! `args` is what was typed, `config` is what will be done: resolved and checked, without a look at any file. Then one
-//! file for each subcommand. Every rank goes through the first two; only rank 0 says what is wrong with them, opens files and
-//! prints results.
+//! `args` parses the command line, `config` resolves and checks it without a look at any file, and then there is one file for each
+//! subcommand. Every rank runs the first two; only rank 0 reports errors, opens files and prints results.
+//!
+//! | file | |
+//! |---|---|
+//! | `args` | the definition of the command line, with the texts of `--help` |
+//! | `parse` | values of options |
+//! | `inputs` | the options about records, resolved |
+//! | `config` | everything that a run was asked to do |
+//! | `command`, `map`, `kernel` | the jobs and the runner of `run`, `map` and `kernel` |
+//! | `batch` | launches the ranks and runs a batch |
+//! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
+//! | `info`, `completions` | the other subcommands |
 
 mod args;
 mod batch;
@@ -31,9 +41,9 @@ use crate::process::spawn;
 
 use config::{Config, Task};
 
-/// Does what the command line says.
+/// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    // A process that a rank has started in order to start others. It knows neither MPI nor options.
+    // This process is the spawn helper of a rank: it uses neither MPI nor options.
     if std::env::args_os().nth(1).is_some_and(|first| first == spawn::ARGUMENT) {
         return match spawn::serve() {
             Ok(()) => ExitCode::Success,
@@ -61,7 +71,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Prints what clap has to say, a fault or the help that was asked for: once, whatever the number of ranks.
+/// Prints an error of clap, or the help that was asked for, on rank 0 only.
 fn explain(error: &clap::Error) -> ExitCode {
     let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
     if !launch::is_first() {
@@ -69,23 +79,23 @@ fn explain(error: &clap::Error) -> ExitCode {
     }
     match unknown_kernel(error) {
         Some(message) => console::eprint_error(&message),
-        // What was typed is repeated. Its own escape sequences must not reach the terminal; then there are no colours either.
-        None if error.use_stderr() && std::env::args_os().any(|word| is_odd(&word)) => {
+        // The message repeats words of the command line. Their escape sequences must not reach the terminal; colours are left out, too.
+        None if error.use_stderr() && std::env::args_os().any(|word| has_control_characters(&word)) => {
             console::eprint(&error.render().to_string());
         }
-        // A reader who has gone away is no reason to fail.
+        // A reader that has gone away is not an error.
         None => drop(error.print()),
     }
     code
 }
 
-/// Whether a word holds what a terminal would obey.
-fn is_odd(word: &OsStr) -> bool {
+/// Whether a word contains control characters.
+fn has_control_characters(word: &OsStr) -> bool {
     let word = word.to_string_lossy();
     *console::escaped(&word) != *word
 }
 
-/// What to say of a name that no built-in function has.
+/// Returns the message about a name that no built-in function has, if that is the error.
 fn unknown_kernel(error: &clap::Error) -> Option<String> {
     let is_kernel = matches!(error.get(ContextKind::Usage), Some(ContextValue::StyledStr(usage))
         if usage.to_string().contains("rankpool kernel"));
@@ -106,5 +116,5 @@ fn unknown_kernel(error: &clap::Error) -> Option<String> {
     for kernel in kernels::ALL {
         message += &format!("  {:<14}  {}\n", kernel.name, kernel.summary);
     }
-    Some(message + "\n`rankpool kernel NAME --help` says more about each.")
+    Some(message + "\n`rankpool kernel NAME --help` describes each of them.")
 }

@@ -1,4 +1,4 @@
-//! How the values of options are read.
+//! Parses the values of options.
 
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ impl FromStr for Chunk {
 }
 
 impl Chunk {
-    /// As [`Map::chunk_size`](crate::Map::chunk_size) takes it.
+    /// Returns the number of jobs for [`Map::chunk_size`](crate::Map::chunk_size), 0 for `auto`.
     pub(super) fn jobs(self) -> u32 {
         match self {
             Chunk::Auto => 0,
@@ -87,7 +87,7 @@ fn finite(text: &str) -> Result<f64, String> {
     }
 }
 
-/// How many failures are too many: `10`, or a share of the jobs, `5%`.
+/// The value of `--max-failures`: `10`, or a share of the jobs, `5%`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Failures(pub(super) MaxFailures);
 
@@ -107,17 +107,17 @@ impl FromStr for Failures {
     }
 }
 
-/// A number from 1 that fits the type.
+/// Parses a number from 1 that fits the type.
 pub(super) fn from_one<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "not a number from 1".into())
 }
 
-/// A time in seconds.
+/// Parses a time in seconds.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     duration(text, 1.0)
 }
 
-/// A time with its unit, `1h 30m`, or in seconds.
+/// Parses a time with its unit, `1h 30m`, or in seconds.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     if let Ok(time) = seconds(text) {
         return Ok(time);
@@ -137,22 +137,22 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
     duration(number, scale)
 }
 
-/// [`time`], and more than none.
-pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+/// Parses a [`time`] above 0.
+pub(super) fn positive_time(text: &str) -> Result<Duration, String> {
     match time(text)? {
-        Duration::ZERO => Err("no time at all".into()),
+        Duration::ZERO => Err("must be more than 0".into()),
         time => Ok(time),
     }
 }
 
-/// A time in microseconds.
+/// Parses a time in microseconds.
 pub(super) fn micros(text: &str) -> Result<Duration, String> {
     duration(text, 1e-6)
 }
 
 fn duration(text: &str, unit: f64) -> Result<Duration, String> {
     let value = finite(text)?;
-    Duration::try_from_secs_f64(value * unit).map_err(|_| "negative, or too long".into())
+    Duration::try_from_secs_f64(value * unit).map_err(|_| "is negative, or too long".into())
 }
 
 #[cfg(test)]
@@ -227,8 +227,8 @@ mod tests {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         assert_eq!(micros("100"), Ok(Duration::from_micros(100)));
         assert_eq!(micros("0"), Ok(Duration::ZERO));
-        assert_eq!(seconds("-1"), Err("negative, or too long".into()));
-        assert_eq!(seconds("1e30"), Err("negative, or too long".into()));
+        assert_eq!(seconds("-1"), Err("is negative, or too long".into()));
+        assert_eq!(seconds("1e30"), Err("is negative, or too long".into()));
         assert_eq!(seconds("long"), Err("'long' is not a number".into()));
     }
 }

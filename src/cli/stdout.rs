@@ -1,4 +1,4 @@
-//! Answers on standard output.
+//! Prints results of subcommands on standard output.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use crate::console;
 use crate::launch::ExitCode;
 use crate::output::OutputError;
 
-/// Prints an answer. Returns whether there is still a reader, and the exit code: a reader that has gone away is no error.
+/// Prints `bytes`. Returns whether there is still a reader, and the exit code: a reader that has gone away is not an error.
 pub(super) fn print(bytes: &[u8]) -> (bool, ExitCode) {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {

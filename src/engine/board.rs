@@ -1,8 +1,8 @@
-//! What a run has done so far: counters and the moments of the few things that happen at most once, written on rank 0 where they
-//! happen, and read by everybody else at any time, without a question to the master.
+//! The board: counters of a run and the times of events that happen at most once, written on rank 0 where they happen, and read by
+//! other threads at any time without a request to the master.
 //!
-//! The master owns the only [`BoardWriter`] of a run. For a message or a chunk it writes a few numbers on a cache line that nobody
-//! else writes; it takes no lock. Everybody else has a [`Board`]. A map whose progress is shown has a [`Settled`] of its own.
+//! The master owns the only [`BoardWriter`] of a run. For a message or a chunk it writes a few numbers on a cache line that no
+//! other thread writes; it takes no lock. Readers have a [`Board`]. A map whose progress is shown has its own [`Settled`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::engine::placement::Rank;
 use crate::engine::schedule::RankId;
 use crate::engine::stats::{RankStats, Stats};
 
-/// One thing that happened.
+/// An event of a run.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Notice<'a> {
@@ -21,25 +21,24 @@ pub enum Notice<'a> {
         /// All of them, in order.
         ranks: &'a [Rank],
     },
-    /// A rank is gone; its jobs are given to others.
+    /// A rank is gone; its jobs go to other ranks.
     Lost {
-        /// Which one.
+        /// The rank.
         rank: RankId,
         /// The name of its host.
         host: &'a str,
     },
-    /// A signal asked for the end: queued jobs are given up, running ones are waited for.
+    /// A signal asked for the end: queued jobs are cancelled, running ones may end.
     Stopping,
 }
 
-/// Somebody who wants to be told when something happens. It is called in the master's loop, so it must not take long. What can
-/// wait until somebody asks is in [`Stats`], too.
+/// Receives notices. It is called in the master's loop, so it must return quickly. The same facts can be read from [`Stats`].
 pub trait Listener: Send {
-    /// Takes in one notice.
+    /// Handles a notice.
     fn notice(&mut self, notice: Notice<'_>);
 }
 
-/// How many jobs of one map are settled: counted where they are settled, read by the display of progress.
+/// The numbers of settled jobs of one map: counted where the jobs are settled, read by the display of progress.
 #[derive(Debug, Default)]
 pub(crate) struct Settled {
     jobs: AtomicU64,
@@ -47,26 +46,26 @@ pub(crate) struct Settled {
 }
 
 impl Settled {
-    /// Counts `jobs` more, `failed` of which have failed.
+    /// Adds `jobs` settled jobs, `failed` of which have failed.
     pub(crate) fn add(&self, jobs: u64, failed: u64) {
         self.jobs.fetch_add(jobs, Ordering::Relaxed);
         self.failed.fetch_add(failed, Ordering::Relaxed);
     }
 
-    /// All jobs that are settled, and those of them that have failed.
+    /// Returns the number of settled jobs, and of those that have failed.
     pub(crate) fn read(&self) -> (u64, u64) {
         (self.jobs.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
 }
 
-/// A number that one thread alone changes.
+/// A number with one writing thread.
 #[derive(Debug, Default)]
 struct Count(AtomicU64);
 
 impl Count {
     /// Adds without the cost of an atomic addition, which a number with one writer does not need.
     fn add(&self, more: u64) {
-        // Whoever reads this number reads what was counted before it, too.
+        // A thread that reads this number also sees all numbers that were counted before it.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Release);
     }
 
@@ -79,7 +78,7 @@ impl Count {
     }
 }
 
-/// When something happened, in ns since the board was made; 0 if it has not happened.
+/// The time of an event in ns since the board was made; 0 if it has not happened.
 #[derive(Debug, Default)]
 struct Moment(AtomicU64);
 
@@ -99,7 +98,7 @@ impl Moment {
     }
 }
 
-/// The counters of the whole run, alone on their cache line.
+/// The counters of the whole run, which share their cache line with nothing else.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct RunCounts {
@@ -111,7 +110,7 @@ struct RunCounts {
     ended: AtomicBool,
 }
 
-/// The counters of one rank, alone on their cache lines.
+/// The counters of one rank, which share their cache lines with nothing else.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct RankCounts {
@@ -129,9 +128,9 @@ struct RankCounts {
 /// A chunk that a rank has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChunkDone {
-    /// Its jobs.
+    /// The number of its jobs.
     pub jobs: u64,
-    /// Those of them that failed.
+    /// The number of its failed jobs.
     pub failed: u64,
     /// From its first job's start to its last job's end, on its thread.
     pub wall_ns: u64,
@@ -139,39 +138,39 @@ pub(crate) struct ChunkDone {
     pub useful_ns: u64,
 }
 
-/// A run's board, as everybody but its writer sees it.
+/// A run's board for readers.
 #[derive(Debug)]
 pub(crate) struct Board {
     ranks: Vec<Rank>,
     made: Instant,
     run: RunCounts,
-    /// As many as there are ranks, in the same order.
+    /// The counters of each rank, in the order of `ranks`.
     by_rank: Vec<RankCounts>,
 }
 
 impl Board {
-    /// The ranks of the run, rank 0 first.
+    /// Returns the ranks of the run, rank 0 first.
     pub(crate) fn ranks(&self) -> &[Rank] {
         &self.ranks
     }
 
-    /// The moment at which a signal asked for the end of the run.
+    /// Returns the time at which a signal asked for the end of the run.
     pub(crate) fn stop_requested(&self) -> Option<Instant> {
         self.made.checked_add(self.run.stop_requested.read()?)
     }
 
-    /// The name of a rank's host.
+    /// Returns the name of a rank's host.
     pub(crate) fn host(&self, rank: RankId) -> &str {
         self.ranks.get(rank.0 as usize).map_or("an unknown host", |rank| &rank.facts.host)
     }
 
-    /// What the run has done so far. `None` when it has ended.
+    /// Returns the statistics of the run so far; `None` when the run has ended.
     pub(crate) fn stats(&self) -> Option<Stats> {
         if self.run.ended.load(Ordering::Acquire) {
             return None;
         }
         let RunCounts { jobs, failed, first_dispatch, last_result, stop_requested, ended: _ } = &self.run;
-        // First of all the jobs: what is read later counts all of them.
+        // The jobs are read first, so the numbers that are read later include all of them.
         let jobs = jobs.read();
         let wall = match (first_dispatch.read(), last_result.read()) {
             (Some(first), Some(last)) => last.saturating_sub(first),
@@ -196,78 +195,78 @@ impl Board {
     }
 }
 
-/// The one who writes a run's board, and tells the listeners what happens.
+/// Writes a run's board, and notifies the listeners.
 pub(crate) struct BoardWriter<'l> {
     board: Arc<Board>,
     listeners: Vec<Box<dyn Listener + 'l>>,
 }
 
 impl<'l> BoardWriter<'l> {
-    /// For a run of these ranks, at its start.
+    /// Makes the board of a run of these ranks, at its start.
     pub(crate) fn new(ranks: Vec<Rank>, listeners: Vec<Box<dyn Listener + 'l>>) -> Self {
         let by_rank = ranks.iter().map(|_| RankCounts::default()).collect();
         let board = Board { ranks, made: Instant::now(), run: RunCounts::default(), by_rank };
         BoardWriter { board: Arc::new(board), listeners }
     }
 
-    /// The board, to read.
+    /// Returns the board for readers.
     pub(crate) fn board(&self) -> &Arc<Board> {
         &self.board
     }
 
-    fn tell(&mut self, notice: Notice<'_>) {
+    fn notify(&mut self, notice: Notice<'_>) {
         for listener in &mut self.listeners {
             listener.notice(notice);
         }
     }
 
-    /// All ranks are there.
+    /// Notifies the listeners that all ranks are there.
     pub(crate) fn started(&mut self) {
         let board = self.board.clone();
-        self.tell(Notice::Started { ranks: &board.ranks });
+        self.notify(Notice::Started { ranks: &board.ranks });
     }
 
-    /// A rank is gone.
+    /// Notes that a rank is gone.
     pub(crate) fn lost(&mut self, rank: RankId) {
         let board = self.board.clone();
         if let Some(counts) = board.by_rank.get(rank.0 as usize) {
             counts.lost.set(board.made.elapsed());
         }
-        self.tell(Notice::Lost { rank, host: board.host(rank) });
+        self.notify(Notice::Lost { rank, host: board.host(rank) });
     }
 
-    /// A signal asked for the end.
+    /// Notes that a signal asked for the end.
     pub(crate) fn stop_requested(&mut self) {
         self.board.run.stop_requested.set(self.board.made.elapsed());
-        self.tell(Notice::Stopping);
+        self.notify(Notice::Stopping);
     }
 
-    /// Jobs go to a rank.
+    /// Notes that jobs were sent to a rank.
     pub(crate) fn dispatched(&mut self) {
         if !self.board.run.first_dispatch.has_come() {
             self.board.run.first_dispatch.set(self.board.made.elapsed());
         }
     }
 
-    /// A rank has done a chunk.
+    /// Counts a chunk that a rank has done.
     pub(crate) fn chunk_done(&mut self, rank: RankId, chunk: ChunkDone) {
         let Board { run, by_rank, made, .. } = &*self.board;
         let Some(counts) = by_rank.get(rank.0 as usize) else { return };
         counts.failed.add(chunk.failed);
         counts.wall_ns.add(chunk.wall_ns);
         counts.useful_ns.add(chunk.useful_ns);
-        // Last, as it is read first: who sees the jobs sees their times.
+        // The jobs are written last and read first: a reader that sees them sees their times, too.
         counts.jobs.add(chunk.jobs);
         run.last_result.set(made.elapsed());
     }
 
-    /// Jobs are settled: they have a result or have failed for good.
+    /// Counts settled jobs: they have a result or have failed after all retries.
     pub(crate) fn settled(&mut self, jobs: u64, failed: u64) {
         self.board.run.failed.add(failed);
         self.board.run.jobs.add(jobs);
     }
 
-    /// A message went to a rank.
+    /// Counts a message to a rank.
     pub(crate) fn sent(&mut self, rank: RankId, bytes: usize) {
         if let Some(counts) = self.board.by_rank.get(rank.0 as usize) {
             counts.messages_to.add(1);
@@ -275,7 +274,7 @@ impl<'l> BoardWriter<'l> {
         }
     }
 
-    /// A message came from a rank.
+    /// Counts a message from a rank.
     pub(crate) fn received(&mut self, rank: RankId, bytes: usize) {
         if let Some(counts) = self.board.by_rank.get(rank.0 as usize) {
             counts.messages_from.add(1);
@@ -349,9 +348,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_rank_and_a_stop_are_kept_with_their_moments_and_told_to_listeners() {
-        struct Ears<'e>(&'e Mutex<Vec<String>>);
-        impl Listener for Ears<'_> {
+    fn a_lost_rank_and_a_stop_are_kept_with_their_times_and_listeners_are_notified() {
+        struct Recorder<'e>(&'e Mutex<Vec<String>>);
+        impl Listener for Recorder<'_> {
             fn notice(&mut self, notice: Notice<'_>) {
                 self.0.lock().unwrap().push(match notice {
                     Notice::Started { ranks } => format!("{} ranks", ranks.len()),
@@ -360,8 +359,8 @@ mod tests {
                 });
             }
         }
-        let heard = Mutex::default();
-        let mut writer = BoardWriter::new(ranks(3), vec![Box::new(Ears(&heard)), Box::new(Ears(&heard))]);
+        let notices = Mutex::default();
+        let mut writer = BoardWriter::new(ranks(3), vec![Box::new(Recorder(&notices)), Box::new(Recorder(&notices))]);
         writer.started();
         writer.lost(RankId(2));
         writer.stop_requested();
@@ -370,11 +369,11 @@ mod tests {
         assert_eq!((stats.ranks[0].lost, stats.ranks[1].lost), (None, None));
         drop(writer);
         let once = ["3 ranks", "lost 2 on node2", "stopping"];
-        assert_eq!(heard.into_inner().unwrap(), once.map(|notice| [notice, notice]).concat());
+        assert_eq!(notices.into_inner().unwrap(), once.map(|notice| [notice, notice]).concat());
     }
 
     #[test]
-    fn who_reads_while_the_run_goes_on_never_sees_more_settled_jobs_than_were_run() {
+    fn a_reader_never_sees_more_settled_jobs_than_were_run() {
         const JOBS: u64 = 200_000;
         let mut writer = BoardWriter::new(ranks(1), Vec::new());
         let board = writer.board().clone();

@@ -1,8 +1,8 @@
-//! What a run has done so far, in numbers.
+//! The statistics of a run.
 
 use std::time::Duration;
 
-/// What one rank has done.
+/// The statistics of one rank.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RankStats {
@@ -10,65 +10,65 @@ pub struct RankStats {
     pub rank: u32,
     /// Its host.
     pub host: String,
-    /// The threads it computes with: 0 for a dedicated master.
+    /// The number of its compute threads: 0 for a dedicated master.
     pub threads: u32,
-    /// Jobs that it has run, failed ones too.
+    /// The number of jobs that it has run, failed ones included.
     pub jobs: u64,
-    /// Those of them that failed there, also if they were run again elsewhere.
+    /// The number of jobs that failed there, also if they were run again elsewhere.
     pub failed: u64,
-    /// Useful time: what its threads have spent in the functions of jobs alone, all threads added up. Measured for jobs of 5 µs
-    /// and more, estimated from some of them for shorter ones. For jobs that a worker program answers it is
+    /// Useful time: the time that its threads have spent in the functions of jobs alone, summed over threads. Measured for jobs
+    /// of 5 µs and more, estimated from a sample for shorter ones. For jobs that a worker program answers it is
     /// [`on_chunks`](Self::on_chunks).
     pub busy: Duration,
-    /// What its threads have spent on chunks, all threads added up: useful time, and the reading of inputs and the writing of
-    /// results.
+    /// The time that its threads have spent on chunks, summed over threads: useful time, and the time for reading inputs and
+    /// writing results.
     pub on_chunks: Duration,
-    /// Messages from the master to this rank.
+    /// The number of messages from the master to this rank.
     pub messages_to: u64,
-    /// Bytes from the master to this rank.
+    /// The number of bytes from the master to this rank.
     pub bytes_to: u64,
-    /// Messages from this rank to the master.
+    /// The number of messages from this rank to the master.
     pub messages_from: u64,
-    /// Bytes from this rank to the master.
+    /// The number of bytes from this rank to the master.
     pub bytes_from: u64,
-    /// When the rank was lost, counted from when all ranks were there; `None` if it was not.
+    /// The time at which the rank was lost, from the start of the run with all ranks; `None` if it was not lost.
     pub lost: Option<Duration>,
 }
 
 impl RankStats {
-    /// The part of this rank's threads' wall time that was useful (see [`busy`](Self::busy)), from 0 to 1.
+    /// Returns the part of this rank's threads' wall time that was useful (see [`busy`](Self::busy)), from 0 to 1.
     pub fn busy_fraction(&self, wall: Duration) -> f64 {
         let offered = wall.as_secs_f64() * f64::from(self.threads);
         if offered > 0.0 { self.busy.as_secs_f64() / offered } else { 0.0 }
     }
 }
 
-/// A rank with fewer jobs than this is not said to fail.
+/// A rank with fewer jobs than this is not reported as failing.
 const FAILING: u64 = 3;
 
-/// What a run has done so far.
+/// The statistics of a run so far.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Jobs that are settled: they have a result or have failed for good.
+    /// The number of settled jobs: they have a result or have failed after all retries.
     pub jobs: u64,
-    /// Those of them that failed.
+    /// The number of settled jobs that failed.
     pub failed: u64,
-    /// From the first job's dispatch to the last result.
+    /// The time from the first job's dispatch to the last result.
     pub wall: Duration,
-    /// When a signal asked for the end, counted from when all ranks were there; `None` if none did.
+    /// The time at which a signal asked for the end, from the start of the run with all ranks; `None` if there was no signal.
     pub stop_requested: Option<Duration>,
     /// Every rank, in order.
     pub ranks: Vec<RankStats>,
 }
 
 impl Stats {
-    /// All compute threads of the run.
+    /// Returns the number of compute threads of the run.
     pub fn threads(&self) -> u32 {
         self.ranks.iter().map(|rank| rank.threads).sum()
     }
 
-    /// The ranks on which every job failed while jobs succeeded elsewhere, in words.
+    /// Returns a sentence for each rank on which every job failed while jobs succeeded elsewhere.
     pub fn failing_ranks(&self) -> Vec<String> {
         let fails = |rank: &&RankStats| rank.jobs >= FAILING && rank.failed == rank.jobs;
         if self.ranks.iter().all(|rank| rank.failed == rank.jobs) {
@@ -81,13 +81,13 @@ impl Stats {
         self.ranks.iter().filter(fails).map(words).collect()
     }
 
-    /// Settled jobs per second of wall time.
+    /// Returns the number of settled jobs per second of wall time.
     pub fn jobs_per_second(&self) -> f64 {
         let wall = self.wall.as_secs_f64();
         if wall > 0.0 { self.jobs as f64 / wall } else { 0.0 }
     }
 
-    /// The part of all threads' wall time that was useful (see [`RankStats::busy`]), from 0 to 1.
+    /// Returns the part of all threads' wall time that was useful (see [`RankStats::busy`]), from 0 to 1.
     pub fn efficiency(&self) -> f64 {
         let offered = self.wall.as_secs_f64() * f64::from(self.threads());
         let busy: Duration = self.ranks.iter().map(|rank| rank.busy).sum();

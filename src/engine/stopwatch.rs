@@ -1,54 +1,53 @@
-//! How much of a chunk's time goes into the function of its jobs alone. Reading the inputs and writing the results is work, too,
-//! but not what the user came for.
+//! Measures the useful time of a chunk: the time in the function of its jobs alone, without reading inputs and writing results.
 //!
-//! Two readings of the clock take some 50 ns, which a job of 50 ns must not pay. So a long job is always measured, and of short
-//! ones only so many that measuring takes a hundredth of the time. The gaps between them are drawn, so that a pattern in the jobs
-//! does not meet one in the gaps. A job that is not measured counts as much as the mean of those that were measured last. A chunk is
-//! never said to be useful for longer than it took; what its estimate was too long is left for the next chunks.
+//! Two readings of the clock take about 50 ns, which would double the cost of a job of 50 ns. So each long job is measured, and of
+//! short ones a sample, such that measuring takes a hundredth of the time. The gaps between measured jobs are random, so that the
+//! sample does not follow a pattern in the jobs. A job that is not measured counts as the mean of the last measured ones. The
+//! useful time of a chunk is at most its wall time; if the estimate is longer, the excess is carried to the next chunks.
 //!
-//! A stopwatch belongs to one thread and one map. It stays from chunk to chunk: a chunk may be a single short job.
+//! A stopwatch belongs to one thread and one map, and is kept from chunk to chunk: a chunk may be a single short job.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// From this length on, every job is measured.
+/// Jobs of at least this duration are all measured.
 const ALWAYS_NS: f64 = 5_000.0;
-/// At least one of so many jobs is measured, on average.
+/// The largest period: on average, at least one job in this number is measured.
 const LARGEST_PERIOD: f64 = 256.0;
-/// The mean for jobs that are not measured is that of at most so many that were.
+/// The largest number of measured jobs whose mean is used for jobs that are not measured.
 const MEMORY: u32 = 128;
-/// The mean duration of a job, which decides how many are measured, is that of about so many jobs.
+/// The number of jobs over which the mean duration is smoothed that decides the period.
 const SMOOTH: f64 = 64.0;
-/// What a chunk leaves for the next ones, at most, if its estimate was longer than the chunk.
+/// The largest excess of an estimate that is carried to the next chunks.
 const CARRIED_NS: u64 = 1_000_000;
 
 /// Measures the function of a map's jobs on one thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Stopwatch {
     clock: fn() -> Instant,
-    /// What a reading of the clock takes, which is in each measured time.
+    /// The duration of a reading of the clock, which is part of each measured time.
     clock_ns: u64,
-    /// How many calls are left until the next one that is measured, itself included. 0: that one is under way.
+    /// The number of calls until the next measured one, inclusive. 0: that one is under way.
     left: u64,
-    /// How many calls there are from the last one that was measured to the next one, which is included.
+    /// The number of calls from the last measured one, exclusive, to the next one, inclusive.
     gap: u64,
-    /// How many of these were in chunks before this one.
+    /// The number of these calls that were in earlier chunks.
     before: u64,
-    /// When the call that is measured began.
+    /// The start of the call that is being measured.
     begun: Option<Instant>,
-    /// One of so many calls is measured, on average.
+    /// On average, one call in this number is measured.
     period: u64,
-    /// How long a job of the last chunks was on average, with all that is done for it.
+    /// The mean wall time of a job in the last chunks, with reading its input and writing its result.
     job_ns: f64,
     recent: Recent,
-    /// By how much the estimates of earlier chunks were longer than these chunks. Their jobs were shorter than the mean, so that
-    /// others are longer.
+    /// The excess of the estimates of earlier chunks over their wall times. Their jobs were shorter than the mean, so others are
+    /// longer.
     carried_ns: u64,
     chunk: Chunk,
     random: u64,
 }
 
-/// The calls that were measured last. Each stands for those that were not measured before it, too.
+/// The calls that were measured last. Each is weighted with the calls before it that were not measured.
 #[derive(Debug, Clone, Default)]
 struct Recent {
     measured: u32,
@@ -57,10 +56,10 @@ struct Recent {
     mean_ns: f64,
 }
 
-/// The chunk at hand.
+/// The current chunk.
 #[derive(Debug, Clone, Default)]
 struct Chunk {
-    /// The calls up to the one that was measured last.
+    /// The number of calls up to the last measured one.
     calls: u64,
     measured: u64,
     measured_ns: u64,
@@ -73,7 +72,7 @@ impl Default for Stopwatch {
     }
 }
 
-/// What a reading of a clock takes at least.
+/// Returns the shortest duration of a reading of a clock.
 fn cost(clock: fn() -> Instant) -> u64 {
     let reading = || {
         let begin = clock();
@@ -86,13 +85,13 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// One of how many jobs of this length is to be measured.
+/// Returns the period for jobs of this duration.
 fn period(job_ns: f64) -> u64 {
     (ALWAYS_NS / job_ns.max(1.0)).ceil().min(LARGEST_PERIOD) as u64
 }
 
 impl Stopwatch {
-    /// With this clock, a reading of which takes so long.
+    /// Makes a stopwatch with this clock, whose reading takes `clock_ns`.
     fn new(clock: fn() -> Instant, clock_ns: u64) -> Self {
         Stopwatch {
             clock,
@@ -110,7 +109,7 @@ impl Stopwatch {
         }
     }
 
-    /// Calls the function of a job. If that panics, [`stop`](Self::stop) is to be called.
+    /// Calls the function of a job. If it panics, the caller calls [`stop`](Self::stop).
     #[inline]
     pub(crate) fn time<T>(&mut self, function: impl FnOnce() -> T) -> T {
         self.left -= 1;
@@ -130,7 +129,7 @@ impl Stopwatch {
         self.begun = Some((self.clock)());
     }
 
-    /// The call has ended.
+    /// Ends the measurement of a call, if one is under way.
     #[cold]
     #[inline(never)]
     pub(crate) fn stop(&mut self) {
@@ -140,13 +139,13 @@ impl Stopwatch {
         self.chunk.measured += 1;
         self.chunk.measured_ns = self.chunk.measured_ns.saturating_add(ns);
         self.recent.add(self.gap, ns);
-        // Growing slowly: the first jobs may be the only short ones.
+        // The period grows slowly, because the first jobs may be the only short ones.
         self.period = period(self.job_ns.max(ns as f64)).min(2 * self.period);
         self.before = 0;
         self.draw_gap();
     }
 
-    /// Draws which call is measured next: one that is the period from here, on average.
+    /// Draws the next call that is measured: on average `period` calls from here.
     fn draw_gap(&mut self) {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -155,13 +154,13 @@ impl Stopwatch {
         self.gap = self.before + self.left;
     }
 
-    /// Whether nothing was measured yet.
+    /// Whether no call was measured yet.
     #[cfg(test)]
     pub(crate) fn is_new(&self) -> bool {
         self.recent.measured == 0
     }
 
-    /// A chunk that has taken so long is over. The answer is how much of that was in the function of its jobs.
+    /// Ends a chunk with this wall time and returns its useful time.
     pub(crate) fn end_chunk(&mut self, wall_ns: u64) -> u64 {
         let chunk = std::mem::take(&mut self.chunk);
         let since_measured = self.gap - self.left;
@@ -170,7 +169,7 @@ impl Stopwatch {
         if calls > 0 {
             let mean = wall_ns as f64 / calls as f64;
             self.job_ns += (mean - self.job_ns) * (calls as f64 / SMOOTH).min(1.0);
-            // Jobs have become longer: the gap that was drawn for short ones does not hold any more.
+            // Jobs have become longer, so a gap that was drawn for short ones is too long.
             if self.period > 1 && self.job_ns * (self.period - 1) as f64 >= ALWAYS_NS {
                 self.period = period(self.job_ns);
                 self.draw_gap();
@@ -184,7 +183,7 @@ impl Stopwatch {
 }
 
 impl Recent {
-    /// A call of this length was measured, the first after `calls - 1` that were not.
+    /// Adds a measured call with this duration, the first after `calls - 1` that were not measured.
     fn add(&mut self, calls: u64, ns: u64) {
         if self.measured == MEMORY {
             (self.measured, self.calls, self.ns) = (MEMORY / 2, self.calls / 2.0, self.ns / 2.0);

@@ -1,4 +1,4 @@
-//! Changes to what was already written: jobs whose results turn out not to be theirs.
+//! Appends entries for jobs that were logged as successful and turned out to have failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -8,10 +8,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{JobRecord, Records, Status};
+use super::{JobEntry, JobLog, Status};
 use crate::output::{Existing, Target};
 
-/// What is needed of a record to write another one of the same job.
+/// The fields of an entry that another entry of the same job repeats.
 #[derive(Deserialize)]
 struct Line<'a> {
     number: u64,
@@ -21,28 +21,29 @@ struct Line<'a> {
     attempts: u32,
 }
 
-/// Adds a record to a file for each of these jobs: it has failed, with this message. The last record of a job counts.
+/// Appends an entry to a log for each of these jobs that it contains: the job has failed, with this message. The last entry of a
+/// job counts.
 ///
 /// # Errors
 /// If the file cannot be read or written.
-pub(crate) fn take_back(path: &Path, jobs: &BTreeMap<u64, String>) -> io::Result<()> {
+pub(crate) fn mark_failed(path: &Path, jobs: &BTreeMap<u64, String>) -> io::Result<()> {
     if !path.metadata()?.is_file() {
         return Ok(());
     }
-    let mut left: BTreeSet<u64> = jobs.keys().copied().collect();
+    let mut missing: BTreeSet<u64> = jobs.keys().copied().collect();
     let reader = BufReader::new(File::open(path)?);
-    let mut records = Records::open(&Target::new(path), Existing::Append).map_err(io::Error::other)?;
+    let mut log = JobLog::open(&Target::new(path), Existing::Append).map_err(io::Error::other)?;
     for line in reader.lines() {
         let line = line?;
         let Ok(Line { number, input, attempts }) = serde_json::from_str::<Line<'_>>(&line) else { continue };
-        if left.remove(&number) {
+        if missing.remove(&number) {
             let message = jobs.get(&number).map(String::as_str);
-            let record = JobRecord { message, attempts, ..JobRecord::new(number, input, Status::Failed) };
-            records.write(&record).map_err(io::Error::other)?;
+            let entry = JobEntry { message, attempts, ..JobEntry::new(number, input, Status::Failed) };
+            log.write(&entry).map_err(io::Error::other)?;
         }
-        if left.is_empty() {
+        if missing.is_empty() {
             break;
         }
     }
-    records.finish().map_err(io::Error::other)
+    log.finish().map_err(io::Error::other)
 }

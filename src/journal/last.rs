@@ -1,4 +1,4 @@
-//! Records read back: which jobs have ended well, and whether inputs are still what they were.
+//! Reads a job log: which jobs have succeeded, and whether their inputs are still the same.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use super::Status;
 use super::places::OutputFiles;
 use crate::input::{InputError, MAX_RECORD_BYTES, Place as InputPlace};
 
-/// The longest line: an input that is the longest record, each character of it escaped, and what is said of it.
+/// The longest line: a record of the greatest length with each character escaped, and the other fields.
 pub(super) const MAX_LINE_BYTES: usize = 7 * MAX_RECORD_BYTES;
-/// How far a last line without end is read before it is called none of a record.
+/// The number of bytes that are read of a last line without end. A longer one is not an entry.
 const MAX_TORN_BYTES: u64 = MAX_LINE_BYTES as u64;
-/// Jobs are remembered in groups of so many.
+/// The number of jobs in a [`Group`].
 const GROUP: u64 = 64;
 
-/// What is read of a record; what it has besides is not looked at.
+/// The fields of an entry that are read; others are ignored.
 #[derive(Deserialize)]
 pub(super) struct Line<'a> {
     pub number: u64,
@@ -33,7 +33,7 @@ pub(super) struct Line<'a> {
     pub output: Option<Place<'a>>,
 }
 
-/// Where a record says that the output is.
+/// The place of a job's output in an entry.
 #[derive(Deserialize)]
 pub(super) struct Place<'a> {
     #[serde(borrow)]
@@ -44,49 +44,49 @@ pub(super) struct Place<'a> {
     pub hash: Cow<'a, str>,
 }
 
-/// What an input can be recognised by. Blanks between its values count; a line end between them is recorded as a blank.
+/// Returns a hash by which an input is recognised. Blanks between its values count; a line end between them is logged as a blank.
 fn hash(input: &RawValue) -> u32 {
     let text = input.get();
     let hash = if text.contains('\n') { xxh3_64(text.replace('\n', " ").as_bytes()) } else { xxh3_64(text.as_bytes()) };
     hash as u32
 }
 
-/// The last records of jobs whose numbers follow each other.
+/// The last entries of [`GROUP`] jobs with consecutive numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Group {
-    /// A bit for each job that has a record.
+    /// A bit for each job that has an entry.
     known: u64,
-    /// A bit for each one that ended well.
+    /// A bit for each job that succeeded.
     ok: u64,
+    /// The hashes of the inputs.
     inputs: [u32; GROUP as usize],
 }
 
-/// For each job its last record: whether it ended well, and what its input can be recognised by. That takes some four bytes for
-/// each job.
+/// For each job its last entry: whether the job succeeded, and the hash of its input. That takes about four bytes for each job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LastRecords {
+pub struct LastEntries {
     groups: BTreeMap<u64, Group>,
 }
 
-impl LastRecords {
-    /// Reads a file of records. A torn last line is what a killed run leaves, and is ignored. A job that ended well counts as one
-    /// that did not if its output belongs to `files` and is not there.
+impl LastEntries {
+    /// Reads a job log. An incomplete last line, which a killed run leaves, is ignored. A successful job counts as failed if its
+    /// output belongs to `files` and is missing there.
     ///
     /// # Errors
-    /// If it cannot be read, or a line is not a record.
-    pub(crate) fn read(path: &Path, files: Option<&mut OutputFiles>) -> Result<LastRecords, InputError> {
+    /// If the file cannot be read, or a line is not an entry.
+    pub(crate) fn read(path: &Path, files: Option<&mut OutputFiles>) -> Result<LastEntries, InputError> {
         let name: Arc<str> = path.to_string_lossy().into();
         let unreadable = |source| InputError::Unreadable { file: name.clone(), source };
         let file = File::open(path).map_err(unreadable)?;
-        LastRecords::read_lines(&name, BufReader::with_capacity(64 << 10, file), files)
+        LastEntries::read_lines(&name, BufReader::with_capacity(64 << 10, file), files)
     }
 
     pub(super) fn read_lines(
         name: &Arc<str>,
         mut lines: impl BufRead,
         mut files: Option<&mut OutputFiles>,
-    ) -> Result<LastRecords, InputError> {
-        let mut last = LastRecords::default();
+    ) -> Result<LastEntries, InputError> {
+        let mut last = LastEntries::default();
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
@@ -106,16 +106,16 @@ impl LastRecords {
                 continue;
             }
             match serde_json::from_slice::<Line<'_>>(&line) {
-                Ok(record) => {
-                    let is_there = files.as_deref_mut().is_none_or(|files| files.look(&record));
-                    last.note(&record, is_there);
+                Ok(entry) => {
+                    let is_there = files.as_deref_mut().is_none_or(|files| files.look_up(&entry));
+                    last.note(&entry, is_there);
                 }
                 Err(_) if !is_whole => break,
                 Err(error) => {
                     let place = InputPlace { column: Some(error.column()).filter(|column| *column > 0), ..place };
                     let fault = error.to_string();
                     let fault = fault.split(" at line ").next().unwrap_or_default();
-                    let message = format!("not a record of a job, as `--records` writes them: {fault}");
+                    let message = format!("not an entry of a job log, as `--records` writes it: {fault}");
                     return Err(InputError::Json { place, message });
                 }
             }
@@ -123,30 +123,30 @@ impl LastRecords {
         Ok(last)
     }
 
-    /// Whether the job's last record says that it ended well. A job that was never recorded did not.
+    /// Whether the job has succeeded by its last entry. A job without an entry has not.
     pub fn is_ok(&self, number: u64) -> bool {
         self.groups.get(&(number / GROUP)).is_some_and(|group| group.ok & bit(number) != 0)
     }
 
-    /// Whether the job's last record was of another input than this.
+    /// Whether the job's last entry has another input than this.
     pub fn is_of_another(&self, number: u64, input: &RawValue) -> bool {
         self.groups.get(&(number / GROUP)).is_some_and(|group| {
             group.known & bit(number) != 0 && group.inputs[(number % GROUP) as usize] != hash(input)
         })
     }
 
-    /// How many jobs ended well.
+    /// Returns the number of successful jobs.
     pub fn ok_count(&self) -> u64 {
         self.groups.values().map(|group| u64::from(group.ok.count_ones())).sum()
     }
 
-    fn note(&mut self, record: &Line<'_>, is_there: bool) {
+    fn note(&mut self, entry: &Line<'_>, is_there: bool) {
         let new = || Group { known: 0, ok: 0, inputs: [0; GROUP as usize] };
-        let group = self.groups.entry(record.number / GROUP).or_insert_with(new);
-        let bit = bit(record.number);
+        let group = self.groups.entry(entry.number / GROUP).or_insert_with(new);
+        let bit = bit(entry.number);
         group.known |= bit;
-        group.inputs[(record.number % GROUP) as usize] = hash(record.input);
-        if record.status == Status::Ok && is_there {
+        group.inputs[(entry.number % GROUP) as usize] = hash(entry.input);
+        if entry.status == Status::Ok && is_there {
             group.ok |= bit;
         } else {
             group.ok &= !bit;
@@ -154,17 +154,17 @@ impl LastRecords {
     }
 }
 
-/// A job's bit in its group.
+/// Returns a job's bit in its group.
 fn bit(number: u64) -> u64 {
     1 << (number % GROUP)
 }
 
-/// Makes the file end with a whole line, so that records can follow: a whole record without its end gets one, a torn one is
-/// cut off.
-pub(super) fn mend(path: &Path) -> io::Result<()> {
+/// Makes the file end with a complete line, so that entries can be appended: a complete entry without a line end gets one, an
+/// incomplete entry is cut off.
+pub(super) fn end_last_line(path: &Path) -> io::Result<()> {
     let mut file = match OpenOptions::new().read(true).append(true).open(path) {
         Ok(file) => file,
-        // Opening it for writing says what is wrong with it.
+        // Opening the log for writing reports the reason.
         Err(_) => return Ok(()),
     };
     let metadata = file.metadata()?;
@@ -186,13 +186,13 @@ pub(super) fn mend(path: &Path) -> io::Result<()> {
     if line[..common] != beginning[..common] {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "its last line is not a record of a job, as `--records` writes them; give another file",
+            "its last line is not an entry of a job log, as `--records` writes it; give another file",
         ));
     }
     file.set_len(begin)
 }
 
-/// Where the last line begins; at the end if that is the end of a line.
+/// Returns where the last line begins: at the end of the file if a line ends there.
 fn last_line(file: &mut File, length: u64) -> io::Result<u64> {
     let mut block = [0; 4096];
     let mut end = length;

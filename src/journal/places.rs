@@ -1,4 +1,4 @@
-//! Where records say that outputs are: whether they are there, and what is changed when outputs move.
+//! The places of outputs in a job log: whether the outputs are there, and how the places are changed when outputs move.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,35 +14,36 @@ use super::{AT_WIDTH, Status};
 use crate::output::layout::{Extent, Moved};
 use crate::output::sink::{partial_path, real_path, sorted_path};
 
-/// How much is read at once.
+/// The number of bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// The files in which an earlier run may have left outputs, and what of them is there.
+/// The files in which an earlier run may have left outputs, and the outputs that were found there.
 pub(crate) struct OutputFiles {
     output: PathBuf,
-    /// The partial output first: a run that goes on writes behind it.
+    /// The partial output first: a run that continues the earlier one appends to it.
     files: [Option<File>; 3],
     found: Vec<Found>,
+    /// Successful jobs whose outputs were not found.
     missing: Vec<u64>,
-    /// The name that a record gave last, and whether it is that of this output.
+    /// The file that the last entry named, and whether it is this output.
     named: Option<(PathBuf, bool)>,
-    /// Whether records told of outputs here.
-    is_told_of: bool,
-    /// Whether records of jobs that ended well told no place.
-    has_untold: bool,
+    /// Whether an entry has a place in this output.
+    has_places: bool,
+    /// Whether an entry of a successful job has no place.
+    has_unplaced: bool,
     buffer: Vec<u8>,
 }
 
-/// An output that is where its record says.
+/// An output that is at the place in its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub extent: Extent,
-    /// Which file has it, see [`OutputFiles::other`]; 0 is the partial output.
+    /// The file that has it, see [`OutputFiles::other`]; 0 is the partial output.
     pub file: usize,
 }
 
 impl OutputFiles {
-    /// Of this output.
+    /// Opens the files that may hold parts of this output.
     pub(crate) fn new(output: &Path) -> OutputFiles {
         let output = real_path(output);
         let open = |path: &Path| if path.is_file() { File::open(path).ok() } else { None };
@@ -54,20 +55,21 @@ impl OutputFiles {
             found: Vec::new(),
             missing: Vec::new(),
             named: None,
-            is_told_of: false,
-            has_untold: false,
+            has_places: false,
+            has_unplaced: false,
             buffer: Vec::new(),
         }
     }
 
-    /// Takes note of a record. False if it says that the job ended well, and that its output is here, and it is not.
-    pub(super) fn look(&mut self, record: &Line<'_>) -> bool {
-        let is_ok = record.status == Status::Ok;
-        let Some(place) = &record.output else {
-            self.has_untold |= is_ok;
+    /// Looks for the output of an entry and notes the result. Returns false if the job succeeded and its output should be here but
+    /// is not.
+    pub(super) fn look_up(&mut self, entry: &Line<'_>) -> bool {
+        let is_ok = entry.status == Status::Ok;
+        let Some(place) = &entry.output else {
+            self.has_unplaced |= is_ok;
             return true;
         };
-        if !is_ok && self.is_told_of {
+        if !is_ok && self.has_places {
             return true;
         }
         let file = Path::new(&*place.file);
@@ -78,10 +80,10 @@ impl OutputFiles {
         if !is_here && !self.may_be(file) {
             return true;
         }
-        self.is_told_of |= is_here;
-        let extent = Extent { number: record.number, at: place.at, length: place.length };
+        self.has_places |= is_here;
+        let extent = Extent { number: entry.number, at: place.at, length: place.length };
         if extent.length == 0 {
-            // There is nothing that could be missing.
+            // An empty output cannot be missing.
             self.found.extend(is_ok.then_some(Found { extent: Extent { at: 0, ..extent }, file: 0 }));
             return true;
         }
@@ -92,49 +94,50 @@ impl OutputFiles {
             .iter()
             .position(|file| file.as_ref().is_some_and(|file| hash.is_some() && hash_of(file, extent, buffer) == hash));
         match file {
-            // What failed jobs have left there is not kept, but it tells whose the output is.
+            // The output of a failed job is not kept, but it shows that the log belongs to this output.
             Some(file) => {
-                self.is_told_of = true;
+                self.has_places = true;
                 self.found.extend(is_ok.then_some(Found { extent, file }));
             }
-            None => self.missing.extend(is_ok.then_some(record.number)),
+            None => self.missing.extend(is_ok.then_some(entry.number)),
         }
         file.is_some() || !is_ok
     }
 
-    /// Whether records that name this file can mean this output: after the folder was renamed they do if the bytes are there.
+    /// Whether entries that name this file can mean this output: they do if the folder was renamed and the bytes are there.
     fn may_be(&self, file: &Path) -> bool {
         let name = self.output.file_name().map(OsStr::to_string_lossy);
         self.files.iter().any(Option::is_some) && file.file_name().map(OsStr::to_string_lossy) == name
     }
 
-    /// Whether records told of outputs of jobs that ended well here.
-    pub(crate) fn is_told_of(&self) -> bool {
-        self.is_told_of
+    /// Whether entries have places in this output.
+    pub(crate) fn has_places(&self) -> bool {
+        self.has_places
     }
 
-    /// What is there of an unfinished output, if nothing tells which jobs it is of, and some have ended well.
+    /// Returns the partial output if it is not empty, some jobs have succeeded, and no entry says which parts of it are theirs.
     pub(crate) fn unknown(&self) -> Option<PathBuf> {
-        let partial = self.files[0].as_ref().filter(|_| self.has_untold && !self.is_told_of)?;
+        let partial = self.files[0].as_ref().filter(|_| self.has_unplaced && !self.has_places)?;
         let is_empty = partial.metadata().is_ok_and(|metadata| metadata.len() == 0);
         (!is_empty).then(|| partial_path(&self.output))
     }
 
-    /// How many jobs ended well by their last record, and their outputs are not there.
+    /// Returns the number of jobs that a log calls successful although their outputs are missing. `is_ok`: whether a job counts as
+    /// successful by its last entry and its output.
     pub(crate) fn missing(&self, is_ok: impl Fn(u64) -> bool) -> usize {
         let missing: BTreeSet<u64> = self.missing.iter().copied().filter(|number| !is_ok(*number)).collect();
         missing.len()
     }
 
-    /// One of the files that is not the partial output.
+    /// Returns one of the files that are not the partial output.
     pub(crate) fn other(&self, file: usize) -> Option<&File> {
         self.files[1..].get(file.checked_sub(1)?)?.as_ref()
     }
 
-    /// What is there of the jobs that ended well, each once, in the order of their numbers.
+    /// Takes the outputs that were found of successful jobs, one for each job, in the order of their numbers.
     pub(crate) fn take_found(&mut self, is_ok: impl Fn(u64) -> bool) -> Vec<Found> {
         let mut found = std::mem::take(&mut self.found);
-        // The last record of a job counts; sorting keeps their order.
+        // The last entry of a job counts; the sort is stable.
         found.reverse();
         found.sort_by_key(|found| found.extent.number);
         found.dedup_by_key(|found| found.extent.number);
@@ -143,7 +146,7 @@ impl OutputFiles {
     }
 }
 
-/// The hash of these bytes of a file; nothing if it does not have them.
+/// Returns the hash of an extent of a file; `None` if the file is too short.
 fn hash_of(file: &File, extent: Extent, buffer: &mut Vec<u8>) -> Option<u64> {
     buffer.resize(READ_BYTES, 0);
     let mut hash = Xxh3::new();
@@ -158,7 +161,7 @@ fn hash_of(file: &File, extent: Extent, buffer: &mut Vec<u8>) -> Option<u64> {
     Some(hash.digest())
 }
 
-/// Changes the places in a file of records to those where the outputs are now.
+/// Changes the places in a job log after outputs were moved.
 ///
 /// # Errors
 /// If it cannot be read or written.

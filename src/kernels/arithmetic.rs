@@ -1,17 +1,17 @@
-//! Squares, cubes, roots, powers and sums: jobs of nanoseconds, where the pool's own cost is what one sees.
+//! Squares, cubes, roots, powers and sums: jobs of nanoseconds, which show the cost of the pool itself.
 //!
-//! Integers in give exact integers out. Where no exact or finite answer exists the job panics with its input in the message.
+//! Integer inputs give exact integer results. If no exact or finite result exists, the job panics with its input in the message.
 
 use serde::{Deserialize, Serialize};
 
 use crate::input::Number::{self, Float, Int};
 
-/// x², exact for every `i64` (at most 2^126).
+/// Returns x², exact for every `i64` (at most 2^126).
 pub fn square(x: i64) -> i128 {
     i128::from(x) * i128::from(x)
 }
 
-/// x³, exact.
+/// Returns x³, exact.
 ///
 /// # Panics
 /// If x³ does not fit 128 bits, which begins at |x| of about 5.5·10^12.
@@ -22,21 +22,21 @@ pub fn cube(x: i64) -> i128 {
     }
 }
 
-/// √x for x ≥ 0.
+/// Returns √x for x ≥ 0.
 ///
 /// # Panics
-/// If x is negative or not a number: there is no real root, and JSON has no NaN to say so.
+/// If x is negative or NaN: there is no real root, and JSON has no NaN.
 pub fn sqrt(x: f64) -> f64 {
     assert!(x >= 0.0, "sqrt of {x}: only a number from 0 up has a real square root");
     x.sqrt()
 }
 
-/// x^y, with y as the context that is sent once to each rank.
+/// Returns x^y, with y as the context that is sent once to each rank.
 ///
 /// Exact if both are integers and y ≥ 0; the double `x.powf(y)` otherwise. 0^0 is 1.
 ///
 /// # Panics
-/// If the exact answer does not fit 128 bits, or the double is not finite (0^−1, (−8)^0.5, 10.0^400).
+/// If the exact result does not fit 128 bits, or the double is not finite (0^−1, (−8)^0.5, 10.0^400).
 pub fn power(y: &Number, x: Number) -> Number {
     if let (Int(base), Int(exponent @ 0..)) = (x, *y) {
         return match exact_power(base, exponent) {
@@ -49,7 +49,7 @@ pub fn power(y: &Number, x: Number) -> Number {
     Float(power)
 }
 
-/// x^y for a pair (x, y): [`power`] with an exponent of its own for each job.
+/// Returns x^y for a pair (x, y): [`power`] with an exponent in each job.
 ///
 /// # Panics
 /// As [`power`].
@@ -60,7 +60,7 @@ pub fn power_of_pair((x, y): (Number, Number)) -> Number {
 fn exact_power(base: i128, exponent: i128) -> Option<i128> {
     match u32::try_from(exponent) {
         Ok(exponent) => base.checked_pow(exponent),
-        // Only 0, 1 and −1 have powers so high that fit; those of −1 depend on the exponent's last bit alone.
+        // With such an exponent only the powers of 0, 1 and −1 fit; those of −1 depend on the exponent's last bit alone.
         Err(_) if (-1..=1).contains(&base) => base.checked_pow(2 + u32::from(exponent % 2 == 1)),
         Err(_) => None,
     }
@@ -75,14 +75,14 @@ pub struct Summands {
     pub param2: Number,
 }
 
-/// The answer of [`sum`].
+/// The result of [`sum`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sum {
     /// param1 + param2: an exact integer if both are integers, a double otherwise.
     pub sum: Number,
 }
 
-/// param1 + param2, a record in and a record out.
+/// Returns param1 + param2 as an object.
 ///
 /// # Panics
 /// If the exact sum does not fit 128 bits, or the double is not finite.
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// The message of the panic that `job` must end in.
+    /// Returns the message of the panic of `job`.
     fn panic_message<T>(job: impl FnOnce() -> T + std::panic::UnwindSafe) -> String {
         match catch_unwind(job) {
             Ok(_) => panic!("the job answered"),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn sqrt_answers_from_zero_up_and_refuses_the_rest() {
+    fn sqrt_takes_numbers_from_zero_up_and_refuses_the_rest() {
         assert_eq!(sqrt(0.0), 0.0);
         assert_eq!(sqrt(4900.0), 70.0);
         assert!(panic_message(|| sqrt(-4.0)).starts_with("sqrt of -4:"));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_power_that_is_no_finite_real_number_panics() {
+    fn a_power_that_is_not_a_finite_real_number_panics() {
         for (x, y) in [(Int(0), Int(-1)), (Int(-8), Float(0.5)), (Float(10.0), Int(400))] {
             let message = panic_message(move || power(&y, x));
             assert_eq!(message, format!("{x} to the power {y} is not a finite real number"));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn sum_takes_a_record_and_gives_a_record() {
+    fn sum_takes_an_object_and_returns_an_object() {
         let line = |param1| serde_json::to_string(&sum(Summands { param1, param2: Int(15) })).unwrap();
         let sums = [10, 22, 35, 4, 532, 12, 42, 53, 23].map(|param1| line(Int(param1)));
         assert_eq!(sums, [25, 37, 50, 19, 547, 27, 57, 68, 38].map(|sum| format!("{{\"sum\":{sum}}}")));

@@ -1,16 +1,15 @@
-//! How records become the inputs of the built-in functions.
+//! Reads the inputs of the built-in functions from records.
 //!
-//! Each function here reads one record and is handed to `Reading::jobs` and
-//! `Inputs::check`. Columns that a function does not name are ignored, so that a table of results
-//! can be read as a table of jobs.
+//! Each function here reads one record. Columns that it does not name are ignored, so that a table of results can be read as a
+//! table of jobs.
 
 use super::{Number, Summands};
 use crate::input::{Cell, InputError, Record};
 
-/// The names under which a single value is looked for among others, in this order.
+/// The names of a single value among others, in the order in which they are tried.
 pub const SINGLE_VALUE_NAMES: [&str; 4] = ["x", "n", "index", "h"];
 
-/// One 64-bit integer: see [`single`].
+/// Returns a 64-bit integer: see [`single`].
 ///
 /// # Errors
 /// If the record has no single value, or it is not an integer.
@@ -18,7 +17,7 @@ pub fn integer(record: &Record) -> Result<i64, InputError> {
     single(record)?.integer()
 }
 
-/// One job index: an integer from 0 up, see [`single`].
+/// Returns a job index: an integer from 0 up, see [`single`].
 ///
 /// # Errors
 /// If the record has no single value, or it is not an integer, or it is negative.
@@ -27,7 +26,7 @@ pub fn index(record: &Record) -> Result<u64, InputError> {
     cell.integer()?.try_into().map_err(|_| cell.wrong("is negative"))
 }
 
-/// One finite double: see [`single`].
+/// Returns a finite double: see [`single`].
 ///
 /// # Errors
 /// If the record has no single value, or it is not a finite number.
@@ -35,7 +34,7 @@ pub fn float(record: &Record) -> Result<f64, InputError> {
     single(record)?.float()
 }
 
-/// One window width: a finite double above 0, see [`single`].
+/// Returns a window width: a finite double above 0, see [`single`].
 ///
 /// # Errors
 /// If the record has no single value, or it is not a positive finite number.
@@ -47,7 +46,7 @@ pub fn width(record: &Record) -> Result<f64, InputError> {
     }
 }
 
-/// One exact integer or finite double: see [`single`].
+/// Returns an exact integer or finite double: see [`single`].
 ///
 /// # Errors
 /// If the record has no single value, or it is not a number.
@@ -55,7 +54,7 @@ pub fn number(record: &Record) -> Result<Number, InputError> {
     single(record)?.number()
 }
 
-/// (x, y): the columns or keys `x` and `y` if there is one of them, else the two values of a row or JSON array of two.
+/// Returns (x, y): the columns or keys `x` and `y` if one of them exists, else the two values of a row or JSON array of two.
 ///
 /// # Errors
 /// If there are not two, or they are not numbers.
@@ -70,7 +69,7 @@ pub fn pair(record: &Record) -> Result<(Number, Number), InputError> {
     }
 }
 
-/// The columns or keys `param1` and `param2`.
+/// Returns the columns or keys `param1` and `param2`.
 ///
 /// # Errors
 /// If one is missing or not a number.
@@ -78,7 +77,7 @@ pub fn summands(record: &Record) -> Result<Summands, InputError> {
     Ok(Summands { param1: record.require("param1")?.number()?, param2: record.require("param2")?.number()? })
 }
 
-/// A vector of any length: the columns or keys `p1`, `p2`, … without a gap if there are any, wherever they stand, else all
+/// Returns a vector of any length: the columns or keys `p1`, `p2`, … without a gap if there are any, wherever they stand, else all
 /// columns of a row or all items of a JSON array.
 ///
 /// # Errors
@@ -94,8 +93,8 @@ pub fn vector(record: &Record) -> Result<Vec<f64>, InputError> {
     Err(record.wrong_shape("an array of numbers, or the names 'p1', 'p2' and so on"))
 }
 
-/// The one value of a record: a JSON value that is neither array nor object; the column or key named `x`, `n`, `index` or
-/// `h`, the first of these that is there; or the only column, item or key there is.
+/// Returns the single value of a record: a JSON value that is neither array nor object; the first of the columns or keys `x`, `n`,
+/// `index` and `h` that exists; or the only column, item or key.
 ///
 /// # Errors
 /// If there are several and none has such a name, or there is none.
@@ -110,7 +109,7 @@ pub fn single(record: &Record) -> Result<Cell<'_>, InputError> {
     }
 }
 
-/// Whether a name is `p` and a number from 1 up.
+/// Whether a name is `p` followed by a number from 1 up.
 fn is_component(name: &str) -> bool {
     name.strip_prefix('p').is_some_and(|digits| {
         !digits.is_empty() && !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())

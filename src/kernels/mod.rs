@@ -2,12 +2,12 @@
 //! `pool.map` and `pool.map_with` that users call.
 //!
 //! A function of one argument is called by `pool.map(f, xs)`; one that takes a context first, by
-//! `pool.map_with(context, xs, f)`, which sends the context once to each rank. All inputs, contexts and answers are serde
-//! types that a non-self-describing format can carry.
+//! `pool.map_with(context, xs, f)`, which sends the context once to each rank. All inputs, contexts and results are serde
+//! types that formats like bincode can encode.
 //!
-//! The room decides what is computed and in which order it is summed, so that answers do not depend on the number of
-//! ranks. How jobs are read (`input`), dealt (`pool`) and printed (`output`) is left to others. A job that has no answer
-//! (√−1, a cube that does not fit) panics with a message that names its input; the pool turns that into one failed job.
+//! This module decides what is computed and in which order it is summed, so that results do not depend on the number of
+//! ranks. Reading jobs (`input`), distributing them (`pool`) and printing results (`output`) is left to others. A job that has no
+//! result (√−1, a cube that does not fit) panics with a message that names its input; the pool turns that into one failed job.
 
 pub mod arithmetic;
 pub(crate) mod convert;
@@ -28,7 +28,7 @@ pub use slow_fn::{SLOW_FN_MALLOC_POINTS, SLOW_FN_POINTS, slow_fn, slow_fn_malloc
 /// One row of the list of built-in functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// What is typed on the command line.
+    /// Its name on the command line.
     pub name: &'static str,
     /// One line for help texts.
     pub summary: &'static str,
@@ -46,12 +46,12 @@ pub const ALL: &[Kernel] = &[
     Kernel { name: "slow-fn", summary: "a polynomial averaged over a grid, compute-bound" },
     Kernel { name: "slow-fn-malloc", summary: "the same with a fresh array for every operation, memory-bound" },
     Kernel { name: "parzen", summary: "Parzen-window density of shared samples at a point, one job for each width" },
-    Kernel { name: "nop", summary: "answers the job's index: measures the pool itself" },
-    Kernel { name: "spin", summary: "computes for a given time, then answers the job's index" },
-    Kernel { name: "sleep", summary: "sleeps for a given time, then answers the job's index" },
+    Kernel { name: "nop", summary: "returns the job's index: measures the pool itself" },
+    Kernel { name: "spin", summary: "computes for a given time, then returns the job's index" },
+    Kernel { name: "sleep", summary: "sleeps for a given time, then returns the job's index" },
 ];
 
-/// The built-in function of that name.
+/// Returns the built-in function of that name.
 pub fn find(name: &str) -> Option<&'static Kernel> {
     ALL.iter().find(|kernel| kernel.name == name)
 }

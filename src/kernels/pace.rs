@@ -1,6 +1,6 @@
 //! Functions of a known duration, for measuring the pool itself.
 //!
-//! They answer what they were given, so that a test can also see that nothing was lost, doubled or put out of order.
+//! They return their input, so that a test also sees whether jobs are lost, run twice or out of order.
 
 use std::hint::spin_loop;
 use std::thread;
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::arithmetic::square;
 
-/// Answers the job's index at once: what is left to measure is the pool.
+/// Returns the job's index at once, so that a run measures the pool alone.
 pub fn nop(index: u64) -> u64 {
     index
 }
 
-/// Keeps a core busy until `duration` of wall time has passed, then answers the job's index.
+/// Keeps a core busy until `duration` of wall time has passed, then returns the job's index.
 ///
 /// The clock is monotonic. On a core that several threads share, the time spent waiting for it counts too.
 pub fn spin(duration: &Duration, index: u64) -> u64 {
@@ -24,13 +24,13 @@ pub fn spin(duration: &Duration, index: u64) -> u64 {
     index
 }
 
-/// Sleeps for `duration` without using a core, then answers the job's index.
+/// Sleeps for `duration` without using a core, then returns the job's index.
 pub fn sleep(duration: &Duration, index: u64) -> u64 {
     thread::sleep(*duration);
     index
 }
 
-/// Sleeps for `duration`, then answers x², exactly.
+/// Sleeps for `duration`, then returns x², exactly.
 pub fn sleep_square(duration: &Duration, x: i64) -> i128 {
     thread::sleep(*duration);
     square(x)

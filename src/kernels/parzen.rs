@@ -13,7 +13,7 @@ pub struct Parzen {
     samples: Vec<f64>,
 }
 
-/// Why samples and a point do not make an estimate.
+/// The error of samples and a point that do not fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum ParzenError {
@@ -28,7 +28,7 @@ pub enum ParzenError {
 }
 
 impl Parzen {
-    /// Samples of `dimensions` coordinates each, flat, sample after sample; and the point at which to estimate.
+    /// Takes samples of `dimensions` coordinates each, sample after sample, and the point at which to estimate.
     pub fn new(dimensions: usize, samples: Vec<f64>, point: Vec<f64>) -> Result<Parzen, ParzenError> {
         if point.is_empty() {
             return Err(ParzenError::NoDimensions);
@@ -45,29 +45,29 @@ impl Parzen {
         Ok(Parzen { point, samples })
     }
 
-    /// D.
+    /// Returns D.
     pub fn dimensions(&self) -> usize {
         self.point.len()
     }
 
-    /// N.
+    /// Returns N.
     pub fn sample_count(&self) -> usize {
         self.samples.len() / self.dimensions()
     }
 }
 
-/// The answer of [`parzen`].
+/// The result of [`parzen`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Density {
-    /// The window's edge, as asked for.
+    /// The length of the window's edge.
     pub h: f64,
-    /// k: samples in the window.
+    /// k: the number of samples in the window.
     pub count: u64,
     /// k / (N·h^D), in samples per unit of volume.
     pub density: f64,
 }
 
-/// How many of the N samples lie in the hypercube of edge h centred at the point c, and the density that follows:
+/// Counts the samples in the hypercube of edge h centred at the point c, and returns the density:
 /// k = #{x : |x_d − c_d| / h ≤ ½ in each dimension d}, density = k / (N·h^D). The window's faces belong to it.
 ///
 /// # Panics

@@ -1,7 +1,7 @@
 //! Random strings that depend on seed and index alone.
 //!
-//! A generator shared by the jobs of a rank would make the answers depend on who ran what. Here every job has a stream of
-//! its own in the ChaCha keystream, so the same command prints the same strings on one rank or a thousand.
+//! A generator shared by the jobs of a rank would make the results depend on which rank ran which job. Here each job has its own
+//! stream of the ChaCha generator, so the same command prints the same strings on any number of ranks.
 
 use rand::SeedableRng;
 use rand::distr::{Alphanumeric, SampleString};
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 /// The context of [`rand_string`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RandString {
-    /// Chooses the family of strings.
+    /// The seed of all strings.
     pub seed: u64,
-    /// Characters in each string.
+    /// The number of characters in each string.
     pub length: usize,
 }
 
-/// (index, a string of `length` characters out of `A–Z a–z 0–9`, each equally likely).
+/// Returns the index and a string of `length` characters out of `A–Z a–z 0–9`, each equally likely.
 ///
 /// The generator is ChaCha8 with `seed` as its key and `index` as its stream number.
 pub fn rand_string(context: &RandString, index: u64) -> (u64, String) {
@@ -44,7 +44,7 @@ mod tests {
         assert_eq!(forwards.iter().map(|(_, string)| string).collect::<BTreeSet<_>>().len(), 100);
     }
 
-    /// A new version of the generator's crates that changes the strings must be noticed: they are reproducible results.
+    /// The strings are reproducible results: a new version of the generator's crates must not change them.
     #[test]
     fn strings_stay_the_same_from_release_to_release() {
         let strings: Vec<_> = (0..4).map(|index| rand_string(&RandString { seed: 0, length: 5 }, index)).collect();

@@ -1,18 +1,17 @@
 //! A polynomial averaged over a grid, twice: as a loop that computes and as array operations that allocate.
 //!
-//! The cost is the point of both. `slow_fn` asks for the powers anew at every grid point; `slow_fn_malloc` asks for fresh
-//! memory for every operation. `black_box` keeps the optimiser from taking that work away; it does not change a bit of the
-//! answers.
+//! Both are meant to be slow: `slow_fn` computes the powers anew at every grid point; `slow_fn_malloc` allocates fresh memory for
+//! every operation. `black_box` keeps the optimiser from removing that work; it does not change the results.
 
 use std::hint::black_box;
 
-/// n of [`slow_fn`] unless something else is asked for.
+/// The default n of [`slow_fn`].
 pub const SLOW_FN_POINTS: u64 = 10_000;
 
-/// n of [`slow_fn_malloc`] unless something else is asked for.
+/// The default n of [`slow_fn_malloc`].
 pub const SLOW_FN_MALLOC_POINTS: u64 = 100_000;
 
-/// y = (1/n) Σ_{j=0}^{n−1} (j/n) Σ_i p_i^(i+1), for a vector p of any length, i from 0.
+/// Returns y = (1/n) Σ_{j=0}^{n−1} (j/n) Σ_i p_i^(i+1), for a vector p of any length, i from 0.
 ///
 /// The terms (j/n)·p_i^(i+1) are added one by one to a single sum, j in the outer loop and i in the inner one, and the sum
 /// is divided by n. Compute-bound: n·len(p) powers, no memory but p.
@@ -32,7 +31,7 @@ pub fn slow_fn(n: &u64, p: Vec<f64>) -> f64 {
     y / points
 }
 
-/// The sum of [`slow_fn`] over x = n evenly spaced points from 0 to 1, both included, as array operations:
+/// Returns the sum of [`slow_fn`] over x = n evenly spaced points from 0 to 1, both included, as array operations:
 /// y ← y + x·p_i^(i+1) for each i from 0, then Σy / n.
 ///
 /// Every operation writes a fresh array of n doubles, as array languages do, so the job is bound by memory and by the
@@ -53,7 +52,7 @@ pub fn slow_fn_malloc(n: &u64, p: Vec<f64>) -> f64 {
     y.iter().sum::<f64>() / *n as f64
 }
 
-/// A newly allocated array of these values.
+/// Returns a newly allocated array of these values.
 fn fresh(values: impl Iterator<Item = f64>) -> Vec<f64> {
     black_box(values.collect())
 }

@@ -70,22 +70,22 @@ impl Target {
     }
 }
 
-/// The line in place of a result that is missing.
+/// The JSON object in place of a result that is missing.
 #[derive(Serialize)]
-struct FailureLine<'a> {
-    error: Failure<'a>,
+struct ErrorObject<'a> {
+    error: ErrorLine<'a>,
 }
 
 /// Returns the line in place of a failed job's result: `{"error":{"job":3,"kind":"panic","message":"…"}}`.
-pub(crate) fn failure_line(failure: Failure<'_>) -> Vec<u8> {
-    let mut line = serde_json::to_vec(&FailureLine { error: failure }).unwrap_or_default();
+pub(crate) fn error_line(error: ErrorLine<'_>) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&ErrorObject { error }).unwrap_or_default();
     line.push(b'\n');
     line
 }
 
 /// Why a job has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Failure<'a> {
+pub struct ErrorLine<'a> {
     /// The job's number: that of its record in the input, from 1.
     pub job: u64,
     /// The kind of failure, one word: `panic`.

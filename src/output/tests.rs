@@ -15,8 +15,8 @@ impl JsonLines {
         self.writer.flush()
     }
 
-    fn write_failure(&mut self, failure: Failure<'_>) -> Result<(), OutputError> {
-        self.writer.write_all(&failure_line(failure))
+    fn write_error(&mut self, error: ErrorLine<'_>) -> Result<(), OutputError> {
+        self.writer.write_all(&error_line(error))
     }
 }
 
@@ -55,7 +55,7 @@ fn each_result_is_a_line_and_a_failure_stands_in_its_place() {
     let mut output = open(&path);
     output.write(&i128::MAX).unwrap();
     output.write(&(1, "a\nb")).unwrap();
-    output.write_failure(Failure { job: 2, kind: "panic", message: "said \"no\"\nand left" }).unwrap();
+    output.write_error(ErrorLine { job: 2, kind: "panic", message: "said \"no\"\nand left" }).unwrap();
     output.write(&f64::NAN).unwrap();
     output.finish().unwrap();
     let expected = concat!(

@@ -171,7 +171,11 @@ impl Pacer {
         }
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         let rounded = |jobs: usize| jobs.next_multiple_of(self.multiple).min(room);
-        Some(BlockSize { jobs: rounded(self.block_jobs), quick: rounded(QUICK_JOBS.max(self.block_jobs)) })
+        Some(BlockSize {
+            jobs: rounded(self.block_jobs),
+            quick: rounded(QUICK_JOBS.max(self.block_jobs)),
+            multiple: self.multiple,
+        })
     }
 
     /// Records that a block was filled and sent.
@@ -191,6 +195,15 @@ struct BlockSize {
     jobs: usize,
     /// If the block is filled within [`QUICK_TIME`].
     quick: usize,
+    /// The block has a multiple of this many jobs.
+    multiple: usize,
+}
+
+impl BlockSize {
+    /// Whether a block of `count` jobs that was begun at `begin` is complete.
+    fn is_complete(self, count: usize, begin: Instant) -> bool {
+        count >= self.jobs && count % self.multiple == 0 && begin.elapsed() > QUICK_TIME
+    }
 }
 
 /// Pushes inputs until the block has its size, fewer if their bytes fill it. `begin`: when the block was begun.
@@ -202,7 +215,7 @@ fn fill_block<I: Input, O>(
 ) -> Result<Next<()>, JobError> {
     let filled = catch(|| {
         for count in 0..size.quick {
-            if stream.is_full() || count >= size.jobs && begin.elapsed() > QUICK_TIME {
+            if stream.is_full() || size.is_complete(count, begin) {
                 break;
             }
             match pull() {
@@ -237,11 +250,15 @@ mod tests {
     fn a_small_block_takes_more_inputs_if_they_come_at_once_but_not_more_than_the_window() {
         let mut pacer = Pacer::new(0, 2);
         pacer.begin(0, Instant::now());
-        assert_eq!(pacer.next_block(&load(0, 0)), Some(BlockSize { jobs: 1, quick: QUICK_JOBS }));
-        assert_eq!(pacer.next_block(&load(WINDOW - 3, 0)), Some(BlockSize { jobs: 1, quick: 3 }));
+        assert_eq!(pacer.next_block(&load(0, 0)), Some(BlockSize { jobs: 1, quick: QUICK_JOBS, multiple: 1 }));
+        assert_eq!(pacer.next_block(&load(WINDOW - 3, 0)), Some(BlockSize { jobs: 1, quick: 3, multiple: 1 }));
         let mut pacer = Pacer::new(0, 2).whole_chunks(10);
         pacer.begin(0, Instant::now());
-        assert_eq!(pacer.next_block(&load(0, 0)), Some(BlockSize { jobs: 10, quick: 20 }));
+        let size = BlockSize { jobs: 10, quick: 20, multiple: 10 };
+        assert_eq!(pacer.next_block(&load(0, 0)), Some(size));
+        let begin = Instant::now().checked_sub(2 * QUICK_TIME).expect("the clock is older");
+        assert!(size.is_complete(10, begin) && !size.is_complete(15, begin) && !size.is_complete(9, begin));
+        assert!(!size.is_complete(10, Instant::now() + QUICK_TIME), "there is time for more");
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! The bar on a terminal that shows how many jobs are finished, with the crate `indicatif`.
+//! The bar that shows progress on a terminal, made with the crate `indicatif`.
 
 use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-/// A bar; its clones are the same one.
+/// A bar; its clones are the same bar.
 #[derive(Clone)]
 pub(super) struct Bar(ProgressBar);
 
 impl Bar {
-    /// Always a bar. (Without the feature `program` there is none.)
+    /// Makes a bar. (Without the feature `program` it returns `None`.)
     pub(super) fn new(name: &str, total: Option<u64>) -> Option<Bar> {
         let (bar, template) = match total {
             Some(total) => {
@@ -35,13 +35,13 @@ impl Bar {
         self.0.abandon();
     }
 
-    /// Does what writes to standard error, with the bar out of its way.
+    /// Calls `work`, which writes to standard error, while the bar is hidden.
     pub(super) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         self.0.suspend(work)
     }
 }
 
-/// `5 seconds`, `2 hours`
+/// Returns a rounded time: `5 seconds`, `2 hours`.
 pub(super) fn in_words(time: Duration) -> String {
     HumanDuration(time).to_string()
 }

@@ -1,4 +1,4 @@
-//! What people see of a run on standard error: progress while it goes on, a summary at the end.
+//! Shows a run on standard error: progress while it runs, a summary at the end.
 
 #[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
 mod bar;

@@ -1,8 +1,8 @@
-//! In the place of `bar` without the feature `program`: there is no bar, and progress is shown as lines.
+//! Replaces `bar` without the feature `program`: there is no bar, and progress is shown as lines.
 
 use std::time::Duration;
 
-/// A bar that nothing can make.
+/// A bar that cannot be made.
 #[derive(Clone)]
 pub(super) enum Bar {}
 
@@ -24,7 +24,7 @@ impl Bar {
     }
 }
 
-/// `5 seconds`
+/// Returns a rounded time: `5 seconds`.
 pub(super) fn in_words(time: Duration) -> String {
     format!("{} seconds", time.as_secs_f64().round())
 }

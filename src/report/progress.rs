@@ -1,4 +1,4 @@
-//! How many jobs are finished, shown while a map runs: a bar on a terminal, now and then a line in a log file.
+//! The display of progress while a map runs: a bar on a terminal, a line every few seconds in a log file.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::engine::board::Settled;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Progress {
-    /// A bar if standard error is a terminal, else lines. Without the feature `program` there are no bars, but lines.
+    /// A bar if standard error is a terminal, else lines. Without the feature `program` always lines.
     #[default]
     Auto,
     /// A bar with rate and estimated time.
@@ -30,7 +30,7 @@ const LINE_PERIOD: Duration = Duration::from_secs(5);
 const BAR_PERIOD: Duration = Duration::from_millis(100);
 
 impl Progress {
-    /// Shows how many jobs are settled until the ticker is dropped.
+    /// Shows the number of settled jobs until the ticker is dropped.
     pub(crate) fn start(self, name: &str, total: Option<u64>, settled: Arc<Settled>) -> Option<Ticker> {
         let terminal = std::io::stderr().is_terminal();
         let bar = match self {
@@ -52,7 +52,7 @@ impl Progress {
     }
 }
 
-/// The display of one count; it ends when this is dropped.
+/// A running display of progress; dropping it ends the display.
 pub(crate) struct Ticker {
     stop: Option<Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -60,7 +60,7 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    /// Does what writes to standard error, with the bar out of its way.
+    /// Calls `work`, which writes to standard error, while the bar is hidden.
     pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.aside(work),
@@ -78,7 +78,7 @@ impl Drop for Ticker {
     }
 }
 
-/// Whether to go on after this pause.
+/// Waits for `period`. Returns false if the display is ended before.
 fn pause(stopped: &Receiver<()>, period: Duration) -> bool {
     stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout)
 }
@@ -102,7 +102,7 @@ fn show_lines(name: &str, total: Option<u64>, settled: &Settled, stopped: &Recei
     }
 }
 
-/// `name: 500 of 1000 jobs (50 %), 3 failed, 100 jobs/s, 5 seconds left`
+/// Returns a line: `name: 500 of 1000 jobs (50 %), 3 failed, 100 jobs/s, 5 seconds left`.
 fn progress_line(name: &str, jobs: u64, failed: u64, total: Option<u64>, elapsed: Duration) -> String {
     let rate = jobs as f64 / elapsed.as_secs_f64().max(1e-9);
     let mut line = match total {
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_progress_line_tells_count_failures_rate_and_time_left() {
+    fn a_progress_line_has_count_failures_rate_and_time_left() {
         let line = progress_line("slow-fn", 500, 3, Some(1000), Duration::from_secs(5));
         assert_eq!(line, "slow-fn: 500 of 1000 jobs (50 %), 3 failed, 100 jobs/s, 5 seconds left");
         assert_eq!(progress_line("x", 0, 0, None, Duration::from_secs(5)), "x: 0 jobs, 0.00 jobs/s");

@@ -1,4 +1,4 @@
-//! What a run did, at its end: a few lines for people, one JSON object for programs.
+//! The summary at the end of a run: a few lines of text, or one JSON object.
 
 use std::io::{self, Write};
 
@@ -10,18 +10,18 @@ use crate::engine::stats::{RankStats, Stats};
 /// The end summary of a run. Its JSON has the keys below.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
-    /// What was run.
+    /// The name of the batch.
     name: String,
-    /// Jobs that have a result or have failed for good.
+    /// The number of jobs that have a result or have failed after all retries.
     jobs: u64,
-    /// Those of them that failed.
+    /// The number of these jobs that failed.
     failed: u64,
-    /// From the first job's dispatch to the last result, in s.
+    /// The time from the first job's dispatch to the last result, in s.
     wall_seconds: f64,
     jobs_per_second: f64,
-    /// How many ranks the run had.
+    /// The number of ranks.
     ranks: usize,
-    /// How many compute threads, all ranks together.
+    /// The number of compute threads of all ranks.
     threads: u32,
     /// The part of all threads' wall time that was useful: spent in the functions of jobs alone.
     efficiency: f64,
@@ -29,7 +29,7 @@ pub struct Summary {
     messages_from_ranks: u64,
     bytes_to_ranks: u64,
     bytes_from_ranks: u64,
-    /// The most memory that rank 0's process has had in use.
+    /// The largest resident set of rank 0's process.
     peak_memory_bytes: u64,
     /// Each rank, in order.
     per_rank: Vec<RankSummary>,
@@ -41,13 +41,13 @@ struct RankSummary {
     host: String,
     threads: u32,
     jobs: u64,
-    /// Those of them that failed there, also if they were run again elsewhere.
+    /// The number of jobs that failed there, also if they were run again elsewhere.
     failed: u64,
-    /// Useful time: what its threads spent in the functions of jobs alone, all threads added up.
+    /// Useful time: the time that its threads spent in the functions of jobs alone, summed over threads.
     busy_seconds: f64,
     /// Useful time / (wall × threads).
     busy_fraction: f64,
-    /// What its threads spent on chunks: useful time, and the reading of inputs and the writing of results.
+    /// The time that its threads spent on chunks: useful time, and the time for reading inputs and writing results.
     chunk_seconds: f64,
     messages_to: u64,
     messages_from: u64,
@@ -56,7 +56,7 @@ struct RankSummary {
 }
 
 impl Summary {
-    /// The summary of what was run under this name.
+    /// Makes the summary of a batch of this name.
     pub fn new(name: &str, stats: &Stats) -> Self {
         let sum = |count: fn(&RankStats) -> u64| stats.ranks.iter().map(count).sum();
         let per_rank = stats.ranks.iter().map(|rank| RankSummary {
@@ -91,7 +91,7 @@ impl Summary {
         }
     }
 
-    /// One JSON object on several lines.
+    /// Writes one JSON object on several lines.
     ///
     /// # Errors
     /// Those of the writer.
@@ -100,7 +100,7 @@ impl Summary {
         out.write_all(b"\n")
     }
 
-    /// A few lines for people.
+    /// Writes a few lines of text.
     ///
     /// # Errors
     /// Those of the writer.
@@ -125,7 +125,7 @@ impl Summary {
             self.messages_from_ranks,
             bytes(self.bytes_from_ranks),
         )?;
-        // A few ranks are told of one by one, many by their extremes.
+        // A few ranks are all shown; of many ranks, only the least and the most busy.
         let mut shown: Vec<&RankSummary> = self.per_rank.iter().collect();
         if shown.len() > MANY_RANKS {
             shown.retain(|rank| rank.threads > 0);
@@ -148,9 +148,9 @@ impl Summary {
     }
 }
 
-/// The largest resident set of this process so far, in bytes; 0 if the system does not say.
+/// Returns the largest resident set of this process so far, in bytes; 0 if it is not known.
 fn peak_memory() -> u64 {
-    // The status file is right also where `getrusage` counts the process that started this one.
+    // On some systems `getrusage` includes the process that started this one; the status file does not.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
@@ -159,7 +159,7 @@ fn peak_memory() -> u64 {
 
 const MANY_RANKS: usize = 8;
 
-/// Three significant digits, or whole numbers.
+/// Formats a number with three significant digits, or as a whole number.
 fn rounded(value: f64) -> String {
     let digits = if value >= 100.0 || value == 0.0 { 0 } else { (2 - value.log10().floor() as i32).max(0) };
     format!("{value:.*}", digits as usize)

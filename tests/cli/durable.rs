@@ -196,10 +196,10 @@ fn results_that_are_no_longer_there_are_made_again() {
     // Somebody has changed two of them, and cut off the last one.
     files.with("o", "1\nx\n3\n4\ny\n7\n8\n");
     let run = run_batch(&files, &again);
-    run.expect_code(0).expect_said("result(s) that the records call ok are not in o: these jobs are run again");
+    run.expect_code(0).expect_said("result(s) with the status ok are no longer in o: these jobs are run again");
     assert_eq!(text(&files, "o"), numbers(1..=9));
     fs::remove_file(files.path("o")).expect("it was there");
-    run_batch(&files, &again).expect_code(0).expect_said("9 result(s) that the records call ok are not in o");
+    run_batch(&files, &again).expect_code(0).expect_said("9 result(s) with the status ok are no longer in o");
     assert_eq!(text(&files, "o"), numbers(1..=9));
 }
 

@@ -102,7 +102,7 @@ fn an_output_of_the_same_name_in_another_folder_is_not_taken_for_the_one_of_the_
     // From there, too, it is known that its results are gone, and those of another folder are not taken for them.
     fs::remove_file(files.path("a/o")).expect("it is there");
     let gone = support::run(rest("o", "../r").current_dir(files.path("a")), LIMIT);
-    gone.expect_code(0).expect_said("5 result(s) that the records call ok are not in o: these jobs are run again");
+    gone.expect_code(0).expect_said("5 result(s) with the status ok are no longer in o: these jobs are run again");
     assert_eq!(text(&files, "a/o"), "1\n2\n3\n4\n5\n");
     support::run(rest("o", "../r").current_dir(files.path("b")), LIMIT).expect_code(2);
     assert_eq!(text(&files, "b/o"), "precious\n");
@@ -154,7 +154,9 @@ fn an_unfinished_output_of_which_the_records_tell_no_places_is_not_left_behind_i
     files.with("r", (1..=3).map(line).collect::<String>());
     files.with("o.partial", "1\n2\n3\n");
     let words = |output| ["--range", "1:5", "--records", "r", "--only-failed", "r", "-o", output, "--", "echo", "{}"];
-    run_batch(&files, &words("o")).expect_code(2).expect_said("the records do not tell which: give another --output");
+    run_batch(&files, &words("o"))
+        .expect_code(2)
+        .expect_said("the job log does not contain their places: give another --output");
     assert_eq!((text(&files, "o.partial").as_str(), files.names().len()), ("1\n2\n3\n", 2));
     run_batch(&files, &words("p")).expect_code(0);
     assert_eq!(text(&files, "p"), "4\n5\n");

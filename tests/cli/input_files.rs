@@ -84,64 +84,55 @@ fn folder_of_files() -> Files {
 fn nothing_that_is_read_is_written_over_by_whatever_name() {
     let files = folder_of_files();
     for (words, message) in [
-        ("rp kernel square -i in.csv -o in.csv", "--output would write over the input in.csv"),
-        ("rp kernel square -i in.csv -o ./in.csv", "--output would write over the input ./in.csv"),
-        ("rp kernel square -i in.csv -o \"$PWD/in.csv\"", "--output would write over the input /"),
-        ("rp kernel square -i in.csv -o sub/../in.csv", "--output would write over the input sub/../in.csv"),
-        ("rp kernel square -i in.csv -o hard", "--output would write over the input hard"),
-        ("rp kernel square -i in.csv -o soft", "--output would write over the input soft"),
-        ("rp kernel square -i soft -o in.csv", "--output would write over the input in.csv"),
-        ("rp kernel square -i in.csv -o folder/soft", "--output would write over the input folder/soft"),
-        (
-            "rp kernel square -i in.csv -o /proc/self/fd/3 3>>hard",
-            "--output would write over the input /proc/self/fd/3",
-        ),
-        ("rp kernel square -i in.csv --summary in.csv", "--summary would write over the input in.csv"),
-        ("rp kernel square -i g.csv -i in.csv -o in.csv", "--output would write over the input in.csv"),
-        ("rp kernel square -i in.csv >> in.csv", "--output would write over the input in.csv"),
-        ("rp kernel square -i in.csv 1<> soft", "--output would write over the input in.csv"),
-        ("rp kernel square -i - --format csv -o in.csv < in.csv", "--output would write over the input in.csv"),
-        ("rp kernel square -i - --format csv < in.csv >> in.csv", "--output would write over the input standard input"),
-        (
-            "rp kernel square -i /dev/stdin --format csv -o in.csv < in.csv",
-            "--output would write over the input in.csv",
-        ),
-        ("rp kernel parzen --samples g.csv -o g.csv", "--output would write over the samples g.csv"),
+        ("rp kernel square -i in.csv -o in.csv", "--output would overwrite the input in.csv"),
+        ("rp kernel square -i in.csv -o ./in.csv", "--output would overwrite the input ./in.csv"),
+        ("rp kernel square -i in.csv -o \"$PWD/in.csv\"", "--output would overwrite the input /"),
+        ("rp kernel square -i in.csv -o sub/../in.csv", "--output would overwrite the input sub/../in.csv"),
+        ("rp kernel square -i in.csv -o hard", "--output would overwrite the input hard"),
+        ("rp kernel square -i in.csv -o soft", "--output would overwrite the input soft"),
+        ("rp kernel square -i soft -o in.csv", "--output would overwrite the input in.csv"),
+        ("rp kernel square -i in.csv -o folder/soft", "--output would overwrite the input folder/soft"),
+        ("rp kernel square -i in.csv -o /proc/self/fd/3 3>>hard", "--output would overwrite the input /proc/self/fd/3"),
+        ("rp kernel square -i in.csv --summary in.csv", "--summary would overwrite the input in.csv"),
+        ("rp kernel square -i g.csv -i in.csv -o in.csv", "--output would overwrite the input in.csv"),
+        ("rp kernel square -i in.csv >> in.csv", "--output would overwrite the input in.csv"),
+        ("rp kernel square -i in.csv 1<> soft", "--output would overwrite the input in.csv"),
+        ("rp kernel square -i - --format csv -o in.csv < in.csv", "--output would overwrite the input in.csv"),
+        ("rp kernel square -i - --format csv < in.csv >> in.csv", "--output would overwrite the input standard input"),
+        ("rp kernel square -i /dev/stdin --format csv -o in.csv < in.csv", "--output would overwrite the input in.csv"),
+        ("rp kernel parzen --samples g.csv -o g.csv", "--output would overwrite the samples g.csv"),
         (
             "rp kernel parzen --samples g.csv --summary sub/../g.csv",
-            "--summary would write over the samples sub/../g.csv",
+            "--summary would overwrite the samples sub/../g.csv",
         ),
-        ("rp kernel parzen --samples - -o g.csv < g.csv", "--output would write over the samples g.csv"),
-        ("rp map -i in --python model.py:f -o model.py", "--output would write over the Python file model.py"),
-        (
-            "rp map -i in --python ./model.py:f --records model.py",
-            "--records would write over the Python file model.py",
-        ),
-        ("rp map -i in --python model:f --summary model.py", "--summary would write over the Python file model.py"),
-        ("rp map -i in --python pack.mod:f -o pack/mod.py", "--output would write over the Python file pack/mod.py"),
-        ("rp map -i in --python pack.mod:f -o pack/__init__.py", "--output would write over the Python file"),
-        ("rp map -i in --cwd pack --python mod.py:f -o pack/mod.py", "--output would write over the Python file"),
-        ("rp map -i in -o in -- cat", "--output would write over the input in"),
-        ("rp map -i in -o work -- ./work", "--output would write over the program work"),
-        ("rp map -i in --records work -- sh work", "--records would write over a file of the command, work"),
-        ("rp map -i in -o model.py -- python3 model.py", "--output would write over a file of the command, model.py"),
-        ("rp run -i in -o in -- echo {}", "--output would write over the input in"),
-        ("rp run -i in --stderr ./in -- echo {}", "--stderr would write over the input ./in"),
-        ("rp run -i in --summary in -- echo {}", "--summary would write over the input in"),
-        ("rp run -i in -o work -- ./work {}", "--output would write over the program work"),
-        ("rp run -i in -o g.csv -- cat g.csv {}", "--output would write over a file of the command, g.csv"),
+        ("rp kernel parzen --samples - -o g.csv < g.csv", "--output would overwrite the samples g.csv"),
+        ("rp map -i in --python model.py:f -o model.py", "--output would overwrite the Python file model.py"),
+        ("rp map -i in --python ./model.py:f --records model.py", "--records would overwrite the Python file model.py"),
+        ("rp map -i in --python model:f --summary model.py", "--summary would overwrite the Python file model.py"),
+        ("rp map -i in --python pack.mod:f -o pack/mod.py", "--output would overwrite the Python file pack/mod.py"),
+        ("rp map -i in --python pack.mod:f -o pack/__init__.py", "--output would overwrite the Python file"),
+        ("rp map -i in --cwd pack --python mod.py:f -o pack/mod.py", "--output would overwrite the Python file"),
+        ("rp map -i in -o in -- cat", "--output would overwrite the input in"),
+        ("rp map -i in -o work -- ./work", "--output would overwrite the program work"),
+        ("rp map -i in --records work -- sh work", "--records would overwrite a file of the command, work"),
+        ("rp map -i in -o model.py -- python3 model.py", "--output would overwrite a file of the command, model.py"),
+        ("rp run -i in -o in -- echo {}", "--output would overwrite the input in"),
+        ("rp run -i in --stderr ./in -- echo {}", "--stderr would overwrite the input ./in"),
+        ("rp run -i in --summary in -- echo {}", "--summary would overwrite the input in"),
+        ("rp run -i in -o work -- ./work {}", "--output would overwrite the program work"),
+        ("rp run -i in -o g.csv -- cat g.csv {}", "--output would overwrite a file of the command, g.csv"),
         (
             "rp run -i in -o g.csv --shell -- 'grep {} <g.csv|cat'",
-            "--output would write over a file of the command, g.csv",
+            "--output would overwrite a file of the command, g.csv",
         ),
-        ("PATH=$PWD:$PATH; rp run -i in -o work -- work {}", "--output would write over the program work"),
-        ("rp run -i in --only-failed old --summary old -- true", "--summary would write over the records old"),
-        ("rp run -i in --only-failed old --stderr ./old -- true", "--stderr would write over the records ./old"),
+        ("PATH=$PWD:$PATH; rp run -i in -o work -- work {}", "--output would overwrite the program work"),
+        ("rp run -i in --only-failed old --summary old -- true", "--summary would overwrite the job log old"),
+        ("rp run -i in --only-failed old --stderr ./old -- true", "--stderr would overwrite the job log ./old"),
     ] {
         refused(&files, words, message);
     }
     fs::copy(env!("CARGO_BIN_EXE_rankpool"), files.path("me")).expect("a copy of the program");
-    refused(&files, "./me -q --local 2 kernel square -o me", "--output would write over the program me");
+    refused(&files, "./me -q --local 2 kernel square -o me", "--output would overwrite the program me");
 }
 
 #[test]
@@ -167,17 +158,11 @@ fn two_outputs_are_not_one_file_by_whatever_name() {
             "rp map -i in --records in.csv --summary hard -- cat",
             "--records and --summary cannot both be written to in.csv",
         ),
-        (
-            "rp kernel square -i a.partial -o a",
-            "--output leaves what it has in a.partial when the run is stopped, which",
-        ),
-        ("rp run -i in -o a -- cat a.partial", "which would write over a file of the command, a.partial"),
-        ("rp run -i in -o x --records x.partial -- true", "and --records writes there, too: give another name"),
-        (
-            "rp run -i in --records x --summary y --stderr y.partial -- true",
-            "--summary leaves what it has in y.partial",
-        ),
-        ("rp run -i in -o dangling --records k.partial -- true", "--output leaves what it has in dangling.partial"),
+        ("rp kernel square -i a.partial -o a", "--output is called a.partial until it is complete, which"),
+        ("rp run -i in -o a -- cat a.partial", "which would overwrite a file of the command, a.partial"),
+        ("rp run -i in -o x --records x.partial -- true", "and --records uses that name, too: give another name"),
+        ("rp run -i in --records x --summary y --stderr y.partial -- true", "--summary is called y.partial"),
+        ("rp run -i in -o dangling --records k.partial -- true", "--output is called dangling.partial"),
     ] {
         refused(&files, words, message);
     }
@@ -187,8 +172,8 @@ fn two_outputs_are_not_one_file_by_whatever_name() {
 fn messages_have_a_file_that_nothing_else_is_written_to_or_read_from() {
     let files = folder_of_files();
     for (words, name, message) in [
-        ("rp run -i in -- echo {} 2>> in", "in", "--stderr would write over the input in"),
-        ("rp kernel square -i in.csv 2>> soft", "in.csv", "standard error would write over the input in.csv"),
+        ("rp run -i in -- echo {} 2>> in", "in", "--stderr would overwrite the input in"),
+        ("rp kernel square -i in.csv 2>> soft", "in.csv", "standard error would overwrite the input in.csv"),
         ("rp run -i in -o build -- true 2>> build", "build", "--output and --stderr cannot both be written to build"),
         ("rp kernel square -o build 2>> build", "build", "--output and standard error cannot both be written to build"),
     ] {

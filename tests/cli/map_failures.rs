@@ -130,7 +130,7 @@ fn only_what_failed_is_run_when_asked() {
     let nothing = module.map("f", &[&words[..], &["--only-failed", "r.jsonl"]].concat());
     assert_eq!(nothing.expect_code(0).out(), "");
     let other = module.map("f", &["--range", "2:7", "--only-failed", "r.jsonl"]);
-    other.expect_code(2).expect_said("record 1 is not the one that job 1 had");
+    other.expect_code(2).expect_said("record 1 is another one than in the job log");
 }
 
 #[test]

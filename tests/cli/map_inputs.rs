@@ -139,7 +139,7 @@ fn an_empty_input_is_an_empty_output() {
     let run = module.map("f", &["--input", "/dev/null"]);
     assert_eq!(run.expect_code(0).out(), "");
     let none = module.map("f", &[]);
-    none.expect_code(2).expect_said("there are no records: say --input FILE");
+    none.expect_code(2).expect_said("there are no records: give --input FILE");
 }
 
 #[test]

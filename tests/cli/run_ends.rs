@@ -31,9 +31,9 @@ fn what_cannot_be_run_is_said_before_anything_starts() {
         (&["-i", "latin", "--", "touch", "{}"], "latin:1"),
         (&["-i", "nul.jsonl", "--", "touch", "{}"], "nul.jsonl:1: the value of {} contains a zero byte"),
         (&["-i", "none.csv", "--", "touch", "x"], "cannot read none.csv"),
-        (&["--", "touch", "x"], "there are no records: say --input FILE"),
+        (&["--", "touch", "x"], "there are no records: give --input FILE"),
         (&["--args", "1"], "<COMMAND>"),
-        (&["--skip", "1", "--", "touch", "x"], "--skip says something about records"),
+        (&["--skip", "1", "--", "touch", "x"], "--skip has no effect without a source of records"),
         (&["--args", "1", "--range", "1:2", "--", "touch", "x"], "--args and --range cannot be combined"),
         (&["--args", "1", "--env", "X", "--", "touch", "x"], "'X' does not set a variable; write NAME=VALUE"),
         (&["--args", "1", "--env", "=1", "--", "touch", "x"], "'=1' does not set a variable"),
@@ -51,8 +51,8 @@ fn what_cannot_be_run_is_said_before_anything_starts() {
         (&["--args", "1", "-o", "x", "--records", "./jobs.csv/../x", "--", "true"], "x"),
         (&["--args", "1", "--summary", "x", "--records", "x", "--", "true"], "--records and --summary cannot both be"),
         (&["--args", "1", "--summary", "x", "--stderr", "x", "--", "true"], "--stderr and --summary cannot both be"),
-        (&["-i", "jobs.csv", "--records", "jobs.csv", "--", "true"], "--records would write over the input jobs.csv"),
-        (&["-i", "./jobs.csv", "--records", "jobs.csv", "--", "true"], "--records would write over the input jobs.csv"),
+        (&["-i", "jobs.csv", "--records", "jobs.csv", "--", "true"], "--records would overwrite the input jobs.csv"),
+        (&["-i", "./jobs.csv", "--records", "jobs.csv", "--", "true"], "--records would overwrite the input jobs.csv"),
         (&["--args", "1", "--only-failed", "bad.jsonl", "-o", "./bad.jsonl", "--", "true"], "bad.jsonl"),
         (&["--args", "1", "--records", "no/r", "--", "touch", "x"], "cannot write no/r: No such file or directory"),
         (&["--args", "1", "--stderr", ".", "--", "touch", "x"], "cannot write .: Is a directory"),
@@ -87,7 +87,7 @@ fn bad_records_of_a_pipe_end_it_behind_the_jobs_before_them() {
 }
 
 #[test]
-fn quiet_says_nothing_when_all_is_well_and_failures_are_named_in_order() {
+fn quiet_shows_nothing_when_all_jobs_succeed_and_failures_are_named_in_order() {
     let files = Files::new();
     assert_eq!(run_batch(&files, &["-q", "--range", "1:9", "--", "true"]).expect_code(0).stderr, "");
     let run = run_batch(
@@ -95,9 +95,11 @@ fn quiet_says_nothing_when_all_is_well_and_failures_are_named_in_order() {
         &["--range", "1:30", "--threads", "3", "--", "sh", "-c", "sleep 0.00$((9 - {} % 10)); exit {}"],
     );
     run.expect_code(3).expect_said("30 of 30 job(s) failed:\n  job 1: exit code 1\n  job 2: exit code 2\n");
-    run.expect_said("\n  job 10: exit code 10\n  and 20 more\n--records FILE would have kept what is needed");
+    run.expect_said(
+        "\n  job 10: exit code 10\n  and 20 more\nWith --records FILE, the failed jobs alone can be run again",
+    );
     run.expect_said("run: 30 jobs (30 failed) in");
-    // A failure is told also to those who want quiet; nothing else is.
+    // --quiet shows failures and nothing else.
     let run = run_batch(&files, &["-q", "--args", "1", "--records", "a b", "--", "false"]);
     assert_eq!(run.expect_code(3).stderr.lines().count(), 3, "{}", run.stderr);
 }

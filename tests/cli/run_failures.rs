@@ -93,7 +93,9 @@ fn too_many_failures_end_the_batch() {
         run_batch(&files, &[&options[..], words].concat())
     };
     let run = limited("2", &["--range", "1:100", "--", "false"]);
-    run.expect_code(3).expect_said("  job 3: exit code 1").expect_said("job(s) were cancelled when it was enough");
+    run.expect_code(3)
+        .expect_said("  job 3: exit code 1")
+        .expect_said("job(s) were cancelled: more jobs have failed than --max-failures allows");
     let found = statuses(&files, "r");
     let failed = found.iter().filter(|status| *status == "failed").count();
     assert!(found.len() == 100 && (3..20).contains(&failed), "{failed} were run");
@@ -119,7 +121,7 @@ fn the_first_success_ends_the_others_quickly() {
     let words = ["--threads", "2", "--range", "1:50", "--stop-on-success", "--records", "r", "--", "sh", "-c", script];
     let began = Instant::now();
     let run = run_batch(&files, &words);
-    run.expect_code(0).expect_said("cancelled when ");
+    run.expect_code(0).expect_said("cancelled: a job has succeeded");
     assert!(began.elapsed() < Duration::from_secs(200), "{:?}", began.elapsed());
     assert!(run.out().lines().any(|line| line == "found"), "{}", run.out());
     until("the others are ended", || processes("sleep\x003.21e2") == 0);
@@ -178,7 +180,7 @@ fn a_job_that_leaves_a_process_behind_does_not_hold_up_the_batch() {
 fn billions_of_jobs_are_given_up_at_once() {
     let files = Files::new();
     let run = run_batch(&files, &["--range", "1:100000000000", "--max-failures", "1", "--", "false"]);
-    run.expect_code(3).expect_said("job(s) were cancelled when it was enough");
+    run.expect_code(3).expect_said("job(s) were cancelled: more jobs have failed than --max-failures allows");
     // So many have no records of their own.
     let words = ["--range", "1:100000000000", "--max-failures", "1", "--records", "r", "--", "false"];
     run_batch(&files, &words).expect_code(3);

@@ -114,12 +114,12 @@ fn only_failed_refuses_another_input() {
     files.with("jobs", "a\nx\nc\n");
     let words = ["-i", "jobs", "--only-failed", "r", "--records", "r", "--", "touch", "ran{#}"];
     let run = run_batch(&files, &words);
-    run.expect_code(2).expect_said("jobs:2: record 2 is not the one that job 2 had by --only-failed");
+    run.expect_code(2).expect_said("jobs:2: record 2 is another one than in the job log of --only-failed");
     assert_eq!((run.out().as_str(), files.names()), ("", vec!["jobs".to_string(), "r".to_string()]));
     assert_eq!(records(&files, "r").len(), 3);
     // A first record that is right is not run either.
     files.with("jobs", "a\nb\nx\n");
-    run_batch(&files, &words).expect_code(2).expect_said("jobs:3: record 3 is not the one");
+    run_batch(&files, &words).expect_code(2).expect_said("jobs:3: record 3 is another one");
     assert_eq!((files.names().len(), records(&files, "r").len()), (2, 3));
     files.with("broken", "{\"number\":1,\"input\":\"a\",\"status\":\"ok\"}\nnonsense\n");
     let run = run_batch(&files, &["-i", "jobs", "--only-failed", "broken", "--", "true"]);

@@ -1,4 +1,4 @@
-//! When outputs are flushed while results keep coming.
+//! The times at which outputs are flushed while results keep coming.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! How many jobs of a batch are settled, and how.
+//! The numbers of settled jobs of a batch, by their outcome.
 
 use crate::journal::Status;
 
@@ -16,7 +16,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Counts settled jobs.
+    /// Counts `jobs` settled jobs with this status.
     pub(crate) fn add(&mut self, status: Status, jobs: u64) {
         self.done += jobs;
         match status {

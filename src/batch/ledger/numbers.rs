@@ -1,7 +1,7 @@
-//! The numbers of records by the places of their jobs.
+//! Finds the number of a record by the place of its job.
 
-/// For each run of jobs whose records follow each other, the first job's place and its record's number: one run, and one more
-/// for each gap in the records.
+/// For each run of jobs with consecutive numbers, the first job's place and number. There is one run, and one more for each gap in
+/// the numbers.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     runs: Vec<(u64, u64)>,
@@ -17,7 +17,7 @@ impl Numbers {
         }
     }
 
-    /// The number of the job at a place that was added.
+    /// Returns the number of the job at a place that was added.
     pub(super) fn get(&self, place: u64) -> u64 {
         let run = self.runs.partition_point(|(first, _)| *first <= place).checked_sub(1);
         run.map_or(place + 1, |run| self.runs[run].1 + (place - self.runs[run].0))

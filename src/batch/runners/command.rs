@@ -29,20 +29,20 @@ use crate::template::{Fields, Filled, JobNumbers, Template, Values};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Commands {
     pub template: Template,
-    /// CPUs for each job, if they were asked for.
+    /// The number of `--job-cpus`.
     pub job_cpus: Option<u32>,
     pub timeout: Option<Duration>,
     pub kill_after: Duration,
 }
 
-/// How much output is sent at a time, ahead of the result.
+/// The number of bytes of a stream that are sent together, ahead of the result.
 const PIECE: usize = 256 << 10;
-/// How much of each stream travels with the result, for which nobody waits: thousands of results may lie on rank 0 while a
-/// reader of the output pauses.
+/// The most bytes of a stream that are sent with the result. It is small, because thousands of results may be in rank 0's memory
+/// while the reader of the output pauses.
 const INLINE: usize = 16 << 10;
 
-/// How many bytes are said of a command that cannot be started.
-const LONGEST: usize = 8 << 10;
+/// The most bytes of the message about a command that cannot be started.
+const LONGEST_MESSAGE: usize = 8 << 10;
 
 /// Runs a command for each job.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ pub(crate) struct CommandRunner {
     pub commands: Commands,
     /// The folder that the jobs run in, if it is the same for all.
     pub cwd: Option<String>,
-    /// Whether each job has a folder of its own.
+    /// Whether the folder depends on the record.
     pub has_own_folders: bool,
 }
 
@@ -79,7 +79,7 @@ impl Runner for CommandRunner {
         status_of_process(kind)
     }
 
-    /// The command, as a shell would take it.
+    /// Returns the command, quoted for a shell.
     fn show(&self, number: u64, values: &Values) -> Vec<u8> {
         let mut line = self.commands.template.fill(values, &JobNumbers { number, slot: 1 }).shown();
         line.push('\n');
@@ -88,21 +88,21 @@ impl Runner for CommandRunner {
 }
 
 impl CommandRunner {
-    /// Whether jobs can be started on this host.
+    /// Checks that the folder and the program exist on this host.
     fn check(&self) -> Result<(), String> {
         let folder = self.cwd.as_deref().map(Path::new);
         check_folder(folder)?;
-        // A program below a folder of its own is looked up when its job starts.
+        // A program in a folder that depends on the record is looked up when its job starts.
         let is_below = |program: &&str| program.contains('/') && !program.starts_with('/');
         let program = self.commands.template.program().filter(|program| !(self.has_own_folders && is_below(program)));
         program.map_or(Ok(()), |program| resolve(program, folder).map(drop))
     }
 }
 
-/// The values of a record that the command uses.
+/// Returns the values of a record that the command uses.
 ///
 /// # Errors
-/// The record lacks one of them.
+/// If the record lacks one of them.
 pub(crate) fn bind(template: &Template, record: &Record) -> Result<Values, InputError> {
     let refused = |error| InputError::Refused { place: record.place().clone(), message: format!("{error}") };
     template.bind(record).map_err(refused)
@@ -128,22 +128,21 @@ impl Fields for Record {
 
 /// Runs one attempt on the calling compute thread.
 fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
-    let seat = rank::current_job();
-    let (rank, slot) = seat.map_or((0, 0), |job| (job.rank, job.slot + 1));
-    let (launch, filled) = commands.fill(&attempt, rank, slot);
+    let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
+    let (program, filled) = commands.fill(&attempt, rank, slot);
     let cancellation = rank::cancellation();
     let cancelled = cancellation.as_ref().map(|cancellation| cancellation.watched().as_fd());
     let limits = TimeLimit { timeout: commands.timeout, kill_after: commands.kill_after };
     let mut output = Output::new(attempt.place, filled.tag.as_deref());
     let end =
-        command::run(&launch, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
-            output.take(stream, bytes);
+        command::run(&program, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
+            output.append(stream, bytes);
         });
     let end = match end {
         Ok(end) => end,
-        Err(gone) => {
-            rank::abort_run(gone.to_string());
-            return AttemptResult::without_output(Status::Spawn, Cause::new("spawn", gone.to_string()), None);
+        Err(error) => {
+            rank::abort_run(error.to_string());
+            return AttemptResult::without_output(Status::Spawn, Cause::new("spawn", error.to_string()), None);
         }
     };
     let (status, cause) = status_and_cause(&end, commands.timeout);
@@ -151,7 +150,7 @@ fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
         rank::mark_failed();
     }
     let output_bytes = output.bytes;
-    let (out, err) = output.end();
+    let (out, err) = output.finish();
     AttemptResult {
         status,
         cause: cause.map(Box::new),
@@ -162,6 +161,7 @@ fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
     }
 }
 
+/// Returns when and where a command ran, and its resource usage, if it was started.
 fn run_of(end: &CommandEnd, rank: u32, slot: u32) -> Run {
     let usage = Usage { user: end.user, system: end.system, max_rss: end.max_rss_kib * 1024 };
     let usage = (!matches!(end.reason, EndReason::NotStarted(_) | EndReason::Lost(_))).then_some(usage);
@@ -169,7 +169,7 @@ fn run_of(end: &CommandEnd, rank: u32, slot: u32) -> Run {
     Run { usage, ..Run::new(rank, slot, end.start, duration) }
 }
 
-/// The status of an attempt, and why it failed, by how its process ended.
+/// Returns the status of an attempt by how its process ended, and the cause of a failure.
 fn status_and_cause(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Cause>) {
     match &end.reason {
         EndReason::Exited(0) => (Status::Ok, None),
@@ -188,13 +188,15 @@ fn status_and_cause(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Opt
         }
         EndReason::Cancelled => (Status::Cancelled, Some(Cause::new("cancelled", "cancelled while it ran"))),
         EndReason::Lost(why) => (Status::Lost, Some(Cause::new("lost", why.clone()))),
-        // It may repeat what a record made of the program's name.
-        EndReason::NotStarted(why) => (Status::Spawn, Some(Cause::new("spawn", shortened(why.clone(), LONGEST)))),
+        // The message repeats the program's name, which may be a long record.
+        EndReason::NotStarted(why) => {
+            (Status::Spawn, Some(Cause::new("spawn", shortened(why.clone(), LONGEST_MESSAGE))))
+        }
     }
 }
 
 impl Commands {
-    /// What is to be started for this attempt.
+    /// Returns the program of an attempt, and the remaining parts of the filled template.
     fn fill(&self, attempt: &Attempt<Values>, rank: u32, slot: u32) -> (Program, Filled) {
         let mut filled = self.template.fill(&attempt.work, &JobNumbers { number: attempt.number, slot: slot.into() });
         let mut words = std::mem::take(&mut filled.command).into_iter();
@@ -214,37 +216,37 @@ impl Commands {
     }
 }
 
-/// How many threads most programs take, unless somebody has said it.
+/// Returns the variable that limits the threads of most programs to `cpus`; `None` if it is set already.
 pub(super) fn omp_threads(cpus: u32) -> Option<(String, String)> {
     const NAME: &str = "OMP_NUM_THREADS";
     std::env::var_os(NAME).is_none().then(|| (NAME.into(), cpus.to_string()))
 }
 
-/// What a command has written.
+/// The output of a command.
 struct Output {
     place: u64,
     out: Written,
     err: Written,
     bytes: u64,
-    /// The driver has lost interest.
+    /// Whether the driver does not take any more output.
     unwanted: bool,
 }
 
-/// What a command has written to one of its streams, and was not sent ahead.
+/// The bytes of one stream that are not sent yet.
 struct Written {
     tag: Option<Tag>,
     bytes: Vec<u8>,
 }
 
 impl Written {
-    fn take(&mut self, bytes: &[u8]) {
+    fn append(&mut self, bytes: &[u8]) {
         match &mut self.tag {
             Some(tag) => tag.piece(bytes, &mut self.bytes),
             None => self.bytes.extend_from_slice(bytes),
         }
     }
 
-    fn end(&mut self) {
+    fn finish(&mut self) {
         if let Some(tag) = &mut self.tag {
             tag.end(&mut self.bytes);
         }
@@ -257,16 +259,16 @@ impl Output {
         Output { place, out: written(), err: written(), bytes: 0, unwanted: false }
     }
 
-    fn take(&mut self, stream: OutputStream, bytes: &[u8]) {
+    fn append(&mut self, stream: OutputStream, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         if !self.unwanted {
             let written = if stream == OutputStream::Stdout { &mut self.out } else { &mut self.err };
-            written.take(bytes);
+            written.append(bytes);
             self.send_ahead(stream, PIECE);
         }
     }
 
-    /// Sends what was written to a stream ahead, if it is so much.
+    /// Sends the bytes of a stream ahead of the result, if there are at least `least`.
     fn send_ahead(&mut self, stream: OutputStream, least: usize) {
         let written = match stream {
             OutputStream::Stdout => &mut self.out,
@@ -278,10 +280,10 @@ impl Output {
         }
     }
 
-    /// What travels with the result.
-    fn end(mut self) -> (Vec<u8>, Vec<u8>) {
-        self.out.end();
-        self.err.end();
+    /// Returns the bytes of standard output and standard error that are sent with the result.
+    fn finish(mut self) -> (Vec<u8>, Vec<u8>) {
+        self.out.finish();
+        self.err.finish();
         self.send_ahead(OutputStream::Stdout, INLINE);
         self.send_ahead(OutputStream::Stderr, INLINE);
         (self.out.bytes, self.err.bytes)

@@ -1,4 +1,4 @@
-//! Runs built-in functions: the result of each is a line of JSON, which is made on the rank.
+//! Runs built-in functions. The rank makes a line of JSON from each result.
 
 use std::marker::PhantomData;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,17 +18,17 @@ use crate::pool::{JobStream, Pool};
 /// A built-in function with its context. `T` is its input.
 pub(crate) struct KernelRunner<C, T> {
     context: C,
-    /// Its results are lines.
+    /// The function whose results are lines.
     plain: Builder,
-    /// Its results are encoded [`AttemptResult`]s.
-    recorded: Builder,
+    /// The function whose results are encoded [`AttemptResult`]s, for a job log.
+    logged: Builder,
     /// The time limit of a job.
     timeout: Option<Duration>,
     input: PhantomData<fn(T)>,
 }
 
 impl<T: Value> KernelRunner<(), T> {
-    /// Runs a function of an input.
+    /// Makes a runner of a function of an input.
     pub(crate) fn plain<F, O>(function: F, timeout: Option<Duration>) -> Self
     where
         F: Fn(T) -> O + Copy + Send + Sync + 'static,
@@ -39,7 +39,7 @@ impl<T: Value> KernelRunner<(), T> {
 }
 
 impl<C: Value + Send + Sync, T: Value> KernelRunner<C, T> {
-    /// Runs a function of a context, which is sent once to each rank, and an input.
+    /// Makes a runner of a function of a context, which is sent once to each rank, and an input.
     pub(crate) fn with_context<F, O>(context: C, function: F, timeout: Option<Duration>) -> Self
     where
         F: Fn(&C, T) -> O + Copy + Send + Sync + 'static,
@@ -48,7 +48,7 @@ impl<C: Value + Send + Sync, T: Value> KernelRunner<C, T> {
         KernelRunner {
             context,
             plain: func::json_lines(function),
-            recorded: func::with_context(move |context: &C, input| run_attempt(|| function(context, input))),
+            logged: func::with_context(move |context: &C, input| run_attempt(|| function(context, input))),
             timeout,
             input: PhantomData,
         }
@@ -85,8 +85,8 @@ where
         Lines::OneForEach { echo_errors: false }
     }
 
-    fn open(&self, pool: &Pool, chunk: u32, recorded: bool) -> Result<JobStream<T, ()>, Failure> {
-        let builder = if recorded { self.recorded } else { self.plain };
+    fn open(&self, pool: &Pool, chunk: u32, logged: bool) -> Result<JobStream<T, ()>, Failure> {
+        let builder = if logged { self.logged } else { self.plain };
         pool.stream_of(builder, &self.context, chunk, self.timeout)
     }
 
@@ -98,8 +98,8 @@ where
         true
     }
 
-    fn result(&self, index: u64, value: &[u8], recorded: bool) -> Result<AttemptResult, JobError> {
-        if recorded { super::decode_result(index, value) } else { Ok(AttemptResult::ok(value.to_vec(), None)) }
+    fn result(&self, index: u64, value: &[u8], logged: bool) -> Result<AttemptResult, JobError> {
+        if logged { super::decode_result(index, value) } else { Ok(AttemptResult::ok(value.to_vec(), None)) }
     }
 
     fn status(&self, kind: JobErrorKind) -> (Status, String) {
@@ -112,7 +112,7 @@ where
         (status, kind.to_string())
     }
 
-    /// The input of the function as JSON.
+    /// Returns the input of the function as JSON.
     fn show(&self, _: u64, work: &T) -> Vec<u8> {
         func::json_line(work).unwrap_or_else(|failure| failure.message.into_bytes())
     }

@@ -1,13 +1,13 @@
-//! The ranks' half of a batch: how an attempt at a job is run, and what it takes to start.
+//! The ranks' half of a batch: how an attempt at a job is run, and what is done before and after.
 //!
 //! | file | runs |
 //! |---|---|
 //! | `kernel` | a built-in function |
 //! | `command` | a process for each attempt |
-//! | `worker` | requests to processes that stay; `doubts`: which of their answers turn out to be those of other jobs |
+//! | `worker` | requests to processes that stay; `doubtful`: answers that may be those of other jobs |
 
 pub(crate) mod command;
-pub(crate) mod doubts;
+pub(crate) mod doubtful;
 pub(crate) mod kernel;
 pub(crate) mod worker;
 
@@ -22,64 +22,65 @@ use crate::engine::wire;
 use crate::journal::Status;
 use crate::launch::Launch;
 use crate::pool::{Input, JobStream, Pool};
-use doubts::Token;
+use doubtful::Token;
 
 /// Runs the attempts of a batch on the ranks.
 pub(crate) trait Runner: Sync {
-    /// What is kept of a job until it is settled.
+    /// The work of a job, kept until the job is settled.
     type Work: Serialize + Clone + Send + 'static;
-    /// What travels to a rank.
+    /// The message for one attempt, sent to a rank.
     type Input: Input;
+    /// The result of one attempt, sent back.
     type Output;
 
-    /// How the output of a job is written.
+    /// Returns how the output of a job is written.
     fn lines(&self) -> Lines;
 
-    /// Adds what is done around the start of MPI on every rank: checks, processes that are started early.
+    /// Adds the work around the start of MPI on every rank: checks, and processes that are started early.
     fn prepare<'a>(&'a self, launch: Launch<'a>) -> Launch<'a> {
         launch
     }
 
-    /// The number of jobs that are not sent in parts, if `chunk` was asked for.
+    /// Returns the number of jobs that stay together in a chunk, if `--chunk` is `chunk`.
     fn chunk(&self, chunk: u32) -> u32 {
         chunk
     }
 
-    /// Opens the stream of attempts. `chunk`: jobs in a chunk, 0 for automatic. `recorded`: results say where and when the
-    /// attempt ran.
+    /// Opens the stream of attempts. `chunk`: jobs in a chunk, 0 for automatic. `logged`: there is a job log, so results contain
+    /// where and when the attempt ran.
     ///
     /// # Errors
-    /// The pool does not take the map.
-    fn open(&self, pool: &Pool, chunk: u32, recorded: bool) -> Result<JobStream<Self::Input, Self::Output>, Failure>;
+    /// If the pool refuses the stream.
+    fn open(&self, pool: &Pool, chunk: u32, logged: bool) -> Result<JobStream<Self::Input, Self::Output>, Failure>;
 
-    /// What travels for this attempt.
+    /// Returns the message for this attempt.
     fn input(&self, attempt: Attempt<Self::Work>) -> Self::Input;
 
-    /// Whether a result is nothing but the output of a job that succeeded, unless it is recorded.
+    /// Whether a result is only the output of a successful job, if there is no job log.
     fn has_plain_results(&self) -> bool {
         false
     }
 
-    /// Reads the encoded result of the attempt with this index.
+    /// Decodes the result of the attempt with this index.
     ///
     /// # Errors
-    /// The bytes are not a result.
-    fn result(&self, index: u64, value: &[u8], _recorded: bool) -> Result<AttemptResult, JobError> {
+    /// If the bytes are not a result.
+    fn result(&self, index: u64, value: &[u8], _logged: bool) -> Result<AttemptResult, JobError> {
         decode_result(index, value)
     }
 
-    /// The status of an attempt that the pool could not run to its end, and one word for it.
+    /// Returns the status of an attempt that the pool could not run to its end, and the `kind` of its error line.
     fn status(&self, kind: JobErrorKind) -> (Status, String);
 
-    /// With which the workers are asked at the end whether their answers were right.
+    /// Returns the token with which the workers' answers are checked at the end; `None` if they need no check.
     fn token(&self) -> Option<Token> {
         None
     }
 
-    /// What `--dry-run` shows of a job.
+    /// Returns the line that `--dry-run` shows for a job.
     fn show(&self, number: u64, work: &Self::Work) -> Vec<u8>;
 
-    /// Ends what [`prepare`](Self::prepare) has started, on every rank.
+    /// Ends the processes that [`prepare`](Self::prepare) has started, on every rank.
     fn end(&self) {}
 }
 
@@ -87,7 +88,7 @@ fn decode_result(index: u64, value: &[u8]) -> Result<AttemptResult, JobError> {
     wire::decode_value(value).map_err(|error| JobError::new(index, JobErrorKind::Decode, error.to_string()))
 }
 
-/// The status of an attempt whose process the pool could not start.
+/// Returns the status of an attempt that the pool could not run, and the `kind` of its error line, for commands and workers.
 fn status_of_process(kind: JobErrorKind) -> (Status, String) {
     let (status, word) = match kind {
         JobErrorKind::Cancelled => (Status::Cancelled, "cancelled"),
@@ -97,10 +98,10 @@ fn status_of_process(kind: JobErrorKind) -> (Status, String) {
     (status, word.into())
 }
 
-/// Whether the folder that the jobs run in exists.
+/// Checks that the folder that the jobs run in exists.
 ///
 /// # Errors
-/// A sentence, if it does not.
+/// A sentence, if it does not exist.
 fn check_folder(cwd: Option<&Path>) -> Result<(), String> {
     match cwd {
         Some(folder) if !folder.is_dir() => Err(format!("no such directory: {}, which --cwd names", folder.display())),

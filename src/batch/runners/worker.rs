@@ -1,4 +1,4 @@
-//! Asks worker processes: one for each compute thread, which stays and answers jobs.
+//! Sends jobs to worker processes: one for each compute thread, which stays and answers one job after the other.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::command::omp_threads;
-use super::doubts::{self, Room, Token};
+use super::doubtful::{self, RankWorkers, Token};
 use super::{Runner, check_folder, status_of_process};
 use crate::batch::job::{Attempt, AttemptResult, Cause, Run, has_failed};
+use crate::batch::policy::FIRST_WORKER_LIMIT;
 use crate::batch::sinks::Lines;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{ChunkJobs, ChunkServer};
@@ -27,15 +28,11 @@ use crate::process::worker::{
     Answer, JobHead, Options, Protocol, StartFailure, Worker, WorkerEnd, WorkerFailure, WorkerFeed, prestarted,
 };
 
-/// How long the first worker may take to import and set up before the run begins without knowing whether it can. It must be less
-/// than rank 0 waits for the other ranks.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Asks a worker process for each job.
+/// Sends each job to a worker process.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerRunner {
     pub plan: WorkerPlan,
-    /// The number of records that the function takes at once.
+    /// The number of records in one call of the function.
     pub records_per_call: Option<NonZeroU32>,
 }
 
@@ -84,7 +81,7 @@ impl Runner for WorkerRunner {
         self.plan.token
     }
 
-    /// The JSON value that the worker would be asked.
+    /// Returns the JSON value that the worker would get.
     fn show(&self, _: u64, json: &Json) -> Vec<u8> {
         let mut line = json.to_vec();
         line.push(b'\n');
@@ -93,31 +90,31 @@ impl Runner for WorkerRunner {
 
     fn end(&self) {
         prestarted::kill_all();
-        doubts::tell_the_rest();
+        doubtful::report_uncollected();
     }
 }
 
 impl WorkerRunner {
-    /// What can be checked before MPI is started.
+    /// Checks what can be checked before MPI is started.
     fn check(&self) -> Result<(), String> {
         check_folder(self.plan.cwd.as_deref().map(Path::new))?;
         self.plan.check()
     }
 
-    /// Whether workers can be started: the first process of each host finds that out before the first job, while all begin to
-    /// import.
+    /// Begins the import in all workers. The first rank of each host waits for one worker, to find out before the first job whether
+    /// workers can be started.
     fn try_out(&self, expected: Vec<(u32, Range<u32>)>) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + FIRST_WORKER_LIMIT;
         let is_first = launch::is_first_of_host();
         if is_first {
-            self.plan.try_out()?;
+            self.plan.try_interpreter()?;
         }
         let (rank, slot) =
             expected.iter().find(|(_, slots)| !slots.is_empty()).map_or((0, 0), |(rank, slots)| (*rank, slots.start));
         for (rank, slots) in expected {
             self.plan.assign(rank, slots);
         }
-        if is_first { self.plan.start_up(rank, slot, deadline) } else { Ok(()) }
+        if is_first { self.plan.wait_for_worker(rank, slot, deadline) } else { Ok(()) }
     }
 }
 
@@ -127,18 +124,18 @@ pub(crate) struct WorkerPlan {
     pub program: WorkerProgram,
     pub cwd: Option<String>,
     pub env: Vec<(String, String)>,
-    /// CPUs for each job, if they were asked for.
+    /// The number of `--job-cpus`.
     pub job_cpus: Option<NonZeroU32>,
     pub timeout: Option<Duration>,
     pub kill_after: Duration,
     pub max_jobs: Option<NonZeroU64>,
-    /// Each answer says which record it is for.
+    /// Whether requests and answers contain the number of the record.
     pub ids: bool,
-    /// Under which the driver asks, at the end, how the workers have ended.
+    /// The token with which the driver checks the answers at the end.
     pub token: Option<Token>,
 }
 
-/// What the workers are.
+/// The program of the workers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum WorkerProgram {
     /// A program and its arguments.
@@ -147,25 +144,25 @@ pub(crate) enum WorkerProgram {
 }
 
 impl WorkerPlan {
-    /// Starts so many interpreters that will be needed later, before it is known whose they are.
+    /// Starts `workers` interpreters early, before it is known which slots they are for.
     pub(crate) fn prepare(&self, workers: u32) {
         if let WorkerProgram::Python(call) = &self.program {
-            prestarted::start(&self.launch(), &call.preamble(), workers);
+            prestarted::start(&self.program(), &call.preamble(), workers);
         }
     }
 
-    /// Lets those interpreters become the workers of these slots, which are known now.
+    /// Makes the interpreters that were started early the workers of these slots.
     pub(crate) fn assign(&self, rank: u32, slots: Range<u32>) {
         if let WorkerProgram::Python(call) = &self.program {
-            let launch = self.launch();
-            slots.for_each(|slot| prestarted::assign(&launch, call.assignment(rank, slot + 1)));
+            let program = self.program();
+            slots.for_each(|slot| prestarted::assign(&program, call.assignment(rank, slot + 1)));
         }
     }
 
-    /// Whether there is what the workers are made of, on this host.
+    /// Checks that the program or the Python file exists on this host.
     ///
     /// # Errors
-    /// What is missing, in words.
+    /// A sentence that names what is missing.
     pub(crate) fn check(&self) -> Result<(), String> {
         let cwd = self.cwd.as_deref().map(Path::new);
         match &self.program {
@@ -174,31 +171,31 @@ impl WorkerPlan {
         }
     }
 
-    /// Whether the program works; it is run for that.
+    /// Runs the Python interpreter to check that it works.
     ///
     /// # Errors
-    /// What is wrong, in words.
-    pub(crate) fn try_out(&self) -> Result<(), String> {
+    /// A sentence that says why it does not.
+    pub(crate) fn try_interpreter(&self) -> Result<(), String> {
         match &self.program {
-            WorkerProgram::Python(call) => call.check_interpreter(&self.launch()).map(drop),
+            WorkerProgram::Python(call) => call.check_interpreter(&self.program()).map(drop),
             WorkerProgram::Command(_) => Ok(()),
         }
     }
 
-    /// Whether a worker of this slot can be had: one is made ready, as far as it does not take too long.
+    /// Waits until the worker of this slot is ready, at most until `deadline`.
     ///
     /// # Errors
-    /// Why not, in words: the import, or the setup.
-    pub(crate) fn start_up(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
+    /// The message and traceback of the import or the setup, if one of them fails.
+    pub(crate) fn wait_for_worker(&self, rank: u32, slot: u32, deadline: Instant) -> Result<(), String> {
         let WorkerProgram::Python(call) = &self.program else { return Ok(()) };
         let assignment = call.assignment(rank, slot + 1);
-        prestarted::wait_until_ready(&self.launch(), &call.preamble(), &assignment, &call.target, deadline)
-            .map_err(in_full)
+        prestarted::wait_until_ready(&self.program(), &call.preamble(), &assignment, &call.target, deadline)
+            .map_err(with_traceback)
     }
 
-    /// What is started.
-    fn launch(&self) -> Program {
-        let mut launch = match &self.program {
+    /// Returns the program of a worker, without the variables of its slot.
+    fn program(&self) -> Program {
+        let mut program = match &self.program {
             WorkerProgram::Python(call) => call.program(),
             WorkerProgram::Command(words) => {
                 let (program, args) = words
@@ -207,32 +204,33 @@ impl WorkerPlan {
                 Program { name: program, args, ..Program::default() }
             }
         };
-        launch.cwd = self.cwd.as_ref().map(PathBuf::from);
-        launch.env.extend(self.job_cpus.and_then(|cpus| omp_threads(cpus.get())));
-        launch.env.extend(self.env.iter().cloned());
-        launch
+        program.cwd = self.cwd.as_ref().map(PathBuf::from);
+        program.env.extend(self.job_cpus.and_then(|cpus| omp_threads(cpus.get())));
+        program.env.extend(self.env.iter().cloned());
+        program
     }
 }
 
-/// The workers of a rank. A thread that has a chunk takes that of its slot, or starts one: what a worker was told of its slot stays
-/// true, and no two that run at the same time were told the same.
+/// The workers of a rank. A thread that serves a chunk takes the worker of its slot or starts one, so `RANKPOOL_SLOT` stays correct
+/// in each worker and is unique among those that run.
 pub(crate) struct Workers {
     plan: WorkerPlan,
-    room: Arc<Room>,
+    workers: Arc<RankWorkers>,
 }
 
-/// Where the workers of all ranks of this process are.
-static ROOMS: Mutex<Vec<Weak<Room>>> = Mutex::new(Vec::new());
+/// The workers of all ranks of this process.
+static ALL_WORKERS: Mutex<Vec<Weak<RankWorkers>>> = Mutex::new(Vec::new());
 
-/// Ends a worker that has nothing to do, if there is one.
-fn make_room() {
-    let all: Vec<_> = ROOMS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
-    if let Some(mut unused) = all.iter().find_map(|room| room.take_idle()) {
+/// Closes an idle worker, if there is one, so that another process can be started.
+fn close_idle_worker() {
+    let all: Vec<_> =
+        ALL_WORKERS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+    if let Some(mut unused) = all.iter().find_map(|workers| workers.take_idle()) {
         unused.close();
     }
 }
 
-/// What travels for a record: its JSON text.
+/// The JSON text of a record.
 pub(crate) type Json = ByteBuf;
 
 impl ChunkServer for Workers {
@@ -241,31 +239,31 @@ impl ChunkServer for Workers {
     type Output = AttemptResult;
 
     fn new(plan: WorkerPlan) -> Self {
-        let room = doubts::open(plan.token);
-        let mut all = ROOMS.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|room| room.strong_count() > 0);
-        all.push(Arc::downgrade(&room));
-        Workers { plan, room }
+        let workers = doubtful::register(plan.token);
+        let mut all = ALL_WORKERS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|workers| workers.strong_count() > 0);
+        all.push(Arc::downgrade(&workers));
+        Workers { plan, workers }
     }
 
-    /// Has the jobs of a chunk answered.
+    /// Has the worker of the thread's slot answer the jobs of a chunk.
     fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, AttemptResult>) {
         let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
-        let mut worker = self.room.enter(slot).unwrap_or_else(|| self.start(rank, slot));
-        let room = Some(&*self.room).filter(|_| self.plan.token.is_some());
-        let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, room };
+        let mut worker = self.workers.take_worker(slot).unwrap_or_else(|| self.start(rank, slot));
+        let checked = Some(&*self.workers).filter(|_| self.plan.token.is_some());
+        let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, checked };
         match worker.answer(&mut feed) {
-            // What it takes is wanted by another.
+            // Another process waits for the resources of this one.
             Ok(_) if room::is_wanted() => {
                 worker.close();
-                self.room.leave(slot, None);
+                self.workers.put_back(slot, None);
             }
-            Ok(_) => self.room.leave(slot, Some(worker)),
+            Ok(_) => self.workers.put_back(slot, Some(worker)),
             // The worker still holds records of this chunk, so it must not see another one.
             Err(failure) => {
-                let message = in_full(failure);
+                let message = with_traceback(failure);
                 feed.fail_the_rest(&message);
-                self.room.leave(slot, None);
+                self.workers.put_back(slot, None);
                 rank::abort_run(message);
             }
         }
@@ -273,9 +271,10 @@ impl ChunkServer for Workers {
 }
 
 impl Workers {
+    /// Makes the worker of a slot; its process starts with the first job.
     fn start(&self, rank: u32, slot: u32) -> Worker {
         let plan = &self.plan;
-        let mut launch = plan.launch();
+        let mut program = plan.program();
         let mut options = match &plan.program {
             WorkerProgram::Python(call) => Options {
                 preamble: call.preamble(),
@@ -284,23 +283,23 @@ impl Workers {
             },
             WorkerProgram::Command(_) => {
                 let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
-                launch.env.splice(0..0, own.map(|(name, value)| (name.to_string(), value.to_string())));
+                program.env.splice(0..0, own.map(|(name, value)| (name.to_string(), value.to_string())));
                 let protocol = if plan.ids { Protocol::Numbered } else { Protocol::Lines };
-                Options::new(&launch.name, protocol)
+                Options::new(&program.name, protocol)
             }
         };
-        let room = self.room.clone();
-        options.on_check = Arc::new(move |verdict| room.judge(rank, slot, verdict));
+        let workers = self.workers.clone();
+        options.on_check = Arc::new(move |verdict| workers.check_answers(rank, slot, verdict));
         (options.timeout, options.kill_after, options.max_jobs) = (plan.timeout, plan.kill_after, plan.max_jobs);
-        options.make_room = make_room;
+        options.make_room = close_idle_worker;
         let cancelled = rank::cancellation().map(|cancellation| cancellation.watched().clone());
-        Worker::new(launch, options, cancelled)
+        Worker::new(program, options, cancelled)
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.room.close();
+        self.workers.close();
     }
 }
 
@@ -312,8 +311,8 @@ struct ChunkFeed<'d, 'j, 'c> {
     answered: usize,
     rank: u32,
     slot: u32,
-    /// Where answers are noted whose end is asked for.
-    room: Option<&'d Room>,
+    /// Where answers are noted, if they are checked at the end.
+    checked: Option<&'d RankWorkers>,
 }
 
 impl WorkerFeed for ChunkFeed<'_, '_, '_> {
@@ -346,8 +345,8 @@ impl ChunkFeed<'_, '_, '_> {
     fn answer(&mut self, result: AttemptResult) {
         let number = self.taken[self.answered];
         self.answered += 1;
-        if let Some(room) = self.room.filter(|_| result.status == Status::Ok) {
-            room.note(self.slot, number);
+        if let Some(workers) = self.checked.filter(|_| result.status == Status::Ok) {
+            workers.note_answer(self.slot, number);
         }
         if has_failed(result.status) {
             rank::mark_failed();
@@ -355,7 +354,7 @@ impl ChunkFeed<'_, '_, '_> {
         self.jobs.answer(&result);
     }
 
-    /// Fails all jobs of the chunk that are not answered: there will be no worker.
+    /// Fails all jobs of the chunk that have no answer, because no worker can be started.
     fn fail_the_rest(&mut self, message: &str) {
         while self.answered < self.taken.len() || self.next(&mut Vec::new()).is_some() {
             self.answer(AttemptResult::without_output(Status::Spawn, Cause::new("spawn", message), None));
@@ -363,8 +362,8 @@ impl ChunkFeed<'_, '_, '_> {
     }
 }
 
-/// Why there is no worker, with its traceback, unless that says nothing more.
-fn in_full(failure: StartFailure) -> String {
+/// Returns why a worker could not be started, with its traceback, if that has more than the message.
+fn with_traceback(failure: StartFailure) -> String {
     let StartFailure { message, traceback } = failure;
     match traceback.as_deref().map(str::trim_end) {
         Some(traceback) if traceback != message => format!("{message}\n{traceback}"),
@@ -372,7 +371,7 @@ fn in_full(failure: StartFailure) -> String {
     }
 }
 
-/// The status of a job whose worker failed, and the cause.
+/// Returns the status and the cause of a job that its worker has not answered with a result.
 fn status_and_cause(failure: WorkerFailure) -> (Status, Cause) {
     let WorkerFailure { kind, message, traceback, ended } = failure;
     let (exit, signal) = match &ended {
@@ -413,7 +412,7 @@ mod tests {
     #[test]
     fn the_traceback_of_a_failed_start_is_shown_unless_it_is_the_message() {
         let start = |traceback: Option<&str>| {
-            in_full(StartFailure { message: "no module".into(), traceback: traceback.map(str::to_string) })
+            with_traceback(StartFailure { message: "no module".into(), traceback: traceback.map(str::to_string) })
         };
         assert_eq!(start(None), "no module");
         assert_eq!(start(Some("no module\n")), "no module");

@@ -34,7 +34,7 @@ const ONE_LINE: Lines = Lines::OneForEach { echo_errors: true };
 fn output_comes_in_the_order_of_places_alone_and_in_runs() {
     let folder = tempfile::tempdir().unwrap();
     let mut sinks = sinks(folder.path(), Lines::AsWritten);
-    assert!(sinks.takes_runs() && !sinks.tells_each_job());
+    assert!(sinks.takes_runs() && !sinks.writes_each_job());
     sinks.settle_run(3, 2, b"3\n4\n").unwrap();
     sinks.settle(&job(1), ok("1\n")).unwrap();
     assert_eq!((sinks.is_waiting(), sinks.behind(), sinks.end()), (true, 5, 5));
@@ -86,7 +86,7 @@ fn errors_are_lines_in_the_output_or_on_standard_error() {
 }
 
 #[test]
-fn after_gaps_are_closed_what_comes_late_is_not_mixed_with_others() {
+fn after_gaps_are_closed_late_output_is_not_mixed_with_that_of_other_jobs() {
     let folder = tempfile::tempdir().unwrap();
     let mut sinks = sinks(folder.path(), ONE_LINE);
     sinks.take_part(0, OutputStream::Stdout, b"half a li");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args as ArgGroup, ValueEnum};
 
 use super::InputArgs;
-use crate::cli::parse::{Failures, from_one, some_time, time};
+use crate::cli::parse::{Failures, from_one, positive_time, time};
 
 const FAILURES: &str = "Failures";
 const PROCESSES: &str = "Processes";
@@ -15,13 +15,12 @@ const PROCESSES: &str = "Processes";
 /// Options about failures, which all subcommands with jobs have.
 #[derive(Debug, ArgGroup)]
 pub(in crate::cli) struct FailureArgs {
-    /// End a job that takes longer: 10s, 1.5m, 2h. A process group gets TERM, and KILL after --kill-after. (The start of a
-    /// worker does not count; in a batch the time is for all of it, and its records are then tried one by one. A built-in
-    /// function cannot be ended: it goes on unheard, and its jobs travel one by one)
-    #[arg(long, value_name = "TIME", global = true, value_parser = some_time, help_heading = FAILURES)]
+    /// The time limit of a job: 10s, 1.5m, 2h. Its process group gets TERM, and KILL after --kill-after. (The start of a
+    /// worker does not count. With --batch the limit is for a call, and the records of a call that exceeds it are tried one by
+    /// one. A built-in function cannot be ended: its job fails, its result is dropped, and jobs are sent one by one)
+    #[arg(long, value_name = "TIME", global = true, value_parser = positive_time, help_heading = FAILURES)]
     pub timeout: Option<Duration>,
-    /// The statuses of failed jobs that --retries runs again. The output of a failed attempt is dropped; only the last attempt's
-    /// counts
+    /// The statuses of failed jobs that --retries runs again. Only the output of the last attempt is written
     #[arg(
         long,
         value_name = "STATUS",
@@ -32,24 +31,24 @@ pub(in crate::cli) struct FailureArgs {
         help_heading = FAILURES
     )]
     pub retry_on: Vec<RetryOn>,
-    /// The pause before a job is run again; twice as long each time
+    /// The pause before a failed job is run again; it doubles each time
     #[arg(long, value_name = "TIME", global = true, value_parser = time, default_value = "1s", help_heading = FAILURES)]
     pub retry_pause: Duration,
-    /// Start no more jobs when more than this have failed: a number, or a share such as 5%
+    /// Start no more jobs when more than N jobs, or more than N% of the jobs, have failed
     #[arg(long, value_name = "N|N%", global = true, help_heading = FAILURES)]
     pub max_failures: Option<Failures>,
-    /// The first job that succeeds ends all others
+    /// End the run when the first job succeeds
     #[arg(long, global = true, help_heading = FAILURES)]
     pub stop_on_success: bool,
-    /// Write a JSON line for each job when its output is written: number, input, status, exit code or signal, attempts, host,
-    /// times, memory. A file that is there is replaced, unless --only-failed names it, too: then it goes on
+    /// Write a job log: a JSON line for each job, written after its output, with number, input, status, exit code or signal,
+    /// attempts, host, times, memory. An existing file is replaced, unless --only-failed names it, too: then lines are appended
     #[arg(long, value_name = "FILE", global = true, help_heading = super::REPORT)]
     pub records: Option<PathBuf>,
-    /// Run only the jobs of the input that did not succeed by these records. With the same --output as before, that has all
-    /// results in the end
-    #[arg(long, value_name = "RECORDS", global = true, help_heading = FAILURES)]
+    /// Run only the jobs that did not succeed according to this job log (--records) of an earlier run with the same input. With
+    /// the same --output as before, new results are added to it
+    #[arg(long, value_name = "FILE", global = true, help_heading = FAILURES)]
     pub only_failed: Option<PathBuf>,
-    /// Show what would be run, and run nothing
+    /// Show the jobs that would be run, and run nothing
     #[arg(long, global = true, help_heading = FAILURES)]
     pub dry_run: bool,
 }
@@ -57,16 +56,17 @@ pub(in crate::cli) struct FailureArgs {
 /// Options about the processes of jobs.
 #[derive(Debug, ArgGroup)]
 pub(in crate::cli) struct ProcessArgs {
-    /// How long processes may take to end after TERM
+    /// The time between TERM and KILL for the processes of a job
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = FAILURES)]
     pub kill_after: Duration,
-    /// CPUs for each job: a rank runs as many jobs at once as it has CPUs, divided by N. OMP_NUM_THREADS is set if it is not
+    /// The number of CPUs for each job: a rank runs as many jobs at once as it has CPUs, divided by N. OMP_NUM_THREADS is set to N
+    /// if it is not set already
     #[arg(long, value_name = "N", value_parser = from_one::<NonZeroU32>, help_heading = PROCESSES)]
     pub job_cpus: Option<NonZeroU32>,
-    /// Run in this folder
+    /// Run the jobs in this folder
     #[arg(long, value_name = "DIR", help_heading = PROCESSES)]
     pub cwd: Option<String>,
-    /// Set an environment variable
+    /// Set an environment variable of the jobs
     #[arg(long, value_name = "NAME=VALUE", help_heading = PROCESSES)]
     pub env: Vec<String>,
 }
@@ -96,7 +96,7 @@ In every argument, and in --stdin, --cwd, --env and --tag:
   {/}     its last part                   {name}  a column or key
   {//}    its folder                      {2}     the second column
   {/.}    last part without extension     {{ }}   braces
-There is no shell in between, so nothing needs quoting; --shell gives one, and quotes the values for it.
+No shell is involved, so records need no quoting. --shell passes the command to a shell and quotes the values.
 RANKPOOL_JOB, _RANK, _SLOT, _ATTEMPT and _SEED are in the environment.
 
 Examples:
@@ -106,7 +106,7 @@ Examples:
   rankpool run --grid lr=0.1,0.01 --grid batch=32,64 -- python train.py --lr {lr} --batch {batch}
   rankpool run --input jobs.csv --shell -- 'sort {file} | uniq -c > {out}'
   rankpool run --input commands.txt --shell -- {}             every line is a command line
-  rankpool run --input files.txt --records jobs.jsonl --only-failed jobs.jsonl -- gzip -k {}    what is left of it"
+  rankpool run --input files.txt --records jobs.jsonl --only-failed jobs.jsonl -- gzip -k {}    the rest"
 )]
 pub(in crate::cli) struct RunCommandArgs {
     #[command(flatten)]
@@ -115,10 +115,10 @@ pub(in crate::cli) struct RunCommandArgs {
     pub failures: FailureArgs,
     #[command(flatten)]
     pub process: ProcessArgs,
-    /// Give the command to /bin/sh: pipes, redirections and $VARIABLES work, and what is replaced is quoted
+    /// Pass the command to /bin/sh: pipes, redirections and $VARIABLES work, and the values of placeholders are quoted
     #[arg(long, help_heading = PROCESSES)]
     pub shell: bool,
-    /// What the command reads on its standard input, such as '{}' [default: nothing]
+    /// The standard input of the command, such as '{}' [default: empty]
     #[arg(long, value_name = "TEXT", help_heading = PROCESSES)]
     pub stdin: Option<String>,
     /// Put the record, or the text of --tag=TEXT, and a tab before every line of output
@@ -131,7 +131,7 @@ pub(in crate::cli) struct RunCommandArgs {
         help_heading = super::REPORT
     )]
     pub tag: Option<String>,
-    /// Where the jobs' standard error goes, in the same order as their output [default: standard error]
+    /// The file for the jobs' standard error, in the same order as their output [default: standard error]
     #[arg(long, value_name = "FILE", help_heading = super::REPORT)]
     pub stderr: Option<PathBuf>,
     /// The command, run once for every record
@@ -139,14 +139,14 @@ pub(in crate::cli) struct RunCommandArgs {
     pub command: Vec<String>,
 }
 
-/// Ask a Python function, or any worker program that stays, for every record
+/// Call a Python function, or ask a worker program that stays, for every record
 #[derive(Debug, ArgGroup)]
 #[command(
     override_usage = "rankpool map [OPTIONS] --python FILE.py:FUNCTION\n       rankpool map [OPTIONS] -- WORKER [ARG]...",
     after_help = "\
-Every thread of every rank has a process that stays: the file is imported once, the model is loaded once. Results are JSON Lines, and line k answers record k; a job that failed has {\"error\":{\"job\":…,\"kind\":…,\"message\":…}} in its place.
+Every thread of every rank has a process that stays: the file is imported once, a model is loaded once. Results are JSON Lines: line k has the result of record k, or {\"error\":{\"job\":…,\"kind\":…,\"message\":…}} if the job failed.
 
---python calls FUNCTION of FILE.py with each record: JSON as it is, a table's row as a dict, a line or a word as a string or number. Plain Python 3.9 or newer does; nothing is installed. A WORKER is any program that reads a JSON value on a line and answers with one on a line, as long as it is asked. One line too much shifts all answers behind it: they are asked again or fail, and with --worker-ids each answer says which record it is for.
+--python calls FUNCTION of FILE.py with each record: a JSON value as it is, a table's row as a dict, a line or a word as a string or number. It needs Python 3.9 or newer and no packages. A WORKER is any program that reads JSON values, one on each line, and writes one line of JSON for each. A surplus line shifts all answers after it: these jobs are run again or fail. With --worker-ids each answer names its record.
 
 Examples:
   rankpool map --python model.py:predict --input jobs.jsonl --output results.jsonl
@@ -162,19 +162,19 @@ pub(in crate::cli) struct MapArgs {
     pub failures: FailureArgs,
     #[command(flatten)]
     pub process: ProcessArgs,
-    /// The function: FILE.py:FUNCTION, or package.module:function
+    /// The Python function: FILE.py:FUNCTION, or package.module:function
     #[arg(long, value_name = "FILE.py:FUNCTION", conflicts_with = "worker", required_unless_present = "worker", help_heading = WORKERS)]
     pub python: Option<String>,
-    /// The interpreter [default: python3]
+    /// The Python interpreter [default: python3]
     #[arg(long, value_name = "PROGRAM", conflicts_with = "worker", help_heading = WORKERS)]
     pub python_exe: Option<String>,
-    /// A function of the same file that is called once in each process, before the first record
+    /// Call this function of the same file once in each process, before the first record
     #[arg(long, value_name = "FUNCTION", conflicts_with = "worker", help_heading = WORKERS)]
     pub setup: Option<String>,
-    /// A record that is a list or a dict becomes the function's arguments
+    /// Pass a record that is a list or a dict as the function's arguments
     #[arg(long, conflicts_with = "worker", help_heading = WORKERS)]
     pub star: bool,
-    /// The function takes a list of up to N records and returns a list of as many results
+    /// Call the function with a list of up to N records; it returns a list of as many results
     #[arg(
         long = "batch",
         value_name = "N",
@@ -183,14 +183,14 @@ pub(in crate::cli) struct MapArgs {
         help_heading = WORKERS
     )]
     pub batch_size: Option<NonZeroU32>,
-    /// Fields and lines stay text, also if they are numbers
+    /// Pass fields and lines as text, also if they are numbers
     #[arg(long, help_heading = WORKERS)]
     pub text: bool,
-    /// Start each process anew after so many jobs: for those that leak
+    /// Start each process anew after N jobs, for programs that leak memory
     #[arg(long, value_name = "N", value_parser = from_one::<NonZeroU64>, help_heading = WORKERS)]
     pub max_worker_jobs: Option<NonZeroU64>,
-    /// The worker program gets {"id": N, "record": …} for each record and answers {"id": N, "result": …} or {"id": N, "error": …}:
-    /// an answer to another record is found out at once
+    /// Send {"id": N, "record": …} to the worker program for each record; it answers {"id": N, "result": …} or
+    /// {"id": N, "error": …}. A wrong id is noticed at once
     #[arg(long, conflicts_with = "python", help_heading = WORKERS)]
     pub worker_ids: bool,
     /// The worker program

@@ -9,9 +9,10 @@ use clap::{Args as ArgGroup, Subcommand};
 use super::super::parse::{Point, Widths, from_one, micros, seconds};
 use super::batch::FailureArgs;
 use super::input::{ANY_INPUT, InputArgs};
+use crate::input::Source;
 use crate::kernels::{Number, SLOW_FN_MALLOC_POINTS, SLOW_FN_POINTS, find};
 
-/// Run a built-in function for every input
+/// Run a built-in function for every record
 #[derive(Debug, ArgGroup)]
 #[command(
     subcommand_help_heading = "Built-in functions",
@@ -22,15 +23,18 @@ Examples:
   rankpool kernel square
   rankpool kernel power --y 0.5 --input numbers.csv
   seq 1 100 | rankpool kernel cube --input -
-  rankpool kernel sqrt --range 0:1:0.1              other inputs than files: words, grids, samples
+  rankpool kernel sqrt --range 0:1:0.1              inputs from options: words, ranges, grids, samples
   rankpool kernel nop --help                        the options of one function
 
-Results are JSON Lines. A job that failed has its reason in the place of its result:
+Results are JSON Lines. A job that failed has its error in place of its result:
   {\"error\":{\"job\":3,\"kind\":\"panic\",\"message\":\"sqrt of -1: …\"}}"
 )]
 pub(in crate::cli) struct RunKernelArgs {
     #[command(flatten)]
     pub failures: FailureArgs,
+    /// The name of the function, as it was typed.
+    #[arg(skip)]
+    pub name: String,
     #[command(subcommand)]
     pub kernel: KernelArgs,
 }
@@ -77,7 +81,7 @@ Examples:
         /// The exponent y: an integer, or a number with a point [default: 2]
         #[arg(long, visible_alias = "exponent", value_name = "Y", allow_negative_numbers = true)]
         y: Option<Number>,
-        /// Send an exponent with every job
+        /// Take the exponent from each record
         #[arg(long)]
         each_y: bool,
     },
@@ -94,10 +98,10 @@ Example:
     RandString {
         #[command(flatten)]
         input: InputArgs,
-        /// How many strings; --count means the same
+        /// The number of strings; --count means the same
         #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = ANY_INPUT)]
         jobs: u64,
-        /// Characters in each
+        /// The number of characters in each string
         #[arg(long, value_name = "N", default_value_t = 5)]
         length: usize,
     },
@@ -107,7 +111,7 @@ Example, ten jobs of a second on five threads, which takes two seconds:
     SleepSquare {
         #[command(flatten)]
         input: InputArgs,
-        /// How long each job sleeps
+        /// The time that each job sleeps
         #[arg(long, value_name = "S", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
         seconds: Duration,
     },
@@ -115,10 +119,10 @@ Example, ten jobs of a second on five threads, which takes two seconds:
     SlowFn {
         #[command(flatten)]
         input: InputArgs,
-        /// How many vectors of five numbers from 0 to 1, drawn from --seed
+        /// The number of vectors of five numbers from 0 to 1, drawn from --seed
         #[arg(long, value_name = "N", default_value_t = 512, conflicts_with = ANY_INPUT)]
         jobs: u64,
-        /// Grid points in each job
+        /// The number of grid points in each job
         #[arg(long, value_name = "N", default_value_t = points(SLOW_FN_POINTS), value_parser = from_one::<NonZeroU64>)]
         n: NonZeroU64,
     },
@@ -126,10 +130,10 @@ Example, ten jobs of a second on five threads, which takes two seconds:
     SlowFnMalloc {
         #[command(flatten)]
         input: InputArgs,
-        /// How many vectors of five numbers from 0 to 1, drawn from --seed
+        /// The number of vectors of five numbers from 0 to 1, drawn from --seed
         #[arg(long, value_name = "N", default_value_t = 4096, conflicts_with = ANY_INPUT)]
         jobs: u64,
-        /// Grid points in each job
+        /// The number of grid points in each job
         #[arg(long, value_name = "N", default_value_t = points(SLOW_FN_MALLOC_POINTS), value_parser = from_one::<NonZeroU64>)]
         n: NonZeroU64,
     },
@@ -142,7 +146,7 @@ Examples:
   rankpool kernel parzen --samples data.csv --input widths.csv")]
     Parzen(ParzenArgs),
     #[command(about = about("nop"), after_help = "\
-Example, what ten million jobs cost:
+Example, to measure the cost of ten million jobs:
   rankpool kernel nop --jobs 10000000 --output /dev/null")]
     Nop {
         #[command(flatten)]
@@ -151,14 +155,14 @@ Example, what ten million jobs cost:
         jobs: IndexArgs,
     },
     #[command(about = about("spin"), after_help = "\
-Example, how well jobs of 100 µs keep all cores busy:
+Example, to measure how busy jobs of 100 µs keep all cores:
   rankpool kernel spin --jobs 100000 --micros 100 --output /dev/null")]
     Spin {
         #[command(flatten)]
         input: InputArgs,
         #[command(flatten)]
         jobs: IndexArgs,
-        /// How long each job computes
+        /// The time that each job computes
         #[arg(long, value_name = "µS", default_value = "100", value_parser = micros, allow_negative_numbers = true)]
         micros: Duration,
     },
@@ -168,10 +172,10 @@ Example:
     Sleep {
         #[command(flatten)]
         input: InputArgs,
-        /// How many jobs
+        /// The number of jobs
         #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = ANY_INPUT)]
         jobs: u64,
-        /// How long each job sleeps
+        /// The time that each job sleeps
         #[arg(long, value_name = "S", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
         seconds: Duration,
     },
@@ -189,40 +193,47 @@ Examples:
 pub(in crate::cli) struct ParzenArgs {
     #[command(flatten)]
     pub input: InputArgs,
-    /// The samples: CSV, a row for each, with or without a header
+    /// The file of samples: CSV, a row for each sample, with or without a header
     #[arg(long, value_name = "FILE")]
     pub samples: PathBuf,
     /// The point at which to estimate, with commas between its coordinates [default: the origin]
     #[arg(long, value_name = "X,Y,…", allow_hyphen_values = true)]
     pub point: Option<Point>,
-    /// The windows' widths, evenly spaced, both ends included
+    /// The widths of the windows, evenly spaced, both ends included
     #[arg(long, value_name = "START:END:COUNT", default_value = "1.0:1.2:100", conflicts_with = ANY_INPUT)]
     pub widths: Widths,
 }
 
+impl ParzenArgs {
+    /// Returns the source of the samples.
+    pub(in crate::cli) fn source(&self) -> Source {
+        Source::new(self.samples.clone())
+    }
+}
+
 #[derive(Debug, ArgGroup)]
 pub(in crate::cli) struct IndexArgs {
-    /// How many jobs
+    /// The number of jobs
     #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = ANY_INPUT)]
     pub jobs: u64,
 }
 
 impl KernelArgs {
-    pub(in crate::cli) fn name(&self) -> &'static str {
-        match self {
-            KernelArgs::Square(_) => "square",
-            KernelArgs::Cube(_) => "cube",
-            KernelArgs::Sqrt(_) => "sqrt",
-            KernelArgs::Power { .. } => "power",
-            KernelArgs::Sum(_) => "sum",
-            KernelArgs::RandString { .. } => "rand-string",
-            KernelArgs::SleepSquare { .. } => "sleep-square",
-            KernelArgs::SlowFn { .. } => "slow-fn",
-            KernelArgs::SlowFnMalloc { .. } => "slow-fn-malloc",
-            KernelArgs::Parzen(_) => "parzen",
-            KernelArgs::Nop { .. } => "nop",
-            KernelArgs::Spin { .. } => "spin",
-            KernelArgs::Sleep { .. } => "sleep",
-        }
+    /// Takes the options about records, and leaves none.
+    pub(in crate::cli) fn take_input(&mut self) -> InputArgs {
+        std::mem::take(match self {
+            KernelArgs::Square(input) | KernelArgs::Cube(input) | KernelArgs::Sqrt(input) | KernelArgs::Sum(input) => {
+                input
+            }
+            KernelArgs::Power { input, .. }
+            | KernelArgs::RandString { input, .. }
+            | KernelArgs::SleepSquare { input, .. }
+            | KernelArgs::SlowFn { input, .. }
+            | KernelArgs::SlowFnMalloc { input, .. }
+            | KernelArgs::Nop { input, .. }
+            | KernelArgs::Spin { input, .. }
+            | KernelArgs::Sleep { input, .. } => input,
+            KernelArgs::Parzen(args) => &mut args.input,
+        })
     }
 }

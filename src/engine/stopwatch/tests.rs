@@ -7,10 +7,10 @@ thread_local! {
     static READINGS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A reading takes so long.
+/// The duration of a reading of the clock.
 const READING_NS: u64 = 25;
 
-/// A clock that moves only when it is read, and when it is told to.
+/// A clock that moves only when it is read, and by `pass`.
 fn now() -> Instant {
     READINGS.set(READINGS.get() + 1);
     pass(READING_NS)
@@ -27,8 +27,8 @@ fn stopwatch() -> Stopwatch {
     Stopwatch::new(now, READING_NS)
 }
 
-/// Runs a chunk of jobs of these lengths, for each of which `overhead_ns` go elsewhere. What the function has taken, and what the
-/// stopwatch says.
+/// Runs a chunk of jobs of these durations, each with `overhead_ns` outside of the function. Returns the time in the function and
+/// the useful time by the stopwatch.
 fn run_chunk(stopwatch: &mut Stopwatch, overhead_ns: u64, jobs: impl IntoIterator<Item = u64>) -> (u64, u64) {
     let begin = pass(0);
     let mut useful = 0;
@@ -41,25 +41,28 @@ fn run_chunk(stopwatch: &mut Stopwatch, overhead_ns: u64, jobs: impl IntoIterato
     (useful, stopwatch.end_chunk(wall_ns))
 }
 
-/// Both numbers, added up over many chunks.
+/// Runs `chunks` chunks and returns the sums of both times.
 fn run_chunks(stopwatch: &mut Stopwatch, overhead_ns: u64, chunks: u64, jobs: impl Fn(u64) -> Vec<u64>) -> (f64, f64) {
     (0..chunks)
         .map(|chunk| run_chunk(stopwatch, overhead_ns, jobs(chunk)))
-        .fold((0.0, 0.0), |sums, (useful, said)| (sums.0 + useful as f64, sums.1 + said as f64))
+        .fold((0.0, 0.0), |sums, (useful, measured)| (sums.0 + useful as f64, sums.1 + measured as f64))
 }
 
 #[track_caller]
-fn assert_near((useful, said): (f64, f64), part: f64) {
-    assert!((said - useful).abs() <= part * useful, "the function took {useful} ns, the stopwatch says {said}");
+fn assert_near((useful, measured): (f64, f64), part: f64) {
+    assert!(
+        (measured - useful).abs() <= part * useful,
+        "the function took {useful} ns, the stopwatch measured {measured} ns"
+    );
 }
 
 #[test]
-fn every_long_job_is_measured_to_the_nanosecond_without_what_is_around_it() {
+fn every_long_job_is_measured_to_the_nanosecond_without_its_overhead() {
     let mut stopwatch = stopwatch();
     for chunk in 0..5 {
         let jobs = (0..100).map(|job| ALWAYS_NS as u64 + chunk + 1_000_000 * (job % 7));
-        let (useful, said) = run_chunk(&mut stopwatch, 3_000, jobs);
-        assert_eq!(said, useful);
+        let (useful, measured) = run_chunk(&mut stopwatch, 3_000, jobs);
+        assert_eq!(measured, useful);
     }
     assert_eq!(READINGS.get(), 2 * 500);
 }
@@ -77,7 +80,7 @@ fn measuring_short_jobs_takes_about_a_hundredth_of_their_time() {
 }
 
 #[test]
-fn short_jobs_of_one_length_are_told_from_what_is_around_them() {
+fn short_jobs_of_one_duration_are_estimated_without_their_overhead() {
     for (ns, overhead_ns) in [(0, 50), (20, 40), (300, 100), (1_000, 4_000)] {
         assert_near(run_chunks(&mut stopwatch(), overhead_ns, 100, |_| vec![ns; 1000]), 0.0001);
     }
@@ -97,7 +100,7 @@ fn the_sum_over_chunks_of_one_unequal_job_each_is_right() {
 }
 
 #[test]
-fn the_estimate_meets_the_mean_of_unequal_jobs_also_if_they_have_a_pattern() {
+fn the_estimate_is_near_the_mean_of_unequal_jobs_also_if_they_have_a_pattern() {
     let pattern = |_| (0..1024).map(|job| if job % 64 == 0 { 3_000 } else { 50 + job % 100 }).collect();
     assert_near(run_chunks(&mut stopwatch(), 50, 500, pattern), 0.05);
     // Some jobs that are a hundred times as long as the others, at places that wander.
@@ -106,7 +109,7 @@ fn the_estimate_meets_the_mean_of_unequal_jobs_also_if_they_have_a_pattern() {
 }
 
 #[test]
-fn a_chunk_is_never_said_to_be_useful_for_longer_than_it_took() {
+fn the_useful_time_of_a_chunk_is_at_most_its_wall_time() {
     let mut stopwatch = stopwatch();
     run_chunk(&mut stopwatch, 0, vec![4_000; 1000]);
     let begin = pass(0);
@@ -135,8 +138,8 @@ fn a_thread_that_loses_its_core_in_a_measured_short_job_does_not_spoil_the_estim
     }
     let wall_ns = nanos(pass(0).duration_since(begin));
     assert!(stopwatch.end_chunk(wall_ns) <= wall_ns);
-    let (useful, said) = run_chunks(&mut stopwatch, 30, 1000, |_| vec![30; 1000]);
-    assert!(said < useful + (2 * CARRIED_NS) as f64, "{said} of {useful}");
+    let (useful, measured) = run_chunks(&mut stopwatch, 30, 1000, |_| vec![30; 1000]);
+    assert!(measured < useful + (2 * CARRIED_NS) as f64, "{measured} of {useful}");
 }
 
 #[test]
@@ -146,16 +149,16 @@ fn jobs_that_become_longer_are_all_measured_from_the_next_chunk_on() {
     let before = READINGS.get();
     run_chunk(&mut stopwatch, 0, vec![20_000; 64]);
     assert_eq!(READINGS.get(), before, "none of these is measured, which is left to chance: draw another gap");
-    let (useful, said) = run_chunk(&mut stopwatch, 0, vec![30_000; 1000]);
-    assert_eq!((useful, READINGS.get() - before), (said, 2 * 1000));
+    let (useful, measured) = run_chunk(&mut stopwatch, 0, vec![30_000; 1000]);
+    assert_eq!((useful, READINGS.get() - before), (measured, 2 * 1000));
     // So are long jobs behind a first short one, soon.
     let mut stopwatch = self::stopwatch();
-    let (useful, said) = run_chunk(&mut stopwatch, 0, [1].into_iter().chain(vec![20_000; 100]));
-    assert!(said > useful * 9 / 10, "{said} of {useful}");
+    let (useful, measured) = run_chunk(&mut stopwatch, 0, [1].into_iter().chain(vec![20_000; 100]));
+    assert!(measured > useful * 9 / 10, "{measured} of {useful}");
 }
 
 #[test]
-fn a_function_that_panics_counts_until_there() {
+fn a_function_that_panics_counts_until_its_panic() {
     let mut stopwatch = stopwatch();
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         stopwatch.time(|| {
@@ -171,7 +174,7 @@ fn a_function_that_panics_counts_until_there() {
 }
 
 #[test]
-fn the_cost_of_a_reading_is_what_the_clock_takes_at_least() {
+fn the_cost_of_a_reading_is_the_shortest_time_between_two() {
     assert_eq!(cost(now), READING_NS);
     assert!(cost(Instant::now) < 100_000);
 }
