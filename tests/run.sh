@@ -162,7 +162,9 @@ need_python() {
 step_test() {
   need_python
   use_shared_folder
-  cargo test --locked --no-default-features --features program --lib --bins --test cli --test alone --test compile_fail "$@"
+  # Most of these tests wait for processes.
+  RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} \
+    cargo test --locked --no-default-features --features program --lib --bins --test cli --test alone --test compile_fail "$@"
   cargo test --locked --no-default-features --features program --doc "$@"
   # The library keeps its promises without the program.
   CARGO_PROFILE_TEST_OPT_LEVEL=0 cargo test --locked --no-default-features --test it "$@"
