@@ -77,6 +77,8 @@
 //! | `stopwatch` | the useful time of a chunk: that in the function of its jobs |
 //! | `catch`, `stop` | how other people's code runs without ending ours; whether a signal asked for the end |
 //!
+//! [`architecture`] has a sentence for every file.
+//!
 //! Invariants: the main thread of every rank owns MPI and computes nothing. The master's work for a chunk does not depend on
 //! the number of jobs in it. Sends never block. Waiting sleeps. Every job settles exactly once.
 //!
@@ -96,6 +98,8 @@
     expect(dead_code, unused_imports, reason = "what the program alone asks of the pool is built without it, too")
 )]
 
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
 #[cfg(feature = "program")]
 mod batch;
 #[cfg(feature = "program")]

@@ -6,6 +6,9 @@
 //! read ends with exactly one order: [`Order::Settle`], [`Order::SettleRun`], [`Order::Cancel`], or [`Order::Leave`], which leaves
 //! it to the next run.
 
+// Pure: see clippy.toml.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod counts;
 mod numbers;
 

@@ -207,3 +207,26 @@ fn no_path_of_a_user_s_machine_is_written_down() {
         assert_none(offenders(&sources(folder), this, machine), "a path that other machines do not have");
     }
 }
+
+#[test]
+fn the_architecture_page_has_the_first_sentence_of_every_file() {
+    let page = fs::read_to_string(root().join("src/architecture.md")).expect("the page is there");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let mut files = Vec::new();
+    rust_files(&root().join("src"), &mut files);
+    let mut expected = Vec::new();
+    for file in &files {
+        let path = file.strip_prefix(root().join("src")).expect("below src").to_string_lossy().replace('\\', "/");
+        if path.contains("tests") || path == "lib.rs" || path == "main.rs" {
+            continue;
+        }
+        let text = fs::read_to_string(file).expect("sources are UTF-8");
+        let doc = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
+        let paragraph = doc.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let sentence = paragraph.split_once(". ").map_or(paragraph.clone(), |(sentence, _)| format!("{sentence}."));
+        expected.push(format!("| `{path}` | {sentence} |"));
+    }
+    let missing = expected.iter().filter(|row| !rows.contains(&row.as_str())).cloned().collect();
+    assert_none(missing, "src/architecture.md lacks these rows");
+    assert_eq!(rows.len(), expected.len(), "src/architecture.md has rows of files that are gone");
+}

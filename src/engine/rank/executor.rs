@@ -159,3 +159,65 @@ impl Executor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::thread;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    /// Whether the doorbell of the calling thread was rung since this was last asked.
+    fn has_rung() -> bool {
+        const LONG: Duration = Duration::from_millis(300);
+        let begin = Instant::now();
+        thread::park_timeout(LONG);
+        begin.elapsed() < LONG / 2
+    }
+
+    #[test]
+    fn results_wake_the_loop_unless_others_were_sent_just_before_and_chunks_wait() {
+        let (results, finished) = unbounded();
+        let executor = Executor::new(RankId(0), results, Doorbell::default());
+        executor.doorbell.install();
+        let just_before = || executor.sent.store(u64::MAX, SeqCst);
+        executor.waiting.store(2, SeqCst);
+        just_before();
+        executor.finish(Results::of(ChunkId(1)));
+        assert!(!has_rung(), "more results will follow");
+        executor.begin();
+        assert!(!has_rung(), "another chunk waits");
+        executor.begin();
+        assert!(has_rung(), "no chunk waits any more");
+        executor.waiting.store(1, SeqCst);
+        executor.sent.store(0, SeqCst);
+        thread::sleep(COALESCE_TIME);
+        executor.finish(Results::of(ChunkId(2)));
+        assert!(has_rung(), "nothing was sent for a while");
+        executor.waiting.store(0, SeqCst);
+        just_before();
+        executor.finish(Results::of(ChunkId(3)));
+        assert!(has_rung(), "no chunk waits");
+        assert_eq!((finished.len(), executor.unsent.load(SeqCst)), (3, 3));
+    }
+
+    #[test]
+    fn a_function_of_another_program_is_an_error_each_time() {
+        let map = MapFunction {
+            id: MapId(1),
+            function: FunctionId { offset: 16, seal: 1 },
+            context: Bytes::new(),
+            executable: 2,
+            limit: None,
+            made: OnceLock::new(),
+            cancellation: Mutex::default(),
+        };
+        for _ in 0..2 {
+            assert_eq!(map.get().err().map(|failure| failure.kind), Some(JobErrorKind::Decode));
+        }
+        let (one, same) = (map.cancellation().unwrap(), map.cancellation().unwrap());
+        assert!(Arc::ptr_eq(&one, &same), "a map has one cancellation");
+    }
+}
