@@ -428,12 +428,12 @@ fn simulate(seed: u64) {
 
 #[test]
 fn every_world_keeps_its_promises() {
-    let (first, count) = match std::env::var("RANKPOOL_SEED") {
-        Ok(seed) => (seed.parse().expect("RANKPOOL_SEED is a number"), 1),
+    let (first, count) = match std::env::var("SEED") {
+        Ok(seed) => (seed.parse().expect("SEED is a number"), 1),
         Err(_) => (0, 20_000),
     };
     for seed in first..first + count {
         let world = std::panic::catch_unwind(|| simulate(seed));
-        assert!(world.is_ok(), "world {seed}: repeat it with RANKPOOL_SEED={seed}");
+        assert!(world.is_ok(), "world {seed}: repeat it with SEED={seed}");
     }
 }
