@@ -264,7 +264,7 @@ fn jobs_that_never_end_are_named_and_the_process_ends_without_them() {
     let finished = support::run(&mut command, LIMIT);
     finished.expect_code(1).expect_said("rankpool: enough");
     for words in [
-        "job 1 has not ended within its time limit of 0.2 s: its thread (rank ",
+        "the job with index 1 has not ended within its time limit of 0.2 s: its thread (rank ",
         "job 1 of a map that was dropped (rank ",
     ] {
         assert_eq!(finished.stderr.matches(words).count(), 1, "{words}: {}", finished.stderr);

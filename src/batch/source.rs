@@ -196,10 +196,7 @@ fn left_of<W: 'static>(
         };
         let number = planned.number;
         if planned.input.as_deref().is_some_and(|input| done.is_of_another(number, input)) {
-            let message = format!(
-                "record {number} is another one than in the job log of --only-failed; the input must be the same as in that run"
-            );
-            return Some(Err(InputError::Refused { place, message }));
+            return Some(Err(InputError::NotAsLogged { place, number }));
         }
         (!done.is_ok(number)).then_some(Ok(planned))
     }))

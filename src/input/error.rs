@@ -135,6 +135,16 @@ pub enum InputError {
         /// The reason.
         message: String,
     },
+    /// The record is not the one that an earlier run had.
+    #[error(
+        "{place}: record {number} is another one than in the job log of --only-failed; the input must be the same as in that run"
+    )]
+    NotAsLogged {
+        /// Where the record begins.
+        place: Place,
+        /// The record's number.
+        number: u64,
+    },
     /// A value is of the wrong kind or out of range.
     #[error("{place}: {label}{value} {fault}")]
     Value {
@@ -157,6 +167,7 @@ impl InputError {
             | InputError::Changed { .. }
             | InputError::Header { .. }
             | InputError::Unclosed { .. }
+            | InputError::NotAsLogged { .. }
             | InputError::TooLong { .. } => false,
             InputError::Quote { .. }
             | InputError::Columns { .. }

@@ -70,7 +70,9 @@ fn a_wrapped_error() {
 fn a_job_over_its_time_limit() {
     for ranks in [1, 3] {
         let finished = run(&mut program(ranks, "job-timeout"));
-        finished.expect_code(0).expect_said("job 51 has not ended within its time limit of 1 s: its thread (rank ");
+        finished
+            .expect_code(0)
+            .expect_said("the job with index 51 has not ended within its time limit of 1 s: its thread (rank ");
     }
 }
 

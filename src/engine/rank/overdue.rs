@@ -55,7 +55,7 @@ impl RankLoop<'_> {
         self.outbox.push_with(head, [frames.into()]);
         let (rank, slot) = (self.executor.rank, self.executor.slots_before.load(Ordering::Relaxed) + thread);
         eprint_error(format_args!(
-            "job {} has not ended within its time limit of {seconds} s: its thread (rank {rank} on {}, slot {slot}) is left behind, \
+            "the job with index {} has not ended within its time limit of {seconds} s: its thread (rank {rank} on {}, slot {slot}) is left behind, \
              and a new thread replaces it",
             chunk.first, self.host
         ));
