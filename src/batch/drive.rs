@@ -6,7 +6,7 @@ mod flush_timer;
 use std::time::{Duration, Instant};
 
 use super::job::{AttemptResult, Cause, has_failed};
-use super::ledger::{self, Counts, Ending, Ledger, Order, Planned};
+use super::ledger::{self, Counts, Ending, Ledger, Order, Planned, Run};
 use super::policy::{FLUSH_PAUSE, GRACE, TURN_LIMIT_AFTER_SIGNAL};
 use super::report::FailedJobs;
 use super::runners::Runner;
@@ -23,9 +23,6 @@ use flush_timer::FlushTimer;
 
 /// Up to this number, jobs that were never read are cancelled one by one, each with a log entry.
 const CANCELLED_SINGLY: u64 = 1_000_000;
-
-/// With this number of settled jobs behind the first unsettled one, no more attempts are started: each takes some memory.
-const MOST_BEHIND: u64 = 1 << 22;
 
 /// The reason for the end of a batch.
 #[derive(Debug)]
@@ -64,6 +61,7 @@ pub(crate) struct Driver<'b, R: Runner> {
     settled: &'b Settled,
     /// The time that the processes of running jobs have to end after TERM.
     kill_after: Duration,
+    most_behind: u64,
     /// Whether there is a job log, so that results contain where and when the attempt ran.
     logged: bool,
     /// Whether consecutive results go to the sinks together, without a look at each.
@@ -102,11 +100,13 @@ pub(crate) struct Parts<'b, R: Runner> {
     /// The counter for the display of progress.
     pub settled: &'b Settled,
     pub kill_after: Duration,
+    /// With this number of settled jobs behind the first unsettled one, no more jobs are read: each takes some memory.
+    pub most_behind: u64,
 }
 
 impl<'b, R: Runner> Driver<'b, R> {
     pub(crate) fn new(parts: Parts<'b, R>) -> Self {
-        let Parts { runner, source, ledger, sinks, stop_requested, settled, kill_after } = parts;
+        let Parts { runner, source, ledger, sinks, stop_requested, settled, kill_after, most_behind } = parts;
         Driver {
             logged: sinks.has_log(),
             joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
@@ -117,6 +117,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             stop_requested,
             settled,
             kill_after,
+            most_behind,
             began: Instant::now(),
             awaits_input: false,
             fault: None,
@@ -148,7 +149,9 @@ impl<'b, R: Runner> Driver<'b, R> {
         loop {
             self.feed(attempts, &mut pacer)?;
             let until = *pause_ends.get_or_insert_with(|| Instant::now() + FLUSH_PAUSE);
+            // A retry that is already due waits for room, which an event makes.
             let due = self.ledger.next_due().and_then(|due| self.began.checked_add(due));
+            let due = due.filter(|due| *due > Instant::now());
             let deadline = due.map_or(until, |due| due.min(until));
             let wake = self.source.wake().filter(|_| self.awaits_input && pacer.lacks_input());
             match attempts.next(Some(deadline), wake).map_err(End::broken)? {
@@ -186,7 +189,7 @@ impl<'b, R: Runner> Driver<'b, R> {
     /// Pushes attempts while the stream has room.
     fn feed(&mut self, attempts: &mut Attempts<R>, pacer: &mut Pacer) -> Result<(), End> {
         let is_ready = attempts.is_ready();
-        if is_ready && !pacer.is_hungry(attempts.unsettled()) || self.sinks.behind() > MOST_BEHIND {
+        if is_ready && !pacer.is_hungry(attempts.unsettled()) {
             return Ok(());
         }
         if (self.stop_requested)().is_some() {
@@ -216,6 +219,8 @@ impl<'b, R: Runner> Driver<'b, R> {
                 ledger::Next::Attempt(attempt) => return Next::Item(attempt),
                 ledger::Next::Wait => return Next::Later,
                 ledger::Next::End => return Next::End,
+                // Retries go on: the others may be behind one of them.
+                ledger::Next::Read if self.sinks.behind() > self.most_behind => return Next::Later,
                 ledger::Next::Read => {}
             }
             match self.source.next() {
@@ -261,11 +266,21 @@ impl<'b, R: Runner> Driver<'b, R> {
         let (first, count) = (results.job(), results.len());
         self.ledger.on(ledger::Event::Succeeded { first, count }, Duration::ZERO, &mut self.orders);
         for order in std::mem::take(&mut self.orders) {
-            let Order::SettleRun { first, count } = order else { continue };
+            let Run { index, first, count } = match order {
+                Order::SettleRun(run) => run,
+                _ => {
+                    // The stop policy: nothing else follows from successes.
+                    let _ = attempts.give_up();
+                    continue;
+                }
+            };
             self.lines.clear();
-            for _ in 0..count {
-                let Some((_, line)) = results.next_value() else { break };
-                self.lines.extend_from_slice(line.map_err(End::Broken)?);
+            // Results before the run are those of jobs that were settled otherwise.
+            while results.job() < index + count {
+                let Some((of, line)) = results.next_value() else { break };
+                if of >= index {
+                    self.lines.extend_from_slice(line.map_err(End::Broken)?);
+                }
             }
             self.settled.add(count, 0);
             self.sinks.settle_run(first, count, &self.lines).map_err(End::Sink)?;
@@ -332,7 +347,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                 self.sinks.forget(place);
                 Ok(())
             }
-            Order::SettleRun { .. } | Order::GiveUp | Order::EndAll => Ok(()),
+            Order::SettleRun(_) | Order::GiveUp | Order::EndAll => Ok(()),
         }
     }
 

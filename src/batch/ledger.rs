@@ -91,8 +91,8 @@ pub(crate) enum Event<R> {
 pub(crate) enum Order<R> {
     /// Hand the job's result to the sinks: it is final.
     Settle { job: Job, result: R },
-    /// Hand the results of `count` jobs with consecutive places, from `first` on, to the sinks.
-    SettleRun { first: u64, count: u64 },
+    /// Hand the results of consecutive attempts that succeeded to the sinks: they are final.
+    SettleRun(Run),
     /// Drop the output of the job at this place, because it will be run again.
     Forget { place: u64 },
     /// Log the job as cancelled, because the stop policy has ended the batch.
@@ -103,6 +103,22 @@ pub(crate) enum Order<R> {
     GiveUp,
     /// End the batch now, with all running attempts.
     EndAll,
+}
+
+/// Consecutive attempts at jobs with consecutive places.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    /// The index of the first attempt.
+    pub index: u64,
+    /// The place of its job.
+    pub first: u64,
+    pub count: u64,
+}
+
+impl Run {
+    fn is_followed_by(&self, index: u64, place: u64) -> bool {
+        index == self.index + self.count && place == self.first + self.count
+    }
 }
 
 /// The answer to a request for the next attempt.
@@ -303,7 +319,7 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
 
     /// Settles consecutive attempts that succeeded.
     fn succeeded(&mut self, first: u64, count: u64, orders: &mut Vec<Order<R>>) {
-        let mut run: Option<(u64, u64)> = None;
+        let mut run: Option<Run> = None;
         for index in first..first + count {
             let place = match self.take(index) {
                 Entry::Place(place) => place,
@@ -312,14 +328,11 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
             };
             self.counts.add(Status::Ok, 1);
             match &mut run {
-                Some((first, count)) if place == *first + *count => *count += 1,
-                _ => {
-                    orders.extend(run.map(|(first, count)| Order::SettleRun { first, count }));
-                    run = Some((place, 1));
-                }
+                Some(run) if run.is_followed_by(index, place) => run.count += 1,
+                _ => orders.extend(run.replace(Run { index, first: place, count: 1 }).map(Order::SettleRun)),
             }
         }
-        orders.extend(run.map(|(first, count)| Order::SettleRun { first, count }));
+        orders.extend(run.map(Order::SettleRun));
         self.apply_stop_policy(Status::Ok, orders);
     }
 

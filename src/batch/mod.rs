@@ -63,6 +63,9 @@ use ledger::Ledger;
 use runners::Runner;
 use source::Source;
 
+/// Jobs that are settled behind the first unsettled one take up to 16 bytes each in the ledger and 40 in the sinks.
+const MOST_BEHIND: u64 = 1 << 22;
+
 /// The options of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Options {
@@ -123,6 +126,7 @@ impl<R: Runner> Batch<R> {
             stop_requested: &stop_requested,
             settled: &settled,
             kill_after: *kill_after,
+            most_behind: MOST_BEHIND,
         });
         let chunk = self.options.chunk;
         let pacer = Pacer::new(self.options.window as u64, pool.threads()).whole_chunks(self.runner.chunk(chunk));

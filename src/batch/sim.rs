@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::value::RawValue;
 
 use super::job::Outcome;
-use super::ledger::{Counts, Ending, Event, Ledger, Next, Order, Planned};
+use super::ledger::{self, Counts, Ending, Event, Ledger, Next, Order, Planned};
 use super::policy::{MaxFailures, RetryPolicy, StopPolicy};
 use crate::journal::Status;
 
@@ -93,7 +93,8 @@ struct Run<'w> {
     /// The records that this run reads.
     source: VecDeque<u64>,
     under_way: Vec<UnderWay>,
-    next_index: u64,
+    /// The numbers of the jobs by the indexes of their attempts.
+    attempts: Vec<u64>,
     now: Duration,
     seen: BTreeMap<u64, Seen>,
     /// The numbers of the jobs by their places.
@@ -172,7 +173,7 @@ impl<'w> Run<'w> {
             random,
             source,
             under_way: Vec::new(),
-            next_index: 0,
+            attempts: Vec::new(),
             now: Duration::ZERO,
             seen: BTreeMap::new(),
             places: Vec::new(),
@@ -257,8 +258,8 @@ impl<'w> Run<'w> {
         assert_eq!((seen.attempts, seen.is_under_way, seen.ends), (attempt, false, 0), "job {number}");
         assert!(attempt <= self.world.retry.retries + 1 && self.now >= seen.due);
         seen.is_under_way = true;
-        self.under_way.push(UnderWay { index: self.next_index, number, attempt });
-        self.next_index += 1;
+        self.under_way.push(UnderWay { index: self.attempts.len() as u64, number, attempt });
+        self.attempts.push(number);
     }
 
     /// Makes an event in the pool, or lets time pass. Returns true if the ledger ends the batch.
@@ -316,10 +317,12 @@ impl<'w> Run<'w> {
                     assert_eq!((job.attempt, job.input.is_some()), (result.attempt, self.world.recorded));
                     self.settle(job.number, result.status, result.has_output);
                 }
-                Order::SettleRun { first, count } => {
+                Order::SettleRun(ledger::Run { index, first, count }) => {
                     assert!(count > 0 && !self.world.recorded);
-                    for place in first..first + count {
-                        self.settle(self.places[place as usize], Status::Ok, true);
+                    for at in 0..count {
+                        let number = self.places[(first + at) as usize];
+                        assert_eq!(self.attempts[(index + at) as usize], number, "results are those of their jobs");
+                        self.settle(number, Status::Ok, true);
                     }
                 }
                 Order::Forget { place } => {
@@ -428,9 +431,10 @@ fn simulate(seed: u64) {
 
 #[test]
 fn every_world_keeps_its_promises() {
-    let (first, count) = match std::env::var("SEED") {
-        Ok(seed) => (seed.parse().expect("SEED is a number"), 1),
-        Err(_) => (0, 20_000),
+    let variable = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("the variable is a number"));
+    let (first, count) = match variable("SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, 10_000 * variable("WORLDS").unwrap_or(1)),
     };
     for seed in first..first + count {
         let world = std::panic::catch_unwind(|| simulate(seed));

@@ -232,6 +232,18 @@ fn drive(
     source: Source<Result<Planned<u64>, InputError>>,
     stop_requested: &dyn Fn() -> Option<Instant>,
 ) -> Driven {
+    drive_within(options, pool, runner, source, stop_requested, u64::MAX)
+}
+
+/// As [`drive`], with at most `most_behind` settled jobs behind the first unsettled one, more or less.
+fn drive_within(
+    options: &Options,
+    pool: &Pool,
+    runner: &KernelRunner<(), u64>,
+    source: Source<Result<Planned<u64>, InputError>>,
+    stop_requested: &dyn Fn() -> Option<Instant>,
+    most_behind: u64,
+) -> Driven {
     let (handover, _) = Earlier::read(options).unwrap().open_outputs(options, false).unwrap();
     let mut sinks = Sinks::new(runner.lines(), false, handover, vec!["host".into(); 2]);
     let settled = Settled::default();
@@ -243,6 +255,7 @@ fn drive(
         stop_requested,
         settled: &settled,
         kill_after: Duration::ZERO,
+        most_behind,
     });
     let stream = runner.open(pool, options.chunk, options.job_log.is_some());
     let driven = driver.run(stream, Pacer::new(options.window as u64, pool.threads()));
@@ -305,4 +318,56 @@ fn a_source_that_panics_ends_the_batch_with_its_message() {
         assert!(matches!(driven.end, End::Broken(error) if error.message.contains("no fives")));
         Ok(())
     });
+}
+
+fn plain_jobs(numbers: std::ops::RangeInclusive<u64>) -> Source<Result<Planned<u64>, InputError>> {
+    Source::ready(numbers.map(|number| Ok(Planned { number, work: number, input: None })))
+}
+
+#[test]
+fn a_retry_is_not_kept_back_by_the_jobs_that_are_settled_behind_it() {
+    static FAILURES: AtomicU32 = AtomicU32::new(2);
+    let function = |x: u64| {
+        let fails =
+            x == 1 && FAILURES.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        assert!(!fails, "not yet");
+        x
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let retry = RetryPolicy { retries: 2, pause: Duration::from_millis(20), ..options(folder.path()).retry };
+    let options = Options { retry, window: 8, ..options(folder.path()) };
+    Launch::new().local(1).threads(1).run(|pool| {
+        let runner = KernelRunner::plain(function, None);
+        let driven = drive_within(&options, pool, &runner, plain_jobs(1..=100), &|| None, 10);
+        assert_eq!((driven.counts.succeeded, driven.counts.retried), (100, 2));
+        Ok(())
+    });
+    assert_eq!(read(folder.path(), "out").lines().count(), 100);
+}
+
+#[test]
+fn the_driver_sleeps_while_a_retry_that_is_due_waits_for_room() {
+    static FAILED: AtomicU32 = AtomicU32::new(0);
+    let function = |x: u64| {
+        assert!(x != 1 || FAILED.fetch_add(1, Ordering::SeqCst) > 0, "once");
+        if x > 1 {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        x
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let retry = RetryPolicy { retries: 1, pause: Duration::from_millis(1), ..options(folder.path()).retry };
+    let options = Options { retry, window: 2, chunk: 1, ..options(folder.path()) };
+    let turns = AtomicU32::new(0);
+    Launch::new().local(1).threads(2).run(|pool| {
+        let count = || {
+            turns.fetch_add(1, Ordering::SeqCst);
+            None
+        };
+        let driven = drive(&options, pool, &KernelRunner::plain(function, None), plain_jobs(1..=5), &count);
+        assert_eq!(driven.counts.succeeded, 5);
+        Ok(())
+    });
+    let turns = turns.load(Ordering::SeqCst);
+    assert!(turns < 500, "the driver looked {turns} times");
 }

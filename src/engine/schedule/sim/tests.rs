@@ -6,13 +6,15 @@ use super::report::{cases, measure};
 use super::{Fate, MICRO, MILLI, MapPlan, Mix, RankPlan, Run, World, run};
 use crate::engine::schedule::{ChunkSize, MapId, Outcome, Policy};
 
-/// Runs `check` for every seed, or for the one in the variable `SEED`; prints the seed that fails.
+/// Runs `check` for every seed, or for the one in the variable `SEED`; prints the seed that fails. The variable `WORLDS` is how many
+/// times more seeds are tried.
 fn for_seeds(seeds: std::ops::Range<u64>, check: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
+    let variable = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = variable("SEED") {
         check(seed);
         return;
     }
-    for seed in seeds {
+    for seed in seeds.start..seeds.end * variable("WORLDS").unwrap_or(1) {
         if let Err(panic) = std::panic::catch_unwind(|| check(seed)) {
             eprintln!("this is seed {seed}; replay it with SEED={seed} cargo test simulated");
             std::panic::resume_unwind(panic);
@@ -22,14 +24,14 @@ fn for_seeds(seeds: std::ops::Range<u64>, check: impl Fn(u64) + std::panic::RefU
 
 #[test]
 fn simulated_worlds_keep_every_promise() {
-    for_seeds(0..3_000, |seed| {
+    for_seeds(0..1_500, |seed| {
         let _ = run(&World::draw(seed));
     });
 }
 
 #[test]
 fn simulated_small_maps_keep_every_promise() {
-    for_seeds(0..1_000, |seed| {
+    for_seeds(0..300, |seed| {
         let _ = run(&World::small_maps(seed));
     });
 }
