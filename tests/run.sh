@@ -163,20 +163,12 @@ step_test() {
   need_python
   use_shared_folder
   cargo test --locked --no-default-features --features program --lib --bins "$@"
-  # These mostly wait for processes, so there is time to build.
-  [ "${RANKPOOL_TEST_MPIS%% *}" = "$checked_mpi" ] || build_ahead "${RANKPOOL_TEST_MPIS%% *}"
+  # These mostly wait for processes.
   RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} \
     cargo test --locked --no-default-features --features program --test cli --test alone --test compile_fail "$@"
   cargo test --locked --no-default-features --features program --doc "$@"
   # The library keeps its promises without the program.
   cargo test --locked --no-default-features --test it "$@"
-  wait
-}
-
-# Builds the program for an MPI in the background, if a later step of this run needs it. That step reports errors.
-build_ahead() {
-  [ "$RANKPOOL_TEST_ALL" = yes ] || return 0
-  (build_with_mpi "$1" && cargo test --locked --profile "$(profile_for "$1")" --test mpi --no-run) >/dev/null 2>&1 &
 }
 
 # What is built for the tests without MPI and for those under the last MPI differs in this crate and three others: in one
@@ -214,11 +206,7 @@ mpi_tests() {
   shift
   need_python
   build_with_mpi "$flavour"
-  cargo test --locked --profile "$(profile_for "$flavour")" --test mpi --no-run
-  # Launchers mostly wait, so there is time to build for the other MPI.
-  [ "$flavour" = "$checked_mpi" ] || build_ahead "$checked_mpi"
   cargo test --locked --profile "$(profile_for "$flavour")" --test mpi "$@"
-  wait
 }
 step_openmpi() { mpi_tests openmpi "$@"; }
 step_mpich() { mpi_tests mpich "$@"; }
