@@ -77,7 +77,7 @@ fn main() {
     }
     let mut arguments = Arguments::from_args();
     // Most of a test's time is that of launchers that start and end.
-    arguments.test_threads.get_or_insert(4);
+    arguments.test_threads.get_or_insert(3);
     let without_examples = std::env::var("RANKPOOL_TEST_EXAMPLES").is_ok_and(|answer| answer == "no");
     let of_examples = if without_examples { &[][..] } else { examples::TRIALS };
     let trials = of_examples
