@@ -11,6 +11,8 @@
 
 mod counts;
 mod numbers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde_json::Value as Json;
@@ -327,7 +327,11 @@ fn plain_jobs(numbers: std::ops::RangeInclusive<u64>) -> Source<Result<Planned<u
 #[test]
 fn a_retry_is_not_kept_back_by_the_jobs_that_are_settled_behind_it() {
     static FAILURES: AtomicU32 = AtomicU32::new(2);
+    static LATEST: AtomicU64 = AtomicU64::new(0);
+    static BEFORE: AtomicU64 = AtomicU64::new(0);
     let function = |x: u64| {
+        LATEST.fetch_max(x, Ordering::SeqCst);
+        BEFORE.fetch_max(if x == 1 { LATEST.load(Ordering::SeqCst) } else { 0 }, Ordering::SeqCst);
         let fails =
             x == 1 && FAILURES.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         assert!(!fails, "not yet");
@@ -343,6 +347,8 @@ fn a_retry_is_not_kept_back_by_the_jobs_that_are_settled_behind_it() {
         Ok(())
     });
     assert_eq!(read(folder.path(), "out").lines().count(), 100);
+    let before = BEFORE.load(Ordering::SeqCst);
+    assert!(before < 40, "{before} jobs were read before the first one was settled");
 }
 
 #[test]
@@ -370,4 +376,38 @@ fn the_driver_sleeps_while_a_retry_that_is_due_waits_for_room() {
     });
     let turns = turns.load(Ordering::SeqCst);
     assert!(turns < 500, "the driver looked {turns} times");
+}
+
+#[test]
+fn results_behind_a_job_that_was_passed_by_stay_those_of_their_jobs() {
+    static OUTPUT: OnceLock<PathBuf> = OnceLock::new();
+    static FAILED: AtomicU32 = AtomicU32::new(0);
+    static GATE_REACHED: AtomicBool = AtomicBool::new(false);
+    // Job 1 fails, and runs again in one chunk with the jobs 9, 10 and 11. After a signal what is finished behind it is written
+    // before this chunk ends.
+    let function = |x: u64| {
+        assert!(x != 1 || FAILED.fetch_add(1, Ordering::SeqCst) > 0, "once");
+        let is_written = || fs::read_to_string(OUTPUT.get().unwrap()).is_ok_and(|text| text.contains("8\n"));
+        while x == 10 && !is_written() {
+            GATE_REACHED.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        x
+    };
+    let folder = tempfile::tempdir().unwrap();
+    OUTPUT.set(folder.path().join("out.partial")).unwrap();
+    let retry = RetryPolicy { retries: 1, ..options(folder.path()).retry };
+    let options = Options { retry, chunk: 4, window: 8, ..options(folder.path()) };
+    let since = OnceLock::new();
+    let stop_requested = || GATE_REACHED.load(Ordering::SeqCst).then(|| *since.get_or_init(Instant::now));
+    Launch::new().local(1).threads(1).run(|pool| {
+        let runner = KernelRunner::plain(function, None);
+        let driven = drive(&options, pool, &runner, plain_jobs(1..=11), &stop_requested);
+        assert_eq!((driven.counts.succeeded, driven.counts.failed), (10, 0));
+        Ok(())
+    });
+    let lines = read(folder.path(), "out.partial");
+    let lines: Vec<&str> = lines.lines().collect();
+    assert!(lines[0].contains("\"kind\":\"stopped\""), "{lines:?}");
+    assert_eq!(lines[1..], ["2", "3", "4", "5", "6", "7", "8", "9", "10", "11"]);
 }
