@@ -9,12 +9,14 @@
 //!
 //! | file | |
 //! |---|---|
+//! | `line` | a line as it is read back |
 //! | `last` | reads a log: the last entry of each job; cuts off an incomplete last line |
 //! | `places` | compares the places with the output files, and changes them when outputs move |
 //! | `amend` | appends an entry that a job has failed, after one that said that it succeeded |
 
 pub(crate) mod amend;
 mod last;
+mod line;
 mod places;
 #[cfg(test)]
 mod tests;

@@ -1,48 +1,23 @@
 //! Reads a job log: which jobs have succeeded, and whether their inputs are still the same.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Status;
+use super::line::{Line, MAX_LINE_BYTES};
 use super::places::OutputFiles;
-use crate::input::{InputError, MAX_RECORD_BYTES, Place as InputPlace};
+use crate::input::{InputError, Place as InputPlace};
 
-/// The longest line: a record of the greatest length with each character escaped, and the other fields.
-pub(super) const MAX_LINE_BYTES: usize = 7 * MAX_RECORD_BYTES;
 /// The number of bytes that are read of a last line without end. A longer one is not an entry.
 const MAX_TORN_BYTES: u64 = MAX_LINE_BYTES as u64;
 /// The number of jobs in a [`Group`].
 const GROUP: u64 = 64;
-
-/// The fields of an entry that are read; others are ignored.
-#[derive(Deserialize)]
-pub(super) struct Line<'a> {
-    pub number: u64,
-    #[serde(borrow)]
-    input: &'a RawValue,
-    pub status: Status,
-    #[serde(borrow, default)]
-    pub output: Option<Place<'a>>,
-}
-
-/// The place of a job's output in an entry.
-#[derive(Deserialize)]
-pub(super) struct Place<'a> {
-    #[serde(borrow)]
-    pub file: Cow<'a, str>,
-    pub at: u64,
-    pub length: u64,
-    #[serde(borrow)]
-    pub hash: Cow<'a, str>,
-}
 
 /// Returns a hash by which an input is recognised. Blanks between its values count; a line end between them is logged as a blank.
 fn hash(input: &RawValue) -> u32 {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::last::{Line, MAX_LINE_BYTES};
+use super::line::{Line, MAX_LINE_BYTES};
 use super::{AT_WIDTH, Status};
 use crate::output::layout::{Extent, Moved};
 use crate::output::sink::{partial_path, real_path, sorted_path};
