@@ -7,10 +7,9 @@ use std::time::Duration;
 use super::ledger::Counts;
 use super::report::Report;
 use super::runners::command::{CommandRunner, Commands, bind};
-use super::{Batch, Jobs, MaxFailures, Options, RetryPolicy, StopPolicy};
-use crate::console::reason;
+use super::{Batch, Jobs, MaxFailures, Options};
+use crate::console;
 use crate::input::Inputs;
-use crate::journal::Status;
 use crate::launch::ExitCode;
 use crate::output::Target;
 use crate::pool::Pool;
@@ -50,16 +49,14 @@ impl CommandBatch {
     ///
     /// In the helper process this function does not return.
     pub fn init() {
-        if std::env::args_os().nth(1).is_some_and(|first| first == spawn::ARGUMENT) {
-            let code = if spawn::serve().is_ok() { ExitCode::Success } else { ExitCode::Failure };
-            std::process::exit(i32::from(code as u8));
-        }
-        if let Err(error) = spawn::start() {
-            crate::console::eprint_error(format_args!(
-                "cannot start the spawn helper, the process that starts commands: {}",
-                reason(&error)
-            ));
-            std::process::exit(i32::from(ExitCode::Failure as u8));
+        let end = |message: String| {
+            console::eprint_error(message);
+            std::process::exit(i32::from(ExitCode::Failure as u8))
+        };
+        match spawn::serve_if_helper() {
+            Some(Ok(())) => std::process::exit(i32::from(ExitCode::Success as u8)),
+            Some(Err(message)) => end(message),
+            None => spawn::start().unwrap_or_else(end),
         }
     }
 
@@ -76,26 +73,7 @@ impl CommandBatch {
         let command: Vec<String> = words.into_iter().map(Into::into).collect();
         let words = Words { command: &command, shell: false, stdin: None, cwd: None, env: &[], tag: None };
         let template = Template::parse(&words).map_err(|error| error.to_string())?;
-        let options = Options {
-            name: "run".into(),
-            retry: RetryPolicy {
-                retries: 0,
-                on: vec![Status::Failed, Status::Timeout, Status::Signal, Status::Lost],
-                pause: Duration::from_secs(1),
-            },
-            stop: StopPolicy::default(),
-            kill_after: Duration::from_secs(5),
-            output: Target::Stdout,
-            stderr: Target::Stderr,
-            job_log: None,
-            only_failed: None,
-            summary: None,
-            unordered: false,
-            chunk: 0,
-            window: 0,
-            seed: 0,
-            progress: Progress::Off,
-        };
+        let options = Options::new("run");
         let inputs = Inputs::words(inputs.into_iter().map(Into::into).collect());
         Ok(CommandBatch { options, inputs, template, timeout: None })
     }
@@ -158,7 +136,7 @@ impl CommandBatch {
     /// Runs the batch to its end.
     ///
     /// # Errors
-    /// If a file is bad and so no command was started.
+    /// If a file is bad, or two outputs are one file, and so no command was started.
     pub fn run(self, pool: &Pool) -> Result<BatchReport, Box<dyn Error + Send + Sync>> {
         let CommandBatch { options, inputs, template, timeout } = self;
         let commands = Commands { template: template.clone(), job_cpus: None, timeout, kill_after: options.kill_after };

@@ -43,11 +43,7 @@ impl End {
     }
 
     fn ending(&self) -> Ending {
-        match self {
-            End::Complete => Ending::Complete,
-            End::Stopped | End::Broken(_) => Ending::Interrupted,
-            End::Sink(_) => Ending::SinkFailed,
-        }
+        if matches!(self, End::Complete) { Ending::Complete } else { Ending::Interrupted }
     }
 }
 
@@ -266,13 +262,9 @@ impl<'b, R: Runner> Driver<'b, R> {
         let (first, count) = (results.job(), results.len());
         self.ledger.on(ledger::Event::Succeeded { first, count }, Duration::ZERO, &mut self.orders);
         for order in std::mem::take(&mut self.orders) {
-            let Run { index, first, count } = match order {
-                Order::SettleRun(run) => run,
-                _ => {
-                    // The stop policy: nothing else follows from successes.
-                    let _ = attempts.give_up();
-                    continue;
-                }
+            let Order::SettleRun(Run { index, first, count }) = order else {
+                self.follow(order, attempts)?;
+                continue;
             };
             self.lines.clear();
             // Results before the run are those of jobs that were settled otherwise.
@@ -310,17 +302,23 @@ impl<'b, R: Runner> Driver<'b, R> {
         let mut orders = std::mem::take(&mut self.orders);
         self.ledger.on(ledger::Event::Ended { index, result }, now, &mut orders);
         for order in orders.drain(..) {
-            match order {
-                Order::GiveUp => {
-                    // If the pool has ended, receiving reports that.
-                    let _ = attempts.give_up();
-                }
-                Order::EndAll => return Err(End::Complete),
-                order => self.execute(order).map_err(End::Sink)?,
-            }
+            self.follow(order, attempts)?;
         }
         self.orders = orders;
         Ok(())
+    }
+
+    /// Carries out an order about a job or about the batch.
+    fn follow(&mut self, order: Order<AttemptResult>, attempts: &mut Attempts<R>) -> Result<(), End> {
+        match order {
+            Order::GiveUp => {
+                // If the pool has ended, receiving reports that.
+                let _ = attempts.give_up();
+                Ok(())
+            }
+            Order::EndAll => Err(End::Complete),
+            order => self.execute(order).map_err(End::Sink),
+        }
     }
 
     /// Carries out an order about a job.

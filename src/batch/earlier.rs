@@ -99,6 +99,6 @@ impl Earlier {
 }
 
 /// Whether there is a regular file of this name that is not empty.
-pub(crate) fn has_something(path: &Path) -> bool {
+pub(super) fn has_something(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
 }

@@ -88,7 +88,7 @@ impl AttemptResult {
 }
 
 /// The result of an attempt, as far as the ledger uses it.
-pub(crate) trait Outcome {
+pub(crate) trait AttemptEnd {
     fn status(&self) -> Status;
     /// The rank that ran the attempt, if one did.
     fn rank(&self) -> Option<u32>;
@@ -96,7 +96,7 @@ pub(crate) trait Outcome {
     fn drop_output(&mut self);
 }
 
-impl Outcome for AttemptResult {
+impl AttemptEnd for AttemptResult {
     fn status(&self) -> Status {
         self.status
     }

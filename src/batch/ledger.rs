@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::job::{Attempt, Outcome, seed_of};
+use super::job::{Attempt, AttemptEnd, seed_of};
 use super::policy::{RetryPolicy, StopPolicy};
 use crate::journal::Status;
 use numbers::Numbers;
@@ -68,7 +68,7 @@ struct Kept<W, R> {
 #[derive(Debug)]
 enum Entry<W, R> {
     Settled,
-    /// A job of which only the place is kept: it is not run again, and no record is written of it.
+    /// A job of which only the place is kept: it is not run again, and no log entry is written.
     Place(u64),
     Kept(Box<Kept<W, R>>),
 }
@@ -140,10 +140,8 @@ pub(crate) enum Next<W> {
 pub(crate) enum Ending {
     /// All jobs are settled, or the batch was stopped by its own stop policy.
     Complete,
-    /// By a signal, or because the pool failed.
+    /// By a signal, or because the pool or a sink failed.
     Interrupted,
-    /// Because a sink failed.
-    SinkFailed,
 }
 
 /// The number of jobs that may wait for a retry: with more, no new jobs are read until some were run.
@@ -179,7 +177,7 @@ pub(crate) struct Ledger<W, R> {
     cut: bool,
 }
 
-impl<W: Clone, R: Outcome> Ledger<W, R> {
+impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
     /// Makes a ledger without jobs. `seed` is the run's, `total` the number of jobs, if it is known.
     pub(crate) fn new(retry: RetryPolicy, stop: StopPolicy, seed: u64, total: Option<u64>) -> Self {
         Ledger {
@@ -438,7 +436,7 @@ impl<W, R> Ledger<W, R> {
     }
 }
 
-impl<W: Clone, R: Outcome> Ledger<W, R> {
+impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
     /// Settles the jobs before `place` that wait for a retry, and leaves the others before it to the next run.
     fn skip_before(&mut self, place: u64, orders: &mut Vec<Order<R>>) {
         let passed = self.take_jobs(|of| of < place);
@@ -461,7 +459,7 @@ impl<W: Clone, R: Outcome> Ledger<W, R> {
                     self.counts.add(Status::Cancelled, 1);
                     orders.push(Order::Cancel { job });
                 }
-                (None, Ending::Interrupted | Ending::SinkFailed) => orders.push(Order::Leave { job }),
+                (None, Ending::Interrupted) => orders.push(Order::Leave { job }),
             }
         }
     }

@@ -17,6 +17,7 @@
 //! | `policy` | when jobs are run again, when a batch is stopped; all time limits |
 //! | `drive` | the loop that carries out the ledger's orders |
 //! | `sinks` | when a job's output and its log entry are handed on; `handover` writes them: output first, then the entry |
+//! | `written` | that no two outputs are one file |
 //! | `earlier` | which files of an earlier run this run continues |
 //! | `job` | the messages between driver and ranks: attempts and their results |
 //! | `runners` | the ranks' half |
@@ -39,6 +40,7 @@ mod sinks;
 mod source;
 #[cfg(test)]
 mod tests;
+pub(crate) mod written;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -47,6 +49,7 @@ use std::time::Duration;
 
 use crate::engine::board::Settled;
 use crate::input::InputError;
+use crate::journal::Status;
 use crate::output::{JsonLines, Target};
 use crate::pool::{Pacer, Pool};
 use crate::report::Progress;
@@ -61,6 +64,7 @@ use drive::{Driver, Parts};
 use earlier::Earlier;
 use ledger::Ledger;
 use runners::Runner;
+use sinks::{Lines, Sinks};
 use source::Source;
 
 /// Jobs that are settled behind the first unsettled one take up to 16 bytes each in the ledger and 40 in the sinks.
@@ -92,6 +96,32 @@ pub(crate) struct Options {
     pub progress: Progress,
 }
 
+impl Options {
+    /// Returns the defaults of `rankpool run` for a batch of this name, without a display of progress.
+    pub(crate) fn new(name: &str) -> Self {
+        Options {
+            name: name.into(),
+            retry: RetryPolicy {
+                retries: 0,
+                on: vec![Status::Failed, Status::Timeout, Status::Signal, Status::Lost],
+                pause: Duration::from_secs(1),
+            },
+            stop: StopPolicy::default(),
+            kill_after: Duration::from_secs(5),
+            output: Target::Stdout,
+            stderr: Target::Stderr,
+            job_log: None,
+            only_failed: None,
+            summary: None,
+            unordered: false,
+            chunk: 0,
+            window: 0,
+            seed: 0,
+            progress: Progress::Off,
+        }
+    }
+}
+
 /// Jobs, their runner, and the options.
 pub(crate) struct Batch<R: Runner> {
     pub options: Options,
@@ -106,13 +136,15 @@ impl<R: Runner> Batch<R> {
     /// If a file is bad and so no job was started; [`NoThread`].
     pub(crate) fn run(&self, pool: &Pool) -> Result<Report, Box<dyn Error>> {
         let Options { retry, stop, kill_after, job_log, unordered, .. } = &self.options;
+        let has_stderr = self.runner.lines() != Lines::OneForEach { echo_errors: false };
+        written::refuse_shared(&written::written_files(&self.options, has_stderr))?;
         let earlier = Earlier::read(&self.options)?;
         let total = self.jobs.count(earlier.done.as_ref())?;
         let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
         let token = self.runner.token();
         let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
         let (handover, done) = earlier.open_outputs(&self.options, token.is_some())?;
-        let mut sinks = sinks::Sinks::new(self.runner.lines(), *unordered, handover, hosts);
+        let mut sinks = Sinks::new(self.runner.lines(), *unordered, handover, hosts);
         let (planned, bad) = self.jobs.open(done, job_log.is_some());
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());

@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::value::RawValue;
 
-use super::job::Outcome;
+use super::job::AttemptEnd;
 use super::ledger::{self, Counts, Ending, Event, Ledger, Next, Order, Planned};
 use super::policy::{MaxFailures, RetryPolicy, StopPolicy};
 use crate::journal::Status;
@@ -31,7 +31,7 @@ struct Result {
     has_output: bool,
 }
 
-impl Outcome for Result {
+impl AttemptEnd for Result {
     fn status(&self) -> Status {
         self.status
     }
@@ -367,8 +367,7 @@ impl<'w> Run<'w> {
     fn end(&mut self, end: End) -> End {
         let ending = match end {
             End::Complete => Ending::Complete,
-            End::SinkFailed => Ending::SinkFailed,
-            End::Stopped | End::Killed => Ending::Interrupted,
+            End::SinkFailed | End::Stopped | End::Killed => Ending::Interrupted,
         };
         let mut orders = Vec::new();
         let running = self.under_way.len();

@@ -122,7 +122,7 @@ impl Sinks {
         } else {
             waiting.ordered.settle_run(first, count, lines.to_vec())?;
         }
-        waiting.ordered.drain(&mut |_, stream, bytes| handover.write(stream, bytes))
+        waiting.ordered.drain(&mut |_, section, bytes| handover.write(section, bytes))
     }
 
     /// Takes the final result of a job, and hands on the output whose turn it is.

@@ -14,26 +14,16 @@ use super::ledger::{Counts, Planned};
 use super::runners::kernel::KernelRunner;
 use super::sinks::Sinks;
 use super::*;
-use crate::journal::Status;
 use crate::launch::{ExitCode, Launch};
 
 /// Options with the output `out` of a folder, without a display of progress.
 fn options(folder: &Path) -> Options {
     Options {
-        name: "test".into(),
-        retry: RetryPolicy { retries: 0, on: vec![Status::Failed, Status::Timeout], pause: Duration::ZERO },
-        stop: StopPolicy::default(),
+        retry: RetryPolicy { pause: Duration::ZERO, ..Options::new("test").retry },
         kill_after: Duration::ZERO,
         output: Target::new(folder.join("out")),
         stderr: Target::new(folder.join("err")),
-        job_log: None,
-        only_failed: None,
-        summary: None,
-        unordered: false,
-        chunk: 0,
-        window: 0,
-        seed: 0,
-        progress: Progress::Off,
+        ..Options::new("test")
     }
 }
 
@@ -410,4 +400,22 @@ fn results_behind_a_job_that_was_passed_by_stay_those_of_their_jobs() {
     let lines: Vec<&str> = lines.lines().collect();
     assert!(lines[0].contains("\"kind\":\"stopped\""), "{lines:?}");
     assert_eq!(lines[1..], ["2", "3", "4", "5", "6", "7", "8", "9", "10", "11"]);
+}
+
+#[test]
+fn two_outputs_in_one_file_are_refused_before_any_job_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("out"), "of an earlier run\n").unwrap();
+    for name in ["out", "out.partial", "./out"] {
+        let options = Options { job_log: Some(folder.path().join(name)), ..options(folder.path()) };
+        let runner = KernelRunner::plain(|_: u64| -> u64 { panic!("a job was started") }, None);
+        let batch = Batch { options, jobs: Jobs::made(|| 1..=3, 3), runner };
+        let mut error = String::new();
+        Launch::new().local(1).threads(1).run(|pool| {
+            error = batch.run(pool).expect_err("it is refused").to_string();
+            Ok(())
+        });
+        assert!(error.starts_with("--output ") && error.contains("--records"), "{name}: {error}");
+        assert_eq!(read(folder.path(), "out"), "of an earlier run\n");
+    }
 }

@@ -9,7 +9,6 @@ use super::{files, info};
 use crate::batch::runners::Runner;
 use crate::batch::{Batch, NoThread};
 use crate::console;
-use crate::console::reason;
 use crate::input::InputError;
 use crate::launch::{self, ExitCode, Launch};
 use crate::pool::Pool;
@@ -24,8 +23,7 @@ where
         return if launch::is_first() { to_code(show(&batch)) } else { ExitCode::Success };
     }
     // The helper is started before MPI, because a process that runs MPI must not fork.
-    if let Err(error) = spawn::start() {
-        let message = format!("cannot start the spawn helper, the process that starts commands: {}", reason(&error));
+    if let Err(message) = spawn::start() {
         return launch::refuse_as(&message, ExitCode::Failure);
     }
     let prepared = batch.runner.prepare(config.launch());

@@ -1,114 +1,42 @@
-//! Checks that no output of a run overwrites a file that the run reads, or another output. It runs before anything is opened for
-//! writing.
+//! Checks that no output of a run overwrites a file that the run reads. It runs before anything is opened for writing.
 //!
 //! Files are compared by device and inode if they exist, and by their folder and name if they do not.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{env, io};
 
 use super::args::KernelArgs;
 use super::config::{Config, Task};
+use crate::batch::written::{LOG_OPTION, Written, written_files};
 use crate::input::{Inputs, Source};
-use crate::output::{Identity, Kind, Target, partial_path, real_path};
+use crate::output::{Identity, Target};
 
-/// Refuses two outputs in one file, and an output in a file that is read.
+/// Refuses an output in a file that is read. (The batch refuses two outputs in one file.)
 ///
 /// # Errors
-/// A sentence with the options and the file.
+/// A sentence with the option and the file.
 pub(super) fn refuse_conflicts(config: &Config) -> Result<(), String> {
-    let (written, read) = (written_files(config), read_files(config));
-    for (at, one) in written.iter().enumerate() {
-        for other in &written[at + 1..] {
-            if one.conflicts_with(other) {
-                let (one, name, other) = (one.option, one.name_with(&other.target), other.option);
-                return Err(format!("{one} and {other} cannot both be written to {name}"));
-            }
-        }
-        for other in &read {
-            if one.would_overwrite(other) {
-                let name = match &one.target {
-                    Target::File(path) => path.display().to_string(),
-                    Target::Stdout | Target::Stderr => other.name.clone(),
-                };
-                return Err(format!("{} would overwrite {} {name}", one.option, other.noun));
-            }
-        }
-    }
+    let has_stderr = !matches!(config.task, Task::Kernel(_));
+    let (written, read) = (written_files(config.batch(), has_stderr), read_files(config));
     for one in &written {
-        let Some((partial, name)) = &one.partial else { continue };
-        let clash = format!("{} is called {} until it is complete", one.option, name.display());
-        for other in written.iter().filter(|other| other.option != one.option) {
-            if other.file.as_ref().is_some_and(|file| file.is_same(partial))
-                || other.partial.as_ref().is_some_and(|(file, _)| file.is_same(partial))
-            {
-                return Err(format!("{clash}, and {} uses that name, too: give another name", other.option));
-            }
+        let option = one.option;
+        if let Some(other) = read.iter().find(|other| one.is(Some(&other.file)) && !other.may_be_written_by(one)) {
+            let name = match &one.target {
+                Target::File(path) => path.display().to_string(),
+                Target::Stdout | Target::Stderr => other.name.clone(),
+            };
+            return Err(format!("{option} would overwrite {} {name}", other.noun));
         }
+        let Some((partial, name)) = &one.partial else { continue };
         if let Some(other) = read.iter().find(|other| other.file.is_same(partial) && !other.may_be_written_by(one)) {
-            return Err(format!("{clash}, which would overwrite {} {}: give another name", other.noun, other.name));
+            let name = name.display();
+            return Err(format!(
+                "{option} is called {name} until it is complete, which would overwrite {} {}: give another name",
+                other.noun, other.name
+            ));
         }
     }
     Ok(())
-}
-
-/// An output of the run.
-struct Written {
-    option: &'static str,
-    target: Target,
-    /// `None`: a closed stream.
-    file: Option<Identity>,
-    /// The file's name until it is complete.
-    partial: Option<(Identity, PathBuf)>,
-}
-
-impl Written {
-    fn new(option: &'static str, target: Target) -> Written {
-        let file = match &target {
-            Target::Stdout => Identity::of_stream(io::stdout()),
-            Target::Stderr => Identity::of_stream(io::stderr()),
-            Target::File(path) => Some(Identity::of(path)),
-        };
-        let partial = match (&target, &file) {
-            // The job log has its final name from the start.
-            (Target::File(path), Some(file)) if file.is_file() && option != LOG_OPTION => {
-                Some((Identity::of(&partial_path(&real_path(path))), partial_path(path)))
-            }
-            _ => None,
-        };
-        Written { option, target, file, partial }
-    }
-
-    fn conflicts_with(&self, other: &Written) -> bool {
-        match (&self.target, &other.target) {
-            // If both are one file, the shell was asked for that.
-            (Target::Stdout, Target::Stderr) | (Target::Stderr, Target::Stdout) => false,
-            (Target::Stdout, Target::Stdout) => true,
-            // Messages share standard error with any output.
-            (Target::Stderr, Target::Stderr) => self.option != MESSAGES && other.option != MESSAGES,
-            (Target::File(_), Target::File(_)) => self.is(other.file.as_ref()),
-            // A file may be what a standard stream goes to. Devices can be shared.
-            (Target::File(_), _) | (_, Target::File(_)) => match (&self.file, &other.file) {
-                (Some(one @ Identity::There { kind, .. }), Some(other)) => *kind != Kind::Device && one == other,
-                _ => false,
-            },
-        }
-    }
-
-    fn would_overwrite(&self, other: &ReadFile) -> bool {
-        self.is(Some(&other.file)) && !other.may_be_written_by(self)
-    }
-
-    fn is(&self, other: Option<&Identity>) -> bool {
-        self.file.as_ref().zip(other).is_some_and(|(one, other)| one.is_same(other))
-    }
-
-    /// Returns the name of the file that this and another target share: the path, if one of them has one.
-    fn name_with(&self, other: &Target) -> String {
-        match (&self.target, other) {
-            (Target::Stdout | Target::Stderr, other @ Target::File(_)) => other.name().to_string(),
-            (target, _) => target.name().to_string(),
-        }
-    }
 }
 
 /// A file that the run reads.
@@ -129,27 +57,7 @@ impl ReadFile {
     }
 }
 
-const LOG_OPTION: &str = "--records";
-const MESSAGES: &str = "standard error";
 const OLD_LOG: &str = "the job log";
-
-/// Returns all outputs, in the order in which messages name them.
-fn written_files(config: &Config) -> Vec<Written> {
-    let batch = config.batch();
-    let targets = [
-        ("--output", Some(batch.output.clone())),
-        // Built-in functions have no standard error.
-        ("--stderr", Some(batch.stderr.clone()).filter(|_| !matches!(config.task, Task::Kernel(_)))),
-        (LOG_OPTION, batch.job_log.clone().map(Target::new)),
-        ("--summary", batch.summary.clone()),
-    ];
-    let mut written: Vec<Written> =
-        targets.into_iter().filter_map(|(option, target)| Some(Written::new(option, target?))).collect();
-    if !written.iter().any(|written| written.target == Target::Stderr) {
-        written.push(Written::new(MESSAGES, Target::Stderr));
-    }
-    written
-}
 
 /// Returns all files that are read, as far as they are known.
 fn read_files(config: &Config) -> Vec<ReadFile> {

@@ -35,95 +35,86 @@ struct Run<'r> {
     pool: Option<&'r Pool>,
 }
 
-/// The exit code, or the error for which no job was started.
-type Outcome = Result<ExitCode, Box<dyn Error>>;
-
 impl Run<'_> {
-    fn run(&self) -> Outcome {
-        let seed = self.task.seed;
+    /// # Errors
+    /// If an option or a file is bad and so no job was started.
+    fn run(&self) -> Result<ExitCode, Box<dyn Error>> {
+        let (seed, timeout) = (self.task.seed, self.task.timeout);
         match &self.task.function {
-            KernelArgs::Square(_) => self.map(square, integer, || 0..10, 10),
-            KernelArgs::Cube(_) => self.map(cube, integer, || 1..7, 6),
-            KernelArgs::Sqrt(_) => self.map(sqrt, float, || (1..5000).map(f64::from), 4999),
+            KernelArgs::Square(_) => self.drive(KernelRunner::plain(square, timeout), integer, || 0..10, 10),
+            KernelArgs::Cube(_) => self.drive(KernelRunner::plain(cube, timeout), integer, || 1..7, 6),
+            KernelArgs::Sqrt(_) => {
+                self.drive(KernelRunner::plain(sqrt, timeout), float, || (1..5000).map(f64::from), 4999)
+            }
             &KernelArgs::Power { y, each_y, .. } => {
                 let y = y.unwrap_or(Number::Int(2));
                 if each_y {
-                    self.map(power_of_pair, pair, move || (0..10).map(move |x| (Number::Int(x), y)), 10)
+                    self.drive(
+                        KernelRunner::plain(power_of_pair, timeout),
+                        pair,
+                        move || (0..10).map(move |x| (Number::Int(x), y)),
+                        10,
+                    )
                 } else {
-                    self.map_with(y, power, number, || (0..10).map(Number::Int), 10)
+                    self.drive(KernelRunner::with_context(y, power, timeout), number, || (0..10).map(Number::Int), 10)
                 }
             }
-            KernelArgs::Sum(_) => {
-                self.map(sum, summands, || SUMMANDS.into_iter().map(with_fifteen), SUMMANDS.len() as u64)
+            KernelArgs::Sum(_) => self.drive(
+                KernelRunner::plain(sum, timeout),
+                summands,
+                || SUMMANDS.into_iter().map(with_fifteen),
+                SUMMANDS.len() as u64,
+            ),
+            &KernelArgs::RandString { jobs, length, .. } => self.drive(
+                KernelRunner::with_context(RandString { seed, length }, rand_string, timeout),
+                index,
+                move || 0..jobs,
+                jobs,
+            ),
+            &KernelArgs::SleepSquare { seconds, .. } => {
+                self.drive(KernelRunner::with_context(seconds, sleep_square, timeout), integer, || 0..10, 10)
             }
-            &KernelArgs::RandString { jobs, length, .. } => {
-                self.map_with(RandString { seed, length }, rand_string, index, move || 0..jobs, jobs)
-            }
-            &KernelArgs::SleepSquare { seconds, .. } => self.map_with(seconds, sleep_square, integer, || 0..10, 10),
-            &KernelArgs::SlowFn { jobs, n, .. } => {
-                self.map_with(n.get(), slow_fn, vector, move || random_vectors(seed, jobs), jobs)
-            }
-            &KernelArgs::SlowFnMalloc { jobs, n, .. } => {
-                self.map_with(n.get(), slow_fn_malloc, vector, move || random_vectors(seed, jobs), jobs)
-            }
+            &KernelArgs::SlowFn { jobs, n, .. } => self.drive(
+                KernelRunner::with_context(n.get(), slow_fn, timeout),
+                vector,
+                move || random_vectors(seed, jobs),
+                jobs,
+            ),
+            &KernelArgs::SlowFnMalloc { jobs, n, .. } => self.drive(
+                KernelRunner::with_context(n.get(), slow_fn_malloc, timeout),
+                vector,
+                move || random_vectors(seed, jobs),
+                jobs,
+            ),
             KernelArgs::Parzen(args) => {
                 let (context, widths) = (parzen_context(args)?, args.widths);
-                self.map_with(context, parzen, width, move || widths.iter(), widths.count)
+                self.drive(
+                    KernelRunner::with_context(context, parzen, timeout),
+                    width,
+                    move || widths.iter(),
+                    widths.count,
+                )
             }
-            &KernelArgs::Nop { jobs: IndexArgs { jobs }, .. } => self.map(nop, index, move || 0..jobs, jobs),
+            &KernelArgs::Nop { jobs: IndexArgs { jobs }, .. } => {
+                self.drive(KernelRunner::plain(nop, timeout), index, move || 0..jobs, jobs)
+            }
             &KernelArgs::Spin { jobs: IndexArgs { jobs }, micros, .. } => {
-                self.map_with(micros, spin, index, move || 0..jobs, jobs)
+                self.drive(KernelRunner::with_context(micros, spin, timeout), index, move || 0..jobs, jobs)
             }
-            &KernelArgs::Sleep { jobs, seconds, .. } => self.map_with(seconds, sleep, index, move || 0..jobs, jobs),
+            &KernelArgs::Sleep { jobs, seconds, .. } => {
+                self.drive(KernelRunner::with_context(seconds, sleep, timeout), index, move || 0..jobs, jobs)
+            }
         }
     }
 
-    /// Runs a function of an input. `parse` reads the input from a record; `default` makes the `total` inputs of a run without
-    /// records.
-    fn map<F, T, O, I>(
-        &self,
-        function: F,
-        parse: fn(&Record) -> Result<T, InputError>,
-        default: impl Fn() -> I + Send + Sync + 'static,
-        total: u64,
-    ) -> Outcome
-    where
-        F: Fn(T) -> O + Copy + Send + Sync + 'static,
-        T: Value + Clone + Send,
-        O: Value,
-        I: Iterator<Item = T> + Send + 'static,
-    {
-        let runner = KernelRunner::plain(function, self.task.timeout);
-        self.drive(runner, parse, default, total)
-    }
-
-    /// Runs a function of a context, which is sent once to each rank, and an input.
-    fn map_with<C, F, T, O, I>(
-        &self,
-        context: C,
-        function: F,
-        parse: fn(&Record) -> Result<T, InputError>,
-        default: impl Fn() -> I + Send + Sync + 'static,
-        total: u64,
-    ) -> Outcome
-    where
-        C: Value + Send + Sync,
-        F: Fn(&C, T) -> O + Copy + Send + Sync + 'static,
-        T: Value + Clone + Send,
-        O: Value,
-        I: Iterator<Item = T> + Send + 'static,
-    {
-        let runner = KernelRunner::with_context(context, function, self.task.timeout);
-        self.drive(runner, parse, default, total)
-    }
-
+    /// Runs a function for each record, read by `parse`, or for the `total` inputs that `default` makes.
     fn drive<C, T, I>(
         &self,
         runner: KernelRunner<C, T>,
         parse: fn(&Record) -> Result<T, InputError>,
         default: impl Fn() -> I + Send + Sync + 'static,
         total: u64,
-    ) -> Outcome
+    ) -> Result<ExitCode, Box<dyn Error>>
     where
         C: Value + Send + Sync,
         T: Value + Clone + Send,

@@ -33,7 +33,6 @@ use std::ffi::OsStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::console;
-use crate::console::reason;
 use crate::engine::environment;
 use crate::kernels;
 use crate::launch::{self, ExitCode};
@@ -43,15 +42,13 @@ use config::{Config, Task};
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    // This process is the spawn helper of a rank: it uses neither MPI nor options.
-    if std::env::args_os().nth(1).is_some_and(|first| first == spawn::ARGUMENT) {
-        return match spawn::serve() {
-            Ok(()) => ExitCode::Success,
-            Err(error) => {
-                console::eprint_error(format!("the spawn helper is started by rankpool itself: {}", reason(&error)));
-                ExitCode::Failure
-            }
-        };
+    match spawn::serve_if_helper() {
+        None => {}
+        Some(Ok(())) => return ExitCode::Success,
+        Some(Err(message)) => {
+            console::eprint_error(message);
+            return ExitCode::Failure;
+        }
     }
     let args = match args::parse(std::env::args_os()) {
         Ok(args) => args,

@@ -21,16 +21,18 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
+#[cfg(test)]
 pub(crate) use server::serve;
 
 use super::environment::launcher_variables;
 use super::pipes::poll_until;
 use super::program::SpawnError;
+use crate::console::reason;
 use crate::engine::wire;
 use protocol::{Control, Inbox, SignalOrder};
 
 /// The first argument that makes the program a spawn helper.
-pub(crate) const ARGUMENT: &str = "__spawn-helper";
+const ARGUMENT: &str = "__spawn-helper";
 
 /// Time for all sockets of a helper that ends to close.
 const DYING: Duration = Duration::from_secs(1);
@@ -60,13 +62,21 @@ fn helpers() -> MutexGuard<'static, Option<Helpers>> {
     HELPERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Serves as the spawn helper, if this process was started as one; `None` if it was not. The helper uses neither MPI nor options.
+pub(crate) fn serve_if_helper() -> Option<Result<(), String>> {
+    let is_helper = std::env::args_os().nth(1).is_some_and(|first| first == ARGUMENT);
+    let served = is_helper.then(server::serve)?;
+    Some(served.map_err(|error| format!("the spawn helper is started by rankpool itself: {}", reason(&error))))
+}
+
 /// Starts the helper, once. Must be called before `MPI_Init`: a process that runs MPI must not fork.
-pub(crate) fn start() -> io::Result<()> {
+pub(crate) fn start() -> Result<(), String> {
     start_as(|| {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("rankpool").arg(ARGUMENT);
         command
     })
+    .map_err(|error| format!("cannot start the spawn helper, the process that starts commands: {}", reason(&error)))
 }
 
 /// Starts the helper with this command, which also starts its replacements.
