@@ -154,8 +154,8 @@ impl BlockBuilder {
 /// A message of the master to the owner of a map.
 #[derive(Debug)]
 pub(crate) enum Delivery {
-    /// Results, a frame for each job.
-    Done { first: u64, count: u64, frames: Bytes },
+    /// Results, a frame for each job. The frames are a part of a message of `packet_bytes` and keep all of it in memory.
+    Done { first: u64, count: u64, frames: Bytes, packet_bytes: usize },
     /// A job that failed for good.
     Failed(Box<JobError>),
     /// Jobs that did not run to their end, all for the same reason.

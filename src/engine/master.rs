@@ -205,13 +205,22 @@ impl<'t> Master<'t> {
         if let Some(watch) = &mut self.watch {
             watch.received(rank);
         }
-        self.board.received(rank, packet.len());
+        let packet_bytes = packet.len();
+        self.board.received(rank, packet_bytes);
         let messages = wire::open::<ToMaster>(packet).map_err(|error| self.decode_error(rank, error))?;
         for (message, payload) in messages {
             match message {
                 ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, .. } => {
-                    let report = ChunkReport { count, wall_ns, useful_ns, failed, failed_results };
-                    self.finished(rank, chunk, report, payload);
+                    let report = ChunkReport {
+                        count,
+                        wall_ns,
+                        useful_ns,
+                        failed,
+                        failed_results,
+                        frames: payload,
+                        packet_bytes,
+                    };
+                    self.finished(rank, chunk, report);
                 }
                 ToMaster::Part { part, map, job, stream, .. } => {
                     self.deliver_part(map, OutputPart { job, stream, bytes: payload, rank, part });
@@ -229,8 +238,8 @@ impl<'t> Master<'t> {
         MasterError::Codec(rank, self.host(rank), error)
     }
 
-    fn finished(&mut self, rank: RankId, chunk: ChunkId, report: ChunkReport, frames: Bytes) {
-        let ChunkReport { count, wall_ns, useful_ns, failed, failed_results } = report;
+    fn finished(&mut self, rank: RankId, chunk: ChunkId, report: ChunkReport) {
+        let ChunkReport { count, wall_ns, useful_ns, failed, failed_results, frames, packet_bytes } = report;
         let Some(Assignment { map, first, attempt, .. }) =
             self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
         else {
@@ -240,7 +249,7 @@ impl<'t> Master<'t> {
         let done =
             ChunkDone { jobs, failed: (failed.len() as u64 + u64::from(failed_results)).min(jobs), wall_ns, useful_ns };
         self.board.chunk_done(rank, done);
-        let results = ChunkResults::new(rank, first, count, attempt, frames);
+        let results = ChunkResults { rank, first, count, attempt, frames, packet_bytes, next: first, position: 0 };
         self.handle_event(Event::Finished { rank, chunk, busy: wall_ns, failed, failed_results }, Some(results));
         self.update_queue_target(map);
     }

@@ -356,8 +356,8 @@ fn wait_for_either<D, T>(deliveries: &Receiver<D>, wake: &Receiver<T>, deadline:
 impl<O> From<Delivery> for Event<O> {
     fn from(delivery: Delivery) -> Event<O> {
         match delivery {
-            Delivery::Done { first, count, frames } => {
-                Event::Done(Results { job: first, left: count, frames, position: 0, output: PhantomData })
+            Delivery::Done { first, count, frames, packet_bytes } => {
+                Event::Done(Results { job: first, left: count, frames, packet_bytes, position: 0, output: PhantomData })
             }
             Delivery::Failed(error) => Event::Failed(error),
             Delivery::Unrun { first, count, attempt, failure } => {
@@ -374,6 +374,7 @@ pub(crate) struct Results<O> {
     job: u64,
     left: u64,
     frames: Bytes,
+    packet_bytes: usize,
     position: usize,
     output: PhantomData<fn() -> O>,
 }
@@ -421,14 +422,14 @@ impl<O> Results<O> {
         Some((job, start, frame))
     }
 
-    /// Returns the next job and its encoded result. It is a copy, so that a result that is kept does not keep the memory of the
-    /// others, unless it makes up most of that memory.
+    /// Returns the next job and its encoded result. It is a copy, so that a result that is kept does not keep the memory of
+    /// all that came in the same message, unless it makes up most of that message.
     pub(super) fn next_encoded(&mut self) -> Option<(u64, Result<Bytes, JobError>)> {
         let (job, start, frame) = self.next_frame()?;
         let read = frame.map(drop);
-        let (range, length) = (start..self.position, self.frames.len());
+        let range = start..self.position;
         let encoded = read.map(|()| {
-            if range.len() > length / 2 {
+            if range.len() > self.packet_bytes / 2 {
                 self.frames.slice(range)
             } else {
                 Bytes::copy_from_slice(&self.frames[range])

@@ -134,26 +134,26 @@ pub(super) struct ChunkReport {
     pub useful_ns: u64,
     pub failed: Vec<u32>,
     pub failed_results: u32,
+    pub frames: Bytes,
+    /// The length of the message that the frames are a part of.
+    pub packet_bytes: usize,
 }
 
 /// The results of a chunk, to be split as the scheduler settles its jobs. It settles them in ascending order, so the
 /// frames are read once.
 pub(super) struct ChunkResults {
-    rank: RankId,
-    first: u64,
-    count: u32,
-    attempt: u32,
-    frames: Bytes,
+    pub(super) rank: RankId,
+    pub(super) first: u64,
+    pub(super) count: u32,
+    pub(super) attempt: u32,
+    pub(super) frames: Bytes,
+    pub(super) packet_bytes: usize,
     /// The job whose frame starts at `position`.
-    next: u64,
-    position: usize,
+    pub(super) next: u64,
+    pub(super) position: usize,
 }
 
 impl ChunkResults {
-    pub(super) fn new(rank: RankId, first: u64, count: u32, attempt: u32, frames: Bytes) -> Self {
-        ChunkResults { rank, first, count, attempt, frames, next: first, position: 0 }
-    }
-
     /// Returns the rank that computed the results.
     pub(super) fn rank(&self) -> RankId {
         self.rank
@@ -181,7 +181,7 @@ impl ChunkResults {
             let end = self.position_of(first + count);
             self.frames.slice(start..end)
         };
-        Delivery::Done { first, count, frames }
+        Delivery::Done { first, count, frames, packet_bytes: self.packet_bytes }
     }
 
     /// Returns the failure of this job.
