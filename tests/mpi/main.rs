@@ -13,6 +13,7 @@ mod disk;
 mod durable;
 mod examples;
 mod failures;
+mod lost;
 mod programs;
 #[path = "../support/mod.rs"]
 mod support;
@@ -84,6 +85,7 @@ fn main() {
         .iter()
         .chain(commands::TRIALS)
         .chain(failures::TRIALS)
+        .chain(lost::TRIALS)
         .chain(batches::TRIALS)
         .chain(durable::TRIALS)
         .map(|(name, test)| trial(name, *test))
