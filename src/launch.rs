@@ -92,7 +92,6 @@ pub struct Launch<'a> {
     dedicated_master: bool,
     cpus_per_job: Option<NonZeroU32>,
     grace: Option<Duration>,
-    #[cfg_attr(not(feature = "mpi"), expect(dead_code, reason = "only MPI processes can be lost"))]
     lost_after: Option<Duration>,
     check: Option<Box<dyn FnOnce() -> Result<(), String> + Send + 'a>>,
     on_threads: Option<Box<OnThreads<'a>>>,
