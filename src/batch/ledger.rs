@@ -17,7 +17,6 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-
 use super::job::{Attempt, AttemptEnd, seed_of};
 use super::policy::{RetryPolicy, StopPolicy};
 use crate::journal::Status;
@@ -78,6 +77,8 @@ pub(crate) struct Ledger<W, R> {
     stopped: bool,
     /// A signal has kept jobs from being run.
     cut: bool,
+    /// The next run continues this one: a job that it would have tried again is left to the next run, with all its attempts.
+    is_resumable: bool,
 }
 
 impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
@@ -99,7 +100,13 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
             closed: false,
             stopped: false,
             cut: false,
+            is_resumable: false,
         }
+    }
+
+    /// Makes a ledger of a run that the next run can continue: there is a journal.
+    pub(crate) fn resumable(self) -> Self {
+        Ledger { is_resumable: true, ..self }
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -255,6 +262,11 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         let job = match self.take(index) {
             Entry::Settled => return,
             Entry::Place(place) => self.job_at(place),
+            Entry::Kept(kept) if self.is_resumable && self.stopped && self.may_retry(&kept, status) => {
+                self.cut = true;
+                orders.push(Order::Leave { job: kept.job });
+                return;
+            }
             Entry::Kept(kept) if !self.decide_retry(&kept, status) => kept.job,
             Entry::Kept(mut kept) => {
                 let pause = self.retry.pause.saturating_mul(1 << (kept.job.attempt - 1).min(DOUBLINGS));
@@ -274,9 +286,13 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
     /// Decides whether a job is run again. After a signal it is not: its failure stays in the job log for the next run.
     fn decide_retry(&mut self, kept: &Kept<W, R>, status: Status) -> bool {
-        let may_retry = kept.work.is_some() && self.retry.on.contains(&status) && !self.closed;
+        let may_retry = self.may_retry(kept, status);
         self.cut |= may_retry && self.stopped;
         may_retry && !self.stopped
+    }
+
+    fn may_retry(&self, kept: &Kept<W, R>, status: Status) -> bool {
+        kept.work.is_some() && self.retry.on.contains(&status) && !self.closed
     }
 
     fn settle(&mut self, job: Job, result: R, orders: &mut Vec<Order<R>>) {
@@ -356,8 +372,8 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         self.cut |= !passed.is_empty();
         for Kept { job, last, .. } in passed {
             match last {
-                Some(result) => self.settle(job, result, orders),
-                None => orders.push(Order::Leave { job }),
+                Some(result) if !self.is_resumable => self.settle(job, result, orders),
+                Some(_) | None => orders.push(Order::Leave { job }),
             }
         }
     }
@@ -367,6 +383,7 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         self.closed = true;
         for Kept { job, last, .. } in self.take_jobs(|_| true) {
             match (last, ending) {
+                (Some(_), Ending::Interrupted) if self.is_resumable => orders.push(Order::Leave { job }),
                 (Some(result), _) => self.settle(job, result, orders),
                 (None, Ending::Complete) => {
                     self.counts.add(Status::Cancelled, 1);

@@ -163,6 +163,7 @@ impl<R: Runner> Batch<R> {
             content: journal.is_some(),
             numbered: self.options.is_numbered,
         };
+        let is_resumable = journal.is_some();
         let recorder = journal.map(Recorder::new);
         let mut sinks = Sinks::new(self.runner.lines(), *unordered, recorder, handover, hosts);
         let (planned, bad) = self.jobs.open(done, keep);
@@ -170,10 +171,11 @@ impl<R: Runner> Batch<R> {
         let settled = Arc::new(Settled::default());
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
         let stop_requested = || pool.stop_requested();
+        let ledger = Ledger::new(retry.clone(), *stop, self.options.seed, total);
         let driver = Driver::new(Parts {
             runner: &self.runner,
             source,
-            ledger: Ledger::new(retry.clone(), *stop, self.options.seed, total),
+            ledger: if is_resumable { ledger.resumable() } else { ledger },
             sinks: &mut sinks,
             stop_requested: &stop_requested,
             settled: &settled,
