@@ -9,10 +9,11 @@
 //! | `parse` | values of options |
 //! | `inputs` | the options about records, resolved |
 //! | `config` | everything that a run was asked to do |
+//! | `spec` | what all jobs of a run have in common, for the journal |
 //! | `command`, `map`, `kernel` | the jobs and the runner of `run`, `map` and `kernel` |
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
-//! | `info`, `completions` | the other subcommands |
+//! | `info`, `journal`, `completions` | the other subcommands |
 
 mod args;
 mod batch;
@@ -23,9 +24,11 @@ mod files;
 mod info;
 mod inputs;
 mod job_files;
+mod journal;
 mod kernel;
 mod map;
 mod parse;
+mod spec;
 mod stdout;
 
 use std::ffi::OsStr;
@@ -63,6 +66,7 @@ pub fn run() -> ExitCode {
         Task::Map(task) => map::run(&config, task),
         Task::Kernel(kernel) => kernel::run(&config, kernel),
         Task::Info { json } => info::run(&config, *json),
+        Task::Journal(task) => journal::run(task),
         Task::Completions(shell) => completions::write_completions(*shell),
         Task::Man(words) => completions::write_manual(words),
     }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::batch::job::{AttemptResult, Cause};
 
@@ -8,7 +10,7 @@ fn ledger() -> Ledger<u64, AttemptResult> {
 
 fn read(ledger: &mut Ledger<u64, AttemptResult>, number: u64) {
     assert!(matches!(ledger.next(Duration::ZERO), Next::Read));
-    ledger.read(Planned { number, work: number, input: None });
+    ledger.read(Planned { number, work: number, input: None, content: 0 });
 }
 
 #[test]
