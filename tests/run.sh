@@ -15,6 +15,8 @@
 #   openmpi     the MPI tests under Open MPI's mpiexec
 #   mpich       the same under MPICH's
 #   local       slurm/local.sh, its main job
+#   hosts       three hosts made of network namespaces, one of which fails, under each MPI (RANKPOOL_HOSTS=all: in all ways
+#               that tests/hosts.sh knows); only as root
 #   slurm       slurm/rankpool.sbatch in a small Slurm on this machine (only with --slurm or --only slurm)
 #
 # Examples:
@@ -218,6 +220,20 @@ step_local() {
   [ "$counts" = '16 61 135 247 390 547 742 939 1194 1445 1728 2022 ' ]
 }
 
+step_hosts() {
+  local flavour folder scenarios=(vanishes cut thawed)
+  [ "${RANKPOOL_HOSTS:-}" != all ] || scenarios=()
+  [ "$(id -u)" = 0 ] || skip 'only root can make network namespaces'
+  for flavour in $RANKPOOL_TEST_MPIS; do
+    (
+      build_with_mpi "$flavour"
+      folder=release
+      [ "$(profile_for "$flavour")" = release ] || folder=debug
+      tests/hosts.sh "$CARGO_TARGET_DIR/$folder/rankpool" "${scenarios[@]}"
+    )
+  done
+}
+
 step_slurm() {
   local flavour
   for flavour in $RANKPOOL_TEST_MPIS; do
@@ -241,6 +257,7 @@ title() {
     openmpi) echo 'MPI tests under Open MPI' ;;
     mpich) echo 'MPI tests under MPICH' ;;
     local) echo 'One command on this machine' ;;
+    hosts) echo 'Hosts that fail, made of network namespaces' ;;
     slurm) echo 'Job script under Slurm' ;;
     *) return 1 ;;
   esac
@@ -310,7 +327,7 @@ export RANKPOOL_TEST_ALL=no
 if [ ${#steps[@]} -eq 0 ]; then
   RANKPOOL_TEST_ALL=yes
   # shellcheck disable=SC2206  # the names of the MPIs are words
-  steps=(format lint deps msrv shell test $mpis local)
+  steps=(format lint deps msrv shell test $mpis local hosts)
   [ "$with_slurm" = no ] || steps+=(slurm)
 fi
 
