@@ -13,6 +13,7 @@ pub fn run(name: &str) -> ExitCode {
         "never-ending-job" => return Launch::new().threads(1).grace(Duration::from_secs(1)).run(never_ending_job),
         "loses-a-rank" => return from_environment().run(loses_a_rank),
         "loses-a-rank-and-fails" => return from_environment().run(loses_a_rank_and_fails),
+        "poison" => return from_environment().dedicated_master(true).run(poison),
         "value-after-a-loss" => return value_after_a_loss(),
         "long-job" => return from_environment().run(long_job),
         "two-launches-at-once" => return two_launches_at_once(),
@@ -335,6 +336,27 @@ fn loses_a_rank(pool: &Pool) -> DriverResult {
 fn loses_a_rank_and_fails(pool: &Pool) -> DriverResult {
     loses_a_rank(pool)?;
     pool.apply(|_: u8| -> u8 { panic!("all is lost") }, 1)?;
+    Ok(())
+}
+
+/// A job that kills every rank that runs it, among others.
+fn poison(pool: &Pool) -> DriverResult {
+    let job = |x: u64| {
+        if x == 77 {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        x
+    };
+    let results: Vec<_> = pool.map(job, 0..400).collect();
+    for (x, result) in (0..).zip(results) {
+        match result {
+            Ok(answer) => assert!(x != 77 && answer == x),
+            Err(error) => eprintln!("job {x}: {}", error.kind),
+        }
+    }
+    let lost = pool.stats().ok_or("no statistics")?.ranks.iter().filter(|rank| rank.lost.is_some()).count();
+    eprintln!("{lost} ranks were lost");
     Ok(())
 }
 
