@@ -45,7 +45,11 @@ fn survivor(name: &str, flag: Option<&str>, ranks: u32) -> Command {
 fn started(command: &mut Command) -> (Child, Vec<i32>) {
     let mut child = start(command);
     let stdout = child.stdout.as_mut().expect("it is piped");
-    let line = stdout.bytes().map(|byte| byte.expect("it is open")).take_while(|byte| *byte != b'\n').collect();
+    // The rest stays in the pipe.
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while stdout.read_exact(&mut byte).is_ok() && byte != *b"\n" {
+        line.extend(byte);
+    }
     let line = String::from_utf8(line).expect("text");
     (child, line.split(' ').map(|pid| pid.parse().expect("a number")).collect())
 }
@@ -75,6 +79,7 @@ fn expect_lost(finished: &Finished, lost: bool) {
     finished.expect_said("rank 0: there").expect_said("rank 1: there");
     finished.expect_said(if lost { "rank 2: lost" } else { "rank 2: there" });
     assert_eq!(finished.stderr.contains("rank 2 on"), lost, "{}", finished.stderr);
+    assert!(!finished.stderr.contains("not waiting for it"), "{}", finished.stderr);
 }
 
 fn a_killed_rank() {
