@@ -11,7 +11,7 @@
 //! | [`STOP_GRACE`] | 10 s | master | after a signal: running jobs and the driver | above what the batch program grants its jobs after a signal |
 //! | [`LINGER`] | 10 s, [`Launch::grace`](crate::Launch::grace) | master | after the driver has left: running jobs of abandoned maps | – |
 //! | [`RELEASE`] | 10 s | dismissed rank | its functions are dropped, and with them their worker processes | – |
-//! | [`FLUSH`] | 20 s | master | its last messages are sent completely; then the run ends as after the loss of a rank | below [`MPI_FINALIZE`] |
+//! | [`FLUSH`] | 20 s, a quarter of it after the loss of a rank | master | its last messages are sent completely; then the run ends as after the loss of a rank | below [`MPI_FINALIZE`] |
 //! | [`ABORT_MESSAGE`] | 1 s | master | after the run has failed: the order to end is sent completely to the ranks | below [`LOST_AFTER`], after which they end by themselves |
 //! | [`DRIVER_RETURN`] | 10 s | rank 0 | after the run has failed: the driver returns | – |
 //! | `LAST_MESSAGE` | 10 s | rank | its last message is sent completely and, if it reports an error, the master ends the run | – |

@@ -52,7 +52,9 @@ impl Master<'_> {
         for rank in (0..self.ranks.len() as u32).filter(|rank| self.ranks[*rank as usize].lost).collect::<Vec<_>>() {
             self.send_to_lost(RankId(rank), ToRank::Dismiss { after_loss: true })?;
         }
-        let deadline = Instant::now() + limits::FLUSH;
+        // After a loss rank 0 ends the others by MPI_Abort, whether they have their last message or not.
+        let limit = if self.has_lost() { limits::FLUSH / 4 } else { limits::FLUSH };
+        let deadline = Instant::now() + limit;
         let mut idle = Idle::new();
         while !self.transport.is_flushed() {
             self.transport.receive()?;
@@ -60,7 +62,7 @@ impl Master<'_> {
                 // All jobs are settled, so that nothing is missing.
                 console::eprint_error(format_args!(
                     "a rank has not received its last message within {} s; not waiting for it",
-                    limits::FLUSH.as_secs()
+                    limit.as_secs()
                 ));
                 self.undelivered = true;
                 return Ok(());
