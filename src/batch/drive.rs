@@ -2,12 +2,14 @@
 //! until all jobs are settled or the batch is stopped.
 
 mod flush_timer;
+mod outside;
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::job::{AttemptResult, Cause, has_failed};
 use super::ledger::{self, Counts, Ending, Ledger, Order, Planned, Run};
-use super::policy::{FLUSH_PAUSE, GRACE, TURN_LIMIT_AFTER_SIGNAL};
+use super::policy::{FLUSH_PAUSE, TURN_LIMIT_AFTER_SIGNAL};
 use super::report::FailedJobs;
 use super::runners::Runner;
 use super::sinks::Sinks;
@@ -15,11 +17,13 @@ use super::source::Source;
 use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::schedule::RankId;
+use crate::engine::stop;
 use crate::input::InputError;
 use crate::journal::Status;
 use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
 use flush_timer::FlushTimer;
+use outside::{Suspects, may_be_from_outside};
 
 /// Up to this number, jobs that were never read are cancelled one by one, each with a log entry.
 const CANCELLED_SINGLY: u64 = 1_000_000;
@@ -55,8 +59,8 @@ pub(crate) struct Driver<'b, R: Runner> {
     sinks: &'b mut Sinks,
     stop_requested: &'b dyn Fn() -> Option<Instant>,
     settled: &'b Settled,
-    /// The time that the processes of running jobs have to end after TERM.
-    kill_after: Duration,
+    grace: Duration,
+    deadly_launcher: bool,
     most_behind: u64,
     /// Whether there is a job log, so that results contain where and when the attempt ran.
     logged: bool,
@@ -68,6 +72,7 @@ pub(crate) struct Driver<'b, R: Runner> {
     /// The error that ended the source.
     fault: Option<InputError>,
     failed: FailedJobs,
+    suspects: Suspects,
     orders: Vec<Order<AttemptResult>>,
     lines: Vec<u8>,
 }
@@ -95,14 +100,18 @@ pub(crate) struct Parts<'b, R: Runner> {
     pub stop_requested: &'b dyn Fn() -> Option<Instant>,
     /// The counter for the display of progress.
     pub settled: &'b Settled,
-    pub kill_after: Duration,
+    /// The time that running jobs have after a request to stop.
+    pub grace: Duration,
+    /// Whether the launcher kills its ranks a moment after a signal.
+    pub deadly_launcher: bool,
     /// With this number of settled jobs behind the first unsettled one, no more jobs are read: each takes some memory.
     pub most_behind: u64,
 }
 
 impl<'b, R: Runner> Driver<'b, R> {
     pub(crate) fn new(parts: Parts<'b, R>) -> Self {
-        let Parts { runner, source, ledger, sinks, stop_requested, settled, kill_after, most_behind } = parts;
+        let Parts { runner, source, ledger, sinks, stop_requested, settled, grace, deadly_launcher, most_behind } =
+            parts;
         Driver {
             logged: sinks.has_log(),
             joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
@@ -112,12 +121,14 @@ impl<'b, R: Runner> Driver<'b, R> {
             sinks,
             stop_requested,
             settled,
-            kill_after,
+            grace,
+            deadly_launcher,
             most_behind,
             began: Instant::now(),
             awaits_input: false,
             fault: None,
             failed: FailedJobs::default(),
+            suspects: Suspects::default(),
             orders: Vec::new(),
             lines: Vec::new(),
         }
@@ -143,10 +154,12 @@ impl<'b, R: Runner> Driver<'b, R> {
         let mut timer = FlushTimer::new();
         let mut pause_ends = None;
         loop {
+            self.decide_on_suspects(attempts)?;
             self.feed(attempts, &mut pacer)?;
             let until = *pause_ends.get_or_insert_with(|| Instant::now() + FLUSH_PAUSE);
             // A retry that is already due waits for room, which an event makes.
-            let due = self.ledger.next_due().and_then(|due| self.began.checked_add(due));
+            let due = self.ledger.next_due().into_iter().chain(self.suspects.next_due()).min();
+            let due = due.and_then(|due| self.began.checked_add(due));
             let due = due.filter(|due| *due > Instant::now());
             let deadline = due.map_or(until, |due| due.min(until));
             let wake = self.source.wake().filter(|_| self.awaits_input && pacer.lacks_input());
@@ -165,7 +178,8 @@ impl<'b, R: Runner> Driver<'b, R> {
                 }
                 Event::Part(part) => self.sinks.take_part(part.job, part.stream, &part.bytes),
                 Event::Started { .. } | Event::Wake | Event::Idle => {}
-                Event::Ended => break,
+                Event::Ended if self.suspects.is_empty() => break,
+                Event::Ended => thread::sleep(deadline.saturating_duration_since(Instant::now())),
             }
             // Events that settle no job may come without a pause.
             if pause_ends.is_some_and(|until| until <= Instant::now()) {
@@ -241,7 +255,7 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Writes finished output, because no event has come for a while or a signal ends the run.
     fn handle_pause(&mut self) -> Result<(), End> {
-        if (self.stop_requested)().is_some_and(|since| since.elapsed() > self.grace()) {
+        if (self.stop_requested)().is_some_and(|since| since.elapsed() > self.grace) {
             return Err(End::Stopped);
         }
         self.write_finished().map_err(End::Sink)
@@ -296,8 +310,34 @@ impl<'b, R: Runner> Driver<'b, R> {
         self.settle(index, result, attempts)
     }
 
-    /// Passes the result of an attempt to the ledger and carries out its orders.
+    /// Takes the result of an attempt. One that may have been ended from outside is kept for a moment.
     fn settle(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
+        if !may_be_from_outside(&result) {
+            return self.pass_on(index, result, attempts);
+        }
+        self.suspects.add(index, result, self.now());
+        self.decide_on_suspects(attempts)
+    }
+
+    /// Leaves attempts that were ended from outside to the next run, if the run is being stopped, and settles the others in time.
+    fn decide_on_suspects(&mut self, attempts: &mut Attempts<R>) -> Result<(), End> {
+        if self.suspects.is_empty() {
+            return Ok(());
+        }
+        if (self.stop_requested)().is_some() {
+            while let Some(index) = self.suspects.take() {
+                self.notify_ledger(ledger::Event::NotStarted { index });
+            }
+        }
+        let now = self.now();
+        while let Some((index, result)) = self.suspects.take_due(now) {
+            self.pass_on(index, result, attempts)?;
+        }
+        Ok(())
+    }
+
+    /// Passes the result of an attempt to the ledger and carries out its orders.
+    fn pass_on(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
         let now = if has_failed(result.status) { self.now() } else { Duration::ZERO };
         let mut orders = std::mem::take(&mut self.orders);
         self.ledger.on(ledger::Event::Ended { index, result }, now, &mut orders);
@@ -356,11 +396,17 @@ impl<'b, R: Runner> Driver<'b, R> {
                 // All finished output is written.
             } else if self.sinks.can_write_early() {
                 self.sinks.write_early()?;
-            } else if since.elapsed() >= TURN_LIMIT_AFTER_SIGNAL {
+            } else if since.elapsed() >= TURN_LIMIT_AFTER_SIGNAL && self.must_save_at_once() {
                 self.write_past_unsettled()?;
             }
         }
         self.sinks.flush()
+    }
+
+    /// Whether finished output is to be written past the jobs that still run. Where each job has its line, their results would have
+    /// no place any more when they end: so only if the ranks may be killed before that.
+    fn must_save_at_once(&self) -> bool {
+        !self.sinks.has_line_for_each() || self.deadly_launcher && !stop::last_was_harmless()
     }
 
     /// Writes finished output, past the jobs that are not settled.
@@ -373,11 +419,6 @@ impl<'b, R: Runner> Driver<'b, R> {
             self.orders = orders;
         }
         self.sinks.close_gaps()
-    }
-
-    /// Returns the time that running jobs have after a signal before they get TERM.
-    fn grace(&self) -> Duration {
-        GRACE.saturating_sub(self.kill_after).max(Duration::from_secs(1))
     }
 
     /// Ends the batch: no job stays unsettled in the ledger. Returns the final end.

@@ -48,6 +48,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::board::Settled;
+use crate::engine::environment::environment;
+use crate::engine::stop;
 use crate::input::InputError;
 use crate::journal::Status;
 use crate::output::{JsonLines, Target};
@@ -63,6 +65,7 @@ pub(crate) use source::{Jobs, NoThread};
 use drive::{Driver, Parts};
 use earlier::Earlier;
 use ledger::Ledger;
+use policy::STOP_MARGIN;
 use runners::Runner;
 use sinks::{Lines, Sinks};
 use source::Source;
@@ -77,6 +80,8 @@ pub(crate) struct Options {
     pub name: String,
     pub retry: RetryPolicy,
     pub stop: StopPolicy,
+    /// The time that running jobs have after a request to stop.
+    pub grace: Duration,
     /// The time that processes have to end after TERM, before KILL.
     pub kill_after: Duration,
     pub output: Target,
@@ -107,6 +112,7 @@ impl Options {
                 pause: Duration::from_secs(1),
             },
             stop: StopPolicy::default(),
+            grace: policy::GRACE,
             kill_after: Duration::from_secs(5),
             output: Target::Stdout,
             stderr: Target::Stderr,
@@ -135,7 +141,7 @@ impl<R: Runner> Batch<R> {
     /// # Errors
     /// If a file is bad and so no job was started; [`NoThread`].
     pub(crate) fn run(&self, pool: &Pool) -> Result<Report, Box<dyn Error>> {
-        let Options { retry, stop, kill_after, job_log, unordered, .. } = &self.options;
+        let Options { retry, stop, grace, kill_after, job_log, unordered, .. } = &self.options;
         let has_stderr = self.runner.lines() != Lines::OneForEach { echo_errors: false };
         written::refuse_shared(&written::written_files(&self.options, has_stderr))?;
         let earlier = Earlier::read(&self.options)?;
@@ -149,6 +155,7 @@ impl<R: Runner> Batch<R> {
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
+        pool.grant_after_stop(grace.saturating_add(*kill_after).saturating_add(STOP_MARGIN));
         let stop_requested = || pool.stop_requested();
         let driver = Driver::new(Parts {
             runner: &self.runner,
@@ -157,7 +164,8 @@ impl<R: Runner> Batch<R> {
             sinks: &mut sinks,
             stop_requested: &stop_requested,
             settled: &settled,
-            kill_after: *kill_after,
+            grace: *grace,
+            deadly_launcher: stop::has_deadly_launcher(environment),
             most_behind: MOST_BEHIND,
         });
         let chunk = self.options.chunk;

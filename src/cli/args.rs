@@ -5,6 +5,7 @@
 mod batch;
 mod input;
 mod kernels;
+mod stop;
 
 use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};

@@ -202,6 +202,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
             max_failures: failures.and_then(|failures| failures.max_failures.map(|most| most.0)),
             on_success: failures.is_some_and(|failures| failures.stop_on_success),
         },
+        grace: failures.map_or(Duration::ZERO, |failures| failures.stop.grace),
         kill_after,
         output: Target::new(&run.output),
         stderr: stderr.map_or(Target::Stderr, Target::new),
