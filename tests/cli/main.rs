@@ -21,6 +21,7 @@ mod run_failures;
 mod run_output;
 mod run_records;
 mod run_words;
+mod stops;
 #[path = "../support/mod.rs"]
 mod support;
 mod words;
