@@ -3,10 +3,12 @@
 
 mod flush_timer;
 mod outside;
+mod stopping;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::deadline::Durations;
 use super::job::{AttemptResult, Cause, has_failed};
 use super::ledger::{self, Counts, Ending, Ledger, Order, Planned, Run};
 use super::policy::{FLUSH_PAUSE, TURN_LIMIT_AFTER_SIGNAL};
@@ -17,13 +19,13 @@ use super::source::Source;
 use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::schedule::RankId;
-use crate::engine::stop;
 use crate::input::InputError;
 use crate::journal::Status;
 use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
 use flush_timer::FlushTimer;
 use outside::{Suspects, may_be_from_outside};
+pub(crate) use stopping::TimeLimit;
 
 /// Up to this number, jobs that were never read are cancelled one by one, each with a log entry.
 const CANCELLED_SINGLY: u64 = 1_000_000;
@@ -73,6 +75,10 @@ pub(crate) struct Driver<'b, R: Runner> {
     fault: Option<InputError>,
     failed: FailedJobs,
     suspects: Suspects,
+    time_limit: Option<TimeLimit<'b>>,
+    durations: Durations,
+    /// Which time limit has stopped the run, if one has.
+    out_of_time: Option<&'static str>,
     orders: Vec<Order<AttemptResult>>,
     lines: Vec<u8>,
 }
@@ -83,6 +89,10 @@ pub(crate) struct Driven {
     pub end: End,
     pub counts: Counts,
     pub failed: FailedJobs,
+    /// Which time limit has stopped the run, if one has.
+    pub out_of_time: Option<&'static str>,
+    /// The number of jobs that were not run to their end, if it is known.
+    pub left: Option<u64>,
     /// The error that ended the source.
     pub fault: Option<InputError>,
 }
@@ -104,14 +114,25 @@ pub(crate) struct Parts<'b, R: Runner> {
     pub grace: Duration,
     /// Whether the launcher kills its ranks a moment after a signal.
     pub deadly_launcher: bool,
+    pub time_limit: Option<TimeLimit<'b>>,
     /// With this number of settled jobs behind the first unsettled one, no more jobs are read: each takes some memory.
     pub most_behind: u64,
 }
 
 impl<'b, R: Runner> Driver<'b, R> {
     pub(crate) fn new(parts: Parts<'b, R>) -> Self {
-        let Parts { runner, source, ledger, sinks, stop_requested, settled, grace, deadly_launcher, most_behind } =
-            parts;
+        let Parts {
+            runner,
+            source,
+            ledger,
+            sinks,
+            stop_requested,
+            settled,
+            grace,
+            deadly_launcher,
+            time_limit,
+            most_behind,
+        } = parts;
         Driver {
             logged: sinks.has_log(),
             joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
@@ -129,6 +150,9 @@ impl<'b, R: Runner> Driver<'b, R> {
             fault: None,
             failed: FailedJobs::default(),
             suspects: Suspects::default(),
+            time_limit,
+            durations: Durations::default(),
+            out_of_time: None,
             orders: Vec::new(),
             lines: Vec::new(),
         }
@@ -142,7 +166,9 @@ impl<'b, R: Runner> Driver<'b, R> {
             Err(failure) => End::broken(failure),
         };
         let end = self.conclude(end);
-        Driven { end, counts: self.ledger.counts(), failed: self.failed, fault: self.fault }
+        let counts = self.ledger.counts();
+        let left = self.ledger.total().map(|total| total.saturating_sub(counts.done));
+        Driven { end, counts, failed: self.failed, out_of_time: self.out_of_time, left, fault: self.fault }
     }
 
     fn now(&self) -> ledger::Time {
@@ -153,6 +179,7 @@ impl<'b, R: Runner> Driver<'b, R> {
     fn take_events(&mut self, attempts: &mut Attempts<R>, mut pacer: Pacer) -> Result<End, End> {
         let mut timer = FlushTimer::new();
         let mut pause_ends = None;
+        self.check_time_limit();
         loop {
             self.decide_on_suspects(attempts)?;
             self.feed(attempts, &mut pacer)?;
@@ -186,6 +213,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                 self.handle_pause()?;
                 pause_ends = None;
             } else if timer.take_due(self.ledger.counts().done) {
+                self.check_time_limit();
                 self.write_finished().map_err(End::Sink)?;
             }
         }
@@ -202,7 +230,7 @@ impl<'b, R: Runner> Driver<'b, R> {
         if is_ready && !pacer.is_hungry(attempts.unsettled()) {
             return Ok(());
         }
-        if (self.stop_requested)().is_some() {
+        if self.out_of_time.is_some() || (self.stop_requested)().is_some() {
             self.notify_ledger(ledger::Event::Stop);
         }
         let handed_on = HandedOn { jobs: attempts.pushed() - attempts.unsettled(), kept_bytes: 0, is_ready };
@@ -255,6 +283,7 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Writes finished output, because no event has come for a while or a signal ends the run.
     fn handle_pause(&mut self) -> Result<(), End> {
+        self.check_time_limit();
         if (self.stop_requested)().is_some_and(|since| since.elapsed() > self.grace) {
             return Err(End::Stopped);
         }
@@ -312,28 +341,14 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Takes the result of an attempt. One that may have been ended from outside is kept for a moment.
     fn settle(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
+        if let Some(run) = result.run.filter(|_| self.time_limit.is_some() && result.status == Status::Ok) {
+            self.durations.add(Duration::try_from_secs_f64(run.seconds).unwrap_or_default());
+        }
         if !may_be_from_outside(&result) {
             return self.pass_on(index, result, attempts);
         }
         self.suspects.add(index, result, self.now());
         self.decide_on_suspects(attempts)
-    }
-
-    /// Leaves attempts that were ended from outside to the next run, if the run is being stopped, and settles the others in time.
-    fn decide_on_suspects(&mut self, attempts: &mut Attempts<R>) -> Result<(), End> {
-        if self.suspects.is_empty() {
-            return Ok(());
-        }
-        if (self.stop_requested)().is_some() {
-            while let Some(index) = self.suspects.take() {
-                self.notify_ledger(ledger::Event::NotStarted { index });
-            }
-        }
-        let now = self.now();
-        while let Some((index, result)) = self.suspects.take_due(now) {
-            self.pass_on(index, result, attempts)?;
-        }
-        Ok(())
     }
 
     /// Passes the result of an attempt to the ledger and carries out its orders.
@@ -401,12 +416,6 @@ impl<'b, R: Runner> Driver<'b, R> {
             }
         }
         self.sinks.flush()
-    }
-
-    /// Whether finished output is to be written past the jobs that still run. Where each job has its line, their results would have
-    /// no place any more when they end: so only if the ranks may be killed before that.
-    fn must_save_at_once(&self) -> bool {
-        !self.sinks.has_line_for_each() || self.deadly_launcher && !stop::last_was_harmless()
     }
 
     /// Writes finished output, past the jobs that are not settled.

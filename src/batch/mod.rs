@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `source` | what the jobs are, read without waiting for them |
 //! | `ledger` | which attempt is next, and what happens to each job; pure, with simulated worlds in `sim` |
+//! | `deadline` | when a run that has a time limit stops |
 //! | `policy` | when jobs are run again, when a batch is stopped; all time limits |
 //! | `drive` | the loop that carries out the ledger's orders |
 //! | `sinks` | when a job's output and its log entry are handed on; `handover` writes them: output first, then the entry |
@@ -25,6 +26,7 @@
 //! | `commands` | the batch of commands for programs that use the library |
 
 mod commands;
+mod deadline;
 mod drive;
 mod earlier;
 mod ending;
@@ -45,7 +47,7 @@ pub(crate) mod written;
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::board::Settled;
 use crate::engine::environment::environment;
@@ -57,12 +59,14 @@ use crate::pool::{Pacer, Pool};
 use crate::report::Progress;
 
 pub use commands::{BatchReport, CommandBatch};
+pub(crate) use deadline::Ends;
 pub(crate) use job::Attempt;
-pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy};
+pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy, TIME_LIMIT_QUESTION};
 pub(crate) use report::Report;
 pub(crate) use source::{Jobs, NoThread};
 
-use drive::{Driver, Parts};
+use deadline::Deadline;
+use drive::{Driver, Parts, TimeLimit};
 use earlier::Earlier;
 use ledger::Ledger;
 use policy::STOP_MARGIN;
@@ -141,6 +145,14 @@ impl<R: Runner> Batch<R> {
     /// # Errors
     /// If a file is bad and so no job was started; [`NoThread`].
     pub(crate) fn run(&self, pool: &Pool) -> Result<Report, Box<dyn Error>> {
+        self.run_until(pool, None)
+    }
+
+    /// Runs the batch to its end, or stops it in time before its limit.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub(crate) fn run_until(&self, pool: &Pool, ends: Option<Ends>) -> Result<Report, Box<dyn Error>> {
         let Options { retry, stop, grace, kill_after, job_log, unordered, .. } = &self.options;
         let has_stderr = self.runner.lines() != Lines::OneForEach { echo_errors: false };
         written::refuse_shared(&written::written_files(&self.options, has_stderr))?;
@@ -155,8 +167,23 @@ impl<R: Runner> Batch<R> {
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
-        pool.grant_after_stop(grace.saturating_add(*kill_after).saturating_add(STOP_MARGIN));
+        let grant = |grace: Duration| {
+            pool.grant_after_stop(grace.saturating_add(*kill_after).saturating_add(STOP_MARGIN));
+        };
+        grant(*grace);
         let stop_requested = || pool.stop_requested();
+        let mean = || pool.stats().and_then(|stats| stats.mean_job());
+        let stop_run = |grace| {
+            grant(grace);
+            pool.stop();
+        };
+        let time_limit = ends.map(|ends| TimeLimit {
+            deadline: Deadline::new(ends.at.saturating_duration_since(Instant::now()), *grace, *kill_after),
+            source: ends.source,
+            grace: *grace,
+            stop: &stop_run,
+            mean: &mean,
+        });
         let driver = Driver::new(Parts {
             runner: &self.runner,
             source,
@@ -166,6 +193,7 @@ impl<R: Runner> Batch<R> {
             settled: &settled,
             grace: *grace,
             deadly_launcher: stop::has_deadly_launcher(environment),
+            time_limit,
             most_behind: MOST_BEHIND,
         });
         let chunk = self.options.chunk;

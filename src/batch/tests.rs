@@ -246,6 +246,7 @@ fn drive_within(
         settled: &settled,
         grace: options.grace,
         deadly_launcher: true,
+        time_limit: None,
         most_behind,
     });
     let stream = runner.open(pool, options.chunk, options.job_log.is_some());

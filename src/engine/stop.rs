@@ -66,7 +66,10 @@ fn count_listener(more: bool) -> std::io::Result<Vec<i32>> {
         *setup = Some(Setup::new()?);
     }
     *listening = if more { *listening + 1 } else { *listening - 1 };
-    let Some(Setup { unused, signals, .. }) = setup else { return Ok(Vec::new()) };
+    let Some(Setup { unused, signals, last }) = setup else { return Ok(Vec::new()) };
+    if more && *listening == 1 {
+        last.store(0, Ordering::Relaxed);
+    }
     unused.store(*listening == 0, Ordering::SeqCst);
     Ok(signals.clone())
 }
@@ -102,9 +105,18 @@ pub(crate) fn has_deadly_launcher(environment: impl Fn(&str) -> Option<String>) 
 
 /// Whether such a launcher passes the last signal on and does not kill its ranks.
 pub(crate) fn last_was_harmless() -> bool {
-    let listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let last = listeners.1.as_ref().map_or(0, |setup| setup.last.load(Ordering::Relaxed));
+    let last = last_signal();
     [SIGUSR1, SIGUSR2, SIGXCPU].iter().any(|signal| usize::try_from(*signal) == Ok(last))
+}
+
+/// Whether this process has got a signal that asks for the end, since the first of its runs began that listen now.
+pub(crate) fn was_signalled() -> bool {
+    last_signal() != 0
+}
+
+fn last_signal() -> usize {
+    let listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+    listeners.1.as_ref().map_or(0, |setup| setup.last.load(Ordering::Relaxed))
 }
 
 /// Returns whether this process ignores a signal.

@@ -24,6 +24,7 @@ mod run_words;
 mod stops;
 #[path = "../support/mod.rs"]
 mod support;
+mod time_limits;
 mod words;
 
 use std::fs;
