@@ -43,7 +43,7 @@ pub enum ExitCode {
     Usage = 2,
     /// Some jobs failed.
     JobsFailed = 3,
-    /// The run was stopped early by a signal.
+    /// The run was stopped early, by a signal or by its time limit.
     Stopped = 75,
 }
 

@@ -8,7 +8,7 @@
 //! | HUP | the same | the launcher ends, and the ranks with it, at once |
 //! | USR2, XCPU | passed on; all the time that they take | the launcher ends, and the ranks with it, at once |
 //! | USR1 | passed on; all the time that they take | passed on, but MPICH uses it itself |
-//! | QUIT | the launcher ends at once; the ranks notice it later | passed on; all the time that they take |
+//! | QUIT | the launcher ends at once, without a word to the ranks | passed on; all the time that they take |
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -14,6 +14,7 @@ mod durable;
 mod examples;
 mod failures;
 mod programs;
+mod stops;
 #[path = "../support/mod.rs"]
 mod support;
 
