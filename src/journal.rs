@@ -15,11 +15,21 @@
 //! | `amend` | appends an entry that a job has failed, after one that said that it succeeded |
 
 pub(crate) mod amend;
+mod compact;
+mod frame;
+mod index;
 mod last;
 mod line;
+mod open;
+mod owner;
 mod places;
+mod run;
+mod scan;
+mod settled;
+mod storage;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -32,7 +42,10 @@ use serde_json::value::RawValue;
 use crate::output::{Existing, Moved, OutputError, Target, Writer};
 
 pub use last::LastEntries;
+pub(crate) use open::{JournalError, JournalOptions, Spec};
 pub(crate) use places::{Found, OutputFiles};
+pub(crate) use run::Journal;
+pub(crate) use settled::{Key, Settled};
 
 /// The status of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use super::deadline::Durations;
 use super::job::{AttemptResult, Cause, has_failed};
 use super::ledger::{self, Counts, Ending, Ledger, Order, Planned, Run};
-use super::policy::{FLUSH_PAUSE, TURN_LIMIT_AFTER_SIGNAL};
+use super::policy::FLUSH_PAUSE;
+use super::recorder::Restored;
 use super::report::FailedJobs;
 use super::runners::Runner;
 use super::sinks::Sinks;
@@ -29,6 +30,9 @@ pub(crate) use stopping::TimeLimit;
 
 /// Up to this number, jobs that were never read are cancelled one by one, each with a log entry.
 const CANCELLED_SINGLY: u64 = 1_000_000;
+
+/// This number of jobs is restored from the journal before the driver looks at events again.
+const RESTORED_AT_ONCE: u32 = 4096;
 
 /// The reason for the end of a batch.
 #[derive(Debug)]
@@ -71,6 +75,11 @@ pub(crate) struct Driver<'b, R: Runner> {
     began: Instant,
     /// Whether the next attempt waits for its record to be read.
     awaits_input: bool,
+    /// Whether jobs are read that an earlier run has settled, and there may be more of them.
+    is_restoring: bool,
+    restored: Restored,
+    /// The error of a journal or an output while jobs were restored.
+    restore_error: Option<OutputError>,
     /// The error that ended the source.
     fault: Option<InputError>,
     failed: FailedJobs,
@@ -147,6 +156,9 @@ impl<'b, R: Runner> Driver<'b, R> {
             most_behind,
             began: Instant::now(),
             awaits_input: false,
+            is_restoring: false,
+            restored: Restored::default(),
+            restore_error: None,
             fault: None,
             failed: FailedJobs::default(),
             suspects: Suspects::default(),
@@ -188,7 +200,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             let due = self.ledger.next_due().into_iter().chain(self.suspects.next_due()).min();
             let due = due.and_then(|due| self.began.checked_add(due));
             let due = due.filter(|due| *due > Instant::now());
-            let deadline = due.map_or(until, |due| due.min(until));
+            let deadline = if self.is_restoring { Instant::now() } else { due.map_or(until, |due| due.min(until)) };
             let wake = self.source.wake().filter(|_| self.awaits_input && pacer.lacks_input());
             match attempts.next(Some(deadline), wake).map_err(End::broken)? {
                 Event::Done(results) => {
@@ -242,6 +254,9 @@ impl<'b, R: Runner> Driver<'b, R> {
                 (runner.input(attempt), avoid)
             })
         });
+        if let Some(error) = self.restore_error.take() {
+            return Err(End::Sink(error));
+        }
         match fed {
             // If the pool has ended, there may still be results; receiving reports the end after them.
             Err(failure) if !is_ready => Err(End::broken(failure)),
@@ -251,8 +266,13 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Returns the next attempt, if it is there without waiting.
     fn next_attempt(&mut self, now: ledger::Time) -> Next<super::Attempt<R::Work>> {
-        self.awaits_input = false;
+        (self.awaits_input, self.is_restoring) = (false, false);
+        let mut restored = 0;
         loop {
+            if restored == RESTORED_AT_ONCE || self.restore_error.is_some() {
+                self.is_restoring = true;
+                return Next::Later;
+            }
             match self.ledger.next(now) {
                 ledger::Next::Attempt(attempt) => return Next::Item(attempt),
                 ledger::Next::Wait => return Next::Later,
@@ -262,7 +282,10 @@ impl<'b, R: Runner> Driver<'b, R> {
                 ledger::Next::Read => {}
             }
             match self.source.next() {
-                Next::Item(Ok(planned)) => return Next::Item(self.ledger.read(planned)),
+                Next::Item(Ok(planned)) => match self.restore(planned) {
+                    Some(planned) => return Next::Item(self.ledger.read(planned)),
+                    None => restored += 1,
+                },
                 Next::Item(Err(fault)) => {
                     self.fault = Some(fault);
                     self.ledger.source_failed();
@@ -274,6 +297,29 @@ impl<'b, R: Runner> Driver<'b, R> {
                 Next::End => self.ledger.end_of_source(),
             }
         }
+    }
+
+    /// Settles a job that an earlier run has settled, by the journal. Otherwise returns it.
+    fn restore(&mut self, planned: Planned<R::Work>) -> Option<Planned<R::Work>> {
+        let restored = &mut self.restored;
+        let found = self.sinks.find_settled(planned.content, planned.number, restored);
+        let status = match found {
+            Ok(None) => return Some(planned),
+            Ok(Some(status)) => status,
+            Err(error) => {
+                self.restore_error = Some(error);
+                return None;
+            }
+        };
+        let place = self.ledger.restore(status);
+        let failed = has_failed(status);
+        if failed {
+            self.failed.add(planned.number, restored.cause().as_ref());
+        }
+        self.settled.add(1, u64::from(failed));
+        let job = ledger::Job { place, number: planned.number, attempt: 1, input: planned.input };
+        self.restore_error = self.sinks.restore(&job, status, restored).err();
+        None
     }
 
     /// Passes an event to the ledger that no orders follow from.
@@ -402,32 +448,6 @@ impl<'b, R: Runner> Driver<'b, R> {
             }
             Order::SettleRun(_) | Order::GiveUp | Order::EndAll => Ok(()),
         }
-    }
-
-    /// Writes the output whose turn it is; after a signal, all finished output.
-    fn write_finished(&mut self) -> Result<(), OutputError> {
-        if let Some(since) = (self.stop_requested)() {
-            if !self.sinks.is_waiting() {
-                // All finished output is written.
-            } else if self.sinks.can_write_early() {
-                self.sinks.write_early()?;
-            } else if since.elapsed() >= TURN_LIMIT_AFTER_SIGNAL && self.must_save_at_once() {
-                self.write_past_unsettled()?;
-            }
-        }
-        self.sinks.flush()
-    }
-
-    /// Writes finished output, past the jobs that are not settled.
-    fn write_past_unsettled(&mut self) -> Result<(), OutputError> {
-        if self.sinks.has_line_for_each() {
-            let mut orders = std::mem::take(&mut self.orders);
-            let event = ledger::Event::SkipBefore { place: self.sinks.end() };
-            self.ledger.on(event, Duration::ZERO, &mut orders);
-            orders.drain(..).try_for_each(|order| self.execute(order))?;
-            self.orders = orders;
-        }
-        self.sinks.close_gaps()
     }
 
     /// Ends the batch: no job stays unsettled in the ledger. Returns the final end.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::LIMIT;
 use crate::batches::{batch, is_rank, processes_with, wait_until};
 use crate::support;
-use crate::LIMIT;
 
 pub const TRIALS: &[(&str, fn())] =
     &[("jobs_that_run_when_the_launcher_is_signalled_have_their_results", running_jobs_have_their_results)];

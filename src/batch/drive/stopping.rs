@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::{Attempts, Driver, End};
 use crate::batch::deadline::Deadline;
 use crate::batch::ledger;
+use crate::batch::policy::TURN_LIMIT_AFTER_SIGNAL;
 use crate::batch::runners::Runner;
 use crate::engine::stop;
+use crate::output::OutputError;
 
 /// The time limit of a batch.
 pub(crate) struct TimeLimit<'b> {
@@ -60,10 +62,36 @@ impl<R: Runner> Driver<'_, R> {
         Ok(())
     }
 
+    /// Writes the output whose turn it is; after a signal, all finished output.
+    pub(super) fn write_finished(&mut self) -> Result<(), OutputError> {
+        if let Some(since) = (self.stop_requested)() {
+            if !self.sinks.is_waiting() {
+                // All finished output is written.
+            } else if self.sinks.can_write_early() {
+                self.sinks.write_early()?;
+            } else if since.elapsed() >= TURN_LIMIT_AFTER_SIGNAL && self.must_save_at_once() {
+                self.write_past_unsettled()?;
+            }
+        }
+        self.sinks.flush()
+    }
+
     /// Whether finished output is to be written past the jobs that still run. Where each job has its line, their results would have
-    /// no place any more when they end: so only if the ranks may be killed before that.
-    pub(super) fn must_save_at_once(&self) -> bool {
+    /// no place any more when they end: so only if the ranks may be killed before that. What is in a journal is saved.
+    fn must_save_at_once(&self) -> bool {
         !self.sinks.has_line_for_each()
             || self.deadly_launcher && self.out_of_time.is_none() && !stop::last_was_harmless()
+    }
+
+    /// Writes finished output, past the jobs that are not settled.
+    fn write_past_unsettled(&mut self) -> Result<(), OutputError> {
+        if self.sinks.has_line_for_each() {
+            let mut orders = std::mem::take(&mut self.orders);
+            let event = ledger::Event::SkipBefore { place: self.sinks.end() };
+            self.ledger.on(event, Duration::ZERO, &mut orders);
+            orders.drain(..).try_for_each(|order| self.execute(order))?;
+            self.orders = orders;
+        }
+        self.sinks.close_gaps()
     }
 }
