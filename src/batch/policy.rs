@@ -6,7 +6,7 @@
 //! | [`FLUSH_PERIOD`] | the driver with flushing while results keep coming | short for people |
 //! | [`TURN_LIMIT`] | finished output for an earlier job, before it is written out of order | above the flush times |
 //! | [`TURN_LIMIT_AFTER_SIGNAL`] | after a signal: finished output for an earlier job, where no order can be restored later and the launcher may kill the ranks | below the second after which Open MPI's `mpiexec` kills its ranks |
-//! | [`OUTSIDE_LIMIT`] | a job that a signal has ended, for a request to stop the run, before it counts as failed | short for people, long for signals to all processes of a node |
+//! | [`OUTSIDE_LIMIT`] | a job that a signal has ended, or a worker that cannot be started, for a request to stop the run, before it counts as failed | short for people, long for signals to all processes of a node |
 //! | `--grace`, [`GRACE`] | after a request to stop: the driver for running jobs | – |
 //! | `--kill-after` | a process group for its end after TERM, before KILL | – |
 //! | `--time-limit`, [`TIME_LIMIT_MARGIN`] | before the time limit of a run: its last writes, and the ends of its ranks | of a short time limit, at most a quarter is kept for them and for `--kill-after` |

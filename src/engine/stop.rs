@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 use signal_hook::{SigId, flag, low_level};
@@ -112,6 +112,18 @@ pub(crate) fn last_was_harmless() -> bool {
 /// Whether this process has got a signal that asks for the end, since the first of its runs began that listen now.
 pub(crate) fn was_signalled() -> bool {
     last_signal() != 0
+}
+
+/// Whether this process has got such a signal or gets one within this time.
+pub(crate) fn is_signalled_within(time: Duration) -> bool {
+    let deadline = Instant::now() + time;
+    while !was_signalled() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
 }
 
 fn last_signal() -> usize {

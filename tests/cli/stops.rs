@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::Child;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -62,22 +62,43 @@ fn jobs_that_end_within_the_grace_time_have_their_results_whatever_the_signal_wa
 #[test]
 fn the_result_of_a_built_in_function_that_ends_within_the_grace_time_is_there() {
     let files = Files::new();
-    let input = files.with("jobs", "1\n0.1\n0.1\n0.1\n");
-    let words = ["kernel", "sleep-square", "--seconds", "1.5", "--threads", "1", "--chunk", "1", "--grace", "10m"];
-    let mut child = support::start(command(&[&words[..], &["--range", "1:9"]].concat()).current_dir(files.0.path()));
-    drop(input);
-    let since = Instant::now();
-    // Both ranks compute their first job by now; the run is stopped before one ends.
-    thread::sleep(Duration::from_millis(700));
+    // The first job takes some seconds.
+    let long = format!("[{}]\n", vec!["0.5"; 60_000].join(","));
+    files.with("jobs.jsonl", long + &"[0.5]\n".repeat(20));
+    let words = ["kernel", "slow-fn", "--n", "1000", "--input", "jobs.jsonl", "--threads", "1", "--chunk", "1"];
+    let words = [&words[..], &["--grace", "10m", "-o", "o", "--progress", "line"]].concat();
+    let mut child = support::start(command(&words).current_dir(files.0.path()));
+    let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    while !line.contains("20 of 21 jobs") {
+        line.clear();
+        assert!(said.read_line(&mut line).expect("text") > 0, "it has ended");
+    }
     support::signal(&child, Signal::SIGTERM);
-    let run = end_of(&mut child);
-    assert!(since.elapsed() < Duration::from_secs(200));
-    run.expect_code(75);
-    let out = run.out();
-    assert!(
-        !out.is_empty() && out.lines().eq((1..).map(|x: u64| (x * x).to_string()).take(out.lines().count())),
-        "{out}"
-    );
+    let status = support::wait(&mut child, LIMIT).expect("it ends");
+    assert_eq!(status.code(), Some(0), "all jobs have ended");
+    let out = fs::read_to_string(files.path("o")).expect("the output is whole");
+    assert!(out.lines().count() == 21 && out.lines().all(|line| line.parse::<f64>().is_ok()), "{out}");
+}
+
+#[test]
+fn with_a_journal_results_wait_for_the_jobs_before_them_in_the_grace_time() {
+    let files = Files::new();
+    let script = "touch up{}; until test -e go{}; do sleep 0.02; done; touch done{}; echo {}";
+    let words = ["--threads", "1", "--range", "1:9", "--journal", "j", "-o", "o", "--grace", "10m"];
+    let mut command = batch(&files, &[&words[..], &["--", "sh", "-c", script]].concat());
+    // Without a journal, what is finished would be written at once under this launcher.
+    command.env("OMPI_COMM_WORLD_RANK", "0").env("OMPI_COMM_WORLD_SIZE", "1");
+    let mut child = support::start(&mut command);
+    until("two jobs run", || files.path("up1").exists() && files.path("up2").exists());
+    support::signal(&child, Signal::SIGTERM);
+    thread::sleep(Duration::from_millis(300));
+    files.with("go2", "");
+    thread::sleep(Duration::from_millis(700));
+    (1..=9).for_each(|job| drop(files.with(&format!("go{job}"), "")));
+    end_of(&mut child).expect_code(75).expect_said("; the same command with --resume goes on");
+    let out = fs::read_to_string(files.path("o.partial")).expect("the output so far");
+    assert!(out.starts_with("1\n2\n"), "{out}");
 }
 
 #[test]
@@ -175,6 +196,26 @@ fn a_worker_that_is_killed_from_outside_while_the_run_is_stopped_has_not_failed(
     thread::sleep(Duration::from_millis(200));
     kill_named(&module.files, "id2", Signal::SIGTERM);
     end_of(&mut child).expect_code(75).expect_said("stopped early by a signal");
-    let records = module.records("r.jsonl".trim_end_matches(".jsonl"));
+    let records = module.records("r");
     assert!(records.iter().all(|record| record["status"] == "ok"), "{records:?}");
+}
+
+#[test]
+fn a_worker_that_is_killed_while_it_starts_and_the_run_is_stopped_does_not_fail_the_run() {
+    // The second process never gets ready.
+    let module = Module::new(
+        "import os, time\ntry:\n    os.close(os.open('first', os.O_CREAT | os.O_EXCL))\nexcept FileExistsError:\n    \
+         open('id', 'w').write(str(os.getpid()))\n    os.rename('id', 'id2')\n    time.sleep(1000)\n\
+         def f(x):\n    open('called', 'w').close()\n    while not os.path.exists('go'): time.sleep(0.02)\n    return x\n",
+    );
+    let words =
+        ["--threads", "2", "--range", "1:50", "--chunk", "1", "--output", "o", "--records", "r", "--grace", "10m"];
+    let mut child = support::start(&mut module.command(1, "f", &words));
+    until("both workers run", || module.files.path("id2").exists() && module.files.path("called").exists());
+    kill_named(&module.files, "id2", Signal::SIGTERM);
+    support::signal(&child, Signal::SIGTERM);
+    module.files.with("go", "");
+    end_of(&mut child).expect_code(75).expect_said("stopped early by a signal");
+    let records = module.records("r");
+    assert!(!records.is_empty() && records.iter().all(|record| record["status"] == "ok"), "{records:?}");
 }

@@ -43,6 +43,28 @@ fn a_run_stops_in_time_and_keeps_what_is_done() {
 }
 
 #[test]
+fn a_run_with_a_journal_says_how_to_go_on_and_its_next_run_does_the_rest() {
+    let files = Files::new();
+    let script = "sleep 0.2; echo {}";
+    let words = ["--threads", "1", "--range", "1:30", "--journal", "j", "--resume", "-o", "o", "--time-limit", "2s"];
+    let words = [&words[..], &["--", "sh", "-c", script]].concat();
+    let mut runs = 0;
+    let last = loop {
+        let run = support::run(&mut batch(&files, &words), LIMIT);
+        runs += 1;
+        if run.code != Some(75) {
+            break run;
+        }
+        run.expect_said("job(s) are left; the same command with --resume goes on");
+        assert!(runs < 100, "a run does some jobs: {}", run.stderr);
+    };
+    last.expect_code(0);
+    assert!(runs > 1, "all jobs take longer than the time limit is");
+    let out = fs::read_to_string(files.path("o")).expect("the output is whole");
+    assert!(out.lines().eq((1..=30).map(|number: u32| number.to_string())), "{out}");
+}
+
+#[test]
 fn no_job_is_started_that_could_not_end_and_one_that_runs_has_the_time_that_is_left() {
     let files = Files::new();
     // The first job tells how long jobs take. The second one would need more time than the grace time is.
