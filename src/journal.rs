@@ -18,6 +18,7 @@ pub(crate) mod amend;
 mod compact;
 mod frame;
 mod index;
+pub(crate) mod inspect;
 mod last;
 mod line;
 mod open;

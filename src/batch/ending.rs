@@ -25,7 +25,8 @@ pub(super) fn end(driven: Driven, mut sinks: Sinks, pool: &Pool, token: Option<T
     let job_log = sinks.log_path().map(PathBuf::from).filter(|path| path.is_file());
     report.set_silent(matches!(&end, End::Sink(error) if error.is_closed()));
     let replaced = replace_doubtful(&doubtful, &mut sinks);
-    let stopped = stopped_message(out_of_time, counts.done, left, sinks.has_journal());
+    let stopped = stopped_message(out_of_time, counts.done, left);
+    report.add_journal(sinks.journal_note(report.counts));
     let code = conclude(end, fault, stopped, sinks, &mut report);
     report_doubtful(&doubtful, job_log.as_deref(), replaced, &mut report);
     let has_success = stop.on_success && report.counts.succeeded > 0;
@@ -77,6 +78,7 @@ fn report_doubtful(
 /// Finishes the outputs, or leaves them as they are, and reports why the batch ended early.
 fn conclude(end: End, fault: Option<InputError>, stopped: String, sinks: Sinks, report: &mut Report) -> ExitCode {
     let left = sinks.partial_names();
+    let resume = sinks.journal_name().map(|name| format!("; {name} has all finished jobs: --resume continues"));
     let is_whole = matches!((&end, &fault), (End::Complete, None));
     let finished = sinks.finish(Some(report.counts).filter(|_| is_whole));
     let (message, code) = match (end, fault) {
@@ -96,16 +98,15 @@ fn conclude(end: End, fault: Option<InputError>, stopped: String, sinks: Sinks, 
             Ok(()) => return ExitCode::Success,
         },
     };
-    report.add(with_places(message, finished.err(), &left));
+    report.add(with_places(message, finished.err(), &left) + &resume.unwrap_or_default());
     code
 }
 
 /// Returns why a run was stopped early, and how much of it is done and left.
-fn stopped_message(out_of_time: Option<&str>, done: u64, left: Option<u64>, has_journal: bool) -> String {
-    let resume = if has_journal { "; the same command with --resume goes on" } else { "" };
-    let Some(limit) = out_of_time else { return format!("stopped early by a signal, after {done} job(s){resume}") };
+fn stopped_message(out_of_time: Option<&str>, done: u64, left: Option<u64>) -> String {
+    let Some(limit) = out_of_time else { return format!("stopped early by a signal, after {done} job(s)") };
     let left = left.map_or(String::new(), |left| format!("; {left} job(s) are left"));
-    format!("stopped early, because the time limit is near ({limit}), after {done} job(s){left}{resume}")
+    format!("stopped early, because the time limit is near ({limit}), after {done} job(s){left}")
 }
 
 /// Adds another error and the names of unfinished outputs to a message.

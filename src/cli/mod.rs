@@ -14,7 +14,7 @@
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
 //! | `time_limit` | finds out when a run has to end |
-//! | `info`, `completions` | the other subcommands |
+//! | `info`, `journal`, `completions` | the other subcommands |
 
 mod args;
 mod batch;
@@ -25,6 +25,7 @@ mod files;
 mod info;
 mod inputs;
 mod job_files;
+mod journal;
 mod kernel;
 mod map;
 mod parse;
@@ -67,6 +68,7 @@ pub fn run() -> ExitCode {
         Task::Map(task) => map::run(&config, task),
         Task::Kernel(kernel) => kernel::run(&config, kernel),
         Task::Info { json } => info::run(&config, *json),
+        Task::Journal(task) => journal::run(task),
         Task::Completions(shell) => completions::write_completions(*shell),
         Task::Man(words) => completions::write_manual(words),
     }

@@ -34,20 +34,6 @@ pub(crate) struct JournalOptions {
     pub sync: Duration,
 }
 
-impl JournalOptions {
-    /// Returns the options with which a run continues the journal of this path, or starts one.
-    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
-        JournalOptions {
-            path: path.into(),
-            resume: true,
-            retry_failed: false,
-            accept_changed: false,
-            break_lock: false,
-            sync: Duration::from_secs(1),
-        }
-    }
-}
-
 /// What all jobs of a run have in common: names and values. Jobs of another run are the same only if these are equal.
 pub(crate) type Spec = Vec<(String, String)>;
 

@@ -96,7 +96,7 @@ fn with_a_journal_results_wait_for_the_jobs_before_them_in_the_grace_time() {
     files.with("go2", "");
     thread::sleep(Duration::from_millis(700));
     (1..=9).for_each(|job| drop(files.with(&format!("go{job}"), "")));
-    end_of(&mut child).expect_code(75).expect_said("; the same command with --resume goes on");
+    end_of(&mut child).expect_code(75).expect_said("j has all finished jobs: --resume continues");
     let out = fs::read_to_string(files.path("o.partial")).expect("the output so far");
     assert!(out.starts_with("1\n2\n"), "{out}");
 }

@@ -55,7 +55,7 @@ fn a_run_with_a_journal_says_how_to_go_on_and_its_next_run_does_the_rest() {
         if run.code != Some(75) {
             break run;
         }
-        run.expect_said("job(s) are left; the same command with --resume goes on");
+        run.expect_said("job(s) are left").expect_said("j has all finished jobs: --resume continues");
         assert!(runs < 100, "a run does some jobs: {}", run.stderr);
     };
     last.expect_code(0);

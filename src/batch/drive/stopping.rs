@@ -80,7 +80,7 @@ impl<R: Runner> Driver<'_, R> {
     /// no place any more when they end: so only if the ranks may be killed before that. What is in a journal is saved.
     fn must_save_at_once(&self) -> bool {
         let is_killed_soon = self.deadly_launcher && self.out_of_time.is_none() && !stop::last_was_harmless();
-        !self.sinks.has_journal() && (is_killed_soon || !self.sinks.has_line_for_each())
+        self.sinks.journal_name().is_none() && (is_killed_soon || !self.sinks.has_line_for_each())
     }
 
     /// Writes finished output, past the jobs that are not settled.
