@@ -244,7 +244,9 @@ fn drive_within(
         sinks: &mut sinks,
         stop_requested,
         settled: &settled,
-        kill_after: Duration::ZERO,
+        grace: options.grace,
+        deadly_launcher: true,
+        time_limit: None,
         most_behind,
     });
     let stream = runner.open(pool, options.chunk, options.job_log.is_some());
