@@ -15,9 +15,19 @@
 //! | `amend` | appends an entry that a job has failed, after one that said that it succeeded |
 
 pub(crate) mod amend;
+mod compact;
+mod frame;
+mod index;
 mod last;
 mod line;
+mod open;
+mod owner;
 mod places;
+mod run;
+mod scan;
+mod settled;
+mod storage;
+mod writer;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +42,9 @@ use serde_json::value::RawValue;
 use crate::output::{Existing, Moved, OutputError, Target, Writer};
 
 pub use last::LastEntries;
+pub(crate) use open::{JournalError, JournalOptions, Spec};
+pub(crate) use run::Journal;
+pub(crate) use settled::{Key, Settled};
 pub(crate) use places::{Found, OutputFiles};
 
 /// The status of a job.

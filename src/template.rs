@@ -267,6 +267,18 @@ impl Template {
         }
     }
 
+    /// Whether a word contains the job's number.
+    pub(crate) fn uses_number(&self) -> bool {
+        let in_word = |word: &Word| word.contains(&Piece::Number);
+        let in_command = match &self.run {
+            TemplateCommand::Program(words) => words.iter().any(in_word),
+            TemplateCommand::Script(script) => script.iter().any(|(_, piece)| *piece == Piece::Number),
+            TemplateCommand::Record(record) => in_word(record),
+        };
+        let others = self.stdin.iter().chain(&self.cwd).chain(&self.tag).chain(self.env.iter().map(|(_, word)| word));
+        in_command || others.into_iter().any(in_word)
+    }
+
     /// Returns the words for one job.
     pub fn fill(&self, values: &Values, numbers: &JobNumbers) -> Filled {
         let filler = Filler { fields: &self.fields, values: &values.0, numbers };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::job::{AttemptResult, Cause, has_failed};
 use super::ledger::{self, Counts, Ending, Ledger, Order, Planned, Run};
 use super::policy::{FLUSH_PAUSE, GRACE, TURN_LIMIT_AFTER_SIGNAL};
+use super::recorder::Restored;
 use super::report::FailedJobs;
 use super::runners::Runner;
 use super::sinks::Sinks;
@@ -23,6 +24,9 @@ use flush_timer::FlushTimer;
 
 /// Up to this number, jobs that were never read are cancelled one by one, each with a log entry.
 const CANCELLED_SINGLY: u64 = 1_000_000;
+
+/// This number of jobs is restored from the journal before the driver looks at events again.
+const RESTORED_AT_ONCE: u32 = 4096;
 
 /// The reason for the end of a batch.
 #[derive(Debug)]
@@ -65,6 +69,11 @@ pub(crate) struct Driver<'b, R: Runner> {
     began: Instant,
     /// Whether the next attempt waits for its record to be read.
     awaits_input: bool,
+    /// Whether jobs are read that an earlier run has settled, and there may be more of them.
+    is_restoring: bool,
+    restored: Restored,
+    /// The error of a journal or an output while jobs were restored.
+    restore_error: Option<OutputError>,
     /// The error that ended the source.
     fault: Option<InputError>,
     failed: FailedJobs,
@@ -116,6 +125,9 @@ impl<'b, R: Runner> Driver<'b, R> {
             most_behind,
             began: Instant::now(),
             awaits_input: false,
+            is_restoring: false,
+            restored: Restored::default(),
+            restore_error: None,
             fault: None,
             failed: FailedJobs::default(),
             orders: Vec::new(),
@@ -148,7 +160,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             // A retry that is already due waits for room, which an event makes.
             let due = self.ledger.next_due().and_then(|due| self.began.checked_add(due));
             let due = due.filter(|due| *due > Instant::now());
-            let deadline = due.map_or(until, |due| due.min(until));
+            let deadline = if self.is_restoring { Instant::now() } else { due.map_or(until, |due| due.min(until)) };
             let wake = self.source.wake().filter(|_| self.awaits_input && pacer.lacks_input());
             match attempts.next(Some(deadline), wake).map_err(End::broken)? {
                 Event::Done(results) => {
@@ -200,6 +212,9 @@ impl<'b, R: Runner> Driver<'b, R> {
                 (runner.input(attempt), avoid)
             })
         });
+        if let Some(error) = self.restore_error.take() {
+            return Err(End::Sink(error));
+        }
         match fed {
             // If the pool has ended, there may still be results; receiving reports the end after them.
             Err(failure) if !is_ready => Err(End::broken(failure)),
@@ -209,8 +224,13 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Returns the next attempt, if it is there without waiting.
     fn next_attempt(&mut self, now: ledger::Time) -> Next<super::Attempt<R::Work>> {
-        self.awaits_input = false;
+        (self.awaits_input, self.is_restoring) = (false, false);
+        let mut restored = 0;
         loop {
+            if restored == RESTORED_AT_ONCE || self.restore_error.is_some() {
+                self.is_restoring = true;
+                return Next::Later;
+            }
             match self.ledger.next(now) {
                 ledger::Next::Attempt(attempt) => return Next::Item(attempt),
                 ledger::Next::Wait => return Next::Later,
@@ -220,7 +240,10 @@ impl<'b, R: Runner> Driver<'b, R> {
                 ledger::Next::Read => {}
             }
             match self.source.next() {
-                Next::Item(Ok(planned)) => return Next::Item(self.ledger.read(planned)),
+                Next::Item(Ok(planned)) => match self.restore(planned) {
+                    Some(planned) => return Next::Item(self.ledger.read(planned)),
+                    None => restored += 1,
+                },
                 Next::Item(Err(fault)) => {
                     self.fault = Some(fault);
                     self.ledger.source_failed();
@@ -232,6 +255,29 @@ impl<'b, R: Runner> Driver<'b, R> {
                 Next::End => self.ledger.end_of_source(),
             }
         }
+    }
+
+    /// Settles a job that an earlier run has settled, by the journal. Otherwise returns it.
+    fn restore(&mut self, planned: Planned<R::Work>) -> Option<Planned<R::Work>> {
+        let restored = &mut self.restored;
+        let found = self.sinks.find_settled(planned.content, planned.number, restored);
+        let status = match found {
+            Ok(None) => return Some(planned),
+            Ok(Some(status)) => status,
+            Err(error) => {
+                self.restore_error = Some(error);
+                return None;
+            }
+        };
+        let place = self.ledger.restore(status);
+        let failed = has_failed(status);
+        if failed {
+            self.failed.add(planned.number, restored.cause().as_ref());
+        }
+        self.settled.add(1, u64::from(failed));
+        let job = ledger::Job { place, number: planned.number, attempt: 1, input: planned.input };
+        self.restore_error = self.sinks.restore(&job, status, restored).err();
+        None
     }
 
     /// Passes an event to the ledger that no orders follow from.

@@ -6,7 +6,7 @@ use super::Options;
 use super::handover::Handover;
 use crate::console;
 use crate::input::InputError;
-use crate::journal::{JobLog, LastEntries, OutputFiles};
+use crate::journal::{JobLog, Journal, LastEntries, OutputFiles};
 use crate::output::{Existing, OutputError, Target, Writer, is_same_file, real_path};
 
 /// The files of earlier runs that this run continues.
@@ -72,11 +72,25 @@ impl Earlier {
     pub(super) fn open_outputs(
         self,
         options: &Options,
+        journal: Option<&Journal>,
         may_replace: bool,
     ) -> Result<(Handover, Option<LastEntries>), OutputError> {
         let Earlier { done, files, log } = self;
-        let out = if files.is_some() { Writer::open_behind(&options.output) } else { Writer::open(&options.output) }?;
-        let err = if done.is_some() { Writer::open_after(&options.stderr) } else { Writer::open(&options.stderr) }?;
+        // What an earlier run has written is in the journal, from which it is written again.
+        let is_in_journal = journal.is_some_and(|journal| match &options.output {
+            Target::File(path) => journal.had_output(&real_path(path)),
+            Target::Stdout | Target::Stderr => false,
+        });
+        let out = match files {
+            Some(_) => Writer::open_behind(&options.output),
+            None if is_in_journal => Writer::open_again(&options.output),
+            None => Writer::open(&options.output),
+        }?;
+        let err = match done {
+            Some(_) => Writer::open_after(&options.stderr),
+            None if is_in_journal => Writer::open_again(&options.stderr),
+            None => Writer::open(&options.stderr),
+        }?;
         let log = match (&options.job_log, log) {
             (Some(path), None) => Some(JobLog::open(&Target::new(path), Existing::Replace)?),
             (_, log) => log,

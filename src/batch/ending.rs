@@ -77,7 +77,7 @@ fn report_doubtful(
 fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, report: &mut Report) -> ExitCode {
     let left = sinks.partial_names();
     let is_whole = matches!((&end, &fault), (End::Complete, None));
-    let finished = sinks.finish(is_whole);
+    let finished = sinks.finish(Some(report.counts).filter(|_| is_whole));
     let (message, code) = match (end, fault) {
         (End::Sink(error), _) if error.is_closed() => return ExitCode::Success,
         (End::Sink(error), _) => (error.to_string(), ExitCode::Failure),

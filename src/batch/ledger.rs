@@ -35,8 +35,10 @@ pub(crate) struct Planned<W> {
     /// The place of its record in the input, from 1.
     pub number: u64,
     pub work: W,
-    /// Its record as JSON, if there is a job log.
+    /// Its record as JSON, if entries about jobs contain it.
     pub input: Option<Box<RawValue>>,
+    /// The hash of its record, if there is a journal.
+    pub content: u128,
 }
 
 /// A job without its work, for the sinks.
@@ -48,7 +50,7 @@ pub(crate) struct Job {
     pub number: u64,
     /// The number of attempts, with the one under way.
     pub attempt: u32,
-    /// Its record as JSON, if there is a job log.
+    /// Its record as JSON, if entries about jobs contain it.
     pub input: Option<Box<RawValue>>,
 }
 
@@ -274,7 +276,7 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
     /// Takes the next job of the source and returns its first attempt.
     pub(crate) fn read(&mut self, planned: Planned<W>) -> Attempt<W> {
-        let Planned { number, work, input } = planned;
+        let Planned { number, work, input, .. } = planned;
         let place = self.next_place;
         self.next_place += 1;
         let may_retry = self.retry.retries > 0;
@@ -287,6 +289,16 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         };
         self.push(entry);
         Attempt { place, number, attempt: 1, seed: seed_of(self.seed, number), work, avoid: None }
+    }
+
+    /// Takes a job that an earlier run has settled with this status, and returns its place.
+    pub(crate) fn restore(&mut self, status: Status) -> u64 {
+        let place = self.next_place;
+        self.next_place += 1;
+        self.counts.add(status, 1);
+        self.counts.restored += 1;
+        self.closed |= self.stop.on_success && status == Status::Ok;
+        place
     }
 
     fn push(&mut self, entry: Entry<W, R>) {

@@ -18,6 +18,7 @@
 //! | `drive` | the loop that carries out the ledger's orders |
 //! | `sinks` | when a job's output and its log entry are handed on; `handover` writes them: output first, then the entry |
 //! | `written` | that no two outputs are one file |
+//! | `recorder` | which jobs the journal has, and what is written to it |
 //! | `earlier` | which files of an earlier run this run continues |
 //! | `job` | the messages between driver and ranks: attempts and their results |
 //! | `runners` | the ranks' half |
@@ -32,6 +33,7 @@ mod handover;
 mod job;
 mod ledger;
 mod policy;
+mod recorder;
 mod report;
 pub(crate) mod runners;
 #[cfg(test)]
@@ -49,8 +51,9 @@ use std::time::Duration;
 
 use crate::engine::board::Settled;
 use crate::input::InputError;
-use crate::journal::Status;
-use crate::output::{JsonLines, Target};
+use crate::console;
+use crate::journal::{Journal, JournalError, JournalOptions, Spec, Status};
+use crate::output::{JsonLines, Target, real_path};
 use crate::pool::{Pacer, Pool};
 use crate::report::Progress;
 
@@ -65,7 +68,8 @@ use earlier::Earlier;
 use ledger::Ledger;
 use runners::Runner;
 use sinks::{Lines, Sinks};
-use source::Source;
+use recorder::Recorder;
+use source::{Keep, Source};
 
 /// Jobs that are settled behind the first unsettled one take up to 16 bytes each in the ledger and 40 in the sinks.
 const MOST_BEHIND: u64 = 1 << 22;
@@ -85,6 +89,12 @@ pub(crate) struct Options {
     pub job_log: Option<PathBuf>,
     /// The job log of an earlier run, whose successful jobs are not run again.
     pub only_failed: Option<PathBuf>,
+    /// The journal, in which each job is settled durably, and by which a run is continued.
+    pub journal: Option<JournalOptions>,
+    /// What all jobs have in common, as the user has given it. A journal of other jobs is refused.
+    pub spec: Spec,
+    /// Whether the result of a job may depend on its number.
+    pub is_numbered: bool,
     pub summary: Option<Target>,
     /// Whether output is written as jobs end, and not in the order of their records.
     pub unordered: bool,
@@ -112,6 +122,9 @@ impl Options {
             stderr: Target::Stderr,
             job_log: None,
             only_failed: None,
+            journal: None,
+            spec: Spec::new(),
+            is_numbered: false,
             summary: None,
             unordered: false,
             chunk: 0,
@@ -143,9 +156,16 @@ impl<R: Runner> Batch<R> {
         let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
         let token = self.runner.token();
         let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
-        let (handover, done) = earlier.open_outputs(&self.options, token.is_some())?;
-        let mut sinks = Sinks::new(self.runner.lines(), *unordered, handover, hosts);
-        let (planned, bad) = self.jobs.open(done, job_log.is_some());
+        let journal = self.open_journal()?;
+        let (handover, done) = earlier.open_outputs(&self.options, journal.as_ref(), token.is_some())?;
+        let keep = Keep {
+            input: job_log.is_some() || journal.is_some() && !self.runner.has_plain_results(),
+            content: journal.is_some(),
+            numbered: self.options.is_numbered,
+        };
+        let recorder = journal.map(Recorder::new);
+        let mut sinks = Sinks::new(self.runner.lines(), *unordered, recorder, handover, hosts);
+        let (planned, bad) = self.jobs.open(done, keep);
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
@@ -173,6 +193,22 @@ impl<R: Runner> Batch<R> {
         Ok(report)
     }
 
+    /// Opens the journal, and shows what was found in it.
+    fn open_journal(&self) -> Result<Option<Journal>, JournalError> {
+        let Some(options) = &self.options.journal else { return Ok(None) };
+        let mut spec = vec![("batch".to_string(), self.options.name.clone())];
+        spec.extend(self.options.spec.iter().cloned());
+        spec.extend(self.runner.parameters().map(|parameters| ("parameters".to_string(), parameters)));
+        spec.push(("seed".into(), self.options.seed.to_string()));
+        let output = match &self.options.output {
+            Target::File(path) => Some(real_path(path)),
+            Target::Stdout | Target::Stderr => None,
+        };
+        let journal = Journal::open(options, &spec, output.as_deref())?;
+        journal.messages().iter().for_each(console::eprint_error);
+        Ok(Some(journal))
+    }
+
     /// Calls `line` with [`Runner::show`] of each job until it returns false, and starts nothing. Returns a message about bad
     /// records that were skipped.
     ///
@@ -180,7 +216,7 @@ impl<R: Runner> Batch<R> {
     /// If a record or a file is bad.
     pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, InputError> {
         let (done, _) = earlier::read_log(&self.options)?;
-        let (planned, bad) = self.jobs.open(done, false);
+        let (planned, bad) = self.jobs.open(done, Keep::default());
         for planned in planned {
             let planned = planned?;
             if !line(&self.runner.show(planned.number, &planned.work)) {

@@ -241,7 +241,7 @@ impl<'w> Run<'w> {
                     Some(number) => {
                         self.places.push(number);
                         let input = self.world.recorded.then(|| RawValue::from_string("1".into()).unwrap());
-                        let attempt = self.ledger.read(Planned { number, work: number, input });
+                        let attempt = self.ledger.read(Planned { number, work: number, input, content: 0 });
                         assert_eq!((attempt.number, attempt.work), (number, number));
                         self.start(number, attempt.attempt);
                     }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::handover::Handover;
 use super::job::{AttemptResult, Cause};
-use super::ledger::Job;
+use super::ledger::{Counts, Job};
 use super::policy::TURN_LIMIT;
+use super::recorder::{Recorder, Restored};
 use crate::console::escaped;
 use crate::engine::exchange::OutputStream;
 use crate::journal::{JobEntry, Status, begin_line};
@@ -29,6 +30,8 @@ pub(crate) enum Lines {
 /// The destinations of a batch's results.
 pub(crate) struct Sinks {
     lines: Lines,
+    /// The journal: what it has is durable, whatever happens to the outputs.
+    recorder: Option<Recorder>,
     handover: Handover,
     waiting: Waiting,
     hosts: Vec<String>,
@@ -51,7 +54,13 @@ struct Waiting {
 
 impl Sinks {
     /// Makes sinks without results. `hosts` are those of the ranks.
-    pub(crate) fn new(lines: Lines, unordered: bool, handover: Handover, hosts: Vec<String>) -> Self {
+    pub(crate) fn new(
+        lines: Lines,
+        unordered: bool,
+        recorder: Option<Recorder>,
+        handover: Handover,
+        hosts: Vec<String>,
+    ) -> Self {
         let order = if unordered { OutputOrder::Settled } else { OutputOrder::Places };
         let waiting = Waiting {
             ordered: Ordered::new(order, DEFAULT_MEMORY),
@@ -59,12 +68,15 @@ impl Sinks {
             incomplete: BTreeSet::new(),
             passed: 0,
         };
-        Sinks { lines, handover, waiting, hosts, ticker: None, end: 0, blocked: None }
+        Sinks { lines, recorder, handover, waiting, hosts, ticker: None, end: 0, blocked: None }
     }
 
     /// Takes a piece of output that comes ahead of its job's result.
     pub(super) fn take_part(&mut self, place: u64, stream: OutputStream, bytes: &[u8]) {
         let waiting = &mut self.waiting;
+        if let Some(Err(error)) = self.recorder.as_mut().map(|recorder| recorder.take_part(place, stream, bytes)) {
+            waiting.error.get_or_insert(error);
+        }
         if place < waiting.passed {
             // Nothing is kept for this job any more, and pieces of two jobs must not be mixed.
             waiting.incomplete.insert(place);
@@ -116,6 +128,9 @@ impl Sinks {
     /// output whose turn it is.
     pub(super) fn settle_run(&mut self, first: u64, count: u64, lines: &[u8]) -> Result<(), OutputError> {
         self.end = self.end.max(first + count);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.settle_run(first, lines)?;
+        }
         let (waiting, handover) = (&mut self.waiting, &mut self.handover);
         if first < waiting.passed || waiting.ordered.pass_run(first, count) {
             handover.write(Section::STDOUT, lines)?;
@@ -134,12 +149,57 @@ impl Sinks {
             add_error(job.number, result.status, cause, self.lines, &mut out, &mut err);
         }
         let mut note = self.handover.note(job.number);
-        if self.handover.has_log() {
-            if let Some(entry) = entry(job, &result, &self.hosts) {
-                note.extend_from_slice(&begin_line(&entry).map_err(|error| self.handover.entry_error(error))?);
+        if self.handover.has_log() || self.recorder.is_some() {
+            let line = entry(job, &result, &self.hosts).map(|entry| begin_line(&entry)).transpose();
+            let line = line.map_err(|error| self.handover.entry_error(error))?.unwrap_or_default();
+            if let Some(recorder) = &mut self.recorder {
+                recorder.settle(job.place, result.status, &line, &out, &err)?;
+            }
+            if self.handover.has_log() {
+                note.extend_from_slice(&line);
             }
         }
         self.hand_over(job.place, out, &err, &note)
+    }
+
+    /// Looks for the next job, which was read from the source, in the journal. If an earlier run has settled it, returns its status,
+    /// and the rest of its entry in `restored`.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub(super) fn find_settled(
+        &mut self,
+        content: u128,
+        number: u64,
+        restored: &mut Restored,
+    ) -> Result<Option<Status>, OutputError> {
+        self.recorder.as_mut().map_or(Ok(None), |recorder| recorder.take(content, number, restored))
+    }
+
+    /// Takes a job that an earlier run has settled, and hands on the output whose turn it is.
+    ///
+    /// # Errors
+    /// If the journal cannot be read, or writing fails.
+    pub(super) fn restore(&mut self, job: &Job, status: Status, restored: &Restored) -> Result<(), OutputError> {
+        self.end = self.end.max(job.place + 1);
+        for at in &restored.parts {
+            let Some(recorder) = &mut self.recorder else { break };
+            if let Some((stream, bytes)) = recorder.part(*at)? {
+                self.waiting.ordered.part(job.place, stream, bytes)?;
+            }
+        }
+        let mut note = self.handover.note(job.number);
+        if self.handover.has_log() {
+            match (begin_of(&restored.description, job.number), job.input.as_deref()) {
+                (Some(line), _) => note.extend_from_slice(&line),
+                (None, Some(input)) => {
+                    let line = begin_line(&JobEntry::new(job.number, input, status));
+                    note.extend_from_slice(&line.map_err(|error| self.handover.entry_error(error))?);
+                }
+                (None, None) => {}
+            }
+        }
+        self.hand_over(job.place, restored.out.clone(), &restored.err, &note)
     }
 
     /// Writes the error line of a job that is left to the next run, if lines of later jobs were written.
@@ -176,11 +236,15 @@ impl Sinks {
 
     /// Drops the output of the job's attempt so far, because the job is run again.
     pub(super) fn forget(&mut self, place: u64) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.forget(place);
+        }
         self.waiting.ordered.forget_parts(place);
     }
 
     /// Flushes the outputs. Output that has waited too long is written out of order first, if entries contain places.
     pub(crate) fn flush(&mut self) -> Result<(), OutputError> {
+        self.recorder.as_mut().map_or(Ok(()), Recorder::flush)?;
         if self.handover.has_output_places() && self.has_waited_for(TURN_LIMIT) {
             self.write_early()?;
         }
@@ -244,6 +308,9 @@ impl Sinks {
         if lines.is_empty() {
             return Ok(());
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.replace(lines)?;
+        }
         if self.can_write_early() {
             self.write_early()?;
         }
@@ -255,13 +322,24 @@ impl Sinks {
         self.handover.partial_names()
     }
 
-    /// Finishes all outputs. `whole`: the output is complete.
-    pub(crate) fn finish(mut self, whole: bool) -> Result<(), OutputError> {
+    /// Finishes all outputs, and closes the journal. `counts`: the output is complete, with these numbers of jobs.
+    pub(crate) fn finish(mut self, counts: Option<Counts>) -> Result<(), OutputError> {
+        let durable = self.recorder.as_mut().map_or(Ok(()), Recorder::flush);
         let written = if self.can_write_early() { self.write_early() } else { self.close_gaps() };
         // An error of one output does not keep the others from being finished.
-        let finished = self.handover.finish(whole && written.is_ok());
-        written.and(finished)
+        let finished = self.handover.finish(counts.is_some() && written.is_ok());
+        let result = durable.and(written).and(finished);
+        let closed = self.recorder.map_or(Ok(()), |recorder| recorder.close(counts.filter(|_| result.is_ok())));
+        result.and(closed)
     }
+}
+
+/// Returns the beginning of the line of a job log from the description of a job in the journal, with this number; `None` if there
+/// is no description.
+fn begin_of(description: &[u8], number: u64) -> Option<Vec<u8>> {
+    let rest = description.strip_prefix(b"{\"number\":")?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    Some([format!("{{\"number\":{number}").as_bytes(), &rest[digits..]].concat())
 }
 
 /// Adds the error of a job to its output.

@@ -6,12 +6,12 @@ use std::{io, thread};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::ledger::Planned;
 use crate::console::reason;
 use crate::input::{BadRecords, InputError, Inputs, Place, Record};
-use crate::journal::LastEntries;
+use crate::journal::{Key, LastEntries};
 use crate::pool::Next as Pulled;
 
 /// The number of jobs that are read ahead from a pipe.
@@ -144,27 +144,30 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
         };
         Ok(match (total, done) {
             (Some(total), Some(done)) if total <= CHECKED_FIRST => {
-                let (mut left, _) = self.open(Some(done.clone()), false);
+                let (mut left, _) = self.open(Some(done.clone()), Keep::default());
                 Some(left.try_fold(0, |count, planned| planned.map(|_| count + 1))?)
             }
             (total, done) => total.map(|total| total.saturating_sub(done.map_or(0, LastEntries::ok_count))),
         })
     }
 
-    /// Returns the jobs that have not succeeded by `done`, and the bad records, which are counted as they are found. `keep_input`:
-    /// each job has its record as JSON.
-    pub(crate) fn open(&self, done: Option<LastEntries>, keep_input: bool) -> (PlannedJobs<W>, BadRecords) {
-        let keep_input = keep_input || done.is_some();
+    /// Returns the jobs that have not succeeded by `done`, and the bad records, which are counted as they are found. `keep`: what is
+    /// kept of each record.
+    pub(crate) fn open(&self, done: Option<LastEntries>, keep: Keep) -> (PlannedJobs<W>, BadRecords) {
+        let keep = Keep { input: keep.input || done.is_some(), ..keep };
         match self {
-            Jobs::Made { make, .. } if !keep_input => {
-                let jobs = (1..).zip(make()).map(|(number, work)| Ok(Planned { number, work, input: None }));
+            Jobs::Made { make, .. } if keep == Keep::default() => {
+                let jobs = (1..).zip(make()).map(|(number, work)| Ok(Planned { number, work, input: None, content: 0 }));
                 (Box::new(jobs), BadRecords::default())
             }
             Jobs::Made { make, .. } => {
-                let jobs = (1..).zip(make()).map(|(number, work)| {
-                    let place = Place { file: "the default jobs".into(), line: number, column: None };
-                    let input = to_raw_value(&work).map_err(|error| without_json(&place, &error))?;
-                    Ok((Planned { number, work, input: Some(input) }, place))
+                let mut json = Vec::new();
+                let jobs = (1..).zip(make()).map(move |(number, work)| {
+                    let place = || Place { file: "the default jobs".into(), line: number, column: None };
+                    json.clear();
+                    serde_json::to_writer(&mut json, &work).map_err(|error| without_json(&place(), &error))?;
+                    let (input, content) = keep.of(&json, number).map_err(|error| without_json(&place(), &*error))?;
+                    Ok((Planned { number, work, input, content }, Some(place()).filter(|_| keep.input)))
                 });
                 (left_of(jobs, done), BadRecords::default())
             }
@@ -172,20 +175,50 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                 let (reading, bind) = (inputs.open(), bind.clone());
                 let bad = reading.bad_records();
                 let jobs = reading.jobs(move |record: &Record| {
-                    let input = if keep_input { Some(json_of(record)?) } else { None };
-                    Ok((bind(record)?, input, record.place().clone()))
+                    let mut json = Vec::new();
+                    if keep != Keep::default() {
+                        record.push_json(false, &mut json);
+                    }
+                    Ok((bind(record)?, json, Some(record.place().clone())))
                 });
-                let jobs =
-                    jobs.map(|(number, job)| job.map(|(work, input, place)| (Planned { number, work, input }, place)));
+                let jobs = jobs.map(move |(number, job)| {
+                    let (work, json, place) = job?;
+                    let named = || place.clone().unwrap_or_else(|| Place { file: "".into(), line: number, column: None });
+                    let (input, content) = keep.of(&json, number).map_err(|error| without_json(&named(), &*error))?;
+                    Ok((Planned { number, work, input, content }, place))
+                });
                 (left_of(jobs, done), bad)
             }
         }
     }
 }
 
+/// What is kept of each record beside its job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Keep {
+    /// The record as JSON.
+    pub input: bool,
+    /// The hash of the record.
+    pub content: bool,
+    /// The hash depends on the job's number, too.
+    pub numbered: bool,
+}
+
+impl Keep {
+    /// Returns what is kept of a record with this JSON text.
+    fn of(self, json: &[u8], number: u64) -> Result<(Option<Box<RawValue>>, u128), Box<dyn std::error::Error>> {
+        let content = if self.content { Key::content_of(json, self.numbered.then_some(number)) } else { 0 };
+        let input = match self.input {
+            true => Some(RawValue::from_string(std::str::from_utf8(json)?.to_owned())?),
+            false => None,
+        };
+        Ok((input, content))
+    }
+}
+
 /// Returns the jobs that have not succeeded by `done`.
 fn left_of<W: 'static>(
-    jobs: impl Iterator<Item = Result<(Planned<W>, Place), InputError>> + Send + 'static,
+    jobs: impl Iterator<Item = Result<(Planned<W>, Option<Place>), InputError>> + Send + 'static,
     done: Option<LastEntries>,
 ) -> PlannedJobs<W> {
     let Some(done) = done else { return Box::new(jobs.map(|job| job.map(|(planned, _)| planned))) };
@@ -195,19 +228,12 @@ fn left_of<W: 'static>(
             Err(error) => return Some(Err(error)),
         };
         let number = planned.number;
-        if planned.input.as_deref().is_some_and(|input| done.is_of_another(number, input)) {
+        let is_another = planned.input.as_deref().is_some_and(|input| done.is_of_another(number, input));
+        if let Some(place) = place.filter(|_| is_another) {
             return Some(Err(InputError::NotAsLogged { place, number }));
         }
         (!done.is_ok(number)).then_some(Ok(planned))
     }))
-}
-
-/// Returns a record as JSON text.
-fn json_of(record: &Record) -> Result<Box<RawValue>, InputError> {
-    let mut json = Vec::new();
-    record.push_json(false, &mut json);
-    let text = String::from_utf8(json).map_err(|error| without_json(record.place(), &error))?;
-    RawValue::from_string(text).map_err(|error| without_json(record.place(), &error))
 }
 
 fn without_json(place: &Place, error: &dyn std::fmt::Display) -> InputError {

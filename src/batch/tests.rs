@@ -190,7 +190,7 @@ fn after_a_signal_no_job_is_started_and_the_next_run_does_the_rest() {
     };
     let jobs = (1..=1000).map(|number| {
         let input = Some(to_raw_value(&number).unwrap());
-        Ok(Planned { number, work: number, input })
+        Ok(Planned { number, work: number, input, content: 0 })
     });
     let since = OnceLock::new();
     let stop_requested = || match BEGUN.load(Ordering::SeqCst) {
@@ -268,7 +268,7 @@ fn results_are_written_while_the_source_pauses() {
         while fs::read_to_string(&path).unwrap_or_default().lines().count() as u64 + 1 < number {
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(Planned { number, work: number, input: None })
+        Ok(Planned { number, work: number, input: None, content: 0 })
     });
     Launch::new().local(1).threads(1).run(|pool| {
         let driven = drive_source(folder.path(), pool, Source::piped(jobs)?);
@@ -287,7 +287,7 @@ fn a_source_that_fails_ends_the_batch_behind_the_jobs_before() {
             let source = std::io::Error::other("gone");
             return Err(InputError::Unreadable { file: "jobs".into(), source });
         }
-        Ok(Planned { number, work: number, input: None })
+        Ok(Planned { number, work: number, input: None, content: 0 })
     });
     Launch::new().local(1).threads(1).run(|pool| {
         let driven = drive_source(folder.path(), pool, Source::ready(jobs));
@@ -301,7 +301,7 @@ fn a_source_that_panics_ends_the_batch_with_its_message() {
     let folder = tempfile::tempdir().unwrap();
     let jobs = (1..=9_u64).map(|number| {
         assert!(number < 5, "no fives");
-        Ok(Planned { number, work: number, input: None })
+        Ok(Planned { number, work: number, input: None, content: 0 })
     });
     Launch::new().local(1).threads(1).run(|pool| {
         let driven = drive_source(folder.path(), pool, Source::ready(jobs));
@@ -311,7 +311,7 @@ fn a_source_that_panics_ends_the_batch_with_its_message() {
 }
 
 fn plain_jobs(numbers: std::ops::RangeInclusive<u64>) -> Source<Result<Planned<u64>, InputError>> {
-    Source::ready(numbers.map(|number| Ok(Planned { number, work: number, input: None })))
+    Source::ready(numbers.map(|number| Ok(Planned { number, work: number, input: None, content: 0 })))
 }
 
 #[test]

@@ -46,6 +46,7 @@ pub(crate) fn written_files(options: &Options, has_stderr: bool) -> Vec<Written>
         ("--output", Some(options.output.clone())),
         ("--stderr", Some(options.stderr.clone()).filter(|_| has_stderr)),
         (LOG_OPTION, options.job_log.clone().map(Target::new)),
+        ("--journal", options.journal.as_ref().map(|journal| Target::new(&journal.path))),
         ("--summary", options.summary.clone()),
     ];
     let mut written: Vec<Written> =

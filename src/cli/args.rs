@@ -15,7 +15,7 @@ use clap_complete::Shell;
 
 use super::parse::{Chunk, from_one};
 
-pub(super) use batch::{FailureArgs, MapArgs, RetryOn, RunCommandArgs};
+pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArgs};
 pub(super) use input::{FormatArg, InputArgs};
 pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 

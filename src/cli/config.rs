@@ -7,16 +7,17 @@ use std::time::Duration;
 use clap_complete::Shell;
 
 use super::args::{
-    Args, FailureArgs, InputArgs, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs, RunCommandArgs, TaskArgs,
+    Args, FailureArgs, InputArgs, JournalArgs, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs, RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
+use super::spec;
 use crate::batch::runners::command::{CommandRunner, Commands};
 use crate::batch::runners::doubtful::Token;
 use crate::batch::runners::worker::{WorkerPlan, WorkerProgram, WorkerRunner};
 use crate::batch::{Options, RetryPolicy, StopPolicy};
 use crate::engine::environment::number_from;
 use crate::input::{Format, Inputs, Source};
-use crate::journal::Status;
+use crate::journal::{JournalOptions, Status};
 use crate::launch::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE};
 use crate::output::Target;
 use crate::process::python::PythonCall;
@@ -149,7 +150,8 @@ impl Config {
     /// Returns the options of the task's batch, with the display of progress that suits standard output.
     pub(super) fn options(&self) -> Options {
         let progress = progress(self.progress, &self.batch.output, self.verbosity);
-        Options { progress, ..self.batch.clone() }
+        let uses_number = matches!(&self.task, Task::Run(task) if task.runner.commands.template.uses_number());
+        Options { progress, is_numbered: self.batch.is_numbered || uses_number, ..self.batch.clone() }
     }
 
     /// Returns the launch of the ranks.
@@ -207,12 +209,29 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         stderr: stderr.map_or(Target::Stderr, Target::new),
         job_log: failures.and_then(|failures| failures.records.clone()),
         only_failed: failures.and_then(|failures| failures.only_failed.clone()),
+        journal: failures.and_then(|failures| failures.journal.options()),
+        spec: spec::of(task),
+        is_numbered: run.seed != 0,
         summary: run.summary.as_ref().map(Target::new),
         unordered: run.unordered,
         chunk: run.chunk.jobs(),
         window: run.window.map_or(0, Into::into),
         seed: run.seed,
         progress: Progress::Auto,
+    }
+}
+
+impl JournalArgs {
+    fn options(&self) -> Option<JournalOptions> {
+        let JournalArgs { journal, resume, retry_failed, accept_changed, break_lock, sync } = self;
+        Some(JournalOptions {
+            path: journal.clone()?,
+            resume: *resume,
+            retry_failed: *retry_failed,
+            accept_changed: *accept_changed,
+            break_lock: *break_lock,
+            sync: *sync,
+        })
     }
 }
 

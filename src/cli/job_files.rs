@@ -41,6 +41,11 @@ impl JobFiles {
         }
     }
 
+    /// Returns the files of `--python` that define the function.
+    pub(super) fn function_files(&self) -> Vec<PathBuf> {
+        self.python_files()
+    }
+
     /// Returns the existing files, each with its noun for messages.
     pub(super) fn paths(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
         let folder = self.folder.as_deref();

@@ -9,6 +9,7 @@
 //! | `parse` | values of options |
 //! | `inputs` | the options about records, resolved |
 //! | `config` | everything that a run was asked to do |
+//! | `spec` | what all jobs of a run have in common, for the journal |
 //! | `command`, `map`, `kernel` | the jobs and the runner of `run`, `map` and `kernel` |
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
@@ -26,6 +27,7 @@ mod job_files;
 mod kernel;
 mod map;
 mod parse;
+mod spec;
 mod stdout;
 
 use std::ffi::OsStr;

@@ -85,6 +85,13 @@ impl Sink {
         Ok(Sink::Partial(Partial { file, partial, path }))
     }
 
+    /// Drops the bytes of an earlier run in the unfinished file.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        let Sink::Partial(Partial { file, .. }) = self else { return Ok(()) };
+        file.set_len(0)?;
+        (&*file).seek(SeekFrom::Start(0)).map(drop)
+    }
+
     /// Returns how many bytes of an earlier run are in the file.
     pub(super) fn start(&self) -> u64 {
         match self {

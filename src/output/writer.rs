@@ -67,6 +67,12 @@ impl Writer {
         Writer::new(target, Sink::open(target, true))
     }
 
+    /// Opens like [`Writer::open`], but drops the bytes that an earlier run has left in `NAME.partial`: they will be written again.
+    pub(crate) fn open_again(target: &Target) -> Result<Writer, OutputError> {
+        let sink = Sink::open(target, true).and_then(|sink| sink.clear().map(|()| sink));
+        Writer::new(target, sink)
+    }
+
     /// Opens like [`Writer::open_behind`], with the contents of the file `NAME` in front. If a killed run has begun to copy them into
     /// `NAME.partial`, the rest is copied.
     pub(crate) fn open_after(target: &Target) -> Result<Writer, OutputError> {

@@ -8,7 +8,7 @@ fn ledger() -> Ledger<u64, AttemptResult> {
 
 fn read(ledger: &mut Ledger<u64, AttemptResult>, number: u64) {
     assert!(matches!(ledger.next(Duration::ZERO), Next::Read));
-    ledger.read(Planned { number, work: number, input: None });
+    ledger.read(Planned { number, work: number, input: None, content: 0 });
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Runner;
 use crate::batch::job::{Attempt, AttemptResult, Cause, Run};
@@ -14,6 +15,9 @@ use crate::engine::func::{self, Builder, Value};
 use crate::engine::rank;
 use crate::journal::Status;
 use crate::pool::{JobStream, Pool};
+
+/// The most characters of the parameters in a journal.
+const LONGEST_PARAMETERS: usize = 200;
 
 /// A built-in function with its context. `T` is its input.
 pub(crate) struct KernelRunner<C, T> {
@@ -110,6 +114,13 @@ where
             _ => Status::Failed,
         };
         (status, kind.to_string())
+    }
+
+    /// Returns the context of the function as JSON; its hash, if it is long.
+    fn parameters(&self) -> Option<String> {
+        let json = serde_json::to_string(&self.context).ok()?;
+        let is_long = json.len() > LONGEST_PARAMETERS;
+        Some(if is_long { format!("hash {:016x}", xxh3_64(json.as_bytes())) } else { json })
     }
 
     /// Returns the input of the function as JSON.

@@ -77,6 +77,11 @@ pub(crate) trait Runner: Sync {
         None
     }
 
+    /// Returns the parameters of a built-in function as text, which are the same for all jobs.
+    fn parameters(&self) -> Option<String> {
+        None
+    }
+
     /// Returns the line that `--dry-run` shows for a job.
     fn show(&self, number: u64, work: &Self::Work) -> Vec<u8>;
 

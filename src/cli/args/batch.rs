@@ -11,6 +11,7 @@ use crate::cli::parse::{Failures, from_one, positive_time, time};
 
 const FAILURES: &str = "Failures";
 const PROCESSES: &str = "Processes";
+const JOURNAL: &str = "Journal";
 
 /// Options about failures, which all subcommands with jobs have.
 #[derive(Debug, ArgGroup)]
@@ -48,9 +49,44 @@ pub(in crate::cli) struct FailureArgs {
     /// the same --output as before, new results are added to it
     #[arg(long, value_name = "FILE", global = true, help_heading = FAILURES)]
     pub only_failed: Option<PathBuf>,
+    #[command(flatten)]
+    pub journal: JournalArgs,
     /// Show the jobs that would be run, and run nothing
     #[arg(long, global = true, help_heading = FAILURES)]
     pub dry_run: bool,
+}
+
+/// Options about the journal.
+#[derive(Debug, ArgGroup)]
+pub(in crate::cli) struct JournalArgs {
+    /// Keep a journal: each job is in it, with its output, as soon as it is done, whatever ends the run. `rankpool journal` shows
+    /// what is in it
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "only_failed", help_heading = JOURNAL)]
+    pub journal: Option<PathBuf>,
+    /// Continue the run of the journal: jobs that are in it are not run again, and the output is as if the run had never been
+    /// interrupted. Without a journal there, start one
+    #[arg(long, global = true, requires = "journal", help_heading = JOURNAL)]
+    pub resume: bool,
+    /// With --resume: run the jobs again that have failed
+    #[arg(long, global = true, requires = "resume", help_heading = JOURNAL)]
+    pub retry_failed: bool,
+    /// With --resume: keep the results in the journal also if the command, the function or an option is another one now
+    #[arg(long, global = true, requires = "resume", help_heading = JOURNAL)]
+    pub accept_changed: bool,
+    /// With --resume: continue also if another run seems to write the journal
+    #[arg(long, global = true, requires = "resume", help_heading = JOURNAL)]
+    pub break_lock: bool,
+    /// The longest time for which a finished job may not be on the disk yet; a power failure or the crash of a node costs this much
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = time,
+        global = true,
+        default_value = "1s",
+        requires = "journal",
+        help_heading = JOURNAL
+    )]
+    pub sync: Duration,
 }
 
 /// Options about the processes of jobs.

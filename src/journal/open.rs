@@ -1,0 +1,320 @@
+//! Opens a journal for a run: locks it, reads it, repairs it, and compares it with the jobs of the run.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::compact;
+use super::frame::{Chain, HEADER_BYTES, Header, Kind, VERSION, header, push_fields, read_fields};
+use super::index::{Index, IndexBuilder, Position};
+use super::owner::{Owner, lock};
+use super::run::Journal;
+use super::scan::{Damage, Scan};
+use super::settled::Settled;
+use super::storage::SyncedFile;
+use super::writer::FrameWriter;
+use super::Status;
+use crate::console::reason;
+
+/// How a run uses a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JournalOptions {
+    pub path: PathBuf,
+    /// Continue an existing journal.
+    pub resume: bool,
+    /// Run the jobs again that have failed.
+    pub retry_failed: bool,
+    /// Continue also if the jobs are defined differently.
+    pub accept_changed: bool,
+    /// Continue also if another run seems to write the journal.
+    pub break_lock: bool,
+    /// The longest time for which entries stay unsynced.
+    pub sync: Duration,
+}
+
+impl JournalOptions {
+    /// Returns the options with which a run continues the journal of this path, or starts one.
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        JournalOptions {
+            path: path.into(),
+            resume: true,
+            retry_failed: false,
+            accept_changed: false,
+            break_lock: false,
+            sync: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What all jobs of a run have in common: names and values. Jobs of another run are the same only if these are equal.
+pub(crate) type Spec = Vec<(String, String)>;
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    #[error("cannot read or write the journal {}: {}", .path.display(), reason(.source))]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} is not a journal: give another --journal, so that it is not overwritten", .0.display())]
+    NotAJournal(PathBuf),
+    #[error("{} has version {version}, and this program reads version {VERSION}: use a newer rankpool", .path.display())]
+    Newer { path: PathBuf, version: u32 },
+    #[error("{} is the journal of an earlier run: add --resume to continue it, or give another --journal", .0.display())]
+    Exists(PathBuf),
+    #[error(
+        "the journal {} is in use by {owner}: wait until that run ends, or end it. If it is gone, add --break-lock",
+        .path.display()
+    )]
+    InUse { path: PathBuf, owner: Owner },
+    #[error("{}", describe(.path, .changes))]
+    Changed { path: PathBuf, changes: Vec<Change> },
+}
+
+/// A value that all jobs have in common, in the journal and in this run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub name: String,
+    pub before: String,
+    pub now: String,
+}
+
+fn describe(path: &Path, changes: &[Change]) -> String {
+    let mut text = format!("the journal {} is of other jobs:", path.display());
+    for Change { name, before, now } in changes {
+        text += &format!("\n  {name} in the journal: {before}\n  {name} of this run:   {now}");
+    }
+    text + "\nGive another --journal, or add --accept-changed to keep the results of settled jobs all the same"
+}
+
+/// What a journal contains.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub owner: Option<Owner>,
+    pub spec: Option<Spec>,
+    /// The fields of the last entry that says that all jobs are settled, if no run has begun after it.
+    pub complete: Option<Spec>,
+    /// Whether the last run has closed the journal.
+    pub is_closed: bool,
+    pub frames: u64,
+}
+
+/// Reads a whole journal. `index` takes the positions of the entries of jobs.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn read_contents(scan: &mut Scan<'_>, index: &mut IndexBuilder) -> io::Result<Contents> {
+    let mut contents = Contents::default();
+    while let Some(frame) = scan.next()? {
+        contents.frames += 1;
+        match frame.kind {
+            Kind::Settled => {
+                if let Some((key, status)) = Settled::peek(frame.payload) {
+                    index.push(key, Position { at: frame.at, has_failed: status != Status::Ok });
+                }
+            }
+            Kind::Owner => {
+                contents.owner = Some(Owner::from_fields(&read_fields(frame.payload)));
+                (contents.complete, contents.is_closed) = (None, false);
+            }
+            Kind::Spec => contents.spec = Some(read_fields(frame.payload)),
+            Kind::Complete => (contents.complete, contents.is_closed) = (Some(read_fields(frame.payload)), true),
+            Kind::Closed => contents.is_closed = true,
+            Kind::Part | Kind::Unknown(_) => {}
+        }
+    }
+    Ok(contents)
+}
+
+/// Returns the values that differ.
+fn changes(before: &Spec, now: &Spec) -> Vec<Change> {
+    let value = |spec: &Spec, name: &str| spec.iter().find(|(of, _)| of == name).map(|(_, value)| value.clone());
+    let mut names: Vec<&String> = before.iter().chain(now).map(|(name, _)| name).collect();
+    names.dedup();
+    let mut changes: Vec<Change> = Vec::new();
+    for name in names {
+        let (before, now) = (value(before, name), value(now, name));
+        if before != now && !changes.iter().any(|change| change.name == *name) {
+            let none = || "none".to_string();
+            let (before, now) = (before.unwrap_or_else(none), now.unwrap_or_else(none));
+            changes.push(Change { name: name.clone(), before, now });
+        }
+    }
+    changes
+}
+
+impl Journal {
+    /// Opens a journal for a run whose jobs have `spec` in common and whose output goes to `output`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written, is not a journal, is in use, or is of other jobs; if it exists and is not to be
+    /// continued.
+    pub(crate) fn open(options: &JournalOptions, spec: &Spec, output: Option<&Path>) -> Result<Journal, JournalError> {
+        let path = &options.path;
+        let fault = |source| JournalError::Io { path: path.clone(), source };
+        let file = open_locked(options)?;
+        let mut scan = Scan::new(&file).map_err(fault)?;
+        let mut builder = IndexBuilder::default();
+        let contents = read_contents(&mut scan, &mut builder).map_err(fault)?;
+        let (length, end, chain, damage) = (scan.length(), scan.end(), scan.chain(), scan.damage().to_vec());
+        let is_new = length == 0 || contents.frames == 0 && is_beginning(&file).map_err(fault)?;
+        match scan.header() {
+            Header::Newer(version) => return Err(JournalError::Newer { path: path.clone(), version }),
+            Header::Damaged if contents.frames == 0 && !is_new => return Err(JournalError::NotAJournal(path.clone())),
+            Header::Damaged | Header::Intact => {}
+        }
+        if !is_new && !options.resume {
+            return Err(JournalError::Exists(path.clone()));
+        }
+        if let Some(owner) = contents.owner.as_ref().filter(|_| !contents.is_closed && !options.break_lock) {
+            if owner.may_be_alive(&file) {
+                return Err(JournalError::InUse { path: path.clone(), owner: owner.clone() });
+            }
+        }
+        let changes = contents.spec.as_ref().map(|before| changes(before, spec)).unwrap_or_default();
+        if !changes.is_empty() && !options.accept_changed {
+            return Err(JournalError::Changed { path: path.clone(), changes });
+        }
+        let mut opened = Opened { file, index: builder.build(), chain, end, damage: None };
+        let torn = length.saturating_sub(end);
+        if !is_new && !damage.is_empty() {
+            opened = opened.repair(path, &damage).map_err(fault)?;
+        }
+        let has_spec = contents.spec.is_some() && changes.is_empty();
+        opened.begin(options, spec, has_spec, output, is_new, Earlier { owner: contents.owner, torn })
+    }
+}
+
+/// What a journal said about the run before.
+struct Earlier {
+    owner: Option<Owner>,
+    /// The number of bytes at the end that were not written completely.
+    torn: u64,
+}
+
+/// A journal that was read.
+struct Opened {
+    file: File,
+    index: Index,
+    chain: Chain,
+    end: u64,
+    damage: Option<Repaired>,
+}
+
+/// A damaged journal that was written anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Repaired {
+    /// The name of the damaged file.
+    pub original: PathBuf,
+    pub damage: Vec<Damage>,
+    /// The number of jobs whose entries are kept.
+    pub kept: u64,
+}
+
+impl Opened {
+    /// Writes a damaged journal anew, and keeps the damaged file as `FILE.broken`.
+    fn repair(self, path: &Path, damage: &[Damage]) -> io::Result<Opened> {
+        let kept = self.index.len() as u64;
+        let original = free_name(path)?;
+        fs::hard_link(path, &original).or_else(|_| fs::copy(path, &original).map(drop))?;
+        let compacted = compact::write(&self.file, &self.index, path)?;
+        let mut builder = IndexBuilder::default();
+        let mut scan = Scan::new(&compacted)?;
+        read_contents(&mut scan, &mut builder)?;
+        let (chain, end) = (scan.chain(), scan.end());
+        let repaired = Repaired { original, damage: damage.to_vec(), kept };
+        Ok(Opened { file: compacted, index: builder.build(), chain, end, damage: Some(repaired) })
+    }
+
+    /// Writes the entries with which a run begins.
+    fn begin(
+        self,
+        options: &JournalOptions,
+        spec: &Spec,
+        has_spec: bool,
+        output: Option<&Path>,
+        is_new: bool,
+        earlier: Earlier,
+    ) -> Result<Journal, JournalError> {
+        let path = &options.path;
+        let fault = |source| JournalError::Io { path: path.clone(), source };
+        let writable = self.file.try_clone().map_err(fault)?;
+        let mut writer = FrameWriter::new(SyncedFile::new(writable), self.chain, self.end, options.sync);
+        let mut begin = || -> io::Result<()> {
+            if is_new {
+                self.file.set_len(0)?;
+                let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+                let identifier = created ^ u64::from(std::process::id()) << 48;
+                std::os::unix::fs::FileExt::write_all_at(&self.file, &header(identifier, created), 0)?;
+            } else {
+                self.file.set_len(self.end)?;
+            }
+            let owner = Owner::this(output);
+            writer.append(Kind::Owner, |out| push_fields(&owner.to_fields(), out))?;
+            if !has_spec {
+                writer.append(Kind::Spec, |out| push_fields(spec, out))?;
+            }
+            writer.sync()?;
+            if is_new { sync_folder(path) } else { Ok(()) }
+        };
+        begin().map_err(fault)?;
+        let Earlier { owner, torn } = earlier;
+        let name: Arc<str> = path.to_string_lossy().into();
+        Ok(Journal::new(name, self.file, writer, self.index, options.retry_failed, owner, torn, self.damage))
+    }
+}
+
+/// Opens the file and locks it.
+fn open_locked(options: &JournalOptions) -> Result<File, JournalError> {
+    let path = &options.path;
+    let fault = |source| JournalError::Io { path: path.clone(), source };
+    // Not truncated: what it contains is looked at first.
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fault)?;
+    if !file.metadata().map_err(fault)?.is_file() {
+        return Err(JournalError::NotAJournal(path.clone()));
+    }
+    if !lock(&file).map_err(fault)? && !options.break_lock {
+        let owner = last_owner(&file).unwrap_or_default();
+        return Err(JournalError::InUse { path: path.clone(), owner });
+    }
+    Ok(file)
+}
+
+/// Returns the last owner of a journal that another process writes.
+fn last_owner(file: &File) -> Option<Owner> {
+    let mut scan = Scan::new(file).ok()?;
+    read_contents(&mut scan, &mut IndexBuilder::default()).ok()?.owner
+}
+
+/// Whether a file without entries is the beginning of a journal: a run was killed while it created it.
+fn is_beginning(file: &File) -> io::Result<bool> {
+    let mut bytes = [0; HEADER_BYTES + 1];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match std::os::unix::fs::FileExt::read_at(file, &mut bytes[filled..], filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    let start = header(0, 0);
+    let common = filled.min(12);
+    Ok(bytes[..common] == start[..common] && (filled >= 12 || filled < HEADER_BYTES))
+}
+
+/// Returns a name for the damaged file that is not taken.
+fn free_name(path: &Path) -> io::Result<PathBuf> {
+    let named = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let names = std::iter::once(named(".broken")).chain((2..1000).map(|number| named(&format!(".broken.{number}"))));
+    let free = names.into_iter().find(|name| !name.exists());
+    free.ok_or_else(|| io::Error::other("there are too many damaged files of this name; remove some"))
+}
+
+/// Makes a new or renamed file durable in its folder.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}

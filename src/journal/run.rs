@@ -1,0 +1,289 @@
+//! A journal as a run uses it: finds the jobs that are settled already, and takes the jobs that are settled now.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Status;
+use super::frame::{Kind, push_fields};
+use super::index::{Index, Position};
+use super::open::{Repaired, Spec};
+use super::owner::Owner;
+use super::scan::{FrameReader, Scan};
+use super::settled::{Key, Settled};
+use super::storage::SyncedFile;
+use super::writer::{DiskTime, FrameWriter, MAX_OUTPUT_BYTES};
+use crate::engine::exchange::OutputStream;
+use crate::output::OutputError;
+
+/// The journal of a run.
+pub(crate) struct Journal {
+    name: Arc<str>,
+    file: File,
+    writer: FrameWriter<SyncedFile>,
+    index: Index,
+    retry_failed: bool,
+    reader: FrameReader,
+    /// The number of jobs of this run with the same content, where there is more than one.
+    repeats: HashMap<u128, u32>,
+    /// The keys of jobs of this run that are not in the index.
+    seen: HashSet<u64>,
+    /// The run that has opened the journal before.
+    before: Option<Owner>,
+    torn: u64,
+    repaired: Option<Repaired>,
+}
+
+/// The bytes of a stream in the frame of a piece.
+fn stream_byte(stream: OutputStream) -> u8 {
+    match stream {
+        OutputStream::Stdout => 1,
+        OutputStream::Stderr => 2,
+    }
+}
+
+impl Journal {
+    #[expect(clippy::too_many_arguments, reason = "called in one place")]
+    pub(super) fn new(
+        name: Arc<str>,
+        file: File,
+        writer: FrameWriter<SyncedFile>,
+        index: Index,
+        retry_failed: bool,
+        before: Option<Owner>,
+        torn: u64,
+        repaired: Option<Repaired>,
+    ) -> Journal {
+        Journal {
+            name,
+            file,
+            writer,
+            index,
+            retry_failed,
+            reader: FrameReader::new(),
+            repeats: HashMap::new(),
+            seen: HashSet::new(),
+            before,
+            torn,
+            repaired,
+        }
+    }
+
+    /// Returns the path for messages.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whether the last run has written its output to this file.
+    pub(crate) fn had_output(&self, path: &Path) -> bool {
+        self.before.as_ref().is_some_and(|before| Path::new(&before.output) == path)
+    }
+
+    /// Returns messages about what was found in the file.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        let mut messages = Vec::new();
+        if let Some(Repaired { original, damage, kept }) = &self.repaired {
+            let regions: Vec<_> =
+                damage.iter().map(|damage| format!("bytes {} to {}", damage.bytes.start, damage.bytes.end)).collect();
+            let lost: u64 = damage.iter().map(|damage| u64::from(damage.frames)).sum();
+            messages.push(format!(
+                "the journal {} was damaged ({}): {kept} job(s) are kept, about {lost} entries are lost and their jobs are run \
+                 again. The damaged file is kept as {}",
+                self.name,
+                regions.join(", "),
+                original.display()
+            ));
+        }
+        if self.torn > 0 && self.repaired.is_none() {
+            let torn = self.torn;
+            messages.push(format!("the last {torn} bytes of {} were not written completely and are dropped", self.name));
+        }
+        messages
+    }
+
+    /// Returns the number of jobs in the journal that no job of this run has taken or replaced.
+    pub(crate) fn settled_before(&self) -> u64 {
+        self.index.len() as u64
+    }
+
+    pub(crate) fn disk(&self) -> DiskTime {
+        self.writer.disk()
+    }
+
+    /// Returns the key of the next job, which has this content, and where it is, if it is settled already. All jobs of the run are
+    /// asked for, in the order of their records.
+    pub(crate) fn find(&mut self, content: u128) -> (Key, Option<Place>) {
+        let occurrence = match self.repeats.get_mut(&content) {
+            Some(next) => {
+                *next += 1;
+                *next - 1
+            }
+            None => {
+                let first = Key { content, occurrence: 0 };
+                let is_known = self.index.is_taken(first).unwrap_or_else(|| !self.seen.insert(first.short()));
+                if is_known {
+                    self.repeats.insert(content, 2);
+                }
+                u32::from(is_known)
+            }
+        };
+        let key = Key { content, occurrence };
+        (key, self.index.take(key).map(|position| Place { key, position }))
+    }
+
+    /// Returns the entry of a settled job with this number; `None` if the job has to be run: its entry cannot be read, or it has
+    /// failed and is tried again, or had another number, which its error names.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) fn read(&mut self, place: Place, number: u64) -> Result<Option<Settled<'_>>, OutputError> {
+        let Place { key, position } = place;
+        if position.has_failed && self.retry_failed {
+            return Ok(None);
+        }
+        let parts: Vec<u64> = {
+            let read = self.reader.read(&self.file, position.at);
+            let Some((Kind::Settled, payload)) = read.map_err(|error| OutputError::from_io(&self.name, error))? else {
+                return Ok(None);
+            };
+            let Some(settled) = Settled::read(payload).filter(|settled| settled.key == key) else { return Ok(None) };
+            if settled.status != Status::Ok && settled.number != number {
+                return Ok(None);
+            }
+            settled.parts.iter().collect()
+        };
+        for part in parts {
+            if self.read_part(part)?.is_none() {
+                return Ok(None);
+            }
+        }
+        let read = self.reader.read(&self.file, position.at).map_err(|error| OutputError::from_io(&self.name, error))?;
+        Ok(read.and_then(|(_, payload)| Settled::read(payload)))
+    }
+
+    /// Returns a piece of the output of a settled job.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) fn read_part(&mut self, at: u64) -> Result<Option<(OutputStream, &[u8])>, OutputError> {
+        let read = self.reader.read(&self.file, at).map_err(|error| OutputError::from_io(&self.name, error))?;
+        let Some((Kind::Part, [stream, bytes @ ..])) = read else { return Ok(None) };
+        Ok(Some((if *stream == 2 { OutputStream::Stderr } else { OutputStream::Stdout }, bytes)))
+    }
+
+    /// Adds a piece of the output of a job that is not settled yet, and returns its position.
+    ///
+    /// # Errors
+    /// If writing fails now or failed before.
+    pub(crate) fn add_part(
+        &mut self,
+        stream: OutputStream,
+        bytes: &[u8],
+        parts: &mut Vec<u64>,
+    ) -> Result<(), OutputError> {
+        for bytes in bytes.chunks(MAX_OUTPUT_BYTES) {
+            let added = self.writer.append(Kind::Part, |out| {
+                out.push(stream_byte(stream));
+                out.extend_from_slice(bytes);
+            });
+            parts.push(added.map_err(|error| OutputError::from_io(&self.name, error))?);
+        }
+        Ok(())
+    }
+
+    /// Adds the entry of a settled job, with the positions of the pieces of its output.
+    ///
+    /// # Errors
+    /// If writing fails now or failed before.
+    pub(crate) fn settle(&mut self, mut settled: Settled<'_>, mut parts: Vec<u64>) -> Result<(), OutputError> {
+        if settled.err.len() > MAX_OUTPUT_BYTES {
+            self.add_part(OutputStream::Stderr, settled.err, &mut parts)?;
+            settled.err = &[];
+        }
+        if settled.out.len() > MAX_OUTPUT_BYTES {
+            self.add_part(OutputStream::Stdout, settled.out, &mut parts)?;
+            settled.out = &[];
+        }
+        if settled.description.len() > MAX_OUTPUT_BYTES || parts.len() > MAX_OUTPUT_BYTES / 8 {
+            settled.description = &[];
+        }
+        let added = self.writer.append(Kind::Settled, |out| settled.write(&parts, out));
+        added.map(drop).map_err(|error| OutputError::from_io(&self.name, error))
+    }
+
+    /// Passes all entries to the system, and begins to sync them if the interval is over.
+    ///
+    /// # Errors
+    /// If writing or syncing fails now or failed before.
+    pub(crate) fn flush(&mut self) -> Result<(), OutputError> {
+        self.writer.flush().map_err(|error| OutputError::from_io(&self.name, error))
+    }
+
+    /// Syncs all entries.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub(crate) fn sync(&mut self) -> Result<(), OutputError> {
+        self.writer.sync().map_err(|error| OutputError::from_io(&self.name, error))
+    }
+
+    /// Adds the entry that says that all jobs are settled and their output is complete, and closes the journal.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub(crate) fn complete(self, counts: &Spec) -> Result<(), OutputError> {
+        self.close(Kind::Complete, counts)
+    }
+
+    /// Closes the journal of a run that has not settled all jobs.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub(crate) fn leave(self) -> Result<(), OutputError> {
+        self.close(Kind::Closed, &Spec::new())
+    }
+
+    fn close(mut self, kind: Kind, fields: &Spec) -> Result<(), OutputError> {
+        // Everything that the last entry relies on is durable before it.
+        self.sync()?;
+        let added = self.writer.append(kind, |out| push_fields(fields, out));
+        added.map_err(|error| OutputError::from_io(&self.name, error))?;
+        self.sync()
+    }
+
+    /// Adds an entry for each of these jobs that says that it has failed, with this output in place of the one it had. Only jobs
+    /// that are in the journal get one.
+    ///
+    /// # Errors
+    /// If the journal cannot be read or written.
+    pub(crate) fn replace(&mut self, outputs: &std::collections::BTreeMap<u64, Vec<u8>>) -> Result<(), OutputError> {
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        self.flush()?;
+        let fault = |error| OutputError::from_io(&self.name, error);
+        let mut keys = Vec::new();
+        let mut scan = Scan::new(&self.file).map_err(fault)?;
+        while let Some(frame) = scan.next().map_err(fault)? {
+            let settled = Some(frame.payload).filter(|_| frame.kind == Kind::Settled).and_then(Settled::read);
+            keys.extend(settled.filter(|of| outputs.contains_key(&of.number)).map(|of| (of.number, of.key)));
+        }
+        keys.sort_unstable_by_key(|(number, key)| (*number, key.occurrence));
+        keys.dedup();
+        for (number, key) in keys {
+            let out = outputs.get(&number).map_or(&[][..], Vec::as_slice);
+            let status = Status::Failed;
+            let settled = Settled { out, ..Settled::new(key, status, number) };
+            self.settle(settled, Vec::new())?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the entry of a settled job is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    key: Key,
+    position: Position,
+}
