@@ -133,12 +133,23 @@ prepare() {
   arguments=("${arguments[@]:0:place}" "${added[@]}" "${arguments[@]:place}")
 }
 
-# Whether the run is complete. Its journal says so in its last entry; a launcher's exit code can be 0 although a node was lost,
-# or 1 although all was done.
-is_complete() { "$program" journal show "$journal" 2>/dev/null | grep -qx 'complete: yes'; }
-
-# Prints how far the run is: the size of the journal, which grows with every job that is done.
-progress() { stat --format=%s "$journal" 2>/dev/null || echo 0; }
+# Reads the journal, and sets
+#   complete   yes or no: whether the run is complete. A launcher's exit code can be 0 although a node was lost, or 1 although
+#              everything was done; only the journal knows.
+#   in_use     yes or no: whether a run has it open
+#   failed     how many jobs have failed
+#   done_jobs  which is another text when more jobs have ended
+#   stamp      which is another text when the file was written
+look() {
+  local settled
+  stamp=$(stat --format='%s %y' "$journal" 2>/dev/null) || stamp=
+  read -r complete in_use settled failed < <(timeout 600 "$program" journal show "$journal" 2>/dev/null | awk '
+    /^complete: / && !complete { complete = $2 }
+    /^in use: / && !in_use { in_use = $3 }
+    /^settled: / && !settled { settled = $2; failed = $4 }
+    END { print (complete ? complete : "no"), (in_use ? in_use : "no"), settled + 0, failed + 0 }')
+  done_jobs="$settled $failed"
+}
 
 ### The loop
 
@@ -180,27 +191,40 @@ has_time() {
   [ -z "$left" ] || [ "$left" -ge "$margin" ]
 }
 
+# Waits until the ranks of a dead launcher, too, have let go of the journal; for a minute at most.
+wait_for_journal() {
+  local turn
+  for turn in {1..30}; do
+    sleep 2
+    look
+    [ "$in_use" = yes ] || return 0
+    [ "$turn" != 1 ] || say "$journal is still in use: waiting for the ranks to end"
+  done
+}
+
 # run_until_complete TIMES: runs the program until the run is complete, or there is no more sense in it, and exits with the
 # exit code of the run: 0 all jobs succeeded, 3 some failed, 2 wrong usage, 75 stopped early. TIMES is how often this work was
 # put back into the queue before.
 run_until_complete() {
-  local times=$1 try=0 idle=0 first before now
+  local times=$1 try=0 idle=0 at_first before stamp_before
   # What keeps no journal (rankpool info) is run once.
   if [ -z "$journal" ]; then
     run_once
     exit "$status"
   fi
-  first=$(progress)
+  look
+  at_first=$done_jobs
   while :; do
     try=$((try + 1))
-    before=$(progress)
+    before=$done_jobs
+    stamp_before=$stamp
     run_once
     # Wrong usage, or bad input: the next try would say the same.
     [ "$status" != 2 ] || exit 2
-    if is_complete; then finish; fi
-    now=$(progress)
-    if [ "$now" = "$before" ]; then idle=$((idle + 1)); else idle=0; fi
-    # A launcher that says 0 or 3 while the journal is not complete has lost ranks and does not know it.
+    look
+    # A journal that this try has not touched is an earlier run's.
+    if [ "$complete" = yes ] && [ "$stamp" != "$stamp_before" ]; then finish; fi
+    if [ "$done_jobs" = "$before" ]; then idle=$((idle + 1)); else idle=0; fi
     case $status in
       75) say 'stopped early (75)' ;;
       *) say "the launcher has ended with $status, but the run is not complete" ;;
@@ -214,26 +238,28 @@ run_until_complete() {
       break
     fi
     clear_away || true
-    sleep 2
+    wait_for_journal
     # It may have been told to end meanwhile.
     if [ "$ending" = user ]; then stop_here 'it was asked to end'; fi
     if [ "$ending" = time ]; then break; fi
     say "try $((try + 1)) of $tries: going on where it stopped"
   done
   # The same allocation again would get as far as this one.
-  [ "$now" != "$first" ] || stop_here 'this allocation has got nothing done: a job may need more time than it has (--time, walltime)'
+  [ "$done_jobs" != "$at_first" ] ||
+    stop_here 'this allocation has got nothing done: a job may need more time than it has (--time, walltime)'
   [ "$times" -lt "$requeues" ] || stop_here "it was put back into the queue $times times (RANKPOOL_REQUEUES)"
   put_back || stop_here 'it could not be put back into the queue'
   say "put back into the queue: return $((times + 1)) of at most $requeues"
   exit 75
 }
 
-# Ends a complete run: with the exit code of rankpool, if the launcher has passed it on.
+# Ends a complete run with rankpool's exit code, which the launcher may have changed.
 finish() {
   case $status in
-    0 | 3) exit "$status" ;;
+    0 | 3) ;;
+    *) say "the run is complete, although its launcher has ended with $status" ;;
   esac
-  say "the run is complete, although its launcher has ended with $status"
+  if [ "$failed" -gt 0 ]; then exit 3; fi
   exit 0
 }
 

@@ -283,7 +283,7 @@ pbs_undisturbed() {
   jobs 60
   pbs "${job[@]}"
   wait_until 60 'it is over' pbs_is_over
-  cat *.[oe][0-9]* >log 2>/dev/null || true
+  cat ./*.[oe][0-9]* >log 2>/dev/null || true
   [ "$(field ExitCode)" = 0:0 ] || complain "the exit code is $(field ExitCode)"
   whole 0
 }
@@ -297,7 +297,7 @@ pbs_killed() {
   some_have_run 15
   kill_rank 1
   wait_until 60 'it is over' pbs_is_over
-  cat *.[oe][0-9]* >log 2>/dev/null || true
+  cat ./*.[oe][0-9]* >log 2>/dev/null || true
   [ "$(field ExitCode)" != 0:0 ] || complain 'the first allocation has exit code 0'
   id=$((first + 1))
   [ "$(field ExitCode)" = 0:0 ] || complain "the exit code of the second allocation is $(field ExitCode)"

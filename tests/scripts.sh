@@ -6,9 +6,10 @@
 #
 # The pretended rankpool takes its fate from the file `plan`, a line for each start:
 #   N CODE      does N more jobs and ends with CODE, which is what its launcher says
-#   all CODE    does all that are left, which makes the run complete, and ends with CODE
+#   all CODE    does all that are left, which makes the run complete, and ends with CODE (with 3 they have failed)
 #   N wait      does N more jobs, then waits for a signal and ends with 75
 #   N deaf      the same, but does not end at a signal
+#   none CODE   does not even open its journal, as a launcher that fails at once
 # Its jobs are the numbers 1 to 10. Its journal is their list; its output is made of the journal when that is whole.
 
 # Functions that a test calls look unreachable to shellcheck, and the pretended programs are written with single quotes.
@@ -36,8 +37,10 @@ put() {
 put "$work/target/openmpi/release/rankpool" <<'FAKE'
 if [ "$1" = journal ]; then
   [ "$2" = show ] && [ -r "$3" ] || exit 1
-  echo "jobs: $(grep -c '^[0-9]' "$3")"
-  if grep -q '^complete' "$3"; then echo 'complete: yes'; else echo 'complete: no'; fi
+  if [ "$(tail -n 1 "$3" | cut -c1-8)" = complete ]; then echo 'complete: yes'; else echo 'complete: no'; fi
+  echo "settled: $(grep -c '^[0-9]' "$3") job(s), $(grep -c '^[0-9]* failed' "$3") of them failed"
+  if [ -e "$FAKE/held" ]; then sed -i 1d "$FAKE/held"; fi
+  if [ -s "$FAKE/held" ]; then echo 'in use: yes'; else echo 'in use: no'; fi
   exit
 fi
 printf '%s\n' "$*" >>"$FAKE/starts"
@@ -54,13 +57,13 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 read -r jobs fate <"$FAKE/plan" || exit 99
 sed -i 1d "$FAKE/plan"
-[ -n "$journal" ] || exit "$fate"
-touch "$journal"
+if [ -z "$journal" ] || [ "$jobs" = none ]; then exit "$fate"; fi
+echo 'opened' >>"$journal"
 have=$(grep -c '^[0-9]' "$journal")
 [ "$jobs" != all ] || jobs=$((10 - have))
-for job in $(seq $((have + 1)) $((have + jobs))); do echo "$job" >>"$journal"; done
+for job in $(seq $((have + 1)) $((have + jobs))); do echo "$job$([ "$fate" != 3 ] || echo ' failed')" >>"$journal"; done
 if [ $((have + jobs)) = 10 ]; then
-  [ -z "$output" ] || cp "$journal" "$output"
+  [ -z "$output" ] || grep -o '^[0-9]*' "$journal" >"$output"
   echo complete >>"$journal"
 fi
 case $fate in
@@ -79,7 +82,9 @@ FAKE
 printf 'RANKPOOL_MPI_FLAVOUR=openmpi\nRANKPOOL_MPIEXEC=%q\n' "$work/bin/mpiexec" >"$work/target/openmpi/mpi.env"
 # The pause between two tries is over at once.
 put "$work/bin/sleep" <<'FAKE'
-[ "$1" = 2 ] || exec /bin/sleep "$@"
+[ "$1" != 2 ] || exit 0
+[ ! -e "$FAKE/quick" ] || { echo "$1" >>"$FAKE/naps"; exit; }
+exec /bin/sleep "$@"
 FAKE
 put "$work/bin/scontrol" <<'FAKE'
 case $1 in
@@ -229,9 +234,43 @@ goes_on() {
   run 0 "${job[@]}"
   starts 3 && requeued 0 && whole
 }
-for code in 75 1 137 255 0 3; do
+for code in 75 1 137 255 0; do
   test_case "a run that ends with $code before it is complete goes on" goes_on "$code"
 done
+
+loses_jobs() {
+  plan '4 0' '0 3' 'all 0'
+  run 0 "${job[@]}"
+  starts 3 && whole
+}
+test_case 'a run that ends with 3 before it is complete goes on' loses_jobs
+
+some_failed() {
+  plan '4 3' 'all 137'
+  run 3 "${job[@]}"
+  starts 2 && whole
+  says 'the run is complete, although'
+}
+test_case 'jobs that failed are in the exit code, although the launcher was killed' some_failed
+
+not_this_run() {
+  plan 'all 0' 'none 1' 'none 1' 'all 0'
+  run 0 "${job[@]}"
+  # More inputs, perhaps.
+  run 1 "${job[@]}"
+  starts 3
+}
+test_case 'that an earlier run was complete is no success of this one' not_this_run
+
+still_held() {
+  # For the look at the start, the one after the first try, and two turns of waiting.
+  printf 'held\n%.0s' 1 2 3 4 5 >held
+  plan '4 137' 'all 0'
+  run 0 "${job[@]}"
+  starts 2 && whole
+  says 'waiting for the ranks'
+}
+test_case 'it waits until the ranks of a dead launcher have let go of the journal' still_held
 
 launcher_lies() {
   plan "all $1" 'all 0'
@@ -344,6 +383,8 @@ warned_and_cancelled() {
   until grep -q 'time is nearly up' log; do /bin/sleep 0.02; done
   signal -INT
   until grep -q 'asked to end' log; do /bin/sleep 0.02; done
+  signal -USR1
+  until [ "$(grep -c 'time is nearly up' log)" = 2 ]; do /bin/sleep 0.02; done
   pkill -KILL -P "$alive" -f "$work/target/openmpi/release/rankpool"
   finish 137
   starts 1 && requeued 0
@@ -482,6 +523,17 @@ submits_itself() {
   [ "$(grep -c '^[0-9]' rankpool-7.journal)" = 7 ] || complain 'it did not go on'
 }
 test_case 'it submits itself with what it was given' submits_itself
+waits_for_the_dead() {
+  plan 'all 0' 'all 0' 'all 0'
+  : >quick
+  RANKPOOL_LAST=137 run 0 "${job[@]}"
+  [ ! -s naps ] || complain 'it has waited for nothing'
+  RANKPOOL_LAST=75 run 0 "${job[@]}"
+  [ ! -s naps ] || complain 'it has waited, although the run before has closed its journal'
+  RANKPOOL_LAST=137 run 0 "${job[@]}"
+  grep -qE '^(60|61)$' naps || complain 'it has not waited'
+}
+test_case 'after a run that died it begins when the journal is a minute old' waits_for_the_dead
 
 printf '%s tests, %s failed\n' "$count" "$failures"
 [ "$failures" = 0 ] && [ "$count" -gt 0 ]
