@@ -18,6 +18,7 @@ pub(crate) mod amend;
 mod compact;
 mod frame;
 mod index;
+pub(crate) mod inspect;
 mod last;
 mod line;
 mod open;
@@ -27,9 +28,9 @@ mod run;
 mod scan;
 mod settled;
 mod storage;
-mod writer;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -43,9 +44,9 @@ use crate::output::{Existing, Moved, OutputError, Target, Writer};
 
 pub use last::LastEntries;
 pub(crate) use open::{JournalError, JournalOptions, Spec};
+pub(crate) use places::{Found, OutputFiles};
 pub(crate) use run::Journal;
 pub(crate) use settled::{Key, Settled};
-pub(crate) use places::{Found, OutputFiles};
 
 /// The status of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

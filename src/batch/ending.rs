@@ -25,6 +25,7 @@ pub(super) fn end(driven: Driven, mut sinks: Sinks, pool: &Pool, token: Option<T
     let job_log = sinks.log_path().map(PathBuf::from).filter(|path| path.is_file());
     report.set_silent(matches!(&end, End::Sink(error) if error.is_closed()));
     let replaced = replace_doubtful(&doubtful, &mut sinks);
+    report.add_journal(sinks.journal_note(report.counts));
     let code = conclude(end, fault, sinks, &mut report);
     report_doubtful(&doubtful, job_log.as_deref(), replaced, &mut report);
     let has_success = stop.on_success && report.counts.succeeded > 0;
@@ -76,6 +77,7 @@ fn report_doubtful(
 /// Finishes the outputs, or leaves them as they are, and reports why the batch ended early.
 fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, report: &mut Report) -> ExitCode {
     let left = sinks.partial_names();
+    let resume = sinks.journal_name().map(|name| format!("; {name} has all finished jobs: --resume continues"));
     let is_whole = matches!((&end, &fault), (End::Complete, None));
     let finished = sinks.finish(Some(report.counts).filter(|_| is_whole));
     let (message, code) = match (end, fault) {
@@ -97,7 +99,7 @@ fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, report: &mut Repo
             Ok(()) => return ExitCode::Success,
         },
     };
-    report.add(with_places(message, finished.err(), &left));
+    report.add(with_places(message, finished.err(), &left) + &resume.unwrap_or_default());
     code
 }
 

@@ -49,9 +49,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::console;
 use crate::engine::board::Settled;
 use crate::input::InputError;
-use crate::console;
 use crate::journal::{Journal, JournalError, JournalOptions, Spec, Status};
 use crate::output::{JsonLines, Target, real_path};
 use crate::pool::{Pacer, Pool};
@@ -66,9 +66,9 @@ pub(crate) use source::{Jobs, NoThread};
 use drive::{Driver, Parts};
 use earlier::Earlier;
 use ledger::Ledger;
+use recorder::Recorder;
 use runners::Runner;
 use sinks::{Lines, Sinks};
-use recorder::Recorder;
 use source::{Keep, Source};
 
 /// Jobs that are settled behind the first unsettled one take up to 16 bytes each in the ledger and 40 in the sinks.

@@ -47,6 +47,10 @@ impl Recorder {
         Recorder { journal, keys: VecDeque::new(), first: 0, parts: BTreeMap::new() }
     }
 
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// Takes the next job that was read. Returns its status if an earlier run has settled it; the rest of its entry is then in
     /// `restored`.
     ///

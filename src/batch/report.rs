@@ -106,6 +106,11 @@ impl Report {
         self.failed.add(number, Some(cause));
     }
 
+    /// Adds a note about the journal, if there is one.
+    pub(super) fn add_journal(&mut self, note: Option<String>) {
+        self.notes.extend(note);
+    }
+
     pub(super) fn set_silent(&mut self, silent: bool) {
         self.silent = silent;
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::handover::Handover;
@@ -91,6 +92,23 @@ impl Sinks {
     /// Returns the path of the job log, if it is a regular file.
     pub(crate) fn log_path(&self) -> Option<&Path> {
         self.handover.log_path()
+    }
+
+    /// Returns the name of the journal for messages.
+    pub(super) fn journal_name(&self) -> Option<Arc<str>> {
+        self.recorder.as_ref().map(|recorder| recorder.journal().name().clone())
+    }
+
+    /// Returns what the journal has saved and cost, if there is one.
+    pub(super) fn journal_note(&self, counts: Counts) -> Option<String> {
+        let journal = self.recorder.as_ref()?.journal();
+        let (name, disk) = (journal.name(), journal.disk());
+        let restored = match counts.restored {
+            0 => String::new(),
+            restored => format!("{restored} of {} job(s) were settled already; ", counts.done),
+        };
+        let (kib, waited) = (disk.bytes.div_ceil(1024), disk.waited.as_secs_f64());
+        Some(format!("the journal {name}: {restored}{kib} KiB written, {waited:.3} s spent waiting for the disk"))
     }
 
     /// Whether there is a job log.

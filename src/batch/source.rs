@@ -157,7 +157,8 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
         let keep = Keep { input: keep.input || done.is_some(), ..keep };
         match self {
             Jobs::Made { make, .. } if keep == Keep::default() => {
-                let jobs = (1..).zip(make()).map(|(number, work)| Ok(Planned { number, work, input: None, content: 0 }));
+                let jobs =
+                    (1..).zip(make()).map(|(number, work)| Ok(Planned { number, work, input: None, content: 0 }));
                 (Box::new(jobs), BadRecords::default())
             }
             Jobs::Made { make, .. } => {
@@ -183,7 +184,8 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                 });
                 let jobs = jobs.map(move |(number, job)| {
                     let (work, json, place) = job?;
-                    let named = || place.clone().unwrap_or_else(|| Place { file: "".into(), line: number, column: None });
+                    let named =
+                        || place.clone().unwrap_or_else(|| Place { file: "".into(), line: number, column: None });
                     let (input, content) = keep.of(&json, number).map_err(|error| without_json(&named(), &*error))?;
                     Ok((Planned { number, work, input, content }, place))
                 });

@@ -122,6 +122,17 @@ Start it exactly as you would start a run:
         #[arg(long)]
         json: bool,
     },
+    /// Show, check, export or compact a journal (--journal)
+    #[command(after_help = "\
+Examples:
+  rankpool journal show run.journal                       is it complete, how many jobs are settled, who writes it
+  rankpool journal check run.journal                      which bytes are damaged; exit code 1 if some are
+  rankpool journal export run.journal | jq 'select(.status != \"ok\")'
+  rankpool journal compact run.journal                    without replaced entries")]
+    Journal {
+        #[command(subcommand)]
+        task: JournalTask,
+    },
     /// Write a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -143,6 +154,31 @@ Examples:
     },
 }
 
+/// What is done with a journal.
+#[derive(Debug, Subcommand)]
+pub(super) enum JournalTask {
+    /// Show whether it is complete, how many jobs are settled, and what they have in common
+    Show {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Show which regions are damaged, and how many jobs are kept
+    Check {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print a JSON line for each settled job: number, status, key, entry as in the job log, out, err
+    Export {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Write it anew without entries that were replaced and output that does not count
+    Compact {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
 impl TaskArgs {
     /// Returns the options about failures, if the subcommand runs a batch.
     pub(super) fn failures(&self) -> Option<&FailureArgs> {
@@ -150,7 +186,9 @@ impl TaskArgs {
             TaskArgs::Run(args) => Some(&args.failures),
             TaskArgs::Map(args) => Some(&args.failures),
             TaskArgs::Kernel(args) => Some(&args.failures),
-            TaskArgs::Info { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => None,
+            TaskArgs::Info { .. } | TaskArgs::Journal { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => {
+                None
+            }
         }
     }
 
@@ -159,7 +197,7 @@ impl TaskArgs {
         match self {
             TaskArgs::Run(args) => args.process.job_cpus,
             TaskArgs::Map(args) => args.process.job_cpus,
-            TaskArgs::Kernel(_) | TaskArgs::Info { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => None,
+            _ => None,
         }
     }
 }
@@ -182,6 +220,11 @@ pub(super) fn command() -> Command {
     };
     command
         .mut_subcommand("info", hide(&["threads", "local", "dedicated_master"]))
+        .mut_subcommand("journal", |journal| {
+            let names: Vec<_> = journal.get_subcommands().map(|task| task.get_name().to_string()).collect();
+            let hidden = hide(&[])(journal);
+            names.into_iter().fold(hidden, |journal, name| journal.mut_subcommand(name, hide(&[])))
+        })
         .mut_subcommand("completions", hide(&[]))
         .mut_subcommand("man", hide(&[]))
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap_complete::Shell;
 
 use super::args::{
-    Args, FailureArgs, InputArgs, JournalArgs, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs, RunCommandArgs, TaskArgs,
+    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs,
+    RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
 use super::spec;
@@ -61,6 +62,7 @@ pub(super) enum Task {
     Map(Box<MapTask>),
     Kernel(Box<KernelTask>),
     Info { json: bool },
+    Journal(JournalTask),
     Completions(Shell),
     Man(Vec<String>),
 }
@@ -116,6 +118,7 @@ impl Config {
                 Task::Kernel(Box::new(KernelTask::new(args.kernel, seed, args.failures.timeout)?))
             }
             TaskArgs::Info { json } => Task::Info { json },
+            TaskArgs::Journal { task } => Task::Journal(task),
             TaskArgs::Completions { shell } => Task::Completions(shell),
             TaskArgs::Man { words } => Task::Man(words),
         };
@@ -191,7 +194,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         TaskArgs::Run(args) => ("run", args.process.kill_after, args.stderr.clone()),
         TaskArgs::Map(args) => ("map", args.process.kill_after, None),
         TaskArgs::Kernel(args) => (args.name.as_str(), Duration::ZERO, None),
-        TaskArgs::Info { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => ("", Duration::ZERO, None),
+        _ => ("", Duration::ZERO, None),
     };
     Options {
         name: name.into(),

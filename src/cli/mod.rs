@@ -13,7 +13,7 @@
 //! | `command`, `map`, `kernel` | the jobs and the runner of `run`, `map` and `kernel` |
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
-//! | `info`, `completions` | the other subcommands |
+//! | `info`, `journal`, `completions` | the other subcommands |
 
 mod args;
 mod batch;
@@ -24,6 +24,7 @@ mod files;
 mod info;
 mod inputs;
 mod job_files;
+mod journal;
 mod kernel;
 mod map;
 mod parse;
@@ -65,6 +66,7 @@ pub fn run() -> ExitCode {
         Task::Map(task) => map::run(&config, task),
         Task::Kernel(kernel) => kernel::run(&config, kernel),
         Task::Info { json } => info::run(&config, *json),
+        Task::Journal(task) => journal::run(task),
         Task::Completions(shell) => completions::write_completions(*shell),
         Task::Man(words) => completions::write_manual(words),
     }

@@ -55,14 +55,8 @@ pub(super) enum Kind {
     Unknown(u8),
 }
 
-const KINDS: [(u8, Kind); 6] = [
-    (1, Kind::Owner),
-    (2, Kind::Spec),
-    (3, Kind::Settled),
-    (4, Kind::Part),
-    (5, Kind::Complete),
-    (6, Kind::Closed),
-];
+const KINDS: [(u8, Kind); 6] =
+    [(1, Kind::Owner), (2, Kind::Spec), (3, Kind::Settled), (4, Kind::Part), (5, Kind::Complete), (6, Kind::Closed)];
 
 impl Kind {
     fn from_byte(byte: u8) -> Kind {
@@ -144,7 +138,8 @@ impl Chain {
         head[20..24].copy_from_slice(&self.previous.to_le_bytes());
         let checksum = xxh3_64(&out[start + 8..end]);
         out[start..start + 8].copy_from_slice(&checksum.to_le_bytes());
-        out.resize(start + (end - start).next_multiple_of(ALIGNMENT), 0);
+        let padding = (end - start).next_multiple_of(ALIGNMENT) - (end - start);
+        out.extend_from_slice(&[0; ALIGNMENT][..padding]);
         *self = Chain { number: self.number.wrapping_add(1), previous: checksum as u32 };
     }
 }

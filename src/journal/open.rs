@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::Status;
 use super::compact;
 use super::frame::{Chain, HEADER_BYTES, Header, Kind, VERSION, header, push_fields, read_fields};
 use super::index::{Index, IndexBuilder, Position};
@@ -15,7 +16,6 @@ use super::scan::{Damage, Scan};
 use super::settled::Settled;
 use super::storage::SyncedFile;
 use super::writer::FrameWriter;
-use super::Status;
 use crate::console::reason;
 
 /// How a run uses a journal.
@@ -32,20 +32,6 @@ pub(crate) struct JournalOptions {
     pub break_lock: bool,
     /// The longest time for which entries stay unsynced.
     pub sync: Duration,
-}
-
-impl JournalOptions {
-    /// Returns the options with which a run continues the journal of this path, or starts one.
-    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
-        JournalOptions {
-            path: path.into(),
-            resume: true,
-            retry_failed: false,
-            accept_changed: false,
-            break_lock: false,
-            sync: Duration::from_secs(1),
-        }
-    }
 }
 
 /// What all jobs of a run have in common: names and values. Jobs of another run are the same only if these are equal.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,11 +29,29 @@ pub(crate) struct Journal {
     /// The number of jobs of this run with the same content, where there is more than one.
     repeats: HashMap<u128, u32>,
     /// The keys of jobs of this run that are not in the index.
-    seen: HashSet<u64>,
+    seen: HashSet<u64, BuildHasherDefault<AsItIs>>,
     /// The run that has opened the journal before.
     before: Option<Owner>,
     torn: u64,
     repaired: Option<Repaired>,
+}
+
+/// A hasher for numbers that are hashes themselves.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 /// The bytes of a stream in the frame of a piece.
@@ -63,7 +82,7 @@ impl Journal {
             retry_failed,
             reader: FrameReader::new(),
             repeats: HashMap::new(),
-            seen: HashSet::new(),
+            seen: HashSet::default(),
             before,
             torn,
             repaired,
@@ -97,14 +116,10 @@ impl Journal {
         }
         if self.torn > 0 && self.repaired.is_none() {
             let torn = self.torn;
-            messages.push(format!("the last {torn} bytes of {} were not written completely and are dropped", self.name));
+            messages
+                .push(format!("the last {torn} bytes of {} were not written completely and are dropped", self.name));
         }
         messages
-    }
-
-    /// Returns the number of jobs in the journal that no job of this run has taken or replaced.
-    pub(crate) fn settled_before(&self) -> u64 {
-        self.index.len() as u64
     }
 
     pub(crate) fn disk(&self) -> DiskTime {
@@ -114,22 +129,30 @@ impl Journal {
     /// Returns the key of the next job, which has this content, and where it is, if it is settled already. All jobs of the run are
     /// asked for, in the order of their records.
     pub(crate) fn find(&mut self, content: u128) -> (Key, Option<Place>) {
-        let occurrence = match self.repeats.get_mut(&content) {
-            Some(next) => {
-                *next += 1;
-                *next - 1
-            }
-            None => {
-                let first = Key { content, occurrence: 0 };
-                let is_known = self.index.is_taken(first).unwrap_or_else(|| !self.seen.insert(first.short()));
-                if is_known {
-                    self.repeats.insert(content, 2);
-                }
-                u32::from(is_known)
-            }
+        if let Some(next) = self.repeats.get_mut(&content) {
+            *next += 1;
+            let key = Key { content, occurrence: *next - 1 };
+            return (key, self.take(key));
+        }
+        let first = Key { content, occurrence: 0 };
+        let is_repeated = match self.index.find(first) {
+            Some(entry) => match self.index.take(entry) {
+                Some(position) => return (first, Some(Place { key: first, position })),
+                None => true,
+            },
+            None => !self.seen.insert(first.short()),
         };
-        let key = Key { content, occurrence };
-        (key, self.index.take(key).map(|position| Place { key, position }))
+        if !is_repeated {
+            return (first, None);
+        }
+        self.repeats.insert(content, 2);
+        let key = Key { content, occurrence: 1 };
+        (key, self.take(key))
+    }
+
+    fn take(&mut self, key: Key) -> Option<Place> {
+        let entry = self.index.find(key)?;
+        self.index.take(entry).map(|position| Place { key, position })
     }
 
     /// Returns the entry of a settled job with this number; `None` if the job has to be run: its entry cannot be read, or it has
@@ -158,7 +181,8 @@ impl Journal {
                 return Ok(None);
             }
         }
-        let read = self.reader.read(&self.file, position.at).map_err(|error| OutputError::from_io(&self.name, error))?;
+        let read =
+            self.reader.read(&self.file, position.at).map_err(|error| OutputError::from_io(&self.name, error))?;
         Ok(read.and_then(|(_, payload)| Settled::read(payload)))
     }
 

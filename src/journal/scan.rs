@@ -14,7 +14,7 @@ const _: () = assert!(MAX_PAYLOAD_BYTES > BLOCK_BYTES);
 
 /// A region of a file without readable frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Damage {
+pub(crate) struct Damage {
     pub bytes: Range<u64>,
     /// The number of frames that are missing there, by the numbers of the frames around it.
     pub frames: u32,

@@ -149,9 +149,13 @@ mod tests {
     #[test]
     fn an_entry_is_read_as_it_was_written() {
         let parts = [64, 1 << 40];
-        for (description, err, parts) in
-            [(&b""[..], &b""[..], &[][..]), (b"{}", b"", &[]), (b"", b"oh", &[]), (b"", b"", &parts), (b"{}", b"e", &parts)]
-        {
+        for (description, err, parts) in [
+            (&b""[..], &b""[..], &[][..]),
+            (b"{}", b"", &[]),
+            (b"", b"oh", &[]),
+            (b"", b"", &parts),
+            (b"{}", b"e", &parts),
+        ] {
             let mut bytes = Vec::new();
             let written = entry(description, err, b"result\n");
             written.write(parts, &mut bytes);

@@ -89,7 +89,8 @@ impl Storage for SyncedFile {
 
     fn sync(&mut self) -> io::Result<()> {
         if let Some(syncer) = self.syncer.as_ref().filter(|_| self.is_syncing) {
-            let result = syncer.results.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs is gone")));
+            let result =
+                syncer.results.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs is gone")));
             self.take_result(result)?;
         }
         self.file.sync_data()

@@ -7,7 +7,7 @@ use super::frame::{Chain, Kind, MAX_PAYLOAD_BYTES};
 use super::storage::Storage;
 
 /// With this number of bytes, frames are written without waiting for the next flush.
-const BUFFER_BYTES: usize = 1 << 20;
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// What the disk has cost a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
