@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `source` | what the jobs are, read without waiting for them |
 //! | `ledger` | which attempt is next, and what happens to each job; pure, with simulated worlds in `sim` |
+//! | `deadline` | when a run that has a time limit stops |
 //! | `policy` | when jobs are run again, when a batch is stopped; all time limits |
 //! | `drive` | the loop that carries out the ledger's orders |
 //! | `sinks` | when a job's output and its log entry are handed on; `handover` writes them: output first, then the entry |
@@ -26,6 +27,7 @@
 //! | `commands` | the batch of commands for programs that use the library |
 
 mod commands;
+mod deadline;
 mod drive;
 mod earlier;
 mod ending;
@@ -47,10 +49,12 @@ pub(crate) mod written;
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::console;
 use crate::engine::board::Settled;
+use crate::engine::environment::environment;
+use crate::engine::stop;
 use crate::input::InputError;
 use crate::journal::{Journal, JournalError, JournalOptions, Spec, Status};
 use crate::output::{JsonLines, Target, real_path};
@@ -58,14 +62,17 @@ use crate::pool::{Pacer, Pool};
 use crate::report::Progress;
 
 pub use commands::{BatchReport, CommandBatch};
+pub(crate) use deadline::Ends;
 pub(crate) use job::Attempt;
-pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy};
+pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy, TIME_LIMIT_QUESTION};
 pub(crate) use report::Report;
 pub(crate) use source::{Jobs, NoThread};
 
-use drive::{Driver, Parts};
+use deadline::Deadline;
+use drive::{Driver, Parts, TimeLimit};
 use earlier::Earlier;
 use ledger::Ledger;
+use policy::STOP_MARGIN;
 use recorder::Recorder;
 use runners::Runner;
 use sinks::{Lines, Sinks};
@@ -81,6 +88,8 @@ pub(crate) struct Options {
     pub name: String,
     pub retry: RetryPolicy,
     pub stop: StopPolicy,
+    /// The time that running jobs have after a request to stop.
+    pub grace: Duration,
     /// The time that processes have to end after TERM, before KILL.
     pub kill_after: Duration,
     pub output: Target,
@@ -117,6 +126,7 @@ impl Options {
                 pause: Duration::from_secs(1),
             },
             stop: StopPolicy::default(),
+            grace: policy::GRACE,
             kill_after: Duration::from_secs(5),
             output: Target::Stdout,
             stderr: Target::Stderr,
@@ -148,7 +158,15 @@ impl<R: Runner> Batch<R> {
     /// # Errors
     /// If a file is bad and so no job was started; [`NoThread`].
     pub(crate) fn run(&self, pool: &Pool) -> Result<Report, Box<dyn Error>> {
-        let Options { retry, stop, kill_after, job_log, unordered, .. } = &self.options;
+        self.run_until(pool, None)
+    }
+
+    /// Runs the batch to its end, or stops it in time before its limit.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub(crate) fn run_until(&self, pool: &Pool, ends: Option<Ends>) -> Result<Report, Box<dyn Error>> {
+        let Options { retry, stop, grace, kill_after, job_log, unordered, .. } = &self.options;
         let has_stderr = self.runner.lines() != Lines::OneForEach { echo_errors: false };
         written::refuse_shared(&written::written_files(&self.options, has_stderr))?;
         let earlier = Earlier::read(&self.options)?;
@@ -163,21 +181,41 @@ impl<R: Runner> Batch<R> {
             content: journal.is_some(),
             numbered: self.options.is_numbered,
         };
+        let is_resumable = journal.is_some();
         let recorder = journal.map(Recorder::new);
         let mut sinks = Sinks::new(self.runner.lines(), *unordered, recorder, handover, hosts);
         let (planned, bad) = self.jobs.open(done, keep);
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
+        let grant = |grace: Duration| {
+            pool.grant_after_stop(grace.saturating_add(*kill_after).saturating_add(STOP_MARGIN));
+        };
+        grant(*grace);
         let stop_requested = || pool.stop_requested();
+        let ledger = Ledger::new(retry.clone(), *stop, self.options.seed, total);
+        let mean = || pool.stats().and_then(|stats| stats.mean_job());
+        let stop_run = |grace| {
+            grant(grace);
+            pool.stop();
+        };
+        let time_limit = ends.map(|ends| TimeLimit {
+            deadline: Deadline::new(ends.at.saturating_duration_since(Instant::now()), *grace, *kill_after),
+            source: ends.source,
+            grace: *grace,
+            stop: &stop_run,
+            mean: &mean,
+        });
         let driver = Driver::new(Parts {
             runner: &self.runner,
             source,
-            ledger: Ledger::new(retry.clone(), *stop, self.options.seed, total),
+            ledger: if is_resumable { ledger.resumable() } else { ledger },
             sinks: &mut sinks,
             stop_requested: &stop_requested,
             settled: &settled,
-            kill_after: *kill_after,
+            grace: *grace,
+            deadly_launcher: stop::has_deadly_launcher(environment),
+            time_limit,
             most_behind: MOST_BEHIND,
         });
         let chunk = self.options.chunk;

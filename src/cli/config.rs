@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap_complete::Shell;
 
@@ -11,6 +11,7 @@ use super::args::{
     RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
+use super::parse::Limit;
 use super::spec;
 use crate::batch::runners::command::{CommandRunner, Commands};
 use crate::batch::runners::doubtful::Token;
@@ -36,6 +37,8 @@ pub(super) struct Config {
     pub job_cpus: Option<NonZeroU32>,
     /// Whether the jobs are only shown.
     pub dry_run: bool,
+    /// The value of `--time-limit`, and the start of the run, from which it counts.
+    pub time_limit: (Limit, Instant),
     /// The value of `--progress`.
     pub progress: Option<Progress>,
     /// The options of the task's batch, without `progress`, which [`options`](Self::options) decides.
@@ -110,6 +113,7 @@ impl Config {
         let failures = task.failures();
         let batch = options(&run, &task, failures);
         let seed = run.seed;
+        let time_limit = failures.map_or(Limit::None, |failures| failures.stop.time_limit);
         let (dry_run, job_cpus) = (failures.is_some_and(|failures| failures.dry_run), task.job_cpus());
         let task = match task {
             TaskArgs::Run(args) => Task::Run(Box::new(RunTask::new(*args, seed)?)),
@@ -133,6 +137,7 @@ impl Config {
             },
             job_cpus,
             dry_run,
+            time_limit: (time_limit, Instant::now()),
             progress: run.progress.map(|progress| match progress {
                 ProgressArg::Auto => Progress::Auto,
                 ProgressArg::Bar => Progress::Bar,
@@ -207,6 +212,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
             max_failures: failures.and_then(|failures| failures.max_failures.map(|most| most.0)),
             on_success: failures.is_some_and(|failures| failures.stop_on_success),
         },
+        grace: failures.map_or(Duration::ZERO, |failures| failures.stop.grace),
         kill_after,
         output: Target::new(&run.output),
         stderr: stderr.map_or(Target::Stderr, Target::new),

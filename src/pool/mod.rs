@@ -324,9 +324,20 @@ impl Pool {
         self.core.board.stats()
     }
 
-    /// The moment at which a signal asked for the end of the run.
+    /// The moment at which a signal, or [`stop`](Self::stop), asked for the end of the run.
     pub(crate) fn stop_requested(&self) -> Option<Instant> {
         self.core.board.stop_requested()
+    }
+
+    /// Asks for the end of the run, as a signal does.
+    pub(crate) fn stop(&self) {
+        // If the pool has ended, there is nothing to stop.
+        let _ = self.command(Command::Stop);
+    }
+
+    /// Lets jobs and the driver go on for at least this time after a request to stop.
+    pub(crate) fn grant_after_stop(&self, least: Duration) {
+        let _ = self.command(Command::StopGrace { least });
     }
 
     /// Closes the pool after the driver has returned: submitted jobs are finished, new ones are refused.

@@ -21,8 +21,10 @@ mod run_failures;
 mod run_output;
 mod run_records;
 mod run_words;
+mod stops;
 #[path = "../support/mod.rs"]
 mod support;
+mod time_limits;
 mod words;
 
 use std::fs;

@@ -14,6 +14,7 @@ mod durable;
 mod examples;
 mod failures;
 mod programs;
+mod stops;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -86,6 +87,7 @@ fn main() {
         .chain(failures::TRIALS)
         .chain(batches::TRIALS)
         .chain(durable::TRIALS)
+        .chain(stops::TRIALS)
         .map(|(name, test)| trial(name, *test))
         .collect();
     libtest_mimic::run(&arguments, trials).exit();
