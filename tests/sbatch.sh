@@ -261,7 +261,7 @@ test_case long 'exit codes' codes
 # With Open MPI mpiexec is the default, with MPICH srun; each once with the other one.
 other_launcher() {
   case $flavour in
-    openmpi) local -x RANKPOOL_LAUNCHER='srun --mpi=pmix --cpu-bind=none' ;;
+    openmpi) local -x RANKPOOL_LAUNCHER='srun -K1 --mpi=pmix --cpu-bind=none' ;;
     mpich) local -x RANKPOOL_LAUNCHER='mpiexec.mpich -ppn 1' ;;
   esac
   a_rank_on_each_node 3
