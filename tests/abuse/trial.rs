@@ -188,8 +188,18 @@ impl Trial<'_> {
             }
             sleep(Duration::from_millis(1));
         };
-        let killed = processes::now();
+        let (killed, mut last) = (processes::now(), processes::now());
+        // Ranks notice a moment later that the launcher or another rank is gone, and go on until then.
+        while ended.is_none() && began.elapsed() < LIMIT {
+            let found = processes::of_run(&self.plan.program, &run.mark);
+            if processes::targets(&found, Target::FirstRank, launcher).is_empty() {
+                break;
+            }
+            last = processes::now();
+            sleep(Duration::from_millis(2));
+        }
         let finished = self.finish(run, ended)?;
+        let killed = if matches!(finished.code, Some(0 | 3)) { killed } else { last };
         if ended.is_some() {
             return match finished.code {
                 Some(0 | 3) => Ok(false),
