@@ -17,11 +17,14 @@ pub(super) fn is_there(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Copies a file that is no longer at its path to a new file beside it.
+/// Copies a file that is no longer at its path to a new file beside it; `None` if it has another path now.
 ///
 /// # Errors
 /// If the folder is gone, too, or there is no room.
-pub(super) fn rescue(file: &File, path: &Path) -> io::Result<PathBuf> {
+pub(super) fn rescue(file: &File, path: &Path) -> io::Result<Option<PathBuf>> {
+    if file.metadata()?.nlink() > 0 {
+        return Ok(None);
+    }
     let rescued = free_name(path, ".rescued")?;
     let mut copy = OpenOptions::new().write(true).create_new(true).open(&rescued)?;
     let mut file = file;
@@ -30,7 +33,7 @@ pub(super) fn rescue(file: &File, path: &Path) -> io::Result<PathBuf> {
     if copied.is_err() {
         let _ = fs::remove_file(&rescued);
     }
-    copied.map(|()| rescued)
+    copied.map(|()| Some(rescued))
 }
 
 /// Returns a name beside this one, with this ending, that is not taken.
@@ -84,9 +87,11 @@ mod tests {
             assert!(is_there(&file, &path));
             fs::rename(&path, inner.join("moved")).expect("it is there");
             assert!(!is_there(&file, &path));
+            assert_eq!(rescue(&file, &path).expect("it has another name"), None);
+            fs::remove_file(inner.join("moved")).expect("it is there");
             fs::write(&path, "other").expect("there is room");
             assert!(!is_there(&file, &path));
-            let rescued = rescue(&file, &path).expect("there is room");
+            let rescued = rescue(&file, &path).expect("there is room").expect("it has no name");
             assert_eq!(fs::read_to_string(&rescued).expect("it is there"), "entries");
             assert!(rescued.ends_with(if number == 1 { "j.rescued" } else { "j.rescued.2" }), "{}", rescued.display());
             assert_eq!(fs::read_to_string(&path).expect("it is there"), "other");

@@ -109,7 +109,7 @@ impl Journal {
 
     /// Whether another run can continue by this journal: its file is still at its path.
     pub(crate) fn is_there(&self) -> bool {
-        self.gone.is_none()
+        self.gone.is_none() && is_there(&self.file, &self.path)
     }
 
     /// Returns messages about what was found in the file.
@@ -265,13 +265,16 @@ impl Journal {
     /// Looks whether the file is still at its path. If not, a copy of it is made.
     fn check_path(&mut self) -> io::Result<()> {
         if self.gone.is_none() && !is_there(&self.file, &self.path) {
-            let copy = match rescue(&self.file, &self.path) {
-                Ok(copy) => {
-                    format!("its entries are in {}: rename that file to continue with --resume", copy.display())
+            self.gone = Some(match rescue(&self.file, &self.path) {
+                Ok(None) => "it was moved while the run went on; give its new path to continue with --resume".into(),
+                Ok(Some(copy)) => format!(
+                    "it was removed while the run went on; its entries are in {}: rename that file to continue with --resume",
+                    copy.display()
+                ),
+                Err(error) => {
+                    format!("it was removed while the run went on, and its entries are lost: {}", reason(&error))
                 }
-                Err(error) => format!("its entries are lost ({})", reason(&error)),
-            };
-            self.gone = Some(format!("it was removed or replaced while the run went on; {copy}"));
+            });
         }
         self.gone.clone().map_or(Ok(()), |message| Err(io::Error::other(message)))
     }
