@@ -64,7 +64,7 @@ use crate::report::Progress;
 pub use commands::{BatchReport, CommandBatch};
 pub(crate) use deadline::Ends;
 pub(crate) use job::Attempt;
-pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy, TIME_LIMIT_QUESTION};
+pub(crate) use policy::{LEFT_BEHIND, MaxFailures, RetryPolicy, StopPolicy, TIME_LIMIT_QUESTION};
 pub(crate) use report::Report;
 pub(crate) use source::{Jobs, NoThread};
 

@@ -3,11 +3,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use super::*;
-use crate::batch::Options;
 use crate::batch::deadline::Deadline;
 use crate::batch::earlier::Earlier;
 use crate::batch::runners::kernel::KernelRunner;
-use crate::launch::Launch;
+use crate::batch::{Batch, Jobs, Options};
+use crate::launch::{ExitCode, Launch};
 use crate::output::Target;
 use crate::pool::Pool;
 
@@ -122,4 +122,30 @@ fn a_signal_shortens_the_time_that_the_time_limit_has_left_to_running_jobs() {
 fn without_any_hurry_a_time_limit_changes_nothing() {
     let (driven, grace) = run_for_an_hour(|x| x, 10, || Some(Duration::from_secs(60)), || true, || ());
     assert!(matches!(driven.end, End::Complete) && driven.out_of_time.is_none() && grace.is_none());
+}
+
+#[test]
+fn a_batch_has_its_grace_time_although_the_launch_gives_none() {
+    static BEGUN: AtomicBool = AtomicBool::new(false);
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { output: Target::new(folder.path().join("out")), ..Options::new("test") };
+    let function = |number: u64| {
+        BEGUN.store(true, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(500));
+        number
+    };
+    let batch = Batch { options, jobs: Jobs::made(|| 1..=1, 1), runner: KernelRunner::plain(function, None) };
+    Launch::new().local(1).threads(1).stop_grace(Duration::ZERO).run(|pool| {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !BEGUN.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                pool.stop();
+            });
+            let report = batch.run(pool).unwrap();
+            assert_eq!((report.counts.succeeded, report.code()), (1, ExitCode::Success));
+        });
+        Ok(())
+    });
 }
