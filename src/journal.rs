@@ -16,6 +16,8 @@
 
 pub(crate) mod amend;
 mod compact;
+#[cfg(test)]
+mod damages;
 mod frame;
 mod index;
 pub(crate) mod inspect;

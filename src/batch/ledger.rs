@@ -10,14 +10,12 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod counts;
+mod messages;
 mod numbers;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
-
-use serde_json::value::RawValue;
 
 use super::job::{Attempt, AttemptEnd, seed_of};
 use super::policy::{RetryPolicy, StopPolicy};
@@ -25,34 +23,7 @@ use crate::journal::Status;
 use numbers::Numbers;
 
 pub(crate) use counts::Counts;
-
-/// Time since the beginning of the batch.
-pub(crate) type Time = Duration;
-
-/// A job that was read from the source.
-#[derive(Debug)]
-pub(crate) struct Planned<W> {
-    /// The place of its record in the input, from 1.
-    pub number: u64,
-    pub work: W,
-    /// Its record as JSON, if entries about jobs contain it.
-    pub input: Option<Box<RawValue>>,
-    /// The hash of its record, if there is a journal.
-    pub content: u128,
-}
-
-/// A job without its work, for the sinks.
-#[derive(Debug, Clone)]
-pub(crate) struct Job {
-    /// Its place in the output, from 0.
-    pub place: u64,
-    /// The place of its record in the input, from 1.
-    pub number: u64,
-    /// The number of attempts, with the one under way.
-    pub attempt: u32,
-    /// Its record as JSON, if entries about jobs contain it.
-    pub input: Option<Box<RawValue>>,
-}
+pub(crate) use messages::{Ending, Event, Job, Next, Order, Planned, Run, Time};
 
 /// An unsettled job of which more is kept than its place.
 #[derive(Debug)]
@@ -73,77 +44,6 @@ enum Entry<W, R> {
     /// A job of which only the place is kept: it is not run again, and no log entry is written.
     Place(u64),
     Kept(Box<Kept<W, R>>),
-}
-
-/// An event of a batch.
-#[derive(Debug)]
-pub(crate) enum Event<R> {
-    /// Consecutive attempts, from index `first` on, succeeded; the driver has their results.
-    Succeeded { first: u64, count: u64 },
-    /// The attempt with this index ended.
-    Ended { index: u64, result: R },
-    /// The attempt with this index was not started, or was ended from outside, because the run is being stopped.
-    NotStarted { index: u64 },
-    /// A signal asks for the end of the run.
-    Stop,
-    /// Finished output does not wait any longer for the jobs before this place.
-    SkipBefore { place: u64 },
-}
-
-/// An order to the driver.
-#[derive(Debug)]
-pub(crate) enum Order<R> {
-    /// Hand the job's result to the sinks: it is final.
-    Settle { job: Job, result: R },
-    /// Hand the results of consecutive attempts that succeeded to the sinks: they are final.
-    SettleRun(Run),
-    /// Drop the output of the job at this place, because it will be run again.
-    Forget { place: u64 },
-    /// Log the job as cancelled, because the stop policy has ended the batch.
-    Cancel { job: Job },
-    /// The job is not settled in this run.
-    Leave { job: Job },
-    /// Start no more attempts; those that run may end.
-    GiveUp,
-    /// End the batch now, with all running attempts.
-    EndAll,
-}
-
-/// Consecutive attempts at jobs with consecutive places.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Run {
-    /// The index of the first attempt.
-    pub index: u64,
-    /// The place of its job.
-    pub first: u64,
-    pub count: u64,
-}
-
-impl Run {
-    fn is_followed_by(&self, index: u64, place: u64) -> bool {
-        index == self.index + self.count && place == self.first + self.count
-    }
-}
-
-/// The answer to a request for the next attempt.
-#[derive(Debug)]
-pub(crate) enum Next<W> {
-    Attempt(Attempt<W>),
-    /// Read the next job of the source, and call [`Ledger::read`] or [`Ledger::end_of_source`].
-    Read,
-    /// There is none at the moment: ask again after the next event, or when [`Ledger::next_due`] is reached.
-    Wait,
-    /// There are no more attempts.
-    End,
-}
-
-/// How a batch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// All jobs are settled, or the batch was stopped by its own stop policy.
-    Complete,
-    /// By a signal, or because the pool or a sink failed.
-    Interrupted,
 }
 
 /// The number of jobs that may wait for a retry: with more, no new jobs are read until some were run.
@@ -177,6 +77,8 @@ pub(crate) struct Ledger<W, R> {
     stopped: bool,
     /// A signal has kept jobs from being run.
     cut: bool,
+    /// The next run continues this one: a job that it would have tried again is left to the next run, with all its attempts.
+    is_resumable: bool,
 }
 
 impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
@@ -198,7 +100,13 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
             closed: false,
             stopped: false,
             cut: false,
+            is_resumable: false,
         }
+    }
+
+    /// Makes a ledger of a run that the next run can continue: there is a journal.
+    pub(crate) fn resumable(self) -> Self {
+        Ledger { is_resumable: true, ..self }
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -354,6 +262,11 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         let job = match self.take(index) {
             Entry::Settled => return,
             Entry::Place(place) => self.job_at(place),
+            Entry::Kept(kept) if self.is_resumable && self.stopped && self.may_retry(&kept, status) => {
+                self.cut = true;
+                orders.push(Order::Leave { job: kept.job });
+                return;
+            }
             Entry::Kept(kept) if !self.decide_retry(&kept, status) => kept.job,
             Entry::Kept(mut kept) => {
                 let pause = self.retry.pause.saturating_mul(1 << (kept.job.attempt - 1).min(DOUBLINGS));
@@ -373,9 +286,13 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
     /// Decides whether a job is run again. After a signal it is not: its failure stays in the job log for the next run.
     fn decide_retry(&mut self, kept: &Kept<W, R>, status: Status) -> bool {
-        let may_retry = kept.work.is_some() && self.retry.on.contains(&status) && !self.closed;
+        let may_retry = self.may_retry(kept, status);
         self.cut |= may_retry && self.stopped;
         may_retry && !self.stopped
+    }
+
+    fn may_retry(&self, kept: &Kept<W, R>, status: Status) -> bool {
+        kept.work.is_some() && self.retry.on.contains(&status) && !self.closed
     }
 
     fn settle(&mut self, job: Job, result: R, orders: &mut Vec<Order<R>>) {
@@ -455,8 +372,8 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         self.cut |= !passed.is_empty();
         for Kept { job, last, .. } in passed {
             match last {
-                Some(result) => self.settle(job, result, orders),
-                None => orders.push(Order::Leave { job }),
+                Some(result) if !self.is_resumable => self.settle(job, result, orders),
+                Some(_) | None => orders.push(Order::Leave { job }),
             }
         }
     }
@@ -466,6 +383,7 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         self.closed = true;
         for Kept { job, last, .. } in self.take_jobs(|_| true) {
             match (last, ending) {
+                (Some(_), Ending::Interrupted) if self.is_resumable => orders.push(Order::Leave { job }),
                 (Some(result), _) => self.settle(job, result, orders),
                 (None, Ending::Complete) => {
                     self.counts.add(Status::Cancelled, 1);

@@ -180,6 +180,7 @@ impl<R: Runner> Batch<R> {
             content: journal.is_some(),
             numbered: self.options.is_numbered,
         };
+        let is_resumable = journal.is_some();
         let recorder = journal.map(Recorder::new);
         let mut sinks = Sinks::new(self.runner.lines(), *unordered, recorder, handover, hosts);
         let (planned, bad) = self.jobs.open(done, keep);
@@ -189,6 +190,7 @@ impl<R: Runner> Batch<R> {
         let run = PoolRun { pool, kill_after: *kill_after };
         run.grant(*grace);
         let stop_requested = || pool.stop_requested();
+        let ledger = Ledger::new(retry.clone(), *stop, self.options.seed, total);
         let time_limit = ends.map(|ends| TimeLimit {
             deadline: Deadline::new(ends.at.saturating_duration_since(Instant::now()), *grace, *kill_after),
             source: ends.source,
@@ -198,7 +200,7 @@ impl<R: Runner> Batch<R> {
         let driver = Driver::new(Parts {
             runner: &self.runner,
             source,
-            ledger: Ledger::new(retry.clone(), *stop, self.options.seed, total),
+            ledger: if is_resumable { ledger.resumable() } else { ledger },
             sinks: &mut sinks,
             stop_requested: &stop_requested,
             settled: &settled,

@@ -53,6 +53,8 @@ struct World {
     stop: StopPolicy,
     knows_total: bool,
     recorded: bool,
+    /// There is a journal: each run reads all records, and takes over the jobs that are in it.
+    journaled: bool,
     /// Attempts that the pool takes at once.
     window: usize,
     /// For each job by its number, how many attempts fail, and how.
@@ -102,6 +104,9 @@ struct Run<'w> {
     /// Settled jobs whose output was not handed over yet, and those whose output was.
     settled: Vec<(u64, Status)>,
     handed_over: Vec<(u64, Status)>,
+    /// The jobs in the journal, and those that this run has taken from it.
+    journal: BTreeMap<u64, Status>,
+    restored: Vec<(u64, Status)>,
     left: u64,
     stopped: bool,
     gave_up: bool,
@@ -143,6 +148,7 @@ impl World {
             stop: StopPolicy { max_failures, on_success: random.random_bool(0.1) },
             knows_total: random.random(),
             recorded: random.random(),
+            journaled: random.random(),
             window: random.random_range(1..9),
             failures,
             bad_record: random.random_bool(0.1).then(|| random.random_range(1..=jobs + 1)),
@@ -164,11 +170,13 @@ impl World {
 
 impl<'w> Run<'w> {
     /// Makes a run of the jobs that no earlier run has done.
-    fn new(world: &'w World, random: &'w mut ChaCha8Rng, done: &BTreeSet<u64>) -> Self {
-        let source: VecDeque<u64> = (1..=world.jobs).filter(|number| !done.contains(number)).collect();
+    fn new(world: &'w World, random: &'w mut ChaCha8Rng, done: &BTreeSet<u64>, journal: BTreeMap<u64, Status>) -> Self {
+        let is_read = |number: &u64| world.journaled || !done.contains(number);
+        let source: VecDeque<u64> = (1..=world.jobs).filter(is_read).collect();
         let total = world.knows_total.then_some(source.len() as u64);
+        let ledger = Ledger::new(world.retry.clone(), world.stop, 7, total);
         Run {
-            ledger: Ledger::new(world.retry.clone(), world.stop, 7, total),
+            ledger: if world.journaled { ledger.resumable() } else { ledger },
             world,
             random,
             source,
@@ -179,6 +187,8 @@ impl<'w> Run<'w> {
             places: Vec::new(),
             settled: Vec::new(),
             handed_over: Vec::new(),
+            journal,
+            restored: Vec::new(),
             left: 0,
             stopped: false,
             gave_up: false,
@@ -192,6 +202,10 @@ impl<'w> Run<'w> {
         for step in 0..MOST_STEPS {
             self.ledger.check();
             if self.world.kill == Some(step) {
+                if self.random.random() {
+                    // Between the journal and the outputs.
+                    self.write_journal();
+                }
                 return End::Killed;
             }
             if self.world.sink_fails == Some(step) {
@@ -206,7 +220,7 @@ impl<'w> Run<'w> {
                 return self.end(end);
             }
             if self.random.random_bool(0.5) {
-                self.handed_over.append(&mut self.settled);
+                self.hand_over();
             }
             if self.step() {
                 return self.end(End::Complete);
@@ -217,6 +231,19 @@ impl<'w> Run<'w> {
             }
         }
         panic!("the run does not end");
+    }
+
+    /// Writes the entries of settled jobs; a cancelled job has none.
+    fn write_journal(&mut self) {
+        if self.world.journaled {
+            let settled = self.settled.iter().filter(|(_, status)| *status != Status::Cancelled);
+            self.journal.extend(settled.copied());
+        }
+    }
+
+    fn hand_over(&mut self) {
+        self.write_journal();
+        self.handed_over.append(&mut self.settled);
     }
 
     fn signal(&mut self) {
@@ -240,6 +267,11 @@ impl<'w> Run<'w> {
                     }
                     Some(number) => {
                         self.places.push(number);
+                        if let Some(status) = self.journal.get(&number) {
+                            assert_eq!(self.ledger.restore(*status) as usize, self.places.len() - 1);
+                            self.restored.push((number, *status));
+                            continue;
+                        }
                         let input = self.world.recorded.then(|| RawValue::from_string("1".into()).unwrap());
                         let attempt = self.ledger.read(Planned { number, work: number, input, content: 0 });
                         assert_eq!((attempt.number, attempt.work), (number, number));
@@ -353,6 +385,7 @@ impl<'w> Run<'w> {
             && !self.gave_up
             && !self.fault;
         assert!(!may_retry || !has_output, "job {number} has more attempts");
+        assert!(!self.journal.contains_key(&number), "job {number} is settled already");
         self.end_of(number);
         self.settled.push((number, status));
     }
@@ -377,11 +410,13 @@ impl<'w> Run<'w> {
         self.ledger.check();
         assert!(self.seen.values().all(|seen| seen.ends == 1), "every job that was read has an end");
         let counts = self.ledger.counts();
-        assert_eq!(counts.done, (self.settled.len() + self.handed_over.len()) as u64);
+        assert_eq!(counts.done, (self.settled.len() + self.handed_over.len() + self.restored.len()) as u64);
+        assert_eq!(counts.restored, self.restored.len() as u64);
         if end != End::SinkFailed {
-            self.handed_over.append(&mut self.settled);
+            self.hand_over();
         }
-        let ok = self.handed_over.iter().filter(|(_, status)| *status == Status::Ok).count() as u64;
+        let ok =
+            self.handed_over.iter().chain(&self.restored).filter(|(_, status)| *status == Status::Ok).count() as u64;
         match end {
             End::Complete if self.world.stop.on_success && counts.succeeded > 0 => assert!(ok > 0),
             End::Complete if self.enough || self.fault => {}
@@ -395,37 +430,60 @@ impl<'w> Run<'w> {
         end
     }
 
+    fn has_success(&self) -> bool {
+        self.world.stop.on_success && self.ledger.counts().succeeded > 0
+    }
+
     fn total(&self) -> Option<u64> {
         self.world.knows_total.then(|| (self.source.len() + self.places.len()) as u64)
     }
 }
 
-/// Runs a world until it is complete: runs that are killed or stopped are started again, without their accidents.
+/// Runs a world until it is complete: runs that are killed or stopped are started again. With a journal that may happen again and
+/// again; without one it happens once.
 fn simulate(seed: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut world = World::draw(&mut random);
-    let mut done = BTreeSet::new();
+    let (mut done, mut journal) = (BTreeSet::new(), BTreeMap::new());
+    let mut accidents = 5;
     loop {
-        let mut run = Run::new(&world, &mut random, &done);
+        let mut run = Run::new(&world, &mut random, &done, std::mem::take(&mut journal));
         let end = run.run();
         let before = done.len();
         let ok = run.handed_over.iter().filter(|(_, status)| *status == Status::Ok).map(|(number, _)| *number);
         let ok: Vec<u64> = ok.collect();
-        done.extend(ok.iter().copied());
-        assert_eq!(done.len(), before + ok.len(), "no job is done twice");
+        let (restored, handed_over) = (run.restored.len(), run.handed_over.len());
+        journal = std::mem::take(&mut run.journal);
+        // (With a journal, only what is in it is done: output that was handed over is written again.)
+        let new = ok.iter().filter(|_| !world.journaled).copied().chain(ok_of(&journal));
+        done.extend(new);
+        assert!(world.journaled || done.len() == before + ok.len(), "no job is done twice");
         if end == End::Complete {
+            assert!(!world.journaled || restored + handed_over == run.places.len() || run.enough || run.has_success());
             break;
         }
-        (world.signal, world.kill, world.sink_fails) = (None, None, None);
+        accidents -= 1;
+        let again = world.journaled && accidents > 0;
+        let mut drawn = || (again && random.random_bool(0.5)).then(|| random.random_range(0..120));
+        (world.signal, world.kill, world.sink_fails) = (drawn(), drawn(), drawn());
     }
-    let World { jobs, ref retry, ref failures, bad_record, stop, .. } = world;
+    let World { jobs, ref retry, ref failures, bad_record, stop, journaled, .. } = world;
     if bad_record.is_none_or(|bad| bad > jobs) && stop == StopPolicy::default() {
         let is_done = |number: &u64| match failures.get(number) {
             Some((times, status)) => *times <= retry.retries && retry.on.contains(status),
             None => true,
         };
         assert_eq!(done, (1..=jobs).filter(is_done).collect(), "all jobs that can succeed have");
+        if journaled {
+            let status = |number: u64| if is_done(&number) { Status::Ok } else { failures[&number].1 };
+            let expected: BTreeMap<u64, Status> = (1..=jobs).map(|number| (number, status(number))).collect();
+            assert_eq!(journal, expected, "the outcome is that of an undisturbed run");
+        }
     }
+}
+
+fn ok_of(journal: &BTreeMap<u64, Status>) -> impl Iterator<Item = u64> + '_ {
+    journal.iter().filter(|(_, status)| **status == Status::Ok).map(|(number, _)| *number)
 }
 
 #[test]

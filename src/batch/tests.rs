@@ -234,8 +234,8 @@ fn drive_within(
     stop_requested: &dyn Fn() -> Option<Instant>,
     most_behind: u64,
 ) -> Driven {
-    let (handover, _) = Earlier::read(options).unwrap().open_outputs(options, false).unwrap();
-    let mut sinks = Sinks::new(runner.lines(), false, handover, vec!["host".into(); 2]);
+    let (handover, _) = Earlier::read(options).unwrap().open_outputs(options, None, false).unwrap();
+    let mut sinks = Sinks::new(runner.lines(), false, None, handover, vec!["host".into(); 2]);
     let settled = Settled::default();
     let driver = Driver::new(Parts {
         runner,
@@ -251,7 +251,7 @@ fn drive_within(
     });
     let stream = runner.open(pool, options.chunk, options.job_log.is_some());
     let driven = driver.run(stream, Pacer::new(options.window as u64, pool.threads()));
-    sinks.finish(matches!(driven.end, End::Complete)).unwrap();
+    sinks.finish(Some(driven.counts).filter(|_| matches!(driven.end, End::Complete))).unwrap();
     assert_eq!(settled.read().0, driven.counts.done);
     driven
 }

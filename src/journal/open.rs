@@ -52,7 +52,7 @@ pub(crate) enum JournalError {
         "the journal {} is in use by {owner}: wait until that run ends, or end it. If it is gone, add --break-lock",
         .path.display()
     )]
-    InUse { path: PathBuf, owner: Owner },
+    InUse { path: PathBuf, owner: Box<Owner> },
     #[error("{}", describe(.path, .changes))]
     Changed { path: PathBuf, changes: Vec<Change> },
 }
@@ -154,7 +154,7 @@ impl Journal {
         }
         if let Some(owner) = contents.owner.as_ref().filter(|_| !contents.is_closed && !options.break_lock) {
             if owner.may_be_alive(&file) {
-                return Err(JournalError::InUse { path: path.clone(), owner: owner.clone() });
+                return Err(JournalError::InUse { path: path.clone(), owner: Box::new(owner.clone()) });
             }
         }
         let changes = contents.spec.as_ref().map(|before| changes(before, spec)).unwrap_or_default();
@@ -260,7 +260,7 @@ fn open_locked(options: &JournalOptions) -> Result<File, JournalError> {
         return Err(JournalError::NotAJournal(path.clone()));
     }
     if !lock(&file).map_err(fault)? && !options.break_lock {
-        let owner = last_owner(&file).unwrap_or_default();
+        let owner = Box::new(last_owner(&file).unwrap_or_default());
         return Err(JournalError::InUse { path: path.clone(), owner });
     }
     Ok(file)

@@ -9,7 +9,7 @@ use crate::output::{Target, Writer};
 fn sinks(folder: &Path, lines: Lines) -> Sinks {
     let open = |name| Writer::open(&Target::new(folder.join(name))).unwrap();
     let handover = Handover::new(open("out"), open("err"), None, false, None);
-    Sinks::new(lines, false, handover, Vec::new())
+    Sinks::new(lines, false, None, handover, Vec::new())
 }
 
 fn job(place: u64) -> Job {
@@ -41,7 +41,7 @@ fn output_comes_in_the_order_of_places_alone_and_in_runs() {
     sinks.settle_run(0, 1, b"0\n").unwrap();
     sinks.settle(&job(2), ok("2\n")).unwrap();
     assert_eq!((sinks.is_waiting(), sinks.behind()), (false, 0));
-    sinks.finish(true).unwrap();
+    sinks.finish(Some(Counts::default())).unwrap();
     assert_eq!(read(folder.path(), "out"), "0\n1\n2\n3\n4\n");
 }
 
@@ -54,7 +54,7 @@ fn pieces_of_an_attempt_that_is_forgotten_are_not_written() {
     sinks.take_part(0, OutputStream::Stdout, b"second attempt, ");
     let result = AttemptResult { err: ByteBuf::from(b"warning\n".to_vec()), ..ok("its end\n") };
     sinks.settle(&job(0), result).unwrap();
-    sinks.finish(true).unwrap();
+    sinks.finish(Some(Counts::default())).unwrap();
     assert_eq!(
         (read(folder.path(), "out"), read(folder.path(), "err")),
         ("second attempt, its end\n".into(), "warning\n".into())
@@ -67,7 +67,7 @@ fn errors_are_lines_in_the_output_or_on_standard_error() {
     let mut one_line = sinks(folder.path(), ONE_LINE);
     one_line.settle(&job(0), failed(Status::Failed, "no \u{1b}[1mreason")).unwrap();
     one_line.settle(&job(1), failed(Status::Cancelled, "enough")).unwrap();
-    one_line.finish(true).unwrap();
+    one_line.finish(Some(Counts::default())).unwrap();
     let line =
         |job, message| format!("{{\"error\":{{\"job\":{job},\"kind\":\"failed\",\"message\":\"{message}\"}}}}\n");
     assert_eq!(read(folder.path(), "out"), line(1, "no \\u001b[1mreason") + &line(2, "enough"));
@@ -78,7 +78,7 @@ fn errors_are_lines_in_the_output_or_on_standard_error() {
     let mut as_written = sinks(folder.path(), Lines::AsWritten);
     as_written.settle(&job(0), failed(Status::Failed, "exit code 1")).unwrap();
     as_written.settle(&job(1), failed(Status::Timeout, "not done after 1 s")).unwrap();
-    as_written.finish(true).unwrap();
+    as_written.finish(Some(Counts::default())).unwrap();
     assert_eq!(
         (read(folder.path(), "out"), read(folder.path(), "err")),
         (String::new(), "rankpool: job 2: not done after 1 s\n".into())
@@ -95,7 +95,7 @@ fn after_gaps_are_closed_late_output_is_not_mixed_with_that_of_other_jobs() {
     sinks.close_gaps().unwrap();
     sinks.take_part(0, OutputStream::Stdout, b"ne\n");
     sinks.settle(&job(0), ok("late\n")).unwrap();
-    sinks.finish(false).unwrap();
+    sinks.finish(None).unwrap();
     assert_eq!(read(folder.path(), "out.partial"), "1\n", "job 0 is torn, and no line is needed behind the last one");
 }
 
@@ -106,7 +106,7 @@ fn a_job_that_is_left_to_the_next_run_has_a_line_only_if_others_come_behind_it()
     sinks.settle(&job(1), ok("1\n")).unwrap();
     sinks.leave_out(&job(0));
     sinks.leave_out(&job(2));
-    sinks.finish(false).unwrap();
+    sinks.finish(None).unwrap();
     let stopped =
         "{\"error\":{\"job\":1,\"kind\":\"stopped\",\"message\":\"the run was stopped before its end\"}}\n1\n";
     assert_eq!(read(folder.path(), "out.partial"), stopped);
