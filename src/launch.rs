@@ -93,6 +93,7 @@ pub struct Launch<'a> {
     cpus_per_job: Option<NonZeroU32>,
     grace: Option<Duration>,
     stop_grace: Option<Duration>,
+    lost_after: Option<Duration>,
     check: Option<Box<dyn FnOnce() -> Result<(), String> + Send + 'a>>,
     on_threads: Option<Box<OnThreads<'a>>>,
     listeners: Vec<Box<dyn Listener + 'a>>,
@@ -126,6 +127,16 @@ pub(crate) fn refuse(message: &str) -> ExitCode {
 
 fn launcher_rank() -> Option<LauncherRank> {
     placement::launcher_rank(environment)
+}
+
+/// The shortest time after which a silent rank is lost: loops sleep, and machines are busy.
+#[cfg(feature = "mpi")]
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+
+#[cfg(feature = "mpi")]
+fn lost_after_from(environment: impl Fn(&str) -> Option<String>) -> Result<Option<Duration>, String> {
+    let seconds = number_from(environment, "RANKPOOL_LOST_AFTER")?;
+    Ok(seconds.map(|seconds| Duration::from_secs(u64::from(seconds.get()))))
 }
 
 pub(crate) const THREADS_VARIABLE: &str = "RANKPOOL_THREADS";
@@ -183,6 +194,15 @@ impl<'a> Launch<'a> {
     /// ([`CommandBatch::grace`](crate::CommandBatch::grace)) gets as much time as it needs itself.
     pub fn stop_grace(mut self, limit: Duration) -> Self {
         self.stop_grace = Some(limit);
+        self
+    }
+
+    /// Sets for how long an MPI rank may be silent until it is lost: taken for dead, so that its jobs go to other ranks, and the run
+    /// ends without it. The default is 60 s, and less than a second is taken as one. Ranks send a sign of life several times in
+    /// this time, however long their jobs take. Only a launcher that lets the others live when a rank dies lets a run go on; see
+    /// "When a rank dies" in the README. Without it, the environment variable `RANKPOOL_LOST_AFTER` (in seconds) counts.
+    pub fn lost_after(mut self, silence: Duration) -> Self {
+        self.lost_after = Some(silence);
         self
     }
 
@@ -286,7 +306,8 @@ impl<'a> Launch<'a> {
         let abort = |code| std::process::exit(i32::from(code));
         let rank0 = self.rank0(ranks, doorbell, facts, abort);
         let on_threads = self.on_threads.as_deref();
-        rank0.run(center, spokes, on_threads, self.listeners, driver).unwrap_or(ExitCode::Failure)
+        let ended = rank0.run(center, spokes, on_threads, self.listeners, driver);
+        ended.map_or(ExitCode::Failure, |(code, _)| code)
     }
 
     #[cfg(not(feature = "mpi"))]
@@ -299,12 +320,18 @@ impl<'a> Launch<'a> {
 
     #[cfg(feature = "mpi")]
     fn run_mpi(mut self, mut facts: RankFacts, driver: impl FnOnce(&Pool) -> ExitCode + Send) -> ExitCode {
+        use crate::engine::limits::LOST_AFTER;
         use crate::engine::transport::Joined;
         use crate::engine::transport::mpi::{Mpi, StartError};
+        use ranks::RankExit;
 
-        let mut mpi = match Mpi::start() {
+        let lost_after = match self.lost_after.map_or_else(|| lost_after_from(environment), |time| Ok(Some(time))) {
+            Ok(time) => time.unwrap_or(LOST_AFTER).max(SHORTEST_SILENCE),
+            Err(message) => return refuse(&message),
+        };
+        let mut mpi = match Mpi::start(lost_after) {
             Ok(mpi) => mpi,
-            Err(error @ (StartError::Again(_) | StartError::Usage(_))) => return refuse(&error.to_string()),
+            Err(error @ StartError::Again(_)) => return refuse(&error.to_string()),
             Err(error) => return refuse_as(&error.to_string(), ExitCode::Failure),
         };
         if let Some(message) = placement::worlds_of_one(launcher_rank(), mpi.size()) {
@@ -321,9 +348,18 @@ impl<'a> Launch<'a> {
             let rank0 = self.rank0(size, doorbell, facts, Mpi::abort);
             rank0.run(joined, spokes, self.on_threads.as_deref(), self.listeners, driver)
         } else {
-            ranks::run_rank(rank, &mut mpi, facts, self.on_threads.as_deref()).then_some(ExitCode::Success)
+            match ranks::run_rank(rank, &mut mpi, facts, self.on_threads.as_deref()) {
+                RankExit::Finish => Some((ExitCode::Success, false)),
+                RankExit::AfterLoss => mpi.leave(),
+                RankExit::Alone => Mpi::end_alone(ExitCode::Failure as u8),
+                RankExit::Abort => None,
+            }
         };
-        let Some(code) = code else { Mpi::abort(ExitCode::Failure as u8) };
+        let Some((code, after_loss)) = code else { Mpi::abort(ExitCode::Failure as u8) };
+        if after_loss {
+            mpi.finish_after_loss(code as u8);
+            return code;
+        }
         match mpi.finish(code as u8) {
             Ok(()) => code,
             Err(error) => refuse_as(&error.to_string(), ExitCode::Failure),

@@ -174,7 +174,7 @@ impl<R: Runner> Batch<R> {
         let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
         let token = self.runner.token();
         let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
-        let journal = self.open_journal()?;
+        let journal = self.open_journal().map_err(|error| error.with_options())?;
         let (handover, done) = earlier.open_outputs(&self.options, journal.as_ref(), token.is_some())?;
         let keep = Keep {
             input: job_log.is_some() || journal.is_some() && !self.runner.has_plain_results(),

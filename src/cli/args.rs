@@ -10,11 +10,12 @@ mod stop;
 use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ArgGroup, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::parse::{Chunk, from_one};
+use super::parse::{Chunk, from_one, positive_time};
 
 pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArgs};
 pub(super) use input::{FormatArg, InputArgs};
@@ -37,7 +38,8 @@ Exit codes:
   75  stopped early, by a signal or a time limit: --only-failed runs the remaining jobs
 
 Environment:
-  RANKPOOL_THREADS, RANKPOOL_LOCAL    defaults for --threads and --local";
+  RANKPOOL_THREADS, RANKPOOL_LOCAL    defaults for --threads and --local
+  RANKPOOL_LOST_AFTER                 default for --lost-after, in seconds";
 
 /// Runs a command or a function for every record, on all cores of all nodes.
 ///
@@ -64,6 +66,9 @@ pub(super) struct RunArgs {
     /// Let rank 0 only serve the other ranks and compute nothing
     #[arg(long, global = true, help_heading = RANKS)]
     pub dedicated_master: bool,
+    /// Give the jobs of a rank to others when it was silent for this long (it died, or its node), and go on without it
+    #[arg(long, value_name = "TIME", global = true, value_parser = positive_time, help_heading = RANKS)]
+    pub lost_after: Option<Duration>,
     /// The number of jobs in a message, or `auto`: it follows the measured duration of the jobs
     #[arg(long, value_name = "N", global = true, default_value = "auto", help_heading = JOBS)]
     pub chunk: Chunk,

@@ -32,6 +32,8 @@ pub(super) struct Config {
     pub threads: Option<NonZeroU32>,
     pub local: Option<NonZeroU32>,
     pub dedicated_master: bool,
+    /// For how long a rank may be silent; `None` for the default.
+    pub lost_after: Option<Duration>,
     pub verbosity: Verbosity,
     /// The number of CPUs for each job.
     pub job_cpus: Option<NonZeroU32>,
@@ -130,6 +132,7 @@ impl Config {
             threads: from_environment(run.threads, THREADS_VARIABLE)?,
             local: from_environment(run.local, LOCAL_VARIABLE)?,
             dedicated_master: run.dedicated_master,
+            lost_after: run.lost_after,
             verbosity: match (run.quiet, run.verbose) {
                 (true, _) => Verbosity::Quiet,
                 (false, true) => Verbosity::Verbose,
@@ -164,7 +167,11 @@ impl Config {
 
     /// Returns the launch of the ranks.
     pub(super) fn launch<'a>(&self) -> Launch<'a> {
-        Launch::new()
+        let launch = match self.lost_after {
+            Some(silence) => Launch::new().lost_after(silence),
+            None => Launch::new(),
+        };
+        launch
             .threads(self.threads.map_or(0, NonZeroU32::get))
             .local(self.local.map_or(0, NonZeroU32::get))
             .dedicated_master(self.dedicated_master)

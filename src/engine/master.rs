@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use crate::console;
 use crate::engine::board::{Board, BoardWriter, ChunkDone, Listener};
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::exchange::{Command, Delivery, OutputPart};
@@ -38,8 +37,8 @@ use quiet::Quiet;
 /// How a run ended, if it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunEnd {
-    /// The driver has left, all jobs are settled, all ranks are dismissed.
-    Finished,
+    /// The driver has left, all jobs are settled, all ranks are dismissed. If some were lost, the ranks cannot end together.
+    Finished { after_loss: bool },
     /// The run was asked to stop, and the driver or a job took longer than it may then.
     Stopped,
 }
@@ -74,6 +73,8 @@ pub(crate) struct Master<'t> {
     stop_grace: Duration,
     driver_gone: bool,
     undismissed: u32,
+    /// Whether a rank has not received its last message.
+    undelivered: bool,
     watch: Option<RankWatch>,
     /// How long jobs of abandoned maps may run on when nothing else is left, and since when nothing else is left.
     grace: Duration,
@@ -120,6 +121,7 @@ impl<'t> Master<'t> {
             stop_grace: limits::STOP_GRACE,
             driver_gone: false,
             undismissed: 0,
+            undelivered: false,
             watch,
             grace: limits::LINGER,
             lingering: None,
@@ -183,7 +185,7 @@ impl<'t> Master<'t> {
             }
         }
         self.flush()?;
-        Ok(RunEnd::Finished)
+        Ok(RunEnd::Finished { after_loss: self.has_lost() })
     }
 
     fn stop(&mut self) {
@@ -201,10 +203,11 @@ impl<'t> Master<'t> {
     fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), MasterError> {
         let (rank, packet) = match incoming {
             Incoming::Message(rank, packet) => (rank, packet),
-            Incoming::Closed(rank) => return self.rank_lost(rank),
+            Incoming::Closed(rank) => return self.rank_lost(rank, "is gone"),
         };
         if self.ranks.get(rank.0 as usize).is_none_or(|book| book.lost) {
-            return Ok(());
+            // It was given up and is alive. It waits for the end of the run, and ends earlier if it hears nothing.
+            return self.send_to_lost(rank, ToRank::Pulse);
         }
         if let Some(watch) = &mut self.watch {
             watch.received(rank);
@@ -256,25 +259,6 @@ impl<'t> Master<'t> {
         let results = ChunkResults { rank, first, count, attempt, frames, packet_bytes, next: first, position: 0 };
         self.handle_event(Event::Finished { rank, chunk, busy: wall_ns, failed, failed_results }, Some(results));
         self.update_queue_target(map);
-    }
-
-    /// Handles the loss of a rank: its jobs are assigned to the remaining ranks. An error if none remains.
-    fn rank_lost(&mut self, rank: RankId) -> Result<(), MasterError> {
-        let host = self.host(rank);
-        let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return Ok(()) };
-        book.lost = true;
-        book.outbox = Packet::default();
-        if let Some(watch) = &mut self.watch {
-            watch.ignore(rank);
-        }
-        self.undismissed -= u32::from(book.threads > 0);
-        if self.ranks.iter().all(|book| book.lost || book.threads == 0) {
-            return Err(MasterError::AllLost);
-        }
-        console::eprint_error(format_args!("rank {rank} on {host} is gone; its jobs are given to others"));
-        self.board.lost(rank);
-        self.handle_event(Event::Lost { rank }, None);
-        Ok(())
     }
 
     fn handle_command(&mut self, command: Command) {
@@ -341,7 +325,7 @@ impl<'t> Master<'t> {
                 }
                 Action::Release { map } => self.release(map),
                 Action::Dismiss { rank } => {
-                    self.queue_message(rank, ToRank::Dismiss, Vec::new());
+                    self.queue_message(rank, ToRank::Dismiss { after_loss: self.has_lost() }, Vec::new());
                     self.undismissed -= 1;
                 }
             }

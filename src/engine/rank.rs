@@ -78,7 +78,7 @@ impl fmt::Display for RankError {
             RankError::MasterSilent(seconds) => write!(
                 f,
                 "rank 0 has sent no message for {seconds} s: its process has died or is stopped, or its node is lost; \
-                 ending all ranks"
+                 this rank ends"
             ),
             RankError::Aborted => f.write_str("rank 0 has ended the run"),
             RankError::Unusable(message) => f.write_str(message),
@@ -96,6 +96,15 @@ impl From<wire::CodecError> for RankError {
     fn from(error: wire::CodecError) -> Self {
         RankError::Codec(error)
     }
+}
+
+/// How the part of a rank in a run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RankEnd {
+    /// All ranks were dismissed.
+    Dismissed,
+    /// Ranks were lost, this one or others, so that the ranks cannot end together.
+    AfterLoss,
 }
 
 /// The loop of a rank, from joining the run to being dismissed.
@@ -135,7 +144,7 @@ pub(crate) fn serve(
     facts: RankFacts,
     on_threads: Option<&OnThreads<'_>>,
     signals: &Signals,
-) -> Result<(), RankError> {
+) -> Result<RankEnd, RankError> {
     doorbell.install();
     let (sender, finished) = unbounded();
     let executor = Executor::new(rank, sender, doorbell);
@@ -163,7 +172,7 @@ pub(crate) fn serve(
     rank_loop.outbox.push(ToMaster::Join(Box::new(facts)));
     let result = panic::catch_unwind(AssertUnwindSafe(|| rank_loop.run()));
     let (message, result) = match result {
-        Ok(Ok(())) => return Ok(()),
+        Ok(Ok(end)) => return Ok(end),
         Ok(Err(error @ (RankError::MasterClosed | RankError::MasterSilent(_) | RankError::Aborted))) => {
             return Err(error);
         }
@@ -177,7 +186,7 @@ pub(crate) fn serve(
 }
 
 impl RankLoop<'_> {
-    fn run(&mut self) -> Result<(), RankError> {
+    fn run(&mut self) -> Result<RankEnd, RankError> {
         let mut idle = Idle::new();
         let mut signalled = false;
         loop {
@@ -186,13 +195,16 @@ impl RankLoop<'_> {
                 active = true;
                 let Incoming::Message(_, packet) = incoming else { return Err(RankError::MasterClosed) };
                 for (message, payload) in wire::open::<ToRank>(packet)? {
-                    if message == ToRank::Dismiss {
+                    if let ToRank::Dismiss { after_loss } = message {
                         if self.chunks.is_empty() {
                             self.wait_for_releases();
                         } else {
                             self.leave_jobs_behind();
                         }
-                        return Ok(());
+                        return Ok(if after_loss { RankEnd::AfterLoss } else { RankEnd::Dismissed });
+                    }
+                    if message == ToRank::GivenUp {
+                        return self.stand_by();
                     }
                     self.handle_message(message, payload)?;
                 }
@@ -295,7 +307,7 @@ impl RankLoop<'_> {
             ToRank::Cancel { map } => self.cancel(map),
             ToRank::Release { map } => self.release(map),
             ToRank::Abort => return Err(RankError::Aborted),
-            ToRank::Pulse | ToRank::Dismiss => {}
+            ToRank::Pulse | ToRank::Dismiss { .. } | ToRank::GivenUp => {}
         }
         Ok(())
     }

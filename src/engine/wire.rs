@@ -80,8 +80,10 @@ pub(crate) enum ToRank {
     Pulse,
     /// All jobs of a map are settled: forget it.
     Release { map: MapId },
-    /// The last message of a run: leave it.
-    Dismiss,
+    /// The last message of a run: leave it. If ranks were lost, without `MPI_Finalize`, which would wait for them.
+    Dismiss { after_loss: bool },
+    /// The rank was taken for dead and its jobs were given to others: take no further part in the run.
+    GivenUp,
     /// The run has failed: end this process.
     Abort,
 }
@@ -131,7 +133,8 @@ impl Head for ToRank {
             | ToRank::Cancel { .. }
             | ToRank::Pulse
             | ToRank::Release { .. }
-            | ToRank::Dismiss
+            | ToRank::Dismiss { .. }
+            | ToRank::GivenUp
             | ToRank::Abort => 0,
         }
     }

@@ -164,7 +164,7 @@ pub(crate) fn compact(path: &Path) -> Result<(u64, u64), JournalError> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(fault)?;
     let before = summary(path)?;
     if !lock(&file).map_err(fault)? {
-        return Err(JournalError::InUse { path: path.to_owned(), owner: before.owner.unwrap_or_default() });
+        return Err(JournalError::InUse { path: path.to_owned(), owner: Box::new(before.owner.unwrap_or_default()) });
     }
     let mut scan = scan(path, &file)?;
     let mut builder = IndexBuilder::default();

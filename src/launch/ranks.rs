@@ -41,7 +41,8 @@ pub(super) struct Rank0 {
 
 impl Rank0 {
     /// Runs the driver on a thread of its own, the ranks of this process (at the other ends of `spokes`) on theirs, and the master on
-    /// the calling thread. Returns `None` if the run failed; the reason is already on standard error.
+    /// the calling thread. Returns the exit code, and whether ranks were lost; `None` if the run failed, and the reason is already on
+    /// standard error.
     pub(super) fn run<'a>(
         self,
         transport: impl Transport,
@@ -49,7 +50,7 @@ impl Rank0 {
         on_threads: Option<&OnThreads<'_>>,
         listeners: Vec<Box<dyn Listener + 'a>>,
         driver: impl FnOnce(&Pool) -> ExitCode + Send,
-    ) -> Option<ExitCode> {
+    ) -> Option<(ExitCode, bool)> {
         let signals = &listen();
         let abort = self.abort;
         let (returned, code) = bounded(1);
@@ -74,8 +75,8 @@ impl Rank0 {
                 self.run_master(scope, transport, listeners, signals, driver, returned)
             }));
             match ended {
-                Ok(Ok(RunEnd::Finished)) => return code.recv().ok(),
-                Ok(Ok(RunEnd::Stopped)) => {
+                Ok(Ok(Some(RunEnd::Finished { after_loss }))) => return Some((code.recv().ok()?, after_loss)),
+                Ok(Ok(Some(RunEnd::Stopped))) => {
                     eprint_error(
                         "the driver or a job did not end within the grace time after the request to stop; ending all ranks",
                     );
@@ -85,8 +86,8 @@ impl Rank0 {
                     eprint_error(&error);
                     abort(ExitCode::Stopped as u8);
                 }
-                // It was printed before the ranks were ordered to end.
-                Ok(Err(MasterError::Silent(..))) => {}
+                // The reason was printed before the ranks were ordered to end.
+                Ok(Ok(None)) => {}
                 Ok(Err(error)) => eprint_error(&error),
                 Err(payload) => eprint_error(format_args!("a bug in rankpool: {}", panic_message(&*payload))),
             }
@@ -99,6 +100,7 @@ impl Rank0 {
         })
     }
 
+    /// Returns how the run ended; `None` if it failed, and the reason is already on standard error.
     fn run_master<'scope, 'a>(
         &self,
         scope: &'scope Scope<'scope, '_>,
@@ -107,7 +109,7 @@ impl Rank0 {
         signals: &Signals,
         driver: impl FnOnce(&Pool) -> ExitCode + Send + 'scope,
         returned: Sender<ExitCode>,
-    ) -> Result<RunEnd, MasterError> {
+    ) -> Result<Option<RunEnd>, MasterError> {
         let Rank0 { size, dedicated_master, doorbell, facts, .. } = self;
         let carrier = transport.info();
         let (sender, commands) = unbounded();
@@ -126,30 +128,42 @@ impl Rank0 {
             .spawn_scoped(scope, drive)
             .map_err(MasterError::Driver)?;
         let ended = master.run();
-        if let Err(error @ MasterError::Silent(..)) = &ended {
+        if let Err(error) = &ended {
             eprint_error(error);
             master.abort_ranks();
         }
-        let ended = ended?;
         drop(master);
-        if ended == RunEnd::Finished {
+        if let Ok(RunEnd::Finished { .. }) = ended {
             pool.settle_handles();
         }
-        Ok(ended)
+        Ok(ended.ok())
     }
 }
 
-/// Runs a rank other than 0 until it is dismissed. Returns false if it failed.
+/// What the process of a rank other than 0 does when its part in the run has ended.
+#[cfg(feature = "mpi")]
+pub(super) enum RankExit {
+    /// It ends together with all others.
+    Finish,
+    /// Ranks were lost: it waits until it is ended.
+    AfterLoss,
+    /// It cannot reach rank 0, and ends alone: the others may go on.
+    Alone,
+    /// It ends all ranks.
+    Abort,
+}
+
+/// Runs a rank other than 0 until it is dismissed or has failed.
 #[cfg(feature = "mpi")]
 pub(super) fn run_rank(
     rank: RankId,
     mpi: &mut crate::engine::transport::mpi::Mpi,
     facts: RankFacts,
     on_threads: Option<&OnThreads<'_>>,
-) -> bool {
+) -> RankExit {
     use std::time::Instant;
 
-    use crate::engine::rank::RankError;
+    use crate::engine::rank::{RankEnd, RankError};
     use crate::engine::transport::Idle;
 
     let signals = listen();
@@ -158,18 +172,20 @@ pub(super) fn run_rank(
     let deadline = Instant::now() + limits::LAST_MESSAGE;
     let mut idle = Idle::new();
     // The master ends the run when it has received an error. A master that is dead receives nothing.
-    let alive = !matches!(result, Err(RankError::MasterSilent(_) | RankError::Aborted));
+    let alone = matches!(result, Err(RankError::MasterSilent(_) | RankError::MasterClosed));
+    let alive = !alone && !matches!(result, Err(RankError::Aborted));
     while alive && (result.is_err() || !mpi.is_flushed()) && Instant::now() < deadline && mpi.receive().is_ok() {
         idle.wait(true);
     }
     match result {
-        Ok(()) => true,
+        Ok(RankEnd::Dismissed) => RankExit::Finish,
+        Ok(RankEnd::AfterLoss) => RankExit::AfterLoss,
         // Rank 0 has printed the reason.
-        Err(RankError::Aborted) => false,
-        // The master has the error and ends the run; this is for the case that it cannot.
+        Err(RankError::Aborted) => RankExit::Abort,
+        // The master, if it lives, has the error and ends the run; this is for the case that it cannot.
         Err(error) => {
             eprint_error(format_args!("rank {}: {error}", rank.0));
-            false
+            if alone { RankExit::Alone } else { RankExit::Abort }
         }
     }
 }

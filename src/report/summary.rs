@@ -53,6 +53,8 @@ struct RankSummary {
     messages_from: u64,
     bytes_to: u64,
     bytes_from: u64,
+    /// The time from the start of the run at which the rank was lost, in s; null if it was not lost.
+    lost_seconds: Option<f64>,
 }
 
 impl Summary {
@@ -72,6 +74,7 @@ impl Summary {
             messages_from: rank.messages_from,
             bytes_to: rank.bytes_to,
             bytes_from: rank.bytes_from,
+            lost_seconds: rank.lost.map(|lost| lost.as_secs_f64()),
         });
         Summary {
             name: name.to_string(),
@@ -125,6 +128,16 @@ impl Summary {
             self.messages_from_ranks,
             bytes(self.bytes_from_ranks),
         )?;
+        for rank in &self.per_rank {
+            if let Some(lost) = rank.lost_seconds {
+                let (number, host) = (rank.rank, in_one_line(&rank.host));
+                writeln!(
+                    out,
+                    "rank {number} on {host} was lost after {} s; its jobs were given to others",
+                    rounded(lost)
+                )?;
+            }
+        }
         // A few ranks are all shown; of many ranks, only the least and the most busy.
         let mut shown: Vec<&RankSummary> = self.per_rank.iter().collect();
         if shown.len() > MANY_RANKS {
@@ -190,6 +203,24 @@ mod tests {
             bytes_from: 4,
             lost: None,
         }
+    }
+
+    #[test]
+    fn lost_ranks_are_named_with_their_hosts_however_many_ranks_there_are() {
+        let mut ranks: Vec<_> = (0..20).map(|number| rank(number, 1_500, 2_000)).collect();
+        ranks[7].lost = Some(Duration::from_millis(12_300));
+        let stats = Stats { jobs: 10, failed: 0, wall: Duration::from_secs(2), stop_requested: None, ranks };
+        let summary = Summary::new("x", &stats);
+        let mut text = Vec::new();
+        summary.write_text(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("rank 7 on here was lost after 12.3 s; its jobs were given to others"), "{text}");
+        assert_eq!(text.matches("was lost").count(), 1, "{text}");
+        let mut json = Vec::new();
+        summary.write_json(&mut json).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["per_rank"][7]["lost_seconds"], 12.3);
+        assert!(json["per_rank"][6]["lost_seconds"].is_null());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod durable;
 mod durable_neighbours;
 mod ends;
 mod input_files;
+mod journal;
 mod kernel_failures;
 mod map_ends;
 mod map_failures;

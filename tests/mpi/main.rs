@@ -13,6 +13,7 @@ mod disk;
 mod durable;
 mod examples;
 mod failures;
+mod lost;
 mod programs;
 mod stops;
 #[path = "../support/mod.rs"]
@@ -85,6 +86,7 @@ fn main() {
         .iter()
         .chain(commands::TRIALS)
         .chain(failures::TRIALS)
+        .chain(lost::TRIALS)
         .chain(batches::TRIALS)
         .chain(durable::TRIALS)
         .chain(stops::TRIALS)

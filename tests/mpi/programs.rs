@@ -11,6 +11,10 @@ pub fn run(name: &str) -> ExitCode {
     match name {
         "launch-after-launch" => return launch_after_launch(),
         "never-ending-job" => return Launch::new().threads(1).grace(Duration::from_secs(1)).run(never_ending_job),
+        "loses-a-rank" => return from_environment().run(loses_a_rank),
+        "loses-a-rank-and-fails" => return from_environment().run(loses_a_rank_and_fails),
+        "value-after-a-loss" => return value_after_a_loss(),
+        "long-job" => return from_environment().run(long_job),
         "two-launches-at-once" => return two_launches_at_once(),
         "value" => return value(),
         "no-value" => return no_value(),
@@ -301,6 +305,59 @@ fn endless(pool: &Pool) -> DriverResult {
     for result in pool.map(|_: u64| std::thread::sleep(Duration::from_millis(10)), 0..) {
         result?;
     }
+    Ok(())
+}
+
+fn from_environment() -> Launch<'static> {
+    Launch::from_env().expect("the test sets numbers").threads(1)
+}
+
+/// Prints the ranks' processes, then computes for some seconds while a rank is killed or stopped, and checks every result.
+fn loses_a_rank(pool: &Pool) -> DriverResult {
+    let pids: Vec<String> = pool.ranks().iter().map(|rank| rank.facts.pid.to_string()).collect();
+    println!("{}", pids.join(" "));
+    let job = |x: u64| {
+        std::thread::sleep(Duration::from_millis(10));
+        x * x
+    };
+    let jobs = 800;
+    for (x, square) in (0..jobs).zip(pool.map(job, 0..jobs)) {
+        assert_eq!(square?, x * x);
+    }
+    let stats = pool.stats().ok_or("no statistics")?;
+    assert_eq!((stats.jobs, stats.failed), (jobs, 0));
+    for rank in stats.ranks {
+        eprintln!("rank {}: {}", rank.rank, if rank.lost.is_some() { "lost" } else { "there" });
+    }
+    Ok(())
+}
+
+fn loses_a_rank_and_fails(pool: &Pool) -> DriverResult {
+    loses_a_rank(pool)?;
+    pool.apply(|_: u8| -> u8 { panic!("all is lost") }, 1)?;
+    Ok(())
+}
+
+/// Goes on after the run, on rank 0 only.
+fn value_after_a_loss() -> ExitCode {
+    from_environment().run_value(|pool| loses_a_rank(pool));
+    std::thread::sleep(Duration::from_millis(500));
+    println!("went on");
+    ExitCode::Success
+}
+
+/// A job that computes for longer than a rank may be silent, on each rank.
+fn long_job(pool: &Pool) -> DriverResult {
+    let job = |x: u64| {
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        x
+    };
+    let ranks = pool.ranks().len() as u64;
+    assert!(pool.map(job, 0..ranks).chunk_size(1).collect::<Result<Vec<_>, _>>()?.into_iter().eq(0..ranks));
+    assert!(pool.stats().ok_or("no statistics")?.ranks.iter().all(|rank| rank.lost.is_none()));
     Ok(())
 }
 

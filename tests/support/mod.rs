@@ -40,15 +40,22 @@ impl Finished {
 /// Runs a program to its end. If it takes longer than `limit`, it is ended, and the test fails.
 #[track_caller]
 pub fn run(command: &mut Command, limit: Duration) -> Finished {
-    let mut child = start(command);
-    let stdout = drain(child.stdout.take().expect("it is piped"));
-    let stderr = drain(child.stderr.take().expect("it is piped"));
+    finish(start(command), limit)
+}
+
+/// Waits for the end of a program that was [started](start), and collects what is left of its outputs. If it takes longer than
+/// `limit`, it is ended, and the test fails.
+#[track_caller]
+pub fn finish(mut child: Child, limit: Duration) -> Finished {
+    let read = |from: Option<Box<dyn Read + Send>>| drain(from.unwrap_or_else(|| Box::new(std::io::empty())));
+    let stdout = read(child.stdout.take().map(|from| Box::new(from) as _));
+    let stderr = read(child.stderr.take().map(|from| Box::new(from) as _));
     let status = wait(&mut child, limit);
     let stdout = stdout.join().expect("reading does not panic");
     let stderr = String::from_utf8_lossy(&stderr.join().expect("reading does not panic")).into_owned();
     match status {
         Some(status) => Finished { code: status.code(), stdout, stderr },
-        None => panic!("{command:?} took longer than {limit:?}; it said:\n{stderr}"),
+        None => panic!("process {} took longer than {limit:?}; it said:\n{stderr}", child.id()),
     }
 }
 

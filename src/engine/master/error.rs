@@ -20,8 +20,6 @@ pub(crate) enum MasterError {
     Missing(usize, u32, u64),
     /// The executable of this rank, on this host, differs from the one of rank 0, on the second host.
     OtherProgram(RankId, String, String),
-    /// This rank, on this host, has sent nothing for this many seconds.
-    Silent(RankId, String, u64),
     /// The thread of a rank's loop could not be started.
     Rank(std::io::Error),
     /// The driver's thread could not be started.
@@ -30,8 +28,6 @@ pub(crate) enum MasterError {
     Interrupted,
     /// No rank is left.
     AllLost,
-    /// Some messages were not received within this many seconds.
-    Undelivered(u64),
 }
 
 impl Error for MasterError {}
@@ -58,11 +54,6 @@ impl fmt::Display for MasterError {
                 "the program on {host} (rank {rank}) differs from the one on {ours} (rank 0): start the same executable \
                  file everywhere, and rebuild or copy it to all nodes first"
             ),
-            MasterError::Silent(rank, host, seconds) => write!(
-                f,
-                "rank {rank} on {host} has sent no message for {seconds} s: its process has died or is stopped, or its \
-                 node is lost; ending all ranks"
-            ),
             MasterError::Rank(error) => {
                 write!(f, "cannot start a thread for a rank: {} (see `ulimit -u`)", console::reason(error))
             }
@@ -71,9 +62,6 @@ impl fmt::Display for MasterError {
             }
             MasterError::Interrupted => f.write_str("stopped by a signal before the run began"),
             MasterError::AllLost => f.write_str("the last rank is gone"),
-            MasterError::Undelivered(seconds) => {
-                write!(f, "messages to the ranks were not received within {seconds} s")
-            }
         }
     }
 }

@@ -99,7 +99,7 @@ fn the_jobs_of_a_rank_that_goes_away_are_run_by_another() {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
         wait_for(&mut spoke, |message| matches!(message, ToRank::Chunk { .. }));
     });
-    assert_eq!(ended.unwrap(), RunEnd::Finished);
+    assert_eq!(ended.unwrap(), RunEnd::Finished { after_loss: true });
     assert_eq!(results, squares());
     let stats = stats.expect("the run goes on until the driver has left");
     assert_eq!((stats.jobs, stats.failed, stats.ranks[0].jobs, stats.ranks[1].jobs), (100, 0, 100, 0));
@@ -115,7 +115,7 @@ fn a_rank_that_gets_a_signal_stops_the_run_and_the_board_shows_it() {
         wait_for(&mut spoke, |message| matches!(message, ToRank::Chunk { .. }));
         send(&mut spoke, ToMaster::Signalled);
     });
-    assert_eq!(ended.unwrap(), RunEnd::Finished);
+    assert_eq!(ended.unwrap(), RunEnd::Finished { after_loss: true });
     assert_eq!(results.len(), 100);
     assert!(stats.unwrap().stop_requested.is_some());
 }
@@ -186,7 +186,7 @@ fn late_and_repeated_answers_change_nothing() {
         send(&mut spoke, ToMaster::Returned { chunk: stranger, kept: 1 });
         send(&mut spoke, ToMaster::Returned { chunk, kept: 0 });
     });
-    assert_eq!(ended.unwrap(), RunEnd::Finished);
+    assert_eq!(ended.unwrap(), RunEnd::Finished { after_loss: true });
     assert_eq!(results, squares());
 }
 
@@ -231,6 +231,8 @@ fn a_bug_on_a_rank_is_reported_to_the_master_too() {
     );
 }
 
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// A transport whose other end can die without being reported.
 struct Mortal<T>(T);
 
@@ -252,7 +254,7 @@ impl<T: Transport> Transport for Mortal<T> {
     }
 
     fn silence(&self) -> Option<Duration> {
-        Some(Duration::from_secs(2))
+        Some(SILENCE)
     }
 }
 
@@ -287,24 +289,53 @@ fn watched(play: impl FnOnce(&mut Spoke) + Send) -> Result<RunEnd, MasterError> 
 }
 
 #[test]
-fn a_silent_rank_ends_the_run_and_is_named() {
+fn a_silent_rank_is_given_up_and_what_it_says_later_is_dropped_and_answered() {
     let started = Instant::now();
-    let ended = watched(|spoke| _ = wait_for(spoke, |message| *message == ToRank::Abort));
-    let error = ended.unwrap_err().to_string();
-    assert!(error.starts_with("rank 1 on here has sent no message for "), "{error}");
-    assert!(started.elapsed() >= Duration::from_secs(2));
+    let ended = watched(|spoke| {
+        wait_for(spoke, |message| *message == ToRank::GivenUp);
+        let waited = started.elapsed();
+        assert!(waited >= SILENCE && waited < SILENCE * 2, "given up after {waited:?}");
+        // From any other rank this would end the run.
+        send(spoke, ToMaster::Failed { message: "a late word".into() });
+        wait_for(spoke, |message| *message == ToRank::Pulse);
+    });
+    assert_eq!(ended.unwrap(), RunEnd::Finished { after_loss: true });
+}
+
+#[test]
+fn a_given_up_rank_stops_its_jobs_and_waits_for_the_end_of_the_run() {
+    let doorbell = Doorbell::default();
+    let (mut center, mut spokes) = star(1, &doorbell);
+    let spoke = spokes.pop().unwrap();
+    let doorbell = spoke.doorbell();
+    thread::scope(|scope| {
+        let serve =
+            move || rank::serve(RankId(0), &mut Mortal(spoke), doorbell, facts(EXECUTABLE), None, &Signals::default());
+        let served = scope.spawn(serve);
+        let mut order = |message| {
+            let mut packet = Packet::default();
+            packet.push(message);
+            center.send(RankId(0), packet.take().unwrap()).unwrap();
+        };
+        order(ToRank::Welcome { threads: 1, slots_before: 0 });
+        order(ToRank::GivenUp);
+        // It would be a bug of the master if it came before the rank was given up: the map is not defined.
+        order(ToRank::Chunk { chunk: ChunkId(1), map: MapId(1), first: 0, count: 1, attempt: 1, bytes: 0 });
+        order(ToRank::Dismiss { after_loss: false });
+        assert_eq!(served.join().unwrap().unwrap(), rank::RankEnd::AfterLoss);
+    });
 }
 
 #[test]
 fn a_rank_that_only_sends_pulses_is_kept_and_gets_pulses() {
     let ended = watched(|spoke| {
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(4) {
+        while started.elapsed() < SILENCE * 2 {
             send(spoke, ToMaster::Pulse);
             wait_for(spoke, |message| *message == ToRank::Pulse);
         }
     });
-    assert_eq!(ended.unwrap(), RunEnd::Finished);
+    assert_eq!(ended.unwrap(), RunEnd::Finished { after_loss: false });
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! Detection of a silent master: a master that has sent nothing for too long is taken for dead, and the rank ends.
+//! Detection of a silent master: a master that has sent nothing for too long is taken for dead, and the rank ends. And the other way
+//! round: what a rank does that the master has taken for dead.
 
 use std::time::{Duration, Instant};
 
-use super::{RankError, RankLoop};
+use super::{RankEnd, RankError, RankLoop};
+use crate::console;
 use crate::engine::limits;
-use crate::engine::transport::{Pulse, Transport};
-use crate::engine::wire::ToMaster;
+use crate::engine::transport::{Idle, Incoming, Pulse, Transport};
+use crate::engine::wire::{self, Packet, ToMaster, ToRank};
 
 const MASTER: usize = 0;
 
@@ -20,7 +22,8 @@ pub(super) struct MasterWatch {
 impl MasterWatch {
     /// Watches the master; `None` if the transport reports a dead master itself.
     pub(super) fn new(transport: &dyn Transport) -> Option<Self> {
-        let silence = transport.silence()?;
+        // Longer than the master waits for this rank: if the connection between them is cut, the master goes on without this rank.
+        let silence = transport.silence()? * limits::PATIENCE;
         Some(MasterWatch { pulse: Pulse::new(1, limits::JOIN + silence, Instant::now()), silence, joined: false })
     }
 
@@ -38,6 +41,50 @@ impl MasterWatch {
 }
 
 impl RankLoop<'_> {
+    /// Takes no further part in the run: the master has taken this rank for dead, and given its jobs to others. Running jobs are
+    /// notified, and nothing is sent but pulses. Waits for the end of the run: this process may not end earlier, since its launcher
+    /// might then end all others.
+    ///
+    /// # Errors
+    /// The master has ended the run, is silent or gone.
+    pub(super) fn stand_by(&mut self) -> Result<RankEnd, RankError> {
+        console::eprint_error(format_args!(
+            "rank {} on {} was silent for so long that it was taken for dead, and its jobs were given to others: it takes \
+             no further part in the run",
+            self.executor.rank, self.host
+        ));
+        for chunk in self.chunks.values() {
+            chunk.cut();
+        }
+        for map in self.maps.keys().copied().collect::<Vec<_>>() {
+            self.cancel(map);
+        }
+        self.outbox = Packet::default();
+        let mut idle = Idle::new();
+        loop {
+            let mut active = false;
+            while let Some(incoming) = self.transport.receive()? {
+                active = true;
+                let Incoming::Message(_, packet) = incoming else { return Err(RankError::MasterClosed) };
+                for (message, _) in wire::open::<ToRank>(packet)? {
+                    match message {
+                        ToRank::Dismiss { .. } => return Ok(RankEnd::AfterLoss),
+                        ToRank::Abort => return Err(RankError::Aborted),
+                        // Sent before the master gave this rank up, or the master's pulse.
+                        _ => {}
+                    }
+                }
+            }
+            if active {
+                self.watch.iter_mut().for_each(MasterWatch::received);
+            }
+            while self.finished.try_recv().is_ok() {}
+            self.watch(active)?;
+            self.send()?;
+            idle.wait(self.transport.must_poll());
+        }
+    }
+
     /// Sends the master a pulse if this rank has sent it nothing for a while.
     ///
     /// # Errors

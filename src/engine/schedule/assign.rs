@@ -4,6 +4,7 @@ use super::event::{Action, ChunkId, MapId, RankId};
 use super::pace::Pace;
 use super::queue::Range;
 use super::ranks::Gain;
+use super::suspects::{SUSPECT, root};
 use super::{Chunk, Recall, Schedule};
 
 /// How many chunks are recalled at once for each idle thread after a while without events.
@@ -70,18 +71,37 @@ impl Schedule {
     fn assign(&mut self, map_id: MapId, rank: RankId, front: Range, out: &mut Vec<Action>) {
         let threads = self.ranks.threads();
         let Some(map) = self.maps.get_mut(&map_id) else { return };
-        // A job that may have killed its rank is a chunk of its own, so that no other job is lost with it; so is a job that tests
-        // a rank on trial.
-        let alone = front.losses > 0 || self.ranks.is_on_trial(rank);
         let queued = map.queue.len();
         let size = match front.split {
-            _ if alone => 1,
+            // A job that tests a rank on trial is a chunk of its own.
+            _ if self.ranks.is_on_trial(rank) => 1,
             true => map.pace.split_chunk_jobs(front.count, queued, threads),
             false => map.pace.chunk_jobs(queued, threads),
         };
+        // One of them may have killed its rank.
+        let size = if front.losses > 0 { size.min(root(front.count)) } else { size };
         let Some(jobs) = map.queue.take_some(front.first, size.min(u64::from(u32::MAX))) else {
             return;
         };
+        self.send_chunk(map_id, rank, jobs, out);
+    }
+
+    /// Assigns the next suspect of a map to a rank.
+    pub(super) fn assign_suspect(&mut self, map_id: MapId, rank: RankId, out: &mut Vec<Action>) {
+        let Some(map) = self.maps.get_mut(&map_id) else { return };
+        let jobs = map.suspects.front().and_then(|front| map.suspects.take_some(front.first, 1));
+        if map.suspects.is_empty() {
+            self.suspected.remove(&map_id);
+        }
+        if let Some(jobs) = jobs {
+            self.send_chunk(map_id, rank, jobs, out);
+        }
+    }
+
+    /// Assigns jobs that were taken out of the queue, as one chunk.
+    fn send_chunk(&mut self, map_id: MapId, rank: RankId, jobs: Range, out: &mut Vec<Action>) {
+        let threads = self.ranks.threads();
+        let Some(map) = self.maps.get_mut(&map_id) else { return };
         map.held += jobs.count;
         map.orders = map.orders.saturating_add(1);
 
@@ -92,7 +112,8 @@ impl Schedule {
         let chunk = Chunk { rank, map: map_id, jobs, work, recall: Recall::Never };
         self.ranks.update(rank, |rank| {
             rank.held.insert(id);
-            rank.recallable.extend((chunk.is_recallable() && gain.waiting > 0).then_some((id, gain)));
+            let worth = chunk.is_recallable() && gain.waiting > 0 && jobs.losses < SUSPECT;
+            rank.recallable.extend(worth.then_some((id, gain)));
             rank.work = rank.work.saturating_add(work);
         });
         self.chunks.insert(id, chunk);

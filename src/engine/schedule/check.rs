@@ -1,6 +1,7 @@
 //! The invariants that hold after every event.
 
-use super::{LOSSES_MAX, RECALLS_MAX, Recall, Schedule, orders_per_job, unassignable};
+use super::suspects::{MASTER, SUSPECT, root};
+use super::{LOSSES_MAX, RECALLS_MAX, Recall, Schedule, orders_per_job};
 
 impl Schedule {
     /// Asserts every invariant. Takes time in proportion to the size of the state: for tests.
@@ -14,6 +15,7 @@ impl Schedule {
         self.check_chunks();
         let assigned = self.serving.iter().all(|map| self.next_assignment(*map).is_none());
         assert!(assigned, "jobs wait although a rank with credit may have them");
+        assert!(self.next_suspect().is_none(), "a suspect waits although a rank may have it");
         assert!(self.next_recall().is_none(), "threads are idle although a rank has a chunk to give back");
         assert!(!self.is_finished() || self.ranks.present().next().is_none(), "a rank was not dismissed");
     }
@@ -25,16 +27,20 @@ impl Schedule {
         assert_eq!(serving, waiting.collect::<Vec<_>>(), "maps with queued jobs");
         for (id, map) in &self.maps {
             map.queue.check();
-            assert_eq!(map.submitted, map.settled + map.queue.len() + map.held, "jobs of {id:?}");
+            assert_eq!(map.submitted, map.settled + map.queue.len() + map.suspects.len() + map.held, "jobs of {id:?}");
             assert!(!(map.closed || map.abandoned) || map.settled < map.submitted, "{id:?} was not released");
-            let unassignable = unassignable(map.abandoned, self.draining, self.ranks.is_stranded());
+            let (jobs, suspects) = (self.unassignable(*id), self.unassignable_suspects(*id));
             assert!(
-                map.queue.is_empty() || unassignable.is_none(),
-                "{id:?} has queued jobs that will not be assigned: {unassignable:?}"
+                (map.queue.is_empty() || jobs.is_none()) && (map.suspects.is_empty() || suspects.is_none()),
+                "{id:?} has queued jobs that will not be assigned: {jobs:?} {suspects:?}"
             );
+            map.suspects.check();
+            assert_eq!(self.suspected.contains(id), !map.suspects.is_empty(), "suspects of {id:?}");
+            assert!(map.queue.ranges().all(|jobs| jobs.losses < SUSPECT), "{id:?} queues suspects as usual");
+            assert!(map.suspects.ranges().all(|jobs| jobs.losses >= SUSPECT), "{id:?} suspects other jobs");
 
             let held = self.chunks.values().filter(|chunk| chunk.map == *id).map(|chunk| chunk.jobs);
-            let mut ranges: Vec<_> = held.chain(map.queue.ranges().copied()).collect();
+            let mut ranges: Vec<_> = held.chain(map.queue.ranges().chain(map.suspects.ranges()).copied()).collect();
             ranges.sort_unstable();
             assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].first), "{id:?} has a job twice");
             assert!(
@@ -68,6 +74,14 @@ impl Schedule {
             assert_eq!(rank.work, work, "work of {id:?}");
             let asked = chunks().filter(|chunk| chunk.recall == Recall::Asked).count() as u64;
             assert_eq!(rank.unanswered, asked, "recalls of {id:?}");
+            let suspects: Vec<_> = chunks().map(|chunk| chunk.jobs).filter(|jobs| jobs.losses >= SUSPECT).collect();
+            if let Some(first) = suspects.first() {
+                assert!(id != MASTER && suspects.len() == rank.held.len(), "{id:?} holds suspects and others");
+                assert!(suspects.iter().all(|jobs| jobs.count == 1 && jobs.losses == first.losses), "{suspects:?}");
+                let most = if first.losses + 1 < LOSSES_MAX { root(rank.threads) } else { 1 };
+                assert!(suspects.len() as u64 <= most && rank.reserved, "{id:?} holds {} suspects", suspects.len());
+            }
+            assert!(!rank.reserved || !self.suspected.is_empty() || !suspects.is_empty(), "{id:?} is reserved");
         }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! * `event`: the events and actions.
 //! * `queue`: the queued jobs of a map. `pace`: the duration of jobs and the size of chunks. `ranks`: the state of the ranks.
-//!   `health`: which ranks may be broken.
+//!   `health`: which ranks may be broken. `suspects`: which jobs may be the cause when ranks are lost.
 //! * this file: the handler of each event. `assign`: assignments and recalls. `check`: the invariants.
 //! * `sim`: a simulated cluster around the scheduler, which checks and measures it.
 
@@ -27,6 +27,7 @@ mod queue;
 mod ranks;
 #[doc(hidden)]
 pub mod sim;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
@@ -37,9 +38,10 @@ pub use event::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankI
 use pace::{Expected, Pace};
 use queue::{Queue, Range};
 use ranks::Ranks;
+use suspects::SUSPECT;
 
-/// A job that was lost with its rank this many times is not assigned again: it may be the cause of the losses.
-const LOSSES_MAX: u32 = 3;
+/// A job that was lost with its rank this many times is not assigned again: it is the cause of the losses, see `suspects`.
+const LOSSES_MAX: u32 = 4;
 
 /// A job that was given back this many times is not recalled again, so that whatever ranks and estimates do, a job is
 /// assigned at most `1 + retries + LOSSES_MAX - 1 + RECALLS_MAX` times. Each recall divides the rest of a chunk by at least twice
@@ -99,6 +101,8 @@ struct Map {
     retries: u32,
     pace: Pace,
     queue: Queue,
+    /// Queued jobs that were lost [`SUSPECT`] times or more; they are not in `queue`.
+    suspects: Queue,
     submitted: u64,
     settled: u64,
     /// Jobs held by ranks; `submitted` is the sum of the settled, the queued and the held jobs.
@@ -115,6 +119,8 @@ pub struct Schedule {
     maps: BTreeMap<MapId, Map>,
     /// Maps with queued jobs, in the order in which they are served.
     serving: VecDeque<MapId>,
+    /// Maps with queued suspects.
+    suspected: BTreeSet<MapId>,
     chunks: BTreeMap<ChunkId, Chunk>,
     next_chunk: u64,
     /// By function: the duration of the jobs of its earlier maps.
@@ -153,6 +159,7 @@ impl Schedule {
             Event::DriverLeft => self.driver_left = true,
             Event::Quiet => self.recall_when_quiet(out),
         }
+        self.assign_suspects(out);
         self.assign_queued(out);
         self.recall_for_idle_threads(out);
         self.dismiss(out);
@@ -193,7 +200,7 @@ impl Schedule {
     /// Returns the number of a map's jobs that no rank holds.
     #[must_use]
     pub fn queued(&self, map: MapId) -> u64 {
-        self.maps.get(&map).map_or(0, |map| map.queue.len())
+        self.maps.get(&map).map_or(0, |map| map.queue.len() + map.suspects.len())
     }
 
     /// Returns how many jobs of a map should be queued so that ranks are never short of work and chunks get their full size:
@@ -214,6 +221,7 @@ impl Schedule {
             function,
             pace: Pace::new(policy.chunk, self.expected.get(&function).copied()),
             queue: Queue::default(),
+            suspects: Queue::default(),
             submitted: 0,
             settled: 0,
             held: 0,
@@ -252,9 +260,12 @@ impl Schedule {
 
     fn cancel_asked(&mut self, id: MapId, job: u64, out: &mut Vec<Action>) {
         let Some(map) = self.maps.get_mut(&id) else { return };
-        let Some(job) = map.queue.take(job) else { return };
+        let Some(job) = map.queue.take(job).or_else(|| map.suspects.take(job)) else { return };
         if map.queue.is_empty() {
             self.serving.retain(|other| *other != id);
+        }
+        if map.suspects.is_empty() {
+            self.suspected.remove(&id);
         }
         self.settle(id, &job, Outcome::Cancelled, job.runs(), out);
         self.release_if_over(id, out);
@@ -331,32 +342,6 @@ impl Schedule {
         }
     }
 
-    fn lost(&mut self, rank: RankId, out: &mut Vec<Action>) {
-        let held = self.ranks.lose(rank);
-        let mut touched = Vec::new();
-        // From the last to the first, so that at the front of the queue they are in order again.
-        for id in held.into_iter().rev() {
-            let Some(chunk) = self.chunks.remove(&id) else { continue };
-            let Some(map) = self.maps.get_mut(&chunk.map) else {
-                continue;
-            };
-            map.held -= chunk.jobs.count;
-            let jobs = Range { losses: chunk.jobs.losses.saturating_add(1), ..chunk.jobs };
-            if jobs.losses >= LOSSES_MAX {
-                self.settle(chunk.map, &jobs, Outcome::Lost, jobs.runs(), out);
-            } else {
-                self.requeue(chunk.map, jobs, true, out);
-            }
-            touched.push(chunk.map);
-        }
-        if self.ranks.is_stranded() {
-            self.settle_queues(out);
-        }
-        for map in touched {
-            self.release_if_over(map, out);
-        }
-    }
-
     fn drain(&mut self, out: &mut Vec<Action>) {
         if !self.draining {
             self.draining = true;
@@ -386,9 +371,15 @@ impl Schedule {
 
     /// Queues jobs that no rank holds, or settles them if they will not be assigned.
     fn requeue(&mut self, id: MapId, jobs: Range, in_front: bool, out: &mut Vec<Action>) {
-        let Some(map) = self.maps.get_mut(&id) else { return };
-        if let Some(outcome) = unassignable(map.abandoned, self.draining, self.ranks.is_stranded()) {
+        let outcome = if jobs.losses >= SUSPECT { self.unassignable_suspects(id) } else { self.unassignable(id) };
+        if let Some(outcome) = outcome {
             self.settle(id, &jobs, outcome, jobs.runs(), out);
+            return;
+        }
+        let Some(map) = self.maps.get_mut(&id) else { return };
+        if jobs.losses >= SUSPECT {
+            self.suspected.insert(id);
+            map.suspects.push_front(jobs);
             return;
         }
         if map.queue.is_empty() {
@@ -402,11 +393,20 @@ impl Schedule {
         }
     }
 
-    /// Settles the queued jobs of a map whose jobs are not assigned any more.
+    /// Returns the outcome of a map's jobs, except suspects, if they are not assigned any more.
+    fn unassignable(&self, id: MapId) -> Option<Outcome> {
+        let abandoned = self.maps.get(&id).is_some_and(|map| map.abandoned);
+        unassignable(abandoned, self.draining, self.ranks.is_stranded())
+    }
+
+    /// Settles the queued jobs of a map that are not assigned any more.
     fn settle_queue(&mut self, id: MapId, out: &mut Vec<Action>) {
-        let Some(map) = self.maps.get_mut(&id) else { return };
+        if self.unassignable_suspects(id).is_some() {
+            self.settle_suspects(id, out);
+        }
+        let outcome = self.unassignable(id);
+        let Some(map) = self.maps.get_mut(&id).filter(|_| outcome.is_some()) else { return };
         let queue = std::mem::take(&mut map.queue);
-        let outcome = unassignable(map.abandoned, self.draining, self.ranks.is_stranded());
         self.serving.retain(|other| *other != id);
         for jobs in queue.ranges() {
             self.settle(id, jobs, outcome.unwrap_or(Outcome::Cancelled), jobs.runs(), out);

@@ -93,8 +93,17 @@ impl Queue {
         self.insert(position, range);
     }
 
-    /// Adds jobs at the front.
+    /// Adds jobs at the front, to the first range if they precede it and have the same history.
     pub(super) fn push_front(&mut self, range: Range) {
+        if let Some(front) = self.front().filter(|front| range.losses > 0 && range.end() == front.first) {
+            let joined = Range { count: range.count + front.count, ..range };
+            if joined == (Range { first: range.first, count: joined.count, ..front }) {
+                let position = self.ranges.first_key_value().map_or(0, |(key, _)| key.0);
+                self.remove(position, front.first);
+                self.insert(position, joined);
+                return;
+            }
+        }
         let position = self.ranges.first_key_value().map_or(0, |(key, _)| key.0.saturating_sub(1));
         self.insert(position, range);
     }

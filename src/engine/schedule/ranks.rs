@@ -51,6 +51,8 @@ pub(super) struct Rank {
     pub(super) work: u64,
     /// Whether the rank gets no further job now because it is on trial, see [`Health`].
     held_back: bool,
+    /// Whether the rank gets only suspects, see [`suspects`](super::suspects).
+    pub(super) reserved: bool,
     spare_key: Option<(bool, u64)>,
     donor_key: Option<u64>,
     idle: u64,
@@ -66,6 +68,7 @@ impl Rank {
             unanswered: 0,
             work: 0,
             held_back: false,
+            reserved: false,
             spare_key: None,
             donor_key: None,
             idle: 0,
@@ -80,14 +83,19 @@ impl Rank {
         self.held.len() as u64
     }
 
+    /// Returns whether the rank may be given jobs that are no suspects.
+    fn is_open(&self) -> bool {
+        self.is_present() && !self.held_back && !self.reserved
+    }
+
     /// Returns the number of threads that have no chunk and may be given one.
     fn out_of_work(&self) -> u64 {
-        if self.is_present() && !self.held_back { self.threads.saturating_sub(self.chunks()) } else { 0 }
+        if self.is_open() { self.threads.saturating_sub(self.chunks()) } else { 0 }
     }
 
     fn has_credit(&self) -> bool {
         let short = self.work / self.threads < CREDIT_TIME && self.chunks() < CREDIT_CHUNKS_MAX * self.threads;
-        self.is_present() && !self.held_back && (self.chunks() < CREDIT_CHUNKS * self.threads || short)
+        self.is_open() && (self.chunks() < CREDIT_CHUNKS * self.threads || short)
     }
 
     /// Returns whether a chunk has probably not been started: as many earlier chunks are held as there are threads.
@@ -130,6 +138,8 @@ pub(super) struct Ranks {
     joined: bool,
     unanswered: u64,
     health: Health,
+    /// Present ranks that get only suspects.
+    reserved: BTreeSet<RankId>,
     /// Present ranks that are on trial.
     on_trial: BTreeSet<RankId>,
 }
@@ -157,6 +167,27 @@ impl Ranks {
     /// Returns whether ranks have joined and all of them are lost.
     pub(super) fn is_stranded(&self) -> bool {
         self.joined && self.present == 0
+    }
+
+    /// Returns whether ranks have joined and none but `rank`, or not even that, is present.
+    pub(super) fn is_stranded_but(&self, rank: RankId) -> bool {
+        let counts = self.ranks.get(&rank).is_some_and(Rank::is_present);
+        self.joined && self.present == u64::from(counts)
+    }
+
+    /// Returns the ranks that get only suspects.
+    pub(super) fn reserved(&self) -> Vec<RankId> {
+        self.reserved.iter().copied().collect()
+    }
+
+    /// Sets whether a rank gets only suspects.
+    pub(super) fn set_reserved(&mut self, id: RankId, reserved: bool) {
+        if reserved {
+            self.reserved.insert(id);
+        } else {
+            self.reserved.remove(&id);
+        }
+        self.update(id, |rank| rank.reserved = reserved);
     }
 
     /// Returns the rank that gets the next chunk.
@@ -267,9 +298,11 @@ impl Ranks {
         let was_divided = self.is_divided();
         self.ranks.entry(id).or_insert_with(|| Rank::new(Presence::Lost, 1));
         self.leave(id, Presence::Lost);
+        self.reserved.remove(&id);
         self.update(id, |rank| {
             held = std::mem::take(&mut rank.held);
             rank.recallable.clear();
+            rank.reserved = false;
             rank.unanswered = 0;
             rank.work = 0;
         });
@@ -360,6 +393,8 @@ impl Ranks {
         }
         let all = self.present > 0 && self.ranks.values().all(|rank| !rank.is_present() || rank.held_back);
         assert!(!all, "all ranks are held back");
+        let reserved = self.ranks.iter().filter(|(_, rank)| rank.reserved).map(|(id, _)| *id).collect();
+        assert!(self.reserved == reserved && reserved.iter().all(|id| self.ranks[id].is_present()), "reserved ranks");
         let spare = self.ranks.iter().filter_map(|(id, rank)| rank.spare_key.map(|key| (key.0, key.1, *id)));
         assert_eq!(self.spare, spare.collect(), "ranks with credit");
         let donors = self.ranks.iter().filter_map(|(id, rank)| rank.donor_key.map(|key| (key, *id)));

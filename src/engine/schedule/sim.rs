@@ -39,6 +39,8 @@ pub struct Run {
     pub messages: u64,
     /// The number of recalls among them.
     pub recalls: u64,
+    /// The number of ranks that a job has killed.
+    pub killed: u64,
     /// Final outcomes, by map and job (only if judged).
     pub outcomes: Vec<Vec<Option<Outcome>>>,
 }
@@ -94,6 +96,7 @@ struct Sim<'a> {
     makespan: u64,
     messages: u64,
     recalls: u64,
+    killed: u64,
 }
 
 /// Runs a world to its end.
@@ -128,6 +131,7 @@ pub fn run(world: &World) -> Run {
         jobs_of_rank: sim.ranks.iter().map(|rank| rank.jobs).collect(),
         messages: sim.messages,
         recalls: sim.recalls,
+        killed: sim.killed,
         outcomes: sim.judge.map(Judge::into_outcomes).unwrap_or_default(),
     }
 }
@@ -152,6 +156,7 @@ impl<'a> Sim<'a> {
             makespan: 0,
             messages: 0,
             recalls: 0,
+            killed: 0,
         };
         for (id, plan) in (0..).map(RankId).zip(&world.ranks) {
             sim.at(plan.joins, Step::Joins(id));
@@ -243,6 +248,7 @@ impl<'a> Sim<'a> {
                 }
                 Reply::Die => {
                     rank.alive = false;
+                    self.killed += 1;
                     self.at(self.now + MILLI, Step::MasterEvent(Event::Lost { rank: id }));
                 }
             }

@@ -192,22 +192,79 @@ fn a_failed_job_is_tried_again_alone_until_its_retries_are_used_up() {
 }
 
 #[test]
-fn jobs_of_a_lost_rank_are_assigned_again_alone_and_in_front_without_being_charged() {
-    let mut harness = Harness::new(fixed(3), 0, &[1, 1]);
-    harness.submit(30);
-    let again = harness.lose(1);
-    assert!(again.is_empty(), "no credit: {again:?}");
-    let first = assigned(&harness.finish(0, 0, SECOND, &[]));
-    assert_eq!(first, [(0, 4, 3, 1, 1)]);
+fn jobs_of_a_lost_rank_are_assigned_again_in_smaller_chunks_and_in_front_without_being_charged() {
+    let mut harness = Harness::new(fixed(10), 0, &[1, 1, 1]);
+    harness.submit(100);
+    assert!(harness.lose(1).is_empty(), "no credit");
+    let mut again = Vec::new();
+    for (rank, chunk) in [(0, 0), (2, 2), (0, 3), (2, 5)] {
+        again.extend(assigned(&harness.finish(rank, chunk, SECOND, &[])));
+    }
+    // Rank 1 had jobs 10 .. 20 and 40 .. 50; rank 0 gets others.
+    assert!(again.iter().all(|(rank, _, first, count, attempt)| {
+        let was_lost = (10..20).contains(first) || (40..50).contains(first);
+        *attempt == 1 && if was_lost { *rank == 2 && *count <= 4 } else { *rank == 0 && *count == 10 }
+    }));
+    assert!(again.iter().filter(|chunk| chunk.0 == 2).count() > 1, "{again:?}");
 }
 
 #[test]
-fn a_job_that_is_lost_with_three_ranks_is_settled_as_lost() {
+fn a_job_that_was_lost_twice_is_alone_on_its_next_rank_and_then_settled_as_lost() {
     let mut harness = Harness::new(fixed(1), 0, &[1, 1, 1, 1]);
     harness.submit(1);
     assert_eq!(assigned(&harness.lose(0)), [(1, 1, 0, 1, 1)]);
     assert_eq!(assigned(&harness.lose(1)), [(2, 2, 0, 1, 1)]);
+    assert!(assigned(&harness.submit(1)).iter().all(|chunk| chunk.0 == 3), "rank 2 gets nothing else");
     assert_eq!(harness.lose(2), [settle(0, 1, Outcome::Lost, 3)]);
+}
+
+#[test]
+fn a_rank_is_kept_free_for_a_suspect_and_is_used_as_usual_afterwards() {
+    let mut harness = Harness::new(fixed(1), 0, &[1, 1, 1, 1]);
+    harness.submit(100);
+    // Rank 1 holds the jobs 1 and 5; rank 2, which gets them, is lost as well.
+    harness.lose(1);
+    let again = assigned(&harness.finish(2, 2, SECOND, &[]));
+    assert_eq!(again, [(2, 8, 1, 1, 1)]);
+    assert!(harness.lose(2).is_empty(), "rank 3 has two jobs");
+    assert!(assigned(&harness.finish(3, 3, SECOND, &[])).is_empty(), "it is kept free");
+    assert_eq!(assigned(&harness.finish(3, 7, SECOND, &[])), [(3, 9, 1, 1, 1)]);
+    let usual = assigned(&harness.finish(3, 9, SECOND, &[]));
+    assert_eq!(usual.len(), 2, "{usual:?}");
+}
+
+#[test]
+fn several_suspects_share_a_rank_of_many_threads_and_after_a_third_loss_each_is_alone() {
+    let mut harness = Harness::new(fixed(1), 0, &[1, 9, 9, 9]);
+    harness.submit(36);
+    harness.lose(1);
+    // The jobs that rank 1 and then rank 2 had are suspects.
+    harness.lose(2);
+    let held = |harness: &Harness, rank| harness.schedule.ranks.get(RankId(rank)).unwrap().held.clone();
+    let work_until = |harness: &mut Harness, rank, losses| {
+        while harness.schedule.suspects_on(RankId(rank)) != Some(losses) {
+            let chunk = held(harness, rank).pop_first().expect("suspects wait for the rank");
+            harness.finish(rank, chunk.0, SECOND, &[]);
+        }
+    };
+    work_until(&mut harness, 3, 2);
+    assert_eq!(held(&harness, 3).len(), 3, "the square root of 9");
+    harness.join(4, 9);
+    harness.lose(3);
+    work_until(&mut harness, 4, 3);
+    assert_eq!(held(&harness, 4).len(), 1);
+    assert!(matches!(harness.lose(4)[..], [Action::Settle { count: 1, outcome: Outcome::Lost, attempt: 4, .. }, ..]));
+}
+
+#[test]
+fn suspects_are_settled_as_lost_when_only_the_master_s_own_rank_is_left() {
+    let mut harness = Harness::new(fixed(1), 0, &[1, 1, 1]);
+    harness.submit(8);
+    harness.lose(1);
+    harness.finish(2, 2, SECOND, &[]);
+    let over = harness.lose(2);
+    let lost: Vec<_> = over.iter().filter(|action| matches!(action, Action::Settle { .. })).collect();
+    assert_eq!(lost, [&settle(1, 1, Outcome::Lost, 2)], "job 5 was lost once: {over:?}");
 }
 
 #[test]

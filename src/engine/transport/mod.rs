@@ -57,7 +57,7 @@ pub enum TransportInfo {
 pub(crate) enum Incoming {
     /// A message from this rank.
     Message(RankId, Bytes),
-    /// This rank's end was closed; no more messages come from it.
+    /// This rank's end was closed, or MPI reports that it is gone; no more messages come from it.
     Closed(RankId),
 }
 
@@ -72,8 +72,12 @@ pub(crate) trait Transport {
     /// Returns whether a message can arrive without the doorbell being rung, so that the loop has to poll.
     fn must_poll(&self) -> bool;
 
-    /// Returns whether all sent messages have been handed over, so that their buffers are free.
+    /// Returns whether all sent messages have been handed over, so that their buffers are free. Those to abandoned ranks do not
+    /// count.
     fn is_flushed(&self) -> bool;
+
+    /// No longer waits for messages to this rank to be received: it may be dead. If it lives, messages still cross.
+    fn abandon(&mut self, _rank: RankId) {}
 
     /// Returns the time after which a silent end is taken for dead. `None` if [`receive`](Self::receive) reports dead ends.
     fn silence(&self) -> Option<Duration> {
@@ -112,6 +116,10 @@ impl Transport for Joined<'_> {
 
     fn is_flushed(&self) -> bool {
         self.others.is_flushed()
+    }
+
+    fn abandon(&mut self, rank: RankId) {
+        self.others.abandon(rank);
     }
 
     fn silence(&self) -> Option<Duration> {

@@ -6,31 +6,30 @@
 //!
 //! A message longer than the limit travels in parts: all but the last carry another tag. MPI keeps the order of messages
 //! between two processes, so the parts of one message follow each other.
+//!
+//! This file has the calls of MPI. [`messages`] decides which requests are tested and which messages are received.
 
-use std::collections::{BTreeMap, VecDeque};
+mod messages;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::mpi::ffi;
 use bytes::{Bytes, BytesMut};
 
-use super::{Incoming, Transport, TransportError, TransportInfo};
-use crate::engine::environment::{environment, number_from};
+use super::{Idle, Incoming, Transport, TransportError, TransportInfo};
+use crate::engine::environment::environment;
 use crate::engine::limits;
 use crate::engine::memory;
 use crate::engine::schedule::RankId;
 
 /// The longest part of a message: MPI counts in C ints, and parts stay well below their limit.
 const LONGEST_PART: usize = 1 << 30;
-/// The number of the oldest sends that are tested for completion in a turn.
-const SENDS_PER_TURN: usize = 8;
-
-/// Sets another time than [`limits::SILENCE`], in seconds.
-const SILENCE_VARIABLE: &str = "RANKPOOL_SILENCE";
 
 const TAG_WHOLE: c_int = 1;
 const TAG_PART: c_int = 2;
@@ -38,6 +37,7 @@ const TAG_PART: c_int = 2;
 /// A send that MPI may not have finished, and the bytes it reads from.
 struct Sending {
     request: ffi::MPI_Request,
+    to: RankId,
     _bytes: Bytes,
 }
 
@@ -57,7 +57,17 @@ pub(crate) struct Mpi {
     longest_part: usize,
     silence: Duration,
     sending: VecDeque<Sending>,
+    /// Ranks to which messages are not waited for, and the messages on their way to them.
+    abandoned: BTreeSet<RankId>,
+    sending_in_vain: VecDeque<Sending>,
+    /// Ranks that MPI has reported as gone, and those of them that the owner does not know of.
+    gone: BTreeSet<RankId>,
+    unreported: VecDeque<RankId>,
+    /// The rank to probe next, once probes for messages of any rank fail.
+    probed: Option<u32>,
     receiving: VecDeque<Receiving>,
+    /// The number of turns since a message was complete, while some are not.
+    stalled: u32,
     parts: BTreeMap<RankId, BytesMut>,
 }
 
@@ -90,9 +100,6 @@ pub(crate) enum StartError {
          number of maps, from any number of threads), or use local ranks"
     )]
     Again(&'static str),
-    /// An environment variable has a wrong value.
-    #[error("{0}")]
-    Usage(String),
     #[error(transparent)]
     Failed(#[from] TransportError),
 }
@@ -103,7 +110,13 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 /// Whether an exit of the process would leave the other ranks waiting.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn left_early() {
+/// The exit code of a run that has lost ranks; negative as long as there is none.
+static AFTER_LOSS: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn at_exit() {
+    if let Ok(code) = u8::try_from(AFTER_LOSS.load(Ordering::SeqCst)) {
+        Mpi::abort(code);
+    }
     if RUNNING.load(Ordering::SeqCst) {
         crate::console::eprint_error(
             "the process called std::process::exit, or a library did, while the run was going on; ending all ranks",
@@ -121,10 +134,9 @@ fn end_process(code: u8) -> ! {
 }
 
 impl Mpi {
-    /// Starts MPI, once in the life of a process.
+    /// Starts MPI, once in the life of a process. A rank that is silent for `silence` is taken for dead.
     #[expect(unsafe_code, reason = "calls of MPI with pointers to locals")]
-    pub(crate) fn start() -> Result<Self, StartError> {
-        let silence = number_from(environment, SILENCE_VARIABLE).map_err(StartError::Usage)?;
+    pub(crate) fn start(silence: Duration) -> Result<Self, StartError> {
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(StartError::Again("another launch"));
         }
@@ -151,7 +163,7 @@ impl Mpi {
                 .into());
             }
             RUNNING.store(true, Ordering::SeqCst);
-            libc::atexit(left_early);
+            libc::atexit(at_exit);
         }
         // For tests, which do not send gigabytes.
         let longest_part = std::env::var("RANKPOOL_MPI_LONGEST_PART").ok().and_then(|part| part.parse().ok());
@@ -160,9 +172,15 @@ impl Mpi {
             size: size as u32,
             threading,
             longest_part: longest_part.unwrap_or(LONGEST_PART).clamp(1, LONGEST_PART),
-            silence: silence.map_or(limits::SILENCE, |seconds| Duration::from_secs(u64::from(seconds.get()))),
+            silence,
             sending: VecDeque::new(),
+            abandoned: BTreeSet::new(),
+            sending_in_vain: VecDeque::new(),
+            gone: BTreeSet::new(),
+            unreported: VecDeque::new(),
+            probed: None,
             receiving: VecDeque::new(),
+            stalled: 0,
             parts: BTreeMap::new(),
         })
     }
@@ -226,6 +244,31 @@ impl Mpi {
         check(unsafe { ffi::MPI_Finalize() }, "MPI_Finalize")
     }
 
+    /// Ends rank 0's part in a run that has lost ranks: `MPI_Finalize` would wait for them forever. The other ranks wait until
+    /// `MPI_Abort` ends them, which is called when this process exits, so that the launcher gets the run's exit code.
+    pub(crate) fn finish_after_loss(self, code: u8) {
+        RUNNING.store(false, Ordering::SeqCst);
+        AFTER_LOSS.store(i32::from(code), Ordering::SeqCst);
+    }
+
+    /// Ends this process after a run that has lost ranks. Rank 0's `MPI_Abort` does it, unless the launcher lets the others live;
+    /// a process that ends before might end those of its launcher that has no such option.
+    pub(crate) fn leave(mut self) -> ! {
+        RUNNING.store(false, Ordering::SeqCst);
+        let deadline = Instant::now() + limits::MPI_FINALIZE;
+        let mut idle = Idle::new();
+        while !launcher_lets_others_live() && Instant::now() < deadline && self.receive().is_ok() {
+            idle.wait(true);
+        }
+        end_process(0)
+    }
+
+    /// Ends this process alone, whatever the others do.
+    pub(crate) fn end_alone(code: u8) -> ! {
+        RUNNING.store(false, Ordering::SeqCst);
+        end_process(code)
+    }
+
     /// Ends all ranks at once with the exit code `code`.
     #[expect(unsafe_code, reason = "a call of MPI without pointers")]
     pub(crate) fn abort(code: u8) -> ! {
@@ -262,37 +305,23 @@ impl Mpi {
         check(code, "MPI_Isend")?;
         // SAFETY: the call succeeded, so the request was written.
         let request = unsafe { request.assume_init() };
-        self.sending.push_back(Sending { request, _bytes: bytes });
+        let queue = if self.abandoned.contains(&to) { &mut self.sending_in_vain } else { &mut self.sending };
+        queue.push_back(Sending { request, to, _bytes: bytes });
         Ok(())
     }
 
-    /// Frees the buffers of completed sends, among the oldest ones.
-    fn clear_sent(&mut self) -> Result<(), TransportError> {
-        for _ in 0..SENDS_PER_TURN.min(self.sending.len()) {
-            let mut sending = self.sending.pop_front().expect("as many as were counted");
-            match test_request(&mut sending.request) {
-                Ok(true) => {}
-                Ok(false) => self.sending.push_back(sending),
-                Err(error) => {
-                    std::mem::forget(sending);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts to receive a message that has arrived; returns false if there is none.
+    /// Starts to receive a message that has arrived from one process, or from any if `source` is `None`; returns false if there is
+    /// none.
     #[expect(unsafe_code, reason = "the buffer is kept with the request until MPI is done with it")]
-    fn begin_receive(&mut self) -> Result<bool, TransportError> {
+    fn begin_receive_from(&mut self, source: Option<RankId>) -> Result<bool, TransportError> {
         let (mut there, mut count) = (0, 0);
         let mut status = MaybeUninit::<ffi::MPI_Status>::uninit();
         // A probe that finds no message advances the library's own work, and only the next probe sees the result.
         for _ in 0..2 {
-            // SAFETY: pointers to live locals.
+            // SAFETY: pointers to live locals, and constants that the MPI library defines.
             let code = unsafe {
                 ffi::MPI_Iprobe(
-                    ffi::RSMPI_ANY_SOURCE,
+                    source.map_or(ffi::RSMPI_ANY_SOURCE, |rank| rank.0 as c_int),
                     ffi::RSMPI_ANY_TAG,
                     ffi::RSMPI_COMM_WORLD,
                     &mut there,
@@ -338,29 +367,12 @@ impl Mpi {
         self.receiving.push_back(Receiving { request, from, tag: status.MPI_TAG, bytes });
         Ok(true)
     }
+}
 
-    /// Returns the oldest message if all of its parts are complete.
-    fn end_receive(&mut self) -> Result<Option<Incoming>, TransportError> {
-        while let Some(receiving) = self.receiving.front_mut() {
-            if !test_request(&mut receiving.request)? {
-                return Ok(None);
-            }
-            let Receiving { from, tag, bytes, .. } = self.receiving.pop_front().expect("it was at the front");
-            if tag == TAG_PART {
-                self.parts.entry(from).or_default().extend_from_slice(&bytes);
-                continue;
-            }
-            let message = match self.parts.remove(&from) {
-                None => bytes.into(),
-                Some(mut parts) => {
-                    parts.extend_from_slice(&bytes);
-                    parts.freeze()
-                }
-            };
-            return Ok(Some(Incoming::Message(from, message)));
-        }
-        Ok(None)
-    }
+/// Returns whether the launcher says that it lets the other ranks live when one dies (Open MPI 4 with `--enable-recovery`). Then
+/// `MPI_Abort` may not end them.
+fn launcher_lets_others_live() -> bool {
+    environment("OMPI_MCA_orte_enable_recovery").is_some_and(|value| value != "0")
 }
 
 /// Advances a request and returns whether MPI has completed it.
@@ -370,45 +382,4 @@ fn test_request(request: &mut ffi::MPI_Request) -> Result<bool, TransportError> 
     // SAFETY: the request came from MPI_Isend or MPI_Irecv.
     check(unsafe { ffi::MPI_Test(request, &mut complete, ffi::RSMPI_STATUS_IGNORE) }, "MPI_Test")?;
     Ok(complete != 0)
-}
-
-impl Drop for Mpi {
-    fn drop(&mut self) {
-        // MPI may still access the buffers of open requests, which exist only if the run has failed: they are leaked.
-        std::mem::forget((std::mem::take(&mut self.sending), std::mem::take(&mut self.receiving)));
-    }
-}
-
-impl Transport for Mpi {
-    fn send(&mut self, to: RankId, mut message: Bytes) -> Result<(), TransportError> {
-        while message.len() > self.longest_part {
-            self.send_part(to, TAG_PART, message.split_to(self.longest_part))?;
-        }
-        self.send_part(to, TAG_WHOLE, message)
-    }
-
-    fn receive(&mut self) -> Result<Option<Incoming>, TransportError> {
-        self.clear_sent()?;
-        // Two long messages in the background are enough to keep a connection busy.
-        if self.receiving.len() < 2 {
-            self.begin_receive()?;
-        }
-        self.end_receive()
-    }
-
-    fn must_poll(&self) -> bool {
-        self.size > 1
-    }
-
-    fn is_flushed(&self) -> bool {
-        self.sending.is_empty()
-    }
-
-    fn silence(&self) -> Option<Duration> {
-        (self.size > 1).then_some(self.silence)
-    }
-
-    fn info(&self) -> TransportInfo {
-        TransportInfo::Mpi { library: Mpi::library(), thread_level: self.threading() }
-    }
 }

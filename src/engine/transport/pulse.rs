@@ -65,7 +65,7 @@ impl Pulse {
 
     /// Advances the time. Returns true when it is time to call [`ends_to_pulse`](Self::ends_to_pulse) and [`silent_end`](Self::silent_end).
     fn turn(&mut self, now: Instant) -> bool {
-        self.active_time += now.saturating_duration_since(self.last_turn).min(PULSE_STEP);
+        self.active_time += now.saturating_duration_since(self.last_turn).min(PULSE_STEP.min(self.interval()));
         self.last_turn = now;
         let look = self.active_time >= self.looked + self.interval() / 2;
         if look {

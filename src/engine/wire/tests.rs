@@ -30,7 +30,8 @@ fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
         any::<u64>().prop_map(|map| ToRank::Cancel { map: MapId(map) }),
         any::<u64>().prop_map(|chunk| ToRank::Recall { chunk: ChunkId(chunk) }),
         any::<u64>().prop_map(|map| ToRank::Release { map: MapId(map) }),
-        Just(ToRank::Dismiss),
+        any::<bool>().prop_map(|after_loss| ToRank::Dismiss { after_loss }),
+        Just(ToRank::GivenUp),
         Just(ToRank::Pulse),
         Just(ToRank::Abort),
     ];

@@ -17,10 +17,12 @@ struct Job {
     /// The number of times it was assigned.
     assignments: u32,
     given_back: bool,
+    /// Whether a rank was lost that held this job and nothing else, after the job had been lost twice.
+    is_cause: bool,
 }
 
-/// The most times that a job may be assigned, beside its retries: once, after two losses, and after eight recalls.
-const ASSIGNMENTS_MAX: u32 = 11;
+/// The most times that a job may be assigned, beside its retries: once, after three losses, and after eight recalls.
+const ASSIGNMENTS_MAX: u32 = 12;
 
 #[derive(Default)]
 struct Map {
@@ -45,6 +47,8 @@ struct Held {
 struct Rank {
     threads: u64,
     chunks: u64,
+    /// The chunks that hold a job that was lost twice.
+    suspects: u64,
     lost: bool,
     dismissed: bool,
     /// Jobs that failed on it in a row.
@@ -147,7 +151,10 @@ impl<'a> Judge<'a> {
         }
         let held = self.chunks.remove(&chunk).expect("a rank finishes a chunk that it holds, once");
         assert_eq!(held.rank, rank);
-        self.ranks.get_mut(&rank).expect("a rank").chunks -= 1;
+        let holder = self.ranks.get_mut(&rank).expect("a rank");
+        holder.chunks -= 1;
+        // Suspects are never there together with other jobs.
+        holder.suspects = holder.suspects.saturating_sub(1);
         let bad: BTreeSet<u64> = failed.iter().map(|offset| held.jobs.start + u64::from(*offset)).collect();
         assert!(bad.iter().all(|job| held.jobs.contains(job)), "the failed jobs are among those that were kept");
         self.free(held.map, held.jobs.clone(), |index, job| job.failures += u32::from(bad.contains(&index)));
@@ -177,12 +184,16 @@ impl<'a> Judge<'a> {
     fn lost(&mut self, id: RankId) {
         let rank = self.ranks.entry(id).or_default();
         rank.lost = true;
-        rank.chunks = 0;
+        (rank.chunks, rank.suspects) = (0, 0);
         let (lost, kept) = std::mem::take(&mut self.chunks).into_iter().partition(|(_, held)| held.rank == id);
         self.chunks = kept;
         let lost: BTreeMap<ChunkId, Held> = lost;
+        let alone = lost.values().map(|held| held.jobs.end - held.jobs.start).sum::<u64>() == 1;
         for held in lost.into_values() {
-            self.free(held.map, held.jobs, |_, job| job.losses += 1);
+            self.free(held.map, held.jobs, |_, job| {
+                job.is_cause |= alone && job.losses >= 2;
+                job.losses += 1;
+            });
         }
     }
 
@@ -226,10 +237,14 @@ impl<'a> Judge<'a> {
         // was given back waits for an idle thread, all jobs do.
         let is_back = |job: &Job| job.outcome.is_none() && job.holder.is_none() && job.given_back;
         let most = if self.maps.values().any(|map| map.jobs.iter().any(is_back)) { 1 } else { 2 };
-        let waits = |job: &&Job| job.outcome.is_none() && job.holder.is_none() && job.failures == 0;
+        // A job that was lost may wait for another rank than rank 0.
+        let waits = |job: &&Job| job.outcome.is_none() && job.holder.is_none() && job.failures == 0 && job.losses == 0;
+        // Suspects need ranks of their own.
+        let suspected =
+            self.maps.values().flat_map(|map| &map.jobs).any(|job| job.outcome.is_none() && job.losses >= 2);
         let present = || self.ranks.iter().filter(|(id, _)| self.present(**id));
         if self.maps.values().any(|map| map.queued > 0 && map.jobs.iter().find(waits).is_some()) {
-            for (id, rank) in present().filter(|(_, rank)| rank.streak < 3) {
+            for (id, rank) in present().filter(|(id, rank)| rank.streak < 3 && (!suspected || id.0 == 0)) {
                 assert!(rank.chunks >= most * rank.threads, "{id:?} could take more while jobs wait");
             }
         }
@@ -245,12 +260,18 @@ impl<'a> Judge<'a> {
         assert!(attempt >= 1 && attempt <= policy.retries.saturating_add(1), "attempt {attempt}");
         let map = self.maps.get_mut(&id).expect("a map");
         assert!(!map.abandoned && !map.released);
+        // A rank has at most 8 threads, so that at most 3 suspects are there at the same time.
+        let (mut suspects, mut most) = (0, 3);
         for index in jobs.clone() {
             let job = &mut map.jobs[usize::try_from(index).expect("an index")];
             assert!(job.outcome.is_none() && job.holder.is_none(), "job {index} is assigned again");
             assert_eq!(job.failures + 1, attempt, "job {index}");
-            assert!(job.losses == 0 || jobs.end - jobs.start == 1, "job {index} was lost before and shares a chunk");
-            assert!(job.losses < 3, "job {index} was lost too often");
+            assert!(job.losses < 4 && !job.is_cause, "job {index} was lost too often");
+            if job.losses >= 2 {
+                assert!(rank.0 > 0 && jobs.end - jobs.start == 1, "job {index} is a suspect");
+            }
+            suspects += u64::from(job.losses >= 2);
+            most = most.min(if job.losses >= 3 { 1 } else { 3 });
             job.assignments += 1;
             assert!(
                 job.assignments <= ASSIGNMENTS_MAX.saturating_add(policy.retries),
@@ -264,6 +285,11 @@ impl<'a> Judge<'a> {
         }
         let holder = self.ranks.get_mut(&rank).expect("a rank");
         holder.chunks += 1;
+        holder.suspects += suspects;
+        assert!(
+            holder.suspects == 0 || holder.suspects == holder.chunks && holder.chunks <= most,
+            "{rank:?} holds suspects and others"
+        );
         let credit = if self.all_long { 2 } else { 1_024 };
         assert!(holder.chunks <= credit * holder.threads, "{rank:?} holds more than its credit");
         let held = Held { rank, map: id, jobs, recalled: false, returned: false };
@@ -272,6 +298,7 @@ impl<'a> Judge<'a> {
 
     fn settled(&mut self, event: &Event, id: MapId, index: u64, outcome: Outcome, attempt: u32) {
         let stranded = self.stranded();
+        let only_master = self.ranks.keys().all(|rank| rank.0 == 0 || !self.present(*rank));
         let retries = self.world.plan(id).policy.retries;
         let map = self.maps.get_mut(&id).expect("a map");
         let job = &mut map.jobs[usize::try_from(index).expect("an index")];
@@ -289,7 +316,11 @@ impl<'a> Judge<'a> {
                 assert!(job.failures > retries || map.abandoned || self.draining, "job {index} has retries left");
                 assert_eq!(attempt, job.failures);
             }
-            Outcome::Lost => assert!((stranded || job.losses >= 3) && attempt == ran, "job {index} is lost"),
+            Outcome::Lost => {
+                let found = job.losses >= 4 || job.is_cause;
+                let allowed = stranded || found || (only_master && job.losses >= 2);
+                assert!(allowed && attempt == ran, "job {index} is lost");
+            }
             Outcome::Cancelled => {
                 let asked = *event == Event::CancelAsked { map: id, job: index };
                 assert!((asked || map.abandoned) && attempt == ran, "job {index} is cancelled");

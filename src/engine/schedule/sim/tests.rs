@@ -138,6 +138,33 @@ fn world_of_three(change: impl FnOnce(&mut World)) -> World {
     world
 }
 
+#[test]
+fn simulated_jobs_that_kill_their_ranks_are_found_and_no_other_job_is_lost() {
+    for_seeds(0..600, |seed| {
+        let mut world = World::draw(2 * seed).moved(seed);
+        // Rank 0 is the master's process; a job that is first assigned to it ends the run.
+        let plan = world.ranks[0].clone();
+        world.ranks.resize(8, plan);
+        let threads = |rank: usize| u32::try_from(1 + (seed as usize + rank) % 8).expect("it is small");
+        for (number, rank) in world.ranks.iter_mut().enumerate() {
+            (rank.threads, rank.fate, rank.broken, rank.joins) = (threads(number), Fate::Stays, (0, 0), 0);
+        }
+        world.maps.truncate(1);
+        let map = &mut world.maps[0];
+        (map.abandoned, map.failing) = (None, 0);
+        map.cancels.clear();
+        map.jobs = map.jobs.max(1);
+        let poison = seed * 31 % map.jobs;
+        map.poison = Some(poison);
+        let run = run(&world);
+        for (job, outcome) in (0..).zip(&run.outcomes[0]) {
+            let expected = if job == poison { Outcome::Lost } else { Outcome::Done };
+            assert_eq!(*outcome, Some(expected), "job {job} of {}, {} ranks killed", run.outcomes[0].len(), run.killed);
+        }
+        assert!((3..=4).contains(&run.killed), "{} ranks killed", run.killed);
+    });
+}
+
 fn failed(run: &Run) -> usize {
     run.outcomes.iter().flatten().filter(|job| **job == Some(Outcome::Failed)).count()
 }
