@@ -26,6 +26,7 @@ mod line;
 mod open;
 mod owner;
 mod places;
+mod presence;
 mod run;
 mod scan;
 mod settled;

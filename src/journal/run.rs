@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Status;
@@ -11,16 +12,21 @@ use super::frame::{Kind, push_fields};
 use super::index::{Index, Position};
 use super::open::{Repaired, Spec};
 use super::owner::Owner;
+use super::presence::{is_there, rescue};
 use super::scan::{FrameReader, Scan};
 use super::settled::{Key, Settled};
 use super::storage::SyncedFile;
 use super::writer::{DiskTime, FrameWriter, MAX_OUTPUT_BYTES};
+use crate::console::reason;
 use crate::engine::exchange::OutputStream;
 use crate::output::OutputError;
 
 /// The journal of a run.
 pub(crate) struct Journal {
+    path: PathBuf,
     name: Arc<str>,
+    /// What happened to the file, if it is no longer at its path.
+    gone: Option<String>,
     file: File,
     writer: FrameWriter<SyncedFile>,
     index: Index,
@@ -65,7 +71,7 @@ fn stream_byte(stream: OutputStream) -> u8 {
 impl Journal {
     #[expect(clippy::too_many_arguments, reason = "called in one place")]
     pub(super) fn new(
-        name: Arc<str>,
+        path: PathBuf,
         file: File,
         writer: FrameWriter<SyncedFile>,
         index: Index,
@@ -75,7 +81,9 @@ impl Journal {
         repaired: Option<Repaired>,
     ) -> Journal {
         Journal {
-            name,
+            name: path.to_string_lossy().into(),
+            path,
+            gone: None,
             file,
             writer,
             index,
@@ -97,6 +105,11 @@ impl Journal {
     /// Whether the last run has written its output to this file.
     pub(crate) fn had_output(&self, path: &Path) -> bool {
         self.before.as_ref().is_some_and(|before| Path::new(&before.output) == path)
+    }
+
+    /// Whether another run can continue by this journal: its file is still at its path.
+    pub(crate) fn is_there(&self) -> bool {
+        self.gone.is_none() && is_there(&self.file, &self.path)
     }
 
     /// Returns messages about what was found in the file.
@@ -241,7 +254,29 @@ impl Journal {
     /// # Errors
     /// If writing or syncing fails now or failed before.
     pub(crate) fn flush(&mut self) -> Result<(), OutputError> {
-        self.writer.flush().map_err(|error| OutputError::from_io(&self.name, error))
+        let syncs = self.writer.syncs();
+        let flushed = self.writer.flush().and_then(|()| match self.writer.syncs() == syncs {
+            true => Ok(()),
+            false => self.check_path(),
+        });
+        flushed.map_err(|error| OutputError::from_io(&self.name, error))
+    }
+
+    /// Looks whether the file is still at its path. If not, a copy of it is made.
+    fn check_path(&mut self) -> io::Result<()> {
+        if self.gone.is_none() && !is_there(&self.file, &self.path) {
+            self.gone = Some(match rescue(&self.file, &self.path) {
+                Ok(None) => "it was moved while the run went on; give its new path to continue with --resume".into(),
+                Ok(Some(copy)) => format!(
+                    "it was removed while the run went on; its entries are in {}: rename that file to continue with --resume",
+                    copy.display()
+                ),
+                Err(error) => {
+                    format!("it was removed while the run went on, and its entries are lost: {}", reason(&error))
+                }
+            });
+        }
+        self.gone.clone().map_or(Ok(()), |message| Err(io::Error::other(message)))
     }
 
     /// Syncs all entries.
@@ -249,7 +284,8 @@ impl Journal {
     /// # Errors
     /// As [`flush`](Self::flush).
     pub(crate) fn sync(&mut self) -> Result<(), OutputError> {
-        self.writer.sync().map_err(|error| OutputError::from_io(&self.name, error))
+        let synced = self.writer.sync().and_then(|()| self.check_path());
+        synced.map_err(|error| OutputError::from_io(&self.name, error))
     }
 
     /// Adds the entry that says that all jobs are settled and their output is complete, and closes the journal.
