@@ -48,7 +48,7 @@ use crate::output::{Existing, Moved, OutputError, Target, Writer};
 pub use last::LastEntries;
 pub(crate) use open::{JournalError, JournalOptions, Spec};
 pub(crate) use places::{Found, OutputFiles};
-pub(crate) use run::Journal;
+pub(crate) use run::{Journal, Place};
 pub(crate) use settled::{Key, Settled};
 
 /// The status of a job.

@@ -64,15 +64,14 @@ use crate::report::Progress;
 pub use commands::{BatchReport, CommandBatch};
 pub(crate) use deadline::Ends;
 pub(crate) use job::Attempt;
-pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy, TIME_LIMIT_QUESTION};
+pub(crate) use policy::{LEFT_BEHIND, MaxFailures, RetryPolicy, StopPolicy, TIME_LIMIT_QUESTION};
 pub(crate) use report::Report;
 pub(crate) use source::{Jobs, NoThread};
 
 use deadline::Deadline;
-use drive::{Driver, Parts, TimeLimit};
+use drive::{Driver, Parts, PoolRun, TimeLimit};
 use earlier::Earlier;
 use ledger::Ledger;
-use policy::STOP_MARGIN;
 use recorder::Recorder;
 use runners::Runner;
 use sinks::{Lines, Sinks};
@@ -174,7 +173,7 @@ impl<R: Runner> Batch<R> {
         let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
         let token = self.runner.token();
         let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
-        let journal = self.open_journal()?;
+        let journal = self.open_journal().map_err(|error| error.with_options())?;
         let (handover, done) = earlier.open_outputs(&self.options, journal.as_ref(), token.is_some())?;
         let keep = Keep {
             input: job_log.is_some() || journal.is_some() && !self.runner.has_plain_results(),
@@ -188,23 +187,15 @@ impl<R: Runner> Batch<R> {
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
-        let grant = |grace: Duration| {
-            pool.grant_after_stop(grace.saturating_add(*kill_after).saturating_add(STOP_MARGIN));
-        };
-        grant(*grace);
+        let run = PoolRun { pool, kill_after: *kill_after };
+        run.grant(*grace);
         let stop_requested = || pool.stop_requested();
         let ledger = Ledger::new(retry.clone(), *stop, self.options.seed, total);
-        let mean = || pool.stats().and_then(|stats| stats.mean_job());
-        let stop_run = |grace| {
-            grant(grace);
-            pool.stop();
-        };
         let time_limit = ends.map(|ends| TimeLimit {
             deadline: Deadline::new(ends.at.saturating_duration_since(Instant::now()), *grace, *kill_after),
             source: ends.source,
             grace: *grace,
-            stop: &stop_run,
-            mean: &mean,
+            of: &run,
         });
         let driver = Driver::new(Parts {
             runner: &self.runner,

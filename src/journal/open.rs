@@ -34,6 +34,20 @@ pub(crate) struct JournalOptions {
     pub sync: Duration,
 }
 
+impl JournalOptions {
+    /// Returns the options with which a run continues the journal of this path, or starts one.
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        JournalOptions {
+            path: path.into(),
+            resume: true,
+            retry_failed: false,
+            accept_changed: false,
+            break_lock: false,
+            sync: Duration::from_secs(1),
+        }
+    }
+}
+
 /// What all jobs of a run have in common: names and values. Jobs of another run are the same only if these are equal.
 pub(crate) type Spec = Vec<(String, String)>;
 
@@ -42,19 +56,32 @@ pub(crate) type Spec = Vec<(String, String)>;
 pub(crate) enum JournalError {
     #[error("cannot read or write the journal {}: {}", .path.display(), reason(.source))]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is not a journal: give another --journal, so that it is not overwritten", .0.display())]
+    #[error("{} is not a journal", .0.display())]
     NotAJournal(PathBuf),
     #[error("{} has version {version}, and this program reads version {VERSION}: use a newer rankpool", .path.display())]
     Newer { path: PathBuf, version: u32 },
-    #[error("{} is the journal of an earlier run: add --resume to continue it, or give another --journal", .0.display())]
+    #[error("{} is the journal of an earlier run", .0.display())]
     Exists(PathBuf),
-    #[error(
-        "the journal {} is in use by {owner}: wait until that run ends, or end it. If it is gone, add --break-lock",
-        .path.display()
-    )]
+    #[error("the journal {} is in use by {owner}", .path.display())]
     InUse { path: PathBuf, owner: Box<Owner> },
     #[error("{}", describe(.path, .changes))]
     Changed { path: PathBuf, changes: Vec<Change> },
+}
+
+impl JournalError {
+    /// Returns the error with the options of the program that help.
+    pub(crate) fn with_options(&self) -> String {
+        let advice = match self {
+            JournalError::Io { .. } | JournalError::Newer { .. } => "",
+            JournalError::NotAJournal(_) => ": give another --journal, so that it is not overwritten",
+            JournalError::Exists(_) => ": add --resume to continue it, or give another --journal",
+            JournalError::InUse { .. } => ": wait until that run ends, or end it. If it is gone, add --break-lock",
+            JournalError::Changed { .. } => {
+                "\nGive another --journal, or add --accept-changed to keep the results of settled jobs all the same"
+            }
+        };
+        format!("{self}{advice}")
+    }
 }
 
 /// A value that all jobs have in common, in the journal and in this run.
@@ -70,7 +97,7 @@ fn describe(path: &Path, changes: &[Change]) -> String {
     for Change { name, before, now } in changes {
         text += &format!("\n  {name} in the journal: {before}\n  {name} of this run:   {now}");
     }
-    text + "\nGive another --journal, or add --accept-changed to keep the results of settled jobs all the same"
+    text
 }
 
 /// What a journal contains.
