@@ -44,15 +44,17 @@ wait_until() {
 }
 
 # The jobs of most tests: each says that it runs, in the file `ran`, takes the time that is in the file `nap`, and prints two
-# lines. jobs N: sets `job` to the arguments for N of them.
-jobs() {
-  job=(run --range "1:$1" --output out -- sh job.sh '{}')
-  seq "$1" | awk '{ print "the result of " $1; print $1 * $1 }' >expected
-  : >ran
-}
-job_script='echo "$1" >>ran; sleep "$(cat nap)"; echo "the result of $1"; echo $(($1 * $1))'
+# lines. From number 31 on they do not end while the file `gate` is there.
+job=(run --range 1:60 --output out -- sh job.sh '{}')
+job_script='
+echo "$1" >>ran
+sleep "$(cat nap)"
+while [ "$1" -gt 30 ] && [ -e gate ]; do sleep 0.1; done
+echo "the result of $1"
+echo $(($1 * $1))'
+results() { seq 60 | awk '{ print "the result of " $1; print $1 * $1 }'; }
 
-# begin SBATCH-OPTIONS… -- ARGUMENTS…: submits it, and sets `id` and `waiting`, the process that waits for its end.
+# begin SBATCH-OPTIONS… -- ARGUMENTS…: submits it, and sets `id`.
 begin() {
   local options=()
   while [ "$1" != -- ]; do
@@ -60,18 +62,15 @@ begin() {
     shift
   done
   shift
-  : >id
-  # A requeued allocation is the same one for --wait.
-  sbatch --parsable --wait --output="$PWD/log" --nodes=3 "${options[@]}" "$top/slurm/rankpool.sbatch" "$@" >id &
-  waiting=$!
-  wait_until 10 'it is submitted' test -s id
-  id=$(cat id)
+  id=$(sbatch --parsable --output="$PWD/log" --nodes=3 "${options[@]}" "$top/slurm/rankpool.sbatch" "$@")
 }
-# finish CODE: waits for the end of the allocation that was begun.
+# Waits until the allocation is over: one that was put back into the queue is not.
+over() { wait_until 150 'the allocation is over' is_over; }
+is_over() { case $(field JobState) in PENDING | RUNNING | COMPLETING | REQUEUED | CONFIGURING | '') return 1 ;; esac; }
+# finish CODE: waits for that, and for this exit code.
 finish() {
-  local status=0
-  wait "$waiting" || status=$?
-  [ "$status" = "$1" ] || complain "the exit code is $status, not $1"
+  over
+  [ "$(field ExitCode)" = "$1:0" ] || complain "the exit code is $(field ExitCode), not $1"
 }
 # submit CODE SBATCH-OPTIONS… -- ARGUMENTS…: both.
 submit() {
@@ -82,26 +81,29 @@ submit() {
 }
 field() { scontrol show job "$id" | grep -o "$1=[^ ]*" | head -n 1 | cut -d= -f2; }
 restarts() { [ "$(field Restarts)" = "$1" ] || complain "it was put back into the queue $(field Restarts) times, not $1"; }
-have_run() { [ "$(wc -l <ran)" -ge "$1" ]; }
-some_have_run() { wait_until 60 "$1 jobs have run" have_run "$1"; }
+half_have_run() { [ "$(wc -l <ran)" -ge 31 ]; }
+# Begins it, and returns when half of the jobs have run and the others wait at the gate.
+begin_half() {
+  touch gate
+  begin "$@"
+  wait_until 60 'half of the jobs have run' half_have_run
+}
 # The output is that of the undisturbed run, and no more than so many jobs were run twice.
 whole() {
   local again=$(($(wc -l <ran) - $(sort -u ran | wc -l)))
-  cmp -s out expected || complain "the output is not that of the undisturbed run: $(diff out expected | head -n 5)"
+  cmp -s out <(results) || complain "the output is not that of the undisturbed run: $(diff out <(results) | head -n 5)"
   [ "$again" -le "$1" ] || complain "$again jobs were run again, more than the $1 that may have been running"
 }
-at_most_twice=24
+# Three ranks with two threads each, and two jobs of each thread.
+at_most_twice=12
 
-# Prints the process of a rank of this allocation. (Its spawn helper is the same program, but its child.)
+# Prints the process of a rank. (Its spawn helper is the same program, but its child.)
 rank_process() {
-  local environment pid parent
-  for environment in /proc/[0-9]*/environ; do
-    pid=${environment//[!0-9]/}
-    [ "$(readlink "/proc/$pid/exe" || true)" = "$(realpath "$RANKPOOL")" ] || continue
+  local pid parent
+  for pid in $(pgrep -f "^$RANKPOOL run "); do
     parent=$(awk '/^PPid/ { print $2 }' "/proc/$pid/status") || continue
-    [ "$(readlink "/proc/$parent/exe" || true)" != "$(realpath "$RANKPOOL")" ] || continue
-    { tr '\0' '\n' <"$environment"; } 2>/dev/null >"$work/environment" || continue
-    if grep -qx "SLURM_JOB_ID=$id" "$work/environment" && grep -qxE "(OMPI_COMM_WORLD_RANK|PMI_RANK|PMIX_RANK)=$1" "$work/environment"; then
+    if [[ $(tr '\0' ' ' <"/proc/$parent/cmdline") != "$RANKPOOL"* ]] &&
+      [[ " $(tr '\0' ' ' <"/proc/$pid/environ")" =~ \ (OMPI_COMM_WORLD_RANK|PMI_RANK|PMIX_RANK)=$1\  ]]; then
       printf '%s\n' "$pid"
       return
     fi
@@ -126,7 +128,8 @@ test_case() {
   mkdir "$work/here"
   cd "$work/here"
   printf '%s\n' "$job_script" >job.sh
-  echo 0 >nap
+  echo 0.02 >nap
+  : >ran
   "$@"
   if [ "$bad" = no ]; then
     printf '%s: ok (%s s)\n' "$name" $((SECONDS - start))
@@ -149,7 +152,6 @@ test_case long 'a rank on one node' a_rank_on_each_node 1
 test_case short 'a rank on each of three nodes' a_rank_on_each_node 3
 
 undisturbed() {
-  jobs 60
   submit 0 -- "${job[@]}"
   restarts 0
   whole 0
@@ -157,11 +159,9 @@ undisturbed() {
 test_case short 'an undisturbed run' undisturbed
 
 killed() {
-  jobs 60
-  echo 0.2 >nap
-  begin -- "${job[@]}"
-  some_have_run 15
+  begin_half -- "${job[@]}"
   "$@"
+  rm -f gate
   finish 0
   restarts 0
   whole "$at_most_twice"
@@ -177,24 +177,21 @@ kill_launcher() {
 test_case long 'a killed launcher' killed kill_launcher
 
 warned() {
-  jobs 60
-  echo 0.2 >nap
-  begin -- "${job[@]}"
-  some_have_run 15
+  begin_half -- "${job[@]}"
   # What Slurm sends when the time is nearly up.
   scancel --batch --signal=TERM "$id"
+  rm -f gate
   finish 0
   restarts 1
   whole "$at_most_twice"
 }
 test_case short 'warned: back into the queue, and finished there' warned
 
+is_back() { [ "$(field Restarts)" = 1 ]; }
 time_limit() {
-  jobs 60
-  echo 3 >nap
-  begin --time=1 --signal=B:TERM@50 -- "${job[@]}"
-  some_have_run 40
-  echo 0 >nap
+  begin_half --time=1 --signal=B:TERM@50 -- "${job[@]}"
+  wait_until 90 'it is back in the queue' is_back
+  rm -f gate
   finish 0
   [ "$(field Restarts)" -ge 1 ] || complain 'its time limit did not cut it'
   whole "$at_most_twice"
@@ -202,12 +199,10 @@ time_limit() {
 test_case long 'cut by its time limit: back into the queue, and finished there' time_limit
 
 signalled() {
-  jobs 60
-  echo 0.2 >nap
-  begin -- "${job[@]}"
-  some_have_run 15
+  begin_half -- "${job[@]}"
   # To the ranks, and not to the script.
   scancel --signal="$1" "$id"
+  rm -f gate
   finish 0
   restarts 0
   whole "$at_most_twice"
@@ -216,27 +211,23 @@ test_case long 'scancel --signal=TERM: it goes on in the same allocation' signal
 test_case long 'scancel --signal=USR2: it goes on in the same allocation' signalled USR2
 
 ended() {
-  jobs 60
-  echo 0.2 >nap
-  begin -- "${job[@]}"
-  some_have_run 15
+  begin_half -- "${job[@]}"
   scancel "$@" "$id"
-  wait "$waiting" || true
-  # Slurm waits for some seconds before a requeued allocation begins, but says at once that it will.
-  wait_until 20 'it has ended' is_over
+  rm -f gate
+  over
   restarts 0
   [ ! -e out ] || complain 'there is an output'
   submit 0 -- "${job[@]}"
   whole "$at_most_twice"
 }
-is_over() { case $(field JobState) in PENDING | RUNNING | COMPLETING) return 1 ;; esac; }
 test_case long 'scancel: not put back into the queue; submitted again, it goes on' ended
 test_case long 'scancel --batch --signal=INT: the same' ended --batch --signal=INT
 
+nothing_is_queued() { [ -z "$(squeue --noheader --name=rankpool)" ]; }
 array() {
-  : >id
-  sbatch --quiet --wait --output="$PWD/log-%a" --nodes=1 --array=1-3 "$top/slurm/rankpool.sbatch" \
-    run --range 1:5 --output 'out-{array}' -- sh -c 'echo "$0 $1"' '{array}' '{}' || complain "the exit code is $?"
+  id=$(sbatch --parsable --output="$PWD/log-%a" --nodes=1 --array=1-3 "$top/slurm/rankpool.sbatch" \
+    run --range 1:5 --output 'out-{array}' -- sh -c 'echo "$0 $1"' '{array}' '{}')
+  wait_until 60 'the array is over' nothing_is_queued
   for task in 1 2 3; do
     cmp -s "out-$task" <(seq 5 | sed "s/^/$task /") || complain "task $task has another output"
   done
@@ -278,25 +269,23 @@ pbs() {
   grep -q 'select=3:ncpus=2' my.pbs || complain 'the script has no line to edit'
   id=$(RANKPOOL_ARGS=$* qsub -V my.pbs | tail -n 1)
 }
-pbs_is_over() { [ -z "$(squeue --noheader --name=rankpool)" ]; }
 pbs_undisturbed() {
-  jobs 60
   pbs "${job[@]}"
-  wait_until 60 'it is over' pbs_is_over
+  wait_until 60 'it is over' nothing_is_queued
   cat ./*.[oe][0-9]* >log 2>/dev/null || true
   [ "$(field ExitCode)" = 0:0 ] || complain "the exit code is $(field ExitCode)"
   whole 0
 }
 pbs_killed() {
   local first
-  jobs 60
-  echo 0.2 >nap
+  touch gate
   # With so little time left for another try it submits itself again.
   RANKPOOL_MARGIN=100000 pbs "${job[@]}"
   first=$id
-  some_have_run 15
+  wait_until 60 'half of the jobs have run' half_have_run
   kill_rank 1
-  wait_until 60 'it is over' pbs_is_over
+  rm -f gate
+  wait_until 60 'it is over' nothing_is_queued
   cat ./*.[oe][0-9]* >log 2>/dev/null || true
   [ "$(field ExitCode)" != 0:0 ] || complain 'the first allocation has exit code 0'
   id=$((first + 1))

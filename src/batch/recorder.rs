@@ -171,6 +171,14 @@ impl Recorder {
         self.journal.flush()
     }
 
+    /// Syncs all entries.
+    ///
+    /// # Errors
+    /// If the journal cannot be written or synced, or is no longer at its path.
+    pub(super) fn sync(&mut self) -> Result<(), OutputError> {
+        self.journal.sync()
+    }
+
     /// Closes the journal. With `counts` all jobs are settled, and their output is complete.
     ///
     /// # Errors

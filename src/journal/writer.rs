@@ -29,6 +29,8 @@ pub(super) struct FrameWriter<S> {
     /// Since when there have been written frames that are not synced.
     unsynced: Option<Instant>,
     disk: DiskTime,
+    /// The number of syncs that were begun.
+    syncs: u64,
     is_broken: bool,
 }
 
@@ -43,12 +45,18 @@ impl<S: Storage> FrameWriter<S> {
             sync_after,
             unsynced: None,
             disk: DiskTime::default(),
+            syncs: 0,
             is_broken: false,
         }
     }
 
     pub(super) fn disk(&self) -> DiskTime {
         self.disk
+    }
+
+    /// Returns the number of syncs that were begun.
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs
     }
 
     /// Returns the position of the next frame.
@@ -96,6 +104,7 @@ impl<S: Storage> FrameWriter<S> {
         self.note(checked)?;
         if self.unsynced.is_some_and(|since| since.elapsed() >= self.sync_after) && self.storage.begin_sync() {
             self.unsynced = None;
+            self.syncs += 1;
         }
         Ok(())
     }
@@ -110,6 +119,7 @@ impl<S: Storage> FrameWriter<S> {
         let synced = self.storage.sync();
         self.disk.waited += began.elapsed();
         self.unsynced = None;
+        self.syncs += 1;
         self.note(synced)
     }
 
