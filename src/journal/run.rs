@@ -199,17 +199,18 @@ impl Journal {
         Ok(read.and_then(|(_, payload)| Settled::read(payload)))
     }
 
-    /// Returns a piece of the output of a settled job.
+    /// Returns the piece with this number of the output of a settled job.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(crate) fn read_part(&mut self, at: u64) -> Result<Option<(OutputStream, &[u8])>, OutputError> {
-        let read = self.reader.read(&self.file, at).map_err(|error| OutputError::from_io(&self.name, error))?;
-        let Some((Kind::Part, [stream, bytes @ ..])) = read else { return Ok(None) };
-        Ok(Some((if *stream == 2 { OutputStream::Stderr } else { OutputStream::Stdout }, bytes)))
+    pub(crate) fn read_part(&mut self, number: u64) -> Result<Option<(OutputStream, &[u8])>, OutputError> {
+        let read =
+            self.reader.read_piece(&self.file, number).map_err(|error| OutputError::from_io(&self.name, error))?;
+        let stream = |byte| if byte == 2 { OutputStream::Stderr } else { OutputStream::Stdout };
+        Ok(read.map(|(byte, bytes)| (stream(byte), bytes)))
     }
 
-    /// Adds a piece of the output of a job that is not settled yet, and returns its position.
+    /// Adds a piece of the output of a job that is not settled yet, and its number to `parts`.
     ///
     /// # Errors
     /// If writing fails now or failed before.
@@ -220,7 +221,7 @@ impl Journal {
         parts: &mut Vec<u64>,
     ) -> Result<(), OutputError> {
         for bytes in bytes.chunks(MAX_OUTPUT_BYTES) {
-            let added = self.writer.append(Kind::Part, |out| {
+            let added = self.writer.append_piece(|out| {
                 out.push(stream_byte(stream));
                 out.extend_from_slice(bytes);
             });
@@ -229,7 +230,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds the entry of a settled job, with the positions of the pieces of its output.
+    /// Adds the entry of a settled job, with the numbers of the pieces of its output.
     ///
     /// # Errors
     /// If writing fails now or failed before.
