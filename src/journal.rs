@@ -19,6 +19,8 @@ mod compact;
 #[cfg(test)]
 mod damages;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod index;
 pub(crate) mod inspect;
 mod last;

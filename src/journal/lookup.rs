@@ -118,14 +118,14 @@ impl Lookup {
         Ok(read.and_then(|(_, payload)| Settled::read(payload)))
     }
 
-    /// Returns a piece of the output of a settled job.
+    /// Returns the piece with this number of the output of a settled job.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(crate) fn read_part(&mut self, at: u64) -> io::Result<Option<(OutputStream, &[u8])>> {
-        let read = self.reader.read(&self.file, at)?;
-        let Some((Kind::Part, [stream, bytes @ ..])) = read else { return Ok(None) };
-        Ok(Some((if *stream == 2 { OutputStream::Stderr } else { OutputStream::Stdout }, bytes)))
+    pub(crate) fn read_part(&mut self, number: u64) -> io::Result<Option<(OutputStream, &[u8])>> {
+        let read = self.reader.read_piece(&self.file, number)?;
+        let stream = |byte| if byte == 2 { OutputStream::Stderr } else { OutputStream::Stdout };
+        Ok(read.map(|(byte, bytes)| (stream(byte), bytes)))
     }
 
     /// Returns whether the next job, which has this content and number, is settled.

@@ -41,7 +41,6 @@ fn stream_byte(stream: OutputStream) -> u8 {
 }
 
 impl Journal {
-    #[expect(clippy::too_many_arguments, reason = "called in one place")]
     pub(super) fn new(
         path: PathBuf,
         lookup: Lookup,
@@ -112,11 +111,11 @@ impl Journal {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(crate) fn read_part(&mut self, at: u64) -> Result<Option<(OutputStream, &[u8])>, OutputError> {
-        self.lookup.read_part(at).map_err(|error| OutputError::from_io(&self.name, error))
+    pub(crate) fn read_part(&mut self, number: u64) -> Result<Option<(OutputStream, &[u8])>, OutputError> {
+        self.lookup.read_part(number).map_err(|error| OutputError::from_io(&self.name, error))
     }
 
-    /// Adds a piece of the output of a job that is not settled yet, and returns its position.
+    /// Adds a piece of the output of a job that is not settled yet, and its number to `parts`.
     ///
     /// # Errors
     /// If writing fails now or failed before.
@@ -127,7 +126,7 @@ impl Journal {
         parts: &mut Vec<u64>,
     ) -> Result<(), OutputError> {
         for bytes in bytes.chunks(MAX_OUTPUT_BYTES) {
-            let added = self.writer.append(Kind::Part, |out| {
+            let added = self.writer.append_piece(|out| {
                 out.push(stream_byte(stream));
                 out.extend_from_slice(bytes);
             });
@@ -136,7 +135,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds the entry of a settled job, with the positions of the pieces of its output.
+    /// Adds the entry of a settled job, with the numbers of the pieces of its output.
     ///
     /// # Errors
     /// If writing fails now or failed before.
