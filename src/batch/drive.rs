@@ -25,8 +25,10 @@ use crate::journal::Status;
 use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
 use flush_timer::FlushTimer;
-use outside::{Suspects, may_be_from_outside};
-pub(crate) use stopping::TimeLimit;
+use outside::Suspects;
+#[cfg(test)]
+use stopping::Limited;
+pub(crate) use stopping::{PoolRun, TimeLimit};
 
 /// Up to this number, jobs that were never read are cancelled one by one, each with a log entry.
 const CANCELLED_SINGLY: u64 = 1_000_000;
@@ -385,18 +387,6 @@ impl<'b, R: Runner> Driver<'b, R> {
         self.settle(index, result, attempts)
     }
 
-    /// Takes the result of an attempt. One that may have been ended from outside is kept for a moment.
-    fn settle(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
-        if let Some(run) = result.run.filter(|_| self.time_limit.is_some() && result.status == Status::Ok) {
-            self.durations.add(Duration::try_from_secs_f64(run.seconds).unwrap_or_default());
-        }
-        if !may_be_from_outside(&result) {
-            return self.pass_on(index, result, attempts);
-        }
-        self.suspects.add(index, result, self.now());
-        self.decide_on_suspects(attempts)
-    }
-
     /// Passes the result of an attempt to the ledger and carries out its orders.
     fn pass_on(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
         let now = if has_failed(result.status) { self.now() } else { Duration::ZERO };
@@ -495,3 +485,6 @@ fn cancelled() -> AttemptResult {
         None,
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,7 +98,7 @@ fn conclude(end: End, fault: Option<InputError>, stopped: String, sinks: Sinks, 
             Ok(()) => return ExitCode::Success,
         },
     };
-    report.add(with_places(message, finished.err(), &left) + &resume.unwrap_or_default());
+    report.add(with_places(message, finished.err(), &left, is_whole) + &resume.unwrap_or_default());
     code
 }
 
@@ -110,7 +110,12 @@ fn stopped_message(out_of_time: Option<&str>, done: u64, left: Option<u64>) -> S
 }
 
 /// Adds another error and the names of unfinished outputs to a message.
-fn with_places(mut message: String, besides: Option<OutputError>, left: &[Option<PathBuf>; 2]) -> String {
+fn with_places(
+    mut message: String,
+    besides: Option<OutputError>,
+    left: &[Option<PathBuf>; 2],
+    is_whole: bool,
+) -> String {
     if let Some(error) = besides.filter(|error| !error.is_closed()).map(|error| error.to_string()) {
         if error != message {
             message += &format!("; {error}");
@@ -119,6 +124,13 @@ fn with_places(mut message: String, besides: Option<OutputError>, left: &[Option
     for (what, path) in ["the output", "the standard error"].iter().zip(left) {
         if let Some(path) = path.as_deref().filter(|path| has_something(path)) {
             message += &format!("; {what} so far is in {}", path.display());
+            continue;
+        }
+        // A complete output has its final name.
+        if let Some(path) =
+            path.as_deref().map(|path| path.with_extension("")).filter(|path| is_whole && path.is_file())
+        {
+            message += &format!("; {what} is complete in {}", path.display());
         }
     }
     message

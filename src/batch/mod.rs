@@ -55,8 +55,7 @@ use crate::console;
 use crate::engine::board::Settled;
 use crate::engine::environment::environment;
 use crate::engine::stop;
-use crate::input::InputError;
-use crate::journal::{Journal, JournalError, JournalOptions, Spec, Status};
+use crate::journal::{Journal, JournalError, JournalOptions, Lookup, Spec, Status};
 use crate::output::{JsonLines, Target, real_path};
 use crate::pool::{Pacer, Pool};
 use crate::report::Progress;
@@ -64,15 +63,14 @@ use crate::report::Progress;
 pub use commands::{BatchReport, CommandBatch};
 pub(crate) use deadline::Ends;
 pub(crate) use job::Attempt;
-pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy, TIME_LIMIT_QUESTION};
+pub(crate) use policy::{LEFT_BEHIND, MaxFailures, RetryPolicy, StopPolicy, TIME_LIMIT_QUESTION};
 pub(crate) use report::Report;
 pub(crate) use source::{Jobs, NoThread};
 
 use deadline::Deadline;
-use drive::{Driver, Parts, TimeLimit};
+use drive::{Driver, Parts, PoolRun, TimeLimit};
 use earlier::Earlier;
 use ledger::Ledger;
-use policy::STOP_MARGIN;
 use recorder::Recorder;
 use runners::Runner;
 use sinks::{Lines, Sinks};
@@ -188,23 +186,15 @@ impl<R: Runner> Batch<R> {
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
-        let grant = |grace: Duration| {
-            pool.grant_after_stop(grace.saturating_add(*kill_after).saturating_add(STOP_MARGIN));
-        };
-        grant(*grace);
+        let run = PoolRun { pool, kill_after: *kill_after };
+        run.grant(*grace);
         let stop_requested = || pool.stop_requested();
         let ledger = Ledger::new(retry.clone(), *stop, self.options.seed, total);
-        let mean = || pool.stats().and_then(|stats| stats.mean_job());
-        let stop_run = |grace| {
-            grant(grace);
-            pool.stop();
-        };
         let time_limit = ends.map(|ends| TimeLimit {
             deadline: Deadline::new(ends.at.saturating_duration_since(Instant::now()), *grace, *kill_after),
             source: ends.source,
             grace: *grace,
-            stop: &stop_run,
-            mean: &mean,
+            of: &run,
         });
         let driver = Driver::new(Parts {
             runner: &self.runner,
@@ -231,13 +221,19 @@ impl<R: Runner> Batch<R> {
         Ok(report)
     }
 
-    /// Opens the journal, and shows what was found in it.
-    fn open_journal(&self) -> Result<Option<Journal>, JournalError> {
-        let Some(options) = &self.options.journal else { return Ok(None) };
+    /// Returns what all jobs have in common.
+    fn spec(&self) -> Spec {
         let mut spec = vec![("batch".to_string(), self.options.name.clone())];
         spec.extend(self.options.spec.iter().cloned());
         spec.extend(self.runner.parameters().map(|parameters| ("parameters".to_string(), parameters)));
         spec.push(("seed".into(), self.options.seed.to_string()));
+        spec
+    }
+
+    /// Opens the journal, and shows what was found in it.
+    fn open_journal(&self) -> Result<Option<Journal>, JournalError> {
+        let Some(options) = &self.options.journal else { return Ok(None) };
+        let spec = self.spec();
         let output = match &self.options.output {
             Target::File(path) => Some(real_path(path)),
             Target::Stdout | Target::Stderr => None,
@@ -252,11 +248,19 @@ impl<R: Runner> Batch<R> {
     ///
     /// # Errors
     /// If a record or a file is bad.
-    pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, InputError> {
+    pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, Box<dyn Error>> {
         let (done, _) = earlier::read_log(&self.options)?;
-        let (planned, bad) = self.jobs.open(done, Keep::default());
+        let journal = self.options.journal.as_ref().map(|options| Lookup::preview(options, &self.spec())).transpose();
+        let mut journal = journal.map_err(|error| error.with_options())?.flatten();
+        let keep = Keep { input: false, content: journal.is_some(), numbered: self.options.is_numbered };
+        let (planned, bad) = self.jobs.open(done, keep);
         for planned in planned {
             let planned = planned?;
+            if let Some(journal) = &mut journal {
+                if journal.is_settled(planned.content, planned.number)? {
+                    continue;
+                }
+            }
             if !line(&self.runner.show(planned.number, &planned.work)) {
                 return Ok(None);
             }

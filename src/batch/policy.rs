@@ -11,6 +11,7 @@
 //! | `--kill-after` | a process group for its end after TERM, before KILL | – |
 //! | `--time-limit`, [`TIME_LIMIT_MARGIN`] | before the time limit of a run: its last writes, and the ends of its ranks | of a short time limit, at most a quarter is kept for them and for `--kill-after` |
 //! | [`TIME_LIMIT_QUESTION`] | the start of a run for the batch system's answer when the allocation ends | below [`JOIN`](crate::engine::limits::JOIN) |
+//! | [`LEFT_BEHIND`] | the end of a run for built-in functions that are no longer wanted | below [`STOP_MARGIN`] |
 //! | [`STOP_MARGIN`] | the engine, when both are over: the end of processes that were killed, and the driver's last writes | long enough for a slow disk |
 //! | [`FIRST_WORKER_LIMIT`] | the start of a run for the import and setup of the first worker | below [`JOIN`](crate::engine::limits::JOIN), the time that rank 0 waits for the other ranks |
 //! | [`BUSY_WORKER_LIMIT`] | the end of a batch for workers that still answer; all ranks together twice that | long enough for a chunk |
@@ -35,6 +36,8 @@ pub(crate) const GRACE: Duration = Duration::from_secs(20);
 pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// A run with a time limit has this time for its last writes and for the ends of its ranks.
 pub(crate) const TIME_LIMIT_MARGIN: Duration = Duration::from_secs(10);
+/// Built-in functions that are no longer wanted, and cannot be ended, have this time before the run ends without them.
+pub(crate) const LEFT_BEHIND: Duration = Duration::from_secs(1);
 /// The batch system has this time to say when the allocation ends. After it the run begins without a time limit.
 pub(crate) const TIME_LIMIT_QUESTION: Duration = Duration::from_secs(5);
 /// The first worker has this time for its import and setup. After it the run begins without knowing whether they succeed.
@@ -116,7 +119,7 @@ mod tests {
             TURN_LIMIT_AFTER_SIGNAL < Duration::from_secs(1),
             "mpiexec kills a second after it has passed a signal on"
         );
-        assert!(FIRST_WORKER_LIMIT < JOIN && TIME_LIMIT_QUESTION < JOIN);
+        assert!(FIRST_WORKER_LIMIT < JOIN && TIME_LIMIT_QUESTION < JOIN && LEFT_BEHIND < STOP_MARGIN);
         assert!(STOP_MARGIN > Duration::from_secs(2), "killed processes have 2 s to end");
     }
 }

@@ -16,7 +16,7 @@ use super::spec;
 use crate::batch::runners::command::{CommandRunner, Commands};
 use crate::batch::runners::doubtful::Token;
 use crate::batch::runners::worker::{WorkerPlan, WorkerProgram, WorkerRunner};
-use crate::batch::{Options, RetryPolicy, StopPolicy};
+use crate::batch::{LEFT_BEHIND, Options, RetryPolicy, StopPolicy};
 use crate::engine::environment::number_from;
 use crate::input::{Format, Inputs, Source};
 use crate::journal::{JournalOptions, Status};
@@ -176,8 +176,8 @@ impl Config {
             .local(self.local.map_or(0, NonZeroU32::get))
             .dedicated_master(self.dedicated_master)
             .cpus_per_job(self.job_cpus.map_or(0, NonZeroU32::get))
-            // The processes of jobs are ended with the run, and that may take long.
-            .grace(Duration::MAX)
+            // The processes of jobs are ended with the run, and that may take long. A built-in function cannot be ended.
+            .grace(if matches!(self.task, Task::Kernel(_)) { LEFT_BEHIND } else { Duration::MAX })
     }
 }
 

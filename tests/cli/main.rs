@@ -9,6 +9,7 @@ mod durable_neighbours;
 mod ends;
 mod input_files;
 mod journal;
+mod journal_faults;
 mod kernel_failures;
 mod map_ends;
 mod map_failures;

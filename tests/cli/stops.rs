@@ -82,6 +82,17 @@ fn the_result_of_a_built_in_function_that_ends_within_the_grace_time_is_there() 
 }
 
 #[test]
+fn a_built_in_function_that_does_not_end_is_left_behind_after_the_grace_time() {
+    let words = ["kernel", "sleep", "--seconds", "1000", "--jobs", "9", "--grace", "0.2s", "--progress", "line"];
+    let mut child = support::start(&mut command(&words));
+    thread::sleep(Duration::from_millis(500));
+    support::signal(&child, Signal::SIGTERM);
+    let run = end_of(&mut child);
+    run.expect_code(75);
+    assert!(!run.stderr.contains("did not end within the grace time"), "{}", run.stderr);
+}
+
+#[test]
 fn with_a_journal_results_wait_for_the_jobs_before_them_in_the_grace_time() {
     let files = Files::new();
     let script = "touch up{}; until test -e go{}; do sleep 0.02; done; touch done{}; echo {}";

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use super::outside::may_be_from_outside;
 use super::{Attempts, Driver, End};
 use crate::batch::deadline::Deadline;
+use crate::batch::job::AttemptResult;
 use crate::batch::ledger;
-use crate::batch::policy::TURN_LIMIT_AFTER_SIGNAL;
+use crate::batch::policy::{STOP_MARGIN, TURN_LIMIT_AFTER_SIGNAL};
 use crate::batch::runners::Runner;
 use crate::engine::stop;
+use crate::journal::Status;
 use crate::output::OutputError;
+use crate::pool::Pool;
 
 /// The time limit of a batch.
 pub(crate) struct TimeLimit<'b> {
@@ -17,19 +21,56 @@ pub(crate) struct TimeLimit<'b> {
     pub source: &'static str,
     /// The time that running jobs have after a signal.
     pub grace: Duration,
-    /// Asks the pool for the end of the run, with this grace time for running jobs.
-    pub stop: &'b dyn Fn(Duration),
+    pub of: &'b dyn Limited,
+}
+
+/// A run that has a time limit.
+pub(crate) trait Limited {
+    /// Asks for the end of the run, with this grace time for running jobs.
+    fn stop(&self, grace: Duration);
+
+    /// Whether a signal has asked for the end of the run.
+    fn is_signalled(&self) -> bool;
+
     /// Returns the mean duration of the jobs so far, for results that do not say how long they took.
-    pub mean: &'b dyn Fn() -> Option<Duration>,
+    fn mean_job(&self) -> Option<Duration>;
+}
+
+/// The run of a pool, with the time that processes have to end after TERM.
+pub(crate) struct PoolRun<'b> {
+    pub pool: &'b Pool,
+    pub kill_after: Duration,
+}
+
+impl PoolRun<'_> {
+    /// Has the engine wait for as long as the driver does, with this grace time for running jobs.
+    pub(crate) fn grant(&self, grace: Duration) {
+        self.pool.grant_after_stop(grace.saturating_add(self.kill_after).saturating_add(STOP_MARGIN));
+    }
+}
+
+impl Limited for PoolRun<'_> {
+    fn stop(&self, grace: Duration) {
+        self.grant(grace);
+        self.pool.stop();
+    }
+
+    fn is_signalled(&self) -> bool {
+        stop::was_signalled()
+    }
+
+    fn mean_job(&self) -> Option<Duration> {
+        self.pool.stats()?.mean_job()
+    }
 }
 
 impl<R: Runner> Driver<'_, R> {
     /// Stops the run, as a signal does, if the time limit leaves no time for more jobs.
     pub(super) fn check_time_limit(&mut self) {
-        let Some(TimeLimit { deadline, source, grace, stop, mean }) = &self.time_limit else { return };
+        let Some(TimeLimit { deadline, source, grace, of }) = &self.time_limit else { return };
         if let Some(since) = (self.stop_requested)() {
             // Jobs may have got a long time, because none could be started any more. A signal says that there is less.
-            if self.out_of_time.is_some() && stop::was_signalled() {
+            if self.out_of_time.is_some() && of.is_signalled() {
                 self.grace = self.grace.min(since.elapsed().saturating_add(*grace));
                 self.time_limit = None;
             }
@@ -38,11 +79,23 @@ impl<R: Runner> Driver<'_, R> {
         if self.out_of_time.is_some() {
             return;
         }
-        let expected = self.durations.expected().or_else(mean);
+        let expected = self.durations.expected().or_else(|| of.mean_job());
         if let Some(grace) = deadline.grace_from(self.now(), expected) {
-            stop(grace);
+            of.stop(grace);
             (self.grace, self.out_of_time) = (grace, Some(*source));
         }
+    }
+
+    /// Takes the result of an attempt. One that may have been ended from outside is kept for a moment.
+    pub(super) fn settle(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
+        if let Some(run) = result.run.filter(|_| self.time_limit.is_some() && result.status == Status::Ok) {
+            self.durations.add(Duration::try_from_secs_f64(run.seconds).unwrap_or_default());
+        }
+        if !may_be_from_outside(&result) {
+            return self.pass_on(index, result, attempts);
+        }
+        self.suspects.add(index, result, self.now());
+        self.decide_on_suspects(attempts)
     }
 
     /// Leaves attempts that were ended from outside to the next run, if the run is being stopped, and settles the others in time.
