@@ -497,7 +497,7 @@ test_case 'TERM is qdel' qdel 59 0
 test_case 'TERM is the end of the time, if there is none left' qdel 10 1
 own_timer() {
   # Two minutes and a second.
-  echo 121 >left
+  left 121
   plan '4 wait'
   begin "${job[@]}"
   finish 75
@@ -506,10 +506,11 @@ own_timer() {
 test_case 'it warns itself two minutes before the end' own_timer
 ends_its_timer() {
   # A number that is nobody else's.
-  echo 976120 >left
+  local nap=$((9000000 + $$))
+  left $((nap + 120))
   plan 'all 0'
   run 0 "${job[@]}"
-  ! pgrep -f 'sleep 976000' >/dev/null || complain 'its timer is left running'
+  ! pgrep -f "sleep $nap" >/dev/null || complain 'its timer is left running'
 }
 test_case 'its timer ends with it' ends_its_timer
 submits_itself() {
