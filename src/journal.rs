@@ -19,13 +19,17 @@ mod compact;
 #[cfg(test)]
 mod damages;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod index;
 pub(crate) mod inspect;
 mod last;
 mod line;
+mod lookup;
 mod open;
 mod owner;
 mod places;
+mod presence;
 mod run;
 mod scan;
 mod settled;
@@ -45,6 +49,7 @@ use serde_json::value::RawValue;
 use crate::output::{Existing, Moved, OutputError, Target, Writer};
 
 pub use last::LastEntries;
+pub(crate) use lookup::{Lookup, Place};
 pub(crate) use open::{JournalError, JournalOptions, Spec};
 pub(crate) use places::{Found, OutputFiles};
 pub(crate) use run::Journal;

@@ -18,7 +18,7 @@ use crate::engine::board::Listener;
 use crate::engine::environment::{environment, number_from};
 #[cfg(doc)]
 use crate::engine::error::JobError;
-use crate::engine::limits::LINGER;
+use crate::engine::limits::{LINGER, STOP_GRACE};
 use crate::engine::placement::{self, LauncherRank, RankFacts};
 use crate::engine::rank::{self, OnThreads};
 #[cfg(feature = "mpi")]
@@ -43,7 +43,7 @@ pub enum ExitCode {
     Usage = 2,
     /// Some jobs failed.
     JobsFailed = 3,
-    /// The run was stopped early by a signal.
+    /// The run was stopped early, by a signal or by its time limit.
     Stopped = 75,
 }
 
@@ -92,6 +92,7 @@ pub struct Launch<'a> {
     dedicated_master: bool,
     cpus_per_job: Option<NonZeroU32>,
     grace: Option<Duration>,
+    stop_grace: Option<Duration>,
     lost_after: Option<Duration>,
     check: Option<Box<dyn FnOnce() -> Result<(), String> + Send + 'a>>,
     on_threads: Option<Box<OnThreads<'a>>>,
@@ -188,6 +189,14 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// Sets how long running jobs and the driver may go on after a signal has asked for the end of the run; the default is 10 s. No
+    /// job is started then. When the time is over, all ranks are ended with the exit code [`Stopped`](ExitCode::Stopped). A batch
+    /// ([`CommandBatch::grace`](crate::CommandBatch::grace)) gets as much time as it needs itself.
+    pub fn stop_grace(mut self, limit: Duration) -> Self {
+        self.stop_grace = Some(limit);
+        self
+    }
+
     /// Sets for how long an MPI rank may be silent until it is lost: taken for dead, so that its jobs go to other ranks, and the run
     /// ends without it. The default is 60 s, and less than a second is taken as one. Ranks send a sign of life several times in
     /// this time, however long their jobs take. Only a launcher that lets the others live when a rank dies lets a run go on; see
@@ -269,6 +278,12 @@ impl<'a> Launch<'a> {
         }
     }
 
+    fn rank0(&self, size: u32, doorbell: Doorbell, facts: RankFacts, abort: fn(u8) -> !) -> Rank0 {
+        let dedicated_master = self.dedicated_master;
+        let (grace, stop_grace) = (self.grace.unwrap_or(LINGER), self.stop_grace.unwrap_or(STOP_GRACE));
+        Rank0 { size, dedicated_master, doorbell, grace, stop_grace, facts, abort }
+    }
+
     fn complaint(&mut self) -> Option<String> {
         self.check.take().and_then(|check| check().err())
     }
@@ -289,8 +304,7 @@ impl<'a> Launch<'a> {
         let doorbell = Doorbell::default();
         let (center, spokes) = star(ranks, &doorbell);
         let abort = |code| std::process::exit(i32::from(code));
-        let grace = self.grace.unwrap_or(LINGER);
-        let rank0 = Rank0 { size: ranks, dedicated_master: self.dedicated_master, doorbell, grace, facts, abort };
+        let rank0 = self.rank0(ranks, doorbell, facts, abort);
         let on_threads = self.on_threads.as_deref();
         let ended = rank0.run(center, spokes, on_threads, self.listeners, driver);
         ended.map_or(ExitCode::Failure, |(code, _)| code)
@@ -331,9 +345,7 @@ impl<'a> Launch<'a> {
             let doorbell = Doorbell::default();
             let (own, spokes) = star(1, &doorbell);
             let joined = Joined { own, others: &mut mpi };
-            let grace = self.grace.unwrap_or(LINGER);
-            let rank0 =
-                Rank0 { size, dedicated_master: self.dedicated_master, doorbell, grace, facts, abort: Mpi::abort };
+            let rank0 = self.rank0(size, doorbell, facts, Mpi::abort);
             rank0.run(joined, spokes, self.on_threads.as_deref(), self.listeners, driver)
         } else {
             match ranks::run_rank(rank, &mut mpi, facts, self.on_threads.as_deref()) {

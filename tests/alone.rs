@@ -288,3 +288,22 @@ fn a_signal_after_a_run_has_its_usual_effect() {
     let status = support::wait(&mut child, LIMIT).expect("it does not hang");
     assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{status:?}");
 }
+
+#[test]
+fn a_run_whose_job_goes_on_after_a_signal_is_ended_when_its_time_is_over() {
+    use nix::sys::signal::{Signal, kill};
+
+    const NAME: &str = "a_run_whose_job_goes_on_after_a_signal_is_ended_when_its_time_is_over";
+    if std::env::var_os(ALONE).is_some() {
+        let launch = Launch::new().local(1).threads(1).stop_grace(Duration::from_millis(100));
+        let code = launch.run(|pool| {
+            let job = pool.submit(|()| thread::sleep(Duration::from_secs(5)), ());
+            kill(nix::unistd::Pid::this(), Signal::SIGTERM)?;
+            Ok(job.wait()?)
+        });
+        std::process::exit(code as i32);
+    }
+    let mut command = Command::new(std::env::current_exe().expect("a program knows its own file"));
+    command.args(["--exact", NAME, "--nocapture", "--test-threads=1"]).env(ALONE, NAME);
+    support::run(&mut command, LIMIT).expect_code(75).expect_said("did not end within the grace time");
+}

@@ -15,12 +15,13 @@
 #   openmpi     the MPI tests under Open MPI's mpiexec
 #   mpich       the same under MPICH's
 #   local       slurm/local.sh, its main job
+#   scripts     what slurm/rankpool.sbatch and .pbs do when a run is stopped or dies, with pretended schedulers
 #   hosts       three hosts made of network namespaces, one of which fails, under each MPI (RANKPOOL_HOSTS=all: in all ways
 #               that tests/hosts.sh knows); only as root
-#   slurm       slurm/rankpool.sbatch in a small Slurm on this machine (only with --slurm or --only slurm)
+#   slurm       both in a small Slurm on this machine: the short tests; with --slurm or --only slurm all of them
 #
 # Examples:
-#   tests/run.sh                                     all but the last one
+#   tests/run.sh                                     all steps
 #   tests/run.sh --mpi mpich                         with MPICH only
 #   tests/run.sh --only test -- schedule             the tests with `schedule` in their names
 #   tests/run.sh --only openmpi -- --nocapture
@@ -220,6 +221,8 @@ step_local() {
   [ "$counts" = '16 61 135 247 390 547 742 939 1194 1445 1728 2022 ' ]
 }
 
+step_scripts() { tests/scripts.sh; }
+
 step_hosts() {
   local flavour folder scenarios=(vanishes cut thawed)
   [ "${RANKPOOL_HOSTS:-}" != all ] || scenarios=()
@@ -235,13 +238,19 @@ step_hosts() {
 }
 
 step_slurm() {
-  local flavour
+  local flavour install=(--qsub) limit=600 part=()
+  if [ "$RANKPOOL_TEST_SLURM" = short ]; then
+    install=()
+    limit=120
+    part=(--short)
+  fi
+  tests/slurm.sh --install "${install[@]}" || skip 'there is no Slurm here, and it could not be installed'
   for flavour in $RANKPOOL_TEST_MPIS; do
     (
       build_with_mpi "$flavour"
       folder=release
       [ "$(profile_for "$flavour")" = release ] || folder=debug
-      RANKPOOL=$CARGO_TARGET_DIR/$folder/rankpool tests/slurm.sh --seconds 240 bash tests/sbatch.sh
+      RANKPOOL=$CARGO_TARGET_DIR/$folder/rankpool tests/slurm.sh --seconds "$limit" bash tests/sbatch.sh "${part[@]}"
     )
   done
 }
@@ -257,8 +266,9 @@ title() {
     openmpi) echo 'MPI tests under Open MPI' ;;
     mpich) echo 'MPI tests under MPICH' ;;
     local) echo 'One command on this machine' ;;
+    scripts) echo 'Job scripts, with pretended schedulers' ;;
     hosts) echo 'Hosts that fail, made of network namespaces' ;;
-    slurm) echo 'Job script under Slurm' ;;
+    slurm) echo 'Job scripts in a real Slurm' ;;
     *) return 1 ;;
   esac
 }
@@ -266,7 +276,7 @@ title() {
 # In seconds; several times what it takes on two cores when everything has to be built and installed.
 time_limit() {
   case $1 in
-    format | shell | deps) echo 300 ;;
+    format | shell | deps | scripts) echo 300 ;;
     *) echo 2700 ;;
   esac
 }
@@ -287,7 +297,7 @@ fi
 
 only=()
 mpis='openmpi mpich'
-with_slurm=no
+export RANKPOOL_TEST_SLURM=short
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help)
@@ -298,6 +308,8 @@ while [ $# -gt 0 ]; do
       [ $# -ge 2 ] || misuse '--only needs the name of a step'
       title "$2" >/dev/null || misuse "there is no step $2"
       only+=("$2")
+      # Who asks for this step alone has the time.
+      [ "$2" != slurm ] || RANKPOOL_TEST_SLURM=all
       shift 2
       ;;
     --mpi)
@@ -309,7 +321,7 @@ while [ $# -gt 0 ]; do
       shift 2
       ;;
     --slurm)
-      with_slurm=yes
+      RANKPOOL_TEST_SLURM=all
       shift
       ;;
     --)
@@ -327,8 +339,7 @@ export RANKPOOL_TEST_ALL=no
 if [ ${#steps[@]} -eq 0 ]; then
   RANKPOOL_TEST_ALL=yes
   # shellcheck disable=SC2206  # the names of the MPIs are words
-  steps=(format lint deps msrv shell test $mpis local hosts)
-  [ "$with_slurm" = no ] || steps+=(slurm)
+  steps=(format lint deps msrv shell scripts test $mpis local hosts slurm)
 fi
 
 command -v cargo >/dev/null || {

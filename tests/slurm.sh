@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # Starts a small Slurm on this machine, runs a command with it, and stops it again, whatever happens.
 #
-#   tests/slurm.sh [--nodes N] [--seconds LIMIT] [--keep-logs DIR] COMMAND…
+#   tests/slurm.sh [--nodes N] [--seconds LIMIT] [--keep-logs DIR] [--qsub] COMMAND…
+#   tests/slurm.sh --install [--qsub]
 #   tests/slurm.sh srun -N3 hostname
 #   tests/slurm.sh sbatch --wait slurm/rankpool.sbatch kernel square
 #
 # The nodes are virtual (n1, n2, …; three unless told, two processors each): every one is a slurmd of its own on this
 # machine. Slurm, its munge and their keys, sockets and files live in a temporary directory and use ports of their own, so
-# a Slurm that belongs to this machine is not touched. Root with apt-get has missing packages installed.
-# The exit code is the command's, 124 when it took longer than LIMIT (300 seconds), 1 when Slurm did not start.
+# a Slurm that belongs to this machine is not touched. Root with apt-get has missing packages installed; --install does only
+# that.
+# With --qsub there is the qsub of PBS, too, which submits PBS scripts to this Slurm.
+# The exit code is the command's, 124 when it took longer than LIMIT (300 seconds), 1 when Slurm did not start or could not be
+# installed.
 
 # Functions that run from a trap look unreachable to shellcheck.
 # shellcheck disable=SC2317
@@ -23,6 +27,9 @@ fail() {
 
 nodes=3
 limit=300
+only_install=no
+packages=(slurmctld slurmd slurm-client munge)
+programs=(slurmctld slurmd srun sbatch munged mungekey)
 keep=
 while [ $# -gt 0 ]; do
   case $1 in
@@ -39,6 +46,15 @@ while [ $# -gt 0 ]; do
       esac
       shift 2
       ;;
+    --install)
+      only_install=yes
+      shift
+      ;;
+    --qsub)
+      packages+=(slurm-wlm-torque)
+      programs+=(qsub)
+      shift
+      ;;
     --)
       shift
       break
@@ -47,7 +63,7 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] && [ "$only_install" = no ]; then
   usage >&2
   exit 2
 fi
@@ -56,25 +72,26 @@ fi
 PATH=$PATH:/usr/sbin:/sbin
 missing() {
   local program
-  for program in slurmctld slurmd srun sbatch munged mungekey; do
+  for program in "${programs[@]}"; do
     command -v "$program" >/dev/null || return 0
   done
   return 1
 }
 if missing; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    fail 'Slurm is not installed. On Debian: apt-get install slurmctld slurmd slurm-client munge'
+    fail "Slurm is not installed. On Debian: apt-get install ${packages[*]}"
   fi
-  say 'installing with apt-get: slurmctld slurmd slurm-client munge'
+  say "installing with apt-get: ${packages[*]}"
   log=$(mktemp)
   if ! { timeout 300 apt-get update && DEBIAN_FRONTEND=noninteractive timeout 600 apt-get \
-    -o DPkg::Lock::Timeout=120 install -y --no-install-recommends slurmctld slurmd slurm-client munge; } \
+    -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${packages[@]}"; } \
     >"$log" 2>&1 </dev/null; then
     tail -n 15 "$log" >&2
     fail "apt-get could not install Slurm (all of it in $log)"
   fi
   rm -f "$log"
 fi
+[ "$only_install" = no ] || exit 0
 
 # munge refuses a directory that others can write to, and a socket's name is short: this is why it is under /tmp.
 dir=$(mktemp -d /tmp/rankpool-slurm.XXXXXX)
@@ -154,7 +171,7 @@ ClusterName=rankpool
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$port
 AuthType=auth/munge
-AuthInfo=socket=$dir/munge/socket
+AuthInfo=socket=$dir/munge/socket,cred_expire=5
 CredType=cred/munge
 SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
@@ -172,13 +189,24 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 MpiDefault=none
-# Short waits: a test of the time limit should not take minutes, and a requeued job should start again at once.
+PlugStackConfig=$dir/plugstack.conf
+TaskProlog=$dir/prolog
+# Short waits: a test of the time limit should not take minutes, and a requeued job should start again at once (not after
+# cred_expire, which is two minutes otherwise).
 KillWait=5
 SchedulerParameters=sched_interval=2,bf_interval=2
 SlurmdParameters=config_overrides
 NodeName=n[1-$nodes] NodeHostname=$host NodeAddr=127.0.0.1 Port=[$((port + 1))-$((port + nodes))] CPUs=$processors RealMemory=$memory State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
 END
+# For job scripts of PBS, which qsub of slurm-wlm-torque submits: a plugin of Slurm sets the variables of PBS, except for one.
+for spank in /usr/lib/*/slurm-wlm/spank_pbs.so; do echo "optional $spank" >"$dir/plugstack.conf"; done
+cat >"$dir/prolog" <<END
+#!/bin/sh
+scontrol show hostnames "\$SLURM_JOB_NODELIST" >"$dir/nodes.\$SLURM_JOB_ID"
+echo "export PBS_NODEFILE=$dir/nodes.\$SLURM_JOB_ID"
+END
+chmod +x "$dir/prolog"
 export SLURM_CONF=$dir/slurm.conf
 # The virtual nodes share one host name, by which Open MPI believes that they share memory: it must use TCP.
 export OMPI_MCA_btl=tcp,self

@@ -121,6 +121,13 @@ impl CommandBatch {
         self
     }
 
+    /// Sets how long running commands may go on after a signal has asked for the end of the run; the default is 20 s. No command is
+    /// started then. When the time is over, they get TERM, and KILL after another 5 s.
+    pub fn grace(mut self, limit: Duration) -> Self {
+        self.options.grace = limit;
+        self
+    }
+
     /// Writes output as commands end, and not in the order of the inputs.
     pub fn unordered(mut self) -> Self {
         self.options.unordered = true;

@@ -2,12 +2,16 @@
 //! until all jobs are settled or the batch is stopped.
 
 mod flush_timer;
+mod outside;
+mod stopping;
 
+use std::thread;
 use std::time::{Duration, Instant};
 
+use super::deadline::Durations;
 use super::job::{AttemptResult, Cause, has_failed};
 use super::ledger::{self, Counts, Ending, Ledger, Order, Planned, Run};
-use super::policy::{FLUSH_PAUSE, GRACE, TURN_LIMIT_AFTER_SIGNAL};
+use super::policy::FLUSH_PAUSE;
 use super::recorder::Restored;
 use super::report::FailedJobs;
 use super::runners::Runner;
@@ -21,6 +25,10 @@ use crate::journal::Status;
 use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
 use flush_timer::FlushTimer;
+use outside::Suspects;
+#[cfg(test)]
+use stopping::Limited;
+pub(crate) use stopping::{PoolRun, TimeLimit};
 
 /// Up to this number, jobs that were never read are cancelled one by one, each with a log entry.
 const CANCELLED_SINGLY: u64 = 1_000_000;
@@ -59,8 +67,8 @@ pub(crate) struct Driver<'b, R: Runner> {
     sinks: &'b mut Sinks,
     stop_requested: &'b dyn Fn() -> Option<Instant>,
     settled: &'b Settled,
-    /// The time that the processes of running jobs have to end after TERM.
-    kill_after: Duration,
+    grace: Duration,
+    deadly_launcher: bool,
     most_behind: u64,
     /// Whether there is a job log, so that results contain where and when the attempt ran.
     logged: bool,
@@ -77,6 +85,11 @@ pub(crate) struct Driver<'b, R: Runner> {
     /// The error that ended the source.
     fault: Option<InputError>,
     failed: FailedJobs,
+    suspects: Suspects,
+    time_limit: Option<TimeLimit<'b>>,
+    durations: Durations,
+    /// Which time limit has stopped the run, if one has.
+    out_of_time: Option<&'static str>,
     orders: Vec<Order<AttemptResult>>,
     lines: Vec<u8>,
 }
@@ -87,6 +100,10 @@ pub(crate) struct Driven {
     pub end: End,
     pub counts: Counts,
     pub failed: FailedJobs,
+    /// Which time limit has stopped the run, if one has.
+    pub out_of_time: Option<&'static str>,
+    /// The number of jobs that were not run to their end, if it is known.
+    pub left: Option<u64>,
     /// The error that ended the source.
     pub fault: Option<InputError>,
 }
@@ -104,14 +121,29 @@ pub(crate) struct Parts<'b, R: Runner> {
     pub stop_requested: &'b dyn Fn() -> Option<Instant>,
     /// The counter for the display of progress.
     pub settled: &'b Settled,
-    pub kill_after: Duration,
+    /// The time that running jobs have after a request to stop.
+    pub grace: Duration,
+    /// Whether the launcher kills its ranks a moment after a signal.
+    pub deadly_launcher: bool,
+    pub time_limit: Option<TimeLimit<'b>>,
     /// With this number of settled jobs behind the first unsettled one, no more jobs are read: each takes some memory.
     pub most_behind: u64,
 }
 
 impl<'b, R: Runner> Driver<'b, R> {
     pub(crate) fn new(parts: Parts<'b, R>) -> Self {
-        let Parts { runner, source, ledger, sinks, stop_requested, settled, kill_after, most_behind } = parts;
+        let Parts {
+            runner,
+            source,
+            ledger,
+            sinks,
+            stop_requested,
+            settled,
+            grace,
+            deadly_launcher,
+            time_limit,
+            most_behind,
+        } = parts;
         Driver {
             logged: sinks.has_log(),
             joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
@@ -121,7 +153,8 @@ impl<'b, R: Runner> Driver<'b, R> {
             sinks,
             stop_requested,
             settled,
-            kill_after,
+            grace,
+            deadly_launcher,
             most_behind,
             began: Instant::now(),
             awaits_input: false,
@@ -130,6 +163,10 @@ impl<'b, R: Runner> Driver<'b, R> {
             restore_error: None,
             fault: None,
             failed: FailedJobs::default(),
+            suspects: Suspects::default(),
+            time_limit,
+            durations: Durations::default(),
+            out_of_time: None,
             orders: Vec::new(),
             lines: Vec::new(),
         }
@@ -143,7 +180,9 @@ impl<'b, R: Runner> Driver<'b, R> {
             Err(failure) => End::broken(failure),
         };
         let end = self.conclude(end);
-        Driven { end, counts: self.ledger.counts(), failed: self.failed, fault: self.fault }
+        let counts = self.ledger.counts();
+        let left = self.ledger.total().map(|total| total.saturating_sub(counts.done));
+        Driven { end, counts, failed: self.failed, out_of_time: self.out_of_time, left, fault: self.fault }
     }
 
     fn now(&self) -> ledger::Time {
@@ -154,11 +193,14 @@ impl<'b, R: Runner> Driver<'b, R> {
     fn take_events(&mut self, attempts: &mut Attempts<R>, mut pacer: Pacer) -> Result<End, End> {
         let mut timer = FlushTimer::new();
         let mut pause_ends = None;
+        self.check_time_limit();
         loop {
+            self.decide_on_suspects(attempts)?;
             self.feed(attempts, &mut pacer)?;
             let until = *pause_ends.get_or_insert_with(|| Instant::now() + FLUSH_PAUSE);
             // A retry that is already due waits for room, which an event makes.
-            let due = self.ledger.next_due().and_then(|due| self.began.checked_add(due));
+            let due = self.ledger.next_due().into_iter().chain(self.suspects.next_due()).min();
+            let due = due.and_then(|due| self.began.checked_add(due));
             let due = due.filter(|due| *due > Instant::now());
             let deadline = if self.is_restoring { Instant::now() } else { due.map_or(until, |due| due.min(until)) };
             let wake = self.source.wake().filter(|_| self.awaits_input && pacer.lacks_input());
@@ -177,13 +219,15 @@ impl<'b, R: Runner> Driver<'b, R> {
                 }
                 Event::Part(part) => self.sinks.take_part(part.job, part.stream, &part.bytes),
                 Event::Started { .. } | Event::Wake | Event::Idle => {}
-                Event::Ended => break,
+                Event::Ended if self.suspects.is_empty() => break,
+                Event::Ended => thread::sleep(deadline.saturating_duration_since(Instant::now())),
             }
             // Events that settle no job may come without a pause.
             if pause_ends.is_some_and(|until| until <= Instant::now()) {
                 self.handle_pause()?;
                 pause_ends = None;
             } else if timer.take_due(self.ledger.counts().done) {
+                self.check_time_limit();
                 self.write_finished().map_err(End::Sink)?;
             }
         }
@@ -200,7 +244,7 @@ impl<'b, R: Runner> Driver<'b, R> {
         if is_ready && !pacer.is_hungry(attempts.unsettled()) {
             return Ok(());
         }
-        if (self.stop_requested)().is_some() {
+        if self.out_of_time.is_some() || (self.stop_requested)().is_some() {
             self.notify_ledger(ledger::Event::Stop);
         }
         let handed_on = HandedOn { jobs: attempts.pushed() - attempts.unsettled(), kept_bytes: 0, is_ready };
@@ -287,7 +331,8 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Writes finished output, because no event has come for a while or a signal ends the run.
     fn handle_pause(&mut self) -> Result<(), End> {
-        if (self.stop_requested)().is_some_and(|since| since.elapsed() > self.grace()) {
+        self.check_time_limit();
+        if (self.stop_requested)().is_some_and(|since| since.elapsed() > self.grace) {
             return Err(End::Stopped);
         }
         self.write_finished().map_err(End::Sink)
@@ -343,7 +388,7 @@ impl<'b, R: Runner> Driver<'b, R> {
     }
 
     /// Passes the result of an attempt to the ledger and carries out its orders.
-    fn settle(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
+    fn pass_on(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
         let now = if has_failed(result.status) { self.now() } else { Duration::ZERO };
         let mut orders = std::mem::take(&mut self.orders);
         self.ledger.on(ledger::Event::Ended { index, result }, now, &mut orders);
@@ -395,37 +440,6 @@ impl<'b, R: Runner> Driver<'b, R> {
         }
     }
 
-    /// Writes the output whose turn it is; after a signal, all finished output.
-    fn write_finished(&mut self) -> Result<(), OutputError> {
-        if let Some(since) = (self.stop_requested)() {
-            if !self.sinks.is_waiting() {
-                // All finished output is written.
-            } else if self.sinks.can_write_early() {
-                self.sinks.write_early()?;
-            } else if since.elapsed() >= TURN_LIMIT_AFTER_SIGNAL {
-                self.write_past_unsettled()?;
-            }
-        }
-        self.sinks.flush()
-    }
-
-    /// Writes finished output, past the jobs that are not settled.
-    fn write_past_unsettled(&mut self) -> Result<(), OutputError> {
-        if self.sinks.has_line_for_each() {
-            let mut orders = std::mem::take(&mut self.orders);
-            let event = ledger::Event::SkipBefore { place: self.sinks.end() };
-            self.ledger.on(event, Duration::ZERO, &mut orders);
-            orders.drain(..).try_for_each(|order| self.execute(order))?;
-            self.orders = orders;
-        }
-        self.sinks.close_gaps()
-    }
-
-    /// Returns the time that running jobs have after a signal before they get TERM.
-    fn grace(&self) -> Duration {
-        GRACE.saturating_sub(self.kill_after).max(Duration::from_secs(1))
-    }
-
     /// Ends the batch: no job stays unsettled in the ledger. Returns the final end.
     fn conclude(&mut self, end: End) -> End {
         let mut orders = Vec::new();
@@ -471,3 +485,6 @@ fn cancelled() -> AttemptResult {
         None,
     )
 }
+
+#[cfg(test)]
+mod tests;

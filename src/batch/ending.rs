@@ -18,15 +18,16 @@ use crate::pool::Pool;
 
 /// Closes the sinks of a batch and reports how it ended. With a `token`, the answers of the workers are checked first.
 pub(super) fn end(driven: Driven, mut sinks: Sinks, pool: &Pool, token: Option<Token>, stop: StopPolicy) -> Report {
-    let Driven { end, counts, failed, fault } = driven;
+    let Driven { end, counts, failed, out_of_time, left, fault } = driven;
     let mut report = Report::new(counts, failed);
     let (end, doubtful) = check_workers(pool, token, end, &mut report);
     sinks.set_progress(None);
     let job_log = sinks.log_path().map(PathBuf::from).filter(|path| path.is_file());
     report.set_silent(matches!(&end, End::Sink(error) if error.is_closed()));
     let replaced = replace_doubtful(&doubtful, &mut sinks);
+    let stopped = stopped_message(out_of_time, counts.done, left);
     report.add_journal(sinks.journal_note(report.counts));
-    let code = conclude(end, fault, sinks, &mut report);
+    let code = conclude(end, fault, stopped, sinks, &mut report);
     report_doubtful(&doubtful, job_log.as_deref(), replaced, &mut report);
     let has_success = stop.on_success && report.counts.succeeded > 0;
     report.set_code(if has_success && code == ExitCode::JobsFailed { ExitCode::Success } else { code });
@@ -75,7 +76,7 @@ fn report_doubtful(
 }
 
 /// Finishes the outputs, or leaves them as they are, and reports why the batch ended early.
-fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, report: &mut Report) -> ExitCode {
+fn conclude(end: End, fault: Option<InputError>, stopped: String, sinks: Sinks, report: &mut Report) -> ExitCode {
     let left = sinks.partial_names();
     let resume = sinks.journal_name().map(|name| format!("; {name} has all finished jobs: --resume continues"));
     let is_whole = matches!((&end, &fault), (End::Complete, None));
@@ -88,9 +89,7 @@ fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, report: &mut Repo
             ("the run has failed".into(), ExitCode::Failure)
         }
         (End::Broken(error), _) => (error.to_string(), ExitCode::Failure),
-        (End::Stopped, _) => {
-            (format!("stopped early by a signal, after {} job(s)", report.counts.done), ExitCode::Stopped)
-        }
+        (End::Stopped, _) => (stopped, ExitCode::Stopped),
         (End::Complete, Some(fault)) => (fault.to_string(), ExitCode::Usage),
         (End::Complete, None) => match &finished {
             Err(error) if error.is_closed() => return ExitCode::Success,
@@ -99,12 +98,24 @@ fn conclude(end: End, fault: Option<InputError>, sinks: Sinks, report: &mut Repo
             Ok(()) => return ExitCode::Success,
         },
     };
-    report.add(with_places(message, finished.err(), &left) + &resume.unwrap_or_default());
+    report.add(with_places(message, finished.err(), &left, is_whole) + &resume.unwrap_or_default());
     code
 }
 
+/// Returns why a run was stopped early, and how much of it is done and left.
+fn stopped_message(out_of_time: Option<&str>, done: u64, left: Option<u64>) -> String {
+    let Some(limit) = out_of_time else { return format!("stopped early by a signal, after {done} job(s)") };
+    let left = left.map_or(String::new(), |left| format!("; {left} job(s) are left"));
+    format!("stopped early, because the time limit is near ({limit}), after {done} job(s){left}")
+}
+
 /// Adds another error and the names of unfinished outputs to a message.
-fn with_places(mut message: String, besides: Option<OutputError>, left: &[Option<PathBuf>; 2]) -> String {
+fn with_places(
+    mut message: String,
+    besides: Option<OutputError>,
+    left: &[Option<PathBuf>; 2],
+    is_whole: bool,
+) -> String {
     if let Some(error) = besides.filter(|error| !error.is_closed()).map(|error| error.to_string()) {
         if error != message {
             message += &format!("; {error}");
@@ -113,6 +124,13 @@ fn with_places(mut message: String, besides: Option<OutputError>, left: &[Option
     for (what, path) in ["the output", "the standard error"].iter().zip(left) {
         if let Some(path) = path.as_deref().filter(|path| has_something(path)) {
             message += &format!("; {what} so far is in {}", path.display());
+            continue;
+        }
+        // A complete output has its final name.
+        if let Some(path) =
+            path.as_deref().map(|path| path.with_extension("")).filter(|path| is_whole && path.is_file())
+        {
+            message += &format!("; {what} is complete in {}", path.display());
         }
     }
     message

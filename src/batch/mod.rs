@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `source` | what the jobs are, read without waiting for them |
 //! | `ledger` | which attempt is next, and what happens to each job; pure, with simulated worlds in `sim` |
+//! | `deadline` | when a run that has a time limit stops |
 //! | `policy` | when jobs are run again, when a batch is stopped; all time limits |
 //! | `drive` | the loop that carries out the ledger's orders |
 //! | `sinks` | when a job's output and its log entry are handed on; `handover` writes them: output first, then the entry |
@@ -26,6 +27,7 @@
 //! | `commands` | the batch of commands for programs that use the library |
 
 mod commands;
+mod deadline;
 mod drive;
 mod earlier;
 mod ending;
@@ -47,23 +49,26 @@ pub(crate) mod written;
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::console;
 use crate::engine::board::Settled;
-use crate::input::InputError;
-use crate::journal::{Journal, JournalError, JournalOptions, Spec, Status};
+use crate::engine::environment::environment;
+use crate::engine::stop;
+use crate::journal::{Journal, JournalError, JournalOptions, Lookup, Spec, Status};
 use crate::output::{JsonLines, Target, real_path};
 use crate::pool::{Pacer, Pool};
 use crate::report::Progress;
 
 pub use commands::{BatchReport, CommandBatch};
+pub(crate) use deadline::Ends;
 pub(crate) use job::Attempt;
-pub(crate) use policy::{MaxFailures, RetryPolicy, StopPolicy};
+pub(crate) use policy::{LEFT_BEHIND, MaxFailures, RetryPolicy, StopPolicy, TIME_LIMIT_QUESTION};
 pub(crate) use report::Report;
 pub(crate) use source::{Jobs, NoThread};
 
-use drive::{Driver, Parts};
+use deadline::Deadline;
+use drive::{Driver, Parts, PoolRun, TimeLimit};
 use earlier::Earlier;
 use ledger::Ledger;
 use recorder::Recorder;
@@ -81,6 +86,8 @@ pub(crate) struct Options {
     pub name: String,
     pub retry: RetryPolicy,
     pub stop: StopPolicy,
+    /// The time that running jobs have after a request to stop.
+    pub grace: Duration,
     /// The time that processes have to end after TERM, before KILL.
     pub kill_after: Duration,
     pub output: Target,
@@ -117,6 +124,7 @@ impl Options {
                 pause: Duration::from_secs(1),
             },
             stop: StopPolicy::default(),
+            grace: policy::GRACE,
             kill_after: Duration::from_secs(5),
             output: Target::Stdout,
             stderr: Target::Stderr,
@@ -148,7 +156,15 @@ impl<R: Runner> Batch<R> {
     /// # Errors
     /// If a file is bad and so no job was started; [`NoThread`].
     pub(crate) fn run(&self, pool: &Pool) -> Result<Report, Box<dyn Error>> {
-        let Options { retry, stop, kill_after, job_log, unordered, .. } = &self.options;
+        self.run_until(pool, None)
+    }
+
+    /// Runs the batch to its end, or stops it in time before its limit.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub(crate) fn run_until(&self, pool: &Pool, ends: Option<Ends>) -> Result<Report, Box<dyn Error>> {
+        let Options { retry, stop, grace, kill_after, job_log, unordered, .. } = &self.options;
         let has_stderr = self.runner.lines() != Lines::OneForEach { echo_errors: false };
         written::refuse_shared(&written::written_files(&self.options, has_stderr))?;
         let earlier = Earlier::read(&self.options)?;
@@ -156,7 +172,7 @@ impl<R: Runner> Batch<R> {
         let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
         let token = self.runner.token();
         let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
-        let journal = self.open_journal()?;
+        let journal = self.open_journal().map_err(|error| error.with_options())?;
         let (handover, done) = earlier.open_outputs(&self.options, journal.as_ref(), token.is_some())?;
         let keep = Keep {
             input: job_log.is_some() || journal.is_some() && !self.runner.has_plain_results(),
@@ -170,8 +186,16 @@ impl<R: Runner> Batch<R> {
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
+        let run = PoolRun { pool, kill_after: *kill_after };
+        run.grant(*grace);
         let stop_requested = || pool.stop_requested();
         let ledger = Ledger::new(retry.clone(), *stop, self.options.seed, total);
+        let time_limit = ends.map(|ends| TimeLimit {
+            deadline: Deadline::new(ends.at.saturating_duration_since(Instant::now()), *grace, *kill_after),
+            source: ends.source,
+            grace: *grace,
+            of: &run,
+        });
         let driver = Driver::new(Parts {
             runner: &self.runner,
             source,
@@ -179,7 +203,9 @@ impl<R: Runner> Batch<R> {
             sinks: &mut sinks,
             stop_requested: &stop_requested,
             settled: &settled,
-            kill_after: *kill_after,
+            grace: *grace,
+            deadly_launcher: stop::has_deadly_launcher(environment),
+            time_limit,
             most_behind: MOST_BEHIND,
         });
         let chunk = self.options.chunk;
@@ -195,13 +221,19 @@ impl<R: Runner> Batch<R> {
         Ok(report)
     }
 
-    /// Opens the journal, and shows what was found in it.
-    fn open_journal(&self) -> Result<Option<Journal>, JournalError> {
-        let Some(options) = &self.options.journal else { return Ok(None) };
+    /// Returns what all jobs have in common.
+    fn spec(&self) -> Spec {
         let mut spec = vec![("batch".to_string(), self.options.name.clone())];
         spec.extend(self.options.spec.iter().cloned());
         spec.extend(self.runner.parameters().map(|parameters| ("parameters".to_string(), parameters)));
         spec.push(("seed".into(), self.options.seed.to_string()));
+        spec
+    }
+
+    /// Opens the journal, and shows what was found in it.
+    fn open_journal(&self) -> Result<Option<Journal>, JournalError> {
+        let Some(options) = &self.options.journal else { return Ok(None) };
+        let spec = self.spec();
         let output = match &self.options.output {
             Target::File(path) => Some(real_path(path)),
             Target::Stdout | Target::Stderr => None,
@@ -216,11 +248,19 @@ impl<R: Runner> Batch<R> {
     ///
     /// # Errors
     /// If a record or a file is bad.
-    pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, InputError> {
+    pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, Box<dyn Error>> {
         let (done, _) = earlier::read_log(&self.options)?;
-        let (planned, bad) = self.jobs.open(done, Keep::default());
+        let journal = self.options.journal.as_ref().map(|options| Lookup::preview(options, &self.spec())).transpose();
+        let mut journal = journal.map_err(|error| error.with_options())?.flatten();
+        let keep = Keep { input: false, content: journal.is_some(), numbered: self.options.is_numbered };
+        let (planned, bad) = self.jobs.open(done, keep);
         for planned in planned {
             let planned = planned?;
+            if let Some(journal) = &mut journal {
+                if journal.is_settled(planned.content, planned.number)? {
+                    continue;
+                }
+            }
             if !line(&self.runner.show(planned.number, &planned.work)) {
                 return Ok(None);
             }

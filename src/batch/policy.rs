@@ -5,9 +5,14 @@
 //! | [`FLUSH_PAUSE`] | the driver for the next event, before it flushes outputs | short for people |
 //! | [`FLUSH_PERIOD`] | the driver with flushing while results keep coming | short for people |
 //! | [`TURN_LIMIT`] | finished output for an earlier job, before it is written out of order | above the flush times |
-//! | [`TURN_LIMIT_AFTER_SIGNAL`] | after a signal: finished output for an earlier job, where no order can be restored later | below the second after which Open MPI's `mpiexec` kills its ranks |
-//! | [`GRACE`] | after a signal: the driver for running jobs | below [`STOP_GRACE`](crate::engine::limits::STOP_GRACE) of the engine |
-//! | `--kill-after` | a process group for its end after TERM, before KILL | deducted from [`GRACE`] |
+//! | [`TURN_LIMIT_AFTER_SIGNAL`] | after a signal: finished output for an earlier job, where no order can be restored later and the launcher may kill the ranks | below the second after which Open MPI's `mpiexec` kills its ranks |
+//! | [`OUTSIDE_LIMIT`] | a job that a signal has ended, or a worker that cannot be started, for a request to stop the run, before it counts as failed | short for people, long for signals to all processes of a node |
+//! | `--grace`, [`GRACE`] | after a request to stop: the driver for running jobs | – |
+//! | `--kill-after` | a process group for its end after TERM, before KILL | – |
+//! | `--time-limit`, [`TIME_LIMIT_MARGIN`] | before the time limit of a run: its last writes, and the ends of its ranks | of a short time limit, at most a quarter is kept for them and for `--kill-after` |
+//! | [`TIME_LIMIT_QUESTION`] | the start of a run for the batch system's answer when the allocation ends | below [`JOIN`](crate::engine::limits::JOIN) |
+//! | [`LEFT_BEHIND`] | the end of a run for built-in functions that are no longer wanted | below [`STOP_MARGIN`] |
+//! | [`STOP_MARGIN`] | the engine, when both are over: the end of processes that were killed, and the driver's last writes | long enough for a slow disk |
 //! | [`FIRST_WORKER_LIMIT`] | the start of a run for the import and setup of the first worker | below [`JOIN`](crate::engine::limits::JOIN), the time that rank 0 waits for the other ranks |
 //! | [`BUSY_WORKER_LIMIT`] | the end of a batch for workers that still answer; all ranks together twice that | long enough for a chunk |
 
@@ -23,8 +28,18 @@ pub(crate) const FLUSH_PERIOD: Duration = Duration::from_millis(200);
 pub(crate) const TURN_LIMIT: Duration = Duration::from_millis(200);
 /// After a signal, finished output behind a running job is written after this time, if no order can be restored later.
 pub(crate) const TURN_LIMIT_AFTER_SIGNAL: Duration = Duration::from_millis(300);
-/// After a signal, the driver waits this long for running jobs, less the time that their processes have to end after TERM.
-pub(crate) const GRACE: Duration = Duration::from_secs(9);
+/// A job that was ended by a signal is left to the next run if the run is asked to stop within this time.
+pub(crate) const OUTSIDE_LIMIT: Duration = Duration::from_millis(500);
+/// After a request to stop, the driver waits this long for running jobs, unless `--grace` sets another time.
+pub(crate) const GRACE: Duration = Duration::from_secs(20);
+/// After that, and after the time that processes have to end after TERM, the driver and the ranks have this time to end.
+pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(10);
+/// A run with a time limit has this time for its last writes and for the ends of its ranks.
+pub(crate) const TIME_LIMIT_MARGIN: Duration = Duration::from_secs(10);
+/// Built-in functions that are no longer wanted, and cannot be ended, have this time before the run ends without them.
+pub(crate) const LEFT_BEHIND: Duration = Duration::from_secs(1);
+/// The batch system has this time to say when the allocation ends. After it the run begins without a time limit.
+pub(crate) const TIME_LIMIT_QUESTION: Duration = Duration::from_secs(5);
 /// The first worker has this time for its import and setup. After it the run begins without knowing whether they succeed.
 pub(crate) const FIRST_WORKER_LIMIT: Duration = Duration::from_secs(60);
 /// At the end of a batch, busy workers have this time before their answers are checked. All ranks together have twice this time.
@@ -78,7 +93,7 @@ pub(crate) struct StopPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::limits::{JOIN, STOP_GRACE};
+    use crate::engine::limits::JOIN;
 
     #[test]
     fn a_number_of_failures_is_exceeded_by_one_more() {
@@ -104,6 +119,7 @@ mod tests {
             TURN_LIMIT_AFTER_SIGNAL < Duration::from_secs(1),
             "mpiexec kills a second after it has passed a signal on"
         );
-        assert!(GRACE < STOP_GRACE && FIRST_WORKER_LIMIT < JOIN);
+        assert!(FIRST_WORKER_LIMIT < JOIN && TIME_LIMIT_QUESTION < JOIN && LEFT_BEHIND < STOP_MARGIN);
+        assert!(STOP_MARGIN > Duration::from_secs(2), "killed processes have 2 s to end");
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Restored {
     pub description: Vec<u8>,
     pub out: Vec<u8>,
     pub err: Vec<u8>,
-    /// Where the pieces of its output are.
+    /// The numbers of the pieces of its output.
     pub parts: Vec<u64>,
 }
 
@@ -169,6 +169,14 @@ impl Recorder {
     /// If the journal cannot be written or synced.
     pub(super) fn flush(&mut self) -> Result<(), OutputError> {
         self.journal.flush()
+    }
+
+    /// Syncs all entries.
+    ///
+    /// # Errors
+    /// If the journal cannot be written or synced, or is no longer at its path.
+    pub(super) fn sync(&mut self) -> Result<(), OutputError> {
+        self.journal.sync()
     }
 
     /// Closes the journal. With `counts` all jobs are settled, and their output is complete.

@@ -94,9 +94,10 @@ impl Sinks {
         self.handover.log_path()
     }
 
-    /// Returns the name of the journal for messages.
+    /// Returns the name of the journal for messages, if it can be continued.
     pub(super) fn journal_name(&self) -> Option<Arc<str>> {
-        self.recorder.as_ref().map(|recorder| recorder.journal().name().clone())
+        let journal = self.recorder.as_ref()?.journal();
+        journal.is_there().then(|| journal.name().clone())
     }
 
     /// Returns what the journal has saved and cost, if there is one.
@@ -342,7 +343,7 @@ impl Sinks {
 
     /// Finishes all outputs, and closes the journal. `counts`: the output is complete, with these numbers of jobs.
     pub(crate) fn finish(mut self, counts: Option<Counts>) -> Result<(), OutputError> {
-        let durable = self.recorder.as_mut().map_or(Ok(()), Recorder::flush);
+        let durable = self.recorder.as_mut().map_or(Ok(()), Recorder::sync);
         let written = if self.can_write_early() { self.write_early() } else { self.close_gaps() };
         // An error of one output does not keep the others from being finished.
         let finished = self.handover.finish(counts.is_some() && written.is_ok());

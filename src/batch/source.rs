@@ -206,9 +206,12 @@ pub(crate) struct Keep {
     pub numbered: bool,
 }
 
+/// The record of a job, and its hash.
+type Kept = (Option<Box<RawValue>>, u128);
+
 impl Keep {
     /// Returns what is kept of a record with this JSON text.
-    fn of(self, json: &[u8], number: u64) -> Result<(Option<Box<RawValue>>, u128), Box<dyn std::error::Error>> {
+    fn of(self, json: &[u8], number: u64) -> Result<Kept, Box<dyn std::error::Error>> {
         let content = if self.content { Key::content_of(json, self.numbered.then_some(number)) } else { 0 };
         let input = match self.input {
             true => Some(RawValue::from_string(std::str::from_utf8(json)?.to_owned())?),

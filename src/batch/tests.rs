@@ -14,6 +14,7 @@ use super::ledger::{Counts, Planned};
 use super::runners::kernel::KernelRunner;
 use super::sinks::Sinks;
 use super::*;
+use crate::input::InputError;
 use crate::launch::{ExitCode, Launch};
 
 /// Options with the output `out` of a folder, without a display of progress.
@@ -244,7 +245,9 @@ fn drive_within(
         sinks: &mut sinks,
         stop_requested,
         settled: &settled,
-        kill_after: Duration::ZERO,
+        grace: options.grace,
+        deadly_launcher: true,
+        time_limit: None,
         most_behind,
     });
     let stream = runner.open(pool, options.chunk, options.job_log.is_some());

@@ -5,6 +5,7 @@
 mod batch;
 mod input;
 mod kernels;
+mod stop;
 
 use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -34,7 +35,7 @@ Exit codes:
   1   rankpool itself failed (a full disk, a broken connection)
   2   wrong usage or bad input
   3   some jobs failed: the first ones are named on standard error, all of them in the job log
-  75  stopped early by a signal: --only-failed runs the remaining jobs
+  75  stopped early, by a signal or a time limit: --only-failed runs the remaining jobs
 
 Environment:
   RANKPOOL_THREADS, RANKPOOL_LOCAL    defaults for --threads and --local

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 
 use super::config::{Config, Verbosity};
 use super::stdout::print;
+use super::time_limit::Asked;
 use super::{files, info};
 use crate::batch::runners::Runner;
 use crate::batch::{Batch, NoThread};
@@ -26,8 +27,9 @@ where
     if let Err(message) = spawn::start() {
         return launch::refuse_as(&message, ExitCode::Failure);
     }
+    let asked = Asked::now(config);
     let prepared = batch.runner.prepare(config.launch());
-    let code = launch(config, prepared, |pool| drive(config, &batch, pool));
+    let code = launch(config, prepared, |pool| drive(config, &batch, pool, &asked));
     batch.runner.end();
     code
 }
@@ -44,14 +46,20 @@ pub(super) fn launch(
     })
 }
 
-/// Runs a batch to its end and shows its report.
+/// Runs a batch to its end, or to its time limit, and shows its report.
 ///
 /// # Errors
 /// If an option or a file is bad and so no job was started.
-pub(super) fn drive<R: Runner>(config: &Config, batch: &Batch<R>, pool: &Pool) -> Result<ExitCode, Box<dyn Error>> {
+pub(super) fn drive<R: Runner>(
+    config: &Config,
+    batch: &Batch<R>,
+    pool: &Pool,
+    asked: &Asked,
+) -> Result<ExitCode, Box<dyn Error>> {
     files::refuse_conflicts(config)?;
-    let report = batch.run(pool)?;
-    report.show(config.verbosity == Verbosity::Quiet);
+    let quiet = config.verbosity == Verbosity::Quiet;
+    let report = batch.run_until(pool, asked.end(quiet))?;
+    report.show(quiet);
     Ok(report.code())
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap_complete::Shell;
 
@@ -11,11 +11,12 @@ use super::args::{
     RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
+use super::parse::Limit;
 use super::spec;
 use crate::batch::runners::command::{CommandRunner, Commands};
 use crate::batch::runners::doubtful::Token;
 use crate::batch::runners::worker::{WorkerPlan, WorkerProgram, WorkerRunner};
-use crate::batch::{Options, RetryPolicy, StopPolicy};
+use crate::batch::{LEFT_BEHIND, Options, RetryPolicy, StopPolicy};
 use crate::engine::environment::number_from;
 use crate::input::{Format, Inputs, Source};
 use crate::journal::{JournalOptions, Status};
@@ -38,6 +39,8 @@ pub(super) struct Config {
     pub job_cpus: Option<NonZeroU32>,
     /// Whether the jobs are only shown.
     pub dry_run: bool,
+    /// The value of `--time-limit`, and the start of the run, from which it counts.
+    pub time_limit: (Limit, Instant),
     /// The value of `--progress`.
     pub progress: Option<Progress>,
     /// The options of the task's batch, without `progress`, which [`options`](Self::options) decides.
@@ -112,6 +115,7 @@ impl Config {
         let failures = task.failures();
         let batch = options(&run, &task, failures);
         let seed = run.seed;
+        let time_limit = failures.map_or(Limit::None, |failures| failures.stop.time_limit);
         let (dry_run, job_cpus) = (failures.is_some_and(|failures| failures.dry_run), task.job_cpus());
         let task = match task {
             TaskArgs::Run(args) => Task::Run(Box::new(RunTask::new(*args, seed)?)),
@@ -136,6 +140,7 @@ impl Config {
             },
             job_cpus,
             dry_run,
+            time_limit: (time_limit, Instant::now()),
             progress: run.progress.map(|progress| match progress {
                 ProgressArg::Auto => Progress::Auto,
                 ProgressArg::Bar => Progress::Bar,
@@ -171,8 +176,8 @@ impl Config {
             .local(self.local.map_or(0, NonZeroU32::get))
             .dedicated_master(self.dedicated_master)
             .cpus_per_job(self.job_cpus.map_or(0, NonZeroU32::get))
-            // The processes of jobs are ended with the run, and that may take long.
-            .grace(Duration::MAX)
+            // The processes of jobs are ended with the run, and that may take long. A built-in function cannot be ended.
+            .grace(if matches!(self.task, Task::Kernel(_)) { LEFT_BEHIND } else { Duration::MAX })
     }
 }
 
@@ -214,6 +219,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
             max_failures: failures.and_then(|failures| failures.max_failures.map(|most| most.0)),
             on_success: failures.is_some_and(|failures| failures.stop_on_success),
         },
+        grace: failures.map_or(Duration::ZERO, |failures| failures.stop.grace),
         kill_after,
         output: Target::new(&run.output),
         stderr: stderr.map_or(Target::Stderr, Target::new),

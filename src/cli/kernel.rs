@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::args::{IndexArgs, KernelArgs, ParzenArgs};
 use super::batch;
 use super::config::{Config, KernelTask};
+use super::time_limit::Asked;
 use crate::batch::runners::kernel::KernelRunner;
 use crate::batch::{Batch, Jobs};
 use crate::engine::func::Value;
@@ -25,14 +26,15 @@ pub(super) fn run(config: &Config, task: &KernelTask) -> ExitCode {
         let show = || Run { config, task, pool: None }.run();
         return if launch::is_first() { batch::to_code(show()) } else { ExitCode::Success };
     }
-    batch::launch(config, config.launch(), |pool| Run { config, task, pool: Some(pool) }.run())
+    let asked = Asked::now(config);
+    batch::launch(config, config.launch(), |pool| Run { config, task, pool: Some((pool, &asked)) }.run())
 }
 
 /// A run of a built-in function. Without a pool the jobs are only shown.
 struct Run<'r> {
     config: &'r Config,
     task: &'r KernelTask,
-    pool: Option<&'r Pool>,
+    pool: Option<(&'r Pool, &'r Asked)>,
 }
 
 impl Run<'_> {
@@ -126,7 +128,7 @@ impl Run<'_> {
         };
         let batch = Batch { options: self.config.options(), jobs, runner };
         match self.pool {
-            Some(pool) => batch::drive(self.config, &batch, pool),
+            Some((pool, asked)) => batch::drive(self.config, &batch, pool, asked),
             None => batch::show(&batch),
         }
     }

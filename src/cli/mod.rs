@@ -13,6 +13,7 @@
 //! | `command`, `map`, `kernel` | the jobs and the runner of `run`, `map` and `kernel` |
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
+//! | `time_limit` | finds out when a run has to end |
 //! | `info`, `journal`, `completions` | the other subcommands |
 
 mod args;
@@ -30,6 +31,7 @@ mod map;
 mod parse;
 mod spec;
 mod stdout;
+mod time_limit;
 
 use std::ffi::OsStr;
 

@@ -107,6 +107,27 @@ impl FromStr for Failures {
     }
 }
 
+/// The value of `--time-limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// The time limit of the allocation that the run is in.
+    Auto,
+    None,
+    After(Duration),
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Limit::Auto),
+            "none" => Ok(Limit::None),
+            text => positive_time(text).map(Limit::After).map_err(|error| format!("{error}; or `auto` or `none`")),
+        }
+    }
+}
+
 /// Parses a number from 1 that fits the type.
 pub(super) fn from_one<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "not a number from 1".into())
@@ -210,6 +231,16 @@ mod tests {
         }
         for wrong in ["", "s", "ten", "-1s", "1 fortnight", "1.5.5s"] {
             assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_time_limit_is_a_time_or_a_word() {
+        assert_eq!("auto".parse(), Ok(Limit::Auto));
+        assert_eq!("none".parse(), Ok(Limit::None));
+        assert_eq!("2m".parse(), Ok(Limit::After(Duration::from_secs(120))));
+        for wrong in ["0", "-1s", "soon", ""] {
+            assert!(wrong.parse::<Limit>().is_err(), "{wrong}");
         }
     }
 

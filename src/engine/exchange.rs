@@ -41,6 +41,10 @@ pub(crate) enum Command {
     Cancel { map: MapId, job: u64, reply: Sender<bool> },
     /// Broadcast a value to all ranks.
     Broadcast { value: u64, bytes: Bytes },
+    /// After a request to stop, let jobs and the driver go on for at least this time.
+    StopGrace { least: Duration },
+    /// Stop the run, as a signal does.
+    Stop,
     /// The driver's closure has returned.
     DriverLeft,
 }

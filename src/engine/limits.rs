@@ -7,8 +7,8 @@
 //! | `LOST_AFTER ×` [`PATIENCE`] | 120 s | rank | any message of the master, which is else taken for dead | above `LOST_AFTER`, so that a rank whose connection is cut for a while learns that it is lost, and above [`FLUSH`]: a rank must not take a master for dead that still sends its last messages |
 //! | `LOST_AFTER /` [`PULSES`] | 7 s | master and ranks | a reason to send a message; then a pulse is sent | above [`PULSE_STEP`]: one pause must not hide a missing pulse |
 //! | [`PULSE_STEP`] | 1 s | – | the most of one turn of a loop that counts as silence of the others (less, if `LOST_AFTER / PULSES` is less) | – |
-//! | [`ONE_REQUEST`] | 1 s | signal handler | further signals of the same request to stop; a later one ends the process at once | below [`STOP_GRACE`] |
-//! | [`STOP_GRACE`] | 10 s | master | after a signal: running jobs and the driver | above what the batch program grants its jobs after a signal |
+//! | [`ONE_REQUEST`] | 1 s | signal handler | further signals of the same request to stop; a later INT or QUIT ends the process at once | below [`STOP_GRACE`] |
+//! | [`STOP_GRACE`] | 10 s, [`Launch::stop_grace`](crate::Launch::stop_grace), more for a batch | master | after a request to stop: running jobs and the driver | at least what a batch asks for: its `--grace`, `--kill-after`, and a margin |
 //! | [`LINGER`] | 10 s, [`Launch::grace`](crate::Launch::grace) | master | after the driver has left: running jobs of abandoned maps | – |
 //! | [`RELEASE`] | 10 s | dismissed rank | its functions are dropped, and with them their worker processes | – |
 //! | [`FLUSH`] | 20 s, a quarter of it after the loss of a rank | master | its last messages are sent completely; then the run ends as after the loss of a rank | below [`MPI_FINALIZE`] |
@@ -45,7 +45,8 @@ pub(crate) const PULSE_STEP: Duration = Duration::from_secs(1);
 /// Signals that are no further apart than this belong to one request to stop.
 pub(crate) const ONE_REQUEST: Duration = Duration::from_secs(1);
 
-/// After a signal, the master waits this long for running jobs and for the driver.
+/// After a request to stop, the master waits this long for running jobs and for the driver, unless
+/// [`Launch::stop_grace`](crate::Launch::stop_grace) or a batch sets another time.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// When the driver has left and nothing else is to be done, the master waits this long for running jobs of abandoned maps, unless

@@ -39,7 +39,7 @@ use quiet::Quiet;
 pub(crate) enum RunEnd {
     /// The driver has left, all jobs are settled, all ranks are dismissed. If some were lost, the ranks cannot end together.
     Finished { after_loss: bool },
-    /// A signal asked for the end, and the driver or a job took longer than [`STOP_GRACE`](limits::STOP_GRACE).
+    /// The run was asked to stop, and the driver or a job took longer than it may then.
     Stopped,
 }
 
@@ -68,7 +68,9 @@ pub(crate) struct Master<'t> {
     /// Ranks with messages in their outboxes.
     unsent: Vec<RankId>,
     cancelled: u64,
+    /// Since when the run is being stopped, and how long jobs and the driver may then go on.
     stopping: Option<Instant>,
+    stop_grace: Duration,
     driver_gone: bool,
     undismissed: u32,
     /// Whether a rank has not received its last message.
@@ -116,6 +118,7 @@ impl<'t> Master<'t> {
             unsent: Vec::new(),
             cancelled: 0,
             stopping: None,
+            stop_grace: limits::STOP_GRACE,
             driver_gone: false,
             undismissed: 0,
             undelivered: false,
@@ -127,9 +130,10 @@ impl<'t> Master<'t> {
         Ok(master)
     }
 
-    /// Sets how long jobs of abandoned maps may run on when nothing else is left.
-    pub(crate) fn set_grace(&mut self, grace: Duration) {
-        self.grace = grace;
+    /// Sets how long jobs of abandoned maps may run on when nothing else is left, and how long jobs and the driver may go on
+    /// after a request to stop.
+    pub(crate) fn set_grace(&mut self, grace: Duration, stop_grace: Duration) {
+        (self.grace, self.stop_grace) = (grace, stop_grace);
     }
 
     /// The board of the run, which the master writes.
@@ -166,7 +170,7 @@ impl<'t> Master<'t> {
             if self.signals.poll() {
                 self.stop();
             }
-            if self.stopping.is_some_and(|since| since.elapsed() > limits::STOP_GRACE) {
+            if self.stopping.is_some_and(|since| since.elapsed() > self.stop_grace) {
                 return Ok(RunEnd::Stopped);
             }
             self.end_lingering();
@@ -294,6 +298,8 @@ impl<'t> Master<'t> {
                     self.queue_message(RankId(number), head, vec![bytes.clone()]);
                 }
             }
+            Command::StopGrace { least } => self.stop_grace = self.stop_grace.max(least),
+            Command::Stop => self.stop(),
             Command::DriverLeft => self.driver_left(),
         }
     }

@@ -81,6 +81,14 @@ impl Stats {
         self.ranks.iter().filter(fails).map(words).collect()
     }
 
+    /// Returns the mean time that a thread spent on a job, with the reading of its input and the writing of its result; `None` if no
+    /// job was run.
+    pub(crate) fn mean_job(&self) -> Option<Duration> {
+        let jobs: u64 = self.ranks.iter().map(|rank| rank.jobs).sum();
+        let total: Duration = self.ranks.iter().map(|rank| rank.on_chunks).sum();
+        (jobs > 0).then(|| total.div_f64(jobs as f64))
+    }
+
     /// Returns the number of settled jobs per second of wall time.
     pub fn jobs_per_second(&self) -> f64 {
         let wall = self.wall.as_secs_f64();

@@ -1,7 +1,7 @@
 //! Writes a journal anew with the last entry of each job alone.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -11,28 +11,29 @@ use super::frame::{Chain, HEADER_BYTES, Kind, header};
 use super::index::Index;
 use super::open::sync_folder;
 use super::owner::lock;
+use super::presence::open_new;
 use super::scan::{FrameReader, Scan};
 use super::settled::Settled;
 use super::storage::SyncedFile;
 use super::writer::FrameWriter;
 
-/// Writes the entries of `index` and the last entries about runs into a new file, which then replaces the file at `path`. Returns
+/// Writes the entries of `index` and the last entries about runs into a new file, which then replaces the file at `path`, which is
+/// no link. Returns
 /// the new file, locked. A job with a piece of output that cannot be read is left out.
 ///
 /// # Errors
 /// If reading or writing fails; then the old file is as it was.
 pub(super) fn write(file: &File, index: &Index, path: &Path) -> io::Result<File> {
     let new = new_path(path);
-    let written = write_new(file, index, &new);
-    let replaced = written.and_then(|written| {
+    let written = open_new(&new)?;
+    let replaced = write_new(file, index, &written).and_then(|()| {
         fs::rename(&new, path)?;
-        sync_folder(path)?;
-        Ok(written)
+        sync_folder(path)
     });
     if replaced.is_err() {
         let _ = fs::remove_file(&new);
     }
-    replaced
+    replaced.map(|()| written)
 }
 
 fn new_path(path: &Path) -> PathBuf {
@@ -41,10 +42,9 @@ fn new_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn write_new(file: &File, index: &Index, new: &Path) -> io::Result<File> {
-    let written = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(new)?;
+fn write_new(file: &File, index: &Index, written: &File) -> io::Result<()> {
     written.set_permissions(file.metadata()?.permissions())?;
-    lock(&written)?;
+    lock(written)?;
     written.write_all_at(&copied_header(file)?, 0)?;
     let storage = SyncedFile::new(written.try_clone()?);
     let mut writer = FrameWriter::new(storage, Chain::default(), HEADER_BYTES as u64, Duration::MAX);
@@ -60,8 +60,7 @@ fn write_new(file: &File, index: &Index, new: &Path) -> io::Result<File> {
     for (_, at) in last.iter().filter(|(kind, _)| ends(kind)) {
         copy(file, &mut reader, *at, &mut writer)?;
     }
-    writer.sync()?;
-    Ok(written)
+    writer.sync()
 }
 
 /// Returns the header of a journal, or a new one if it is damaged.
@@ -108,8 +107,12 @@ fn copy_settled(
     let Some(settled) = Settled::read(&payload) else { return Ok(()) };
     let mut moved = HashMap::new();
     for part in settled.parts.iter() {
-        let Some((Kind::Part, bytes)) = reader.read(file, part)? else { return Ok(()) };
-        moved.insert(part, writer.append(Kind::Part, |out| out.extend_from_slice(bytes))?);
+        let Some((stream, bytes)) = reader.read_piece(file, part)? else { return Ok(()) };
+        let copied = writer.append_piece(|out| {
+            out.push(stream);
+            out.extend_from_slice(bytes);
+        })?;
+        moved.insert(part, copied);
     }
     let parts: Vec<u64> = settled.parts.iter().filter_map(|part| moved.get(&part).copied()).collect();
     writer.append(Kind::Settled, |out| settled.write(&parts, out)).map(drop)

@@ -103,9 +103,9 @@ fn kept_in(file: &File) -> Vec<u64> {
         let mut out = Vec::new();
         let mut is_whole = true;
         for part in settled.parts.iter() {
-            match reader.read(file, part).expect("it can be read") {
-                Some((Kind::Part, part)) => out.extend_from_slice(&part[1..]),
-                Some(_) | None => is_whole = false,
+            match reader.read_piece(file, part).expect("it can be read") {
+                Some((_, part)) => out.extend_from_slice(part),
+                None => is_whole = false,
             }
         }
         out.extend_from_slice(settled.out);
@@ -285,7 +285,7 @@ fn a_second_run_is_refused_and_told_who_holds_the_journal() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("journal");
     let first = open(&path).expect("it is new");
-    let error = open(&path).err().expect("it is in use").to_string();
+    let error = open(&path).err().expect("it is in use").with_options();
     assert!(error.contains(&format!("process {}", std::process::id())) && error.contains("--break-lock"), "{error}");
     assert!(Journal::open(&JournalOptions { break_lock: true, ..options(&path) }, &spec(), None).is_ok());
     drop(first);
@@ -298,7 +298,7 @@ fn a_journal_of_other_jobs_is_refused_with_both_unless_that_is_accepted() {
     let path = folder.path().join("journal");
     drop(open(&path).expect("it is new"));
     let other: Spec = vec![("command".into(), "cat {}".into()), ("--stdin".into(), "{}".into())];
-    let error = Journal::open(&options(&path), &other, None).err().expect("it is refused").to_string();
+    let error = Journal::open(&options(&path), &other, None).err().expect("it is refused").with_options();
     for words in ["journal: echo {}", "run:   cat {}", "--stdin in the journal: none", "--accept-changed"] {
         assert!(error.contains(words), "{words}: {error}");
     }

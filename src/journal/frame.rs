@@ -179,6 +179,13 @@ pub(super) fn read_header(bytes: &[u8]) -> Header {
     }
 }
 
+/// Whether a file begins as journals do.
+pub(super) fn has_magic(file: &std::fs::File) -> std::io::Result<bool> {
+    let mut start = [0; MAGIC.len()];
+    let read = std::os::unix::fs::FileExt::read_at(file, &mut start, 0)?;
+    Ok(read == start.len() && start == MAGIC)
+}
+
 /// Appends a list of names and values: the payload of the frames that describe a run.
 pub(super) fn push_fields(fields: &[(String, String)], out: &mut Vec<u8>) {
     for text in fields.iter().flat_map(|(name, value)| [name, value]) {

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use super::frame::{Header, Kind};
 use super::index::IndexBuilder;
 use super::open::{Contents, JournalError, read_contents};
 use super::owner::{Owner, lock};
+use super::presence::is_there;
 use super::scan::{Damage, FrameReader, Scan};
 use super::settled::Settled;
 use super::{Spec, Status};
@@ -40,7 +42,8 @@ pub(crate) struct Summary {
 
 fn open(path: &Path) -> Result<File, JournalError> {
     let fault = |source| JournalError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(fault)?;
+    // Nobody may be writing to a pipe: it is not waited for.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fault)?;
     if file.metadata().map_err(fault)?.is_file() { Ok(file) } else { Err(JournalError::NotAJournal(path.to_owned())) }
 }
 
@@ -145,8 +148,8 @@ pub(crate) fn export(path: &Path, mut line: impl FnMut(&[u8]) -> bool) -> Result
 fn outputs(file: &File, reader: &mut FrameReader, settled: &Settled<'_>) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     for part in settled.parts.iter() {
-        if let Some((Kind::Part, [stream, bytes @ ..])) = reader.read(file, part)? {
-            if *stream == 2 { &mut err } else { &mut out }.extend_from_slice(bytes);
+        if let Some((stream, bytes)) = reader.read_piece(file, part)? {
+            if stream == 2 { &mut err } else { &mut out }.extend_from_slice(bytes);
         }
     }
     out.extend_from_slice(settled.out);
@@ -161,10 +164,12 @@ fn outputs(file: &File, reader: &mut FrameReader, settled: &Settled<'_>) -> io::
 /// If it cannot be read or written, is not a journal, or is in use. Then it is as it was.
 pub(crate) fn compact(path: &Path) -> Result<(u64, u64), JournalError> {
     let fault = |source| JournalError::Io { path: path.to_owned(), source };
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(fault)?;
     let before = summary(path)?;
-    if !lock(&file).map_err(fault)? {
-        return Err(JournalError::InUse { path: path.to_owned(), owner: before.owner.unwrap_or_default() });
+    // A link stays, and the file that it leads to is replaced.
+    let path = &path.canonicalize().map_err(fault)?;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(fault)?;
+    if !lock(&file).map_err(fault)? || !is_there(&file, path) {
+        return Err(JournalError::InUse { path: path.to_owned(), owner: Box::new(before.owner.unwrap_or_default()) });
     }
     let mut scan = scan(path, &file)?;
     let mut builder = IndexBuilder::default();

@@ -3,14 +3,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Status;
 use super::compact;
 use super::frame::{Chain, HEADER_BYTES, Header, Kind, VERSION, header, push_fields, read_fields};
 use super::index::{Index, IndexBuilder, Position};
+use super::lookup::Lookup;
 use super::owner::{Owner, lock};
+use super::presence::{free_name, is_there};
 use super::run::Journal;
 use super::scan::{Damage, Scan};
 use super::settled::Settled;
@@ -34,6 +35,20 @@ pub(crate) struct JournalOptions {
     pub sync: Duration,
 }
 
+impl JournalOptions {
+    /// Returns the options with which a run continues the journal of this path, or starts one.
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        JournalOptions {
+            path: path.into(),
+            resume: true,
+            retry_failed: false,
+            accept_changed: false,
+            break_lock: false,
+            sync: Duration::from_secs(1),
+        }
+    }
+}
+
 /// What all jobs of a run have in common: names and values. Jobs of another run are the same only if these are equal.
 pub(crate) type Spec = Vec<(String, String)>;
 
@@ -42,19 +57,32 @@ pub(crate) type Spec = Vec<(String, String)>;
 pub(crate) enum JournalError {
     #[error("cannot read or write the journal {}: {}", .path.display(), reason(.source))]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is not a journal: give another --journal, so that it is not overwritten", .0.display())]
+    #[error("{} is not a journal", .0.display())]
     NotAJournal(PathBuf),
     #[error("{} has version {version}, and this program reads version {VERSION}: use a newer rankpool", .path.display())]
     Newer { path: PathBuf, version: u32 },
-    #[error("{} is the journal of an earlier run: add --resume to continue it, or give another --journal", .0.display())]
+    #[error("{} is the journal of an earlier run", .0.display())]
     Exists(PathBuf),
-    #[error(
-        "the journal {} is in use by {owner}: wait until that run ends, or end it. If it is gone, add --break-lock",
-        .path.display()
-    )]
-    InUse { path: PathBuf, owner: Owner },
+    #[error("the journal {} is in use by {owner}", .path.display())]
+    InUse { path: PathBuf, owner: Box<Owner> },
     #[error("{}", describe(.path, .changes))]
     Changed { path: PathBuf, changes: Vec<Change> },
+}
+
+impl JournalError {
+    /// Returns the error with the options of the program that help.
+    pub(crate) fn with_options(&self) -> String {
+        let advice = match self {
+            JournalError::Io { .. } | JournalError::Newer { .. } => "",
+            JournalError::NotAJournal(_) => ": give another --journal, so that it is not overwritten",
+            JournalError::Exists(_) => ": add --resume to continue it, or give another --journal",
+            JournalError::InUse { .. } => ": wait until that run ends, or end it. If it is gone, add --break-lock",
+            JournalError::Changed { .. } => {
+                "\nGive another --journal, or add --accept-changed to keep the results of settled jobs all the same"
+            }
+        };
+        format!("{self}{advice}")
+    }
 }
 
 /// A value that all jobs have in common, in the journal and in this run.
@@ -70,7 +98,7 @@ fn describe(path: &Path, changes: &[Change]) -> String {
     for Change { name, before, now } in changes {
         text += &format!("\n  {name} in the journal: {before}\n  {name} of this run:   {now}");
     }
-    text + "\nGive another --journal, or add --accept-changed to keep the results of settled jobs all the same"
+    text
 }
 
 /// What a journal contains.
@@ -154,7 +182,7 @@ impl Journal {
         }
         if let Some(owner) = contents.owner.as_ref().filter(|_| !contents.is_closed && !options.break_lock) {
             if owner.may_be_alive(&file) {
-                return Err(JournalError::InUse { path: path.clone(), owner: owner.clone() });
+                return Err(JournalError::InUse { path: path.clone(), owner: Box::new(owner.clone()) });
             }
         }
         let changes = contents.spec.as_ref().map(|before| changes(before, spec)).unwrap_or_default();
@@ -168,6 +196,35 @@ impl Journal {
         }
         let has_spec = contents.spec.is_some() && changes.is_empty();
         opened.begin(options, spec, has_spec, output, is_new, Earlier { owner: contents.owner, torn })
+    }
+}
+
+impl Lookup {
+    /// Reads the journal that a run would continue, and changes nothing. `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Journal::open`], except that it may be in use.
+    pub(crate) fn preview(options: &JournalOptions, spec: &Spec) -> Result<Option<Lookup>, JournalError> {
+        let path = &options.path;
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let fault = |source| JournalError::Io { path: path.clone(), source };
+        let file = File::open(path).map_err(fault)?;
+        let mut scan = Scan::new(&file).map_err(fault)?;
+        let mut builder = IndexBuilder::default();
+        let contents = read_contents(&mut scan, &mut builder).map_err(fault)?;
+        if contents.frames == 0 {
+            return Ok(None);
+        }
+        if !options.resume {
+            return Err(JournalError::Exists(path.clone()));
+        }
+        let changes = contents.spec.as_ref().map(|before| changes(before, spec)).unwrap_or_default();
+        if !changes.is_empty() && !options.accept_changed {
+            return Err(JournalError::Changed { path: path.clone(), changes });
+        }
+        Ok(Some(Lookup::new(file, builder.build(), options.retry_failed)))
     }
 }
 
@@ -201,7 +258,9 @@ impl Opened {
     /// Writes a damaged journal anew, and keeps the damaged file as `FILE.broken`.
     fn repair(self, path: &Path, damage: &[Damage]) -> io::Result<Opened> {
         let kept = self.index.len() as u64;
-        let original = free_name(path)?;
+        // A link stays, and the file that it leads to is replaced.
+        let path = &fs::canonicalize(path)?;
+        let original = free_name(path, ".broken")?;
         fs::hard_link(path, &original).or_else(|_| fs::copy(path, &original).map(drop))?;
         let compacted = compact::write(&self.file, &self.index, path)?;
         let mut builder = IndexBuilder::default();
@@ -245,8 +304,8 @@ impl Opened {
         };
         begin().map_err(fault)?;
         let Earlier { owner, torn } = earlier;
-        let name: Arc<str> = path.to_string_lossy().into();
-        Ok(Journal::new(name, self.file, writer, self.index, options.retry_failed, owner, torn, self.damage))
+        let lookup = Lookup::new(self.file, self.index, options.retry_failed);
+        Ok(Journal::new(path.clone(), lookup, writer, owner, torn, self.damage))
     }
 }
 
@@ -254,16 +313,21 @@ impl Opened {
 fn open_locked(options: &JournalOptions) -> Result<File, JournalError> {
     let path = &options.path;
     let fault = |source| JournalError::Io { path: path.clone(), source };
-    // Not truncated: what it contains is looked at first.
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fault)?;
-    if !file.metadata().map_err(fault)?.is_file() {
-        return Err(JournalError::NotAJournal(path.clone()));
+    loop {
+        // Not truncated: what it contains is looked at first.
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(fault)?;
+        if !file.metadata().map_err(fault)?.is_file() {
+            return Err(JournalError::NotAJournal(path.clone()));
+        }
+        if !lock(&file).map_err(fault)? && !options.break_lock {
+            let owner = Box::new(last_owner(&file).unwrap_or_default());
+            return Err(JournalError::InUse { path: path.clone(), owner });
+        }
+        // Between opening and locking it, another process may have written it anew.
+        if is_there(&file, path) {
+            return Ok(file);
+        }
     }
-    if !lock(&file).map_err(fault)? && !options.break_lock {
-        let owner = last_owner(&file).unwrap_or_default();
-        return Err(JournalError::InUse { path: path.clone(), owner });
-    }
-    Ok(file)
 }
 
 /// Returns the last owner of a journal that another process writes.
@@ -285,18 +349,6 @@ fn is_beginning(file: &File) -> io::Result<bool> {
     let start = header(0, 0);
     let common = filled.min(12);
     Ok(bytes[..common] == start[..common] && (filled >= 12 || filled < HEADER_BYTES))
-}
-
-/// Returns a name for the damaged file that is not taken.
-fn free_name(path: &Path) -> io::Result<PathBuf> {
-    let named = |end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    let names = std::iter::once(named(".broken")).chain((2..1000).map(|number| named(&format!(".broken.{number}"))));
-    let free = names.into_iter().find(|name| !name.exists());
-    free.ok_or_else(|| io::Error::other("there are too many damaged files of this name; remove some"))
 }
 
 /// Makes a new or renamed file durable in its folder.

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::frame::{Chain, Kind, MAX_PAYLOAD_BYTES};
+use super::settled::Piece;
 use super::storage::Storage;
 
 /// With this number of bytes, frames are written without waiting for the next flush.
@@ -29,6 +30,8 @@ pub(super) struct FrameWriter<S> {
     /// Since when there have been written frames that are not synced.
     unsynced: Option<Instant>,
     disk: DiskTime,
+    /// The number of syncs that were begun.
+    syncs: u64,
     is_broken: bool,
 }
 
@@ -43,12 +46,18 @@ impl<S: Storage> FrameWriter<S> {
             sync_after,
             unsynced: None,
             disk: DiskTime::default(),
+            syncs: 0,
             is_broken: false,
         }
     }
 
     pub(super) fn disk(&self) -> DiskTime {
         self.disk
+    }
+
+    /// Returns the number of syncs that were begun.
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs
     }
 
     /// Returns the position of the next frame.
@@ -67,6 +76,16 @@ impl<S: Storage> FrameWriter<S> {
             self.write()?;
         }
         Ok(at)
+    }
+
+    /// Adds a piece of output, and returns its number.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); if the file is too large.
+    pub(super) fn append_piece(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<u64> {
+        let at = self.append(Kind::Part, write)?;
+        let piece = Piece::new(at, self.chain.previous);
+        piece.map(Piece::to_number).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -96,6 +115,7 @@ impl<S: Storage> FrameWriter<S> {
         self.note(checked)?;
         if self.unsynced.is_some_and(|since| since.elapsed() >= self.sync_after) && self.storage.begin_sync() {
             self.unsynced = None;
+            self.syncs += 1;
         }
         Ok(())
     }
@@ -110,6 +130,7 @@ impl<S: Storage> FrameWriter<S> {
         let synced = self.storage.sync();
         self.disk.waited += began.elapsed();
         self.unsynced = None;
+        self.syncs += 1;
         self.note(synced)
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Rank0 {
     pub doorbell: Doorbell,
     /// How long jobs of abandoned maps may run on at the end.
     pub grace: Duration,
+    /// How long jobs and the driver may go on after a request to stop.
+    pub stop_grace: Duration,
     /// The facts of this process.
     pub facts: RankFacts,
     /// Ends all ranks at once.
@@ -76,7 +78,7 @@ impl Rank0 {
                 Ok(Ok(Some(RunEnd::Finished { after_loss }))) => return Some((code.recv().ok()?, after_loss)),
                 Ok(Ok(Some(RunEnd::Stopped))) => {
                     eprint_error(
-                        "the driver or a job did not end within the grace time after a signal; ending all ranks",
+                        "the driver or a job did not end within the grace time after the request to stop; ending all ranks",
                     );
                     abort(ExitCode::Stopped as u8);
                 }
@@ -113,7 +115,7 @@ impl Rank0 {
         let (sender, commands) = unbounded();
         let mut master =
             Master::gather(&mut transport, *size, *dedicated_master, commands, doorbell, signals, listeners)?;
-        master.set_grace(self.grace);
+        master.set_grace(self.grace, self.stop_grace);
         let pool = Pool::new(sender, doorbell.clone(), facts.executable, master.board(), carrier);
         let driver_pool = pool.clone();
         let drive = move || {

@@ -1,10 +1,15 @@
 //! A map as an iterator: it pulls inputs, pushes them into a stream of jobs, and yields the results one at a time.
 
+#[cfg(feature = "program")]
+mod journaled;
 mod order;
+mod record;
 mod running;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "program")]
+use std::any::type_name;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -20,6 +25,7 @@ use crate::engine::func::{Builder, Value};
 use crate::engine::schedule::{ChunkSize, Policy};
 use crate::report::Progress;
 
+use record::BoxedRecord;
 use running::{MapWaited, RunningMap, Turn};
 
 /// An iterator of the results of a map, `Result<O, JobError>`: in the order of the inputs, or in the order of arrival.
@@ -37,6 +43,11 @@ pub struct Map<'p, X: Iterator, O> {
     timeout: Option<Duration>,
     job_timeout: Option<Duration>,
     progress: Option<(Progress, String)>,
+    /// The name of the function's type, for the journal.
+    #[cfg_attr(not(feature = "program"), expect(dead_code, reason = "without a journal nobody reads it"))]
+    function: &'static str,
+    #[cfg(feature = "program")]
+    journal: Option<std::path::PathBuf>,
     state: State<X::Item, O>,
     output: PhantomData<fn() -> O>,
 }
@@ -53,7 +64,14 @@ where
     X::Item: Input,
     O: Value,
 {
-    pub(super) fn new(pool: &'p Pool, builder: Builder, context: Result<Bytes, Failure>, inputs: X) -> Self {
+    /// `function` is the name of the function's type.
+    pub(super) fn new(
+        pool: &'p Pool,
+        builder: Builder,
+        context: Result<Bytes, Failure>,
+        inputs: X,
+        function: &'static str,
+    ) -> Self {
         Map {
             pool,
             builder,
@@ -65,6 +83,9 @@ where
             timeout: None,
             job_timeout: pool.job_timeout,
             progress: None,
+            function,
+            #[cfg(feature = "program")]
+            journal: None,
             state: State::NotStarted,
             output: PhantomData,
         }
@@ -120,16 +141,66 @@ where
         self
     }
 
+    /// Keeps a journal: each result is in this file soon after it has come, whatever ends the run. The next map with the same file
+    /// computes only the inputs without a result there, and yields all results. Inputs are recognised by their encoding, so they may be
+    /// in another order; jobs that have failed are run again. A journal of another function (by the name of its type), of other
+    /// types or of another context is refused: the map then yields one error of kind [`Refused`](JobErrorKind::Refused).
+    /// `rankpool journal` shows what such a file contains.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file = folder.path().join("squares.journal");
+    /// # rankpool::Launch::new().local(2).threads(1).run(|pool| {
+    /// for _ in 0..2 {
+    ///     // The second time nothing is computed.
+    ///     let squares: Vec<u64> = pool.map(|x: u64| x * x, 0..5).journal(&file).collect::<Result<_, _>>()?;
+    ///     assert_eq!(squares, [0, 1, 4, 9, 16]);
+    /// }
+    /// # Ok(()) });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[cfg(feature = "program")]
+    pub fn journal(mut self, file: impl Into<std::path::PathBuf>) -> Self
+    where
+        X::Item: 'static,
+    {
+        self.journal = Some(file.into());
+        self
+    }
+
+    #[cfg(feature = "program")]
+    fn open_record(&self, context: &[u8]) -> Result<Option<BoxedRecord<X::Item, O>>, Failure> {
+        let Some(path) = &self.journal else { return Ok(None) };
+        let context = match context.len() {
+            0 => "none".to_string(),
+            bytes => format!("{bytes} bytes with the hash {:016x}", xxhash_rust::xxh3::xxh3_64(context)),
+        };
+        let spec = [
+            ("function", self.function.to_string()),
+            ("input", type_name::<X::Item>().into()),
+            ("result", type_name::<O>().into()),
+            ("context", context),
+        ];
+        let spec = spec.map(|(name, value)| (name.to_string(), value)).into();
+        Ok(Some(Box::new(journaled::JournaledMap::open(path, &spec)?)))
+    }
+
+    #[cfg(not(feature = "program"))]
+    fn open_record(&self, _: &[u8]) -> Result<Option<BoxedRecord<X::Item, O>>, Failure> {
+        Ok(None)
+    }
+
     /// Opens the stream of jobs. `total` is the number of inputs, if it is known.
     fn start(&mut self, total: Option<u64>) -> Result<Box<RunningMap<X::Item, O>>, Failure> {
         let context = std::mem::replace(&mut self.context, Ok(Bytes::new()))?;
+        let record = self.open_record(&context)?;
         let settled = self.progress.is_some().then(|| Arc::new(Settled::default()));
         let reports = Reports { settled: settled.clone(), ..Reports::default() };
         let stream = self.pool.open(self.builder, context, self.policy, self.job_timeout, reports)?;
         let progress = self.progress.take().zip(settled);
         let ticker = progress.and_then(|((progress, name), settled)| progress.start(&name, total, settled));
         let pacer = Pacer::new(self.window, self.pool.threads());
-        Ok(RunningMap::new(stream, pacer, self.unordered, ticker))
+        Ok(RunningMap::new(stream, pacer, self.unordered, record, ticker))
     }
 
     fn fail(&mut self, failure: Failure) -> Option<Result<O, JobError>> {

@@ -13,6 +13,7 @@ mod submit;
 mod variants;
 mod wait;
 
+use std::any::type_name;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -133,7 +134,7 @@ impl Pool {
         F: Fn(X::Item) -> O + CrossesRanks,
         O: Value + 'static,
     {
-        Map::new(self, func::plain(function), Ok(Bytes::new()), inputs.into_iter())
+        Map::new(self, func::plain(function), Ok(Bytes::new()), inputs.into_iter(), type_name::<F>())
     }
 
     /// As [`map`](Self::map), for a function of several arguments and inputs that are tuples of them.
@@ -152,7 +153,7 @@ impl Pool {
         F: StarFunction<X::Item, Output = O> + CrossesRanks,
         O: Value + 'static,
     {
-        Map::new(self, func::star(function), Ok(Bytes::new()), inputs.into_iter())
+        Map::new(self, func::star(function), Ok(Bytes::new()), inputs.into_iter(), type_name::<F>())
     }
 
     /// Applies a function to a context and every input. The context replaces captured variables; it is
@@ -173,7 +174,7 @@ impl Pool {
         F: Fn(&C, X::Item) -> O + CrossesRanks,
         O: Value + 'static,
     {
-        Map::new(self, func::with_context(function), encode_context(&context), inputs.into_iter())
+        Map::new(self, func::with_context(function), encode_context(&context), inputs.into_iter(), type_name::<F>())
     }
 
     /// Applies a function to a state and every input. The state is made by `init` on the rank that uses it, lazily,
@@ -196,7 +197,7 @@ impl Pool {
         F: Fn(&mut S, X::Item) -> O + CrossesRanks,
         O: Value + 'static,
     {
-        Map::new(self, func::with_init(init, function), Ok(Bytes::new()), inputs.into_iter())
+        Map::new(self, func::with_init(init, function), Ok(Bytes::new()), inputs.into_iter(), type_name::<F>())
     }
 
     /// Opens a map of a function of a context and an input. `chunk` is the number of jobs in a chunk; 0 follows their duration.
@@ -324,9 +325,20 @@ impl Pool {
         self.core.board.stats()
     }
 
-    /// The moment at which a signal asked for the end of the run.
+    /// The moment at which a signal, or [`stop`](Self::stop), asked for the end of the run.
     pub(crate) fn stop_requested(&self) -> Option<Instant> {
         self.core.board.stop_requested()
+    }
+
+    /// Asks for the end of the run, as a signal does.
+    pub(crate) fn stop(&self) {
+        // If the pool has ended, there is nothing to stop.
+        let _ = self.command(Command::Stop);
+    }
+
+    /// Lets jobs and the driver go on for at least this time after a request to stop.
+    pub(crate) fn grant_after_stop(&self, least: Duration) {
+        let _ = self.command(Command::StopGrace { least });
     }
 
     /// Closes the pool after the driver has returned: submitted jobs are finished, new ones are refused.

@@ -3,6 +3,8 @@
 //! Nothing here waits for inputs, keeps results in order or decides how many jobs should be pushed: the users of a
 //! [`JobStream`] do that, each in its own way.
 
+mod results;
+
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -10,16 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use std::vec;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, bounded};
 
 use super::{Input, closed, encode_input};
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::exchange::{BlockBuilder, Command, Delivery, OutputPart};
-use crate::engine::func::Value;
 use crate::engine::schedule::{MapId, RankId};
 use crate::engine::transport::Doorbell;
-use crate::engine::wire::{self, Frame, Frames};
+
+pub(super) use results::decode_result;
+pub(crate) use results::{Results, Unrun};
 
 /// A block of inputs is full when it has this many bytes.
 const BLOCK_BYTES: usize = 1 << 18;
@@ -367,133 +369,6 @@ impl<O> From<Delivery> for Event<O> {
             Delivery::Part(part) => Event::Part(part),
         }
     }
-}
-
-/// The results of consecutive jobs, decoded one at a time.
-pub(crate) struct Results<O> {
-    job: u64,
-    left: u64,
-    frames: Bytes,
-    packet_bytes: usize,
-    position: usize,
-    output: PhantomData<fn() -> O>,
-}
-
-impl<O> Results<O> {
-    /// Returns the job of the next result.
-    pub(crate) fn job(&self) -> u64 {
-        self.job
-    }
-
-    /// Returns whether all results were taken.
-    pub(super) fn is_empty(&self) -> bool {
-        self.left == 0
-    }
-
-    /// Returns the number of results that were not taken.
-    pub(crate) fn len(&self) -> u64 {
-        self.left
-    }
-
-    /// Returns the next job and its encoded result.
-    pub(crate) fn next_value(&mut self) -> Option<(u64, Result<&[u8], JobError>)> {
-        let (job, _, frame) = self.next_frame()?;
-        let value = match frame {
-            Ok(Frame::Value(value)) => Ok(value),
-            Ok(Frame::Failure(failure)) => Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
-            Err(error) => Err(JobError::of(job, garbled(error))),
-        };
-        Some((job, value))
-    }
-
-    /// Returns the encoded size of all results, also of those that were taken.
-    pub(super) fn bytes(&self) -> usize {
-        self.frames.len()
-    }
-
-    /// Returns the next job, the start of its frame, and the frame; `None` if there is none.
-    fn next_frame(&mut self) -> Option<(u64, usize, Result<Frame<'_>, wire::CodecError>)> {
-        self.left = self.left.checked_sub(1)?;
-        let (job, start) = (self.job, self.position);
-        self.job += 1;
-        let mut rest = Frames::new(&self.frames[start..]);
-        let frame = rest.next();
-        self.position = self.frames.len() - rest.rest().len();
-        Some((job, start, frame))
-    }
-
-    /// Returns the next job and its encoded result. It is a copy, so that a result that is kept does not keep the memory of
-    /// all that came in the same message, unless it makes up most of that message.
-    pub(super) fn next_encoded(&mut self) -> Option<(u64, Result<Bytes, JobError>)> {
-        let (job, start, frame) = self.next_frame()?;
-        let read = frame.map(drop);
-        let range = start..self.position;
-        let encoded = read.map(|()| {
-            if range.len() > self.packet_bytes / 2 {
-                self.frames.slice(range)
-            } else {
-                Bytes::copy_from_slice(&self.frames[range])
-            }
-        });
-        Some((job, encoded.map_err(|error| JobError::new(job, JobErrorKind::Decode, error.to_string()))))
-    }
-}
-
-impl<O: Value> Iterator for Results<O> {
-    type Item = Result<O, JobError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (job, _, frame) = self.next_frame()?;
-        Some(decode_result(job, frame))
-    }
-}
-
-/// Consecutive jobs that did not run to their end, all for the same reason.
-pub(crate) struct Unrun {
-    job: u64,
-    left: u64,
-    attempt: u32,
-    failure: Failure,
-}
-
-impl Unrun {
-    /// Returns the next of these jobs.
-    pub(super) fn job(&self) -> u64 {
-        self.job
-    }
-
-    /// Returns whether all jobs were taken.
-    pub(super) fn is_empty(&self) -> bool {
-        self.left == 0
-    }
-}
-
-impl Iterator for Unrun {
-    type Item = JobError;
-
-    fn next(&mut self) -> Option<JobError> {
-        self.left = self.left.checked_sub(1)?;
-        let job = self.job;
-        self.job += 1;
-        Some(JobError { attempt: self.attempt, ..JobError::of(job, self.failure.clone()) })
-    }
-}
-
-/// Decodes the value in a result's frame.
-pub(super) fn decode_result<O: Value>(job: u64, frame: Result<Frame<'_>, wire::CodecError>) -> Result<O, JobError> {
-    let value = match frame {
-        Ok(Frame::Value(value)) => wire::decode_value(value),
-        Ok(Frame::Failure(failure)) => return Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
-        Err(error) => Err(error),
-    };
-    value.map_err(|error| {
-        let message = format!("the result cannot be read as {}: {error}", std::any::type_name::<O>());
-        JobError::new(job, JobErrorKind::Decode, message)
-    })
-}
-
-fn garbled(error: wire::CodecError) -> Failure {
-    Failure::new(JobErrorKind::Decode, error.to_string())
 }
 
 #[cfg(test)]

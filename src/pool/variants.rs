@@ -1,5 +1,7 @@
 //! Variants of `map` and `submit`: inputs by reference, with a context, as a tuple of arguments.
 
+use std::any::type_name;
+
 use bytes::Bytes;
 
 use super::{Input, JobHandle, Map, Pool, encode_input};
@@ -51,7 +53,7 @@ impl Pool {
         F: Fn(&I) -> O + CrossesRanks,
         O: Value,
     {
-        Map::new(self, func::by_reference(function), Ok(Bytes::new()), ByRefs(inputs.into_iter()))
+        Map::new(self, func::by_reference(function), Ok(Bytes::new()), ByRefs(inputs.into_iter()), type_name::<F>())
     }
 
     /// As [`submit`](Self::submit), for a function that also takes a context, which replaces captured variables.

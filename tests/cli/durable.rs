@@ -91,7 +91,7 @@ fn every_signal_that_asks_for_the_end_keeps_what_is_finished() {
     ];
     for signal in signals {
         let files = Files::new();
-        let options = ["-o", "o", "--records", "r", "--kill-after", "8s"];
+        let options = ["-o", "o", "--records", "r", "--kill-after", "8s", "--grace", "0.5s"];
         let run = blocked(&files, &options, signal);
         run.expect_code(75)
             .expect_said("stopped early by a signal, after 59 job(s); the output so far is in o.partial");
@@ -391,8 +391,11 @@ fn a_kernel_that_is_stopped_keeps_what_is_finished_behind_a_slow_job() {
     let long = format!("[{}]\n", vec!["0.5"; 2_000_000].join(","));
     files.with("jobs.jsonl", long + &"[0.5]\n".repeat(200));
     let words = ["kernel", "slow-fn", "--n", "1000", "--input", "jobs.jsonl", "--threads", "1", "--chunk", "1"];
-    let options = ["-o", "o", "--progress", "line"];
-    let mut child = support::start(command(&[&words[..], &options].concat()).current_dir(files.0.path()));
+    let options = ["-o", "o", "--progress", "line", "--grace", "10m"];
+    let mut command = command(&[&words[..], &options].concat());
+    // This launcher kills its ranks a second after the signal, so that a result cannot wait for the job before it.
+    command.env("OMPI_COMM_WORLD_RANK", "0").env("OMPI_COMM_WORLD_SIZE", "1");
+    let mut child = support::start(command.current_dir(files.0.path()));
     let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
     let mut line = String::new();
     while !line.contains("200 of 201 jobs") {

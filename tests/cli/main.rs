@@ -8,6 +8,8 @@ mod durable;
 mod durable_neighbours;
 mod ends;
 mod input_files;
+mod journal;
+mod journal_faults;
 mod kernel_failures;
 mod map_ends;
 mod map_failures;
@@ -21,8 +23,10 @@ mod run_failures;
 mod run_output;
 mod run_records;
 mod run_words;
+mod stops;
 #[path = "../support/mod.rs"]
 mod support;
+mod time_limits;
 mod words;
 
 use std::fs;

@@ -119,7 +119,7 @@ fn a_run_that_is_stopped_leaves_a_line_for_each_record_up_to_the_last_finished_o
 fn a_function_that_ignores_the_end_is_not_waited_for() {
     let module = Module::new(SEEN);
     let since = Instant::now();
-    let (code, said) = stopped(&module, "hangs", &["--kill-after", "100ms"]);
+    let (code, said) = stopped(&module, "hangs", &["--kill-after", "100ms", "--grace", "0.5s"]);
     assert_eq!(code, Some(75), "{said}");
     assert!(since.elapsed() < Duration::from_secs(200), "{:?}", since.elapsed());
     partial_output_is_in_order(&module, Some((2, "!stopped")));

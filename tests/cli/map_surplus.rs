@@ -134,7 +134,7 @@ fn a_run_that_is_stopped_tells_of_doubtful_answers() {
                   [ $n = 3 ] && { touch third; while :; do sleep 0.01; done; }; echo $x; done";
     let words =
         ["map", "-q", "--range", "1:3", "--threads", "1", "--chunk", "1", "--kill-after", "1s", "--records", "r"];
-    let words = [&words[..], &["--", "sh", "-c", script]].concat();
+    let words = [&words[..], &["--grace", "0.3s", "--", "sh", "-c", script]].concat();
     let mut child = support::start(&mut module.program(1, &words));
     let deadline = Instant::now() + LIMIT;
     while !module.files.path("third").exists() {

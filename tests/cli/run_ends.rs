@@ -109,7 +109,8 @@ fn a_signal_ends_running_jobs_after_a_moment_and_keeps_what_was_done() {
     let files = Files::new();
     // The jobs from the third on wait for a signal that is theirs.
     let script = "echo {}; test {} -le 2 && exit; touch up{}; (sleep 5.43e1; true) & sleep 5.43e1";
-    let words = ["--threads", "2", "--range", "1:50", "--records", "r", "-o", "out", "--", "sh", "-c", script];
+    let words = ["--threads", "2", "--range", "1:50", "--records", "r", "-o", "out", "--grace", "0.3s"];
+    let words = [&words[..], &["--", "sh", "-c", script]].concat();
     let mut child = support::start(&mut batch(&files, &words));
     until("jobs wait", || files.names().iter().filter(|name| name.starts_with("up")).count() == 4);
     support::signal(&child, Signal::SIGTERM);

@@ -3,6 +3,8 @@
 
 mod handles;
 mod initialisation;
+#[cfg(feature = "program")]
+mod journal;
 mod limits;
 mod maps;
 mod nested;

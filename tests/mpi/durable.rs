@@ -32,7 +32,7 @@ fn a_signal_keeps_what_is_finished() {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let mark = format!("FOLDER={}", folder.path().display());
         let script = "test {} = 1 && exec sleep 30; echo {}; touch done{}";
-        let job = ["--range", "1:501", "--threads", "2", "--", "sh", "-c", script];
+        let job = ["--range", "1:501", "--threads", "2", "--grace", "1s", "--", "sh", "-c", script];
         let mut child = support::start(batch(2, &words(&["run"], &mark, &[], &job)).current_dir(folder.path()));
         let done = || {
             let names = fs::read_dir(folder.path()).expect("it is there").filter_map(|entry| entry.ok());

@@ -15,6 +15,7 @@ mod examples;
 mod failures;
 mod lost;
 mod programs;
+mod stops;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -88,6 +89,7 @@ fn main() {
         .chain(lost::TRIALS)
         .chain(batches::TRIALS)
         .chain(durable::TRIALS)
+        .chain(stops::TRIALS)
         .map(|(name, test)| trial(name, *test))
         .collect();
     libtest_mimic::run(&arguments, trials).exit();

@@ -47,15 +47,25 @@ pub fn run(command: &mut Command, limit: Duration) -> Finished {
 /// `limit`, it is ended, and the test fails.
 #[track_caller]
 pub fn finish(mut child: Child, limit: Duration) -> Finished {
+    let id = child.id();
+    try_finish(&mut child, limit)
+        .unwrap_or_else(|said| panic!("process {id} took longer than {limit:?}; it said:\n{said}"))
+}
+
+/// [`finish`] for tests that go on after a hang.
+///
+/// # Errors
+/// If the program takes longer: what it said on standard error.
+pub fn try_finish(child: &mut Child, limit: Duration) -> Result<Finished, String> {
     let read = |from: Option<Box<dyn Read + Send>>| drain(from.unwrap_or_else(|| Box::new(std::io::empty())));
     let stdout = read(child.stdout.take().map(|from| Box::new(from) as _));
     let stderr = read(child.stderr.take().map(|from| Box::new(from) as _));
-    let status = wait(&mut child, limit);
+    let status = wait(child, limit);
     let stdout = stdout.join().expect("reading does not panic");
     let stderr = String::from_utf8_lossy(&stderr.join().expect("reading does not panic")).into_owned();
     match status {
-        Some(status) => Finished { code: status.code(), stdout, stderr },
-        None => panic!("process {} took longer than {limit:?}; it said:\n{stderr}", child.id()),
+        Some(status) => Ok(Finished { code: status.code(), stdout, stderr }),
+        None => Err(stderr),
     }
 }
 

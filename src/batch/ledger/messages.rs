@@ -41,7 +41,7 @@ pub(crate) enum Event<R> {
     Succeeded { first: u64, count: u64 },
     /// The attempt with this index ended.
     Ended { index: u64, result: R },
-    /// The pool did not start the attempt with this index, because the run is being stopped.
+    /// The attempt with this index was not started, or was ended from outside, because the run is being stopped.
     NotStarted { index: u64 },
     /// A signal asks for the end of the run.
     Stop,

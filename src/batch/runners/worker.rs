@@ -13,11 +13,12 @@ use super::command::omp_threads;
 use super::doubtful::{self, RankWorkers, Token};
 use super::{Runner, check_folder, status_of_process};
 use crate::batch::job::{Attempt, AttemptResult, Cause, Run, has_failed};
-use crate::batch::policy::FIRST_WORKER_LIMIT;
+use crate::batch::policy::{FIRST_WORKER_LIMIT, OUTSIDE_LIMIT};
 use crate::batch::sinks::Lines;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{ChunkJobs, ChunkServer};
 use crate::engine::rank;
+use crate::engine::stop;
 use crate::journal::Status;
 use crate::launch::{self, Launch};
 use crate::pool::{JobStream, Pool};
@@ -262,9 +263,13 @@ impl ChunkServer for Workers {
             // The worker still holds records of this chunk, so it must not see another one.
             Err(failure) => {
                 let message = with_traceback(failure);
-                feed.fail_the_rest(&message);
+                // Whoever stops the run may have ended a worker before it was ready. The driver leaves lost jobs to the next run.
+                let stopped = stop::is_signalled_within(OUTSIDE_LIMIT);
+                feed.fail_the_rest(if stopped { Status::Lost } else { Status::Spawn }, &message);
                 self.workers.put_back(slot, None);
-                rank::abort_run(message);
+                if !stopped {
+                    rank::abort_run(message);
+                }
             }
         }
     }
@@ -355,9 +360,9 @@ impl ChunkFeed<'_, '_, '_> {
     }
 
     /// Fails all jobs of the chunk that have no answer, because no worker can be started.
-    fn fail_the_rest(&mut self, message: &str) {
+    fn fail_the_rest(&mut self, status: Status, message: &str) {
         while self.answered < self.taken.len() || self.next(&mut Vec::new()).is_some() {
-            self.answer(AttemptResult::without_output(Status::Spawn, Cause::new("spawn", message), None));
+            self.answer(AttemptResult::without_output(status, Cause::new("spawn", message), None));
         }
     }
 }

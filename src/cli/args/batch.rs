@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args as ArgGroup, ValueEnum};
 
 use super::InputArgs;
+use super::stop::StopArgs;
 use crate::cli::parse::{Failures, from_one, positive_time, time};
 
 const FAILURES: &str = "Failures";
@@ -49,6 +50,8 @@ pub(in crate::cli) struct FailureArgs {
     /// the same --output as before, new results are added to it
     #[arg(long, value_name = "FILE", global = true, help_heading = FAILURES)]
     pub only_failed: Option<PathBuf>,
+    #[command(flatten)]
+    pub stop: StopArgs,
     #[command(flatten)]
     pub journal: JournalArgs,
     /// Show the jobs that would be run, and run nothing

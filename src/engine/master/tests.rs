@@ -73,7 +73,10 @@ fn run_and_count(other: impl FnOnce(Spoke) + Send) -> (Result<RunEnd, MasterErro
         scope.spawn(move || other(played));
         let (commands, received) = crossbeam_channel::unbounded();
         let mut master = Master::gather(&mut center, 2, false, received, &doorbell, signals, Vec::new())?;
+        // The driver asks for more time.
+        master.set_grace(limits::LINGER, Duration::ZERO);
         let pool = Pool::new(commands, doorbell.clone(), EXECUTABLE, master.board(), TransportInfo::Local);
+        pool.grant_after_stop(limits::STOP_GRACE);
         scope.spawn(move || {
             let map = pool.map(|x: u64| x * x, 0..100).chunk_size(1);
             let results: Results = map.map(|result| result.map_err(|error| error.kind)).collect();

@@ -53,6 +53,11 @@ impl<O> Order<O> {
         Order { waiting, current: None, yielded: 0, bytes: 0 }
     }
 
+    /// Returns whether results are yielded in the order of the inputs.
+    pub fn is_ordered(&self) -> bool {
+        matches!(self.waiting, Waiting::Ordered(_))
+    }
+
     /// Returns the number of results yielded so far.
     pub fn yielded(&self) -> u64 {
         self.yielded

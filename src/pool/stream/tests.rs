@@ -8,8 +8,11 @@ use crossbeam_channel::unbounded;
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 
+use bytes::Bytes;
+
 use super::*;
 use crate::engine::exchange::OutputStream;
+use crate::engine::func::Value;
 use crate::engine::func::{self, ChunkJobs, ChunkServer};
 use crate::engine::rank;
 use crate::launch::{DriverResult, ExitCode, Launch};
