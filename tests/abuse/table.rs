@@ -46,6 +46,15 @@ impl Table {
         self.0.iter().map(|(key, of)| row(key, of)).collect()
     }
 
+    /// Replaces the table in a text, or adds it.
+    pub fn put_into(&self, text: &str) -> String {
+        let is_row = |line: &&str| line.starts_with("| ") || line.starts_with("|---");
+        let start = text.find("| killed | launcher |").unwrap_or(text.len());
+        let (before, rest) = text.split_at(start);
+        let earlier: String = rest.split_inclusive('\n').take_while(is_row).collect();
+        format!("{before}{}{}", self.markdown(&earlier), &rest[earlier.len()..])
+    }
+
     /// The table as Markdown, with the rows of other launchers that `earlier` has.
     pub fn markdown(&self, earlier: &str) -> String {
         let mut rows = self.rows();
