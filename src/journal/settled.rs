@@ -79,7 +79,7 @@ impl Piece {
     }
 
     pub(super) fn to_number(self) -> u64 {
-        self.at / 8 | u64::from(self.check) << Self::AT_BITS
+        (self.at / 8) | (u64::from(self.check) << Self::AT_BITS)
     }
 
     pub(super) fn from_number(number: u64) -> Piece {
