@@ -41,7 +41,6 @@ fn stream_byte(stream: OutputStream) -> u8 {
 }
 
 impl Journal {
-    #[expect(clippy::too_many_arguments, reason = "called in one place")]
     pub(super) fn new(
         path: PathBuf,
         lookup: Lookup,
