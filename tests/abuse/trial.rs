@@ -70,7 +70,8 @@ struct Trial<'p> {
     cost: Cost,
     /// Jobs in the journal, after each kill, and when they were seen there.
     saved: Vec<(f64, BTreeSet<u64>)>,
-    kills: Vec<f64>,
+    /// For each kill, when it was sent, and when rank 0 had ended because of it.
+    kills: Vec<(f64, f64)>,
 }
 
 /// The outputs of a finished run, and how long it took.
@@ -199,7 +200,7 @@ impl Trial<'_> {
             sleep(Duration::from_millis(2));
         }
         let finished = self.finish(run, ended)?;
-        let killed = if matches!(finished.code, Some(0 | 3)) { killed } else { last };
+        let last = if matches!(finished.code, Some(0 | 3)) { killed } else { last };
         if ended.is_some() {
             return match finished.code {
                 Some(0 | 3) => Ok(false),
@@ -207,7 +208,7 @@ impl Trial<'_> {
             };
         }
         self.cost.kills += 1;
-        self.kills.push(killed);
+        self.kills.push((killed, last));
         let is_whole = matches!(self.plan.target, Target::FirstRank | Target::Launcher | Target::OtherRank);
         if is_whole && finished.code == Some(0) && self.settled() < self.plan.task.jobs() {
             return Err("the run has ended with 0 although not all jobs are settled".into());
@@ -215,7 +216,7 @@ impl Trial<'_> {
         if self.plan.task.takes_notes() {
             self.saved.push((processes::now(), self.saved_jobs()?));
         } else if let (Task::Kernel, Some(opened)) = (self.plan.task, opened) {
-            let most = (killed - opened).max(0.0) * (ranks * threads) as f64 / KERNEL_SECONDS;
+            let most = (last - opened).max(0.0) * (ranks * threads) as f64 / KERNEL_SECONDS;
             let settled = self.settled().saturating_sub(settled_before);
             let most_again = (most - settled as f64).max(0.0).min(self.plan.task.jobs() as f64);
             self.cost.finished_again += most_again as u64;
@@ -343,13 +344,16 @@ impl Trial<'_> {
             self.cost.saved_again += 1;
             return Some(format!("job {job} was saved and is run again at {}", next.began));
         }
-        let kills = self.kills.iter().filter(|at| **at >= first.began - CLOCK && **at <= next.began + CLOCK);
-        let Some(kill) = kills.copied().reduce(f64::min) else {
+        let mut kills =
+            self.kills.iter().filter(|(sent, last)| first.began - CLOCK <= *last && *sent <= next.began + CLOCK);
+        let Some(&(sent, last)) = kills.next() else {
             return Some(format!(
                 "job {job} is run again at {} without a kill: {first:?}, {:?}",
                 next.began, self.kills
             ));
         };
+        // Its rank may have gone at once, or with rank 0.
+        let kill = if first.ended.is_some_and(|ended| ended < sent) { sent } else { last };
         match first.ended.filter(|ended| *ended < kill) {
             None => self.cost.running_again += 1,
             Some(ended) => {
