@@ -20,7 +20,7 @@ mod task;
 mod trial;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::thread;
@@ -91,7 +91,7 @@ fn no_run_yet() -> Expected {
 }
 
 /// What is killed and where, and whether jobs fail: each case in its turn.
-fn plan(program: &PathBuf, launcher: &Launcher, seed: u64, turn: u64) -> (Plan, bool) {
+fn plan(program: &Path, launcher: &Launcher, seed: u64, turn: u64) -> (Plan, bool) {
     let has_launcher = !launcher.words.is_empty();
     let cases: Vec<(Task, Target)> = TASKS
         .into_iter()
@@ -100,7 +100,7 @@ fn plan(program: &PathBuf, launcher: &Launcher, seed: u64, turn: u64) -> (Plan, 
     let (task, target) = cases[(turn % cases.len() as u64) as usize];
     let is_of_job = matches!(target, Target::Command | Target::Worker | Target::Helper);
     let fails = task.can_fail() && !is_of_job && Chance::new(seed ^ 1).below(3) == 0;
-    (Plan { program: program.clone(), launcher: launcher.clone(), task, target, seed }, fails)
+    (Plan { program: program.into(), launcher: launcher.clone(), task, target, seed }, fails)
 }
 
 /// Makes trials with one launcher until there are enough kills. Returns whether all promises were kept.
