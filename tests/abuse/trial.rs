@@ -361,7 +361,7 @@ impl Trial<'_> {
             ));
         };
         // Its rank may have gone at once, or with rank 0.
-        let kill = if first.ended.is_some_and(|ended| ended < sent) { sent } else { last };
+        let kill = if first.ended.is_some_and(|ended| ended < sent + CLOCK) { sent } else { last };
         match first.ended.filter(|ended| *ended < kill) {
             None => self.cost.running_again += 1,
             Some(ended) => {
