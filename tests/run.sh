@@ -27,6 +27,8 @@
 #   tests/run.sh --only openmpi -- --nocapture
 #   RANKPOOL_KILLS=100 tests/run.sh --only test --only openmpi --only mpich -- a_kill
 #                                                    the long version of the tests that kill runs at random moments
+#   RANKPOOL_ABUSE=100 tests/run.sh --only test --only openmpi --only mpich -- abuse
+#                                                    100 kills of runs with a journal for each way to start ranks
 #
 # The last line is `N passed, N failed`, counted in steps; the exit code is 1 if one failed. Every step has a time limit,
 # and what a step leaves running is ended and makes it fail.
@@ -169,6 +171,7 @@ step_test() {
   # These mostly wait for processes.
   RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} \
     cargo test --locked --no-default-features --features program --test cli --test alone --test compile_fail "$@"
+  cargo test --locked --no-default-features --features program --test abuse "$@"
   cargo test --locked --no-default-features --features program --doc "$@"
   # The library keeps its promises without the program.
   cargo test --locked --no-default-features --test it "$@"
@@ -210,6 +213,7 @@ mpi_tests() {
   need_python
   build_with_mpi "$flavour"
   cargo test --locked --profile "$(profile_for "$flavour")" --test mpi "$@"
+  RANKPOOL_ABUSE_WITH=mpi cargo test --locked --profile "$(profile_for "$flavour")" --test abuse "$@"
 }
 step_openmpi() { mpi_tests openmpi "$@"; }
 step_mpich() { mpi_tests mpich "$@"; }

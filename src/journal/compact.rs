@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::frame::{Chain, HEADER_BYTES, Kind, header};
 use super::index::Index;
 use super::open::sync_folder;
-use super::owner::lock;
 use super::presence::open_new;
 use super::scan::{FrameReader, Scan};
 use super::settled::Settled;
@@ -44,7 +43,6 @@ fn new_path(path: &Path) -> PathBuf {
 
 fn write_new(file: &File, index: &Index, written: &File) -> io::Result<()> {
     written.set_permissions(file.metadata()?.permissions())?;
-    lock(written)?;
     written.write_all_at(&copied_header(file)?, 0)?;
     let storage = SyncedFile::new(written.try_clone()?);
     let mut writer = FrameWriter::new(storage, Chain::default(), HEADER_BYTES as u64, Duration::MAX);

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::frame::has_magic;
+use super::owner::lock;
 
 /// Whether this path is that of this file. A path that cannot be looked at now is taken to be.
 pub(super) fn is_there(file: &File, path: &Path) -> bool {
@@ -50,7 +51,7 @@ pub(super) fn free_name(path: &Path, ending: &str) -> io::Result<PathBuf> {
     free.ok_or_else(|| io::Error::other(format!("there are too many files {}{ending}; remove some", path.display())))
 }
 
-/// Opens the file in which a journal is written anew, empty. What a killed run has left there is replaced, and nothing else.
+/// Opens the file in which a journal is written anew, empty, and locks it. What a killed run has left there is replaced, and nothing else.
 ///
 /// # Errors
 /// If it cannot be opened, or another file has the name.
@@ -66,6 +67,10 @@ pub(super) fn open_new(path: &Path) -> io::Result<File> {
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > 0 && !has_magic(&file)? {
         return Err(taken());
+    }
+    // Another process may be writing it, or may have made it the journal just now.
+    if !lock(&file)? || !is_there(&file, path) {
+        return Err(io::Error::other(format!("another process writes {}", path.display())));
     }
     file.set_len(0)?;
     Ok(file)
@@ -109,6 +114,9 @@ mod tests {
             fs::write(&path, rest).expect("there is room");
             assert_eq!(open_new(&path).and_then(|file| file.metadata()).expect("it is replaced").len(), 0);
         }
+        let locked = open_new(&path).expect("it is free");
+        assert!(open_new(&path).expect_err("it is in use").to_string().contains("another process writes"));
+        drop(locked);
         fs::write(&path, "a letter").expect("there is room");
         assert!(open_new(&path).expect_err("it is of somebody").to_string().contains("j.new is in the way"));
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "a letter");

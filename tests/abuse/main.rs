@@ -4,11 +4,12 @@
 //! cargo test --test abuse                                       a few kills
 //! RANKPOOL_ABUSE=100 cargo test --test abuse                    100 kills for each launcher
 //! cargo test --test abuse -- --seed 123                         one trial again
-//! RANKPOOL_ABUSE=100 cargo test --test abuse -- --table FILE    writes the table of docs/faults.md
+//! RANKPOOL_ABUSE=100 cargo test --test abuse -- --table FILE    the same, and puts its rows into the table of a file
 //! ```
 //!
-//! Launchers: `--local`, and `RANKPOOL_MPIEXEC` with `RANKPOOL_MPIEXEC_FLAGS`, as in `tests/mpi`. `--launcher mpi` or
-//! `--launcher local` uses one of them. A kill's moment is the same for the same seed; what the processes do then is not.
+//! Launchers: `--local`, and `RANKPOOL_MPIEXEC` with `RANKPOOL_MPIEXEC_FLAGS`, as in `tests/mpi`. `RANKPOOL_ABUSE_WITH=mpi` or
+//! `RANKPOOL_ABUSE_WITH=local` uses one of them. The moment of a kill is the same for the same seed; what the processes do then is
+//! not.
 
 mod chance;
 mod processes;
@@ -19,9 +20,9 @@ mod task;
 mod trial;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,7 +33,7 @@ use task::{TASKS, Task};
 use trial::{Launcher, Plan, Undisturbed};
 
 /// The number of kills for each launcher, if nothing else is said.
-const FEW: u32 = 8;
+const FEW: u32 = 5;
 /// How many trials are made at once: their jobs mostly sleep.
 const AT_ONCE: usize = 3;
 
@@ -51,14 +52,10 @@ fn settings() -> Settings {
         match word.as_str() {
             "--seed" => settings.seed = Some(value().parse().expect("a seed is a number")),
             "--table" => settings.table = Some(value().into()),
-            "--launcher" => {
-                let wanted = value();
-                settings.launchers.retain(|launcher| launcher.words.is_empty() == (wanted == "local"));
-            }
-            // The words of `cargo test -- FILTER` are of the other tests: only a filter that asks for this one is followed.
             "--list" => settings.kills = 0,
             _ if word.starts_with('-') => {}
-            _ if "a_kill_and_a_resume".contains(&word) => {}
+            // A filter for the names of tests.
+            _ if "abuse".contains(&word) => {}
             _ => settings.kills = 0,
         }
     }
@@ -80,24 +77,21 @@ fn launchers() -> Vec<Launcher> {
         let words = std::iter::once(launcher).chain(flags.split_whitespace().map(str::to_string)).collect();
         launchers.push(Launcher { name, words });
     }
+    if let Ok(wanted) = std::env::var("RANKPOOL_ABUSE_WITH") {
+        launchers.retain(|launcher| launcher.words.is_empty() == (wanted == "local"));
+    }
     launchers
 }
 
 /// The end of an undisturbed run for each task, with failing jobs and without.
-type Expected = BTreeMap<(Task, bool), Undisturbed>;
+type Expected = BTreeMap<(Task, bool), OnceLock<Undisturbed>>;
 
-fn expected(program: &PathBuf, launcher: &Launcher) -> Expected {
-    let plan = |task| {
-        let (program, launcher) = (program.clone(), launcher.clone());
-        Plan { program, launcher, task, target: Target::FirstRank, seed: 0 }
-    };
-    let cases = TASKS.into_iter().flat_map(|task| [(task, false), (task, true)]);
-    let cases = cases.filter(|(task, fails)| !fails || task.can_fail());
-    cases.map(|case| (case, trial::undisturbed(&plan(case.0), case.1))).collect()
+fn no_run_yet() -> Expected {
+    TASKS.into_iter().flat_map(|task| [((task, false), OnceLock::new()), ((task, true), OnceLock::new())]).collect()
 }
 
 /// What is killed and where, and whether jobs fail: each case in its turn.
-fn plan(program: &PathBuf, launcher: &Launcher, seed: u64, turn: u64) -> (Plan, bool) {
+fn plan(program: &Path, launcher: &Launcher, seed: u64, turn: u64) -> (Plan, bool) {
     let has_launcher = !launcher.words.is_empty();
     let cases: Vec<(Task, Target)> = TASKS
         .into_iter()
@@ -106,13 +100,13 @@ fn plan(program: &PathBuf, launcher: &Launcher, seed: u64, turn: u64) -> (Plan, 
     let (task, target) = cases[(turn % cases.len() as u64) as usize];
     let is_of_job = matches!(target, Target::Command | Target::Worker | Target::Helper);
     let fails = task.can_fail() && !is_of_job && Chance::new(seed ^ 1).below(3) == 0;
-    (Plan { program: program.clone(), launcher: launcher.clone(), task, target, seed }, fails)
+    (Plan { program: program.into(), launcher: launcher.clone(), task, target, seed }, fails)
 }
 
 /// Makes trials with one launcher until there are enough kills. Returns whether all promises were kept.
 fn abuse(settings: &Settings, first_seed: u64, launcher: &Launcher, table: &Mutex<Table>) -> bool {
     let program: PathBuf = env!("CARGO_BIN_EXE_rankpool").into();
-    let expected = expected(&program, launcher);
+    let expected = no_run_yet();
     let (kills, failures, turns) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU64::new(0));
     // A seed says which turn it is, so that it can be given alone.
     let seed_of = |turn: u64| settings.seed.unwrap_or(first_seed + turn);
@@ -121,7 +115,8 @@ fn abuse(settings: &Settings, first_seed: u64, launcher: &Launcher, table: &Mute
             let seed = seed_of(turns.fetch_add(1, Ordering::Relaxed));
             let (plan, fails) = plan(&program, launcher, seed, seed);
             let what = format!("{} in {} under {}, seed {seed}", plan.target.name(), plan.task.name(), launcher.name);
-            match trial::make(&plan, &expected[&(plan.task, fails)], fails) {
+            let undisturbed = expected[&(plan.task, fails)].get_or_init(|| trial::undisturbed(&plan, fails));
+            match trial::make(&plan, undisturbed, fails) {
                 Ok(cost) => {
                     kills.fetch_add(cost.kills, Ordering::Relaxed);
                     println!("ok: {what}: {cost:?}");
@@ -159,7 +154,7 @@ fn main() {
     println!("{} kills in {:.0} s", table.kills(), began.elapsed().as_secs_f64());
     if let Some(path) = &settings.table {
         let earlier = std::fs::read_to_string(path).unwrap_or_default();
-        std::fs::write(path, table.markdown(&earlier)).expect("the table can be written");
+        std::fs::write(path, table.put_into(&earlier)).expect("the table can be written");
     }
     print!("{}", table.markdown(""));
     std::process::exit(i32::from(!is_kept));

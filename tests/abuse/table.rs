@@ -12,12 +12,20 @@ const HEAD: &str = "\
 |---|---|---|---|---|---|---|---|---|---|---|
 ";
 
+/// By what was killed, and under which launcher.
 #[derive(Default)]
-pub struct Table(BTreeMap<(Target, &'static str), (BTreeMap<Task, u32>, Cost)>);
+pub struct Table(BTreeMap<(Target, &'static str), Row>);
+
+#[derive(Default)]
+struct Row {
+    /// The number of kills in each task.
+    tasks: BTreeMap<Task, u32>,
+    cost: Cost,
+}
 
 impl Table {
     pub fn add(&mut self, target: Target, launcher: &'static str, task: Task, cost: &Cost) {
-        let (tasks, sum) = self.0.entry((target, launcher)).or_default();
+        let Row { tasks, cost: sum } = self.0.entry((target, launcher)).or_default();
         *tasks.entry(task).or_default() += cost.kills;
         sum.kills += cost.kills;
         sum.differing += cost.differing;
@@ -30,11 +38,11 @@ impl Table {
     }
 
     pub fn kills(&self) -> u32 {
-        self.0.values().map(|(_, cost)| cost.kills).sum()
+        self.0.values().map(|row| row.cost.kills).sum()
     }
 
     fn rows(&self) -> Vec<(String, String)> {
-        let row = |(target, launcher): &(Target, &'static str), (tasks, cost): &(BTreeMap<Task, u32>, Cost)| {
+        let row = |(target, launcher): &(Target, &'static str), Row { tasks, cost }: &Row| {
             let tasks: Vec<_> = tasks.iter().map(|(task, kills)| format!("{} {kills}", task.name())).collect();
             let Cost { kills, differing, lost, saved_again, finished_again, running_again, oldest, charged } = cost;
             let cells = format!(
@@ -44,6 +52,15 @@ impl Table {
             (format!("| {} | {launcher} ", target.name()), cells)
         };
         self.0.iter().map(|(key, of)| row(key, of)).collect()
+    }
+
+    /// Replaces the table in a text, or adds it.
+    pub fn put_into(&self, text: &str) -> String {
+        let is_row = |line: &&str| line.starts_with("| ") || line.starts_with("|---");
+        let start = text.find("| killed | launcher |").unwrap_or(text.len());
+        let (before, rest) = text.split_at(start);
+        let earlier: String = rest.split_inclusive('\n').take_while(is_row).collect();
+        format!("{before}{}{}", self.markdown(&earlier), &rest[earlier.len()..])
     }
 
     /// The table as Markdown, with the rows of other launchers that `earlier` has.

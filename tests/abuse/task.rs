@@ -74,11 +74,11 @@ impl Task {
     /// The number of jobs.
     pub fn jobs(self) -> u64 {
         match self {
-            Task::Kernel => 1000,
+            Task::Kernel => 2000,
             Task::FastKernel => 400_000,
-            Task::Run => 160,
-            Task::Python => 300,
-            Task::Worker => 250,
+            Task::Run => 300,
+            Task::Python => 900,
+            Task::Worker => 600,
         }
     }
 

@@ -70,7 +70,8 @@ struct Trial<'p> {
     cost: Cost,
     /// Jobs in the journal, after each kill, and when they were seen there.
     saved: Vec<(f64, BTreeSet<u64>)>,
-    kills: Vec<f64>,
+    /// For each kill, when it was sent, and when rank 0 had ended because of it.
+    kills: Vec<(f64, f64)>,
 }
 
 /// The outputs of a finished run, and how long it took.
@@ -163,14 +164,11 @@ impl Trial<'_> {
     ) -> Result<bool, String> {
         let settled_before = self.settled();
         let modified = || fs::metadata(self.folder.join("j")).and_then(|of| of.modified()).ok();
-        let (before, mut opened) = (modified(), None);
+        let before = modified();
         let began = Instant::now();
         let mut run = self.start(ranks, threads, &[]);
         let launcher = run.child.id() as i32;
         let ended = loop {
-            if opened.is_none() && modified() != before {
-                opened = Some(processes::now());
-            }
             if let Some(status) = run.child.try_wait().map_err(|error| error.to_string())? {
                 break Some(status);
             }
@@ -188,6 +186,7 @@ impl Trial<'_> {
             }
             sleep(Duration::from_millis(1));
         };
+        let unwritten = modified().filter(|at| Some(*at) != before).and_then(|at| at.elapsed().ok());
         let (killed, mut last) = (processes::now(), processes::now());
         // Ranks notice a moment later that the launcher or another rank is gone, and go on until then.
         while ended.is_none() && began.elapsed() < LIMIT {
@@ -199,7 +198,7 @@ impl Trial<'_> {
             sleep(Duration::from_millis(2));
         }
         let finished = self.finish(run, ended)?;
-        let killed = if matches!(finished.code, Some(0 | 3)) { killed } else { last };
+        let last = if matches!(finished.code, Some(0 | 3)) { killed } else { last };
         if ended.is_some() {
             return match finished.code {
                 Some(0 | 3) => Ok(false),
@@ -207,21 +206,31 @@ impl Trial<'_> {
             };
         }
         self.cost.kills += 1;
-        self.kills.push(killed);
+        self.kills.push((killed, last));
         let is_whole = matches!(self.plan.target, Target::FirstRank | Target::Launcher | Target::OtherRank);
         if is_whole && finished.code == Some(0) && self.settled() < self.plan.task.jobs() {
             return Err("the run has ended with 0 although not all jobs are settled".into());
         }
         if self.plan.task.takes_notes() {
             self.saved.push((processes::now(), self.saved_jobs()?));
-        } else if let (Task::Kernel, Some(opened)) = (self.plan.task, opened) {
-            let most = (killed - opened).max(0.0) * (ranks * threads) as f64 / KERNEL_SECONDS;
-            let settled = self.settled().saturating_sub(settled_before);
-            let most_again = (most - settled as f64).max(0.0).min(self.plan.task.jobs() as f64);
-            self.cost.finished_again += most_again as u64;
-            self.cost.oldest = self.cost.oldest.max(most_again * KERNEL_SECONDS / (ranks * threads) as f64);
+        } else if self.plan.task == Task::Kernel {
+            self.estimate(unwritten, self.settled() > settled_before, (ranks * threads) as f64)?;
         }
         Ok(true)
+    }
+
+    /// Estimates the work of jobs that take no notes: all that the slots could have done since the journal was last written.
+    fn estimate(&mut self, unwritten: Option<Duration>, has_settled: bool, slots: f64) -> Result<(), String> {
+        let seconds = unwritten.map_or(0.0, |time| time.as_secs_f64());
+        let left = self.plan.task.jobs().saturating_sub(self.settled());
+        let again = ((seconds * slots / KERNEL_SECONDS) as u64).min(left);
+        self.cost.finished_again += again;
+        self.cost.oldest = self.cost.oldest.max(again as f64 * KERNEL_SECONDS / slots);
+        // Before the first results there is the start of other ranks, too.
+        if has_settled && left > 0 && seconds > MOST_LOST + CLOCK {
+            return Err(format!("the journal was not written for {seconds:.2} s"));
+        }
+        Ok(())
     }
 
     /// Waits until all processes of a run have ended.
@@ -343,13 +352,16 @@ impl Trial<'_> {
             self.cost.saved_again += 1;
             return Some(format!("job {job} was saved and is run again at {}", next.began));
         }
-        let kills = self.kills.iter().filter(|at| **at >= first.began - CLOCK && **at <= next.began + CLOCK);
-        let Some(kill) = kills.copied().reduce(f64::min) else {
+        let mut kills =
+            self.kills.iter().filter(|(sent, last)| first.began - CLOCK <= *last && *sent <= next.began + CLOCK);
+        let Some(&(sent, last)) = kills.next() else {
             return Some(format!(
                 "job {job} is run again at {} without a kill: {first:?}, {:?}",
                 next.began, self.kills
             ));
         };
+        // Its rank may have gone at once, or with rank 0.
+        let kill = if first.ended.is_some_and(|ended| ended < sent + CLOCK) { sent } else { last };
         match first.ended.filter(|ended| *ended < kill) {
             None => self.cost.running_again += 1,
             Some(ended) => {

@@ -32,6 +32,18 @@ fn shell(files: &Files, script: &str) -> Finished {
     support::run(&mut command, LIMIT)
 }
 
+/// Runs a script that mounts file systems of its own, and ends with 77 if it cannot; `None` if that is so here.
+#[track_caller]
+fn with_mounts(files: &Files, script: &str) -> Option<Finished> {
+    files.with("script", script);
+    let finished = shell(files, "unshare --mount sh script || unshare --mount --map-root-user sh script");
+    if finished.code == Some(77) || !files.path("mounted").exists() {
+        eprintln!("skipped: no file system can be mounted here");
+        return None;
+    }
+    Some(finished)
+}
+
 fn numbers(last: u64) -> String {
     (1..=last).map(|number| format!("{number}\n")).collect()
 }
@@ -188,19 +200,33 @@ fn a_full_disk_under_the_journal_ends_the_run_and_the_next_one_continues_when_th
     let words = "$R run --progress off --journal small/j --resume -o o --range 1:200 -- printf '%01000d\\n' {}";
     let script = format!(
         "mount -t tmpfs -o size=64k none small 2>mounted || exit 77; {words}; echo first $?; cat o.partial o >>kept 2>/dev/null
-         {words}; echo again $?; mount -o remount,size=8m small; {words}; echo last $?; $R journal check small/j"
+         {words}; echo again $?; mount -o remount,size=8m small; {words}; echo last $?
+         cat /dev/zero >small/rest 2>/dev/null; $R journal compact small/j; echo compact $?; ls small; $R journal check small/j"
     );
-    files.with("script", script);
-    let finished = shell(&files, "unshare --mount sh script || unshare --mount --map-root-user sh script");
-    if finished.code == Some(77) || !files.path("mounted").exists() {
-        eprintln!("skipped: no file system can be mounted here");
-        return;
-    }
+    let Some(finished) = with_mounts(&files, &script) else { return };
     finished.expect_code(0).expect_said("cannot write small/j: No space left on device");
     let out = finished.out();
-    let lines = ["first 1\n", "again 1\n", "last 0\n", "200 job(s) kept", "not damaged"];
+    let lines = ["first 1\n", "again 1\n", "last 0\n", "compact 1\nj\nrest\n", "200 job(s) kept", "not damaged"];
     assert!(lines.iter().all(|line| out.contains(line)), "{out}\n{}", finished.stderr);
     assert_eq!(text(&files, "o"), (1..=200).map(|number| format!("{number:01000}\n")).collect::<String>());
+}
+
+#[test]
+fn a_journal_in_a_read_only_file_system_can_be_looked_at_and_nothing_else() {
+    let files = Files::new();
+    fs::create_dir(files.path("d")).expect("a folder");
+    let words = "run -q --progress off --resume -o o --range 1:9 -- echo {} --journal";
+    let words = |journal: &str| words.replace("-- echo {} --journal", &format!("--journal {journal} -- echo {{}}"));
+    let script = format!(
+        "mount -t tmpfs none d 2>mounted || exit 77; $R {}; mount -o remount,ro d; for task in show check export; do $R journal $task d/j >/dev/null || exit 3; done
+         $R journal compact d/j; echo compact $?; $R {}; echo resume $?; $R {}; echo new $?",
+        words("d/j"),
+        words("d/j"),
+        words("d/k")
+    );
+    let Some(finished) = with_mounts(&files, &script) else { return };
+    assert_eq!(finished.expect_code(0).out(), "compact 1\nresume 2\nnew 2\n", "{}", finished.stderr);
+    finished.expect_said("cannot read or write the journal d/j: Read-only file system");
 }
 
 #[test]
