@@ -252,7 +252,8 @@ mod tests {
                 });
             }
         });
-        assert_eq!((gate.lock().running(), gate.lock().most), (0, 4));
+        let state = gate.lock();
+        assert_eq!((state.running(), state.most), (0, 4));
     }
 
     /// Waits until this number of threads wait.
