@@ -59,7 +59,7 @@ impl Needs {
 
 /// The part of the summary about the memory of jobs. All keys are those of its JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct MemorySummary {
+pub(crate) struct MemorySummary {
     /// The number of jobs whose memory is known.
     jobs: u64,
     median_bytes: u64,

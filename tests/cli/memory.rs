@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Files, LIMIT, json, records_of, support};
+use super::{Files, LIMIT, json, records, support};
 
 /// A control group that is removed at the end of its test.
 struct Group(PathBuf);
@@ -73,7 +73,7 @@ const JOB: &str = "import sys, time\nx = bytearray(b'1') * (70 << 20)\ntime.slee
 
 #[test]
 fn commands_for_which_memory_is_exhausted_are_run_again_with_more_room() {
-    let Some(group) = group(160) else { return };
+    let Some(group) = group(140) else { return };
     let files = Files::new();
     let job = files.with("job.py", JOB);
     let words = [
@@ -92,17 +92,17 @@ fn commands_for_which_memory_is_exhausted_are_run_again_with_more_room() {
         "{}",
     ];
     let finished = support::run(&mut group.command(&files, &words), LIMIT);
-    assert_eq!(finished.code, Some(0), "{}", finished.err);
-    assert_eq!(finished.out, "1\n2\n3\n4\n5\n6\n");
-    let attempts = records_of(&files, "r").iter().map(|entry| entry["attempts"].as_u64().unwrap()).max();
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert_eq!(finished.out(), "1\n2\n3\n4\n5\n6\n");
+    let attempts = records(&files, "r").iter().map(|entry| entry["attempts"].as_u64().unwrap()).max();
     assert!((2..=3).contains(&attempts.unwrap()), "{attempts:?}");
     let memory = &json(&files.path("s.json"))["job_memory"];
     assert_eq!(
         (&memory["jobs"], &memory["node_bytes"], &memory["fit_on_node"]),
-        (&6.into(), &(160 << 20).into(), &2.into())
+        (&6.into(), &(140 << 20).into(), &1.into())
     );
     assert!(memory["out_of_memory"].as_u64() > Some(0) && memory["most_bytes"].as_u64() > Some(70 << 20), "{memory}");
-    assert!(finished.err.contains("killed for lack of memory; these jobs were run again"), "{}", finished.err);
+    assert!(finished.stderr.contains("killed for lack of memory; these jobs were run again"), "{}", finished.stderr);
 }
 
 #[test]
@@ -112,13 +112,13 @@ fn a_command_that_needs_more_memory_than_there_is_fails_after_it_was_alone() {
     let job = files.with("job.py", JOB);
     let words = ["--threads", "2", "run", "--records", "r", "--args", "1", "--", "python3", &job, "{}"];
     let finished = support::run(&mut group.command(&files, &words), LIMIT);
-    assert_eq!(finished.code, Some(3), "{}", finished.err);
-    let entry = &records_of(&files, "r")[0];
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+    let entry = &records(&files, "r")[0];
     assert_eq!((&entry["status"], &entry["attempts"], &entry["signal"]), (&"signal".into(), &3.into(), &9.into()));
-    assert!(finished.err.contains("job 1: killed for lack of memory (it had "), "{}", finished.err);
+    assert!(finished.stderr.contains("job 1: killed for lack of memory (it had "), "{}", finished.stderr);
     let words = ["run", "--job-mem", "none", "--records", "r2", "--args", "1", "--", "python3", &job, "{}"];
     assert_eq!(support::run(&mut group.command(&files, &words), LIMIT).code, Some(3));
-    assert_eq!(records_of(&files, "r2")[0]["attempts"], 1);
+    assert_eq!(records(&files, "r2")[0]["attempts"], 1);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn no_memory_is_exhausted_if_the_memory_of_a_job_is_given() {
         "{}",
     ];
     let finished = support::run(&mut group.command(&files, &words), LIMIT);
-    assert_eq!((finished.code, finished.out.as_str()), (Some(0), "1\n2\n3\n4\n"), "{}", finished.err);
+    assert_eq!((finished.code, finished.out().as_str()), (Some(0), "1\n2\n3\n4\n"), "{}", finished.stderr);
     assert_eq!(json(&files.path("s.json"))["job_memory"]["out_of_memory"], 0);
 }
 
@@ -154,7 +154,7 @@ fn records_for_which_memory_is_exhausted_are_sent_again_with_more_room() {
     files.with("m.py", text);
     let words = ["--threads", "4", "map", "--python", "m.py:f", "--records", "r", "--range", "1:6"];
     let finished = support::run(&mut group.command(&files, &words), LIMIT);
-    assert_eq!((finished.code, finished.out.as_str()), (Some(0), "1\n2\n3\n4\n5\n6\n"), "{}", finished.err);
-    let attempts = records_of(&files, "r").iter().map(|entry| entry["attempts"].as_u64().unwrap()).max();
+    assert_eq!((finished.code, finished.out().as_str()), (Some(0), "1\n2\n3\n4\n5\n6\n"), "{}", finished.stderr);
+    let attempts = records(&files, "r").iter().map(|entry| entry["attempts"].as_u64().unwrap()).max();
     assert!((2..=3).contains(&attempts.unwrap()), "{attempts:?}");
 }
