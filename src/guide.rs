@@ -134,8 +134,8 @@
 //! ```
 //!
 //! `?` on a job's error ends the driver, and the run with exit code 3; any other error, or a panic of the driver, is exit code
-//! 1 (see [`ExitCode`](crate::ExitCode)). When a process dies by `abort` or a signal, the whole run ends: that is MPI's rule. A
-//! program that is built with `panic = "abort"` dies at the first panic.
+//! 1 (see [`ExitCode`](crate::ExitCode)). When a process dies by `abort` or a signal, most launchers end the whole run; with those that
+//! let the other ranks live, these do its jobs (see [`Launch::lost_after`](crate::Launch::lost_after)). A program that is built with `panic = "abort"` dies at the first panic.
 //!
 //! # Tests without MPI
 //!

@@ -19,10 +19,13 @@ mod compact;
 #[cfg(test)]
 mod damages;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod index;
 pub(crate) mod inspect;
 mod last;
 mod line;
+mod lookup;
 mod open;
 mod owner;
 mod places;
@@ -46,9 +49,10 @@ use serde_json::value::RawValue;
 use crate::output::{Existing, Moved, OutputError, Target, Writer};
 
 pub use last::LastEntries;
+pub(crate) use lookup::{Lookup, Place};
 pub(crate) use open::{JournalError, JournalOptions, Spec};
 pub(crate) use places::{Found, OutputFiles};
-pub(crate) use run::{Journal, Place};
+pub(crate) use run::Journal;
 pub(crate) use settled::{Key, Settled};
 
 /// The status of a job.

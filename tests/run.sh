@@ -16,6 +16,8 @@
 #   mpich       the same under MPICH's
 #   local       slurm/local.sh, its main job
 #   scripts     what slurm/rankpool.sbatch and .pbs do when a run is stopped or dies, with pretended schedulers
+#   hosts       three hosts made of network namespaces, one of which fails, under each MPI (RANKPOOL_HOSTS=all: in all ways
+#               that tests/hosts.sh knows); only as root
 #   slurm       both in a small Slurm on this machine: the short tests; with --slurm or --only slurm all of them
 #
 # Examples:
@@ -221,6 +223,20 @@ step_local() {
 
 step_scripts() { tests/scripts.sh; }
 
+step_hosts() {
+  local flavour folder scenarios=(vanishes cut thawed)
+  [ "${RANKPOOL_HOSTS:-}" != all ] || scenarios=()
+  [ "$(id -u)" = 0 ] || skip 'only root can make network namespaces'
+  for flavour in $RANKPOOL_TEST_MPIS; do
+    (
+      build_with_mpi "$flavour"
+      folder=release
+      [ "$(profile_for "$flavour")" = release ] || folder=debug
+      tests/hosts.sh "$CARGO_TARGET_DIR/$folder/rankpool" "${scenarios[@]}"
+    )
+  done
+}
+
 step_slurm() {
   local flavour install=(--qsub) limit=600 part=()
   if [ "$RANKPOOL_TEST_SLURM" = short ]; then
@@ -251,6 +267,7 @@ title() {
     mpich) echo 'MPI tests under MPICH' ;;
     local) echo 'One command on this machine' ;;
     scripts) echo 'Job scripts, with pretended schedulers' ;;
+    hosts) echo 'Hosts that fail, made of network namespaces' ;;
     slurm) echo 'Job scripts in a real Slurm' ;;
     *) return 1 ;;
   esac
@@ -322,7 +339,7 @@ export RANKPOOL_TEST_ALL=no
 if [ ${#steps[@]} -eq 0 ]; then
   RANKPOOL_TEST_ALL=yes
   # shellcheck disable=SC2206  # the names of the MPIs are words
-  steps=(format lint deps msrv shell scripts test $mpis local slurm)
+  steps=(format lint deps msrv shell scripts test $mpis local hosts slurm)
 fi
 
 command -v cargo >/dev/null || {

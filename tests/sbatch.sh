@@ -189,14 +189,16 @@ test_case short 'warned: back into the queue, and finished there' warned
 
 is_back() { [ "$(field Restarts)" = 1 ]; }
 time_limit() {
-  begin_half --time=1 --signal=B:TERM@50 -- "${job[@]}"
+  begin_half --time=1 --signal="B:TERM@$1" -- "${job[@]}"
   wait_until 90 'it is back in the queue' is_back
   rm -f gate
   finish 0
   [ "$(field Restarts)" -ge 1 ] || complain 'its time limit did not cut it'
   whole "$at_most_twice"
 }
-test_case long 'cut by its time limit: back into the queue, and finished there' time_limit
+test_case long 'warned of its time limit: back into the queue, and finished there' time_limit 50
+# Slurm's warning comes too late: rankpool knows the time by itself.
+test_case long 'without a warning of its time limit: the same' time_limit 1
 
 signalled() {
   begin_half -- "${job[@]}"

@@ -20,7 +20,12 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 only=${*:-}
 work=$(mktemp -d "${TMPDIR:-/tmp}/rankpool-scripts.XXXXXX")
 alive=
-trap '[ -z "$alive" ] || kill -KILL "$alive" 2>/dev/null; rm -rf "$work"' EXIT
+# A test that fails may leave its script and the pretended programs, which have the path of this folder in their commands.
+tidy() {
+  pkill -KILL -f "$work/" || true
+  rm -rf "$work"
+}
+trap tidy EXIT
 trap 'exit 130' INT TERM
 failures=0
 count=0
@@ -67,7 +72,10 @@ if [ $((have + jobs)) = 10 ]; then
   echo complete >>"$journal"
 fi
 case $fate in
-  wait) trap 'exit 75' TERM USR2 ;;
+  wait)
+    trap 'exit 75' USR2
+    trap 'exit "${FAKE_TERM:-75}"' TERM
+    ;;
   deaf) trap '' TERM USR2 ;;
   *) exit "$fate" ;;
 esac
@@ -77,7 +85,8 @@ FAKE
 put "$work/bin/mpiexec" <<'FAKE'
 [ "$1" != --version ] || { echo 'mpiexec (Open MPI) 0.0'; exit; }
 while [ "${1##*/}" != rankpool ]; do shift; done
-exec "$@"
+# Open MPI kills the ranks at TERM, and hands on USR2.
+FAKE_TERM=143 exec "$@"
 FAKE
 printf 'RANKPOOL_MPI_FLAVOUR=openmpi\nRANKPOOL_MPIEXEC=%q\n' "$work/bin/mpiexec" >"$work/target/openmpi/mpi.env"
 # The pause between two tries is over at once.
@@ -371,6 +380,7 @@ warned() {
   signal "-$1"
   finish 75
   starts 1 && requeued 1 && no_output
+  says 'stopped early (75)'
   run 0 "${job[@]}"
   starts 2 && whole
 }
@@ -481,16 +491,18 @@ test_case 'ranks that srun has started are told by scancel' step_launcher
 
 kinds=(pbs)
 qdel() {
+  left "$1"
   plan '4 wait' 'all 0'
   begin "${job[@]}"
   signal -TERM
   finish 75
-  starts 1 && requeued 0
+  starts 1 && requeued "$2"
 }
-test_case 'TERM is qdel' qdel
+test_case 'TERM is qdel' qdel 59 0
+test_case 'TERM is the end of the time, if there is none left' qdel 10 1
 own_timer() {
   # Two minutes and a second.
-  echo 121 >left
+  left 121
   plan '4 wait'
   begin "${job[@]}"
   finish 75
@@ -499,10 +511,11 @@ own_timer() {
 test_case 'it warns itself two minutes before the end' own_timer
 ends_its_timer() {
   # A number that is nobody else's.
-  echo 976120 >left
+  local nap=$((9000000 + $$))
+  left $((nap + 120))
   plan 'all 0'
   run 0 "${job[@]}"
-  ! pgrep -f 'sleep 976000' >/dev/null || complain 'its timer is left running'
+  ! pgrep -f "sleep $nap" >/dev/null || complain 'its timer is left running'
 }
 test_case 'its timer ends with it' ends_its_timer
 submits_itself() {

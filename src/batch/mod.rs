@@ -55,8 +55,7 @@ use crate::console;
 use crate::engine::board::Settled;
 use crate::engine::environment::environment;
 use crate::engine::stop;
-use crate::input::InputError;
-use crate::journal::{Journal, JournalError, JournalOptions, Spec, Status};
+use crate::journal::{Journal, JournalError, JournalOptions, Lookup, Spec, Status};
 use crate::output::{JsonLines, Target, real_path};
 use crate::pool::{Pacer, Pool};
 use crate::report::Progress;
@@ -225,13 +224,19 @@ impl<R: Runner> Batch<R> {
         Ok(report)
     }
 
-    /// Opens the journal, and shows what was found in it.
-    fn open_journal(&self) -> Result<Option<Journal>, JournalError> {
-        let Some(options) = &self.options.journal else { return Ok(None) };
+    /// Returns what all jobs have in common.
+    fn spec(&self) -> Spec {
         let mut spec = vec![("batch".to_string(), self.options.name.clone())];
         spec.extend(self.options.spec.iter().cloned());
         spec.extend(self.runner.parameters().map(|parameters| ("parameters".to_string(), parameters)));
         spec.push(("seed".into(), self.options.seed.to_string()));
+        spec
+    }
+
+    /// Opens the journal, and shows what was found in it.
+    fn open_journal(&self) -> Result<Option<Journal>, JournalError> {
+        let Some(options) = &self.options.journal else { return Ok(None) };
+        let spec = self.spec();
         let output = match &self.options.output {
             Target::File(path) => Some(real_path(path)),
             Target::Stdout | Target::Stderr => None,
@@ -246,11 +251,19 @@ impl<R: Runner> Batch<R> {
     ///
     /// # Errors
     /// If a record or a file is bad.
-    pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, InputError> {
+    pub(crate) fn show(&self, mut line: impl FnMut(&[u8]) -> bool) -> Result<Option<String>, Box<dyn Error>> {
         let (done, _) = earlier::read_log(&self.options)?;
-        let (planned, bad) = self.jobs.open(done, Keep::default());
+        let journal = self.options.journal.as_ref().map(|options| Lookup::preview(options, &self.spec())).transpose();
+        let mut journal = journal.map_err(|error| error.with_options())?.flatten();
+        let keep = Keep { input: false, content: journal.is_some(), numbered: self.options.is_numbered };
+        let (planned, bad) = self.jobs.open(done, keep);
         for planned in planned {
             let planned = planned?;
+            if let Some(journal) = &mut journal {
+                if journal.is_settled(planned.content, planned.number)? {
+                    continue;
+                }
+            }
             if !line(&self.runner.show(planned.number, &planned.work)) {
                 return Ok(None);
             }

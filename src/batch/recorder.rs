@@ -24,7 +24,7 @@ pub(super) struct Restored {
     pub description: Vec<u8>,
     pub out: Vec<u8>,
     pub err: Vec<u8>,
-    /// Where the pieces of its output are.
+    /// The numbers of the pieces of its output.
     pub parts: Vec<u64>,
 }
 

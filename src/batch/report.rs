@@ -38,8 +38,8 @@ impl FailedJobs {
         }
     }
 
-    /// Returns which jobs failed and how to run them again; `None` if none failed.
-    fn message(&self, counts: Counts, job_log: Option<&Path>) -> Option<String> {
+    /// Returns which jobs failed and how to run them again, by a journal or a job log; `None` if none failed.
+    fn message(&self, counts: Counts, has_journal: bool, job_log: Option<&Path>) -> Option<String> {
         if counts.failed == 0 {
             return None;
         }
@@ -52,6 +52,7 @@ impl FailedJobs {
             text += &format!("\n  and {more} more");
         }
         text += &match job_log {
+            _ if has_journal => "\nTo run the failed jobs again, add: --resume --retry-failed".into(),
             Some(path) => format!("\nTo run only the failed jobs again, add: --only-failed {}", path.display()),
             None => "\nWith --records FILE, the failed jobs alone can be run again (--only-failed FILE)".into(),
         };
@@ -127,7 +128,7 @@ impl Report {
     /// Adds the messages about failed and cancelled jobs and about ranks, and writes the summary to its file.
     pub(super) fn add_outcome(&mut self, options: &Options, stats: Option<Stats>, file: Option<JsonLines>) {
         if !self.has_success {
-            self.messages.extend(self.failed.message(self.counts, self.job_log.as_deref()));
+            self.messages.extend(self.failed.message(self.counts, options.journal.is_some(), self.job_log.as_deref()));
         }
         if self.counts.cancelled > 0 {
             let why = if self.has_success {
@@ -139,7 +140,9 @@ impl Report {
         }
         // A pool that has failed has no statistics.
         let Some(mut stats) = stats else { return };
-        (stats.jobs, stats.failed) = (self.counts.done - self.counts.cancelled, self.counts.failed);
+        // Jobs that an earlier run has settled took none of the time of this one.
+        stats.jobs = self.counts.done - self.counts.cancelled - self.counts.restored;
+        stats.failed = self.counts.failed;
         self.messages.extend(stats.failing_ranks());
         let summary = Summary::new(&options.name, &stats).with_memory(&self.needs, self.counts.out_of_memory);
         if let Err(error) = file.map_or(Ok(()), |file| write_summary(file, &summary)) {
@@ -183,20 +186,22 @@ mod tests {
             failed.add(number, Some(&Cause::new("failed", format!("exit code {number}\nmore"))));
             counts.add(Status::Failed, 1);
         }
-        let message = failed.message(counts, None).unwrap();
+        let message = failed.message(counts, false, None).unwrap();
         let lines: Vec<_> = message.lines().collect();
         assert_eq!(lines[0], "30 of 30 job(s) failed:");
         assert_eq!((lines[1], lines[10]), ("  job 1: exit code 1", "  job 10: exit code 10"));
         assert_eq!(lines[11], "  and 20 more");
-        assert!(failed.message(counts, Some(Path::new("r.jsonl"))).unwrap().ends_with("add: --only-failed r.jsonl"));
-        assert_eq!(FailedJobs::default().message(Counts::default(), None), None);
+        let log = Some(Path::new("r.jsonl"));
+        assert!(failed.message(counts, false, log).unwrap().ends_with("add: --only-failed r.jsonl"));
+        assert!(failed.message(counts, true, log).unwrap().ends_with("add: --resume --retry-failed"));
+        assert_eq!(FailedJobs::default().message(Counts::default(), false, None), None);
     }
 
     #[test]
     fn cancelled_jobs_are_not_failures() {
         let mut counts = Counts::default();
         counts.add(Status::Cancelled, 1);
-        assert_eq!((counts.failed, counts.cancelled, FailedJobs::default().message(counts, None)), (0, 1, None));
+        assert_eq!((counts.failed, counts.cancelled, FailedJobs::default().message(counts, false, None)), (0, 1, None));
     }
 
     #[test]
@@ -206,7 +211,7 @@ mod tests {
         let mut report = Report::new(counts, FailedJobs::default(), Needs::default());
         report.recount_as_failed(2, &Cause::new("surplus", "one line too much"));
         assert_eq!((report.counts.done, report.counts.succeeded, report.counts.failed), (2, 1, 1));
-        let message = report.failed.message(report.counts, None).unwrap();
+        let message = report.failed.message(report.counts, false, None).unwrap();
         assert!(message.starts_with("1 of 2 job(s) failed:\n  job 2: one line too much\n"));
     }
 }

@@ -14,6 +14,7 @@ use super::ledger::{Counts, Planned};
 use super::runners::kernel::KernelRunner;
 use super::sinks::Sinks;
 use super::*;
+use crate::input::InputError;
 use crate::launch::{ExitCode, Launch};
 
 /// Options with the output `out` of a folder, without a display of progress.

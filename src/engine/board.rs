@@ -21,7 +21,7 @@ pub enum Notice<'a> {
         /// All of them, in order.
         ranks: &'a [Rank],
     },
-    /// A rank is gone; its jobs go to other ranks.
+    /// A rank is gone, or has been silent for too long; its jobs go to other ranks.
     Lost {
         /// The rank.
         rank: RankId,

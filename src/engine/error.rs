@@ -20,7 +20,7 @@ pub enum JobErrorKind {
     Init,
     /// The iterator of inputs panicked; the map has no inputs after this one.
     Input,
-    /// The ranks that had the job are gone.
+    /// The job was lost with several ranks, so that it may be the cause; or no rank is left that may run it.
     Lost,
     /// It was cancelled before it started.
     Cancelled,

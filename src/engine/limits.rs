@@ -17,6 +17,7 @@
 //! | `LAST_MESSAGE` | 10 s | rank | its last message is sent completely and, if it reports an error, the master ends the run | – |
 //! | `MPI_FINALIZE` | 60 s | every rank | all ranks have called `MPI_Finalize`, or, if a rank was lost, `MPI_Abort` of rank 0 ends this one | above [`FLUSH`], and above [`RELEASE`] + `LAST_MESSAGE`: ranks end at different times |
 //! | `MPI_ABORT` | 5 s | any rank | `MPI_Abort` ends the processes | below `MPI_FINALIZE`, so that ranks that have finished wait for this exit code |
+//! | `LAUNCHER_END` | 5 s | helper of rank 0 | after a rank was lost and rank 0 has ended: the launcher ends; then it is asked to by SIGTERM | – |
 //!
 //! Pauses between two looks of a loop are not here: they limit no waiting (see `transport/idle.rs`, `rank/coalesce.rs`,
 //! `master/quiet.rs`).
@@ -76,6 +77,10 @@ pub(crate) const MPI_FINALIZE: Duration = Duration::from_secs(60);
 #[cfg(any(feature = "mpi", test))]
 pub(crate) const MPI_ABORT: Duration = Duration::from_secs(5);
 
+/// After a run that has lost ranks, the launcher may go on for this long when rank 0 has ended: it may wait for a host that is gone.
+#[cfg(any(feature = "mpi", test))]
+pub(crate) const LAUNCHER_END: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +120,7 @@ mod tests {
             ("LAST_MESSAGE", LAST_MESSAGE),
             ("MPI_FINALIZE", MPI_FINALIZE),
             ("MPI_ABORT", MPI_ABORT),
+            ("LAUNCHER_END", LAUNCHER_END),
         ];
         let constants = source.lines().filter(|line| line.starts_with("pub(crate) const") && line.contains("Duration"));
         assert_eq!(constants.count(), limits.len(), "a limit is missing in this test");

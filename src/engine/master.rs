@@ -361,7 +361,10 @@ impl<'t> Master<'t> {
         let failure = |kind, message: &str| Some(Failure::new(kind, message));
         let failure = match how {
             Outcome::Done | Outcome::Failed => None,
-            Outcome::Lost => failure(JobErrorKind::Lost, "the ranks that had the job are gone"),
+            Outcome::Lost if attempt == 0 => failure(JobErrorKind::Lost, "no rank is left to run the job"),
+            Outcome::Lost => {
+                failure(JobErrorKind::Lost, &format!("lost with its rank in attempt {attempt}: it may be the cause"))
+            }
             Outcome::Cancelled => failure(JobErrorKind::Cancelled, "cancelled before it started"),
             Outcome::Stopped => failure(JobErrorKind::Stopped, "the run was stopped before the job started"),
         };

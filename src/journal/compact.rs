@@ -107,8 +107,12 @@ fn copy_settled(
     let Some(settled) = Settled::read(&payload) else { return Ok(()) };
     let mut moved = HashMap::new();
     for part in settled.parts.iter() {
-        let Some((Kind::Part, bytes)) = reader.read(file, part)? else { return Ok(()) };
-        moved.insert(part, writer.append(Kind::Part, |out| out.extend_from_slice(bytes))?);
+        let Some((stream, bytes)) = reader.read_piece(file, part)? else { return Ok(()) };
+        let copied = writer.append_piece(|out| {
+            out.push(stream);
+            out.extend_from_slice(bytes);
+        })?;
+        moved.insert(part, copied);
     }
     let parts: Vec<u64> = settled.parts.iter().filter_map(|part| moved.get(&part).copied()).collect();
     writer.append(Kind::Settled, |out| settled.write(&parts, out)).map(drop)

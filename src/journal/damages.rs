@@ -103,9 +103,9 @@ fn kept_in(file: &File) -> Vec<u64> {
         let mut out = Vec::new();
         let mut is_whole = true;
         for part in settled.parts.iter() {
-            match reader.read(file, part).expect("it can be read") {
-                Some((Kind::Part, part)) => out.extend_from_slice(&part[1..]),
-                Some(_) | None => is_whole = false,
+            match reader.read_piece(file, part).expect("it can be read") {
+                Some((_, part)) => out.extend_from_slice(part),
+                None => is_whole = false,
             }
         }
         out.extend_from_slice(settled.out);

@@ -148,8 +148,8 @@ pub(crate) fn export(path: &Path, mut line: impl FnMut(&[u8]) -> bool) -> Result
 fn outputs(file: &File, reader: &mut FrameReader, settled: &Settled<'_>) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     for part in settled.parts.iter() {
-        if let Some((Kind::Part, [stream, bytes @ ..])) = reader.read(file, part)? {
-            if *stream == 2 { &mut err } else { &mut out }.extend_from_slice(bytes);
+        if let Some((stream, bytes)) = reader.read_piece(file, part)? {
+            if stream == 2 { &mut err } else { &mut out }.extend_from_slice(bytes);
         }
     }
     out.extend_from_slice(settled.out);

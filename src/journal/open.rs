@@ -9,6 +9,7 @@ use super::Status;
 use super::compact;
 use super::frame::{Chain, HEADER_BYTES, Header, Kind, VERSION, header, push_fields, read_fields};
 use super::index::{Index, IndexBuilder, Position};
+use super::lookup::Lookup;
 use super::owner::{Owner, lock};
 use super::presence::{free_name, is_there};
 use super::run::Journal;
@@ -198,6 +199,35 @@ impl Journal {
     }
 }
 
+impl Lookup {
+    /// Reads the journal that a run would continue, and changes nothing. `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Journal::open`], except that it may be in use.
+    pub(crate) fn preview(options: &JournalOptions, spec: &Spec) -> Result<Option<Lookup>, JournalError> {
+        let path = &options.path;
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let fault = |source| JournalError::Io { path: path.clone(), source };
+        let file = File::open(path).map_err(fault)?;
+        let mut scan = Scan::new(&file).map_err(fault)?;
+        let mut builder = IndexBuilder::default();
+        let contents = read_contents(&mut scan, &mut builder).map_err(fault)?;
+        if contents.frames == 0 {
+            return Ok(None);
+        }
+        if !options.resume {
+            return Err(JournalError::Exists(path.clone()));
+        }
+        let changes = contents.spec.as_ref().map(|before| changes(before, spec)).unwrap_or_default();
+        if !changes.is_empty() && !options.accept_changed {
+            return Err(JournalError::Changed { path: path.clone(), changes });
+        }
+        Ok(Some(Lookup::new(file, builder.build(), options.retry_failed)))
+    }
+}
+
 /// What a journal said about the run before.
 struct Earlier {
     owner: Option<Owner>,
@@ -274,7 +304,8 @@ impl Opened {
         };
         begin().map_err(fault)?;
         let Earlier { owner, torn } = earlier;
-        Ok(Journal::new(path.clone(), self.file, writer, self.index, options.retry_failed, owner, torn, self.damage))
+        let lookup = Lookup::new(self.file, self.index, options.retry_failed);
+        Ok(Journal::new(path.clone(), lookup, writer, owner, torn, self.damage))
     }
 }
 

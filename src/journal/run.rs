@@ -1,19 +1,16 @@
 //! A journal as a run uses it: finds the jobs that are settled already, and takes the jobs that are settled now.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Status;
 use super::frame::{Kind, push_fields};
-use super::index::{Index, Position};
+use super::lookup::{Lookup, Place};
 use super::open::{Repaired, Spec};
 use super::owner::Owner;
 use super::presence::{is_there, rescue};
-use super::scan::{FrameReader, Scan};
+use super::scan::Scan;
 use super::settled::{Key, Settled};
 use super::storage::SyncedFile;
 use super::writer::{DiskTime, FrameWriter, MAX_OUTPUT_BYTES};
@@ -27,37 +24,12 @@ pub(crate) struct Journal {
     name: Arc<str>,
     /// What happened to the file, if it is no longer at its path.
     gone: Option<String>,
-    file: File,
+    lookup: Lookup,
     writer: FrameWriter<SyncedFile>,
-    index: Index,
-    retry_failed: bool,
-    reader: FrameReader,
-    /// The number of jobs of this run with the same content, where there is more than one.
-    repeats: HashMap<u128, u32>,
-    /// The keys of jobs of this run that are not in the index.
-    seen: HashSet<u64, BuildHasherDefault<AsItIs>>,
     /// The run that has opened the journal before.
     before: Option<Owner>,
     torn: u64,
     repaired: Option<Repaired>,
-}
-
-/// A hasher for numbers that are hashes themselves.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 /// The bytes of a stream in the frame of a piece.
@@ -69,32 +41,15 @@ fn stream_byte(stream: OutputStream) -> u8 {
 }
 
 impl Journal {
-    #[expect(clippy::too_many_arguments, reason = "called in one place")]
     pub(super) fn new(
         path: PathBuf,
-        file: File,
+        lookup: Lookup,
         writer: FrameWriter<SyncedFile>,
-        index: Index,
-        retry_failed: bool,
         before: Option<Owner>,
         torn: u64,
         repaired: Option<Repaired>,
     ) -> Journal {
-        Journal {
-            name: path.to_string_lossy().into(),
-            path,
-            gone: None,
-            file,
-            writer,
-            index,
-            retry_failed,
-            reader: FrameReader::new(),
-            repeats: HashMap::new(),
-            seen: HashSet::default(),
-            before,
-            torn,
-            repaired,
-        }
+        Journal { name: path.to_string_lossy().into(), path, gone: None, lookup, writer, before, torn, repaired }
     }
 
     /// Returns the path for messages.
@@ -109,7 +64,7 @@ impl Journal {
 
     /// Whether another run can continue by this journal: its file is still at its path.
     pub(crate) fn is_there(&self) -> bool {
-        self.gone.is_none() && is_there(&self.file, &self.path)
+        self.gone.is_none() && is_there(self.lookup.file(), &self.path)
     }
 
     /// Returns messages about what was found in the file.
@@ -139,77 +94,28 @@ impl Journal {
         self.writer.disk()
     }
 
-    /// Returns the key of the next job, which has this content, and where it is, if it is settled already. All jobs of the run are
-    /// asked for, in the order of their records.
+    /// See [`Lookup::find`].
     pub(crate) fn find(&mut self, content: u128) -> (Key, Option<Place>) {
-        if let Some(next) = self.repeats.get_mut(&content) {
-            *next += 1;
-            let key = Key { content, occurrence: *next - 1 };
-            return (key, self.take(key));
-        }
-        let first = Key { content, occurrence: 0 };
-        let is_repeated = match self.index.find(first) {
-            Some(entry) => match self.index.take(entry) {
-                Some(position) => return (first, Some(Place { key: first, position })),
-                None => true,
-            },
-            None => !self.seen.insert(first.short()),
-        };
-        if !is_repeated {
-            return (first, None);
-        }
-        self.repeats.insert(content, 2);
-        let key = Key { content, occurrence: 1 };
-        (key, self.take(key))
+        self.lookup.find(content)
     }
 
-    fn take(&mut self, key: Key) -> Option<Place> {
-        let entry = self.index.find(key)?;
-        self.index.take(entry).map(|position| Place { key, position })
-    }
-
-    /// Returns the entry of a settled job with this number; `None` if the job has to be run: its entry cannot be read, or it has
-    /// failed and is tried again, or had another number, which its error names.
+    /// See [`Lookup::read`].
     ///
     /// # Errors
     /// If the file cannot be read.
     pub(crate) fn read(&mut self, place: Place, number: u64) -> Result<Option<Settled<'_>>, OutputError> {
-        let Place { key, position } = place;
-        if position.has_failed && self.retry_failed {
-            return Ok(None);
-        }
-        let parts: Vec<u64> = {
-            let read = self.reader.read(&self.file, position.at);
-            let Some((Kind::Settled, payload)) = read.map_err(|error| OutputError::from_io(&self.name, error))? else {
-                return Ok(None);
-            };
-            let Some(settled) = Settled::read(payload).filter(|settled| settled.key == key) else { return Ok(None) };
-            if settled.status != Status::Ok && settled.number != number {
-                return Ok(None);
-            }
-            settled.parts.iter().collect()
-        };
-        for part in parts {
-            if self.read_part(part)?.is_none() {
-                return Ok(None);
-            }
-        }
-        let read =
-            self.reader.read(&self.file, position.at).map_err(|error| OutputError::from_io(&self.name, error))?;
-        Ok(read.and_then(|(_, payload)| Settled::read(payload)))
+        self.lookup.read(place, number).map_err(|error| OutputError::from_io(&self.name, error))
     }
 
-    /// Returns a piece of the output of a settled job.
+    /// See [`Lookup::read_part`].
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(crate) fn read_part(&mut self, at: u64) -> Result<Option<(OutputStream, &[u8])>, OutputError> {
-        let read = self.reader.read(&self.file, at).map_err(|error| OutputError::from_io(&self.name, error))?;
-        let Some((Kind::Part, [stream, bytes @ ..])) = read else { return Ok(None) };
-        Ok(Some((if *stream == 2 { OutputStream::Stderr } else { OutputStream::Stdout }, bytes)))
+    pub(crate) fn read_part(&mut self, number: u64) -> Result<Option<(OutputStream, &[u8])>, OutputError> {
+        self.lookup.read_part(number).map_err(|error| OutputError::from_io(&self.name, error))
     }
 
-    /// Adds a piece of the output of a job that is not settled yet, and returns its position.
+    /// Adds a piece of the output of a job that is not settled yet, and its number to `parts`.
     ///
     /// # Errors
     /// If writing fails now or failed before.
@@ -220,7 +126,7 @@ impl Journal {
         parts: &mut Vec<u64>,
     ) -> Result<(), OutputError> {
         for bytes in bytes.chunks(MAX_OUTPUT_BYTES) {
-            let added = self.writer.append(Kind::Part, |out| {
+            let added = self.writer.append_piece(|out| {
                 out.push(stream_byte(stream));
                 out.extend_from_slice(bytes);
             });
@@ -229,7 +135,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds the entry of a settled job, with the positions of the pieces of its output.
+    /// Adds the entry of a settled job, with the numbers of the pieces of its output.
     ///
     /// # Errors
     /// If writing fails now or failed before.
@@ -264,8 +170,8 @@ impl Journal {
 
     /// Looks whether the file is still at its path. If not, a copy of it is made.
     fn check_path(&mut self) -> io::Result<()> {
-        if self.gone.is_none() && !is_there(&self.file, &self.path) {
-            self.gone = Some(match rescue(&self.file, &self.path) {
+        if self.gone.is_none() && !is_there(self.lookup.file(), &self.path) {
+            self.gone = Some(match rescue(self.lookup.file(), &self.path) {
                 Ok(None) => "it was moved while the run went on; give its new path to continue with --resume".into(),
                 Ok(Some(copy)) => format!(
                     "it was removed while the run went on; its entries are in {}: rename that file to continue with --resume",
@@ -324,7 +230,7 @@ impl Journal {
         self.flush()?;
         let fault = |error| OutputError::from_io(&self.name, error);
         let mut keys = Vec::new();
-        let mut scan = Scan::new(&self.file).map_err(fault)?;
+        let mut scan = Scan::new(self.lookup.file()).map_err(fault)?;
         while let Some(frame) = scan.next().map_err(fault)? {
             let settled = Some(frame.payload).filter(|_| frame.kind == Kind::Settled).and_then(Settled::read);
             keys.extend(settled.filter(|of| outputs.contains_key(&of.number)).map(|of| (of.number, of.key)));
@@ -339,11 +245,4 @@ impl Journal {
         }
         Ok(())
     }
-}
-
-/// Where the entry of a settled job is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    key: Key,
-    position: Position,
 }

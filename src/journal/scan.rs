@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::frame::{Chain, HEAD_BYTES, HEADER_BYTES, Head, Header, Kind, MAX_PAYLOAD_BYTES, read_header};
+use super::settled::Piece;
 
 /// The number of bytes that are read at once.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -202,6 +203,19 @@ impl FrameReader {
         }
         let frame = self.bytes(at);
         Ok(head.is_intact(frame).then(|| (head.kind, &frame[HEAD_BYTES..HEAD_BYTES + head.length])))
+    }
+
+    /// Returns the stream and the bytes of the piece of output with this number; `None` if it is not there.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(super) fn read_piece(&mut self, file: &File, number: u64) -> io::Result<Option<(u8, &[u8])>> {
+        let piece = Piece::from_number(number);
+        let is_part = matches!(self.read(file, piece.at)?, Some((Kind::Part, [_, ..])));
+        let head = Head::read(self.bytes(piece.at)).filter(|_| is_part);
+        let Some(head) = head.filter(|head| head.checksum as u32 & 0xFF_FFFF == piece.check) else { return Ok(None) };
+        let payload = self.bytes(piece.at).get(HEAD_BYTES..HEAD_BYTES + head.length);
+        Ok(payload.and_then(|payload| payload.split_first()).map(|(stream, bytes)| (*stream, bytes)))
     }
 
     fn bytes(&self, at: u64) -> &[u8] {

@@ -14,7 +14,7 @@
 //! | 44–47 | 0 |
 //!
 //! Then follow the description (one line of JSON, as a job log has it, without the place of the output), standard error, for each
-//! piece the position of its frame (8 bytes), and standard output. The payload of a piece is a byte, 1 for standard output and 2
+//! piece a [`Piece`] (8 bytes), and standard output. The payload of a piece is a byte, 1 for standard output and 2
 //! for standard error, and the bytes of the output. A job's whole output is that of its pieces, and then what is in its entry.
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -56,11 +56,38 @@ pub(crate) struct Settled<'a> {
     pub description: &'a [u8],
     pub out: &'a [u8],
     pub err: &'a [u8],
-    /// Where the frames of the pieces of its output begin.
+    /// Where the pieces of its output are, as [`Piece::to_number`] says.
     pub parts: Parts<'a>,
 }
 
-/// Positions in a journal.
+/// Where a piece of output is, and which one it is.
+///
+/// As a number: in the lower 40 bits an eighth of the position of its frame, above them the lower 24 bits of the checksum of the
+/// frame, so that another piece that has got to that position is not taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub at: u64,
+    pub check: u32,
+}
+
+impl Piece {
+    const AT_BITS: u32 = 40;
+
+    /// Returns the piece in the frame at this position, with this checksum; `None` if a number has no room for the position.
+    pub(super) fn new(at: u64, checksum: u32) -> Option<Piece> {
+        (at / 8 < 1 << Self::AT_BITS).then_some(Piece { at, check: checksum & 0xFF_FFFF })
+    }
+
+    pub(super) fn to_number(self) -> u64 {
+        (self.at / 8) | (u64::from(self.check) << Self::AT_BITS)
+    }
+
+    pub(super) fn from_number(number: u64) -> Piece {
+        Piece { at: (number & ((1 << Self::AT_BITS) - 1)) * 8, check: (number >> Self::AT_BITS) as u32 }
+    }
+}
+
+/// The numbers of pieces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Parts<'a>(&'a [u8]);
 
@@ -83,7 +110,7 @@ impl<'a> Settled<'a> {
         Settled { key, status, number, description: &[], out: &[], err: &[], parts: Parts::default() }
     }
 
-    /// Appends the entry to `out`, with these positions. The status is that of a job that was run.
+    /// Appends the entry to `out`, with the numbers of these pieces. The status is that of a job that was run.
     pub(super) fn write(&self, parts: &[u64], out: &mut Vec<u8>) {
         let status = STATUSES.iter().position(|of| *of == self.status).unwrap_or(1) as u8;
         let extended = !(self.description.is_empty() && self.err.is_empty() && parts.is_empty());
@@ -163,6 +190,16 @@ mod tests {
             assert_eq!(Settled { parts: Parts::default(), ..read }, written);
             assert_eq!(read.parts.iter().collect::<Vec<_>>(), parts);
         }
+    }
+
+    #[test]
+    fn a_piece_is_a_number_and_back() {
+        for (at, checksum) in [(64, 0), (8, u32::MAX), ((1 << 43) - 8, 0x12_3456)] {
+            let piece = Piece::new(at, checksum).expect("there is room");
+            assert_eq!(Piece::from_number(piece.to_number()), piece);
+            assert_eq!((piece.at, piece.check), (at, checksum & 0xFF_FFFF));
+        }
+        assert_eq!(Piece::new(1 << 43, 0), None);
     }
 
     #[test]

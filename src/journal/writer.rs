@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::frame::{Chain, Kind, MAX_PAYLOAD_BYTES};
+use super::settled::Piece;
 use super::storage::Storage;
 
 /// With this number of bytes, frames are written without waiting for the next flush.
@@ -75,6 +76,16 @@ impl<S: Storage> FrameWriter<S> {
             self.write()?;
         }
         Ok(at)
+    }
+
+    /// Adds a piece of output, and returns its number.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); if the file is too large.
+    pub(super) fn append_piece(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<u64> {
+        let at = self.append(Kind::Part, write)?;
+        let piece = Piece::new(at, self.chain.previous);
+        piece.map(Piece::to_number).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))
     }
 
     fn write(&mut self) -> io::Result<()> {

@@ -25,6 +25,7 @@ use crate::engine::func::{Builder, Value};
 use crate::engine::schedule::{ChunkSize, Policy};
 use crate::report::Progress;
 
+use record::BoxedRecord;
 use running::{MapWaited, RunningMap, Turn};
 
 /// An iterator of the results of a map, `Result<O, JobError>`: in the order of the inputs, or in the order of arrival.
@@ -168,7 +169,7 @@ where
     }
 
     #[cfg(feature = "program")]
-    fn open_record(&self, context: &[u8]) -> Result<Option<Box<dyn record::Record<X::Item, O>>>, Failure> {
+    fn open_record(&self, context: &[u8]) -> Result<Option<BoxedRecord<X::Item, O>>, Failure> {
         let Some(path) = &self.journal else { return Ok(None) };
         let context = match context.len() {
             0 => "none".to_string(),
@@ -185,7 +186,7 @@ where
     }
 
     #[cfg(not(feature = "program"))]
-    fn open_record(&self, _: &[u8]) -> Result<Option<Box<dyn record::Record<X::Item, O>>>, Failure> {
+    fn open_record(&self, _: &[u8]) -> Result<Option<BoxedRecord<X::Item, O>>, Failure> {
         Ok(None)
     }
 

@@ -391,7 +391,7 @@ fn a_kernel_that_is_stopped_keeps_what_is_finished_behind_a_slow_job() {
     let long = format!("[{}]\n", vec!["0.5"; 2_000_000].join(","));
     files.with("jobs.jsonl", long + &"[0.5]\n".repeat(200));
     let words = ["kernel", "slow-fn", "--n", "1000", "--input", "jobs.jsonl", "--threads", "1", "--chunk", "1"];
-    let options = ["-o", "o", "--progress", "line"];
+    let options = ["-o", "o", "--progress", "line", "--grace", "10m"];
     let mut command = command(&[&words[..], &options].concat());
     // This launcher kills its ranks a second after the signal, so that a result cannot wait for the job before it.
     command.env("OMPI_COMM_WORLD_RANK", "0").env("OMPI_COMM_WORLD_SIZE", "1");

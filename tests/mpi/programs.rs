@@ -13,6 +13,7 @@ pub fn run(name: &str) -> ExitCode {
         "never-ending-job" => return Launch::new().threads(1).grace(Duration::from_secs(1)).run(never_ending_job),
         "loses-a-rank" => return from_environment().run(loses_a_rank),
         "loses-a-rank-and-fails" => return from_environment().run(loses_a_rank_and_fails),
+        "poison" => return from_environment().dedicated_master(true).run(poison),
         "value-after-a-loss" => return value_after_a_loss(),
         "long-job" => return from_environment().run(long_job),
         "two-launches-at-once" => return two_launches_at_once(),
@@ -321,9 +322,13 @@ fn loses_a_rank(pool: &Pool) -> DriverResult {
         x * x
     };
     let jobs = 800;
+    // Long messages to a rank that is dead by now, and may not be known to be dead.
+    std::thread::sleep(Duration::from_millis(300));
+    let table = pool.broadcast(vec![7_u8; 20 << 20])?;
     for (x, square) in (0..jobs).zip(pool.map(job, 0..jobs)) {
         assert_eq!(square?, x * x);
     }
+    assert_eq!(table.len(), 20 << 20);
     let stats = pool.stats().ok_or("no statistics")?;
     assert_eq!((stats.jobs, stats.failed), (jobs, 0));
     for rank in stats.ranks {
@@ -338,9 +343,30 @@ fn loses_a_rank_and_fails(pool: &Pool) -> DriverResult {
     Ok(())
 }
 
+/// A job that kills every rank that runs it, among others.
+fn poison(pool: &Pool) -> DriverResult {
+    let job = |x: u64| {
+        if x == 77 {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        x
+    };
+    let results: Vec<_> = pool.map(job, 0..400).collect();
+    for (x, result) in (0..).zip(results) {
+        match result {
+            Ok(answer) => assert!(x != 77 && answer == x),
+            Err(error) => eprintln!("job {x}: {}", error.kind),
+        }
+    }
+    let lost = pool.stats().ok_or("no statistics")?.ranks.iter().filter(|rank| rank.lost.is_some()).count();
+    eprintln!("{lost} ranks were lost");
+    Ok(())
+}
+
 /// Goes on after the run, on rank 0 only.
 fn value_after_a_loss() -> ExitCode {
-    from_environment().run_value(|pool| loses_a_rank(pool));
+    from_environment().run_value(loses_a_rank);
     std::thread::sleep(Duration::from_millis(500));
     println!("went on");
     ExitCode::Success

@@ -125,7 +125,7 @@ pub(in crate::cli) enum RetryOn {
     Signal,
     /// Could not be started
     Spawn,
-    /// Its rank was lost (under MPI the launcher ends the run instead), or that rank's spawn helper was killed
+    /// It was lost with several ranks, so that it may be the cause, or its rank's spawn helper was killed
     Lost,
 }
 

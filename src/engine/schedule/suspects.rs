@@ -1,4 +1,4 @@
-//! Suspects: jobs that were lost with their ranks more than once, so that one of them may be the cause.
+//! Lost ranks, and suspects: jobs that were lost with their ranks more than once, so that one of them may be the cause.
 //!
 //! The first loss of a job is taken for bad luck: nodes fail. Its chunk is divided into pieces of about the square root of its size,
 //! which are assigned as usual, to other ranks than rank 0 if there are any. A job that is lost a second time is a suspect. Suspects

@@ -9,6 +9,7 @@
 //!
 //! This file has the calls of MPI. [`messages`] decides which requests are tested and which messages are received.
 
+mod launcher;
 mod messages;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,7 +24,6 @@ use ::mpi::ffi;
 use bytes::{Bytes, BytesMut};
 
 use super::{Idle, Incoming, Transport, TransportError, TransportInfo};
-use crate::engine::environment::environment;
 use crate::engine::limits;
 use crate::engine::memory;
 use crate::engine::schedule::RankId;
@@ -115,6 +115,7 @@ static AFTER_LOSS: AtomicI32 = AtomicI32::new(-1);
 
 extern "C" fn at_exit() {
     if let Ok(code) = u8::try_from(AFTER_LOSS.load(Ordering::SeqCst)) {
+        launcher::end_if_it_hangs();
         Mpi::abort(code);
     }
     if RUNNING.load(Ordering::SeqCst) {
@@ -257,7 +258,7 @@ impl Mpi {
         RUNNING.store(false, Ordering::SeqCst);
         let deadline = Instant::now() + limits::MPI_FINALIZE;
         let mut idle = Idle::new();
-        while !launcher_lets_others_live() && Instant::now() < deadline && self.receive().is_ok() {
+        while !launcher::lets_others_live() && Instant::now() < deadline && self.receive().is_ok() {
             idle.wait(true);
         }
         end_process(0)
@@ -367,12 +368,6 @@ impl Mpi {
         self.receiving.push_back(Receiving { request, from, tag: status.MPI_TAG, bytes });
         Ok(true)
     }
-}
-
-/// Returns whether the launcher says that it lets the other ranks live when one dies (Open MPI 4 with `--enable-recovery`). Then
-/// `MPI_Abort` may not end them.
-fn launcher_lets_others_live() -> bool {
-    environment("OMPI_MCA_orte_enable_recovery").is_some_and(|value| value != "0")
 }
 
 /// Advances a request and returns whether MPI has completed it.

@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_of_this_end_is_no_silence_of_another_however_short_the_limit_is() {
+        let mut now = Instant::now();
+        let mut pulse = Pulse::new(1, Duration::from_secs(1), now);
+        live(&mut pulse, &mut now, 5, |pulse| pulse.received(0));
+        now += Duration::from_secs(3600);
+        pulse.turn(now);
+        assert_eq!(pulse.silent_end(), None, "its messages of that time are read only now");
+    }
+
+    #[test]
     fn a_clock_that_goes_back_does_no_harm() {
         let now = Instant::now() + Duration::from_secs(100);
         let mut pulse = Pulse::new(1, LIMIT, now);

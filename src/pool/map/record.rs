@@ -31,3 +31,6 @@ pub(crate) trait Record<I, O> {
     /// If that cannot be kept.
     fn complete(&mut self) -> Result<(), Failure>;
 }
+
+/// A record of any kind.
+pub(crate) type BoxedRecord<I, O> = Box<dyn Record<I, O>>;

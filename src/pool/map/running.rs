@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::order::Order;
-use super::record::Record;
+use super::record::BoxedRecord;
 use crate::engine::error::{Failure, JobError};
 use crate::engine::func::Value;
 use crate::pool::Input;
@@ -16,7 +16,7 @@ pub(crate) struct RunningMap<I, O> {
     stream: JobStream<I, O>,
     order: Order<O>,
     pacer: Pacer,
-    record: Option<Box<dyn Record<I, O>>>,
+    record: Option<BoxedRecord<I, O>>,
     _ticker: Option<Ticker>,
 }
 
@@ -47,7 +47,7 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         stream: JobStream<I, O>,
         pacer: Pacer,
         unordered: bool,
-        record: Option<Box<dyn Record<I, O>>>,
+        record: Option<BoxedRecord<I, O>>,
         ticker: Option<Ticker>,
     ) -> Box<Self> {
         Box::new(RunningMap { stream, order: Order::new(unordered), pacer, record, _ticker: ticker })

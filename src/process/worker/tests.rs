@@ -2,6 +2,7 @@
 
 mod conversions;
 mod ends;
+mod fuzz;
 mod measure;
 mod plain;
 mod python;
