@@ -146,7 +146,8 @@ impl CommandBatch {
     /// If a file is bad, or two outputs are one file, and so no command was started.
     pub fn run(self, pool: &Pool) -> Result<BatchReport, Box<dyn Error + Send + Sync>> {
         let CommandBatch { options, inputs, template, timeout } = self;
-        let commands = Commands { template: template.clone(), job_cpus: None, timeout, kill_after: options.kill_after };
+        let kill_after = options.kill_after;
+        let commands = Commands { template: template.clone(), job_cpus: None, job_mem: None, timeout, kill_after };
         let runner = CommandRunner { commands, cwd: None, has_own_folders: false };
         let jobs = Jobs::of_records(inputs, move |record| bind(&template, record));
         let report = Batch { options, jobs, runner }.run(pool);

@@ -24,6 +24,7 @@ use crate::input::InputError;
 use crate::journal::Status;
 use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
+use crate::report::Needs;
 use flush_timer::FlushTimer;
 use outside::Suspects;
 #[cfg(test)]
@@ -85,6 +86,7 @@ pub(crate) struct Driver<'b, R: Runner> {
     /// The error that ended the source.
     fault: Option<InputError>,
     failed: FailedJobs,
+    needs: Needs,
     suspects: Suspects,
     time_limit: Option<TimeLimit<'b>>,
     durations: Durations,
@@ -100,6 +102,7 @@ pub(crate) struct Driven {
     pub end: End,
     pub counts: Counts,
     pub failed: FailedJobs,
+    pub needs: Needs,
     /// Which time limit has stopped the run, if one has.
     pub out_of_time: Option<&'static str>,
     /// The number of jobs that were not run to their end, if it is known.
@@ -163,6 +166,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             restore_error: None,
             fault: None,
             failed: FailedJobs::default(),
+            needs: Needs::default(),
             suspects: Suspects::default(),
             time_limit,
             durations: Durations::default(),
@@ -182,7 +186,8 @@ impl<'b, R: Runner> Driver<'b, R> {
         let end = self.conclude(end);
         let counts = self.ledger.counts();
         let left = self.ledger.total().map(|total| total.saturating_sub(counts.done));
-        Driven { end, counts, failed: self.failed, out_of_time: self.out_of_time, left, fault: self.fault }
+        let Driver { failed, needs, out_of_time, fault, .. } = self;
+        Driven { end, counts, failed, needs, out_of_time, left, fault }
     }
 
     fn now(&self) -> ledger::Time {
@@ -421,6 +426,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                     self.failed.add(job.number, result.cause.as_deref());
                 }
                 self.settled.add(1, u64::from(failed));
+                result.run.and_then(|run| run.usage).iter().for_each(|usage| self.needs.add(usage.max_rss));
                 self.sinks.settle(&job, result)
             }
             Order::Cancel { job } => {

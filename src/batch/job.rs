@@ -22,6 +22,30 @@ pub(crate) struct Attempt<W> {
     /// The rank on which the previous attempt failed.
     #[serde(skip)]
     pub avoid: Option<u32>,
+    pub room: Room,
+}
+
+/// How many others may run on a rank beside an attempt. A job that was killed for lack of memory is run again with fewer of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Room {
+    /// As many as the rank has threads for.
+    #[default]
+    Shared,
+    /// Half of them.
+    Half,
+    /// None.
+    Alone,
+}
+
+impl Room {
+    /// Returns the next one, with fewer others; `None` if there are none already.
+    pub(crate) fn next(self) -> Option<Room> {
+        match self {
+            Room::Shared => Some(Room::Half),
+            Room::Half => Some(Room::Alone),
+            Room::Alone => None,
+        }
+    }
 }
 
 /// The result of one attempt.
@@ -49,6 +73,9 @@ pub(crate) struct Cause {
     pub exit: Option<i32>,
     pub signal: Option<i32>,
 }
+
+/// The `kind` of a cause: the kernel has killed the process because memory was exhausted.
+pub(crate) const MEMORY: &str = "memory";
 
 /// Where and when an attempt ran, and its resource usage.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -92,6 +119,8 @@ pub(crate) trait AttemptEnd {
     fn status(&self) -> Status;
     /// The rank that ran the attempt, if one did.
     fn rank(&self) -> Option<u32>;
+    /// Whether the attempt was killed because memory was exhausted.
+    fn ran_out_of_memory(&self) -> bool;
     /// Drops the output, which does not count if the job is run again.
     fn drop_output(&mut self);
 }
@@ -103,6 +132,10 @@ impl AttemptEnd for AttemptResult {
 
     fn rank(&self) -> Option<u32> {
         self.run.map(|run| run.rank)
+    }
+
+    fn ran_out_of_memory(&self) -> bool {
+        self.cause.as_ref().is_some_and(|cause| cause.kind == MEMORY)
     }
 
     fn drop_output(&mut self) {

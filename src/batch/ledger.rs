@@ -17,7 +17,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::job::{Attempt, AttemptEnd, seed_of};
+use super::job::{Attempt, AttemptEnd, Room, seed_of};
 use super::policy::{RetryPolicy, StopPolicy};
 use crate::journal::Status;
 use numbers::Numbers;
@@ -35,6 +35,30 @@ struct Kept<W, R> {
     last: Option<R>,
     /// The rank that ran its last attempt.
     rank: Option<u32>,
+    /// The room that its current attempt has, or the next one.
+    room: Room,
+    /// The number of attempts that ran out of memory and do not count against the retries.
+    uncounted: u32,
+}
+
+impl<W, R> Kept<W, R> {
+    fn new(job: Job, work: Option<W>) -> Self {
+        Kept { job, work, last: None, rank: None, room: Room::default(), uncounted: 0 }
+    }
+
+    /// Returns the number of attempts that count against the retries.
+    fn counted(&self) -> u32 {
+        self.job.attempt - self.uncounted
+    }
+}
+
+/// How a job is run again.
+#[derive(Debug, Clone, Copy)]
+enum Again {
+    /// As the retry policy says.
+    Retry,
+    /// At once, with fewer others beside it, because memory was exhausted.
+    WithRoom(Room),
 }
 
 /// An attempt, by its index in the stream of attempts.
@@ -79,6 +103,8 @@ pub(crate) struct Ledger<W, R> {
     cut: bool,
     /// The next run continues this one: a job that it would have tried again is left to the next run, with all its attempts.
     is_resumable: bool,
+    /// A job that ran out of memory is run again with more room, beside its retries.
+    gives_room: bool,
 }
 
 impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
@@ -101,12 +127,18 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
             stopped: false,
             cut: false,
             is_resumable: false,
+            gives_room: false,
         }
     }
 
     /// Makes a ledger of a run that the next run can continue: there is a journal.
     pub(crate) fn resumable(self) -> Self {
         Ledger { is_resumable: true, ..self }
+    }
+
+    /// Makes a ledger that runs jobs that ran out of memory again, with half of the others beside them, then alone.
+    pub(crate) fn giving_room(self, gives_room: bool) -> Self {
+        Ledger { gives_room, ..self }
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -166,8 +198,13 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         if !self.source_ended {
             return Next::Read;
         }
-        let may_go_on = !self.waiting.is_empty() || self.retry.retries > 0 && self.under_way > 0;
+        let may_go_on = !self.waiting.is_empty() || self.runs_again() && self.under_way > 0;
         if may_go_on { Next::Wait } else { Next::End }
+    }
+
+    /// Whether any job may be run again.
+    fn runs_again(&self) -> bool {
+        self.retry.retries > 0 || self.gives_room
     }
 
     fn next_retry(&mut self, now: Time) -> Option<Attempt<W>> {
@@ -175,11 +212,12 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         let mut kept = entry.remove();
         kept.job.attempt += 1;
         kept.last = None;
-        let work = if kept.job.attempt <= self.retry.retries { kept.work.clone() } else { kept.work.take() }?;
+        let may_run_again = kept.counted() <= self.retry.retries || self.gives_room && kept.room.next().is_some();
+        let work = if may_run_again { kept.work.clone() } else { kept.work.take() }?;
         let Job { place, number, attempt, .. } = kept.job;
-        let avoid = kept.rank.take();
+        let (avoid, room) = (kept.rank.take(), kept.room);
         self.push(Entry::Kept(kept));
-        Some(Attempt { place, number, attempt, seed: seed_of(self.seed, number), work, avoid })
+        Some(Attempt { place, number, attempt, seed: seed_of(self.seed, number), work, avoid, room })
     }
 
     /// Takes the next job of the source and returns its first attempt.
@@ -187,16 +225,24 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         let Planned { number, work, input, .. } = planned;
         let place = self.next_place;
         self.next_place += 1;
-        let may_retry = self.retry.retries > 0;
+        let may_retry = self.runs_again();
         let entry = if may_retry || input.is_some() {
             let job = Job { place, number, attempt: 1, input };
-            Entry::Kept(Box::new(Kept { job, work: may_retry.then(|| work.clone()), last: None, rank: None }))
+            Entry::Kept(Box::new(Kept::new(job, may_retry.then(|| work.clone()))))
         } else {
             self.numbers.push(place, number);
             Entry::Place(place)
         };
         self.push(entry);
-        Attempt { place, number, attempt: 1, seed: seed_of(self.seed, number), work, avoid: None }
+        Attempt {
+            place,
+            number,
+            attempt: 1,
+            seed: seed_of(self.seed, number),
+            work,
+            avoid: None,
+            room: Room::default(),
+        }
     }
 
     /// Takes a job that an earlier run has settled with this status, and returns its place.
@@ -262,37 +308,55 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         let job = match self.take(index) {
             Entry::Settled => return,
             Entry::Place(place) => self.job_at(place),
-            Entry::Kept(kept) if self.is_resumable && self.stopped && self.may_retry(&kept, status) => {
-                self.cut = true;
-                orders.push(Order::Leave { job: kept.job });
-                return;
-            }
-            Entry::Kept(kept) if !self.decide_retry(&kept, status) => kept.job,
-            Entry::Kept(mut kept) => {
-                let pause = self.retry.pause.saturating_mul(1 << (kept.job.attempt - 1).min(DOUBLINGS));
-                let place = kept.job.place;
-                kept.rank = result.rank();
-                result.drop_output();
-                kept.last = Some(result);
-                self.counts.retried += 1;
-                self.waiting.insert((now.saturating_add(pause), place), kept);
-                orders.push(Order::Forget { place });
-                return;
-            }
+            Entry::Kept(mut kept) => match self.decide(&kept, &result) {
+                None => kept.job,
+                // After a signal it is not run again: its failure stays in the job log for the next run, or the journal leaves it out.
+                Some(_) if self.stopped => {
+                    self.cut = true;
+                    if self.is_resumable {
+                        orders.push(Order::Leave { job: kept.job });
+                        return;
+                    }
+                    kept.job
+                }
+                Some(again) => {
+                    let place = kept.job.place;
+                    let pause = self.prepare(&mut kept, again);
+                    kept.rank = result.rank();
+                    result.drop_output();
+                    kept.last = Some(result);
+                    self.waiting.insert((now.saturating_add(pause), place), kept);
+                    orders.push(Order::Forget { place });
+                    return;
+                }
+            },
         };
         self.settle(job, result, orders);
         self.apply_stop_policy(status, orders);
     }
 
-    /// Decides whether a job is run again. After a signal it is not: its failure stays in the job log for the next run.
-    fn decide_retry(&mut self, kept: &Kept<W, R>, status: Status) -> bool {
-        let may_retry = self.may_retry(kept, status);
-        self.cut |= may_retry && self.stopped;
-        may_retry && !self.stopped
+    /// Decides whether and how a job is run again whose attempt has this result.
+    fn decide(&self, kept: &Kept<W, R>, result: &R) -> Option<Again> {
+        if kept.work.is_none() || self.closed {
+            return None;
+        }
+        let room = kept.room.next().filter(|_| self.gives_room && result.ran_out_of_memory());
+        let may_retry = kept.counted() <= self.retry.retries && self.retry.on.contains(&result.status());
+        room.map(Again::WithRoom).or(may_retry.then_some(Again::Retry))
     }
 
-    fn may_retry(&self, kept: &Kept<W, R>, status: Status) -> bool {
-        kept.work.is_some() && self.retry.on.contains(&status) && !self.closed
+    /// Prepares a job for its next attempt and returns the pause before it.
+    fn prepare(&mut self, kept: &mut Kept<W, R>, again: Again) -> Time {
+        self.counts.retried += 1;
+        match again {
+            Again::Retry => self.retry.pause.saturating_mul(1 << (kept.counted() - 1).min(DOUBLINGS)),
+            Again::WithRoom(room) => {
+                self.counts.out_of_memory += 1;
+                kept.room = room;
+                kept.uncounted += 1;
+                Time::ZERO
+            }
+        }
     }
 
     fn settle(&mut self, job: Job, result: R, orders: &mut Vec<Order<R>>) {
@@ -354,7 +418,7 @@ impl<W, R> Ledger<W, R> {
             }
             match self.take(index) {
                 Entry::Settled => {}
-                Entry::Place(place) => jobs.push(Kept { job: self.job_at(place), work: None, last: None, rank: None }),
+                Entry::Place(place) => jobs.push(Kept::new(self.job_at(place), None)),
                 Entry::Kept(kept) => jobs.push(*kept),
             }
         }
@@ -417,7 +481,7 @@ impl<W, R> Ledger<W, R> {
         assert_eq!(open as u64, self.under_way);
         assert!(!matches!(self.attempts.front(), Some(Entry::Settled)), "settled attempts are forgotten");
         for ((_, place), kept) in &self.waiting {
-            assert!(kept.last.is_some() && kept.work.is_some() && kept.job.attempt <= self.retry.retries);
+            assert!(kept.last.is_some() && kept.work.is_some() && kept.counted() <= self.retry.retries);
             assert_eq!((kept.job.place, kept.job.place < self.next_place), (*place, true));
         }
         let Counts { done, succeeded, failed, cancelled, .. } = self.counts;

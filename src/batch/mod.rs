@@ -86,6 +86,8 @@ pub(crate) struct Options {
     pub name: String,
     pub retry: RetryPolicy,
     pub stop: StopPolicy,
+    /// Whether a job that was killed for lack of memory is run again with fewer others beside it, besides its retries.
+    pub gives_room: bool,
     /// The time that running jobs have after a request to stop.
     pub grace: Duration,
     /// The time that processes have to end after TERM, before KILL.
@@ -124,6 +126,7 @@ impl Options {
                 pause: Duration::from_secs(1),
             },
             stop: StopPolicy::default(),
+            gives_room: true,
             grace: policy::GRACE,
             kill_after: Duration::from_secs(5),
             output: Target::Stdout,
@@ -189,7 +192,7 @@ impl<R: Runner> Batch<R> {
         let run = PoolRun { pool, kill_after: *kill_after };
         run.grant(*grace);
         let stop_requested = || pool.stop_requested();
-        let ledger = Ledger::new(retry.clone(), *stop, self.options.seed, total);
+        let ledger = Ledger::new(retry.clone(), *stop, self.options.seed, total).giving_room(self.options.gives_room);
         let time_limit = ends.map(|ends| TimeLimit {
             deadline: Deadline::new(ends.at.saturating_duration_since(Instant::now()), *grace, *kill_after),
             source: ends.source,

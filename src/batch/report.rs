@@ -12,7 +12,7 @@ use crate::engine::stats::Stats;
 use crate::journal::Status;
 use crate::launch::ExitCode;
 use crate::output::{JsonLines, OutputError};
-use crate::report::Summary;
+use crate::report::{Needs, Summary};
 
 /// The number of failed jobs that the report names.
 const NAMED: usize = 10;
@@ -65,6 +65,7 @@ impl FailedJobs {
 pub(crate) struct Report {
     pub counts: Counts,
     failed: FailedJobs,
+    needs: Needs,
     /// Errors and warnings, in the order in which they are shown.
     messages: Vec<String>,
     /// Messages that `--quiet` suppresses.
@@ -82,8 +83,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(counts: Counts, failed: FailedJobs) -> Self {
-        Report { counts, failed, ..Report::default() }
+    pub(super) fn new(counts: Counts, failed: FailedJobs, needs: Needs) -> Self {
+        Report { counts, failed, needs, ..Report::default() }
     }
 
     /// Returns the exit code of the run.
@@ -143,7 +144,7 @@ impl Report {
         stats.jobs = self.counts.done - self.counts.cancelled - self.counts.restored;
         stats.failed = self.counts.failed;
         self.messages.extend(stats.failing_ranks());
-        let summary = Summary::new(&options.name, &stats);
+        let summary = Summary::new(&options.name, &stats).with_memory(&self.needs, self.counts.out_of_memory);
         if let Err(error) = file.map_or(Ok(()), |file| write_summary(file, &summary)) {
             if !error.is_closed() {
                 self.final_errors.push(error.to_string());
@@ -207,7 +208,7 @@ mod tests {
     fn a_success_that_is_recounted_is_a_failure() {
         let mut counts = Counts::default();
         counts.add(Status::Ok, 2);
-        let mut report = Report::new(counts, FailedJobs::default());
+        let mut report = Report::new(counts, FailedJobs::default(), Needs::default());
         report.recount_as_failed(2, &Cause::new("surplus", "one line too much"));
         assert_eq!((report.counts.done, report.counts.succeeded, report.counts.failed), (2, 1, 1));
         let message = report.failed.message(report.counts, false, None).unwrap();

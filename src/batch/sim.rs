@@ -5,77 +5,23 @@
 //! attempts follow the retry policy; nothing counts as done in the next run whose output was not handed over; a world in
 //! which nothing is under way and nothing waits has ended.
 
+mod world;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::value::RawValue;
 
-use super::job::AttemptEnd;
+use super::job::{Attempt, Room};
 use super::ledger::{self, Counts, Ending, Event, Ledger, Next, Order, Planned};
-use super::policy::{MaxFailures, RetryPolicy, StopPolicy};
+use super::policy::StopPolicy;
 use crate::journal::Status;
+use world::{Result, SECOND, UnderWay, World};
 
 /// More steps than any world needs.
 const MOST_STEPS: u32 = 20_000;
-const SECOND: Duration = Duration::from_secs(1);
-
-/// The result of an attempt: which job and attempt it is of.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Result {
-    number: u64,
-    attempt: u32,
-    status: Status,
-    has_output: bool,
-}
-
-impl AttemptEnd for Result {
-    fn status(&self) -> Status {
-        self.status
-    }
-
-    fn rank(&self) -> Option<u32> {
-        Some(self.attempt)
-    }
-
-    fn drop_output(&mut self) {
-        self.has_output = false;
-    }
-}
-
-/// The settings of a world.
-#[derive(Debug)]
-struct World {
-    jobs: u64,
-    retry: RetryPolicy,
-    stop: StopPolicy,
-    knows_total: bool,
-    recorded: bool,
-    /// There is a journal: each run reads all records, and takes over the jobs that are in it.
-    journaled: bool,
-    /// Attempts that the pool takes at once.
-    window: usize,
-    /// For each job by its number, how many attempts fail, and how.
-    failures: BTreeMap<u64, (u32, Status)>,
-    /// The number of the record that cannot be read.
-    bad_record: Option<u64>,
-    /// The source has nothing at the moment, this often in a hundred reads.
-    pauses: u32,
-    /// The steps after which a signal comes, the process is killed, or a sink fails.
-    signal: Option<u32>,
-    kill: Option<u32>,
-    sink_fails: Option<u32>,
-}
-
-/// An attempt in the pool.
-#[derive(Debug, Clone, Copy)]
-struct UnderWay {
-    index: u64,
-    number: u64,
-    attempt: u32,
-}
 
 /// The judge's account of a job in one run.
 #[derive(Debug, Default, Clone, Copy)]
@@ -85,6 +31,11 @@ struct Seen {
     /// The earliest time of the next attempt.
     due: Duration,
     ends: u32,
+    /// The room of its next attempt, and how many attempts do not count against the retries.
+    room: Room,
+    uncounted: u32,
+    /// Whether its last attempt ran out of memory and is to be followed by one with more room.
+    wants_room: bool,
 }
 
 /// One run of a world, until it ends or is killed.
@@ -124,57 +75,13 @@ enum End {
     Complete,
 }
 
-impl World {
-    fn draw(random: &mut ChaCha8Rng) -> World {
-        let jobs = random.random_range(0..40);
-        let statuses = [Status::Failed, Status::Signal, Status::Timeout, Status::Spawn, Status::Lost];
-        let failures = (1..=jobs).filter_map(|number| {
-            let fails = random.random_bool(0.4);
-            let failure = (random.random_range(1..5), *statuses.choose(random)?);
-            fails.then_some((number, failure))
-        });
-        let failures = failures.collect();
-        let on = statuses.into_iter().filter(|_| random.random_bool(0.7)).collect();
-        let mut rarely = |chance: f64, most: u32| random.random_bool(chance).then(|| random.random_range(0..most));
-        let (signal, kill, sink_fails) = (rarely(0.3, 120), rarely(0.3, 120), rarely(0.1, 60));
-        let max_failures = match random.random_range(0..6) {
-            0 => Some(MaxFailures::Jobs(random.random_range(0..5))),
-            1 => Some(MaxFailures::Share(0.2)),
-            _ => None,
-        };
-        World {
-            jobs,
-            retry: RetryPolicy { retries: random.random_range(0..4), on, pause: SECOND * random.random_range(0..3) },
-            stop: StopPolicy { max_failures, on_success: random.random_bool(0.1) },
-            knows_total: random.random(),
-            recorded: random.random(),
-            journaled: random.random(),
-            window: random.random_range(1..9),
-            failures,
-            bad_record: random.random_bool(0.1).then(|| random.random_range(1..=jobs + 1)),
-            pauses: random.random_range(0..50),
-            signal,
-            kill,
-            sink_fails,
-        }
-    }
-
-    fn result(&self, number: u64, attempt: u32) -> Result {
-        let status = match self.failures.get(&number) {
-            Some((times, status)) if attempt <= *times => *status,
-            _ => Status::Ok,
-        };
-        Result { number, attempt, status, has_output: true }
-    }
-}
-
 impl<'w> Run<'w> {
     /// Makes a run of the jobs that no earlier run has done.
     fn new(world: &'w World, random: &'w mut ChaCha8Rng, done: &BTreeSet<u64>, journal: BTreeMap<u64, Status>) -> Self {
         let is_read = |number: &u64| world.journaled || !done.contains(number);
         let source: VecDeque<u64> = (1..=world.jobs).filter(is_read).collect();
         let total = world.knows_total.then_some(source.len() as u64);
-        let ledger = Ledger::new(world.retry.clone(), world.stop, 7, total);
+        let ledger = Ledger::new(world.retry.clone(), world.stop, 7, total).giving_room(world.gives_room);
         Run {
             ledger: if world.journaled { ledger.resumable() } else { ledger },
             world,
@@ -255,7 +162,7 @@ impl<'w> Run<'w> {
     fn push(&mut self) -> bool {
         while self.under_way.len() < self.world.window {
             match self.ledger.next(self.now) {
-                Next::Attempt(attempt) => self.start(attempt.number, attempt.attempt),
+                Next::Attempt(attempt) => self.start(&attempt),
                 Next::Wait => return false,
                 Next::End => return true,
                 Next::Read if self.random.random_range(0..100) < self.world.pauses => return false,
@@ -275,7 +182,7 @@ impl<'w> Run<'w> {
                         let input = self.world.recorded.then(|| RawValue::from_string("1".into()).unwrap());
                         let attempt = self.ledger.read(Planned { number, work: number, input, content: 0 });
                         assert_eq!((attempt.number, attempt.work), (number, number));
-                        self.start(number, attempt.attempt);
+                        self.start(&attempt);
                     }
                 },
             }
@@ -283,14 +190,17 @@ impl<'w> Run<'w> {
         false
     }
 
-    fn start(&mut self, number: u64, attempt: u32) {
+    fn start(&mut self, attempt: &Attempt<u64>) {
+        let Attempt { number, attempt, room, .. } = *attempt;
         assert!(!self.stopped && !self.gave_up, "nothing is started any more");
         let seen = self.seen.entry(number).or_default();
         seen.attempts += 1;
         assert_eq!((seen.attempts, seen.is_under_way, seen.ends), (attempt, false, 0), "job {number}");
-        assert!(attempt <= self.world.retry.retries + 1 && self.now >= seen.due);
-        seen.is_under_way = true;
-        self.under_way.push(UnderWay { index: self.attempts.len() as u64, number, attempt });
+        assert_eq!(room, seen.room, "job {number}");
+        let (uncounted, counted) = (seen.uncounted, attempt - seen.uncounted);
+        assert!(counted <= self.world.retry.retries + 1 && uncounted <= 2 && self.now >= seen.due);
+        (seen.is_under_way, seen.wants_room) = (true, false);
+        self.under_way.push(UnderWay { index: self.attempts.len() as u64, number, attempt, room, uncounted });
         self.attempts.push(number);
     }
 
@@ -303,10 +213,13 @@ impl<'w> Run<'w> {
             return false;
         }
         let at = self.random.random_range(0..self.under_way.len());
-        let UnderWay { index, number, attempt } = self.under_way.remove(at);
-        let result = self.world.result(number, attempt);
+        let of = self.under_way.remove(at);
+        let UnderWay { index, number, room, .. } = of;
+        let result = self.world.result(of);
         let is_plain = result.status == Status::Ok && !self.world.recorded && !self.world.stop.on_success;
-        self.seen.entry(number).or_default().is_under_way = false;
+        let wants_room = result.out_of_memory && self.world.gives_room && room.next().is_some();
+        let seen = self.seen.entry(number).or_default();
+        (seen.is_under_way, seen.wants_room) = (false, wants_room);
         if self.stopped && self.random.random_bool(0.3) {
             return self.notify(Event::NotStarted { index });
         }
@@ -321,8 +234,8 @@ impl<'w> Run<'w> {
     fn take_successors(&mut self, index: u64) -> u64 {
         let mut count = 1;
         while let Some(at) = self.under_way.iter().position(|other| other.index == index + count) {
-            let UnderWay { number, attempt, .. } = self.under_way[at];
-            if self.world.result(number, attempt).status != Status::Ok {
+            let UnderWay { number, .. } = self.under_way[at];
+            if self.world.result(self.under_way[at]).status != Status::Ok {
                 break;
             }
             self.under_way.remove(at);
@@ -359,7 +272,13 @@ impl<'w> Run<'w> {
                 }
                 Order::Forget { place } => {
                     let seen = self.seen.entry(self.places[place as usize]).or_default();
-                    seen.due = self.now + self.world.retry.pause * (1 << (seen.attempts - 1).min(6));
+                    if seen.wants_room {
+                        (seen.room, seen.due) = (seen.room.next().expect("there is one"), self.now);
+                        seen.uncounted += 1;
+                    } else {
+                        let pauses = seen.attempts - seen.uncounted - 1;
+                        seen.due = self.now + self.world.retry.pause * (1 << pauses.min(6));
+                    }
                 }
                 Order::Cancel { job } => self.settle(job.number, Status::Cancelled, true),
                 Order::Leave { job } => {
@@ -379,11 +298,9 @@ impl<'w> Run<'w> {
     }
 
     fn settle(&mut self, number: u64, status: Status, has_output: bool) {
-        let may_retry = self.seen[&number].attempts <= self.world.retry.retries
-            && self.world.retry.on.contains(&status)
-            && !self.stopped
-            && !self.gave_up
-            && !self.fault;
+        let Seen { attempts, uncounted, wants_room, .. } = self.seen[&number];
+        let may_retry = attempts - uncounted <= self.world.retry.retries && self.world.retry.on.contains(&status);
+        let may_retry = (may_retry || wants_room) && !self.stopped && !self.gave_up && !self.fault;
         assert!(!may_retry || !has_output, "job {number} has more attempts");
         assert!(!self.journal.contains_key(&number), "job {number} is settled already");
         self.end_of(number);
@@ -470,12 +387,17 @@ fn simulate(seed: u64) {
     let World { jobs, ref retry, ref failures, bad_record, stop, journaled, .. } = world;
     if bad_record.is_none_or(|bad| bad > jobs) && stop == StopPolicy::default() {
         let is_done = |number: &u64| match failures.get(number) {
+            _ if world.is_too_large(*number) => false,
             Some((times, status)) => *times <= retry.retries && retry.on.contains(status),
             None => true,
         };
         assert_eq!(done, (1..=jobs).filter(is_done).collect(), "all jobs that can succeed have");
         if journaled {
-            let status = |number: u64| if is_done(&number) { Status::Ok } else { failures[&number].1 };
+            let status = |number: u64| match failures.get(&number) {
+                _ if is_done(&number) => Status::Ok,
+                _ if world.is_too_large(number) => Status::Signal,
+                failure => failure.expect("it fails").1,
+            };
             let expected: BTreeMap<u64, Status> = (1..=jobs).map(|number| (number, status(number))).collect();
             assert_eq!(journal, expected, "the outcome is that of an undisturbed run");
         }

@@ -10,12 +10,15 @@ use serde_json::Value as Json;
 use serde_json::value::to_raw_value;
 
 use super::drive::{Driven, End};
+use super::job::{AttemptResult, Cause, MEMORY, Room, Run, Usage};
 use super::ledger::{Counts, Planned};
 use super::runners::kernel::KernelRunner;
 use super::sinks::Sinks;
 use super::*;
+use crate::engine::error::{Failure, JobErrorKind};
 use crate::input::InputError;
 use crate::launch::{ExitCode, Launch};
+use crate::pool::JobStream;
 
 /// Options with the output `out` of a folder, without a display of progress.
 fn options(folder: &Path) -> Options {
@@ -421,4 +424,60 @@ fn two_outputs_in_one_file_are_refused_before_any_job_is_started() {
         assert!(error.starts_with("--output ") && error.contains("--records"), "{name}: {error}");
         assert_eq!(read(folder.path(), "out"), "of an earlier run\n");
     }
+}
+
+/// Runs jobs of which one third runs out of memory beside others, and one third beside half of them.
+struct Hungry;
+
+impl Runner for Hungry {
+    type Work = u64;
+    type Input = Attempt<u64>;
+    type Output = AttemptResult;
+
+    fn lines(&self) -> Lines {
+        Lines::AsWritten
+    }
+
+    fn open(&self, pool: &Pool, chunk: u32, _: bool) -> Result<JobStream<Attempt<u64>, AttemptResult>, Failure> {
+        let run = |_: &(), attempt: Attempt<u64>| {
+            let needed = [Room::Shared, Room::Half, Room::Alone][attempt.work as usize % 3];
+            if attempt.room < needed {
+                let usage = Usage { user: 0.0, system: 0.0, max_rss: 9 << 30 };
+                let run = Run { usage: Some(usage), ..Run::new(0, 1, std::time::SystemTime::now(), Duration::ZERO) };
+                return AttemptResult::without_output(Status::Signal, Cause::new(MEMORY, "killed"), Some(run));
+            }
+            let usage = Usage { user: 0.0, system: 0.0, max_rss: attempt.work << 20 };
+            let run = Run { usage: Some(usage), ..Run::new(0, 1, std::time::SystemTime::now(), Duration::ZERO) };
+            AttemptResult::ok(format!("{} {}\n", attempt.number, attempt.attempt).into_bytes(), Some(run))
+        };
+        pool.stream_with(&(), run, chunk)
+    }
+
+    fn input(&self, attempt: Attempt<u64>) -> Attempt<u64> {
+        attempt
+    }
+
+    fn status(&self, _: JobErrorKind) -> (Status, String) {
+        (Status::Failed, "failed".into())
+    }
+
+    fn show(&self, _: u64, _: &u64) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn jobs_for_which_memory_is_exhausted_succeed_with_more_room_without_any_retry() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = Some(Target::new(folder.path().join("summary")));
+    let options = Options { summary, ..options(folder.path()) };
+    let batch = Batch { options, jobs: Jobs::made(|| 1..=12, 12), runner: Hungry };
+    let report = run(&batch);
+    assert_eq!((report.code(), report.counts.succeeded, report.counts.out_of_memory), (ExitCode::Success, 12, 12));
+    let expected: String = (1..=12).map(|number| format!("{number} {}\n", number % 3 + 1)).collect();
+    assert_eq!(read(folder.path(), "out"), expected);
+    let summary: Json = serde_json::from_str(&read(folder.path(), "summary")).unwrap();
+    let memory = &summary["job_memory"];
+    assert_eq!((&memory["jobs"], &memory["most_bytes"]), (&12.into(), &(12 << 20).into()), "settled jobs count");
+    assert_eq!(memory["out_of_memory"], 12);
 }

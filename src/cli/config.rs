@@ -11,7 +11,7 @@ use super::args::{
     RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
-use super::parse::Limit;
+use super::parse::{JobMem, Limit};
 use super::spec;
 use crate::batch::runners::command::{CommandRunner, Commands};
 use crate::batch::runners::doubtful::Token;
@@ -208,6 +208,11 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         TaskArgs::Kernel(args) => (args.name.as_str(), Duration::ZERO, None),
         _ => ("", Duration::ZERO, None),
     };
+    let gives_room = match task {
+        TaskArgs::Run(args) => args.process.job_mem != JobMem::None,
+        TaskArgs::Map(args) => args.process.job_mem != JobMem::None,
+        _ => false,
+    };
     Options {
         name: name.into(),
         retry: RetryPolicy {
@@ -219,6 +224,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
             max_failures: failures.and_then(|failures| failures.max_failures.map(|most| most.0)),
             on_success: failures.is_some_and(|failures| failures.stop_on_success),
         },
+        gives_room,
         grace: failures.map_or(Duration::ZERO, |failures| failures.stop.grace),
         kill_after,
         output: Target::new(&run.output),
@@ -310,6 +316,7 @@ impl RunTask {
         let commands = Commands {
             template,
             job_cpus: process.job_cpus.map(Into::into),
+            job_mem: process.job_mem.bytes(),
             timeout: failures.timeout,
             kill_after: process.kill_after,
         };
@@ -338,6 +345,7 @@ impl MapTask {
             cwd: process.cwd.clone(),
             env: env.collect::<Result<_, _>>()?,
             job_cpus: process.job_cpus,
+            job_mem: process.job_mem.bytes(),
             timeout: failures.timeout,
             kill_after: process.kill_after,
             max_jobs: args.max_worker_jobs,

@@ -1,6 +1,6 @@
 //! Parses the values of options.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -128,6 +128,49 @@ impl FromStr for Limit {
     }
 }
 
+/// The value of `--job-mem`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JobMem {
+    /// As much as a job needs: one that was killed for lack of memory is run again with fewer others beside it.
+    Auto,
+    /// A job that was killed for lack of memory has failed.
+    None,
+    /// This number of bytes; otherwise as `Auto`.
+    Bytes(NonZeroU64),
+}
+
+impl FromStr for JobMem {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(JobMem::Auto),
+            "none" => Ok(JobMem::None),
+            text => size(text).map(JobMem::Bytes),
+        }
+    }
+}
+
+impl JobMem {
+    pub(super) fn bytes(self) -> Option<u64> {
+        match self {
+            JobMem::Auto | JobMem::None => None,
+            JobMem::Bytes(bytes) => Some(bytes.get()),
+        }
+    }
+}
+
+/// Parses a number of bytes with its unit: K, M, G or T, of 1024 each, also as `MB` or `MiB`.
+fn size(text: &str) -> Result<NonZeroU64, String> {
+    let wrong = || format!("'{text}' is not a size: write 500M, 2G or 1.5GiB; or `auto` or `none`");
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
+    let unit = unit.trim().to_ascii_lowercase();
+    let unit = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
+    let power = ["", "k", "m", "g", "t"].iter().position(|name| *name == unit).ok_or_else(wrong)?;
+    let bytes = finite(number).map_err(|_| wrong())? * f64::from(1u32 << 10).powi(power as i32);
+    NonZeroU64::new(bytes as u64).ok_or_else(wrong)
+}
+
 /// Parses a number from 1 that fits the type.
 pub(super) fn from_one<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "not a number from 1".into())
@@ -241,6 +284,26 @@ mod tests {
         assert_eq!("2m".parse(), Ok(Limit::After(Duration::from_secs(120))));
         for wrong in ["0", "-1s", "soon", ""] {
             assert!(wrong.parse::<Limit>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_a_job_is_a_size_or_a_word() {
+        assert_eq!(("auto".parse(), "none".parse()), (Ok(JobMem::Auto), Ok(JobMem::None)));
+        for (text, bytes) in [
+            ("500M", 500 << 20),
+            ("2G", 2 << 30),
+            ("1.5GiB", 3 << 29),
+            ("3gb", 3 << 30),
+            ("64 k", 64 << 10),
+            ("1T", 1 << 40),
+            ("4096", 4096),
+            ("512B", 512),
+        ] {
+            assert_eq!(text.parse::<JobMem>().map(JobMem::bytes), Ok(Some(bytes)), "{text}");
+        }
+        for wrong in ["", "0", "0.0001", "-1G", "G", "2X", "1.5.5M", "much", "1Gi", "1e9"] {
+            assert!(wrong.parse::<JobMem>().is_err(), "{wrong}");
         }
     }
 

@@ -9,8 +9,10 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
 
 use super::child::Process;
+use super::memory;
 use super::pipes::{poll_until, write_available};
 use super::program::{ProcessEnd, Program, SpawnError};
 use super::room::{self, StartTurn};
@@ -52,6 +54,24 @@ pub(crate) struct CommandEnd {
     pub system: f64,
     /// See [`ProcessEnd::max_rss_kib`].
     pub max_rss_kib: u64,
+    /// Whether the kernel has killed it, because memory was exhausted.
+    pub out_of_memory: bool,
+}
+
+impl CommandEnd {
+    /// Returns what is said about it if it was killed for lack of memory.
+    pub(crate) fn out_of_memory(&self) -> Option<String> {
+        self.out_of_memory.then(|| memory::killed(self.max_rss_kib))
+    }
+}
+
+/// Whether it was ended by a SIGKILL that this rank has not sent. A shell has this exit code if its command was.
+fn is_killed(reason: &EndReason) -> bool {
+    match reason {
+        EndReason::Signalled(signal) => *signal == Signal::KILL.as_raw(),
+        EndReason::Exited(code) => *code == 128 + Signal::KILL.as_raw(),
+        _ => false,
+    }
 }
 
 /// No command can be started on this rank any more; holds the reason.
@@ -85,6 +105,7 @@ pub(crate) fn run(
 ) -> Result<CommandEnd, HelperGone> {
     let mut buffer = BUFFER.take();
     buffer.resize(PIECE, 0);
+    memory::watch();
     let mut turn = StartTurn::new();
     let (start, since, result) = loop {
         let may_start = turn.wait(cancelled);
@@ -115,7 +136,8 @@ pub(crate) fn run(
     let seconds = at.unwrap_or_else(Instant::now).duration_since(since).as_secs_f64();
     let (user, system, max_rss_kib) =
         ended.map_or((0.0, 0.0, 0), |ended| (ended.user.as_secs_f64(), ended.system.as_secs_f64(), ended.max_rss_kib));
-    Ok(CommandEnd { reason, start, seconds, user, system, max_rss_kib })
+    let out_of_memory = is_killed(&reason) && memory::explains_kill();
+    Ok(CommandEnd { reason, start, seconds, user, system, max_rss_kib, out_of_memory })
 }
 
 /// A pipe for the output of a command. The rank keeps the writing end open, too: otherwise the end of file would wake the rank

@@ -21,13 +21,15 @@
 //! | `worker` | a process that stays and answers many records; processes that are started before they are needed |
 //! | `python`, its `shim.py` and `shim_json.py` | how a worker becomes a Python function |
 //! | `pipes` | polls and writes that signals do not interrupt |
+//! | `memory` | how much memory there is, and whether the kernel has killed a process because it was exhausted |
 //! | `room` | the order in which starts wait while file descriptors, processes or memory are exhausted |
 //! | `environment` | which of a rank's environment variables a command does not inherit |
 
 pub(crate) mod child;
 pub(crate) mod command;
 pub(crate) mod environment;
-mod pipes;
+pub(crate) mod memory;
+pub(crate) mod pipes;
 pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod room;

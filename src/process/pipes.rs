@@ -23,7 +23,7 @@ pub(super) fn is_ready_within(time: Duration, fds: &mut [PollFd<'_>]) -> bool {
 }
 
 /// Whether a file descriptor is readable or hung up.
-pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     is_ready_within(Duration::ZERO, &mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)])
 }
 

@@ -2,10 +2,14 @@
 
 #[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
 mod bar;
+#[cfg(feature = "program")]
+mod memory;
 mod progress;
 #[cfg(feature = "program")]
 mod summary;
 
+#[cfg(feature = "program")]
+pub(crate) use memory::Needs;
 pub use progress::Progress;
 pub(crate) use progress::Ticker;
 #[cfg(feature = "program")]

@@ -4,8 +4,11 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::Needs;
+use super::memory::MemorySummary;
 use crate::console::in_one_line;
 use crate::engine::stats::{RankStats, Stats};
+use crate::process::memory::of_process;
 
 /// The end summary of a run. Its JSON has the keys below.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +34,8 @@ pub struct Summary {
     bytes_from_ranks: u64,
     /// The largest resident set of rank 0's process.
     peak_memory_bytes: u64,
+    /// The memory that jobs have needed; null if it is not known.
+    job_memory: Option<MemorySummary>,
     /// Each rank, in order.
     per_rank: Vec<RankSummary>,
 }
@@ -90,8 +95,14 @@ impl Summary {
             bytes_to_ranks: sum(|rank| rank.bytes_to),
             bytes_from_ranks: sum(|rank| rank.bytes_from),
             peak_memory_bytes: peak_memory(),
+            job_memory: None,
             per_rank: per_rank.collect(),
         }
+    }
+
+    /// Adds what jobs have needed on nodes like this, see [`Needs::summary`].
+    pub(crate) fn with_memory(self, needs: &Needs, out_of_memory: u64) -> Summary {
+        Summary { job_memory: needs.summary(of_process(), out_of_memory), ..self }
     }
 
     /// Writes one JSON object on several lines.
@@ -128,6 +139,9 @@ impl Summary {
             self.messages_from_ranks,
             bytes(self.bytes_from_ranks),
         )?;
+        if let Some(memory) = &self.job_memory {
+            memory.write_text(&mut out)?;
+        }
         for rank in &self.per_rank {
             if let Some(lost) = rank.lost_seconds {
                 let (number, host) = (rank.rank, in_one_line(&rank.host));
@@ -178,7 +192,7 @@ fn rounded(value: f64) -> String {
     format!("{value:.*}", digits as usize)
 }
 
-fn bytes(count: u64) -> indicatif::BinaryBytes {
+pub(super) fn bytes(count: u64) -> indicatif::BinaryBytes {
     indicatif::BinaryBytes(count)
 }
 

@@ -17,6 +17,7 @@ mod map_inputs;
 mod map_support;
 mod map_surplus;
 mod map_workers;
+mod memory;
 mod messages;
 mod run_ends;
 mod run_failures;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 
-use crate::batch::job::AttemptResult;
+use crate::batch::job::{AttemptEnd, AttemptResult};
 use crate::batch::policy::OUTSIDE_LIMIT;
 use crate::journal::Status;
 
@@ -19,6 +19,9 @@ const SHELL: i32 = 128;
 
 /// Whether an attempt may have been ended from outside.
 pub(super) fn may_be_from_outside(result: &AttemptResult) -> bool {
+    if result.ran_out_of_memory() {
+        return false;
+    }
     let cause = result.cause.as_deref();
     let signal = match result.status {
         Status::Lost => return true,
@@ -63,7 +66,7 @@ impl Suspects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::job::Cause;
+    use crate::batch::job::{Cause, MEMORY};
 
     fn ended(status: Status, exit: Option<i32>, signal: Option<i32>) -> AttemptResult {
         AttemptResult::without_output(status, Cause { exit, signal, ..Cause::default() }, None)
@@ -76,6 +79,8 @@ mod tests {
             assert!(may_be_from_outside(&ended(Status::Failed, Some(128 + signal), None)), "{signal}");
         }
         assert!(may_be_from_outside(&ended(Status::Lost, None, None)));
+        let killed = Cause { signal: Some(9), ..Cause::new(MEMORY, "killed for lack of memory") };
+        assert!(!may_be_from_outside(&AttemptResult::without_output(Status::Signal, killed, None)));
         for (status, exit, signal) in [
             (Status::Signal, None, Some(11)),
             (Status::Failed, Some(15), None),

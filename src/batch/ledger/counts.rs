@@ -13,6 +13,8 @@ pub(crate) struct Counts {
     pub cancelled: u64,
     /// Attempts that failed and were followed by another one.
     pub retried: u64,
+    /// Those of them that ran out of memory and were followed by one with more room.
+    pub out_of_memory: u64,
     /// Settled jobs that an earlier run has settled, by the journal.
     pub restored: u64,
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::batch::job::{AttemptResult, Cause};
+use crate::batch::job::{AttemptResult, Cause, MEMORY};
 
 fn ledger() -> Ledger<u64, AttemptResult> {
     let retry = RetryPolicy { retries: 1, on: vec![Status::Failed], pause: Duration::ZERO };
@@ -56,4 +56,56 @@ fn the_pause_before_a_retry_doubles() {
         now = due;
     }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+}
+
+fn out_of_memory() -> AttemptResult {
+    let cause = Cause { signal: Some(9), ..Cause::new(MEMORY, "killed for lack of memory") };
+    AttemptResult::without_output(Status::Signal, cause, None)
+}
+
+#[test]
+fn a_job_for_which_memory_is_exhausted_gets_more_room_at_once_beside_its_retries() {
+    let mut ledger = ledger().giving_room(true);
+    let pause = Duration::from_secs(3);
+    ledger.retry = RetryPolicy { retries: 1, on: vec![Status::Failed, Status::Signal], pause };
+    read(&mut ledger, 1);
+    let mut orders = Vec::new();
+    let mut seen = Vec::new();
+    for (index, now) in [(0, Duration::ZERO), (1, Duration::ZERO), (2, Duration::ZERO), (3, pause)] {
+        orders.clear();
+        ledger.on(Event::Ended { index, result: out_of_memory() }, now, &mut orders);
+        ledger.check();
+        let due = ledger.next_due();
+        if let Next::Attempt(Attempt { attempt, room, .. }) = ledger.next(due.unwrap_or(now)) {
+            assert!(matches!(orders[..], [Order::Forget { place: 0 }]));
+            seen.push((attempt, room, due));
+        }
+    }
+    let zero = Some(Duration::ZERO);
+    assert_eq!(seen, [(2, Room::Half, zero), (3, Room::Alone, zero), (4, Room::Alone, Some(pause))]);
+    assert!(matches!(&orders[..], [Order::Settle { job, .. }] if job.attempt == 4));
+    assert_eq!((ledger.counts().retried, ledger.counts().out_of_memory, ledger.counts().failed), (3, 2, 1));
+}
+
+#[test]
+fn a_job_for_which_memory_is_exhausted_has_failed_if_it_gets_no_more_room_and_no_retry() {
+    let mut ledger = ledger();
+    ledger.retry.retries = 0;
+    read(&mut ledger, 1);
+    let mut orders = Vec::new();
+    ledger.on(Event::Ended { index: 0, result: out_of_memory() }, Duration::ZERO, &mut orders);
+    assert!(matches!(&orders[..], [Order::Settle { .. }]));
+}
+
+#[test]
+fn after_a_stop_a_job_for_which_memory_was_exhausted_is_left_to_the_next_run() {
+    for is_resumable in [false, true] {
+        let mut ledger = ledger().giving_room(true);
+        (ledger.retry.retries, ledger.is_resumable) = (0, is_resumable);
+        read(&mut ledger, 1);
+        let mut orders = Vec::new();
+        ledger.on(Event::Stop, Duration::ZERO, &mut orders);
+        ledger.on(Event::Ended { index: 0, result: out_of_memory() }, Duration::ZERO, &mut orders);
+        assert_eq!((matches!(&orders[..], [Order::Leave { .. }]), ledger.was_cut()), (is_resumable, true));
+    }
 }

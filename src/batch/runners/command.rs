@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use signal_hook::consts::SIGKILL;
 use signal_hook::low_level::signal_name;
 
-use super::{Runner, check_folder, status_of_process};
-use crate::batch::job::{Attempt, AttemptResult, Cause, Run, Usage, has_failed};
+use super::{Runner, check_folder, gate, status_of_process};
+use crate::batch::job::{Attempt, AttemptResult, Cause, MEMORY, Run, Usage, has_failed};
 use crate::batch::sinks::Lines;
 use crate::console::shortened;
 use crate::engine::error::{Failure, JobErrorKind};
@@ -22,6 +23,7 @@ use crate::launch::Launch;
 use crate::output::Tag;
 use crate::pool::{JobStream, Pool};
 use crate::process::command::{self, CommandEnd, EndReason, TimeLimit};
+use crate::process::pipes::is_readable;
 use crate::process::program::{Program, resolve};
 use crate::template::{Fields, Filled, JobNumbers, Template, Values};
 
@@ -31,6 +33,8 @@ pub(crate) struct Commands {
     pub template: Template,
     /// The number of `--job-cpus`.
     pub job_cpus: Option<u32>,
+    /// The number of bytes of `--job-mem`, if it is one.
+    pub job_mem: Option<u64>,
     pub timeout: Option<Duration>,
     pub kill_after: Duration,
 }
@@ -132,12 +136,17 @@ fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
     let (program, filled) = commands.fill(&attempt, rank, slot);
     let cancellation = rank::cancellation();
     let cancelled = cancellation.as_ref().map(|cancellation| cancellation.watched().as_fd());
+    let Some(pass) = gate::enter(attempt.room, commands.job_mem, || cancelled.is_some_and(is_readable)) else {
+        let cause = Cause::new("cancelled", "cancelled before it ran");
+        return AttemptResult::without_output(Status::Cancelled, cause, None);
+    };
     let limits = TimeLimit { timeout: commands.timeout, kill_after: commands.kill_after };
     let mut output = Output::new(attempt.place, filled.tag.as_deref());
     let end =
         command::run(&program, filled.stdin.as_deref().map(str::as_bytes), &limits, cancelled, &mut |stream, bytes| {
             output.append(stream, bytes);
         });
+    drop(pass);
     let end = match end {
         Ok(end) => end,
         Err(error) => {
@@ -171,6 +180,13 @@ fn run_of(end: &CommandEnd, rank: u32, slot: u32) -> Run {
 
 /// Returns the status of an attempt by how its process ended, and the cause of a failure.
 fn status_and_cause(end: &CommandEnd, timeout: Option<Duration>) -> (Status, Option<Cause>) {
+    if let Some(message) = end.out_of_memory() {
+        let (status, exit, signal) = match end.reason {
+            EndReason::Exited(code) => (Status::Failed, Some(code), None),
+            _ => (Status::Signal, None, Some(SIGKILL)),
+        };
+        return (status, Some(Cause { exit, signal, ..Cause::new(MEMORY, message) }));
+    }
     match &end.reason {
         EndReason::Exited(0) => (Status::Ok, None),
         EndReason::Exited(code) => {
@@ -295,11 +311,23 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::batch::job::{AttemptEnd, Room};
     use crate::template::Words;
 
     fn ended(reason: EndReason) -> (Status, Option<Cause>) {
-        let end = CommandEnd { reason, start: SystemTime::now(), seconds: 1.0, user: 0.0, system: 0.0, max_rss_kib: 0 };
-        status_and_cause(&end, Some(Duration::from_millis(1500)))
+        status_and_cause(&end_of(reason), Some(Duration::from_millis(1500)))
+    }
+
+    fn end_of(reason: EndReason) -> CommandEnd {
+        CommandEnd {
+            reason,
+            start: SystemTime::now(),
+            seconds: 1.0,
+            user: 0.0,
+            system: 0.0,
+            max_rss_kib: 0,
+            out_of_memory: false,
+        }
     }
 
     #[test]
@@ -324,13 +352,30 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_was_killed_for_lack_of_memory_is_told_from_others() {
+        for (reason, status, exit, signal) in [
+            (EndReason::Signalled(9), Status::Signal, None, Some(9)),
+            (EndReason::Exited(137), Status::Failed, Some(137), None),
+        ] {
+            let end = CommandEnd { max_rss_kib: 70_000, out_of_memory: true, ..end_of(reason.clone()) };
+            let (ended_as, cause) = status_and_cause(&end, None);
+            let cause = cause.expect("it failed");
+            assert_eq!((ended_as, cause.exit, cause.signal), (status, exit, signal));
+            assert_eq!(cause.message, "killed for lack of memory (it had 68 MiB)");
+            assert!(AttemptResult::without_output(status, cause, None).ran_out_of_memory());
+            let (_, other) = ended(reason);
+            assert!(!AttemptResult::without_output(status, other.unwrap(), None).ran_out_of_memory());
+        }
+    }
+
+    #[test]
     fn a_command_knows_its_job_by_its_environment() {
         let command = ["echo".to_string(), "{#}".into()];
         let words = Words { command: &command, shell: false, stdin: None, cwd: None, env: &[], tag: None };
         let template = Template::parse(&words).unwrap();
-        let commands = Commands { template, job_cpus: None, timeout: None, kill_after: Duration::ZERO };
+        let commands = Commands { template, job_cpus: None, job_mem: None, timeout: None, kill_after: Duration::ZERO };
         let work = Values::default();
-        let attempt = Attempt { place: 0, number: 12, attempt: 2, seed: 99, work, avoid: None };
+        let attempt = Attempt { place: 0, number: 12, attempt: 2, seed: 99, work, avoid: None, room: Room::Shared };
         let (program, _) = commands.fill(&attempt, 3, 4);
         assert_eq!((program.name.as_str(), program.args.as_slice()), ("echo", &["12".to_string()][..]));
         let expected = [("JOB", "12"), ("RANK", "3"), ("SLOT", "4"), ("ATTEMPT", "2"), ("SEED", "99")];

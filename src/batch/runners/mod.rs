@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `kernel` | a built-in function |
 //! | `command` | a process for each attempt |
+//! | `gate` | how many processes of jobs run at once, when memory is short |
 //! | `worker` | requests to processes that stay; `doubtful`: answers that may be those of other jobs |
 
 pub(crate) mod command;
 pub(crate) mod doubtful;
+mod gate;
 pub(crate) mod kernel;
 pub(crate) mod worker;
 

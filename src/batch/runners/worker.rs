@@ -2,17 +2,19 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use signal_hook::consts::SIGKILL;
 
 use super::command::omp_threads;
 use super::doubtful::{self, RankWorkers, Token};
-use super::{Runner, check_folder, status_of_process};
-use crate::batch::job::{Attempt, AttemptResult, Cause, Run, has_failed};
+use super::{Runner, check_folder, gate, status_of_process};
+use crate::batch::job::{Attempt, AttemptResult, Cause, MEMORY, Room, Run, has_failed};
 use crate::batch::policy::{FIRST_WORKER_LIMIT, OUTSIDE_LIMIT};
 use crate::batch::sinks::Lines;
 use crate::engine::error::{Failure, JobErrorKind};
@@ -22,11 +24,13 @@ use crate::engine::stop;
 use crate::journal::Status;
 use crate::launch::{self, Launch};
 use crate::pool::{JobStream, Pool};
+use crate::process::pipes::is_readable;
 use crate::process::program::{Program, resolve};
 use crate::process::python::PythonCall;
 use crate::process::room;
 use crate::process::worker::{
-    Answer, JobHead, Options, Protocol, StartFailure, Worker, WorkerEnd, WorkerFailure, WorkerFeed, prestarted,
+    Answer, AnswerEnd, JobHead, Options, Protocol, StartFailure, Worker, WorkerEnd, WorkerFailure, WorkerFeed,
+    prestarted,
 };
 
 /// Sends each job to a worker process.
@@ -127,6 +131,8 @@ pub(crate) struct WorkerPlan {
     pub env: Vec<(String, String)>,
     /// The number of `--job-cpus`.
     pub job_cpus: Option<NonZeroU32>,
+    /// The number of bytes of `--job-mem`, if it is one.
+    pub job_mem: Option<u64>,
     pub timeout: Option<Duration>,
     pub kill_after: Duration,
     pub max_jobs: Option<NonZeroU64>,
@@ -224,11 +230,15 @@ static ALL_WORKERS: Mutex<Vec<Weak<RankWorkers>>> = Mutex::new(Vec::new());
 
 /// Closes an idle worker, if there is one, so that another process can be started.
 fn close_idle_worker() {
+    close_one();
+}
+
+/// Closes an idle worker. Returns false if there is none.
+fn close_one() -> bool {
     let all: Vec<_> =
         ALL_WORKERS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
-    if let Some(mut unused) = all.iter().find_map(|workers| workers.take_idle()) {
-        unused.close();
-    }
+    let unused = all.iter().find_map(|workers| workers.take_idle());
+    unused.map(|mut unused| unused.close()).is_some()
 }
 
 /// The JSON text of a record.
@@ -250,16 +260,38 @@ impl ChunkServer for Workers {
     /// Has the worker of the thread's slot answer the jobs of a chunk.
     fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, AttemptResult>) {
         let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
-        let mut worker = self.workers.take_worker(slot).unwrap_or_else(|| self.start(rank, slot));
         let checked = Some(&*self.workers).filter(|_| self.plan.token.is_some());
-        let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, checked };
-        match worker.answer(&mut feed) {
+        let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, checked, room: None, ahead: None };
+        while feed.begin() {
+            if !self.serve_room(&mut feed) {
+                break;
+            }
+        }
+        feed.cancel_ahead();
+    }
+}
+
+impl Workers {
+    /// Has the worker answer jobs until one comes that needs another room. Returns false if the jobs cannot go on.
+    fn serve_room(&self, feed: &mut ChunkFeed<'_, '_, '_>) -> bool {
+        let (rank, slot, room) = (feed.rank, feed.slot, feed.room.unwrap_or_default());
+        let cancellation = rank::cancellation();
+        let is_cancelled = || cancellation.as_ref().is_some_and(|it| is_readable(it.watched().as_fd()));
+        let Some(_pass) = gate::enter(room, self.plan.job_mem, is_cancelled) else { return false };
+        // Idle workers hold memory. Those of other threads wait behind the gate, too.
+        while room != Room::Shared && close_one() {}
+        let mut worker = self.workers.take_worker(slot).unwrap_or_else(|| self.start(rank, slot));
+        match worker.answer(feed) {
             // Another process waits for the resources of this one.
             Ok(_) if room::is_wanted() => {
                 worker.close();
                 self.workers.put_back(slot, None);
+                true
             }
-            Ok(_) => self.workers.put_back(slot, Some(worker)),
+            Ok(end) => {
+                self.workers.put_back(slot, Some(worker));
+                end == AnswerEnd::AllAnswered
+            }
             // The worker still holds records of this chunk, so it must not see another one.
             Err(failure) => {
                 let message = with_traceback(failure);
@@ -270,12 +302,11 @@ impl ChunkServer for Workers {
                 if !stopped {
                     rank::abort_run(message);
                 }
+                false
             }
         }
     }
-}
 
-impl Workers {
     /// Makes the worker of a slot; its process starts with the first job.
     fn start(&self, rank: u32, slot: u32) -> Worker {
         let plan = &self.plan;
@@ -318,11 +349,19 @@ struct ChunkFeed<'d, 'j, 'c> {
     slot: u32,
     /// Where answers are noted, if they are checked at the end.
     checked: Option<&'d RankWorkers>,
+    /// The room of the jobs that are taken now.
+    room: Option<Room>,
+    /// A job that needs another room: it is the next one when those before it are answered.
+    ahead: Option<Attempt<Json>>,
 }
 
 impl WorkerFeed for ChunkFeed<'_, '_, '_> {
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead> {
-        let Attempt { number, attempt, seed, work, .. } = self.jobs.pull()?;
+        if self.ahead.is_none() {
+            self.ahead = self.jobs.pull();
+        }
+        let Attempt { number, attempt, seed, work, .. } =
+            self.ahead.take_if(|ahead| self.room.is_none_or(|room| room == ahead.room))?;
         self.taken.push(number);
         *json = work.into_vec();
         Some(JobHead { number, attempt, seed })
@@ -347,6 +386,24 @@ impl WorkerFeed for ChunkFeed<'_, '_, '_> {
 }
 
 impl ChunkFeed<'_, '_, '_> {
+    /// Goes on in the room that the next job needs. Returns false if there is no more job.
+    fn begin(&mut self) -> bool {
+        if self.ahead.is_none() {
+            self.ahead = self.jobs.pull();
+        }
+        self.room = self.ahead.as_ref().map(|ahead| ahead.room);
+        self.room.is_some()
+    }
+
+    /// Answers the job that waits for another room, because the run ends.
+    fn cancel_ahead(&mut self) {
+        if let Some(ahead) = self.ahead.take() {
+            self.taken.push(ahead.number);
+            let cause = Cause::new("cancelled", "the run was ended before it was answered");
+            self.answer(AttemptResult::without_output(Status::Cancelled, cause, None));
+        }
+    }
+
     fn answer(&mut self, result: AttemptResult) {
         let number = self.taken[self.answered];
         self.answered += 1;
@@ -361,6 +418,7 @@ impl ChunkFeed<'_, '_, '_> {
 
     /// Fails all jobs of the chunk that have no answer, because no worker can be started.
     fn fail_the_rest(&mut self, status: Status, message: &str) {
+        self.room = None;
         while self.answered < self.taken.len() || self.next(&mut Vec::new()).is_some() {
             self.answer(AttemptResult::without_output(status, Cause::new("spawn", message), None));
         }
@@ -382,16 +440,19 @@ fn status_and_cause(failure: WorkerFailure) -> (Status, Cause) {
     let (exit, signal) = match &ended {
         Some(WorkerEnd::Code(code)) => (Some(*code), None),
         Some(WorkerEnd::Signal(signal)) => (None, Some(*signal)),
+        Some(WorkerEnd::OutOfMemory { exit, .. }) => (*exit, exit.is_none().then_some(SIGKILL)),
         Some(WorkerEnd::Unknown(_) | WorkerEnd::Scarce(_) | WorkerEnd::WithHelper { .. }) | None => (None, None),
     };
+    let is_memory = kind == "crash" && matches!(ended, Some(WorkerEnd::OutOfMemory { .. }));
+    let kind = if is_memory { MEMORY.to_string() } else { kind.into_owned() };
     let status = match &*kind {
         _ if matches!(ended, Some(WorkerEnd::WithHelper { .. })) && kind == "lost" => Status::Lost,
         "timeout" => Status::Timeout,
         "cancelled" => Status::Cancelled,
-        "crash" if signal.is_some() => Status::Signal,
+        "crash" | MEMORY if signal.is_some() => Status::Signal,
         _ => Status::Failed,
     };
-    (status, Cause { kind: kind.into_owned(), message, traceback, exit, signal })
+    (status, Cause { kind, message, traceback, exit, signal })
 }
 
 #[cfg(test)]
@@ -412,6 +473,13 @@ mod tests {
         let (status, cause) = failure("crash", Some(WorkerEnd::Code(3)));
         assert_eq!((status, cause.signal, cause.exit), (Status::Failed, None, Some(3)));
         assert_eq!((cause.kind.as_str(), cause.message.as_str()), ("crash", "why"));
+        for (exit, expected) in
+            [(None, (Status::Signal, Some(9), None)), (Some(137), (Status::Failed, None, Some(137)))]
+        {
+            let (status, cause) = failure("crash", Some(WorkerEnd::OutOfMemory { exit, max_rss_kib: 1 }));
+            assert_eq!((status, cause.signal, cause.exit), expected);
+            assert_eq!(cause.kind, MEMORY);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use clap::{Args as ArgGroup, ValueEnum};
 
 use super::InputArgs;
 use super::stop::StopArgs;
-use crate::cli::parse::{Failures, from_one, positive_time, time};
+use crate::cli::parse::{Failures, JobMem, from_one, positive_time, time};
 
 const FAILURES: &str = "Failures";
 const PROCESSES: &str = "Processes";
@@ -102,6 +102,11 @@ pub(in crate::cli) struct ProcessArgs {
     /// if it is not set already
     #[arg(long, value_name = "N", value_parser = from_one::<NonZeroU32>, help_heading = PROCESSES)]
     pub job_cpus: Option<NonZeroU32>,
+    /// The memory that a job needs: 500M, 2G, 1.5GiB. A rank runs as many jobs at once as its part of the node's memory, or of the
+    /// allocation's, has room for. In any case, a job that was killed for lack of memory is run again, first with half of the
+    /// others beside it, then alone; this does not count as one of --retries. none: it has failed
+    #[arg(long, value_name = "SIZE", default_value = "auto", help_heading = PROCESSES)]
+    pub job_mem: JobMem,
     /// Run the jobs in this folder
     #[arg(long, value_name = "DIR", help_heading = PROCESSES)]
     pub cwd: Option<String>,

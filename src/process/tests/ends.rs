@@ -174,3 +174,21 @@ fn the_helper_is_started_once() {
     spawn::start().expect("it is there already");
     assert!(output(&program(&["true"]), None).is_empty());
 }
+
+#[test]
+fn a_kill_that_the_kernel_has_counted_is_one_for_lack_of_memory() {
+    let count = crate::process::memory::fake::count();
+    let kill = shell("kill -9 $$");
+    let is_out_of_memory = |program: &Program| finish(program, None).0.out_of_memory;
+    assert!(!is_out_of_memory(&kill), "nothing was counted");
+    count.fetch_add(3, std::sync::atomic::Ordering::SeqCst);
+    assert!(!is_out_of_memory(&shell("kill -15 $$")) && !is_out_of_memory(&shell("exit 1")));
+    let (end, ..) = finish_within(&shell("trap '' TERM; while :; do sleep 1; done"), None, &limits(50, 50));
+    assert_eq!((end.reason, end.out_of_memory), (EndReason::TimedOut, false), "the rank has killed it");
+    let (end, ..) = finish(&kill, None);
+    assert_eq!((&end.reason, end.out_of_memory), (&EndReason::Signalled(9), true));
+    let message = end.out_of_memory().expect("a message");
+    assert_eq!(message, format!("killed for lack of memory (it had {} MiB)", end.max_rss_kib / 1024));
+    assert!(is_out_of_memory(&shell("sh -c 'kill -9 $$'; exit $?")), "a shell says how its command ended");
+    assert!(is_out_of_memory(&kill) && !is_out_of_memory(&kill), "each explains one kill");
+}

@@ -50,7 +50,9 @@ impl Worker {
     pub(super) fn reap(&mut self, connection: Connection, feed: &mut dyn WorkerFeed) -> Result<(), StartFailure> {
         let (ready, answered) = (connection.ready, connection.answered);
         let ended = connection.reap();
-        if let Some(outside) = ended.as_ref().filter(|ended| ended.is_from_outside()) {
+        // A process that has no record yet is not to blame for the memory: it is started again when there is room.
+        let out_of_memory = matches!(ended, Some(WorkerEnd::OutOfMemory { .. }));
+        if let Some(outside) = ended.as_ref().filter(|ended| ended.is_from_outside() || out_of_memory && !ready) {
             return self.ended_from_outside(outside, ready, feed);
         }
         let how = match ended {
@@ -61,7 +63,9 @@ impl Worker {
             let message = format!("{} {how} before it was ready", self.options.name);
             return self.count_failed_start(message, None);
         }
-        self.count_if_useless(answered, &how)?;
+        if !out_of_memory {
+            self.count_if_useless(answered, &how)?;
+        }
         if answered > 0 && ended == Some(WorkerEnd::Code(0)) && self.options.protocol.is_plain() {
             // It may have ended before it read the record: the next process gets the record again.
             self.resend_all();

@@ -1,5 +1,6 @@
 //! The process of a worker: its start with pipes, and a description of its end.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,8 +8,10 @@ use std::os::unix::process::ExitStatusExt;
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
 
 use crate::process::child::Process;
+use crate::process::memory;
 use crate::process::program::{Program, SpawnError};
 use crate::process::room;
 use crate::process::spawn::protocol::SignalOrder;
@@ -18,6 +21,12 @@ use crate::process::spawn::protocol::SignalOrder;
 pub(crate) enum WorkerEnd {
     Code(i32),
     Signal(i32),
+    /// The kernel has killed it, or what a shell has run for it, because memory was exhausted.
+    OutOfMemory {
+        /// The exit code of the shell.
+        exit: Option<i32>,
+        max_rss_kib: u64,
+    },
     /// It was ended together with the spawn helper, which was killed. With `ran: false` it had not begun to run.
     WithHelper {
         ran: bool,
@@ -43,6 +52,7 @@ impl fmt::Display for WorkerEnd {
                 Some(name) => write!(f, "was ended by signal {signal} ({name})"),
                 None => write!(f, "was ended by signal {signal}"),
             },
+            WorkerEnd::OutOfMemory { max_rss_kib, .. } => write!(f, "was {}", memory::killed(*max_rss_kib)),
             WorkerEnd::WithHelper { .. } => write!(f, "was {}", SpawnError::HelperKilled),
             WorkerEnd::Scarce(why) | WorkerEnd::Unknown(why) => write!(f, "is gone: {why}"),
         }
@@ -53,6 +63,8 @@ impl fmt::Display for WorkerEnd {
 pub(super) struct Running {
     process: Process,
     ended: Option<WorkerEnd>,
+    /// Whether this rank has sent it a signal.
+    signalled: Cell<bool>,
 }
 
 impl Running {
@@ -60,6 +72,7 @@ impl Running {
     /// error.
     pub(super) fn start(program: &Program) -> Result<(Self, OwnedFd, OwnedFd), SpawnError> {
         let refused = |error: Errno| SpawnError::resources(error.into());
+        memory::watch();
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(refused);
         let ((their_stdin, stdin), (stdout, their_stdout)) = (pipe()?, pipe()?);
         if room::is_last(&their_stdout) {
@@ -70,7 +83,7 @@ impl Running {
         let stderr = io::stderr();
         let streams = [Some(their_stdin.as_fd()), Some(their_stdout.as_fd()), Some(stderr.as_fd())];
         let process = Process::start(program, streams)?;
-        Ok((Running { process, ended: None }, stdin, stdout))
+        Ok((Running { process, ended: None, signalled: Cell::new(false) }, stdin, stdout))
     }
 
     /// Returns a descriptor that is readable when the process has ended; `None` after [`ended`](Self::ended) has returned.
@@ -81,8 +94,12 @@ impl Running {
     /// Waits for the end and returns how the process ended.
     pub(super) fn ended(&mut self) -> WorkerEnd {
         let process = &mut self.process;
+        let is_own = self.signalled.get();
         let ended = self.ended.get_or_insert_with(|| match process.ended() {
             Ok(ended) => match (ended.status.code(), ended.status.signal()) {
+                (exit, signal) if !is_own && is_killed(exit, signal) && memory::explains_kill() => {
+                    WorkerEnd::OutOfMemory { exit, max_rss_kib: ended.max_rss_kib }
+                }
                 (Some(code), _) => WorkerEnd::Code(code),
                 (None, Some(signal)) => WorkerEnd::Signal(signal),
                 (None, None) => WorkerEnd::Unknown(ended.status.to_string()),
@@ -97,7 +114,14 @@ impl Running {
 
     /// Signals the whole group.
     pub(super) fn signal(&self, order: SignalOrder) {
+        self.signalled.set(true);
         // If the helper is gone, its processes are ended as soon as that is noticed.
         let _ = self.process.signal(order);
     }
+}
+
+/// Whether a SIGKILL has ended a process, or the command of a shell.
+fn is_killed(exit: Option<i32>, signal: Option<i32>) -> bool {
+    let kill = Signal::KILL.as_raw();
+    signal == Some(kill) || exit == Some(128 + kill)
 }

@@ -56,6 +56,10 @@ impl Worker {
                 self.resend_all();
                 self.wait_for_room(why)?;
             }
+            WorkerEnd::OutOfMemory { .. } => {
+                self.resend_all();
+                self.wait_for_room(&format!("it {ended}"))?;
+            }
             _ => self.resend_all(),
         }
         self.pass_check(feed);

@@ -33,6 +33,51 @@ fn the_record_that_ends_the_process_is_charged_and_its_neighbours_are_not() {
 }
 
 #[test]
+fn the_record_for_which_memory_is_exhausted_is_told_from_one_that_crashes() {
+    let count = crate::process::memory::fake::count();
+    let text = "import os, signal\ndef f(x):\n    if x in (3, 5): os.kill(os.getpid(), signal.SIGKILL)\n    return x\n";
+    let module = module(text);
+    let mut worker = module.worker("f");
+    count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    let list = answered(&mut worker, list(0..7));
+    assert_eq!(list.short(), ["0", "1", "2", "!crash", "4", "!crash", "6"]);
+    assert!(matches!(list.failure(3).ended, Some(WorkerEnd::OutOfMemory { exit: None, .. })), "{:?}", list.failure(3));
+    let message = &list.failure(3).message;
+    assert!(message.starts_with("the worker was killed for lack of memory (it had "), "{message}");
+    assert_eq!(list.failure(5).ended, Some(WorkerEnd::Signal(9)), "nothing was counted for it");
+}
+
+#[test]
+fn a_worker_that_the_rank_has_killed_has_not_exhausted_the_memory() {
+    let count = crate::process::memory::fake::count();
+    count.fetch_add(9, std::sync::atomic::Ordering::SeqCst);
+    let script = "trap '' TERM; while read -r x; do [ $x = 1 ] && while :; do sleep 1; done; echo $x; done";
+    let (mut worker, _) = shell_with(script, |options| {
+        (options.timeout, options.kill_after) = (Some(Duration::from_millis(100)), Duration::from_millis(50));
+    });
+    let list = answered(&mut worker, list(0..3));
+    assert_eq!((list.short()[1].as_str(), &list.failure(1).ended), ("!timeout", &Some(WorkerEnd::Signal(9))));
+}
+
+#[test]
+fn a_worker_for_whose_start_memory_is_exhausted_is_started_again() {
+    let count = crate::process::memory::fake::count();
+    count.fetch_add(2, std::sync::atomic::Ordering::SeqCst);
+    let text = "import os, signal, time\nhere = os.path.dirname(__file__)\nfor name in ('a', 'b'):\n    \
+        if not os.path.exists(os.path.join(here, name)):\n        open(os.path.join(here, name), 'w').close()\n        \
+        os.kill(os.getpid(), signal.SIGKILL)\ndef f(x):\n    return x\n";
+    assert_eq!(module(text).map("f", 0..3).short(), ["0", "1", "2"]);
+}
+
+#[test]
+fn a_plain_worker_whose_first_records_exhaust_the_memory_is_still_a_worker() {
+    let count = crate::process::memory::fake::count();
+    count.fetch_add(4, std::sync::atomic::Ordering::SeqCst);
+    let list = answered(&mut shell("while read -r x; do [ $x -lt 4 ] && kill -9 $$; echo $x; done"), list(0..6));
+    assert_eq!(list.short(), ["!crash", "!crash", "!crash", "!crash", "4", "5"]);
+}
+
+#[test]
 fn a_plain_worker_that_ends_is_started_anew() {
     let list = answered(&mut shell("while read -r x; do [ $x = 3 ] && exit 7; echo $x; done"), list(0..6));
     assert_eq!(list.short(), ["0", "1", "2", "!crash", "4", "5"]);
