@@ -341,7 +341,10 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
             return None;
         }
         let room = kept.room.next().filter(|_| self.gives_room && result.ran_out_of_memory());
-        let may_retry = kept.counted() <= self.retry.retries && self.retry.on.contains(&result.status());
+        // The pool itself has tried a job on several ranks before it gives it up as lost: it kills the ranks that run it.
+        let kills_ranks = result.status() == Status::Lost && result.rank().is_none();
+        let is_retried = self.retry.on.contains(&result.status()) && !kills_ranks;
+        let may_retry = kept.counted() <= self.retry.retries && is_retried;
         room.map(Again::WithRoom).or(may_retry.then_some(Again::Retry))
     }
 

@@ -109,3 +109,19 @@ fn after_a_stop_a_job_for_which_memory_was_exhausted_is_left_to_the_next_run() {
         assert_eq!((matches!(&orders[..], [Order::Leave { .. }]), ledger.was_cut()), (is_resumable, true));
     }
 }
+
+#[test]
+fn a_job_that_the_pool_gives_up_as_lost_is_not_run_again() {
+    let mut ledger = ledger();
+    ledger.retry = RetryPolicy { retries: 5, on: vec![Status::Lost], pause: Duration::ZERO };
+    (1..=2).for_each(|number| read(&mut ledger, number));
+    let mut orders = Vec::new();
+    let lost = |run| AttemptResult::without_output(Status::Lost, Cause::new("lost", "gone"), run);
+    ledger.on(Event::Ended { index: 0, result: lost(None) }, Duration::ZERO, &mut orders);
+    assert!(matches!(&orders[..], [Order::Settle { job, .. }] if job.number == 1), "{orders:?}");
+    orders.clear();
+    // One whose process was lost with the spawn helper of its rank has killed nobody.
+    let run = crate::batch::job::Run { rank: 1, slot: 1, start_us: 0, seconds: 0.0, usage: None };
+    ledger.on(Event::Ended { index: 1, result: lost(Some(run)) }, Duration::ZERO, &mut orders);
+    assert!(matches!(orders[..], [Order::Forget { place: 1 }]), "{orders:?}");
+}
