@@ -158,3 +158,17 @@ fn records_for_which_memory_is_exhausted_are_sent_again_with_more_room() {
     let attempts = records(&files, "r").iter().map(|entry| entry["attempts"].as_u64().unwrap()).max();
     assert!((2..=3).contains(&attempts.unwrap()), "{attempts:?}");
 }
+
+#[test]
+fn workers_that_are_idle_are_closed_where_their_memory_is_needed() {
+    let Some(group) = group(250) else { return };
+    let files = Files::new();
+    // Four workers hold 40 MiB each; with all of them there is too little for the record that needs 140 MiB more.
+    let text = "import time\nheld = None\ndef load():\n    global held\n    held = bytearray(b'1') * (40 << 20)\n\
+        def f(x):\n    memory = bytearray(b'1') * ((140 if x == 6 else 1) << 20)\n    time.sleep(0.3)\n    return x\n";
+    files.with("m.py", text);
+    let words = ["--threads", "4", "--chunk", "1", "map", "--python", "m.py:f", "--setup", "load", "--range", "1:8"];
+    let finished = support::run(&mut group.command(&files, &words), LIMIT);
+    assert_eq!((finished.code, finished.out().as_str()), (Some(0), "1\n2\n3\n4\n5\n6\n7\n8\n"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("killed for lack of memory; these jobs were run again"), "{}", finished.stderr);
+}

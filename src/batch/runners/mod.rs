@@ -5,12 +5,14 @@
 //! | `kernel` | a built-in function |
 //! | `command` | a process for each attempt |
 //! | `gate` | how many processes of jobs run at once, when memory is short |
+//! | `stretch` | which consecutive jobs of a chunk need the same room |
 //! | `worker` | requests to processes that stay; `doubtful`: answers that may be those of other jobs |
 
 pub(crate) mod command;
 pub(crate) mod doubtful;
 mod gate;
 pub(crate) mod kernel;
+mod stretch;
 pub(crate) mod worker;
 
 use std::path::Path;

@@ -13,6 +13,7 @@ use signal_hook::consts::SIGKILL;
 
 use super::command::omp_threads;
 use super::doubtful::{self, RankWorkers, Token};
+use super::stretch::Stretches;
 use super::{Runner, check_folder, gate, status_of_process};
 use crate::batch::job::{Attempt, AttemptResult, Cause, MEMORY, Room, Run, has_failed};
 use crate::batch::policy::{FIRST_WORKER_LIMIT, OUTSIDE_LIMIT};
@@ -261,9 +262,10 @@ impl ChunkServer for Workers {
     fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Json>, AttemptResult>) {
         let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
         let checked = Some(&*self.workers).filter(|_| self.plan.token.is_some());
-        let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, checked, room: None, ahead: None };
-        while feed.begin() {
-            if !self.serve_room(&mut feed) {
+        let stretches = Stretches::new();
+        let mut feed = ChunkFeed { jobs, taken: Vec::new(), answered: 0, rank, slot, checked, stretches };
+        while let Some(room) = feed.stretches.begin(|| feed.jobs.pull()) {
+            if !self.serve_stretch(room, &mut feed) {
                 break;
             }
         }
@@ -273,8 +275,8 @@ impl ChunkServer for Workers {
 
 impl Workers {
     /// Has the worker answer jobs until one comes that needs another room. Returns false if the jobs cannot go on.
-    fn serve_room(&self, feed: &mut ChunkFeed<'_, '_, '_>) -> bool {
-        let (rank, slot, room) = (feed.rank, feed.slot, feed.room.unwrap_or_default());
+    fn serve_stretch(&self, room: Room, feed: &mut ChunkFeed<'_, '_, '_>) -> bool {
+        let ChunkFeed { rank, slot, .. } = *feed;
         let cancellation = rank::cancellation();
         let is_cancelled = || cancellation.as_ref().is_some_and(|it| is_readable(it.watched().as_fd()));
         let Some(_pass) = gate::enter(room, self.plan.job_mem, is_cancelled) else { return false };
@@ -349,19 +351,12 @@ struct ChunkFeed<'d, 'j, 'c> {
     slot: u32,
     /// Where answers are noted, if they are checked at the end.
     checked: Option<&'d RankWorkers>,
-    /// The room of the jobs that are taken now.
-    room: Option<Room>,
-    /// A job that needs another room: it is the next one when those before it are answered.
-    ahead: Option<Attempt<Json>>,
+    stretches: Stretches<Json>,
 }
 
 impl WorkerFeed for ChunkFeed<'_, '_, '_> {
     fn next(&mut self, json: &mut Vec<u8>) -> Option<JobHead> {
-        if self.ahead.is_none() {
-            self.ahead = self.jobs.pull();
-        }
-        let Attempt { number, attempt, seed, work, .. } =
-            self.ahead.take_if(|ahead| self.room.is_none_or(|room| room == ahead.room))?;
+        let Attempt { number, attempt, seed, work, .. } = self.stretches.next(|| self.jobs.pull())?;
         self.taken.push(number);
         *json = work.into_vec();
         Some(JobHead { number, attempt, seed })
@@ -386,18 +381,9 @@ impl WorkerFeed for ChunkFeed<'_, '_, '_> {
 }
 
 impl ChunkFeed<'_, '_, '_> {
-    /// Goes on in the room that the next job needs. Returns false if there is no more job.
-    fn begin(&mut self) -> bool {
-        if self.ahead.is_none() {
-            self.ahead = self.jobs.pull();
-        }
-        self.room = self.ahead.as_ref().map(|ahead| ahead.room);
-        self.room.is_some()
-    }
-
     /// Answers the job that waits for another room, because the run ends.
     fn cancel_ahead(&mut self) {
-        if let Some(ahead) = self.ahead.take() {
+        if let Some(ahead) = self.stretches.take() {
             self.taken.push(ahead.number);
             let cause = Cause::new("cancelled", "the run was ended before it was answered");
             self.answer(AttemptResult::without_output(Status::Cancelled, cause, None));
@@ -418,8 +404,11 @@ impl ChunkFeed<'_, '_, '_> {
 
     /// Fails all jobs of the chunk that have no answer, because no worker can be started.
     fn fail_the_rest(&mut self, status: Status, message: &str) {
-        self.room = None;
-        while self.answered < self.taken.len() || self.next(&mut Vec::new()).is_some() {
+        loop {
+            if self.answered == self.taken.len() {
+                let Some(left) = self.stretches.take().or_else(|| self.jobs.pull()) else { return };
+                self.taken.push(left.number);
+            }
             self.answer(AttemptResult::without_output(status, Cause::new("spawn", message), None));
         }
     }
