@@ -27,6 +27,7 @@ mod last;
 mod line;
 mod lookup;
 mod open;
+mod options;
 mod owner;
 mod places;
 mod presence;
@@ -50,7 +51,7 @@ use crate::output::{Existing, Moved, OutputError, Target, Writer};
 
 pub use last::LastEntries;
 pub(crate) use lookup::{Lookup, Place};
-pub(crate) use open::{JournalError, JournalOptions, Spec};
+pub(crate) use options::{JournalError, JournalOptions, Spec};
 pub(crate) use places::{Found, OutputFiles};
 pub(crate) use run::Journal;
 pub(crate) use settled::{Key, Settled};

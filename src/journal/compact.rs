@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use super::frame::{Chain, HEADER_BYTES, Kind, header};
 use super::index::Index;
-use super::open::sync_folder;
 use super::presence::open_new;
 use super::scan::{FrameReader, Scan};
 use super::settled::Settled;
-use super::storage::SyncedFile;
+use super::storage::{SyncedFile, sync_folder};
 use super::writer::FrameWriter;
 
 /// Writes the entries of `index` and the last entries about runs into a new file, which then replaces the file at `path`, which is

@@ -21,14 +21,7 @@ use crate::output::OutputError;
 const JOBS: u64 = 24;
 
 fn options(path: &Path) -> JournalOptions {
-    JournalOptions {
-        path: path.into(),
-        resume: true,
-        retry_failed: false,
-        accept_changed: false,
-        break_lock: false,
-        sync: Duration::ZERO,
-    }
+    JournalOptions { sync: Duration::ZERO, ..JournalOptions::new(path) }
 }
 
 fn spec() -> Spec {

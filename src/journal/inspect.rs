@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 use super::compact;
 use super::frame::{Header, Kind};
 use super::index::IndexBuilder;
-use super::open::{Contents, JournalError, read_contents};
+use super::open::{Contents, read_contents};
 use super::owner::{Owner, lock};
 use super::presence::is_there;
 use super::scan::{Damage, FrameReader, Scan};
 use super::settled::Settled;
-use super::{Spec, Status};
+use super::{JournalError, Spec, Status};
 
 /// What a journal contains.
 #[derive(Debug)]

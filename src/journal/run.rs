@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Status;
 use super::frame::{Kind, push_fields};
 use super::lookup::{Lookup, Place};
-use super::open::{Repaired, Spec};
+use super::options::{Repaired, Spec};
 use super::owner::Owner;
 use super::presence::{is_there, rescue};
 use super::scan::Scan;

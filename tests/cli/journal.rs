@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::support::{self, Finished};
 use crate::{Files, LIMIT, batch, command, disk, records, run_batch, until};
 
-fn text(files: &Files, name: &str) -> String {
+pub fn text(files: &Files, name: &str) -> String {
     fs::read_to_string(files.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// `rankpool journal` with these words, in the directory of the test.
 #[track_caller]
-fn journal(files: &Files, words: &[&str]) -> Finished {
+pub fn journal(files: &Files, words: &[&str]) -> Finished {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rankpool"));
     support::run(command.arg("journal").args(words).current_dir(files.0.path()), LIMIT)
 }

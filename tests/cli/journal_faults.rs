@@ -9,19 +9,9 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
+use crate::journal::{journal, text};
 use crate::support::{self, Finished};
 use crate::{Files, LIMIT, batch, run_batch, until};
-
-fn text(files: &Files, name: &str) -> String {
-    fs::read_to_string(files.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-/// `rankpool journal` with these words, in the directory of the test.
-#[track_caller]
-fn journal(files: &Files, words: &[&str]) -> Finished {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rankpool"));
-    support::run(command.arg("journal").args(words).current_dir(files.0.path()), LIMIT)
-}
 
 /// Runs a shell script in the directory of the test, in which `$R` is the program with two ranks.
 #[track_caller]
