@@ -6,7 +6,7 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -297,7 +297,13 @@ fn a_run_whose_job_goes_on_after_a_signal_is_ended_when_its_time_is_over() {
     if std::env::var_os(ALONE).is_some() {
         let launch = Launch::new().local(1).threads(1).stop_grace(Duration::from_millis(100));
         let code = launch.run(|pool| {
-            let job = pool.submit(|()| thread::sleep(Duration::from_secs(5)), ());
+            static BEGUN: AtomicBool = AtomicBool::new(false);
+            let job = |()| {
+                BEGUN.store(true, Relaxed);
+                thread::sleep(Duration::from_secs(5));
+            };
+            let job = pool.submit(job, ());
+            until("the job has begun", || BEGUN.load(Relaxed));
             kill(nix::unistd::Pid::this(), Signal::SIGTERM)?;
             Ok(job.wait()?)
         });

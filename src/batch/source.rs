@@ -167,7 +167,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                     let place = || Place { file: "the default jobs".into(), line: number, column: None };
                     json.clear();
                     serde_json::to_writer(&mut json, &work).map_err(|error| without_json(&place(), &error))?;
-                    let (input, content) = keep.of(&json, number).map_err(|error| without_json(&place(), &*error))?;
+                    let (input, content) = keep.of(&json, number).map_err(|error| without_json(&place(), &error))?;
                     Ok((Planned { number, work, input, content }, Some(place()).filter(|_| keep.input)))
                 });
                 (left_of(jobs, done), BadRecords::default())
@@ -186,7 +186,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                     let (work, json, place) = job?;
                     let named =
                         || place.clone().unwrap_or_else(|| Place { file: "".into(), line: number, column: None });
-                    let (input, content) = keep.of(&json, number).map_err(|error| without_json(&named(), &*error))?;
+                    let (input, content) = keep.of(&json, number).map_err(|error| without_json(&named(), &error))?;
                     Ok((Planned { number, work, input, content }, place))
                 });
                 (left_of(jobs, done), bad)

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::summary::bytes;
+use super::bytes;
 
 /// The number of buckets for each power of two: a quantile is at most 5 % too high.
 const PER_DOUBLING: f64 = 16.0;

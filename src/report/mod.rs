@@ -14,3 +14,9 @@ pub use progress::Progress;
 pub(crate) use progress::Ticker;
 #[cfg(feature = "program")]
 pub use summary::Summary;
+
+/// Returns a number of bytes in the unit that suits it.
+#[cfg(feature = "program")]
+fn bytes(count: u64) -> indicatif::BinaryBytes {
+    indicatif::BinaryBytes(count)
+}

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Needs;
 use super::memory::MemorySummary;
+use super::{Needs, bytes};
 use crate::console::in_one_line;
 use crate::engine::stats::{RankStats, Stats};
 use crate::process::memory::of_process;
@@ -190,10 +190,6 @@ const MANY_RANKS: usize = 8;
 fn rounded(value: f64) -> String {
     let digits = if value >= 100.0 || value == 0.0 { 0 } else { (2 - value.log10().floor() as i32).max(0) };
     format!("{value:.*}", digits as usize)
-}
-
-pub(super) fn bytes(count: u64) -> indicatif::BinaryBytes {
-    indicatif::BinaryBytes(count)
 }
 
 #[cfg(test)]
