@@ -23,6 +23,7 @@ mod frame;
 mod fuzz;
 mod index;
 pub(crate) mod inspect;
+mod key_set;
 mod last;
 mod line;
 mod lookup;

@@ -1,13 +1,13 @@
 //! Finds the settled jobs of a journal by their records.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 
 use super::Status;
 use super::frame::Kind;
 use super::index::{Index, Position};
+use super::key_set::KeySet;
 use super::scan::FrameReader;
 use super::settled::{Key, Settled};
 use crate::engine::exchange::OutputStream;
@@ -21,25 +21,7 @@ pub(crate) struct Lookup {
     /// The number of jobs of this run with the same content, where there is more than one.
     repeats: HashMap<u128, u32>,
     /// The keys of jobs of this run that are not in the index.
-    seen: HashSet<u64, BuildHasherDefault<AsItIs>>,
-}
-
-/// A hasher for numbers that are hashes themselves.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0 << 8 | u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
+    seen: KeySet,
 }
 
 impl Lookup {
@@ -51,7 +33,7 @@ impl Lookup {
             index,
             retry_failed,
             repeats: HashMap::new(),
-            seen: HashSet::default(),
+            seen: KeySet::default(),
         }
     }
 
