@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Status;
+use super::frame::has_magic;
 use super::line::{Line, MAX_LINE_BYTES};
 use super::places::OutputFiles;
 use crate::input::{InputError, Place as InputPlace};
@@ -53,6 +54,11 @@ impl LastEntries {
         let name: Arc<str> = path.to_string_lossy().into();
         let unreadable = |source| InputError::Unreadable { file: name.clone(), source };
         let file = File::open(path).map_err(unreadable)?;
+        if has_magic(&file).unwrap_or_default() {
+            let place = InputPlace { file: name, line: 1, column: None };
+            let message = "this is a journal, not a job log: give it as --journal, with --resume --retry-failed".into();
+            return Err(InputError::Json { place, message });
+        }
         LastEntries::read_lines(&name, BufReader::with_capacity(64 << 10, file), files)
     }
 

@@ -339,6 +339,9 @@ fn wrong_usage_is_refused_in_words() {
         run.expect_code(2).expect_said(message);
     }
     assert_eq!(text(&files, "data"), "1\n2\n");
+    run_batch(&files, &["--range", "1:2", "--journal", "j", "--", "echo", "{}"]).expect_code(0);
+    let log = run_batch(&files, &["--range", "1:2", "--only-failed", "j", "--", "echo", "{}"]);
+    log.expect_code(2).expect_said("this is a journal, not a job log: give it as --journal");
     for (task, code) in [("show", 2), ("check", 2), ("export", 2), ("compact", 2)] {
         journal(&files, &[task, "data"]).expect_code(code).expect_said("data is not a journal");
         journal(&files, &[task, "none"]).expect_code(1).expect_said("No such file");
