@@ -292,6 +292,7 @@ pbs_killed() {
   RANKPOOL_MARGIN=100000 pbs "${job[@]}"
   first=$id
   wait_until 60 'half of the jobs have run' half_have_run
+  wait_until 60 'the finished jobs are saved' many_are_saved
   kill_rank 1
   rm -f gate
   wait_until 60 'it is over' nothing_is_queued
