@@ -179,13 +179,18 @@ impl Recorder {
         self.journal.sync()
     }
 
-    /// Closes the journal. With `counts` all jobs are settled, and their output is complete.
+    /// Closes the journal. With `counts` all jobs are settled or, by the stop policy, cancelled, and the output is complete.
     ///
     /// # Errors
     /// If the journal cannot be written or synced.
     pub(super) fn close(self, counts: Option<Counts>) -> Result<(), OutputError> {
         let Some(counts) = counts else { return self.journal.leave() };
-        let numbers = [("jobs", counts.done), ("succeeded", counts.succeeded), ("failed", counts.failed)];
+        let numbers = [
+            ("jobs", counts.done),
+            ("succeeded", counts.succeeded),
+            ("failed", counts.failed),
+            ("cancelled", counts.cancelled),
+        ];
         self.journal.complete(&numbers.map(|(name, number)| (name.to_string(), number.to_string())).into())
     }
 }

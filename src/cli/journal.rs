@@ -38,11 +38,16 @@ fn escaped(file: &Path) -> String {
 
 /// Returns a line for each thing that is known of a journal.
 fn show(file: &Path, summary: &Summary) -> String {
-    let Summary { owner, is_in_use, is_complete, spec, settled, failed, bytes, .. } = summary;
+    let Summary { owner, is_in_use, is_complete, cancelled, spec, settled, failed, bytes, .. } = summary;
     let yes = |is: bool| if is { "yes" } else { "no" };
     let mut text = format!("journal: {}, {bytes} bytes\n", escaped(file));
     text += &format!("complete: {}\n", yes(*is_complete));
     text += &format!("settled: {settled} job(s), {failed} of them failed\n");
+    if *cancelled > 0 {
+        text += &format!(
+            "cancelled: {cancelled} job(s), by --max-failures or --stop-on-success: --resume without that option runs them\n"
+        );
+    }
     text += &format!("in use: {}\n", yes(*is_in_use));
     if let Some(owner) = owner {
         text += &format!("last run: {}\n", console::escaped(&owner.to_string()));

@@ -48,7 +48,8 @@ pub(super) enum Kind {
     Settled,
     /// A piece of the output of a job that is not settled yet.
     Part,
-    /// All jobs of the run are settled, and its outputs are complete; fields with counts.
+    /// The run has ended by itself, and its outputs are complete; fields with counts. All its jobs are settled, but for those that its
+    /// stop policy has cancelled.
     Complete,
     /// The run has closed the journal before all jobs were settled.
     Closed,

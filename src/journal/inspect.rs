@@ -25,8 +25,10 @@ pub(crate) struct Summary {
     pub owner: Option<Owner>,
     /// Whether a run has locked it now.
     pub is_in_use: bool,
-    /// Whether the last run has settled all its jobs, and its output is complete.
+    /// Whether the last run has ended by itself, and its output is complete: all its jobs are settled, but for the cancelled ones.
     pub is_complete: bool,
+    /// The number of jobs that the stop policy of that run has cancelled.
+    pub cancelled: u64,
     /// What all jobs have in common.
     pub spec: Spec,
     /// The number of settled jobs.
@@ -79,6 +81,7 @@ pub(crate) fn summary(path: &Path) -> Result<Summary, JournalError> {
         // The lock is free again when the file is closed.
         is_in_use: lock(&file).is_ok_and(|locked| !locked),
         is_complete: complete.is_some(),
+        cancelled: complete.as_ref().and_then(cancelled).unwrap_or_default(),
         spec: spec.unwrap_or_default(),
         settled: positions.len() as u64,
         failed: positions.iter().filter(|position| position.has_failed).count() as u64,
@@ -87,6 +90,11 @@ pub(crate) fn summary(path: &Path) -> Result<Summary, JournalError> {
         damage: scan.damage().to_vec(),
         torn: scan.length().saturating_sub(scan.end()),
     })
+}
+
+/// Returns the number of cancelled jobs in the entry of a complete run.
+fn cancelled(counts: &Spec) -> Option<u64> {
+    counts.iter().find(|(name, _)| name == "cancelled")?.1.parse().ok()
 }
 
 /// The JSON object of a settled job.

@@ -252,6 +252,8 @@ fn jobs_that_were_cancelled_are_run_by_the_next_run() {
     run(&["--max-failures", "2"]).expect_code(3).expect_said("were cancelled");
     let failed = exported(&files, "j").len();
     assert!((3..30).contains(&failed), "{failed} jobs have failed");
+    let shown = journal(&files, &["show", "j"]).out();
+    assert!(shown.contains(&format!("cancelled: {} job(s)", 30 - failed)), "{shown}");
     files.with("mended", "");
     run(&[]).expect_code(3);
     assert_eq!(text(&files, "o").lines().count(), 30 - failed);
