@@ -103,12 +103,12 @@ impl Recorder {
         key
     }
 
-    /// Reads a piece of the output of a job that an earlier run has settled.
+    /// Reads the piece with this number of the output of a job that an earlier run has settled.
     ///
     /// # Errors
     /// If the journal cannot be read.
-    pub(super) fn part(&mut self, at: u64) -> Result<Option<(OutputStream, &[u8])>, OutputError> {
-        self.journal.read_part(at)
+    pub(super) fn part(&mut self, number: u64) -> Result<Option<(OutputStream, &[u8])>, OutputError> {
+        self.journal.read_part(number)
     }
 
     /// Takes a piece of output that comes ahead of its job's result.

@@ -201,9 +201,9 @@ impl Sinks {
     /// If the journal cannot be read, or writing fails.
     pub(super) fn restore(&mut self, job: &Job, status: Status, restored: &Restored) -> Result<(), OutputError> {
         self.end = self.end.max(job.place + 1);
-        for at in &restored.parts {
+        for number in &restored.parts {
             let Some(recorder) = &mut self.recorder else { break };
-            if let Some((stream, bytes)) = recorder.part(*at)? {
+            if let Some((stream, bytes)) = recorder.part(*number)? {
                 self.waiting.ordered.part(job.place, stream, bytes)?;
             }
         }

@@ -1,6 +1,5 @@
 //! Writes a journal anew with the last entry of each job alone.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -102,15 +101,10 @@ fn copy_settled(
     let Some((Kind::Settled, payload)) = reader.read(file, at)? else { return Ok(()) };
     let payload = payload.to_vec();
     let Some(settled) = Settled::read(&payload) else { return Ok(()) };
-    let mut moved = HashMap::new();
+    let mut parts = Vec::new();
     for part in settled.parts.iter() {
         let Some((stream, bytes)) = reader.read_piece(file, part)? else { return Ok(()) };
-        let copied = writer.append_piece(|out| {
-            out.push(stream);
-            out.extend_from_slice(bytes);
-        })?;
-        moved.insert(part, copied);
+        parts.push(writer.append_piece(stream, bytes)?);
     }
-    let parts: Vec<u64> = settled.parts.iter().filter_map(|part| moved.get(&part).copied()).collect();
     writer.append(Kind::Settled, |out| settled.write(&parts, out)).map(drop)
 }

@@ -17,6 +17,7 @@ use super::presence::is_there;
 use super::scan::{Damage, FrameReader, Scan};
 use super::settled::Settled;
 use super::{JournalError, Spec, Status};
+use crate::engine::exchange::OutputStream;
 
 /// What a journal contains.
 #[derive(Debug)]
@@ -157,7 +158,10 @@ fn outputs(file: &File, reader: &mut FrameReader, settled: &Settled<'_>) -> io::
     let (mut out, mut err) = (Vec::new(), Vec::new());
     for part in settled.parts.iter() {
         if let Some((stream, bytes)) = reader.read_piece(file, part)? {
-            if stream == 2 { &mut err } else { &mut out }.extend_from_slice(bytes);
+            match stream {
+                OutputStream::Stdout => out.extend_from_slice(bytes),
+                OutputStream::Stderr => err.extend_from_slice(bytes),
+            }
         }
     }
     out.extend_from_slice(settled.out);

@@ -105,9 +105,7 @@ impl Lookup {
     /// # Errors
     /// If the file cannot be read.
     pub(crate) fn read_part(&mut self, number: u64) -> io::Result<Option<(OutputStream, &[u8])>> {
-        let read = self.reader.read_piece(&self.file, number)?;
-        let stream = |byte| if byte == 2 { OutputStream::Stderr } else { OutputStream::Stdout };
-        Ok(read.map(|(byte, bytes)| (stream(byte), bytes)))
+        self.reader.read_piece(&self.file, number)
     }
 
     /// Returns whether the next job, which has this content and number, is settled.

@@ -16,7 +16,7 @@ use super::presence::{free_name, is_there};
 use super::run::Journal;
 use super::scan::{Damage, Scan};
 use super::settled::Settled;
-use super::storage::{SyncedFile, sync_folder};
+use super::storage::{SyncedFile, read_up_to, sync_folder};
 use super::writer::FrameWriter;
 
 /// What a journal contains.
@@ -230,13 +230,7 @@ fn last_owner(file: &File) -> Option<Owner> {
 /// Whether a file without entries is the beginning of a journal: a run was killed while it created it.
 fn is_beginning(file: &File) -> io::Result<bool> {
     let mut bytes = [0; HEADER_BYTES + 1];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match std::os::unix::fs::FileExt::read_at(file, &mut bytes[filled..], filled as u64)? {
-            0 => break,
-            read => filled += read,
-        }
-    }
+    let filled = read_up_to(file, &mut bytes, 0)?;
     let start = header(0, 0);
     let common = filled.min(12);
     Ok(bytes[..common] == start[..common] && (filled >= 12 || filled < HEADER_BYTES))

@@ -32,14 +32,6 @@ pub(crate) struct Journal {
     repaired: Option<Repaired>,
 }
 
-/// The bytes of a stream in the frame of a piece.
-fn stream_byte(stream: OutputStream) -> u8 {
-    match stream {
-        OutputStream::Stdout => 1,
-        OutputStream::Stderr => 2,
-    }
-}
-
 impl Journal {
     pub(super) fn new(
         path: PathBuf,
@@ -126,10 +118,7 @@ impl Journal {
         parts: &mut Vec<u64>,
     ) -> Result<(), OutputError> {
         for bytes in bytes.chunks(MAX_OUTPUT_BYTES) {
-            let added = self.writer.append_piece(|out| {
-                out.push(stream_byte(stream));
-                out.extend_from_slice(bytes);
-            });
+            let added = self.writer.append_piece(stream, bytes);
             parts.push(added.map_err(|error| OutputError::from_io(&self.name, error))?);
         }
         Ok(())

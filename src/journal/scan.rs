@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use super::frame::{Chain, HEAD_BYTES, HEADER_BYTES, Head, Header, Kind, MAX_PAYLOAD_BYTES, read_header};
-use super::settled::Piece;
+use super::settled::{Piece, stream_of};
+use super::storage::read_up_to;
+use crate::engine::exchange::OutputStream;
 
 /// The number of bytes that are read at once.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -106,16 +107,8 @@ impl<'f> Scan<'f> {
         let length = (wanted.max(BLOCK_BYTES) as u64).min(self.length.saturating_sub(at)) as usize;
         self.block.resize(length, 0);
         self.block_at = at;
-        let mut filled = 0;
-        while filled < length {
-            match self.file.read_at(&mut self.block[filled..], at + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        // The file was cut meanwhile.
+        let filled = read_up_to(self.file, &mut self.block, at)?;
+        // The file may have been cut meanwhile.
         self.block.truncate(filled);
         Ok(())
     }
@@ -171,13 +164,11 @@ impl<'f> Scan<'f> {
     }
 }
 
-/// Reads the payload of the frame at this position into `frame`, and returns it with its kind; `None` if there is no readable
-/// frame.
-///
-/// # Errors
-/// If the file cannot be read.
+/// Reads single frames at known positions.
 pub(super) struct FrameReader {
+    /// The bytes that were read last.
     block: Vec<u8>,
+    /// Where `block` begins in the file.
     block_at: u64,
 }
 
@@ -209,13 +200,13 @@ impl FrameReader {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(super) fn read_piece(&mut self, file: &File, number: u64) -> io::Result<Option<(u8, &[u8])>> {
+    pub(super) fn read_piece(&mut self, file: &File, number: u64) -> io::Result<Option<(OutputStream, &[u8])>> {
         let piece = Piece::from_number(number);
         let is_part = matches!(self.read(file, piece.at)?, Some((Kind::Part, [_, ..])));
         let head = Head::read(self.bytes(piece.at)).filter(|_| is_part);
         let Some(head) = head.filter(|head| head.checksum as u32 & 0xFF_FFFF == piece.check) else { return Ok(None) };
         let payload = self.bytes(piece.at).get(HEAD_BYTES..HEAD_BYTES + head.length);
-        Ok(payload.and_then(|payload| payload.split_first()).map(|(stream, bytes)| (*stream, bytes)))
+        Ok(payload.and_then(|payload| payload.split_first()).map(|(stream, bytes)| (stream_of(*stream), bytes)))
     }
 
     fn bytes(&self, at: u64) -> &[u8] {
@@ -226,19 +217,9 @@ impl FrameReader {
     fn fill(&mut self, file: &File, at: u64, bytes: usize) -> io::Result<()> {
         self.block.resize(bytes, 0);
         self.block_at = at;
-        let mut filled = 0;
-        while filled < bytes {
-            match file.read_at(&mut self.block[filled..], at + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.block.clear();
-                    return Err(error);
-                }
-            }
-        }
-        self.block.truncate(filled);
-        Ok(())
+        let filled = read_up_to(file, &mut self.block, at);
+        // After an error the block has nothing.
+        self.block.truncate(*filled.as_ref().unwrap_or(&0));
+        filled.map(drop)
     }
 }

@@ -20,6 +20,7 @@
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::Status;
+use crate::engine::exchange::OutputStream;
 
 const FIXED_BYTES: usize = 32;
 const EXTENDED_BYTES: usize = 48;
@@ -85,6 +86,19 @@ impl Piece {
     pub(super) fn from_number(number: u64) -> Piece {
         Piece { at: (number & ((1 << Self::AT_BITS) - 1)) * 8, check: (number >> Self::AT_BITS) as u32 }
     }
+}
+
+/// Returns the first byte of a piece of this stream.
+pub(super) fn stream_byte(stream: OutputStream) -> u8 {
+    match stream {
+        OutputStream::Stdout => 1,
+        OutputStream::Stderr => 2,
+    }
+}
+
+/// Returns the stream of a piece with this first byte.
+pub(super) fn stream_of(byte: u8) -> OutputStream {
+    if byte == stream_byte(OutputStream::Stderr) { OutputStream::Stderr } else { OutputStream::Stdout }
 }
 
 /// The numbers of pieces.

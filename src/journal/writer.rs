@@ -4,8 +4,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::frame::{Chain, Kind, MAX_PAYLOAD_BYTES};
-use super::settled::Piece;
+use super::settled::{Piece, stream_byte};
 use super::storage::Storage;
+use crate::engine::exchange::OutputStream;
 
 /// With this number of bytes, frames are written without waiting for the next flush.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -82,8 +83,11 @@ impl<S: Storage> FrameWriter<S> {
     ///
     /// # Errors
     /// As [`append`](Self::append); if the file is too large.
-    pub(super) fn append_piece(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<u64> {
-        let at = self.append(Kind::Part, write)?;
+    pub(super) fn append_piece(&mut self, stream: OutputStream, bytes: &[u8]) -> io::Result<u64> {
+        let at = self.append(Kind::Part, |out| {
+            out.push(stream_byte(stream));
+            out.extend_from_slice(bytes);
+        })?;
         let piece = Piece::new(at, self.chain.previous);
         piece.map(Piece::to_number).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))
     }
