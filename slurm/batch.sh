@@ -153,7 +153,7 @@ look() {
 
 ### The loop
 
-# Set by a signal: `time` (the allocation ends soon: go on in another one) or `user` (someone wants the run to end).
+# Set by a signal: `time` (the allocation ends soon: go on in another one) or `user` (the run is to end for good).
 ending=
 running=
 
@@ -184,7 +184,7 @@ run_once() {
   running=
 }
 
-# Whether the allocation has so much time left that another start in it is worthwhile. If nobody knows, it has.
+# Whether the allocation has enough time left for another start ($margin seconds), or its end is not known.
 has_time() {
   local left
   left=$(seconds_left) || left=

@@ -46,7 +46,7 @@ impl Asked {
                 let ask = move || {
                     let _ = answer.send(asked.ask(&run));
                 };
-                // Without a helper or a thread nobody answers: there is no limit.
+                // Without a helper or a thread the question has no answer: there is no limit.
                 if spawn::start().is_ok() {
                     let _ = std::thread::Builder::new().name("rankpool time limit".into()).spawn(ask);
                 }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::compact;
 use super::frame::{Header, Kind};
-use super::index::IndexBuilder;
+use super::index::{Index, IndexBuilder};
 use super::open::{Contents, read_contents};
 use super::owner::{Owner, lock};
 use super::presence::is_there;
@@ -45,21 +45,27 @@ pub(crate) struct Summary {
 
 fn open(path: &Path) -> Result<File, JournalError> {
     let fault = |source| JournalError::Io { path: path.to_owned(), source };
-    // Nobody may be writing to a pipe: it is not waited for.
+    // A pipe without a writer is not waited for.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fault)?;
     if file.metadata().map_err(fault)?.is_file() { Ok(file) } else { Err(JournalError::NotAJournal(path.to_owned())) }
 }
 
-/// Begins to read a journal.
+/// Reads a whole journal.
 ///
 /// # Errors
-/// If it cannot be read, or is of a later version.
-fn scan<'f>(path: &Path, file: &'f File) -> Result<Scan<'f>, JournalError> {
-    let scan = Scan::new(file).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
-    match scan.header() {
-        Header::Newer(version) => Err(JournalError::Newer { path: path.to_owned(), version }),
-        Header::Intact | Header::Damaged => Ok(scan),
+/// If it cannot be read, is of a later version, or is not a journal.
+fn read<'f>(path: &Path, file: &'f File) -> Result<(Scan<'f>, Index, Contents), JournalError> {
+    let fault = |source| JournalError::Io { path: path.to_owned(), source };
+    let mut scan = Scan::new(file).map_err(fault)?;
+    if let Header::Newer(version) = scan.header() {
+        return Err(JournalError::Newer { path: path.to_owned(), version });
     }
+    let mut builder = IndexBuilder::default();
+    let contents = read_contents(&mut scan, &mut builder).map_err(fault)?;
+    if contents.frames == 0 && scan.header() != Header::Intact {
+        return Err(JournalError::NotAJournal(path.to_owned()));
+    }
+    Ok((scan, builder.build(), contents))
 }
 
 /// Reads a journal, which may be in use.
@@ -68,15 +74,9 @@ fn scan<'f>(path: &Path, file: &'f File) -> Result<Scan<'f>, JournalError> {
 /// If it cannot be read, or is not a journal.
 pub(crate) fn summary(path: &Path) -> Result<Summary, JournalError> {
     let file = open(path)?;
-    let mut scan = scan(path, &file)?;
-    let mut builder = IndexBuilder::default();
-    let contents = read_contents(&mut scan, &mut builder);
-    let Contents { owner, spec, complete, frames, .. } =
-        contents.map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
-    if frames == 0 && scan.header() != Header::Intact {
-        return Err(JournalError::NotAJournal(path.to_owned()));
-    }
-    let positions = builder.build().positions();
+    let (scan, index, contents) = read(path, &file)?;
+    let Contents { owner, spec, complete, frames, .. } = contents;
+    let positions = index.positions();
     Ok(Summary {
         owner,
         // The lock is free again when the file is closed.
@@ -121,15 +121,10 @@ struct Exported<'a> {
 pub(crate) fn export(path: &Path, mut line: impl FnMut(&[u8]) -> bool) -> Result<(), JournalError> {
     let file = open(path)?;
     let fault = |source| JournalError::Io { path: path.to_owned(), source };
-    let mut scan = scan(path, &file)?;
-    let mut builder = IndexBuilder::default();
-    let contents = read_contents(&mut scan, &mut builder).map_err(fault)?;
-    if contents.frames == 0 && scan.header() != Header::Intact {
-        return Err(JournalError::NotAJournal(path.to_owned()));
-    }
+    let (_, index, _) = read(path, &file)?;
     let mut reader = FrameReader::new();
     let mut json = Vec::new();
-    for position in builder.build().positions() {
+    for position in index.positions() {
         let Some((Kind::Settled, payload)) = reader.read(&file, position.at).map_err(fault)? else { continue };
         let payload = payload.to_vec();
         let Some(settled) = Settled::read(&payload) else { continue };
@@ -183,9 +178,8 @@ pub(crate) fn compact(path: &Path) -> Result<(u64, u64), JournalError> {
     if !lock(&file).map_err(fault)? || !is_there(&file, path) {
         return Err(JournalError::InUse { path: path.to_owned(), owner: Box::new(before.owner.unwrap_or_default()) });
     }
-    let mut scan = scan(path, &file)?;
-    let mut builder = IndexBuilder::default();
-    read_contents(&mut scan, &mut builder).map_err(fault)?;
-    let new = compact::write(&file, &builder.build(), path).map_err(fault)?;
+    // Read again: until the lock was taken, a run may have written more.
+    let (_, index, _) = read(path, &file)?;
+    let new = compact::write(&file, &index, path).map_err(fault)?;
     Ok((before.bytes, new.metadata().map_err(fault)?.len()))
 }

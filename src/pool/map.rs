@@ -44,7 +44,7 @@ pub struct Map<'p, X: Iterator, O> {
     job_timeout: Option<Duration>,
     progress: Option<(Progress, String)>,
     /// The name of the function's type, for the journal.
-    #[cfg_attr(not(feature = "program"), expect(dead_code, reason = "without a journal nobody reads it"))]
+    #[cfg_attr(not(feature = "program"), expect(dead_code, reason = "only a journal uses it"))]
     function: &'static str,
     #[cfg(feature = "program")]
     journal: Option<std::path::PathBuf>,

@@ -87,7 +87,7 @@ struct Kills {
 }
 
 impl Kills {
-    /// Begins to count: kills before this are nobody's.
+    /// Begins to count: kills before this are those of other processes.
     fn new(count: impl Fn() -> Option<u64> + Send + Sync + 'static) -> Self {
         Kills { explained: Mutex::new(count()), count: Box::new(count) }
     }
