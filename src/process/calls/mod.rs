@@ -207,12 +207,12 @@ impl CallWorker {
                 return AnswerEnd::AllAnswered;
             }
             let mut process = match self.connect(cancelled) {
-                Connected::Process(process) => process,
-                Connected::Refused(why) => {
+                Ok(process) => process,
+                Err(NoProcess::Refused(why)) => {
                     self.fail(0, CallFailure::NotStarted(why));
                     continue;
                 }
-                Connected::Cancelled => {
+                Err(NoProcess::Cancelled) => {
                     self.cancel(feed);
                     return AnswerEnd::Cancelled;
                 }
@@ -259,35 +259,35 @@ impl CallWorker {
     }
 
     /// Returns the process if it can go on, or else a new one.
-    fn connect(&mut self, cancelled: Option<BorrowedFd<'_>>) -> Connected {
+    fn connect(&mut self, cancelled: Option<BorrowedFd<'_>>) -> Result<CallProcess, NoProcess> {
         if let Some(mut process) = self.process.take() {
             if self.sent > 0 {
-                return Connected::Process(process);
+                return Ok(process);
             }
             // It may have ended, or serve another session, before it gets the next call.
             let serves = self.in_flight.front().is_none_or(|call| process.serves(&call.request.session));
             if serves && process.is_there() {
-                return Connected::Process(process);
+                return Ok(process);
             }
             process.close();
             process.wait_for_end(self.kill_after);
         }
         if cancelled.is_some_and(is_readable) {
-            return Connected::Cancelled;
+            return Err(NoProcess::Cancelled);
         }
         loop {
             if !self.turn.wait(cancelled) {
-                return Connected::Cancelled;
+                return Err(NoProcess::Cancelled);
             }
             self.pace.reset();
             match CallProcess::start(&self.program) {
                 Ok(process) => {
                     self.turn.started();
-                    return Connected::Process(process);
+                    return Ok(process);
                 }
-                Err(SpawnError::Scarce(why)) if !self.turn.refused() => return Connected::Refused(why),
+                Err(SpawnError::Scarce(why)) if !self.turn.refused() => return Err(NoProcess::Refused(why)),
                 Err(SpawnError::Scarce(_)) => {}
-                Err(error) => return Connected::Refused(error.to_string()),
+                Err(error) => return Err(NoProcess::Refused(error.to_string())),
             }
         }
     }
@@ -429,9 +429,8 @@ impl CallWorker {
     }
 }
 
-/// The outcome of looking for a process.
-enum Connected {
-    Process(CallProcess),
+/// Why a worker has no process.
+enum NoProcess {
     Refused(String),
     Cancelled,
 }
