@@ -328,11 +328,17 @@ class Worker:
         from ._payload import loads
 
         try:
-            return loads(body, flags)
-        except AttributeError as error:
-            if "__main__" not in str(error) or not self._import_main():
-                raise
-            return loads(body, flags)
+            try:
+                return loads(body, flags)
+            except AttributeError as error:
+                if "__main__" not in str(error) or not self._import_main():
+                    raise
+                return loads(body, flags)
+        except BaseException as error:
+            from ._errors import PayloadError
+
+            what = f"a function or an argument cannot be loaded in the worker: {type(error).__name__}: {error}"
+            raise PayloadError(what) from error
 
     def _import_main(self):
         """Import the script again, as `__mp_main__`, as multiprocessing does. False: it was tried before."""
