@@ -17,7 +17,7 @@ from ._payload import loads, rebuild
 
 # While results come in, what is sent waits this long for more, and is written with it.
 _WRITE_DELAY = 200e-6
-_LOOK_AGAIN = 0.2
+_JOIN_LIMIT = 2.0
 
 _connections = {}  # launcher: Connection
 _connections_lock = threading.Lock()
@@ -63,8 +63,12 @@ class Connection:
         self.slots = 1
         self.window = 2
         self.info = {}
-        threading.Thread(target=self._receive, name="rankpool-receiver", daemon=True).start()
-        threading.Thread(target=self._flush, name="rankpool-flusher", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._receive, name="rankpool-receiver", daemon=True),
+            threading.Thread(target=self._flush, name="rankpool-flusher", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     # The state of the run.
 
@@ -276,7 +280,7 @@ class Connection:
     def _flush(self):
         """The thread that writes what the others leave."""
         while self.over is None:
-            self._wake_flusher.acquire(timeout=_LOOK_AGAIN * 50)
+            self._wake_flusher.acquire()
             with self.lock:
                 self._flush_wanted = False
                 if self._forgotten:
@@ -410,6 +414,9 @@ class Connection:
             self._socket.shutdown(2)
         except OSError:
             pass
+        for thread in self._threads:
+            thread.join(_JOIN_LIMIT)
+        self._socket.close()
         if self._process is not None:
             _launch.end(self._process)
 

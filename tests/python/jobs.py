@@ -150,3 +150,33 @@ def status(_=None):
 
 def raise_error(text):
     raise ValueError(text)
+
+
+def first(values):
+    return values[0]
+
+
+def sum_of_first(values):
+    return sum(values[0].get())
+
+
+def fork_and_wait():
+    """The exit code of a child that is forked and ends at once."""
+    child = os.fork()
+    if child == 0:
+        os._exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork_and_return():
+    """A child that goes on behind the job must not answer in place of its parent."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return "parent"
+    return "child"
+
+
+def print_word(word):
+    print(word, end="")
+    return word
