@@ -12,7 +12,7 @@ from . import _frames as frames
 from . import _launch
 from ._frames import FrameReader, FrameWriter, pack_frame
 from ._functions import Functions
-from ._futures import JobFuture, begin, renew_lock, settle
+from ._futures import FINISHED, JobFuture, begin, renew_lock, settle
 from ._payload import loads, rebuild
 
 # While results come in, what is sent waits this long for more, and is written with it.
@@ -424,12 +424,18 @@ class Connection:
         """In a forked child: the connection is the parent's."""
         self.over = "the connection belongs to the process that was forked: make a new Executor"
         self.lock = threading.Lock()
+        calls = [*self._unanswered.values(), *(source for core in self._waiting for source in core.pending)]
         self._unanswered = {}
         self._waiting = deque()
         try:
             os.close(self._socket.detach())
         except OSError:
             pass
+        # Their callbacks are the parent's: they are not called.
+        for call in calls:
+            if type(call) is JobFuture and not call.done():
+                call._exception = self.error()
+                call._state = FINISHED
 
 
 _runs = weakref.WeakSet()  # maps that may have jobs that are not sent

@@ -86,9 +86,13 @@ class Worker:
         self._wake_watcher = None
         self._notes = None
         self._main_tried = False
+        self._is_child = False
+        from os import register_at_fork
+
         from .share import set_loader
 
         set_loader(lambda number: self._function(number)[0])
+        register_at_fork(after_in_child=self._has_forked)
 
     def run(self):
         """Read frames and answer calls."""
@@ -244,8 +248,15 @@ class Worker:
                 failures[len(values)] = self._describe(error)
                 values.append(None)
 
+    def _has_forked(self):
+        """In a process that a job has forked: the socket is its parent's."""
+        self._is_child = True
+        self._socket.close()
+
     def _push(self, number, status, count, seconds, value):
         """Add an answer."""
+        if self._is_child:
+            _end_child()
         from ._payload import describe, dumps, layout
 
         try:
@@ -377,6 +388,17 @@ def _where():
 
     rank, slot = os.environ.get("RANKPOOL_RANK", "?"), os.environ.get("RANKPOOL_SLOT", "?")
     return f"rank {rank} on {socket.gethostname()}, slot {slot}, process {os.getpid()}:"
+
+
+def _end_child():
+    """End a process that a job has forked and that has come back from the job: its parent answers."""
+    import os
+
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
 
 
 def _unshare(value):
