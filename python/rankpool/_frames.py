@@ -4,12 +4,12 @@ A frame is a header of 48 bytes and a body. A body of 1 MiB or more travels in a
 stream, so that it is copied once by the sender and not at all by the receiver.
 """
 
+# The modules in C, where the ones around them cost a worker some milliseconds.
+import _socket as socket
 import os
-import socket
-import struct
-from collections import deque
+from _struct import Struct, pack, unpack
 
-HEADER = struct.Struct("<BBBBIQQQdQ")
+HEADER = Struct("<BBBBIQQQdQ")
 HEADER_LENGTH = HEADER.size
 
 # The kinds of frames.
@@ -125,7 +125,7 @@ class FrameWriter:
     def _send_descriptor(self, frames, first, flags):
         """Send a header with its memfd; False if it would have to wait."""
         header, fd = first
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("i", fd))]
         sent = []
         try:
             sent.extend(map(self._socket.sendmsg, ([header],), (ancillary,), (flags,)))
@@ -147,7 +147,7 @@ class FrameReader:
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
-        self._descriptors = deque()
+        self._descriptors = []
 
     def read(self):
         """Wait for bytes. Returns the complete frames as `(header, body)`, None when the stream is at its end.
@@ -210,14 +210,14 @@ class FrameReader:
             return 0
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                self._descriptors.extend(struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4]))
+                self._descriptors.extend(unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4]))
         return count
 
     def _mapped(self, length, is_shared):
         """The body that came in a memfd, as writable memory. That of a function is shared by workers: a write copies."""
         from mmap import MAP_PRIVATE, MAP_SHARED, mmap
 
-        fd = self._descriptors.popleft()
+        fd = self._descriptors.pop(0)
         try:
             return memoryview(mmap(fd, length, MAP_PRIVATE if is_shared else MAP_SHARED))
         finally:

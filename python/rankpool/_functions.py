@@ -8,7 +8,7 @@ and the worker imports `__main__` again, as multiprocessing does.
 import itertools
 import sys
 import weakref
-from hashlib import blake2b
+from _blake2 import blake2b
 from os import close
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 

@@ -332,9 +332,9 @@ class Executor(_base.Executor):
         if on_done is not None:
             run.add_done_callback(on_done)
         if self._progress:
-            from ._progress import show
+            from ._progress import Progress
 
-            show(run, items)
+            run.show(Progress(fn, len(items) if isinstance(items, list) else None))
         run.start()
         return run
 

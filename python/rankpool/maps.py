@@ -15,6 +15,7 @@ from ._payload import dumps, layout, rebuild
 _CALL_SECONDS = 2e-3
 _CALL_BYTES = 1 << 20
 _MOST_JOBS = 8192
+_CALLS_AHEAD = 4  # calls of an automatic map that are sent and unanswered, for each slot
 _GROWTH = 4
 
 
@@ -92,12 +93,13 @@ class MapRun:
         self._kept = None  # chunks, for callbacks
         self._progress = None
         _runs.add(self)
-        if not self._is_list:
-            thread = threading.Thread(target=_read_items, args=(weakref.ref(self), iter(items)), daemon=True)
-            thread.name = "rankpool-reader"
-            thread.start()
+        self._iterator = None if self._is_list else iter(items)
 
     # What is sent.
+
+    def show(self, progress):
+        """Show the finished jobs with a bar."""
+        self._progress = progress
 
     def start(self):
         """Let the jobs be sent."""
@@ -107,6 +109,10 @@ class MapRun:
             self.fail(self.connection.error())
         else:
             self.resume()
+            if self._iterator is not None:
+                iterator, self._iterator = self._iterator, None
+                arguments = (weakref.ref(self), iterator)
+                threading.Thread(target=_read_items, args=arguments, name="rankpool-reader", daemon=True).start()
         self._settled()
 
     def resume(self):
@@ -150,6 +156,8 @@ class MapRun:
     def _room(self):
         """How many jobs the next call may have; 0: none now."""
         size = self._size
+        if self._automatic and self._open >= _CALLS_AHEAD * self.connection.slots:
+            return 0  # The next ones may be larger.
         if self._automatic and self._is_list:
             size = max(1, min(size, len(self._items) // (4 * self.connection.slots)))
         if self._buffersize is not None:
@@ -206,8 +214,11 @@ class MapRun:
                 chunk.values = [None] * chunk.count
                 chunk.failures = dict.fromkeys(range(chunk.count), value)
                 self._complete(chunk)
-        if self._automatic and is_value:
-            self._measure(call.count, seconds, max(call.size, length))
+        if self._automatic:
+            if is_value:
+                self._measure(call.count, seconds, max(call.size, length))
+            if not self.queued and (self._items or not self._exhausted):
+                self.connection.enqueue(self.core, self)
         self._settled()
 
     def _measure(self, count, seconds, length):
@@ -259,7 +270,7 @@ class MapRun:
         if self._kept is not None:
             self._kept.append(chunk)
         if self._progress is not None:
-            self._progress(chunk.count, len(chunk.failures or ()))
+            self._progress.count(chunk.count, len(chunk.failures or ()))
         if self._waits:
             self._condition.notify_all()
 
@@ -272,6 +283,8 @@ class MapRun:
             self._finished = True
             self._condition.notify_all()
             callbacks, self._callbacks = self._callbacks, []
+        if self._progress is not None:
+            self._progress.end()
         _runs.discard(self)
         core = self.core
         with self.connection.lock:
@@ -308,6 +321,8 @@ class MapRun:
                 if self._cancelled:
                     return None
                 if self._finished:
+                    if self._progress is not None:
+                        self._progress.wait()
                     error, self._error = self._error, None
                     if error is not None:
                         raise error

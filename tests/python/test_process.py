@@ -1,5 +1,6 @@
 """Scripts and their processes: exit codes, ends, forks, what is printed, rank 0 that goes away."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -272,6 +273,46 @@ class Output(unittest.TestCase):
         """
         done = run_script(text)
         self.assertEqual(done.stdout, "one two three\nfour\n", done.stderr)
+
+    def test_a_map_shows_its_progress_on_request(self):
+        text = f"""
+            import sys
+            if len(sys.argv) > 1:
+                sys.modules["tqdm"] = None
+            sys.path.insert(0, {HERE!r})
+            import jobs
+            from rankpool import Executor
+            with Executor(progress=True) as executor:
+                assert len(list(executor.map(jobs.double, range(3000)))) == 3000
+                assert len(list(executor.map(jobs.double, range(2000), buffersize=100))) == 2000
+                run = executor._start_map(jobs.fail_at_three, list(range(50)), star=False, chunksize=1, buffersize=None)
+                for _ in range(50):
+                    try:
+                        next(run.iterate())
+                    except ValueError:
+                        pass
+                list(run.iterate())
+        """
+        lines = run_script(text, "without").stderr.splitlines()
+        self.assertEqual(len(lines), 3, lines)
+        self.assertRegex(lines[0], r"^jobs.double: 3000 of 3000 jobs, .* jobs/s$")
+        self.assertRegex(lines[1], r"^jobs.double: 2000 jobs, ")
+        self.assertRegex(lines[2], r"^jobs.fail_at_three: 50 of 50 jobs, 1 failed, ")
+        if importlib.util.find_spec("tqdm") is not None:
+            shown = run_script(text).stderr
+            self.assertIn("3000/3000", shown)
+            self.assertIn("2000job", shown)
+            self.assertIn("50/50", shown)
+            self.assertIn("failed=1", shown)
+
+    @unittest.skipIf(importlib.util.find_spec("tqdm") is None, "tqdm is not installed")
+    def test_the_bar_of_tqdm_goes_around_a_map(self):
+        from tqdm import tqdm
+
+        with Executor() as executor, open(os.devnull, "w") as null:
+            values = tqdm(executor.map(jobs.double, range(1000)), total=1000, file=null)
+            self.assertEqual(list(values), list(range(0, 2000, 2)))
+            self.assertEqual(values.n, 1000)
 
 
 if __name__ == "__main__":
