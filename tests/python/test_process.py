@@ -286,12 +286,13 @@ class Output(unittest.TestCase):
                 assert len(list(executor.map(jobs.double, range(3000)))) == 3000
                 assert len(list(executor.map(jobs.double, range(2000), buffersize=100))) == 2000
                 run = executor._start_map(jobs.fail_at_three, list(range(50)), star=False, chunksize=1, buffersize=None)
+                values = run.iterate()
                 for _ in range(50):
                     try:
-                        next(run.iterate())
+                        next(values)
                     except ValueError:
                         pass
-                list(run.iterate())
+                assert list(values) == []
         """
         lines = run_script(text, "without").stderr.splitlines()
         self.assertEqual(len(lines), 3, lines)
