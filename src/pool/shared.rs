@@ -19,6 +19,17 @@ impl<T> Shared<T> {
     pub(super) fn new(number: u64, value: T) -> Self {
         Shared { number, value: Arc::new(value) }
     }
+
+    #[cfg(feature = "program")]
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Returns the value, which this rank may share with others that hold it.
+    #[cfg(feature = "program")]
+    pub(crate) fn into_value(self) -> Arc<T> {
+        self.value
+    }
 }
 
 impl<T> Clone for Shared<T> {
