@@ -15,6 +15,7 @@ Differences, all of them on purpose:
 
 from __future__ import annotations
 
+import builtins
 import collections
 import itertools
 import logging
@@ -22,11 +23,13 @@ import threading
 import warnings
 import weakref
 from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as _FuturesTimeout
 from multiprocessing import TimeoutError
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from .executor import Executor
+from .maps import MapRun
 
 __all__ = ["AsyncResult", "IMapIterator", "MapResult", "MaybeEncodingError", "Pool", "PoolTerminated", "TimeoutError"]
 
@@ -45,10 +48,18 @@ class PoolTerminated(CancelledError):
     """The pool was terminated before this job ended."""
 
 
+class PoolTimeout(TimeoutError, builtins.TimeoutError):
+    """The result is not there yet: a `multiprocessing.TimeoutError`, and a `TimeoutError`."""
+
+
+def _terminated() -> PoolTerminated:
+    return PoolTerminated("the pool was terminated before this job ended")
+
+
 def _as_pool_error(error: BaseException) -> BaseException:
     """Gives `error` the cause that users of `multiprocessing` know: a `multiprocessing.pool.RemoteTraceback`."""
     if isinstance(error, CancelledError) and not isinstance(error, PoolTerminated):
-        return PoolTerminated("the pool was terminated before this job ended")
+        return _terminated()
     cause = error.__cause__
     if cause is not None and type(cause) is not RemoteTraceback and type(cause).__name__ == "RemoteTraceback":
         error.__cause__ = RemoteTraceback(str(cause))
@@ -63,34 +74,16 @@ def _call_back(callback: Callable[[Any], Any], value: Any) -> None:
         _log.exception("the callback %r raised an exception", callback)
 
 
-class _Source:
-    """The input of one map. Its own exception is kept for that map: it must not reach the thread that reads it.
-
-    With a `chunksize` of the user the items of the unfinished chunk before the exception are dropped, as in
-    `multiprocessing`.
-    """
-
-    def __init__(self, iterable: Iterable[Any], chunksize: Optional[int]):
-        self.error: Optional[BaseException] = None
-        self.stopped = False
-        self._iterator = iter(iterable)
-        self._chunksize = chunksize or 1
-
-    def __iter__(self) -> Iterator[Any]:
-        iterator, chunksize = self._iterator, self._chunksize
-        while not self.stopped:
-            try:
-                chunk = collections.deque(itertools.islice(iterator, chunksize) if chunksize > 1 else (next(iterator),))
-            except StopIteration:
-                return
-            except Exception as error:
-                self.error = error
-                return
-            if not chunk:
-                return
-            while chunk and not self.stopped:
-                # The item leaves the chunk before it is handed over, so that nothing here keeps it alive.
-                yield chunk.popleft()
+def _whole_chunks(iterable: Iterable[Any], chunksize: int) -> Iterator[Any]:
+    """The items of `iterable`, read chunk by chunk: if it raises an exception, the items of the unfinished chunk before
+    it are dropped, as in `multiprocessing`."""
+    iterator = iter(iterable)
+    while True:
+        chunk = collections.deque(itertools.islice(iterator, chunksize))
+        if not chunk:
+            return
+        while chunk:
+            yield chunk.popleft()  # nothing here keeps the item alive
 
 
 class AsyncResult:
@@ -120,7 +113,7 @@ class AsyncResult:
     def get(self, timeout: Optional[float] = None) -> Any:
         """The value, or the exception of the call. Raises `multiprocessing.TimeoutError` after `timeout` seconds."""
         if not self._event.wait(timeout):
-            raise TimeoutError
+            raise PoolTimeout
         if self._success:
             return self._value
         raise self._value
@@ -138,6 +131,11 @@ class AsyncResult:
         self._event.set()
         self._pool._forget(self)
 
+    def _stop(self) -> None:
+        """The pool is terminated: no callback is called any more."""
+        self._callback = self._error_callback = None
+        self._end(False, _terminated())
+
     def _end_future(self, future: "Future[Any]") -> None:
         if future.cancelled():
             return self._end(False, CancelledError())
@@ -151,17 +149,19 @@ class MapResult(AsyncResult):
     It is ready when all jobs have ended, also when one of them has failed.
     """
 
-    _source: Optional[_Source] = None
-    _run: Any = None
+    _run: Optional[MapRun] = None
 
     def _end_map(self, outcomes: Sequence[Tuple[bool, Any]]) -> None:
         failure = next((value for success, value in outcomes if not success), None)
-        if failure is None and self._source is not None:
-            failure = self._source.error
         if failure is None:
             self._end(True, [value for _, value in outcomes])
         else:
             self._end(False, failure)
+
+    def _stop(self) -> None:
+        if self._run is not None:
+            self._run.cancel()
+        super()._stop()
 
 
 class IMapIterator:
@@ -170,13 +170,12 @@ class IMapIterator:
     A job's exception is raised at its place; the iteration can go on afterwards.
     """
 
-    def __init__(self, pool: "Pool", run: Any, source: _Source, ordered: bool):
-        self._pool, self._run, self._source = pool, run, source
+    def __init__(self, pool: "Pool", run: MapRun, ordered: bool):
+        self._pool, self._run = pool, run
         self._values = run.iterate(ordered)
         self._lock = threading.Lock()
         self._kept: Deque[Tuple[bool, Any]] = collections.deque()
-        self._ended = False
-        self._helper: Optional[_NextInThread] = None
+        self._ended = self._stopped = False
         pool._imaps.add(self)
         pool._untouched.add(self)
 
@@ -187,15 +186,8 @@ class IMapIterator:
         """The next value. Raises `multiprocessing.TimeoutError` if there is none within `timeout` seconds; the value
         is not lost: the next call can still give it."""
         self._pool._untouched.discard(self)
-        if timeout is not None and self._helper is None:
-            self._helper = _NextInThread(self._take)
-        return self._take() if self._helper is None else self._helper.next(timeout)
-
-    __next__ = next
-
-    def _take(self) -> Any:
         with self._lock:
-            success, value = self._kept.popleft() if self._kept else self._outcome()
+            success, value = self._kept.popleft() if self._kept else self._outcome(timeout)
         if success:
             return value
         try:
@@ -203,83 +195,36 @@ class IMapIterator:
         finally:
             del value
 
-    def _outcome(self) -> Tuple[bool, Any]:
+    __next__ = next
+
+    def _outcome(self, timeout: Optional[float] = None) -> Tuple[bool, Any]:
         """The next outcome; after the last one `(False, StopIteration())`."""
         if self._ended:
             return False, StopIteration()
         try:
-            return True, next(self._values)
+            return True, self._values.next(timeout)
         except StopIteration as end:
-            return False, self._end(end)
+            self._ended = True
+            self._pool._imap_ended(self)
+            return False, _terminated() if self._stopped else end
+        except _FuturesTimeout as error:
+            if type(error) is not _FuturesTimeout or error.__cause__ is not None:
+                return False, _as_pool_error(error)  # a job's own
+            return False, PoolTimeout()
         except Exception as error:
-            if isinstance(error, CancelledError) and self._source.stopped:
-                return False, self._end(error)
             return False, _as_pool_error(error)
-
-    def _end(self, end: BaseException) -> BaseException:
-        """All values are taken: what is raised now is what ended the input."""
-        self._ended = True
-        self._pool._imaps.discard(self)
-        if self._source.error is not None:
-            return self._source.error
-        if self._source.stopped:
-            return PoolTerminated("the pool was terminated before the last job ended")
-        return StopIteration() if isinstance(end, StopIteration) else end
 
     def _drain(self) -> None:
         """Runs all jobs and keeps their outcomes: the pool is joined before the values are taken."""
         with self._lock:
             while not self._ended:
                 outcome = self._outcome()
-                if not isinstance(outcome[1], StopIteration) or outcome[0]:
+                if outcome[0] or not isinstance(outcome[1], StopIteration):
                     self._kept.append(outcome)
 
     def _stop(self) -> None:
-        self._source.stopped = True
+        self._stopped = True
         self._run.cancel()
-
-    def __del__(self) -> None:
-        # An iterator that is dropped half way: its input is not read any further.
-        try:
-            if not self._ended:
-                self._stop()
-        except Exception:
-            pass
-
-
-class _NextInThread:
-    """Takes one value at a time in a thread, so that the caller can stop waiting without losing it."""
-
-    def __init__(self, take: Callable[[], Any]):
-        self._take = take
-        self._future: Optional[Future[Any]] = None
-
-    def next(self, timeout: Optional[float]) -> Any:
-        if self._future is None:
-            self._future = Future()
-            threading.Thread(target=self._run, args=(self._future,), daemon=True, name="rankpool-next").start()
-        future = self._future
-        if timeout is not None and not future.done():
-            arrived = threading.Event()
-            future.add_done_callback(lambda _: arrived.set())
-            if not arrived.wait(timeout):
-                raise TimeoutError
-        success, value = future.result()
-        self._future = None
-        if success:
-            return value
-        try:
-            raise value
-        finally:
-            del value
-
-    def _run(self, future: "Future[Any]") -> None:
-        # StopIteration cannot be the exception of a future that is waited for in a generator: a pair carries it.
-        try:
-            outcome = (True, self._take())
-        except BaseException as error:
-            outcome = (False, error)
-        future.set_result(outcome)
 
 
 class Pool:
@@ -307,7 +252,8 @@ class Pool:
             raise TypeError("initializer must be a callable")
         self._count = processes
         self._outstanding: Set[AsyncResult] = set()
-        self._untouched: Set[IMapIterator] = set()
+        self._runs: Set[MapRun] = set()
+        self._untouched: Set[IMapIterator] = set()  # their jobs run although the caller keeps no iterator
         self._imaps: "weakref.WeakSet[IMapIterator]" = weakref.WeakSet()
         self._executor = Executor(
             processes,
@@ -356,13 +302,13 @@ class Pool:
 
     def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: Optional[int] = None) -> List[Any]:
         """`[func(item) for item in iterable]`. Raises the first exception, after all jobs have ended."""
-        return self._map_async(func, iterable, chunksize, False).get()
+        return self._map(func, iterable, chunksize, False)
 
     def starmap(
         self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: Optional[int] = None
     ) -> List[Any]:
         """`[func(*item) for item in iterable]`. Raises the first exception, after all jobs have ended."""
-        return self._map_async(func, iterable, chunksize, True).get()
+        return self._map(func, iterable, chunksize, True)
 
     def map_async(
         self,
@@ -418,26 +364,17 @@ class Pool:
     def terminate(self) -> None:
         """Drops what has not begun. Every result that is not there yet raises `PoolTerminated`."""
         self._state = TERMINATE
-        for iterator in list(self._imaps):
-            iterator._stop()
         self._untouched.clear()
-        for result in list(self._outstanding):
-            result._callback = result._error_callback = None
-            if isinstance(result, MapResult) and result._source is not None:
-                result._source.stopped = True
-                result._run.cancel()
-            result._end(False, PoolTerminated("the pool was terminated before this job ended"))
-        stop = getattr(self._executor, "terminate_workers", None)
-        if stop is not None:
-            stop()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for unfinished in [*self._imaps, *self._outstanding, *self._runs]:
+            unfinished._stop() if not isinstance(unfinished, MapRun) else unfinished.cancel()
+        self._executor.terminate_workers()
 
     def join(self) -> None:
         """Waits until all jobs have ended. Call `close` or `terminate` first."""
         if self._state == RUN:
             raise ValueError("Pool is still running")
         if self._state == CLOSE:
-            for iterator in list(self._untouched) + list(self._imaps):
+            for iterator in list(self._imaps):
                 iterator._drain()
             self._untouched.clear()
             for result in list(self._outstanding):
@@ -463,6 +400,39 @@ class Pool:
         if self._state != RUN:
             raise ValueError("Pool not running")
 
+    def _start(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int],
+        star: bool,
+        on_done: Optional[Callable[[Any], Any]] = None,
+    ) -> MapRun:
+        """Begins a map. What has a length is copied; anything else is read while results come back."""
+        items: Iterable[Any] = map(tuple, iterable) if star else iterable
+        if hasattr(iterable, "__len__"):
+            items = list(items)
+        return self._executor._start_map(
+            func, items, star=star, chunksize=chunksize, buffersize=None, on_done=on_done
+        )
+
+    def _map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: Optional[int], star: bool) -> List[Any]:
+        self._check_running()
+        _check_chunksize(chunksize)
+        run = self._start(func, iterable, chunksize, star)
+        self._runs.add(run)
+        values = run.values(True)
+        try:
+            result = list(values)
+        except Exception as error:
+            run.wait()
+            raise _as_pool_error(error) from error.__cause__
+        finally:
+            self._runs.discard(run)
+        if self._state == TERMINATE and run._cancelled:
+            raise _terminated()
+        return result
+
     def _map_async(
         self,
         func: Callable[..., Any],
@@ -475,37 +445,38 @@ class Pool:
         self._check_running()
         _check_chunksize(chunksize)
         result = MapResult(self, callback, error_callback)
-        result._source = _Source(iterable, chunksize)
         self._outstanding.add(result)
         try:
-            result._run = self._executor._start_map(
-                func, iter(result._source), star=star, chunksize=chunksize, buffersize=None, on_done=result._end_map
-            )
-        except BaseException:
-            self._forget(result)
-            raise
+            result._run = self._start(func, iterable, chunksize, star, result._end_map)
+        except Exception as error:
+            result._end(False, error)
         return result
 
     def _imap(
         self,
-        func: Callable[[Any], Any],
+        func: Callable[..., Any],
         iterable: Iterable[Any],
         chunksize: Optional[int],
         buffersize: Optional[int],
         ordered: bool,
+        star: bool = False,
     ) -> IMapIterator:
         self._check_running()
         _check_chunksize(chunksize)
         if buffersize is None:
             buffersize = max(BUFFER_PER_WORKER, 4 * (chunksize or 1)) * self._processes
-        source = _Source(iterable, chunksize)
-        run = self._executor._start_map(
-            func, iter(source), star=False, chunksize=chunksize, buffersize=buffersize
-        )
-        return IMapIterator(self, run, source, ordered)
+        items: Iterable[Any] = map(tuple, iterable) if star else iter(iterable)
+        if chunksize is not None and chunksize > 1:
+            items = _whole_chunks(items, chunksize)
+        run = self._executor._start_map(func, items, star=star, chunksize=chunksize, buffersize=buffersize)
+        return IMapIterator(self, run, ordered)
 
     def _forget(self, result: AsyncResult) -> None:
         self._outstanding.discard(result)
+        self._end_when_idle()
+
+    def _imap_ended(self, iterator: IMapIterator) -> None:
+        self._imaps.discard(iterator)
         self._end_when_idle()
 
     def _end_when_idle(self) -> None:
