@@ -15,7 +15,8 @@ import uuid
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
-PACKAGE = TOP / "python"
+# The folder with the package `rankpool` for scripts that are not started by `rankpool python`.
+PACKAGE = Path(os.environ.get("RANKPOOL_PACKAGE") or TOP / "python")
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or TOP / "target")
 MARK = "RANKPOOL_TEST_MARK"
 
