@@ -1,5 +1,5 @@
 //! The batch program `rankpool`: everything is in the library's `cli`.
 
-fn main() -> rankpool::ExitCode {
+fn main() -> std::process::ExitCode {
     rankpool::cli::run()
 }

@@ -150,7 +150,7 @@ impl CommandBatch {
         let commands = Commands { template: template.clone(), job_cpus: None, job_mem: None, timeout, kill_after };
         let runner = CommandRunner { commands, cwd: None, has_own_folders: false };
         let jobs = Jobs::of_records(inputs, move |record| bind(&template, record));
-        let report = Batch { options, jobs, runner }.run(pool);
+        let report = Batch { options, jobs, runner, client: None }.run(pool);
         report.map(BatchReport).map_err(|error| error.to_string().into())
     }
 }

@@ -227,6 +227,9 @@ impl<'b, R: Runner> Driver<'b, R> {
                 Event::Ended if self.suspects.is_empty() => break,
                 Event::Ended => thread::sleep(deadline.saturating_duration_since(Instant::now())),
             }
+            if !self.serve_client(attempts.target()) {
+                return Ok(End::Complete);
+            }
             // Events that settle no job may come without a pause.
             if pause_ends.is_some_and(|until| until <= Instant::now()) {
                 self.handle_pause()?;
@@ -241,6 +244,16 @@ impl<'b, R: Runner> Driver<'b, R> {
             None if self.ledger.was_cut() => Ok(End::Stopped),
             None => Ok(End::Complete),
         }
+    }
+
+    /// Sends the script its results, if there is one. Returns false if it is gone: nothing takes the results of other jobs.
+    fn serve_client(&mut self, target: u64) -> bool {
+        let Some(client) = self.sinks.client() else { return true };
+        if (self.stop_requested)().is_some() {
+            client.end("the run is being stopped, by a signal or because its time limit is near");
+        }
+        client.send(target);
+        !client.is_gone()
     }
 
     /// Pushes attempts while the stream has room.

@@ -39,11 +39,13 @@ struct Kept<W, R> {
     room: Room,
     /// The number of attempts that ran out of memory and do not count against the retries.
     uncounted: u32,
+    /// How often it is run again if it fails.
+    retries: u32,
 }
 
 impl<W, R> Kept<W, R> {
-    fn new(job: Job, work: Option<W>) -> Self {
-        Kept { job, work, last: None, rank: None, room: Room::default(), uncounted: 0 }
+    fn new(job: Job, work: Option<W>, retries: u32) -> Self {
+        Kept { job, work, last: None, rank: None, room: Room::default(), uncounted: 0, retries }
     }
 
     /// Returns the number of attempts that count against the retries.
@@ -105,12 +107,15 @@ pub(crate) struct Ledger<W, R> {
     is_resumable: bool,
     /// A job that ran out of memory is run again with more room, beside its retries.
     gives_room: bool,
+    /// The largest number of retries of any job.
+    most_retries: u32,
 }
 
 impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
     /// Makes a ledger without jobs. `seed` is the run's, `total` the number of jobs, if it is known.
     pub(crate) fn new(retry: RetryPolicy, stop: StopPolicy, seed: u64, total: Option<u64>) -> Self {
         Ledger {
+            most_retries: retry.retries,
             retry,
             stop,
             seed,
@@ -204,7 +209,7 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
     /// Whether any job may be run again.
     fn runs_again(&self) -> bool {
-        self.retry.retries > 0 || self.gives_room
+        self.most_retries > 0 || self.gives_room
     }
 
     fn next_retry(&mut self, now: Time) -> Option<Attempt<W>> {
@@ -212,7 +217,7 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         let mut kept = entry.remove();
         kept.job.attempt += 1;
         kept.last = None;
-        let may_run_again = kept.counted() <= self.retry.retries || self.gives_room && kept.room.next().is_some();
+        let may_run_again = kept.counted() <= kept.retries || self.gives_room && kept.room.next().is_some();
         let work = if may_run_again { kept.work.clone() } else { kept.work.take() }?;
         let Job { place, number, attempt, .. } = kept.job;
         let (avoid, room) = (kept.rank.take(), kept.room);
@@ -222,13 +227,15 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
     /// Takes the next job of the source and returns its first attempt.
     pub(crate) fn read(&mut self, planned: Planned<W>) -> Attempt<W> {
-        let Planned { number, work, input, .. } = planned;
+        let Planned { number, work, input, retries, .. } = planned;
         let place = self.next_place;
         self.next_place += 1;
-        let may_retry = self.runs_again();
+        let retries = retries.max(self.retry.retries);
+        self.most_retries = self.most_retries.max(retries);
+        let may_retry = retries > 0 || self.gives_room;
         let entry = if may_retry || input.is_some() {
             let job = Job { place, number, attempt: 1, input };
-            Entry::Kept(Box::new(Kept::new(job, may_retry.then(|| work.clone()))))
+            Entry::Kept(Box::new(Kept::new(job, may_retry.then(|| work.clone()), retries)))
         } else {
             self.numbers.push(place, number);
             Entry::Place(place)
@@ -344,7 +351,7 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
         // The pool itself has tried a job on several ranks before it gives it up as lost: it kills the ranks that run it.
         let kills_ranks = result.status() == Status::Lost && result.rank().is_none();
         let is_retried = self.retry.on.contains(&result.status()) && !kills_ranks;
-        let may_retry = kept.counted() <= self.retry.retries && is_retried;
+        let may_retry = kept.counted() <= kept.retries && is_retried;
         room.map(Again::WithRoom).or(may_retry.then_some(Again::Retry))
     }
 
@@ -421,7 +428,7 @@ impl<W, R> Ledger<W, R> {
             }
             match self.take(index) {
                 Entry::Settled => {}
-                Entry::Place(place) => jobs.push(Kept::new(self.job_at(place), None)),
+                Entry::Place(place) => jobs.push(Kept::new(self.job_at(place), None, 0)),
                 Entry::Kept(kept) => jobs.push(*kept),
             }
         }

@@ -22,10 +22,12 @@
 //! | `recorder` | which jobs the journal has, and what is written to it |
 //! | `earlier` | which files of an earlier run this run continues |
 //! | `job` | the messages between driver and ranks: attempts and their results |
+//! | `client` | what a script asks for, and how it gets the results |
 //! | `runners` | the ranks' half |
 //! | `report` | the exit code and the messages at the end; `ending`: which end of a batch gives which |
 //! | `commands` | the batch of commands for programs that use the library |
 
+mod client;
 mod commands;
 mod deadline;
 mod drive;
@@ -60,6 +62,7 @@ use crate::output::{JsonLines, Target, real_path};
 use crate::pool::{Pacer, Pool};
 use crate::report::Progress;
 
+pub(crate) use client::Client;
 pub use commands::{BatchReport, CommandBatch};
 pub(crate) use deadline::Ends;
 pub(crate) use job::Attempt;
@@ -151,6 +154,8 @@ pub(crate) struct Batch<R: Runner> {
     pub options: Options,
     pub jobs: Jobs<R::Work>,
     pub runner: R,
+    /// The script that asks for the jobs, if one does, and takes their results.
+    pub client: Option<Client>,
 }
 
 impl<R: Runner> Batch<R> {
@@ -188,6 +193,9 @@ impl<R: Runner> Batch<R> {
         let (planned, bad) = self.jobs.open(done, keep);
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
         let settled = Arc::new(Settled::default());
+        if let Some(client) = &self.client {
+            sinks.set_client(client.sink(pool, is_resumable));
+        }
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
         let run = PoolRun { pool, kill_after: *kill_after };
         run.grant(*grace);

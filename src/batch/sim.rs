@@ -180,7 +180,7 @@ impl<'w> Run<'w> {
                             continue;
                         }
                         let input = self.world.recorded.then(|| RawValue::from_string("1".into()).unwrap());
-                        let attempt = self.ledger.read(Planned { number, work: number, input, content: 0 });
+                        let attempt = self.ledger.read(Planned::new(number, number, input, 0));
                         assert_eq!((attempt.number, attempt.work), (number, number));
                         self.start(&attempt);
                     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::client::ClientSink;
 use super::handover::Handover;
 use super::job::{AttemptResult, Cause};
 use super::ledger::{Counts, Job};
@@ -37,6 +38,8 @@ pub(crate) struct Sinks {
     waiting: Waiting,
     hosts: Vec<String>,
     ticker: Option<Ticker>,
+    /// The script that takes the results.
+    client: Option<ClientSink>,
     /// One more than the last settled place.
     end: u64,
     /// Since when finished output has been waiting without a pause.
@@ -69,7 +72,7 @@ impl Sinks {
             incomplete: BTreeSet::new(),
             passed: 0,
         };
-        Sinks { lines, recorder, handover, waiting, hosts, ticker: None, end: 0, blocked: None }
+        Sinks { lines, recorder, handover, waiting, hosts, ticker: None, client: None, end: 0, blocked: None }
     }
 
     /// Takes a piece of output that comes ahead of its job's result.
@@ -162,9 +165,15 @@ impl Sinks {
     /// Takes the final result of a job, and hands on the output whose turn it is.
     pub(super) fn settle(&mut self, job: &Job, mut result: AttemptResult) -> Result<(), OutputError> {
         self.end = self.end.max(job.place + 1);
+        if let Some(client) = &mut self.client {
+            client.settle(job, &result);
+            if !self.handover.has_log() && self.recorder.is_none() {
+                return Ok(());
+            }
+        }
         let mut out = std::mem::take(&mut result.out).into_vec();
         let mut err = std::mem::take(&mut result.err).into_vec();
-        if let Some(cause) = &result.cause {
+        if let Some(cause) = result.cause.as_ref().filter(|_| self.client.is_none()) {
             add_error(job.number, result.status, cause, self.lines, &mut out, &mut err);
         }
         let mut note = self.handover.note(job.number);
@@ -173,6 +182,9 @@ impl Sinks {
             let line = line.map_err(|error| self.handover.entry_error(error))?.unwrap_or_default();
             if let Some(recorder) = &mut self.recorder {
                 recorder.settle(job.place, result.status, &line, &out, &err)?;
+            }
+            if self.client.is_some() {
+                out.clear();
             }
             if self.handover.has_log() {
                 note.extend_from_slice(&line);
@@ -208,6 +220,10 @@ impl Sinks {
             }
         }
         let mut note = self.handover.note(job.number);
+        if let Some(client) = &mut self.client {
+            client.restore(job, status, &restored.out);
+            return Ok(());
+        }
         if self.handover.has_log() {
             match (begin_of(&restored.description, job.number), job.input.as_deref()) {
                 (Some(line), _) => note.extend_from_slice(&line),
@@ -302,6 +318,16 @@ impl Sinks {
         let handover = &mut self.handover;
         self.blocked = None;
         waiting.ordered.drain_waiting(&mut |_, section, bytes| handover.write(section, bytes))
+    }
+
+    /// Has a script take the results. They are not written to the output.
+    pub(super) fn set_client(&mut self, client: ClientSink) {
+        self.client = Some(client);
+    }
+
+    /// Returns the script that takes the results.
+    pub(super) fn client(&mut self) -> Option<&mut ClientSink> {
+        self.client.as_mut()
     }
 
     /// Sets the display of progress that must be out of the way when standard error is written; `None` ends it.

@@ -96,12 +96,17 @@ type Bind<W> = Arc<dyn Fn(&Record) -> Result<W, InputError> + Send + Sync>;
 /// Makes the jobs that need no records, from the first one.
 type Make<W> = Arc<dyn Fn() -> Box<dyn Iterator<Item = W> + Send> + Send + Sync>;
 
+/// Returns the jobs that another process asks for, with this kept of each.
+type Ask<W> = Arc<dyn Fn(Keep) -> PlannedJobs<W> + Send + Sync>;
+
 /// The jobs of a batch before they are read.
 pub(crate) enum Jobs<W> {
     /// A job for each record.
     Records { inputs: Inputs, bind: Bind<W> },
     /// `total` jobs that need no records.
     Made { make: Make<W>, total: u64 },
+    /// The jobs that another process asks for, as long as it runs.
+    Asked(Ask<W>),
 }
 
 /// Jobs in the order of their records.
@@ -124,9 +129,21 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
         Jobs::Made { make: Arc::new(move || Box::new(make())), total }
     }
 
+    /// Takes the jobs that another process asks for, which `ask` waits for.
+    pub(super) fn asked<I>(ask: impl Fn(Keep) -> I + Send + Sync + 'static) -> Self
+    where
+        I: Iterator<Item = Result<Planned<W>, InputError>> + Send + 'static,
+    {
+        Jobs::Asked(Arc::new(move |keep| Box::new(ask(keep))))
+    }
+
     /// Whether the jobs can be read only once.
     pub(super) fn is_stream(&self) -> bool {
-        matches!(self, Jobs::Records { inputs, .. } if inputs.is_stream())
+        match self {
+            Jobs::Records { inputs, .. } => inputs.is_stream(),
+            Jobs::Made { .. } => false,
+            Jobs::Asked(_) => true,
+        }
     }
 
     /// Checks the records, as far as that is possible before the run, and counts the jobs that have not succeeded by `done`. Returns
@@ -137,6 +154,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
     pub(super) fn count(&self, done: Option<&LastEntries>) -> Result<Option<u64>, InputError> {
         let total = match self {
             Jobs::Made { total, .. } => Some(*total),
+            Jobs::Asked(_) => None,
             Jobs::Records { inputs, bind } => {
                 let bind = bind.clone();
                 inputs.check(move |record: &Record| bind(record))?
@@ -156,9 +174,10 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
     pub(crate) fn open(&self, done: Option<LastEntries>, keep: Keep) -> (PlannedJobs<W>, BadRecords) {
         let keep = Keep { input: keep.input || done.is_some(), ..keep };
         match self {
+            Jobs::Asked(ask) => (ask(keep), BadRecords::default()),
             Jobs::Made { make, .. } if keep == Keep::default() => {
                 let jobs =
-                    (1..).zip(make()).map(|(number, work)| Ok(Planned { number, work, input: None, content: 0 }));
+                    (1..).zip(make()).map(|(number, work)| Ok(Planned::new(number, work, None, 0)));
                 (Box::new(jobs), BadRecords::default())
             }
             Jobs::Made { make, .. } => {
@@ -168,7 +187,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                     json.clear();
                     serde_json::to_writer(&mut json, &work).map_err(|error| without_json(&place(), &error))?;
                     let (input, content) = keep.of(&json, number).map_err(|error| without_json(&place(), &error))?;
-                    Ok((Planned { number, work, input, content }, Some(place()).filter(|_| keep.input)))
+                    Ok((Planned::new(number, work, input, content), Some(place()).filter(|_| keep.input)))
                 });
                 (left_of(jobs, done), BadRecords::default())
             }
@@ -187,7 +206,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                     let named =
                         || place.clone().unwrap_or_else(|| Place { file: "".into(), line: number, column: None });
                     let (input, content) = keep.of(&json, number).map_err(|error| without_json(&named(), &error))?;
-                    Ok((Planned { number, work, input, content }, place))
+                    Ok((Planned::new(number, work, input, content), place))
                 });
                 (left_of(jobs, done), bad)
             }

@@ -38,7 +38,7 @@ fn run_function<O: serde::Serialize + 'static>(
     function: impl Fn(u64) -> O + Copy + Send + Sync + 'static,
 ) -> Report {
     let batch =
-        Batch { options, jobs: Jobs::made(move || 1..=jobs, jobs), runner: KernelRunner::plain(function, None) };
+        Batch { options, jobs: Jobs::made(move || 1..=jobs, jobs), runner: KernelRunner::plain(function, None), client: None };
     run(&batch)
 }
 
@@ -167,7 +167,7 @@ fn a_job_beyond_its_time_limit_has_failed() {
         x
     };
     let runner = KernelRunner::plain(function, Some(Duration::from_millis(50)));
-    let batch = Batch { options: options(folder.path()), jobs: Jobs::made(|| 1..=3, 3), runner };
+    let batch = Batch { options: options(folder.path()), jobs: Jobs::made(|| 1..=3, 3), runner, client: None };
     let begun = Instant::now();
     let report = run(&batch);
     assert!(begun.elapsed() < Duration::from_secs(5), "the job is not waited for");
@@ -194,7 +194,7 @@ fn after_a_signal_no_job_is_started_and_the_next_run_does_the_rest() {
     };
     let jobs = (1..=1000).map(|number| {
         let input = Some(to_raw_value(&number).unwrap());
-        Ok(Planned { number, work: number, input, content: 0 })
+        Ok(Planned::new(number, number, input, 0))
     });
     let since = OnceLock::new();
     let stop_requested = || match BEGUN.load(Ordering::SeqCst) {
@@ -274,7 +274,7 @@ fn results_are_written_while_the_source_pauses() {
         while fs::read_to_string(&path).unwrap_or_default().lines().count() as u64 + 1 < number {
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(Planned { number, work: number, input: None, content: 0 })
+        Ok(Planned::new(number, number, None, 0))
     });
     Launch::new().local(1).threads(1).run(|pool| {
         let driven = drive_source(folder.path(), pool, Source::piped(jobs)?);
@@ -293,7 +293,7 @@ fn a_source_that_fails_ends_the_batch_behind_the_jobs_before() {
             let source = std::io::Error::other("gone");
             return Err(InputError::Unreadable { file: "jobs".into(), source });
         }
-        Ok(Planned { number, work: number, input: None, content: 0 })
+        Ok(Planned::new(number, number, None, 0))
     });
     Launch::new().local(1).threads(1).run(|pool| {
         let driven = drive_source(folder.path(), pool, Source::ready(jobs));
@@ -307,7 +307,7 @@ fn a_source_that_panics_ends_the_batch_with_its_message() {
     let folder = tempfile::tempdir().unwrap();
     let jobs = (1..=9_u64).map(|number| {
         assert!(number < 5, "no fives");
-        Ok(Planned { number, work: number, input: None, content: 0 })
+        Ok(Planned::new(number, number, None, 0))
     });
     Launch::new().local(1).threads(1).run(|pool| {
         let driven = drive_source(folder.path(), pool, Source::ready(jobs));
@@ -317,7 +317,7 @@ fn a_source_that_panics_ends_the_batch_with_its_message() {
 }
 
 fn plain_jobs(numbers: std::ops::RangeInclusive<u64>) -> Source<Result<Planned<u64>, InputError>> {
-    Source::ready(numbers.map(|number| Ok(Planned { number, work: number, input: None, content: 0 })))
+    Source::ready(numbers.map(|number| Ok(Planned::new(number, number, None, 0))))
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn two_outputs_in_one_file_are_refused_before_any_job_is_started() {
     for name in ["out", "out.partial", "./out"] {
         let options = Options { job_log: Some(folder.path().join(name)), ..options(folder.path()) };
         let runner = KernelRunner::plain(|_: u64| -> u64 { panic!("a job was started") }, None);
-        let batch = Batch { options, jobs: Jobs::made(|| 1..=3, 3), runner };
+        let batch = Batch { options, jobs: Jobs::made(|| 1..=3, 3), runner, client: None };
         let mut error = String::new();
         Launch::new().local(1).threads(1).run(|pool| {
             error = batch.run(pool).expect_err("it is refused").to_string();
@@ -471,7 +471,7 @@ fn jobs_for_which_memory_is_exhausted_succeed_with_more_room_without_any_retry()
     let folder = tempfile::tempdir().unwrap();
     let summary = Some(Target::new(folder.path().join("summary")));
     let options = Options { summary, ..options(folder.path()) };
-    let batch = Batch { options, jobs: Jobs::made(|| 1..=12, 12), runner: Hungry };
+    let batch = Batch { options, jobs: Jobs::made(|| 1..=12, 12), runner: Hungry, client: None };
     let report = run(&batch);
     assert_eq!((report.code(), report.counts.succeeded, report.counts.out_of_memory), (ExitCode::Success, 12, 12));
     let expected: String = (1..=12).map(|number| format!("{number} {}\n", number % 3 + 1)).collect();

@@ -5,6 +5,7 @@
 mod batch;
 mod input;
 mod kernels;
+mod python;
 mod stop;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use super::parse::{Chunk, from_one, positive_time};
 
 pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArgs};
 pub(super) use input::{FormatArg, InputArgs};
+pub(super) use python::{CallWorkerArgs, PythonArgs, ServeArgs};
 pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 
 const EXAMPLES: &str = "\
@@ -26,6 +28,7 @@ Examples:
   rankpool run --input files.txt -- gzip -k {}      a command for every line, on this machine
   mpiexec -n 4 rankpool run --range 1:1000 --records jobs.jsonl -- ./simulate --seed {}
   mpiexec -n 4 rankpool map --python model.py:predict --input jobs.jsonl --output results.jsonl
+  mpiexec -n 8 rankpool python script.py            a Python script whose executor has all ranks as workers
   srun rankpool kernel parzen --samples data.csv    inside a Slurm allocation
   rankpool --local 3 kernel nop --jobs 1000000      three ranks as threads, without MPI
   mpiexec -n 4 rankpool info                        where the ranks are, and with how many threads
@@ -118,6 +121,9 @@ pub(super) enum TaskArgs {
     Run(Box<RunCommandArgs>),
     Map(Box<MapArgs>),
     Kernel(Box<RunKernelArgs>),
+    Python(Box<PythonArgs>),
+    #[command(hide = true)]
+    Serve(Box<ServeArgs>),
     /// Show the ranks, their hosts and threads, and warn of mistakes in that
     #[command(after_help = "\
 Start it exactly as you would start a run:
@@ -192,6 +198,8 @@ impl TaskArgs {
             TaskArgs::Run(args) => Some(&args.failures),
             TaskArgs::Map(args) => Some(&args.failures),
             TaskArgs::Kernel(args) => Some(&args.failures),
+            TaskArgs::Python(args) => Some(&args.failures),
+            TaskArgs::Serve(args) => Some(&args.failures),
             TaskArgs::Info { .. } | TaskArgs::Journal { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => {
                 None
             }

@@ -1,5 +1,6 @@
 //! The configuration of a run: the command line and the environment, resolved and checked, without a look at any file.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
@@ -7,12 +8,14 @@ use std::time::{Duration, Instant};
 use clap_complete::Shell;
 
 use super::args::{
-    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs,
+    Args, CallWorkerArgs, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, PythonArgs, RetryOn, RunArgs,
     RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
 use super::parse::{JobMem, Limit};
+use super::python::{PythonTask, ServeTask};
 use super::spec;
+use crate::batch::runners::call::{CallPlan, CallRunner};
 use crate::batch::runners::command::{CommandRunner, Commands};
 use crate::batch::runners::doubtful::Token;
 use crate::batch::runners::worker::{WorkerPlan, WorkerProgram, WorkerRunner};
@@ -66,6 +69,8 @@ pub(super) enum Task {
     Run(Box<RunTask>),
     Map(Box<MapTask>),
     Kernel(Box<KernelTask>),
+    Python(PythonTask),
+    Serve(ServeTask),
     Info { json: bool },
     Journal(JournalTask),
     Completions(Shell),
@@ -122,6 +127,10 @@ impl Config {
             TaskArgs::Map(args) => Task::Map(Box::new(MapTask::new(*args, seed)?)),
             TaskArgs::Kernel(args) => {
                 Task::Kernel(Box::new(KernelTask::new(args.kernel, seed, args.failures.timeout)?))
+            }
+            TaskArgs::Python(args) => Task::Python(PythonTask::new(*args)),
+            TaskArgs::Serve(args) => {
+                Task::Serve(ServeTask { connect: args.connect, runner: CallRunner::new(args.workers) })
             }
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Journal { task } => Task::Journal(task),
@@ -206,6 +215,8 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         TaskArgs::Run(args) => ("run", args.process.kill_after, args.stderr.clone()),
         TaskArgs::Map(args) => ("map", args.process.kill_after, None),
         TaskArgs::Kernel(args) => (args.name.as_str(), Duration::ZERO, None),
+        TaskArgs::Python(args) => ("python", args.workers.kill_after, None),
+        TaskArgs::Serve(args) => ("serve", args.workers.kill_after, None),
         _ => ("", Duration::ZERO, None),
     };
     let gives_room = match task {
@@ -275,6 +286,28 @@ impl KernelTask {
             }
         }
         Ok(KernelTask { input, seed, timeout, function })
+    }
+}
+
+impl CallRunner {
+    fn new(args: CallWorkerArgs) -> CallRunner {
+        let CallWorkerArgs { python_exe: exe, kill_after } = args;
+        CallRunner { plan: CallPlan { exe, kill_after } }
+    }
+}
+
+impl PythonTask {
+    fn new(args: PythonArgs) -> PythonTask {
+        let PythonArgs { workers, module, code, script, .. } = args;
+        let option = if !module.is_empty() {
+            Some("-m")
+        } else if !code.is_empty() {
+            Some("-c")
+        } else {
+            None
+        };
+        let words = option.map(OsString::from).into_iter().chain(module).chain(code).chain(script).collect();
+        PythonTask { words, runner: CallRunner::new(workers) }
     }
 }
 

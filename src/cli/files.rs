@@ -88,6 +88,11 @@ fn inputs_of(config: &Config) -> Option<&Inputs> {
         Task::Run(task) => Some(&task.inputs),
         Task::Map(task) => Some(&task.inputs),
         Task::Kernel(task) => task.input.as_ref(),
-        Task::Info { .. } | Task::Journal(_) | Task::Completions(_) | Task::Man(_) => None,
+        Task::Python(_)
+        | Task::Serve(_)
+        | Task::Info { .. }
+        | Task::Journal(_)
+        | Task::Completions(_)
+        | Task::Man(_) => None,
     }
 }

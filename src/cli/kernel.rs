@@ -126,7 +126,7 @@ impl Run<'_> {
             Some(inputs) => Jobs::of_records(inputs.clone(), parse),
             None => Jobs::made(default, total),
         };
-        let batch = Batch { options: self.config.options(), jobs, runner };
+        let batch = Batch { options: self.config.options(), jobs, runner, client: None };
         match self.pool {
             Some((pool, asked)) => batch::drive(self.config, &batch, pool, asked),
             None => batch::show(&batch),

@@ -17,5 +17,5 @@ pub(super) fn run(config: &Config, task: &MapTask) -> ExitCode {
     if options.journal.is_some() && launch::is_first() {
         options.spec.extend(spec::of_files(&config.job_files));
     }
-    batch::run_processes(config, Batch { options, jobs, runner: task.runner.clone() })
+    batch::run_processes(config, Batch { options, jobs, runner: task.runner.clone(), client: None })
 }

@@ -11,6 +11,7 @@
 //! | `config` | everything that a run was asked to do |
 //! | `spec` | what all jobs of a run have in common, for the journal |
 //! | `command`, `map`, `kernel` | the jobs and the runner of `run`, `map` and `kernel` |
+//! | `python` | a Python script beside rank 0, or one that was started by itself |
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
 //! | `time_limit` | finds out when a run has to end |
@@ -29,11 +30,13 @@ mod journal;
 mod kernel;
 mod map;
 mod parse;
+mod python;
 mod spec;
 mod stdout;
 mod time_limit;
 
 use std::ffi::OsStr;
+use std::process::{ExitCode as ProcessExitCode, Termination};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -41,36 +44,51 @@ use crate::console;
 use crate::engine::environment;
 use crate::kernels;
 use crate::launch::{self, ExitCode};
+use crate::process::python::script;
 use crate::process::spawn;
 
 use config::{Config, Task};
 
 /// Runs the command line of this process.
-pub fn run() -> ExitCode {
+pub fn run() -> ProcessExitCode {
     match spawn::serve_if_helper() {
         None => {}
-        Some(Ok(())) => return ExitCode::Success,
+        Some(Ok(())) => return ExitCode::Success.report(),
         Some(Err(message)) => {
             console::eprint_error(message);
-            return ExitCode::Failure;
+            return ExitCode::Failure.report();
         }
+    }
+    if let Some(message) = script::become_script() {
+        console::eprint_error(message);
+        return ProcessExitCode::from(script::NOT_STARTED);
     }
     let args = match args::parse(std::env::args_os()) {
         Ok(args) => args,
-        Err(error) => return explain(&error),
+        Err(error) => return explain(&error).report(),
     };
     let config = match Config::new(args, environment::environment) {
         Ok(config) => config,
-        Err(message) => return launch::refuse(&message),
+        Err(message) => return launch::refuse(&message).report(),
     };
     match &config.task {
-        Task::Run(task) => command::run(&config, task),
-        Task::Map(task) => map::run(&config, task),
-        Task::Kernel(kernel) => kernel::run(&config, kernel),
-        Task::Info { json } => info::run(&config, *json),
+        Task::Python(task) => python::run(&config, task),
+        Task::Serve(task) => python::serve(&config, task),
+        task => run_task(&config, task).report(),
+    }
+}
+
+/// Runs a task that has an exit code of its own.
+fn run_task(config: &Config, task: &Task) -> ExitCode {
+    match task {
+        Task::Run(task) => command::run(config, task),
+        Task::Map(task) => map::run(config, task),
+        Task::Kernel(kernel) => kernel::run(config, kernel),
+        Task::Info { json } => info::run(config, *json),
         Task::Journal(task) => journal::run(task),
         Task::Completions(shell) => completions::write_completions(*shell),
         Task::Man(words) => completions::write_manual(words),
+        Task::Python(_) | Task::Serve(_) => ExitCode::Failure,
     }
 }
 

@@ -131,6 +131,12 @@ fn last_signal() -> usize {
     listeners.1.as_ref().map_or(0, |setup| setup.last.load(Ordering::Relaxed))
 }
 
+/// Whether the last signal that asks for the end of the run was TERM.
+#[cfg(feature = "program")]
+pub(crate) fn was_terminated() -> bool {
+    usize::try_from(SIGTERM) == Ok(last_signal())
+}
+
 /// Returns whether this process ignores a signal.
 pub(crate) fn is_ignored(signal: i32) -> bool {
     is_in("SigIgn:", signal)

@@ -19,6 +19,12 @@ impl<T> Shared<T> {
     pub(super) fn new(number: u64, value: T) -> Self {
         Shared { number, value: Arc::new(value) }
     }
+
+    /// Returns the value, which this rank may share with others that hold it.
+    #[cfg(feature = "program")]
+    pub(crate) fn into_value(self) -> Arc<T> {
+        self.value
+    }
 }
 
 impl<T> Clone for Shared<T> {

@@ -19,12 +19,14 @@
 //! | `child` | one process from its start to its end, on the side of the rank |
 //! | `command` | one command with its input, output and time limit |
 //! | `worker` | a process that stays and answers many records; processes that are started before they are needed |
+//! | `calls` | workers that answer calls of a Python script: frames, and which call is blamed for the end of a process |
 //! | `python`, its `shim.py` and `shim_json.py` | how a worker becomes a Python function |
 //! | `pipes` | polls and writes that signals do not interrupt |
 //! | `memory` | how much memory there is, and whether the kernel has killed a process because it was exhausted |
 //! | `room` | the order in which starts wait while file descriptors, processes or memory are exhausted |
 //! | `environment` | which of a rank's environment variables a command does not inherit |
 
+pub(crate) mod calls;
 pub(crate) mod child;
 pub(crate) mod command;
 pub(crate) mod environment;

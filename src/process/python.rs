@@ -1,5 +1,8 @@
 //! Turns `--python FILE.py:FUNCTION` into a worker, and checks what can be checked before it starts.
 
+pub(crate) mod package;
+pub(crate) mod script;
+
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::path::Path;

@@ -54,7 +54,7 @@ fn run_for_an_hour<F: Fn(u64) -> u64 + Copy + Send + Sync + 'static>(
         let run = FakeRun { pool, stopped: OnceLock::new(), mean, is_signalled };
         let runner = KernelRunner::plain(function, None);
         let mut sinks = Sinks::new(runner.lines(), false, None, handover, vec!["host".into()]);
-        let source = (1..=jobs).map(|number| Ok(Planned { number, work: number, input: None, content: 0 }));
+        let source = (1..=jobs).map(|number| Ok(Planned::new(number, number, None, 0)));
         let stop_requested = || run.stopped.get().map(|(since, _)| *since);
         let settled = Settled::default();
         let driver = Driver::new(Parts {
@@ -134,7 +134,7 @@ fn a_batch_has_its_grace_time_although_the_launch_gives_none() {
         thread::sleep(Duration::from_millis(500));
         number
     };
-    let batch = Batch { options, jobs: Jobs::made(|| 1..=1, 1), runner: KernelRunner::plain(function, None) };
+    let batch = Batch { options, jobs: Jobs::made(|| 1..=1, 1), runner: KernelRunner::plain(function, None), client: None };
     Launch::new().local(1).threads(1).stop_grace(Duration::ZERO).run(|pool| {
         thread::scope(|scope| {
             scope.spawn(|| {

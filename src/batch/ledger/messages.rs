@@ -19,6 +19,15 @@ pub(crate) struct Planned<W> {
     pub input: Option<Box<RawValue>>,
     /// The hash of its record, if there is a journal.
     pub content: u128,
+    /// How often it is run again if it fails, if that is more than for all jobs.
+    pub retries: u32,
+}
+
+impl<W> Planned<W> {
+    /// Makes a job that is run again as often as all jobs.
+    pub(crate) fn new(number: u64, work: W, input: Option<Box<RawValue>>, content: u128) -> Self {
+        Planned { number, work, input, content, retries: 0 }
+    }
 }
 
 /// A job without its work, for the sinks.

@@ -10,7 +10,7 @@ fn ledger() -> Ledger<u64, AttemptResult> {
 
 fn read(ledger: &mut Ledger<u64, AttemptResult>, number: u64) {
     assert!(matches!(ledger.next(Duration::ZERO), Next::Read));
-    ledger.read(Planned { number, work: number, input: None, content: 0 });
+    ledger.read(Planned::new(number, number, None, 0));
 }
 
 #[test]

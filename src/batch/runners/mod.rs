@@ -8,6 +8,7 @@
 //! | `stretch` | which consecutive jobs of a chunk need the same room |
 //! | `worker` | requests to processes that stay; `doubtful`: answers that may be those of other jobs |
 
+pub(crate) mod call;
 pub(crate) mod command;
 pub(crate) mod doubtful;
 mod gate;

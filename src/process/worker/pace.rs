@@ -23,7 +23,7 @@ const DECAY: f64 = 0.75;
 const PIPE: usize = 1 << 15;
 
 #[derive(Debug)]
-pub(super) struct RequestPace {
+pub(in crate::process) struct RequestPace {
     window: usize,
     /// Exponentially decayed sums. A poll between two answers counts part of one request's time for the next; averaging over several
     /// polls evens that out.
@@ -33,18 +33,18 @@ pub(super) struct RequestPace {
 }
 
 impl RequestPace {
-    pub(super) fn new() -> Self {
+    pub(in crate::process) fn new() -> Self {
         RequestPace { window: 1, requests: 0.0, seconds: 0.0, bytes: 0.0 }
     }
 
     /// Returns how many requests may be unanswered.
-    pub(super) fn window(&self) -> usize {
+    pub(in crate::process) fn window(&self) -> usize {
         self.window
     }
 
     /// Records that `requests` requests took `time` and were answered with `bytes` bytes. With `late`, the worker may have been idle
     /// for a part of that time.
-    pub(super) fn record(&mut self, requests: usize, time: Duration, bytes: usize, late: bool) {
+    pub(in crate::process) fn record(&mut self, requests: usize, time: Duration, bytes: usize, late: bool) {
         self.requests = self.requests * DECAY + requests as f64;
         self.seconds = self.seconds * DECAY + time.as_secs_f64();
         self.bytes = self.bytes * DECAY + bytes as f64;
@@ -58,7 +58,7 @@ impl RequestPace {
     }
 
     /// Returns how long the rank need not poll while `requests` requests are unanswered.
-    pub(super) fn poll_delay(&self, requests: usize) -> Option<Duration> {
+    pub(in crate::process) fn poll_delay(&self, requests: usize) -> Option<Duration> {
         // More is sent when the window is half empty. If there is no more to send, the delay ends before the last answer.
         let enough = if requests >= self.window { requests - self.window / 2 } else { requests.saturating_sub(1) };
         let enough = (enough as f64).min((PIPE as f64 * self.requests / self.bytes.max(1.0)).floor());
@@ -67,7 +67,7 @@ impl RequestPace {
     }
 
     /// Forgets everything: the process is a new one.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::process) fn reset(&mut self) {
         *self = RequestPace::new();
     }
 }

@@ -39,7 +39,7 @@ pub(crate) enum WorkerEnd {
 
 impl WorkerEnd {
     /// Whether the end was not caused by the process itself.
-    pub(super) fn is_from_outside(&self) -> bool {
+    pub(in crate::process) fn is_from_outside(&self) -> bool {
         matches!(self, WorkerEnd::WithHelper { .. } | WorkerEnd::Scarce(_))
     }
 }
@@ -60,7 +60,7 @@ impl fmt::Display for WorkerEnd {
 }
 
 /// A process in a group of its own.
-pub(super) struct Running {
+pub(in crate::process) struct Running {
     process: Process,
     ended: Option<WorkerEnd>,
     /// Whether this rank has sent it a signal.
@@ -72,7 +72,6 @@ impl Running {
     /// error.
     pub(super) fn start(program: &Program) -> Result<(Self, OwnedFd, OwnedFd), SpawnError> {
         let refused = |error: Errno| SpawnError::resources(error.into());
-        memory::watch();
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(refused);
         let ((their_stdin, stdin), (stdout, their_stdout)) = (pipe()?, pipe()?);
         if room::is_last(&their_stdout) {
@@ -82,17 +81,26 @@ impl Running {
         rustix::io::ioctl_fionbio(&stdout, true).map_err(refused)?;
         let stderr = io::stderr();
         let streams = [Some(their_stdin.as_fd()), Some(their_stdout.as_fd()), Some(stderr.as_fd())];
+        Ok((Self::with_streams(program, streams)?, stdin, stdout))
+    }
+
+    /// Starts a process with these standard streams.
+    pub(in crate::process) fn with_streams(
+        program: &Program,
+        streams: [Option<BorrowedFd<'_>>; 3],
+    ) -> Result<Self, SpawnError> {
+        memory::watch();
         let process = Process::start(program, streams)?;
-        Ok((Running { process, ended: None, signalled: Cell::new(false) }, stdin, stdout))
+        Ok(Running { process, ended: None, signalled: Cell::new(false) })
     }
 
     /// Returns a descriptor that is readable when the process has ended; `None` after [`ended`](Self::ended) has returned.
-    pub(super) fn end(&self) -> Option<BorrowedFd<'_>> {
+    pub(in crate::process) fn end(&self) -> Option<BorrowedFd<'_>> {
         self.process.end()
     }
 
     /// Waits for the end and returns how the process ended.
-    pub(super) fn ended(&mut self) -> WorkerEnd {
+    pub(in crate::process) fn ended(&mut self) -> WorkerEnd {
         let process = &mut self.process;
         let is_own = self.signalled.get();
         let ended = self.ended.get_or_insert_with(|| match process.ended() {
@@ -113,7 +121,7 @@ impl Running {
     }
 
     /// Signals the whole group.
-    pub(super) fn signal(&self, order: SignalOrder) {
+    pub(in crate::process) fn signal(&self, order: SignalOrder) {
         self.signalled.set(true);
         // If the helper is gone, its processes are ended as soon as that is noticed.
         let _ = self.process.signal(order);

@@ -1,0 +1,255 @@
+//! Sends calls of a Python script to worker processes: one for each compute thread, which stays and answers one call after the other.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Runner;
+use super::status_of_process;
+use crate::batch::job::{Attempt, AttemptResult, Cause, Run, has_failed};
+use crate::batch::sinks::Lines;
+use crate::engine::error::{Failure, JobErrorKind};
+use crate::engine::func::{ChunkJobs, ChunkServer};
+use crate::engine::rank;
+use crate::journal::Status;
+use crate::launch::Launch;
+use crate::pool::{JobStream, Pool, Shared};
+use crate::process::calls::{AnswerEnd, Blob, CallAnswer, CallFailure, CallFeed, CallRequest, CallResult, CallWorker};
+use crate::process::python::package;
+use crate::process::worker::WorkerEnd;
+
+/// The statuses of results in frames: see `python/rankpool/_frames.py`.
+pub(crate) const EXCEPTION: u8 = 1;
+pub(crate) const DIED: u8 = 2;
+pub(crate) const TIME_LIMIT: u8 = 3;
+pub(crate) const LOST: u8 = 4;
+pub(crate) const CANCELLED: u8 = 5;
+pub(crate) const INITIALIZER: u8 = 6;
+pub(crate) const NOT_STARTED: u8 = 7;
+
+/// The `kind` of the cause of a call that has raised an exception, which is in its output.
+pub(crate) const RAISED: &str = "exception";
+
+/// A call: one or more jobs of one function.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Call {
+    pub session: Shared<Blob>,
+    pub function: Shared<Blob>,
+    /// The shared objects that it uses.
+    pub uses: Vec<Shared<Blob>>,
+    pub flags: u8,
+    /// The number of jobs.
+    pub count: u32,
+    pub time_limit: Option<Duration>,
+    pub payload: Bytes,
+}
+
+/// Sends each call to a worker.
+#[derive(Debug, Clone)]
+pub(crate) struct CallRunner {
+    pub plan: CallPlan,
+}
+
+/// What all workers of a run have in common.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CallPlan {
+    /// `--python-exe`.
+    pub exe: Option<String>,
+    /// The time between TERM and KILL, and for a worker to end by itself.
+    pub kill_after: Duration,
+}
+
+impl Runner for CallRunner {
+    type Work = Call;
+    type Input = Attempt<Call>;
+    type Output = AttemptResult;
+
+    fn lines(&self) -> Lines {
+        Lines::OneForEach { echo_errors: false }
+    }
+
+    /// Starts the workers while MPI starts.
+    fn prepare<'a>(&'a self, launch: Launch<'a>) -> Launch<'a> {
+        for (rank, slots) in launch.expected_slots() {
+            self.plan.prestart(rank, slots);
+        }
+        launch
+    }
+
+    fn open(&self, pool: &Pool, chunk: u32, _: bool) -> Result<JobStream<Self::Input, AttemptResult>, Failure> {
+        pool.stream_of_chunks::<Workers>(&self.plan, chunk)
+    }
+
+    fn input(&self, attempt: Attempt<Call>) -> Attempt<Call> {
+        attempt
+    }
+
+    fn status(&self, kind: JobErrorKind) -> (Status, String) {
+        status_of_process(kind)
+    }
+
+    fn show(&self, _: u64, call: &Call) -> Vec<u8> {
+        format!("{} job(s) of function {}\n", call.count, call.function.number).into_bytes()
+    }
+
+    fn end(&self) {
+        end_all(prestarted().iter_mut().map(|(_, worker)| worker));
+    }
+}
+
+/// Workers that were started before there was a call for them, with their rank and slot.
+static PRESTARTED: Mutex<Vec<((u32, u32), CallWorker)>> = Mutex::new(Vec::new());
+
+fn prestarted() -> MutexGuard<'static, Vec<((u32, u32), CallWorker)>> {
+    PRESTARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends workers: closes all their sockets, then waits for their ends.
+fn end_all<'w>(mut workers: impl Iterator<Item = &'w mut CallWorker>) {
+    let mut closing: Vec<_> = workers.by_ref().collect();
+    closing.iter_mut().for_each(|worker| worker.close());
+    closing.into_iter().for_each(CallWorker::wait_for_end);
+}
+
+impl CallPlan {
+    /// Starts the workers of these slots, counted from 0.
+    fn prestart(&self, rank: u32, slots: Range<u32>) {
+        for slot in slots {
+            let mut worker = self.worker(rank, slot + 1);
+            worker.prestart();
+            prestarted().push(((rank, slot + 1), worker));
+        }
+    }
+
+    fn worker(&self, rank: u32, slot: u32) -> CallWorker {
+        let mut program = package::worker(self.exe.as_deref());
+        let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
+        program.env.extend(own.map(|(name, value)| (name.to_string(), value.to_string())));
+        CallWorker::new(program, self.kill_after)
+    }
+}
+
+/// The workers of a rank, by their slots.
+pub(crate) struct Workers {
+    plan: CallPlan,
+    idle: Mutex<HashMap<u32, CallWorker>>,
+}
+
+impl Workers {
+    fn idle(&self) -> MutexGuard<'_, HashMap<u32, CallWorker>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the worker of a slot, or makes one.
+    fn take(&self, rank: u32, slot: u32) -> CallWorker {
+        if let Some(worker) = self.idle().remove(&slot) {
+            return worker;
+        }
+        let mut prestarted = prestarted();
+        let found = prestarted.iter().position(|(owner, _)| *owner == (rank, slot));
+        let found = found.map(|at| prestarted.swap_remove(at).1);
+        drop(prestarted);
+        found.unwrap_or_else(|| self.plan.worker(rank, slot))
+    }
+}
+
+impl ChunkServer for Workers {
+    type Context = CallPlan;
+    type Input = Attempt<Call>;
+    type Output = AttemptResult;
+
+    fn new(plan: CallPlan) -> Self {
+        Workers { plan, idle: Mutex::default() }
+    }
+
+    /// Has the worker of the thread's slot answer the calls of a chunk.
+    fn serve(&self, jobs: &mut ChunkJobs<'_, '_, Attempt<Call>, AttemptResult>) {
+        let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
+        let cancelled = rank::cancellation().map(|cancellation| cancellation.watched().clone());
+        let mut worker = self.take(rank, slot);
+        let mut feed = ChunkFeed { jobs, rank, slot };
+        if worker.answer(&mut feed, cancelled.as_deref()) == AnswerEnd::AllAnswered {
+            self.idle().insert(slot, worker);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        end_all(self.idle().values_mut());
+    }
+}
+
+/// The calls of a chunk as a worker sees them.
+struct ChunkFeed<'d, 'j, 'c> {
+    jobs: &'d mut ChunkJobs<'j, 'c, Attempt<Call>, AttemptResult>,
+    rank: u32,
+    slot: u32,
+}
+
+impl CallFeed for ChunkFeed<'_, '_, '_> {
+    fn next(&mut self) -> Option<CallRequest> {
+        let Attempt { number, work, .. } = self.jobs.pull()?;
+        let Call { session, function, uses, flags, count, time_limit, payload } = work;
+        Some(CallRequest {
+            number,
+            session: session.into_value(),
+            function: function.into_value(),
+            uses: uses.into_iter().map(Shared::into_value).collect(),
+            flags,
+            count,
+            time_limit,
+            payload,
+        })
+    }
+
+    fn done(&mut self, answer: CallAnswer<'_>) {
+        let run = Some(Run::new(self.rank, self.slot, answer.start, answer.duration));
+        let result = match answer.outcome {
+            Ok(CallResult { status, flags, payload }) => {
+                let mut out = Vec::with_capacity(payload.len() + 2);
+                out.extend_from_slice(&[status, flags]);
+                out.extend_from_slice(payload);
+                let mut result = AttemptResult::ok(out, run);
+                if status != 0 {
+                    result.status = Status::Failed;
+                    result.cause = Some(Box::new(Cause::new(RAISED, "the function raised an exception")));
+                }
+                result
+            }
+            Err(failure) => {
+                let (status, cause) = status_and_cause(&failure);
+                AttemptResult::without_output(status, cause, run)
+            }
+        };
+        if has_failed(result.status) {
+            rank::mark_failed();
+        }
+        self.jobs.answer(&result);
+    }
+}
+
+/// Returns the status and the cause of a call that its worker has not answered.
+fn status_and_cause(failure: &CallFailure) -> (Status, Cause) {
+    let ended = match failure {
+        CallFailure::TimeLimit(limit) => {
+            let message = format!("it took longer than its time limit of {} s", limit.as_secs_f64());
+            return (Status::Timeout, Cause::new("timeout", message));
+        }
+        CallFailure::NotStarted(why) => return (Status::Spawn, Cause::new("spawn", why.clone())),
+        CallFailure::Cancelled => return (Status::Cancelled, Cause::new("cancelled", "the run was ended")),
+        CallFailure::Died(ended) => ended,
+    };
+    let (exit, signal) = match ended {
+        WorkerEnd::Code(code) => (Some(*code), None),
+        WorkerEnd::Signal(signal) => (None, Some(*signal)),
+        WorkerEnd::OutOfMemory { exit, .. } => (*exit, None),
+        WorkerEnd::WithHelper { .. } | WorkerEnd::Scarce(_) | WorkerEnd::Unknown(_) => (None, None),
+    };
+    let status = if signal.is_some() { Status::Signal } else { Status::Failed };
+    (status, Cause { kind: "crash".into(), message: format!("its worker {ended}"), traceback: None, exit, signal })
+}

@@ -1,0 +1,161 @@
+//! `rankpool python`: a Python script beside rank 0, with the ranks as the workers of its executor. `rankpool serve`: the same for a
+//! script that was started by itself.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::process::{ExitCode as ProcessExitCode, Termination};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::batch;
+use super::config::{Config, Verbosity};
+use super::time_limit::Asked;
+use crate::batch::runners::Runner;
+use crate::batch::runners::call::CallRunner;
+use crate::batch::{Batch, Client};
+use crate::console::reason;
+use crate::engine::stop;
+use crate::launch::{self, ExitCode};
+use crate::pool::Pool;
+use crate::process::python::script::Script;
+use crate::process::spawn;
+
+/// How often it is looked whether the run has to stop while the script runs.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A script to run.
+#[derive(Debug)]
+pub(super) struct PythonTask {
+    /// The arguments of the interpreter: the script or another option, and its arguments.
+    pub words: Vec<OsString>,
+    pub runner: CallRunner,
+}
+
+/// A script that was started by itself.
+#[derive(Debug)]
+pub(super) struct ServeTask {
+    /// The name of its abstract Unix socket; `None`: standard input is the socket.
+    pub connect: Option<String>,
+    pub runner: CallRunner,
+}
+
+/// Runs a script.
+pub(super) fn run(config: &Config, task: &PythonTask) -> ProcessExitCode {
+    // The helper is started before MPI, because a process that runs MPI must not fork. So is the script.
+    if let Err(message) = spawn::start() {
+        return launch::refuse_as(&message, ExitCode::Failure).report();
+    }
+    let asked = Asked::now(config);
+    let exe = task.runner.plan.exe.as_deref().unwrap_or("python3");
+    let started = launch::is_first().then(|| Script::start(exe, &task.words)).transpose();
+    let (mut script, socket) = match started {
+        Ok(started) => started.unzip(),
+        Err(message) => return launch::refuse(&message).report(),
+    };
+    let prepared = task.runner.prepare(config.launch());
+    let code = batch::launch(config, prepared, |pool| {
+        let (Some(script), Some(socket)) = (&script, socket) else { return Ok(ExitCode::Failure) };
+        let client = Client::new(socket, Some(script.end()?));
+        thread::scope(|scope| {
+            scope.spawn(|| watch(script, config, pool));
+            drive(config, &task.runner, client, pool, &asked)
+        })
+    });
+    task.runner.end();
+    let Some(script) = &mut script else { return code.report() };
+    if code == ExitCode::Failure {
+        // The script may wait for results that never come.
+        end(script, config.batch().kill_after);
+    }
+    match script.wait() {
+        0 => code.report(),
+        other => ProcessExitCode::from(other),
+    }
+}
+
+/// Serves a script that was started by itself.
+pub(super) fn serve(config: &Config, task: &ServeTask) -> ProcessExitCode {
+    if let Err(message) = spawn::start() {
+        return launch::refuse_as(&message, ExitCode::Failure).report();
+    }
+    let asked = Asked::now(config);
+    let socket = launch::is_first().then(|| open(task.connect.as_deref())).transpose();
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(message) => return launch::refuse(&message).report(),
+    };
+    let prepared = task.runner.prepare(config.launch());
+    let code = batch::launch(config, prepared, |pool| {
+        let Some(socket) = socket else { return Ok(ExitCode::Failure) };
+        drive(config, &task.runner, Client::new(socket, None), pool, &asked)
+    });
+    task.runner.end();
+    code.report()
+}
+
+/// Opens the socket of a script that was started by itself.
+fn open(name: Option<&str>) -> Result<OwnedFd, String> {
+    let Some(name) = name else {
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        return stdin.map_err(|error| format!("standard input is not the script's socket: {}", reason(&error)));
+    };
+    let Some(bare) = name.strip_prefix('@').filter(|bare| !bare.is_empty()) else {
+        return Err(format!("--connect needs the name of an abstract socket, such as @rankpool-1, not '{name}'"));
+    };
+    let connected = SocketAddr::from_abstract_name(bare).and_then(|address| UnixStream::connect_addr(&address));
+    let cannot = |error| {
+        format!(
+            "cannot connect to the script at {name}: {}; rank 0 has to be on the host of the script",
+            reason(&error)
+        )
+    };
+    connected.map(OwnedFd::from).map_err(cannot)
+}
+
+/// Answers the calls of a script until it ends.
+fn drive(
+    config: &Config,
+    runner: &CallRunner,
+    client: Client,
+    pool: &Pool,
+    asked: &Asked,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let jobs = client.jobs(pool);
+    let batch = Batch { options: config.options(), jobs, runner: runner.clone(), client: Some(client) };
+    let quiet = config.verbosity == Verbosity::Quiet;
+    let report = batch.run_until(pool, asked.end(quiet))?;
+    // Failed jobs are exceptions in the script, which decides what they mean.
+    match report.code() {
+        ExitCode::JobsFailed => Ok(ExitCode::Success),
+        ExitCode::Success => Ok(ExitCode::Success),
+        other => {
+            report.show(quiet);
+            Ok(other)
+        }
+    }
+}
+
+/// Waits for the end of the script, and ends it after a request to stop the run.
+fn watch(script: &Script, config: &Config, pool: &Pool) {
+    while !script.ends_within(LOOK) {
+        let Some(since) = pool.stop_requested() else { continue };
+        // Running jobs, and the script, have the grace time; but who ends this process means the script.
+        let grace = if stop::was_terminated() { Duration::ZERO } else { config.batch().grace };
+        if !script.ends_within((since + grace).saturating_duration_since(Instant::now())) {
+            end(script, config.batch().kill_after);
+        }
+        return;
+    }
+}
+
+/// Ends a script: TERM, and KILL after `kill_after`.
+fn end(script: &Script, kill_after: Duration) {
+    script.terminate();
+    if !script.ends_within(kill_after) {
+        script.kill();
+    }
+}

@@ -1,0 +1,422 @@
+//! Workers that answer calls of Python functions: a process that stays, for one compute thread of a rank.
+//!
+//! A script's function and arguments are pickles, which nothing here reads: they go from the script to a worker as they are, in the
+//! frames that [`frame`] describes. This module decides how many calls are in flight, which call is blamed for the end of a process,
+//! and when a process is replaced; [`process`] starts and ends one.
+//!
+//! A worker answers in order, and may collect answers to short calls. Before each call it notes the number of the call in a file
+//! in memory that the rank reads when the process has ended. So the call that ended it is known: that one has failed, and those
+//! without an answer are sent to the next process.
+
+pub(crate) mod frame;
+mod process;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::pipes::is_readable;
+use super::program::{Program, SpawnError};
+use super::room::StartTurn;
+use super::worker::{RequestPace, WorkerEnd};
+use frame::{Head, Kind};
+use process::{CallProcess, Reply, Wake};
+
+/// Bytes of unanswered calls beyond which no more are sent.
+const MOST_AHEAD: usize = 1 << 20;
+/// After this many processes in a row that ended before they were ready, a call fails with each further one.
+const MOST_USELESS: u32 = 3;
+
+/// What many calls have in common and what is sent to each process once: a session, a function, a shared object.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Blob {
+    pub is_function: bool,
+    /// The script's number for it.
+    pub number: u64,
+    pub flags: u8,
+    /// Not 0: a process that has got this session serves no other one.
+    pub status: u8,
+    pub count: u32,
+    pub bytes: ByteBuf,
+}
+
+impl Blob {
+    /// Returns the blob of a frame, if it is one.
+    pub(crate) fn of(head: &Head, body: Vec<u8>) -> Option<Blob> {
+        let is_function = match head.kind {
+            Kind::Function => true,
+            Kind::Session => false,
+            _ => return None,
+        };
+        let Head { id: number, flags, status, count, .. } = *head;
+        let flags = flags & !frame::IN_MEMFD;
+        Some(Blob { is_function, number, flags, status, count, bytes: ByteBuf::from(body) })
+    }
+
+    fn head(&self) -> Head {
+        let kind = if self.is_function { Kind::Function } else { Kind::Session };
+        Head { flags: self.flags, status: self.status, count: self.count, ..Head::new(kind, self.number) }
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.status != 0
+    }
+}
+
+/// A call: one or more jobs of one function.
+#[derive(Debug, Clone)]
+pub(crate) struct CallRequest {
+    /// The script's number for it.
+    pub number: u64,
+    pub session: Arc<Blob>,
+    pub function: Arc<Blob>,
+    /// The shared objects that it uses.
+    pub uses: Vec<Arc<Blob>>,
+    pub flags: u8,
+    /// The number of jobs.
+    pub count: u32,
+    pub time_limit: Option<Duration>,
+    pub payload: Bytes,
+}
+
+/// The answer to a call.
+#[derive(Debug)]
+pub(crate) struct CallAnswer<'a> {
+    pub start: SystemTime,
+    /// The time in the function.
+    pub duration: Duration,
+    pub outcome: Result<CallResult<'a>, CallFailure>,
+}
+
+/// What a worker has answered: a value or an exception.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallResult<'a> {
+    pub status: u8,
+    pub flags: u8,
+    pub payload: &'a [u8],
+}
+
+/// Why a worker has not answered a call.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum CallFailure {
+    /// Its process ended.
+    Died(WorkerEnd),
+    /// It took longer than its time limit.
+    TimeLimit(Duration),
+    /// No process could be started.
+    NotStarted(String),
+    /// The run ends.
+    Cancelled,
+}
+
+/// Gives calls to a worker and takes its answers.
+pub(crate) trait CallFeed {
+    /// Returns the next call; `None` if there is none now. It is called while other calls run, so it must not wait.
+    fn next(&mut self) -> Option<CallRequest>;
+    /// Takes an answer. Answers come in the order of the calls.
+    fn done(&mut self, answer: CallAnswer<'_>);
+}
+
+/// Why [`CallWorker::answer`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AnswerEnd {
+    AllAnswered,
+    /// The run ends: the calls without an answer have failed as cancelled.
+    Cancelled,
+}
+
+/// A call that was taken from the feed and is not answered.
+struct InFlight {
+    request: CallRequest,
+    /// Why it has failed; it is reported when the calls before it are answered.
+    verdict: Option<CallFailure>,
+}
+
+/// The worker of one compute thread.
+pub(crate) struct CallWorker {
+    program: Program,
+    kill_after: Duration,
+    process: Option<CallProcess>,
+    /// The first `sent` of these were sent to the process, or have a verdict.
+    in_flight: VecDeque<InFlight>,
+    sent: usize,
+    /// Bytes of the calls that were sent.
+    ahead: usize,
+    pace: RequestPace,
+    /// When the process could begin with the first of the calls.
+    since: Instant,
+    /// Processes in a row that ended before they were ready.
+    useless: u32,
+    turn: StartTurn,
+}
+
+impl CallWorker {
+    pub(crate) fn new(program: Program, kill_after: Duration) -> Self {
+        CallWorker {
+            program,
+            kill_after,
+            process: None,
+            in_flight: VecDeque::new(),
+            sent: 0,
+            ahead: 0,
+            pace: RequestPace::new(),
+            since: Instant::now(),
+            useless: 0,
+            turn: StartTurn::new(),
+        }
+    }
+
+    /// Starts the process, before there is a call for it. An error is found again with the first call.
+    pub(crate) fn prestart(&mut self) {
+        self.process = CallProcess::start(&self.program).ok();
+    }
+
+    /// Sends the worker all calls of the feed and passes on its answers.
+    /// `cancelled` becomes readable, or is hung up, when the run ends.
+    pub(crate) fn answer(&mut self, feed: &mut dyn CallFeed, cancelled: Option<&OwnedFd>) -> AnswerEnd {
+        if self.process.is_some() {
+            self.turn.started();
+        }
+        let end = self.answer_all(feed, cancelled.map(AsFd::as_fd));
+        self.turn.release();
+        end
+    }
+
+    fn answer_all(&mut self, feed: &mut dyn CallFeed, cancelled: Option<BorrowedFd<'_>>) -> AnswerEnd {
+        loop {
+            self.report_verdicts(feed);
+            if self.in_flight.is_empty() && !self.take(feed) {
+                return AnswerEnd::AllAnswered;
+            }
+            let mut process = match self.connect(cancelled) {
+                Connected::Process(process) => process,
+                Connected::Refused(why) => {
+                    self.fail(0, CallFailure::NotStarted(why));
+                    continue;
+                }
+                Connected::Cancelled => {
+                    self.cancel(feed);
+                    return AnswerEnd::Cancelled;
+                }
+            };
+            self.fill(&mut process, feed);
+            let deadline = self.deadline(&process);
+            let poll_delay = self.pace.poll_delay(self.sent).map(|delay| self.since + delay);
+            match process.listen(poll_delay, deadline, cancelled) {
+                Wake::Frames => self.read(process, feed, poll_delay.is_some()),
+                Wake::Closed => self.bury(process),
+                Wake::Deadline => {
+                    let limit = self.in_flight.front().and_then(|call| call.request.time_limit).unwrap_or_default();
+                    process.terminate(self.kill_after);
+                    self.lose_process();
+                    self.fail(0, CallFailure::TimeLimit(limit));
+                }
+                Wake::Cancelled => {
+                    process.terminate(self.kill_after);
+                    self.cancel(feed);
+                    return AnswerEnd::Cancelled;
+                }
+            }
+        }
+    }
+
+    /// Closes the socket of the process, so that it ends. [`wait_for_end`](Self::wait_for_end) waits for that.
+    pub(crate) fn close(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.close();
+        }
+    }
+
+    /// Waits for the end of a process that was closed, and ends it by signals if it takes longer than `kill_after`.
+    pub(crate) fn wait_for_end(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.wait_for_end(self.kill_after);
+        }
+    }
+
+    fn take(&mut self, feed: &mut dyn CallFeed) -> bool {
+        let Some(request) = feed.next() else { return false };
+        self.in_flight.push_back(InFlight { request, verdict: None });
+        true
+    }
+
+    /// Returns the process if it can go on, or else a new one.
+    fn connect(&mut self, cancelled: Option<BorrowedFd<'_>>) -> Connected {
+        if let Some(mut process) = self.process.take() {
+            if self.sent > 0 {
+                return Connected::Process(process);
+            }
+            // It may have ended, or serve another session, before it gets the next call.
+            let serves = self.in_flight.front().is_none_or(|call| process.serves(&call.request.session));
+            if serves && process.is_there() {
+                return Connected::Process(process);
+            }
+            process.close();
+            process.wait_for_end(self.kill_after);
+        }
+        if cancelled.is_some_and(is_readable) {
+            return Connected::Cancelled;
+        }
+        loop {
+            if !self.turn.wait(cancelled) {
+                return Connected::Cancelled;
+            }
+            self.pace.reset();
+            match CallProcess::start(&self.program) {
+                Ok(process) => {
+                    self.turn.started();
+                    return Connected::Process(process);
+                }
+                Err(SpawnError::Scarce(why)) if !self.turn.refused() => return Connected::Refused(why),
+                Err(SpawnError::Scarce(_)) => {}
+                Err(error) => return Connected::Refused(error.to_string()),
+            }
+        }
+    }
+
+    /// Sends calls until the window is full.
+    fn fill(&mut self, process: &mut CallProcess, feed: &mut dyn CallFeed) {
+        let window = self.pace.window();
+        // Sending many calls at once costs less than one at a time.
+        if self.sent > window / 2 {
+            return;
+        }
+        while self.sent < window && (self.sent == 0 || self.ahead < MOST_AHEAD) {
+            if self.sent == self.in_flight.len() && !self.take(feed) {
+                break;
+            }
+            let InFlight { request, verdict } = &self.in_flight[self.sent];
+            if verdict.is_some() {
+                self.sent += 1;
+                continue;
+            }
+            // A call with a time limit is alone, so that it is known when it began.
+            let is_timed = |call: &InFlight| call.request.time_limit.is_some();
+            let waits = request.time_limit.is_some() || is_timed(&self.in_flight[0]) || !process.serves(&request.session);
+            if self.sent > 0 && waits {
+                break;
+            }
+            if self.sent == 0 {
+                self.since = Instant::now();
+            }
+            process.push(request);
+            self.ahead += request.payload.len();
+            self.sent += 1;
+        }
+    }
+
+    /// Returns the moment at which the call that runs has exceeded its time limit.
+    fn deadline(&self, process: &CallProcess) -> Option<Instant> {
+        let limit = self.in_flight.front()?.request.time_limit.filter(|_| process.is_ready())?;
+        self.since.checked_add(limit)
+    }
+
+    /// Handles what the process has sent. `delayed`: the rank looked for it only after a delay.
+    fn read(&mut self, mut process: CallProcess, feed: &mut dyn CallFeed, delayed: bool) {
+        let elapsed = self.since.elapsed();
+        let (mut calls, mut bytes) = (0, 0);
+        let now = SystemTime::now();
+        loop {
+            match process.reply() {
+                Reply::Ready => {
+                    self.since = Instant::now();
+                    self.useless = 0;
+                    self.turn.succeeded();
+                }
+                Reply::Result { head, payload } => {
+                    let is_next = self.in_flight.front().is_some_and(|call| call.request.number == head.id);
+                    if !is_next || self.sent == 0 {
+                        process.give_up(&format!("it answered call {}, which it was not asked", head.id));
+                        return self.bury(process);
+                    }
+                    let duration = Duration::try_from_secs_f64(head.seconds).unwrap_or_default();
+                    let start = now.checked_sub(duration).unwrap_or(now);
+                    let result = CallResult { status: head.status, flags: head.flags & !frame::IN_MEMFD, payload: &payload };
+                    feed.done(CallAnswer { start, duration, outcome: Ok(result) });
+                    (calls, bytes) = (calls + 1, bytes + payload.len());
+                    self.pop();
+                    self.report_verdicts(feed);
+                }
+                Reply::Nothing => break,
+                Reply::Broken => return self.bury(process),
+            }
+        }
+        if calls > 0 {
+            self.pace.record(calls, elapsed, bytes, delayed && self.sent == 0);
+            self.since = Instant::now();
+        }
+        self.process = Some(process);
+    }
+
+    /// Removes the first call.
+    fn pop(&mut self) -> Option<InFlight> {
+        let call = self.in_flight.pop_front()?;
+        if self.sent > 0 {
+            self.sent -= 1;
+            if call.verdict.is_none() {
+                self.ahead -= call.request.payload.len().min(self.ahead);
+            }
+        }
+        Some(call)
+    }
+
+    /// Hands over failures whose turn it is.
+    fn report_verdicts(&mut self, feed: &mut dyn CallFeed) {
+        while self.in_flight.front().is_some_and(|call| call.verdict.is_some()) {
+            let Some(failure) = self.pop().and_then(|call| call.verdict) else { return };
+            feed.done(CallAnswer { start: SystemTime::now(), duration: Duration::ZERO, outcome: Err(failure) });
+        }
+    }
+
+    /// Blames a call for the end of a process, and sends the others again.
+    fn bury(&mut self, process: CallProcess) {
+        let (was_ready, noted) = (process.is_ready(), process.noted_call());
+        let ended = process.bury();
+        let sent = self.sent;
+        self.lose_process();
+        if was_ready && !ended.is_from_outside() {
+            let is_noted = |call: &InFlight| Some(call.request.number) == noted && call.verdict.is_none();
+            let victim = self.in_flight.iter().take(sent).position(is_noted);
+            if let Some(victim) = victim.or((sent > 0).then_some(0)) {
+                self.fail(victim, CallFailure::Died(ended));
+            }
+        } else if !was_ready {
+            self.useless += 1;
+            if self.useless >= MOST_USELESS {
+                self.fail(0, CallFailure::NotStarted(format!("the worker {ended} before it was ready")));
+            }
+        }
+    }
+
+    /// Notes that the process is gone: what was sent to it has to be sent again.
+    fn lose_process(&mut self) {
+        (self.sent, self.ahead) = (0, 0);
+        self.since = Instant::now();
+    }
+
+    fn fail(&mut self, at: usize, failure: CallFailure) {
+        if let Some(call) = self.in_flight.get_mut(at) {
+            call.verdict.get_or_insert(failure);
+        }
+    }
+
+    fn cancel(&mut self, feed: &mut dyn CallFeed) {
+        self.in_flight.iter_mut().for_each(|call| {
+            call.verdict.get_or_insert(CallFailure::Cancelled);
+        });
+        self.report_verdicts(feed);
+        (self.sent, self.ahead) = (0, 0);
+    }
+}
+
+/// The outcome of looking for a process.
+enum Connected {
+    Process(CallProcess),
+    Refused(String),
+    Cancelled,
+}

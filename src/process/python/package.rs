@@ -1,0 +1,101 @@
+//! The Python package `rankpool`, which is part of this program: interpreters import it from a zip file in memory, so nothing has to
+//! be installed.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Cursor, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process;
+use std::sync::OnceLock;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use crate::process::program::Program;
+
+/// The package's files.
+const FILES: &[(&str, &str)] = &[
+    ("rankpool/__init__.py", include_str!("../../../python/rankpool/__init__.py")),
+    ("rankpool/_worker.py", include_str!("../../../python/rankpool/_worker.py")),
+];
+
+/// The program of a worker. Its script's folders come from the session, so the current folder is not searched.
+const WORKER: &str = "import sys\n\
+                      sys.path[:1] == [''] and sys.path.pop(0)\n\
+                      from rankpool._worker import main\n\
+                      main()";
+
+/// The variable with the folders and zip files in which Python looks for modules.
+const PYTHONPATH: &str = "PYTHONPATH";
+
+/// The zip file, which lives as long as this process.
+static PACKAGE: OnceLock<Result<OwnedFd, String>> = OnceLock::new();
+
+/// Returns the value of `PYTHONPATH` with which an interpreter on this host finds the package, also a child of its children, as long
+/// as this process lives.
+///
+/// # Errors
+/// If there is no memory for it.
+pub(crate) fn python_path() -> Result<String, String> {
+    let package = PACKAGE.get_or_init(|| make().map_err(|error| format!("cannot keep the Python package: {error}")));
+    let package = package.as_ref().map_err(Clone::clone)?;
+    let path = format!("/proc/{}/fd/{}", process::id(), package.as_raw_fd());
+    Ok(match env::var(PYTHONPATH) {
+        Ok(others) if !others.is_empty() => format!("{path}:{others}"),
+        Ok(_) | Err(_) => path,
+    })
+}
+
+/// Makes the zip file.
+fn make() -> io::Result<OwnedFd> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, text) in FILES {
+        zip.start_file(*name, stored)?;
+        zip.write_all(text.as_bytes())?;
+    }
+    let bytes = zip.finish()?.into_inner();
+    let mut file = File::from(memfd_create("rankpool.zip", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(&bytes)?;
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file.into())
+}
+
+/// Returns the program of a worker that answers calls, with the interpreter `exe`.
+pub(crate) fn worker(exe: Option<&str>) -> Program {
+    let mut env = vec![("RANKPOOL_WORKER".to_string(), "1".to_string())];
+    // Without it the worker cannot import the package, and says so.
+    env.extend(python_path().ok().map(|path| (PYTHONPATH.to_string(), path)));
+    let args = vec!["-c".to_string(), WORKER.to_string()];
+    Program { name: exe.unwrap_or("python3").to_string(), args, env, ..Program::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn sources(folder: &Path, found: &mut BTreeSet<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("the folder of the package") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "py") {
+                found.insert(path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_package_is_part_of_the_program() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
+        let mut expected = BTreeSet::new();
+        sources(&root.join("rankpool"), &mut expected);
+        let packed: BTreeSet<_> = FILES.iter().map(|(name, _)| root.join(name)).collect();
+        assert_eq!(packed, expected);
+    }
+}
