@@ -90,7 +90,10 @@ class Bench:
 
     def interpreter_memory(self, module):
         """The memory of one interpreter that has imported a module, in MiB."""
-        code = f"import {module}, sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); from python_pools import memory_of; print(memory_of('self')[1])"
+        code = (
+            f"import sys, {module}; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+            "from python_pools import memory_of; print(memory_of('self')[1])"
+        )
         return float(subprocess.run([self.python, "-c", code], check=True, capture_output=True, timeout=60).stdout)
 
 
@@ -174,7 +177,8 @@ def slow(bench, table, count):
     for name, value in ours(medians).items():
         for peer, limit in (("pool", 1.02), ("mpi4py", 0.95)):
             if peer in medians:
-                table.row(f"slow_fn, 512 jobs, against {peer} ({name})", limit, value / medians[peer], "×", beside(medians, "s"))
+                note = beside(medians, "s")
+                table.row(f"slow_fn, 512 jobs, against {peer} ({name})", limit, value / medians[peer], "×", note)
 
 
 def array(bench, table, count):
@@ -205,7 +209,10 @@ def preload(bench, table, count):
         seen.append(figures())
     one, import_seconds = bench.interpreter_memory("numpy"), statistics.median(imports)
     median = {key: statistics.median(figures[key] for figures in seen) for key in seen[0]}
-    note = f"{median['ready']:.3g} s from making the executor, {median['since_start']:.3g} s from the start; one import {import_seconds:.3g} s"
+    note = (
+        f"{median['ready']:.3g} s from making the executor, {median['since_start']:.3g} s from the start;"
+        f" one import {import_seconds:.3g} s"
+    )
     table.row("64 workers, --preload numpy: ready, in imports", 1.5, median["ready"] / import_seconds, "×", note)
     note = f"{median['pss']:.3g} MiB PSS, {median['workers']:.0f} workers seen; one interpreter with numpy {one:.3g} MiB"
     table.row("64 workers, --preload numpy: own memory (USS) of each", 8, median["uss"], "MB", note)

@@ -1,6 +1,6 @@
 """Finds the stars in an image: one function of one path, for `rankpool map` and for the executor.
 
-    mpiexec -n 8 rankpool map --python find_stars.py:find --input sky/images.txt --output stars.jsonl --journal stars.journal --resume
+    mpiexec -n 8 rankpool map --python find_stars.py:find --input sky/images.txt --output stars.jsonl
     python find_stars.py sky/image_00000.fits
 """
 

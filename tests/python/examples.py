@@ -197,7 +197,7 @@ class NightSky(unittest.TestCase):
         self.assertEqual(table.read_text(), self.expected)
 
     def interrupt(self, words, journal, signal_number):
-        """Starts a run, sends its launcher or process the signal when a part of its jobs is in the journal, waits for its end."""
+        """Starts a run, sends it the signal when a part of its jobs is in the journal, and waits for its end."""
         marked = Marked()
         child = subprocess.Popen(
             [str(word) for word in words], env=marked.variables, stdin=subprocess.DEVNULL,

@@ -232,7 +232,8 @@ class Browser(unittest.TestCase):
             str(folder_of_environment() / "bin/jupyter"), "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
             "--IdentityProvider.token=night", "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={self.folder}",
         ]
-        variables = {**self.marked.variables, "HOME": str(self.folder / "home"), "JUPYTER_RUNTIME_DIR": str(self.folder / "run")}
+        places = {"HOME": str(self.folder / "home"), "JUPYTER_RUNTIME_DIR": str(self.folder / "run")}
+        variables = {**self.marked.variables, **places}
         log = open(self.folder / "server.log", "w+")
         self.addCleanup(log.close)
         server = subprocess.Popen(words, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

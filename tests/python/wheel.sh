@@ -182,8 +182,9 @@ for name in python3 python3.9 python3.12 python3.13; do
   timeout 300 "$venv/bin/pip" install --quiet "$wheel"
   "$venv/bin/pip" check >/dev/null || fail "$name: pip check"
   [ "$(clean "$venv" rankpool --version)" = "rankpool $version" ] || fail "$name: rankpool --version"
-  [ "$(clean "$venv" python -c 'import rankpool; print(rankpool.__name__)')" = rankpool ] || fail "$name: import rankpool"
-  check "$name: the command has version $version, and the module can be imported"
+  [ "$(clean "$venv" python -c 'import rankpool; print(rankpool.__version__)')" = "$version" ] ||
+    fail "$name: import rankpool, its __version__"
+  check "$name: the command and the module have version $version"
   for flags in '' '-X dev' '-O'; do
     # shellcheck disable=SC2086 # words
     output=$(clean "$venv" python $flags script.py 2>"$work/stderr") || { cat "$work/stderr" >&2; fail "$name $flags script.py"; }
