@@ -1,20 +1,348 @@
-import os, socket, struct, pickle, time, mmap
-H = struct.Struct("<BBBBIQQQdQ")
-def main():
-    s = socket.socket(fileno=os.dup(0))
-    m = os.memfd_create("n"); os.ftruncate(m, 4096); mm = mmap.mmap(m, 4096); note = memoryview(mm).cast("Q")
-    socket.send_fds(s, [H.pack(32, 2, 0, 0, 0, 0, 0, 0, 0.0, 4096)], [m])
-    f = s.makefile("rb"); fns = {}
-    while True:
-        h = f.read(48)
-        if len(h) < 48: return
-        k, fl, st, r, c, i, fn, se, sec, n = H.unpack(h)
-        b = f.read(n)
-        if k == 2: fns[i] = pickle.loads(b[c:])
-        if k == 3:
-            note[0] = i
-            t = time.perf_counter()
-            a, kw = pickle.loads(b)
-            try: v = pickle.dumps(fns[fn](*a, **kw)); st = 0
-            except Exception as e: v = pickle.dumps(e); st = 1
-            s.sendall(H.pack(17, 0, st, 0, c, i, 0, 0, time.perf_counter() - t, len(v)) + v)
+"""A worker: a process that stays and answers calls, one after the other.
+
+It imports little, so that it is ready soon.
+"""
+
+import sys
+from time import perf_counter
+
+from . import _frames as frames
+from ._frames import FrameReader, pack_frame
+
+_HOLD_SECONDS = 500e-6  # answers to short calls are written together, for this long at most
+_HOLD_BYTES = 1 << 16
+
+_functions = {}  # number: the bytes of a FUNCTION frame, or what was loaded from them
+_worker = None
+
+
+def main() -> None:
+    """Answer calls until the socket is at its end."""
+    import os
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = _take_socket(os)
+    _prepare_modules()
+    global _worker
+    _worker = Worker(sock)
+    code = 0
+    try:
+        _worker.run()
+    except (BrokenPipeError, ConnectionError):
+        code = 1
+    sys.exit(code)
+
+
+def _take_socket(os):
+    """The socket, moved away from fd 0."""
+    import fcntl
+    import socket
+
+    fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return socket.socket(fileno=fd)
+
+
+def _prepare_modules():
+    """An empty `__main__`, and output that comes out line by line."""
+    from types import ModuleType
+
+    sys.modules["__main__"] = ModuleType("__main__")
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.reconfigure(line_buffering=True)
+        except (AttributeError, ValueError):
+            pass
+
+
+class _Session:
+    """What the script says of itself."""
+
+    def __init__(self, body):
+        from pickle import loads
+
+        self.told = loads(body)
+        self.initialized = False
+        self.failure = None
+
+
+class Worker:
+    """The loop of a worker."""
+
+    def __init__(self, sock):
+        self._socket = sock
+        self._reader = FrameReader(sock)
+        self._writer = frames.FrameWriter(sock)
+        self._sessions = {}
+        self._current = None
+        self._answers = []
+        self._answer_bytes = 0
+        self._held_since = 0.0
+        self._notes = None
+        self._main_tried = False
+        from .share import set_loader
+
+        set_loader(lambda number: self._function(number)[0])
+
+    def run(self):
+        """Read frames and answer calls."""
+        self._say_ready()
+        while True:
+            batch = self._reader.read()
+            if batch is None:
+                return
+            last = len(batch) - 1
+            for at, (header, body) in enumerate(batch):
+                kind = header[0]
+                if kind == frames.CALL:
+                    self._answer(header, body)
+                    if at < last and self._may_hold():
+                        continue
+                    self._send()
+                elif kind == frames.FUNCTION:
+                    _functions[header[5]] = (header, body if header[1] & frames.BUFFERS else bytes(body))
+                elif kind == frames.SESSION:
+                    self._sessions[header[5]] = _Session(body)
+                elif kind == frames.FORGET:
+                    _functions.pop(header[5], None)
+                elif kind == frames.END_SESSION:
+                    self._sessions.pop(header[5], None)
+            batch = body = None
+            self._send()
+
+    def _say_ready(self):
+        """The first frame: a file in memory where the number of the call that runs is noted."""
+        import os
+        from mmap import mmap
+
+        try:
+            fd = os.memfd_create("rankpool-notes", os.MFD_CLOEXEC)
+            os.truncate(fd, 8)
+            self._notes = memoryview(mmap(fd, 8)).cast("Q")
+            header = frames.HEADER.pack(frames.READY, frames.MEMFD, 0, 0, 0, 0, 0, 0, 0.0, 8)
+            ready = (header, fd)
+        except (OSError, AttributeError):
+            version = sys.version.split()[0].encode()
+            self._notes = memoryview(bytearray(8)).cast("Q")
+            ready = pack_frame(frames.READY, 0, 0, 0, 0, 0, 0, 0, 0.0, [version], len(version))
+        self._writer.send([ready], True)
+
+    def _may_hold(self):
+        return self._answer_bytes < _HOLD_BYTES and perf_counter() - self._held_since < _HOLD_SECONDS
+
+    def _send(self):
+        """Write the answers, behind what the jobs have printed."""
+        answers = self._answers
+        if not answers:
+            return
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (AttributeError, ValueError, OSError):
+            pass
+        self._writer.send(answers, True)
+        self._answer_bytes = 0
+
+    def _answer(self, header, body):
+        """Run a call and add its answer to those that will be written."""
+        _, flags, _, _, count, number, function, session, _, _ = header
+        self._notes[0] = number
+        begin = perf_counter()
+        seconds = 0.0
+        try:
+            if session != self._current:
+                self._enter(session)
+            failure = self._sessions[session].failure
+            if failure is not None:
+                return self._push(number, frames.INITIALIZER_FAILED, count, 0.0, failure)
+            fn = _functions[function]
+            if type(fn) is tuple:
+                fn = self._function(function)[0]
+            else:
+                fn = fn[0]
+            status, value, seconds = self._run(fn, flags, body)
+        except BaseException as error:
+            status, value = frames.EXCEPTION, self._describe(error)
+        self._push(number, status, count, seconds, value)
+        if not self._held_since or len(self._answers) == 1:
+            self._held_since = begin
+
+    def _run(self, fn, flags, body):
+        """Run the jobs of a call: `(status, value, seconds in the function)`."""
+        arguments = self._loads(body, flags)
+        uses = flags & frames.USES
+        if not flags & frames.CHUNK:
+            args, kwargs = arguments
+            if uses:
+                args, kwargs = _unshared(args), {name: _unshare(value) for name, value in kwargs.items()}
+            del arguments
+            begin = perf_counter()
+            value = fn(*args, **kwargs)
+            return frames.OK, value, perf_counter() - begin
+        star, items = arguments
+        if uses:
+            items = [_unshared(item) if star else _unshare(item) for item in items]
+        del arguments
+        begin = perf_counter()
+        values, failures = self._run_chunk(fn, star, items)
+        return frames.OK, (values, failures), perf_counter() - begin
+
+    def _run_chunk(self, fn, star, items):
+        """The values of the jobs of a chunk, and the described exceptions of those that failed, by their place."""
+        values = []
+        failures = None
+        left = iter(items)
+        while True:
+            try:
+                if star:
+                    for item in left:
+                        values.append(fn(*item))
+                else:
+                    for item in left:
+                        values.append(fn(item))
+                return values, failures
+            except BaseException as error:
+                failures = failures or {}
+                failures[len(values)] = self._describe(error)
+                values.append(None)
+
+    def _push(self, number, status, count, seconds, value):
+        """Add an answer."""
+        from ._payload import describe, dumps, layout
+
+        try:
+            data, buffers, _ = dumps(value)
+            flags, parts, length = layout(data, buffers)
+        except BaseException as error:
+            if count > 1 and status == frames.OK:
+                return self._push(number, status, count, seconds, self._picklable(*value))
+            status = frames.EXCEPTION
+            error.__traceback__ = None
+            note = f"the result of the job cannot be pickled: {type(value).__name__}"
+            data, buffers, _ = dumps(describe(error, note))
+            flags, parts, length = layout(data, buffers)
+        frame = pack_frame(frames.RESULT, flags, status, 0, count, number, 0, 0, seconds, parts, length)
+        self._answers.append(frame)
+        self._answer_bytes += length
+
+    def _picklable(self, values, failures):
+        """The values of a chunk of which one cannot be pickled: those that cannot are described."""
+        from ._payload import describe, dumps
+
+        failures = dict(failures or {})
+        for at, value in enumerate(values):
+            try:
+                dumps(value)
+            except BaseException as error:
+                error.__traceback__ = None
+                failures[at] = describe(error, f"the result of the job cannot be pickled: {type(value).__name__}")
+                values[at] = None
+        return values, failures
+
+    def _describe(self, error):
+        from ._payload import describe
+
+        # The first frames of the traceback are those of this module.
+        tb = error.__traceback__
+        while tb is not None and tb.tb_frame.f_globals is globals():
+            tb = tb.tb_next
+        return describe(error.with_traceback(tb), _where())
+
+    # Sessions and functions.
+
+    def _enter(self, number):
+        """Become a process of a session: its directory, its path, its arguments; the initializer once."""
+        import os
+
+        session = self._sessions[number]
+        told = session.told
+        self._current = number
+        ours = [path for path in sys.path if path == _home() or path == os.environ.get("RANKPOOL_PATH")]
+        path = [entry for entry in told["path"] if not entry.startswith("/proc/")]
+        if told["cwd"] is not None:
+            path = [entry or told["cwd"] for entry in path]
+            try:
+                os.chdir(told["cwd"])
+            except OSError:
+                pass
+        sys.path[:] = path + [entry for entry in ours if entry not in path]
+        sys.argv[:] = told["argv"]
+        if "initializer" in told and not session.initialized:
+            session.initialized = True
+            try:
+                initializer, initargs = self._loads(told["initializer"], 0)
+                initializer(*initargs)
+            except BaseException as error:
+                session.failure = self._describe(error)
+
+    def _function(self, number):
+        """The function, or the shared object, of a number, as a list of one; loaded at its first use."""
+        found = _functions[number]
+        if type(found) is tuple:
+            header, body = found
+            payload = memoryview(body)[header[4] :]
+            found = [self._loads(payload, header[1])]
+            _functions[number] = found
+        return found
+
+    def _loads(self, body, flags):
+        """Load an object. `__main__` is imported again if something of it is missing."""
+        from ._payload import loads
+
+        try:
+            return loads(body, flags)
+        except AttributeError as error:
+            if "__main__" not in str(error) or not self._import_main():
+                raise
+            return loads(body, flags)
+
+    def _import_main(self):
+        """Import the script again, as `__mp_main__`, as multiprocessing does. False: it was tried before."""
+        if self._main_tried:
+            return False
+        self._main_tried = True
+        main = self._sessions[self._current].told["main"]
+        if main is None:
+            raise AttributeError(
+                "the script's __main__ cannot be imported by a worker (it is no file): install cloudpickle "
+                "(pip install cloudpickle)"
+            )
+        import runpy
+        from types import ModuleType
+
+        module = ModuleType("__mp_main__")
+        sys.modules["__mp_main__"] = sys.modules["__main__"] = module
+        how, name = main
+        if how == "name":
+            content = runpy.run_module(name, run_name="__mp_main__", alter_sys=True)
+        else:
+            content = runpy.run_path(name, run_name="__mp_main__")
+        module.__dict__.update(content)
+        sys.modules["__mp_main__"] = sys.modules["__main__"] = module
+        return True
+
+
+def _home():
+    """The entry of `sys.path` from which this package came."""
+    return __file__[: -len("/rankpool/_worker.py")]
+
+
+def _where():
+    import os
+    import socket
+
+    rank, slot = os.environ.get("RANKPOOL_RANK", "?"), os.environ.get("RANKPOOL_SLOT", "?")
+    return f"rank {rank} on {socket.gethostname()}, slot {slot}, process {os.getpid()}:"
+
+
+def _unshare(value):
+    from .share import Shared
+
+    return value.get() if isinstance(value, Shared) else value
+
+
+def _unshared(args):
+    return tuple([_unshare(value) for value in args])

@@ -176,8 +176,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
         match self {
             Jobs::Asked(ask) => (ask(keep), BadRecords::default()),
             Jobs::Made { make, .. } if keep == Keep::default() => {
-                let jobs =
-                    (1..).zip(make()).map(|(number, work)| Ok(Planned::new(number, work, None, 0)));
+                let jobs = (1..).zip(make()).map(|(number, work)| Ok(Planned::new(number, work, None, 0)));
                 (Box::new(jobs), BadRecords::default())
             }
             Jobs::Made { make, .. } => {

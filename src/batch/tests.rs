@@ -37,8 +37,12 @@ fn run_function<O: serde::Serialize + 'static>(
     jobs: u64,
     function: impl Fn(u64) -> O + Copy + Send + Sync + 'static,
 ) -> Report {
-    let batch =
-        Batch { options, jobs: Jobs::made(move || 1..=jobs, jobs), runner: KernelRunner::plain(function, None), client: None };
+    let batch = Batch {
+        options,
+        jobs: Jobs::made(move || 1..=jobs, jobs),
+        runner: KernelRunner::plain(function, None),
+        client: None,
+    };
     run(&batch)
 }
 

@@ -20,8 +20,8 @@ use super::parse::{Chunk, from_one, positive_time};
 
 pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArgs};
 pub(super) use input::{FormatArg, InputArgs};
-pub(super) use python::{CallWorkerArgs, PythonArgs, ServeArgs};
 pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
+pub(super) use python::{CallWorkerArgs, PythonArgs, ServeArgs};
 
 const EXAMPLES: &str = "\
 Examples:

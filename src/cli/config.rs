@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use clap_complete::Shell;
 
 use super::args::{
-    Args, CallWorkerArgs, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, PythonArgs, RetryOn, RunArgs,
-    RunCommandArgs, TaskArgs,
+    Args, CallWorkerArgs, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg,
+    PythonArgs, RetryOn, RunArgs, RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
 use super::parse::{JobMem, Limit};

@@ -41,6 +41,12 @@ pub(crate) enum Command {
     Cancel { map: MapId, job: u64, reply: Sender<bool> },
     /// Broadcast a value to all ranks.
     Broadcast { value: u64, bytes: Bytes },
+    /// Have all ranks forget a broadcast value, which no unsettled job uses.
+    #[cfg_attr(
+        not(feature = "program"),
+        expect(dead_code, reason = "scripts alone send so much that it has to be forgotten")
+    )]
+    Forget { value: u64 },
     /// After a request to stop, let jobs and the driver go on for at least this time.
     StopGrace { least: Duration },
     /// Stop the run, as a signal does.

@@ -298,6 +298,11 @@ impl<'t> Master<'t> {
                     self.queue_message(RankId(number), head, vec![bytes.clone()]);
                 }
             }
+            Command::Forget { value } => {
+                for number in 0..self.ranks.len() as u32 {
+                    self.queue_message(RankId(number), ToRank::Forget { value }, Vec::new());
+                }
+            }
             Command::StopGrace { least } => self.stop_grace = self.stop_grace.max(least),
             Command::Stop => self.stop(),
             Command::DriverLeft => self.driver_left(),

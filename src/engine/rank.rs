@@ -282,6 +282,7 @@ impl RankLoop<'_> {
                 self.maps.insert(map, Arc::new(function));
             }
             ToRank::Broadcast { value, .. } => self.executor.broadcasts.insert(value, payload),
+            ToRank::Forget { value } => self.executor.broadcasts.remove(value),
             ToRank::Chunk { chunk, map, first, count, attempt, .. } => {
                 let Some(map) = self.maps.get(&map).cloned() else {
                     return Err(TransportError(format!("a chunk came before its map {}", map.0)).into());

@@ -66,8 +66,10 @@ pub(crate) enum ToRank {
     Welcome { threads: u32, slots_before: u32 },
     /// The definition of a map: its function, and the time limit of a job in µs (0: none). The payload is the map's context.
     Define { map: MapId, function: FunctionId, limit: u64, bytes: u64 },
-    /// A broadcast value to keep until the run ends. The payload is the value.
+    /// A broadcast value to keep until it is forgotten or the run ends. The payload is the value.
     Broadcast { value: u64, bytes: u64 },
+    /// Forget a broadcast value: no job uses it any more.
+    Forget { value: u64 },
     /// Jobs to run. The payload is their inputs, a frame each.
     Chunk { chunk: ChunkId, map: MapId, first: u64, count: u32, attempt: u32, bytes: u64 },
     /// Give back the jobs of this chunk that have not started.
@@ -128,6 +130,7 @@ impl Head for ToRank {
         match self {
             ToRank::Define { bytes, .. } | ToRank::Broadcast { bytes, .. } | ToRank::Chunk { bytes, .. } => *bytes,
             ToRank::Welcome { .. }
+            | ToRank::Forget { .. }
             | ToRank::Recall { .. }
             | ToRank::PartTaken { .. }
             | ToRank::Cancel { .. }

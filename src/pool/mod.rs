@@ -305,6 +305,13 @@ impl Pool {
         Ok(Shared::new(number, value))
     }
 
+    /// Has all ranks forget a broadcast value, which no unsettled job uses.
+    #[cfg(feature = "program")]
+    pub(crate) fn forget<T>(&self, shared: &Shared<T>) {
+        // A pool that has ended keeps nothing.
+        let _ = self.command(Command::Forget { value: shared.number() });
+    }
+
     /// Returns the ranks of the run, rank 0 first.
     pub fn ranks(&self) -> &[Rank] {
         self.core.board.ranks()

@@ -20,6 +20,11 @@ impl<T> Shared<T> {
         Shared { number, value: Arc::new(value) }
     }
 
+    #[cfg(feature = "program")]
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Returns the value, which this rank may share with others that hold it.
     #[cfg(feature = "program")]
     pub(crate) fn into_value(self) -> Arc<T> {

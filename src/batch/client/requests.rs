@@ -120,9 +120,12 @@ impl Known {
         Ok(None)
     }
 
+    /// Forgets what no unanswered and no later call uses.
     fn forget(&mut self, number: u64, is_function: bool) {
         let known = if is_function { &mut self.functions } else { &mut self.sessions };
-        known.remove(&number);
+        if let Some(shared) = known.remove(&number) {
+            self.pool.forget(&shared);
+        }
     }
 
     fn call(&self, head: &Head, body: &[u8]) -> Result<Planned<Call>, End> {

@@ -134,7 +134,8 @@ fn a_batch_has_its_grace_time_although_the_launch_gives_none() {
         thread::sleep(Duration::from_millis(500));
         number
     };
-    let batch = Batch { options, jobs: Jobs::made(|| 1..=1, 1), runner: KernelRunner::plain(function, None), client: None };
+    let batch =
+        Batch { options, jobs: Jobs::made(|| 1..=1, 1), runner: KernelRunner::plain(function, None), client: None };
     Launch::new().local(1).threads(1).stop_grace(Duration::ZERO).run(|pool| {
         thread::scope(|scope| {
             scope.spawn(|| {

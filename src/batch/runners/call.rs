@@ -22,13 +22,11 @@ use crate::process::calls::{AnswerEnd, Blob, CallAnswer, CallFailure, CallFeed, 
 use crate::process::python::package;
 use crate::process::worker::WorkerEnd;
 
-/// The statuses of results in frames: see `python/rankpool/_frames.py`.
-pub(crate) const EXCEPTION: u8 = 1;
+/// The statuses of results that no worker has sent. A worker sends 0 for a value, 1 for an exception, 6 for one of the initializer.
 pub(crate) const DIED: u8 = 2;
 pub(crate) const TIME_LIMIT: u8 = 3;
 pub(crate) const LOST: u8 = 4;
 pub(crate) const CANCELLED: u8 = 5;
-pub(crate) const INITIALIZER: u8 = 6;
 pub(crate) const NOT_STARTED: u8 = 7;
 
 /// The `kind` of the cause of a call that has raised an exception, which is in its output.

@@ -2,27 +2,32 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use crate::engine::wire;
 
-/// A broadcast value: encoded, and decoded once it was used.
-#[derive(Default)]
-struct Broadcast {
-    bytes: Bytes,
-    value: OnceLock<Arc<dyn Any + Send + Sync>>,
+/// A broadcast value.
+enum Broadcast {
+    /// It was not used yet.
+    Encoded(Bytes),
+    Decoded(Arc<dyn Any + Send + Sync>),
 }
 
 /// The broadcast values of a rank, by their numbers.
 #[derive(Default)]
-pub(super) struct Broadcasts(Mutex<HashMap<u64, Arc<Broadcast>>>);
+pub(super) struct Broadcasts(Mutex<HashMap<u64, Arc<Mutex<Broadcast>>>>);
 
 impl Broadcasts {
     pub(super) fn insert(&self, number: u64, bytes: Bytes) {
-        let value = Arc::new(Broadcast { bytes, value: OnceLock::new() });
+        let value = Arc::new(Mutex::new(Broadcast::Encoded(bytes)));
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number, value);
+    }
+
+    /// Forgets a value. Jobs that have got it may keep it.
+    pub(super) fn remove(&self, number: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
     /// Returns the value with this number, decoded by `read` at the first call.
@@ -36,13 +41,16 @@ impl Broadcasts {
     ) -> Result<Arc<T>, String> {
         let broadcast = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
         let broadcast = broadcast.ok_or_else(|| format!("there is no broadcast value {number} on this rank"))?;
-        if broadcast.value.get().is_none() {
-            // Two threads may decode it at the same time; one of the results is kept.
-            let value: Arc<dyn Any + Send + Sync> =
-                Arc::new(read(&broadcast.bytes).map_err(|error| error.to_string())?);
-            let _ = broadcast.value.set(value);
-        }
-        let value = broadcast.value.get().cloned().ok_or("a broadcast value was not kept")?;
+        // Threads that need it at the same time wait: decoding may take much memory.
+        let mut broadcast = broadcast.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = match &*broadcast {
+            Broadcast::Decoded(value) => value.clone(),
+            Broadcast::Encoded(bytes) => {
+                let value: Arc<dyn Any + Send + Sync> = Arc::new(read(bytes).map_err(|error| error.to_string())?);
+                *broadcast = Broadcast::Decoded(value.clone());
+                value
+            }
+        };
         value.downcast::<T>().map_err(|_| format!("broadcast value {number} is of another type"))
     }
 }

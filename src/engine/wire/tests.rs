@@ -30,6 +30,7 @@ fn to_rank() -> impl Strategy<Value = (ToRank, Bytes)> {
         any::<u64>().prop_map(|map| ToRank::Cancel { map: MapId(map) }),
         any::<u64>().prop_map(|chunk| ToRank::Recall { chunk: ChunkId(chunk) }),
         any::<u64>().prop_map(|map| ToRank::Release { map: MapId(map) }),
+        any::<u64>().prop_map(|value| ToRank::Forget { value }),
         any::<bool>().prop_map(|after_loss| ToRank::Dismiss { after_loss }),
         Just(ToRank::GivenUp),
         Just(ToRank::Pulse),

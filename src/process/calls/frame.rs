@@ -5,7 +5,7 @@
 //! | bytes | field | |
 //! |---|---|---|
 //! | 0 | `kind` | what the frame is |
-//! | 1 | `flags` | [`BUFFERS`], [`IN_MEMFD`], [`CHUNK`], [`USES`] |
+//! | 1 | `flags` | [`IN_MEMFD`] (2), [`USES`] (8); 1 and 4 are those of script and worker |
 //! | 2 | `status` | of a result |
 //! | 3 | `retries` | how often a failed call is run again |
 //! | 4 | `count` | u32: jobs in the call, or another number |
@@ -37,12 +37,8 @@ use rustix::net::{
 /// Bytes of a head.
 pub(crate) const HEAD: usize = 48;
 
-/// Flag: the payload has buffers beside its pickle.
-pub(crate) const BUFFERS: u8 = 1;
 /// Flag: the body is in a memfd.
 pub(crate) const IN_MEMFD: u8 = 2;
-/// Flag: the payload is a list of jobs.
-pub(crate) const CHUNK: u8 = 4;
 /// Flag: the body begins with the numbers of the shared objects that its payload refers to.
 pub(crate) const USES: u8 = 8;
 
@@ -157,7 +153,7 @@ pub(crate) struct Frame<'a> {
 enum Piece {
     Bytes(Vec<u8>),
     /// A head whose body is in this memfd.
-    WithMemfd(Vec<u8>, OwnedFd),
+    WithMemfd(Vec<u8>, Arc<OwnedFd>),
 }
 
 /// Sends frames through a socket: as much as it takes, the rest later.
@@ -180,10 +176,7 @@ impl FrameWriter {
         if length >= LARGE {
             // Without memory for it, it goes through the socket.
             if let Ok(memfd) = memfd_of(body) {
-                let mut bytes = Vec::with_capacity(HEAD);
-                head.write(head.flags | IN_MEMFD, length, &mut bytes);
-                self.pieces.push_back(Piece::WithMemfd(bytes, memfd));
-                return;
+                return self.push_memfd(head, Arc::new(memfd), length);
             }
         }
         if !matches!(self.pieces.back(), Some(Piece::Bytes(_))) {
@@ -193,6 +186,13 @@ impl FrameWriter {
             head.write(head.flags & !IN_MEMFD, length, bytes);
             body.iter().for_each(|part| bytes.extend_from_slice(part));
         }
+    }
+
+    /// Adds a frame whose body, of this length, is in a memfd.
+    pub(super) fn push_memfd(&mut self, head: &Head, memfd: Arc<OwnedFd>, length: usize) {
+        let mut bytes = Vec::with_capacity(HEAD);
+        head.write(head.flags | IN_MEMFD, length, &mut bytes);
+        self.pieces.push_back(Piece::WithMemfd(bytes, memfd));
     }
 
     /// Whether everything was sent.
@@ -226,7 +226,7 @@ impl FrameWriter {
 }
 
 /// Makes a memfd with these bytes.
-fn memfd_of(body: &[&[u8]]) -> io::Result<OwnedFd> {
+pub(super) fn memfd_of(body: &[&[u8]]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("rankpool", MemfdFlags::CLOEXEC)?);
     body.iter().try_for_each(|part| file.write_all(part))?;
     Ok(file.into())
@@ -372,7 +372,7 @@ mod tests {
 
     fn head() -> Head {
         let head = Head::new(Kind::Call, 7);
-        Head { flags: CHUNK, status: 3, retries: 4, count: 5, function: 8, session: 9, seconds: 1.5, ..head }
+        Head { flags: 4, status: 3, retries: 4, count: 5, function: 8, session: 9, seconds: 1.5, ..head }
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
             assert_ne!(reader.receive().expect("it reads"), Received::End);
             while let Some(frame) = reader.next_frame().expect("these are frames") {
                 let in_memfd = if bodies[arrived].len() >= LARGE { IN_MEMFD } else { 0 };
-                assert_eq!(frame.head, Head { flags: CHUNK | in_memfd, ..head() });
+                assert_eq!(frame.head, Head { flags: 4 | in_memfd, ..head() });
                 assert_eq!(*frame.body, *bodies[arrived], "body {arrived}");
                 arrived += 1;
             }
@@ -404,7 +404,8 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_frame_are_an_error_and_take_no_memory() {
-        for bytes in [vec![0xff; 48], [vec![3; 40], vec![0xff; 8]].concat(), [vec![3, IN_MEMFD], vec![0; 46]].concat()] {
+        for bytes in [vec![0xff; 48], [vec![3; 40], vec![0xff; 8]].concat(), [vec![3, IN_MEMFD], vec![0; 46]].concat()]
+        {
             let (writer, mut reader) = pair();
             assert_eq!(send(writer.socket.as_fd(), &bytes, None), Ok(48));
             assert_eq!(reader.receive().expect("it reads"), Received::Some);

@@ -13,7 +13,7 @@ mod process;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use super::pipes::is_readable;
 use super::program::{Program, SpawnError};
 use super::room::StartTurn;
 use super::worker::{RequestPace, WorkerEnd};
-use frame::{Head, Kind};
+use frame::{FrameWriter, Head, Kind};
 use process::{CallProcess, Reply, Wake};
 
 /// Bytes of unanswered calls beyond which no more are sent.
@@ -43,6 +43,9 @@ pub(crate) struct Blob {
     pub status: u8,
     pub count: u32,
     pub bytes: ByteBuf,
+    /// The bytes again, in a memfd that all processes of this rank share.
+    #[serde(skip)]
+    memfd: OnceLock<Option<Arc<OwnedFd>>>,
 }
 
 impl Blob {
@@ -55,7 +58,17 @@ impl Blob {
         };
         let Head { id: number, flags, status, count, .. } = *head;
         let flags = flags & !frame::IN_MEMFD;
-        Some(Blob { is_function, number, flags, status, count, bytes: ByteBuf::from(body) })
+        Some(Blob { is_function, number, flags, status, count, bytes: ByteBuf::from(body), memfd: OnceLock::new() })
+    }
+
+    /// Adds it to what is sent. If it is large, all processes of this rank map the same memory.
+    fn push_to(&self, writer: &mut FrameWriter) {
+        let is_large = self.bytes.len() >= frame::LARGE;
+        let make = || frame::memfd_of(&[&self.bytes]).ok().map(Arc::new);
+        match is_large.then(|| self.memfd.get_or_init(make).as_ref()).flatten() {
+            Some(memfd) => writer.push_memfd(&self.head(), memfd.clone(), self.bytes.len()),
+            None => writer.push(&self.head(), &[&self.bytes]),
+        }
     }
 
     fn head(&self) -> Head {
@@ -194,12 +207,12 @@ impl CallWorker {
                 return AnswerEnd::AllAnswered;
             }
             let mut process = match self.connect(cancelled) {
-                Connected::Process(process) => process,
-                Connected::Refused(why) => {
+                Ok(process) => process,
+                Err(NoProcess::Refused(why)) => {
                     self.fail(0, CallFailure::NotStarted(why));
                     continue;
                 }
-                Connected::Cancelled => {
+                Err(NoProcess::Cancelled) => {
                     self.cancel(feed);
                     return AnswerEnd::Cancelled;
                 }
@@ -246,35 +259,35 @@ impl CallWorker {
     }
 
     /// Returns the process if it can go on, or else a new one.
-    fn connect(&mut self, cancelled: Option<BorrowedFd<'_>>) -> Connected {
+    fn connect(&mut self, cancelled: Option<BorrowedFd<'_>>) -> Result<CallProcess, NoProcess> {
         if let Some(mut process) = self.process.take() {
             if self.sent > 0 {
-                return Connected::Process(process);
+                return Ok(process);
             }
             // It may have ended, or serve another session, before it gets the next call.
             let serves = self.in_flight.front().is_none_or(|call| process.serves(&call.request.session));
             if serves && process.is_there() {
-                return Connected::Process(process);
+                return Ok(process);
             }
             process.close();
             process.wait_for_end(self.kill_after);
         }
         if cancelled.is_some_and(is_readable) {
-            return Connected::Cancelled;
+            return Err(NoProcess::Cancelled);
         }
         loop {
             if !self.turn.wait(cancelled) {
-                return Connected::Cancelled;
+                return Err(NoProcess::Cancelled);
             }
             self.pace.reset();
             match CallProcess::start(&self.program) {
                 Ok(process) => {
                     self.turn.started();
-                    return Connected::Process(process);
+                    return Ok(process);
                 }
-                Err(SpawnError::Scarce(why)) if !self.turn.refused() => return Connected::Refused(why),
+                Err(SpawnError::Scarce(why)) if !self.turn.refused() => return Err(NoProcess::Refused(why)),
                 Err(SpawnError::Scarce(_)) => {}
-                Err(error) => return Connected::Refused(error.to_string()),
+                Err(error) => return Err(NoProcess::Refused(error.to_string())),
             }
         }
     }
@@ -297,7 +310,8 @@ impl CallWorker {
             }
             // A call with a time limit is alone, so that it is known when it began.
             let is_timed = |call: &InFlight| call.request.time_limit.is_some();
-            let waits = request.time_limit.is_some() || is_timed(&self.in_flight[0]) || !process.serves(&request.session);
+            let waits =
+                request.time_limit.is_some() || is_timed(&self.in_flight[0]) || !process.serves(&request.session);
             if self.sent > 0 && waits {
                 break;
             }
@@ -336,7 +350,8 @@ impl CallWorker {
                     }
                     let duration = Duration::try_from_secs_f64(head.seconds).unwrap_or_default();
                     let start = now.checked_sub(duration).unwrap_or(now);
-                    let result = CallResult { status: head.status, flags: head.flags & !frame::IN_MEMFD, payload: &payload };
+                    let result =
+                        CallResult { status: head.status, flags: head.flags & !frame::IN_MEMFD, payload: &payload };
                     feed.done(CallAnswer { start, duration, outcome: Ok(result) });
                     (calls, bytes) = (calls + 1, bytes + payload.len());
                     self.pop();
@@ -414,9 +429,8 @@ impl CallWorker {
     }
 }
 
-/// The outcome of looking for a process.
-enum Connected {
-    Process(CallProcess),
+/// Why a worker has no process.
+enum NoProcess {
     Refused(String),
     Cancelled,
 }

@@ -1,12 +1,12 @@
 //! One process of a worker: its socket, written and read without blocking, and the ways to end it.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -39,7 +39,10 @@ pub(super) enum Wake {
 /// What a process has sent.
 pub(super) enum Reply<'a> {
     Ready,
-    Result { head: Head, payload: Cow<'a, [u8]> },
+    Result {
+        head: Head,
+        payload: Cow<'a, [u8]>,
+    },
     /// No whole frame is left.
     Nothing,
     /// The process cannot go on.
@@ -51,8 +54,8 @@ pub(super) struct CallProcess {
     /// `None` when it is closed.
     link: Option<(FrameWriter, FrameReader)>,
     is_ready: bool,
-    /// Sessions and functions that it has got: whether it is a function, and its number.
-    known: HashSet<(bool, u64)>,
+    /// Sessions and functions that it has got, by whether it is a function, and its number. Those that are gone are forgotten.
+    known: HashMap<(bool, u64), Weak<Blob>>,
     /// The session that it serves, and whether it serves no other one.
     session: Option<(u64, bool)>,
     /// The file in which it notes the call that it runs.
@@ -78,7 +81,7 @@ impl CallProcess {
             running,
             link: Some(link),
             is_ready: false,
-            known: HashSet::new(),
+            known: HashMap::new(),
             session: None,
             notes: None,
             complaint: None,
@@ -91,9 +94,8 @@ impl CallProcess {
 
     /// Whether calls of this session can be sent to the process.
     pub(super) fn serves(&self, session: &Blob) -> bool {
-        self.session.is_none_or(|(number, is_exclusive)| {
-            number == session.number || !is_exclusive && !session.is_exclusive()
-        })
+        self.session
+            .is_none_or(|(number, is_exclusive)| number == session.number || !is_exclusive && !session.is_exclusive())
     }
 
     /// Whether the process, which has nothing to do, still runs.
@@ -109,13 +111,14 @@ impl CallProcess {
         let CallRequest { number, session, function, uses, flags, count, payload, .. } = request;
         self.session = Some((session.number, session.is_exclusive()));
         for blob in [session, function].into_iter().chain(uses) {
-            if self.known.insert((blob.is_function, blob.number)) {
-                writer.push(&blob.head(), &[&blob.bytes]);
+            if !self.known.contains_key(&(blob.is_function, blob.number)) {
+                forget_gone(&mut self.known, writer);
+                self.known.insert((blob.is_function, blob.number), Arc::downgrade(blob));
+                blob.push_to(writer);
             }
         }
         let head = Head::new(Kind::Call, *number);
-        let head =
-            Head { flags: *flags, count: *count, function: function.number, session: session.number, ..head };
+        let head = Head { flags: *flags, count: *count, function: function.number, session: session.number, ..head };
         writer.push(&head, &[payload]);
     }
 
@@ -244,4 +247,16 @@ impl CallProcess {
         }
         Some(self.running.ended())
     }
+}
+
+/// Has the process forget what this rank has forgotten.
+fn forget_gone(known: &mut HashMap<(bool, u64), Weak<Blob>>, writer: &mut FrameWriter) {
+    known.retain(|&(is_function, number), blob| {
+        let is_there = blob.strong_count() > 0;
+        if !is_there {
+            let kind = if is_function { Kind::Forget } else { Kind::EndSession };
+            writer.push(&Head::new(kind, number), &[]);
+        }
+        is_there
+    });
 }

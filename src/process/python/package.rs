@@ -17,7 +17,17 @@ use crate::process::program::Program;
 /// The package's files.
 const FILES: &[(&str, &str)] = &[
     ("rankpool/__init__.py", include_str!("../../../python/rankpool/__init__.py")),
+    ("rankpool/_connection.py", include_str!("../../../python/rankpool/_connection.py")),
+    ("rankpool/_errors.py", include_str!("../../../python/rankpool/_errors.py")),
+    ("rankpool/_frames.py", include_str!("../../../python/rankpool/_frames.py")),
+    ("rankpool/_functions.py", include_str!("../../../python/rankpool/_functions.py")),
+    ("rankpool/_futures.py", include_str!("../../../python/rankpool/_futures.py")),
+    ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
+    ("rankpool/_payload.py", include_str!("../../../python/rankpool/_payload.py")),
     ("rankpool/_worker.py", include_str!("../../../python/rankpool/_worker.py")),
+    ("rankpool/executor.py", include_str!("../../../python/rankpool/executor.py")),
+    ("rankpool/maps.py", include_str!("../../../python/rankpool/maps.py")),
+    ("rankpool/share.py", include_str!("../../../python/rankpool/share.py")),
 ];
 
 /// The program of a worker. Its script's folders come from the session, so the current folder is not searched.

@@ -1,0 +1,486 @@
+"""The connection to rank 0: what is sent, what waits for the window, and the thread that receives results."""
+
+import itertools
+import json
+import os
+import threading
+import weakref
+from collections import deque
+from time import monotonic
+
+from . import _frames as frames
+from . import _launch
+from ._frames import FrameReader, FrameWriter, pack_frame
+from ._functions import Functions
+from ._futures import JobFuture, begin, renew_lock, settle
+from ._payload import loads, rebuild
+
+# While results come in, what is sent waits this long for more, and is written with it.
+_WRITE_DELAY = 200e-6
+_LOOK_AGAIN = 0.2
+
+_connections = {}  # launcher: Connection
+_connections_lock = threading.Lock()
+
+
+def connection(launcher=None):
+    """The connection of this process for a launcher; the first use starts it."""
+    with _connections_lock:
+        found = _connections.get(launcher)
+        if found is None or found.is_over():
+            found = Connection(launcher)
+            _connections[launcher] = found
+        return found
+
+
+class Connection:
+    """One rank 0. All executors of the process with the same launcher share it."""
+
+    def __init__(self, launcher):
+        self._process = None
+        sock = _launch.inherited_socket() if launcher is None else None
+        if sock is None:
+            sock, self._process = _launch.start(launcher)
+        self._socket = sock
+        self._writer = FrameWriter(sock)
+        self.lock = threading.Lock()
+        self._call_numbers = itertools.count(1).__next__
+        self._sessions = itertools.count(1).__next__
+        self._plain_sessions = {}  # body of a session without an initializer: its number
+        self._forgotten = deque()  # (kind, number) of functions and sessions that are used no more
+        self.functions = Functions(self._forgotten)
+        self._unanswered = {}  # number of a call: JobFuture or MapCall
+        self._waiting = deque()  # cores with calls that are not sent
+        self._out = []  # frames that are not written
+        self._writing = False
+        self._written = 0.0
+        self._flush_wanted = False
+        self._wake_flusher = threading.Semaphore(0)
+        self._pumping = False
+        self._pump_again = False
+        self._welcome = threading.Event()
+        self.over = None  # why no more calls are taken
+        self.slots = 1
+        self.window = 2
+        self.info = {}
+        threading.Thread(target=self._receive, name="rankpool-receiver", daemon=True).start()
+        threading.Thread(target=self._flush, name="rankpool-flusher", daemon=True).start()
+
+    # The state of the run.
+
+    def is_over(self):
+        """Whether no more calls are taken."""
+        return self.over is not None
+
+    def wait_ready(self, timeout=None):
+        """Wait until rank 0 has said how many slots there are. Raises `PoolEnded` if there will be none."""
+        if not self._welcome.wait(timeout):
+            raise TimeoutError("rankpool has not started in time")
+        if self.over is not None and not self.info:
+            raise self.error()
+
+    def error(self):
+        """The exception of calls after the end of the run."""
+        from ._errors import PoolEnded
+
+        return PoolEnded(self.over or "the connection to rankpool is closed")
+
+    # Sessions.
+
+    def session(self, body, is_exclusive):
+        """The number of a session: of an equal one that exists, unless it has an initializer."""
+        with self.lock:
+            number = None if is_exclusive else self._plain_sessions.get(body)
+            if number is None:
+                number = self._sessions()
+                if not is_exclusive:
+                    self._plain_sessions[body] = number
+                status = 1 if is_exclusive else 0
+                frame = pack_frame(frames.SESSION, 0, status, 0, 0, number, 0, 0, 0.0, [body], len(body))
+                self._out.append(frame)
+            return number
+
+    def forget_session(self, number):
+        """Say that no later call is of this session."""
+        self._forgotten.append((frames.END_SESSION, number))
+
+    # Calls.
+
+    def submit(self, core, future):
+        """Send the call of a future, or keep it until the window has room."""
+        with self.lock:
+            if self.over is not None:
+                raise self.error()
+            core.open += 1
+            if core.pending or self._is_full(core):
+                self._enqueue(core, future)
+                return
+            self._post(core, future)
+            future._state = "RUNNING"
+            core.flying += 1
+            is_due = len(self._unanswered) <= self.slots or monotonic() - self._written > _WRITE_DELAY
+            if self._writing or not is_due:
+                self._want_flush()
+                return
+        self._write(False)
+
+    def enqueue(self, core, source):
+        """Let a `MapRun` be asked for its next calls."""
+        with self.lock:
+            if self.over is None and not source.queued:
+                source.queued = True
+                self._enqueue(core, source)
+
+    def _enqueue(self, core, source):
+        core.pending.append(source)
+        if not core.queued:
+            core.queued = True
+            self._waiting.append(core)
+
+    def _is_full(self, core):
+        return len(self._unanswered) >= self.window or (core.limit is not None and core.flying >= core.limit)
+
+    def _post(self, core, call):
+        """Add a call, and what it needs, to what is written."""
+        out = self._out
+        record = call.record
+        if self._forgotten:
+            self._post_forgotten()
+        if record.frame is not None:
+            out.append(record.take_frame())
+        for used in call.uses:
+            if used.frame is not None:
+                out.append(used.take_frame())
+        number = self._call_numbers()
+        flags, parts, length = call.body
+        out.append(
+            pack_frame(
+                frames.CALL,
+                flags,
+                0,
+                call.retries,
+                call.count,
+                number,
+                record.number,
+                core.session,
+                call.seconds,
+                parts,
+                length,
+            )
+        )
+        call.body = None
+        self._unanswered[number] = call
+
+    def _post_forgotten(self):
+        while self._forgotten:
+            kind, number = self._forgotten.popleft()
+            self._out.append(pack_frame(kind, 0, 0, 0, 0, number, 0, 0, 0.0, (), 0))
+
+    # The window.
+
+    def pump(self):
+        """Send waiting calls until the window is full. Any thread may call this; one at a time does it."""
+        with self.lock:
+            if self._pumping:
+                self._pump_again = True
+                return
+            self._pumping = True
+            self._pump_again = False
+        try:
+            while self._pump_some():
+                pass
+        except BaseException:
+            with self.lock:
+                self._pumping = False
+            raise
+        self._write(False)
+
+    def _pump_some(self):
+        """Send the waiting futures of one core, or one call of a map. False: there is nothing to send now."""
+        with self.lock:
+            core = self._next_core()
+            if core is None:
+                if self._pump_again:
+                    self._pump_again = False
+                    return True
+                self._pumping = False
+                return False
+            source = core.pending.popleft()
+            if type(source) is JobFuture:
+                self._send_future(core, source)
+                return True
+            source.queued = False
+        call = source.next_call()
+        if call is not None:
+            with self.lock:
+                if self.over is None:
+                    self._post(core, call)
+                    core.flying += 1
+                    if not source.queued:
+                        source.queued = True
+                        self._enqueue(core, source)
+                    return True
+            source.answered(call, frames.CANCELLED, None, self.error(), 0.0)
+        return True
+
+    def _send_future(self, core, future):
+        if begin(future):
+            self._post(core, future)
+            core.flying += 1
+        else:
+            core.closed_one()
+
+    def _next_core(self):
+        """The next core that may send; they take turns."""
+        if len(self._unanswered) >= self.window or self.over is not None:
+            return None
+        waiting = self._waiting
+        for _ in range(len(waiting)):
+            core = waiting[0]
+            if not core.pending:
+                waiting.popleft()
+                core.queued = False
+                continue
+            waiting.rotate(-1)
+            if core.limit is None or core.flying < core.limit:
+                return core
+        return None
+
+    # Writing.
+
+    def _want_flush(self):
+        if not self._flush_wanted:
+            self._flush_wanted = True
+            self._wake_flusher.release()
+
+    def _write(self, block):
+        """Write what waits, if no other thread does. What the socket does not take is left to the flusher."""
+        with self.lock:
+            if self._writing or not self._out:
+                return
+            self._writing = True
+            batch, self._out = self._out, []
+        try:
+            self._writer.send(batch, block)
+        except OSError:
+            batch.clear()  # The connection is lost: the receiver notices it.
+        finally:
+            with self.lock:
+                self._writing = False
+                self._written = monotonic()
+                if batch:
+                    self._out[:0] = batch
+                if self._out:
+                    self._want_flush()
+
+    def _flush(self):
+        """The thread that writes what the others leave."""
+        while self.over is None:
+            self._wake_flusher.acquire(timeout=_LOOK_AGAIN * 50)
+            with self.lock:
+                self._flush_wanted = False
+                if self._forgotten:
+                    self._post_forgotten()
+            self._write(True)
+
+    # Receiving.
+
+    def _receive(self):
+        """The thread that receives."""
+        why = "the connection to rankpool is closed: its process has ended"
+        try:
+            reader = FrameReader(self._socket)
+            while True:
+                batch = reader.read()
+                if batch is None:
+                    break
+                why = self._handle(batch) or why
+                batch = None
+        except Exception as error:
+            why = f"the connection to rankpool has failed: {type(error).__name__}: {error}"
+        self._end(why)
+
+    def _handle(self, batch):
+        """Handle frames. Returns the text of an ENDING frame."""
+        results = []
+        why = None
+        for header, body in batch:
+            kind = header[0]
+            if kind == frames.RESULT:
+                results.append((header, body))
+            elif kind == frames.WINDOW:
+                self.window = max(1, header[4])
+            elif kind == frames.WELCOME:
+                self.info = json.loads(bytes(body))
+                self.slots = max(1, header[4])
+                self.window = self.slots + 1
+                self._welcome.set()
+            elif kind == frames.ENDING:
+                why = bytes(body).decode(errors="replace")
+        if results:
+            self._settle(results)
+        if why is not None:
+            self._end_pending(why)
+        if self._waiting:
+            self.pump()
+        return why
+
+    def _settle(self, results):
+        """Give calls their results."""
+        unanswered = self._unanswered
+        calls = []
+        with self.lock:
+            for header, _ in results:
+                call = unanswered.pop(header[5], None)
+                calls.append(call)
+                if call is not None:
+                    call.core.flying -= 1
+        outcomes = []
+        for call, (header, body) in zip(calls, results):
+            if call is None:
+                continue
+            is_value, value = _outcome(call, header, body)
+            if type(call) is JobFuture:
+                outcomes.append((call, is_value, value))
+            else:
+                call.run.answered(call, header[2], is_value, value, header[8], header[9])
+        if outcomes:
+            settle(outcomes)
+        self._release(outcomes)
+
+    def _release(self, outcomes):
+        """Count finished jobs of futures."""
+        with self.lock:
+            for future, _, _ in outcomes:
+                future.core.closed_one()
+                future.record = future.uses = None
+
+    # The end.
+
+    def _end_pending(self, why):
+        """Take no more calls, and fail those that were not sent."""
+        with self.lock:
+            if self.over is not None:
+                return
+            self.over = why
+            sources = [source for core in self._waiting for source in core.pending]
+            cores = list(self._waiting)
+            self._waiting.clear()
+            for core in cores:
+                core.pending.clear()
+                core.queued = False
+        self._welcome.set()
+        self._wake_flusher.release()
+        error = self.error()
+        futures = [(source, False, error) for source in sources if type(source) is JobFuture]
+        settle([outcome for outcome in futures if begin(outcome[0])])
+        self._release(futures)
+        for source in sources:
+            if type(source) is not JobFuture:
+                source.fail(error)
+
+    def _end(self, why):
+        """The stream is at its end: what has no answer gets none."""
+        self._end_pending(why)
+        with self.lock:
+            calls = list(self._unanswered.values())
+            self._unanswered.clear()
+        error = self.error()
+        futures = [(call, False, error) for call in calls if type(call) is JobFuture]
+        settle(futures)
+        self._release(futures)
+        for call in calls:
+            if type(call) is not JobFuture:
+                call.run.answered(call, frames.CANCELLED, False, error, 0.0)
+        for run in list(_runs):
+            if run.connection is self:
+                run.fail(error)
+
+    def close(self):
+        """Close the connection, so that the run ends, and wait for a process that was started for it."""
+        with self.lock:
+            if self.over is None:
+                self.over = "the interpreter ends"
+        self._wake_flusher.release()
+        try:
+            self._socket.shutdown(2)
+        except OSError:
+            pass
+        if self._process is not None:
+            _launch.end(self._process)
+
+    def abandon(self):
+        """In a forked child: the connection is the parent's."""
+        self.over = "the connection belongs to the process that was forked: make a new Executor"
+        self.lock = threading.Lock()
+        self._unanswered = {}
+        self._waiting = deque()
+        try:
+            os.close(self._socket.detach())
+        except OSError:
+            pass
+
+
+_runs = weakref.WeakSet()  # maps that may have jobs that are not sent
+
+
+def _outcome(call, header, body):
+    """`(is_value, value or exception)` of a result."""
+    status = header[2]
+    try:
+        if status == frames.OK:
+            return True, loads(body, header[1])
+        if status == frames.EXCEPTION:
+            return False, rebuild(loads(body, header[1]))
+        if status == frames.INITIALIZER_FAILED:
+            from ._errors import InitializerFailed
+
+            cause = rebuild(loads(body, header[1]))
+            error = InitializerFailed(f"the initializer of the executor has failed: {type(cause).__name__}: {cause}")
+            error.__cause__ = cause
+            call.core.broken = error
+            return False, error
+    except BaseException as error:
+        from ._errors import PayloadError
+
+        failure = PayloadError(f"the result of a job cannot be loaded: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return False, failure
+    from ._errors import of_text
+
+    return False, of_text(status, bytes(body).decode(errors="replace"))
+
+
+def _at_exit():
+    """At the end of the interpreter: jobs that were submitted are finished, as with `concurrent.futures`."""
+    for run in list(_runs):
+        run.stop_reading()
+    for found in list(_connections.values()):
+        while found.over is None and (found._unanswered or found._waiting or found._out):
+            found.pump()
+            threading.Event().wait(0.01)
+        found.close()
+    _connections.clear()
+
+
+def _after_fork():
+    global _connections_lock
+    _connections_lock = threading.Lock()
+    renew_lock()
+    for found in _connections.values():
+        found.abandon()
+    _connections.clear()
+
+
+def _register():
+    try:
+        # Before the interpreter waits for its threads, as concurrent.futures does.
+        threading._register_atexit(_at_exit)
+    except (AttributeError, RuntimeError):
+        import atexit
+
+        atexit.register(_at_exit)
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+_register()

@@ -1,0 +1,374 @@
+"""`Executor`: a `concurrent.futures.Executor` whose workers are the processes of rankpool's ranks."""
+
+import os
+import pickle
+import sys
+import threading
+from collections import deque
+from concurrent.futures import _base
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple, TypeVar, Union
+
+from . import _connection
+from ._functions import all_uses
+from ._futures import JobFuture, begin, fail
+from ._payload import dumps, layout, needs_care
+from .maps import MapRun
+
+T = TypeVar("T")
+_pickle = pickle.dumps
+
+
+class _Core:
+    """What an executor and its views have in common."""
+
+    def __init__(self, limit, initializer, initargs, preload, launcher):
+        self.limit = limit
+        self.initializer = initializer
+        self.initargs = initargs
+        self.preload = preload
+        self.launcher = launcher
+        self.lock = threading.Lock()
+        self.connection = None
+        self.session = 0
+        self.seen = None  # what the session says of this process
+        self.closed = False
+        self.broken = None  # the exception of an initializer
+        self.open = 0  # futures and maps that have not finished
+        self.idle = None  # an event for those who wait for `open` to be 0
+        # For the connection, which holds its lock:
+        self.flying = 0
+        self.pending = deque()
+        self.queued = False
+
+    def connect(self):
+        """Connect, at the first use."""
+        if os.environ.get("RANKPOOL_WORKER") == "1":
+            raise RuntimeError(
+                "a job cannot use an executor: this process is a worker of rankpool. Submit the jobs from the "
+                "script, or, if a script was imported again by a worker, put its use of the executor under "
+                "`if __name__ == '__main__':` (not needed if cloudpickle is installed)"
+            )
+        with self.lock:
+            if self.connection is None:
+                found = _connection.connection(self.launcher)
+                found.wait_ready()
+                self.start_session(found)
+                self.connection = found
+        return self.connection
+
+    def start_session(self, connection):
+        """Say what the workers have to know of this process."""
+        self.seen = _seen()
+        path, cwd, arguments = self.seen
+        told = {"path": path, "cwd": cwd, "argv": arguments, "main": _main(), "preload": self.preload}
+        is_exclusive = self.initializer is not None
+        if is_exclusive:
+            told["initializer"] = dumps((self.initializer, self.initargs))[0]
+        self.session = connection.session(pickle.dumps(told, 5), is_exclusive)
+
+    def refresh(self):
+        """Renew the session if `sys.path`, the directory or the arguments have changed."""
+        if self.initializer is None and self.seen != _seen():
+            with self.lock:
+                self.start_session(self.connection)
+
+    def closed_one(self):
+        """A future or a map has finished. The connection's lock is held."""
+        self.open -= 1
+        if self.open <= 0 and self.idle is not None:
+            self.idle.set()
+
+    def wait_idle(self):
+        """Wait until all futures and maps have finished."""
+        connection = self.connection
+        if connection is None:
+            return
+        with connection.lock:
+            if self.open <= 0:
+                return
+            if self.idle is None:
+                self.idle = threading.Event()
+            self.idle.clear()
+            idle = self.idle
+        idle.wait()
+
+    def __del__(self):
+        if self.initializer is not None and self.session and self.connection is not None:
+            self.connection.forget_session(self.session)
+
+
+def _seen():
+    try:
+        cwd = os.getcwd()
+    except OSError:
+        cwd = None
+    return list(sys.path), cwd, list(getattr(sys, "argv", []))
+
+
+def _main():
+    """How a worker can import `__main__` again: `("name", module)`, `("path", file)` or None."""
+    module = sys.modules.get("__main__")
+    name = getattr(getattr(module, "__spec__", None), "name", None)
+    if name is not None:
+        return ("name", name)
+    path = getattr(module, "__file__", None)
+    if path is None or not os.path.exists(path):
+        return None
+    return ("path", os.path.abspath(path))
+
+
+class Executor(_base.Executor):
+    """Runs functions in the workers of rankpool.
+
+    Args:
+        max_workers: How many calls of this executor are sent at once at most; it starts no processes.
+            `None`: as many as the workers take.
+        initializer: A function that each worker calls once before jobs of this executor.
+        initargs: The arguments of the initializer.
+        retries: How often a job that has failed is run again.
+        timeout: Seconds that a job may take; then it fails with `JobTimeout` and its worker is replaced.
+        preload: Modules that are imported once on each node, before its workers are started.
+        launcher: What starts the ranks if the script was not started by `rankpool python`, such as
+            `"mpiexec -n 8"`. Without it they are threads of one process.
+        progress: Whether maps show a bar on stderr.
+        mp_context, max_tasks_per_child, thread_name_prefix: Accepted for the sake of other executors' users;
+            they have no meaning here.
+    """
+
+    def __init__(
+        self,
+        max_workers: Optional[int] = None,
+        initializer: Optional[Callable[..., Any]] = None,
+        initargs: Tuple[Any, ...] = (),
+        *,
+        retries: int = 0,
+        timeout: Optional[float] = None,
+        preload: Sequence[str] = (),
+        launcher: Union[None, str, Sequence[str]] = None,
+        progress: bool = False,
+        mp_context: Any = None,
+        max_tasks_per_child: Optional[int] = None,
+        thread_name_prefix: str = "",
+    ) -> None:
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        launcher = launcher if launcher is None or isinstance(launcher, str) else tuple(launcher)
+        self._core = _Core(max_workers, initializer, tuple(initargs), tuple(preload), launcher)
+        self._progress = progress
+        self._set_options(retries, timeout)
+
+    def _set_options(self, retries, timeout):
+        if not 0 <= retries <= 255:
+            raise ValueError("retries must be between 0 and 255")
+        if timeout is not None and timeout <= 0:
+            raise ValueError("timeout must be greater than 0")
+        self._retries = retries
+        self._timeout = timeout or 0.0
+
+    def options(self, *, retries: Optional[int] = None, timeout: Optional[float] = None) -> "Executor":
+        """This executor with other options for the jobs that are submitted through what is returned."""
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._set_options(
+            self._retries if retries is None else retries,
+            (self._timeout or None) if timeout is None else timeout,
+        )
+        return view
+
+    @property
+    def num_workers(self) -> int:
+        """The number of workers: the slots of all ranks, or `max_workers` if that is less."""
+        slots = self._connected().slots
+        return slots if self._core.limit is None else min(slots, self._core.limit)
+
+    @property
+    def _max_workers(self) -> int:
+        return self.num_workers
+
+    @property
+    def _broken(self):
+        core = self._core
+        return core.broken or (core.connection is not None and core.connection.over) or False
+
+    def bootup(self, wait: bool = True) -> "Executor":
+        """Start the ranks now and not with the first job."""
+        if wait:
+            self._connected()
+        else:
+            threading.Thread(target=self._connected, name="rankpool-start", daemon=True).start()
+        return self
+
+    def _connected(self):
+        core = self._core
+        return core.connection or core.connect()
+
+    def _usable(self):
+        """The connection; raises if no more jobs are taken."""
+        core = self._core
+        if core.closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if core.broken is not None:
+            raise core.broken
+        connection = core.connection or core.connect()
+        if connection.over is not None:
+            raise connection.error()
+        return connection
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "_base.Future[T]":
+        """Run `fn(*args, **kwargs)` in a worker. Returns the future of its result.
+
+        The arguments are pickled now. Large arrays are not copied before the job is sent: they must not be
+        changed before `future.running()`.
+        """
+        core = self._core
+        connection = core.connection
+        if connection is None or core.closed or core.broken is not None or connection.over is not None:
+            connection = self._usable()
+        future = JobFuture()
+        future.core = core
+        future.retries = self._retries
+        future.seconds = self._timeout
+        try:
+            future.record = record = connection.functions.for_submit(fn)
+            buffers: list = []
+            data = _pickle((args, kwargs), 5, buffer_callback=buffers.append)
+            if buffers or record.uses or needs_care(data):
+                self._pack(connection, future, (args, kwargs))
+            else:
+                future.body = (0, (data,), len(data))
+            if record.frame is not None:
+                core.refresh()
+        except Exception:
+            if not self._pack_again(connection, future, fn, args, kwargs):
+                return future
+        connection.submit(core, future)
+        return future
+
+    @staticmethod
+    def _pack(connection, future, arguments):
+        """Give a future's call its body, where it is more than a pickle."""
+        data, buffers, uses = dumps(arguments)
+        future.uses = all_uses(connection.functions, future.record, uses)
+        future.body = layout(data, buffers, [used.number for used in future.uses])
+
+    def _pack_again(self, connection, future, fn, args, kwargs):
+        """As `submit` does, for what `pickle` refuses. False: the future has failed."""
+        try:
+            future.record = connection.functions.for_submit(fn)
+            self._pack(connection, future, (args, kwargs))
+            self._core.refresh()
+            return True
+        except Exception as error:
+            begin(future)
+            fail(future, error)
+            return False
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: Optional[float] = None,
+        chunksize: Optional[int] = None,
+        buffersize: Optional[int] = None,
+        unordered: bool = False,
+    ) -> Iterator[T]:
+        """The values of `fn` for the items of the iterables, in their order or as they finish (`unordered`).
+
+        Args:
+            timeout: Seconds from this call after which waiting for a value raises `TimeoutError`.
+            chunksize: How many jobs are sent in one call. `None`: chosen by the time that jobs take.
+            buffersize: How many jobs may be sent whose values were not taken. With it the iterables are read
+                as the values are taken, without it at once.
+        """
+        if not iterables:
+            raise TypeError("map needs at least one iterable")
+        star = len(iterables) > 1
+        items: Iterable[Any] = zip(*iterables) if star else iterables[0]
+        return self._map(fn, items, star, timeout, chunksize, buffersize, unordered)
+
+    def starmap(
+        self,
+        fn: Callable[..., T],
+        iterable: Iterable[Iterable[Any]],
+        timeout: Optional[float] = None,
+        chunksize: Optional[int] = None,
+        buffersize: Optional[int] = None,
+        unordered: bool = False,
+    ) -> Iterator[T]:
+        """As `map`, for an iterable of tuples of arguments."""
+        return self._map(fn, map(tuple, iterable), True, timeout, chunksize, buffersize, unordered)
+
+    def _map(self, fn, items, star, timeout, chunksize, buffersize, unordered):
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        self._usable()
+        if buffersize is None:
+            items = list(items)
+        run = self._start_map(fn, items, star=star, chunksize=chunksize, buffersize=buffersize)
+        return run.values(not unordered, timeout)
+
+    def _start_map(self, fn, items, *, star, chunksize, buffersize, on_done=None) -> MapRun:
+        """Start a map. `items` is read lazily unless it is a list, which the map empties."""
+        connection = self._usable()
+        core = self._core
+        record = connection.functions.for_map(fn)
+        core.refresh()
+        run = MapRun(
+            core,
+            record,
+            items,
+            star=star,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            retries=self._retries,
+            timeout=self._timeout,
+        )
+        if on_done is not None:
+            run.add_done_callback(on_done)
+        if self._progress:
+            from ._progress import show
+
+            show(run, items)
+        run.start()
+        return run
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more jobs, and wait for those that were submitted.
+
+        Args:
+            wait: Whether to wait until all jobs have finished.
+            cancel_futures: Whether to cancel the jobs that were not sent.
+        """
+        core = self._core
+        core.closed = True
+        if cancel_futures and core.connection is not None:
+            self._cancel_pending()
+        if wait:
+            core.wait_idle()
+
+    def _cancel_pending(self):
+        core = self._core
+        with core.connection.lock:
+            sources = list(core.pending)
+            core.pending.clear()
+            for source in sources:
+                source.queued = False
+        cancelled = []
+        for source in sources:
+            if type(source) is JobFuture:
+                source.cancel()
+                begin(source)
+                cancelled.append(source)
+            else:
+                source.cancel()
+        with core.connection.lock:
+            for _ in cancelled:
+                core.closed_one()
+
+
+# Names that others import from here.
+__all__ = ["Executor", "MapRun"]

@@ -1,0 +1,533 @@
+"""Maps: one function applied to many inputs, sent in calls of one or more jobs."""
+
+import threading
+import weakref
+from collections import deque
+from itertools import chain, repeat
+from time import monotonic
+
+from . import _frames as frames
+from ._connection import _runs
+from ._functions import all_uses
+from ._payload import dumps, layout, rebuild
+
+# A call of an automatic map takes about this long, in the worker.
+_CALL_SECONDS = 2e-3
+_CALL_BYTES = 1 << 20
+_MOST_JOBS = 8192
+_GROWTH = 4
+_READ_SECONDS = 1e-3
+
+
+class _Chunk:
+    """Consecutive jobs of a map: their inputs until they are answered, then their values and failures."""
+
+    __slots__ = ("index", "items", "count", "values", "failures", "missing")
+
+    def __init__(self, index, items):
+        self.index = index
+        self.items = items
+        self.count = len(items)
+        self.values = None
+        self.failures = None  # {offset: exception}
+        self.missing = 0  # jobs that are sent one by one and have no answer
+
+
+class _MapCall:
+    """A call of a map: a chunk, or (`offset` >= 0) one of its jobs alone."""
+
+    __slots__ = ("core", "record", "uses", "body", "retries", "seconds", "count", "run", "chunk", "offset", "size")
+
+    def __init__(self, run, chunk, offset, count):
+        self.run = run
+        self.core = run.core
+        self.record = run.record
+        self.retries = run.retries
+        self.seconds = run.seconds * count
+        self.chunk = chunk
+        self.offset = offset
+        self.count = count
+
+
+class MapRun:
+    """The jobs of one map. They run whether the results are iterated over or not.
+
+    `items` is read by a thread of the run as far as jobs can be sent, unless it is a list, which the run
+    empties. An outcome is `(True, value)` or `(False, exception)`.
+    """
+
+    def __init__(self, core, record, items, *, star, chunksize=None, buffersize=None, retries=0, timeout=0.0):
+        self.core = core
+        self.connection = core.connection
+        self.record = record
+        self.star = star
+        self.retries = retries
+        self.seconds = timeout
+        self.queued = False
+        self._condition = threading.Condition(threading.Lock())
+        self._chunksize = chunksize
+        self._buffersize = buffersize
+        # One job in a call where results are found again by content, or where a job has a time limit of its own.
+        single = core.connection.info.get("journal") or timeout
+        self._automatic = chunksize is None and not single
+        self._size = chunksize or 1
+        self._bytes = 1.0  # of a job, in the largest direction
+        self._is_list = isinstance(items, list)
+        if self._is_list:
+            items.reverse()  # Jobs are taken from its end, so that their inputs are not kept.
+            self._items = items
+        else:
+            self._items = deque()
+        self._exhausted = self._is_list
+        self._index = 0  # of the next chunk
+        self._open = 0  # chunks that have not been answered
+        self._unyielded = 0  # jobs that are sent and have not been taken by the consumer
+        self._singles = deque()  # (chunk, offset, retries): jobs to be sent alone
+        self._done = {}  # index: _Chunk
+        self._next = 0  # the index that an ordered consumer takes next
+        self._waits = False  # the consumer waits
+        self._error = None  # of the iterable, or of the end of the run
+        self._cancelled = False
+        self._finished = False
+        self._callbacks = []
+        self._kept = None  # chunks, for callbacks
+        self._progress = None
+        _runs.add(self)
+        if not self._is_list:
+            thread = threading.Thread(target=_read_items, args=(weakref.ref(self), iter(items)), daemon=True)
+            thread.name = "rankpool-reader"
+            thread.start()
+
+    # What is sent.
+
+    def start(self):
+        """Let the jobs be sent."""
+        with self.connection.lock:
+            self.core.open += 1
+        if self.connection.is_over():
+            self.fail(self.connection.error())
+        else:
+            self.resume()
+        self._settled()
+
+    def resume(self):
+        """Let more jobs be sent if the window has room."""
+        if not self.queued:
+            self.connection.enqueue(self.core, self)
+        self.connection.pump()
+
+    def next_call(self):
+        """The next call, or None if there is nothing to send now."""
+        while True:
+            with self._condition:
+                if self._cancelled:
+                    self._singles.clear()
+                    return None
+                retries = self.retries
+                if self._singles:
+                    chunk, offset, retries = self._singles.popleft()
+                    items = [chunk.items[offset]]
+                else:
+                    items = self._take(self._room())
+                    if not items:
+                        return None
+                    chunk, offset = _Chunk(self._index, items), -1
+                    self._index += 1
+                    self._open += 1
+                    self._unyielded += chunk.count
+                    if not self._is_list:
+                        self._condition.notify_all()
+            call = _MapCall(self, chunk, offset, len(items))
+            call.retries = retries
+            try:
+                self._pack(call, items)
+                return call
+            except Exception as error:
+                if call.count == 1:
+                    self._answer_one(chunk, max(offset, 0), error=error)
+                else:
+                    self._send_alone(chunk, range(chunk.count), self.retries)
+
+    def _room(self):
+        """How many jobs the next call may have; 0: none now."""
+        size = self._size
+        if self._automatic and self._is_list:
+            size = max(1, min(size, len(self._items) // (4 * self.connection.slots)))
+        if self._buffersize is not None:
+            room = self._buffersize - self._unyielded
+            if self._automatic:
+                size = max(1, min(size, self._buffersize // (2 * self.connection.slots)))
+            if room < min(size, self._buffersize):
+                return 0
+            size = min(size, room)
+        return size
+
+    def _take(self, count):
+        items = self._items
+        if not self._is_list:
+            if len(items) < count and not self._exhausted and not self._automatic:
+                return []
+            return [items.popleft() for _ in range(min(count, len(items)))]
+        taken = items[-count:] if count else []
+        if taken:
+            del items[-len(taken) :]
+            taken.reverse()
+        return taken
+
+    def _pack(self, call, items):
+        """Give a call its body."""
+        if call.count == 1:
+            data, buffers, uses = dumps(((items[0] if self.star else (items[0],)), {}))
+            chunk_flag = 0
+        else:
+            data, buffers, uses = dumps((self.star, items))
+            chunk_flag = frames.CHUNK
+        call.uses = all_uses(self.connection.functions, self.record, uses)
+        flags, parts, length = layout(data, buffers, [used.number for used in call.uses])
+        call.size = length
+        call.body = (flags | chunk_flag, parts, length)
+
+    # Answers.
+
+    def answered(self, call, status, is_value, value, seconds, length=0):
+        """Take the answer to a call."""
+        chunk = call.chunk
+        if call.count == 1:
+            if is_value:
+                self._answer_one(chunk, max(call.offset, 0), value=value)
+            else:
+                self._answer_one(chunk, max(call.offset, 0), error=value)
+        elif is_value:
+            self._answer_all(chunk, *value)
+        elif status in (frames.WORKER_DIED, frames.TIME_LIMIT) and not self._cancelled:
+            self._send_alone(chunk, range(chunk.count), self.retries)
+            return
+        else:
+            with self._condition:
+                chunk.values = [None] * chunk.count
+                chunk.failures = dict.fromkeys(range(chunk.count), value)
+                self._complete(chunk)
+        if self._automatic and is_value:
+            self._measure(call.count, seconds, max(call.size, length))
+        self._settled()
+
+    def _measure(self, count, seconds, length):
+        """Choose the number of jobs of the next calls."""
+        self._bytes = max(self._bytes * 0.9, length / count, 1.0)
+        fits = min(_CALL_SECONDS * count / max(seconds, 1e-9), _CALL_BYTES / self._bytes, _MOST_JOBS)
+        self._size = max(1, int(min(fits, max(self._size, _GROWTH * count))))
+
+    def _answer_all(self, chunk, values, described):
+        """Take the values of a chunk. Jobs that have failed are sent again if they may."""
+        chunk.values = values
+        if described:
+            if self.retries and not self._cancelled:
+                self._send_alone(chunk, described, self.retries - 1)
+                return
+            chunk.failures = {offset: rebuild(what) for offset, what in described.items()}
+        with self._condition:
+            self._complete(chunk)
+
+    def _answer_one(self, chunk, offset, value=None, error=None):
+        with self._condition:
+            if chunk.values is None:
+                chunk.values = [None] * chunk.count
+            chunk.values[offset] = value
+            if error is not None:
+                chunk.failures = chunk.failures or {}
+                chunk.failures[offset] = error
+            chunk.missing -= 1
+            if chunk.missing <= 0:
+                self._complete(chunk)
+
+    def _send_alone(self, chunk, offsets, retries):
+        """Send jobs of a chunk one by one."""
+        with self._condition:
+            if chunk.values is None:
+                chunk.values = [None] * chunk.count
+            chunk.missing = len(offsets)
+            self._singles.extend((chunk, offset, retries) for offset in offsets)
+        if not self.queued:
+            self.connection.enqueue(self.core, self)
+
+    def _complete(self, chunk):
+        """Note that a chunk has all its outcomes. The lock is held."""
+        chunk.items = None
+        self._open -= 1
+        if self._cancelled:
+            return
+        self._done[chunk.index] = chunk
+        if self._kept is not None:
+            self._kept.append(chunk)
+        if self._progress is not None:
+            self._progress(chunk.count, len(chunk.failures or ()))
+        if self._waits:
+            self._condition.notify_all()
+
+    def _settled(self):
+        """Finish the run if nothing is left."""
+        with self._condition:
+            is_done = self._exhausted and not self._items and not self._open and not self._finished
+            if not is_done:
+                return
+            self._finished = True
+            self._condition.notify_all()
+            callbacks, self._callbacks = self._callbacks, []
+        _runs.discard(self)
+        core = self.core
+        with self.connection.lock:
+            core.closed_one()
+        for callback in callbacks:
+            self._call(callback)
+
+    # The consumer.
+
+    def iterate(self, ordered=True, timeout=None):
+        """An iterator of the values. A job's exception is raised at its place, and the iterator goes on behind it.
+
+        `TimeoutError` is raised if a value is not there `timeout` seconds after this call.
+        """
+        return _Values(self, ordered, timeout)
+
+    def values(self, ordered=True, timeout=None):
+        """As `iterate`, for an iterator that ends with the first exception. It costs less."""
+        return chain.from_iterable(_Parts(self, ordered, timeout))
+
+    def take(self, ordered, deadline):
+        """The next finished chunk; None at the end."""
+        with self._condition:
+            while True:
+                done = self._done
+                if ordered:
+                    chunk = done.pop(self._next, None)
+                else:
+                    chunk = done.pop(next(iter(done))) if done else None
+                if chunk is not None:
+                    self._next += 1
+                    self._unyielded -= chunk.count
+                    break
+                if self._cancelled:
+                    return None
+                if self._finished:
+                    error, self._error = self._error, None
+                    if error is not None:
+                        raise error
+                    return None
+                self._wait(deadline)
+        if self._buffersize is not None:
+            self.resume()
+        return chunk
+
+    def _wait(self, deadline):
+        self._waits = True
+        try:
+            if deadline is None:
+                self._condition.wait()
+            else:
+                left = deadline - monotonic()
+                if left <= 0 or not self._condition.wait(left):
+                    from concurrent.futures import TimeoutError
+
+                    if deadline <= monotonic():
+                        raise TimeoutError
+        finally:
+            self._waits = False
+
+    def wait(self, timeout=None):
+        """Wait until all jobs have finished; whether they have."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._finished, timeout)
+
+    def add_done_callback(self, callback):
+        """Call `callback(outcomes)` when all jobs have finished, with all outcomes in the order of the inputs.
+
+        It must be given before `start`.
+        """
+        with self._condition:
+            if self._kept is None:
+                self._kept = list(self._done.values())
+            if not self._finished:
+                self._callbacks.append(callback)
+                return
+        self._call(callback)
+
+    def outcomes(self):
+        """The outcomes of the finished jobs, in the order of the inputs (of a run with a callback)."""
+        listed = []
+        for chunk in sorted(self._kept or (), key=lambda chunk: chunk.index):
+            failures = chunk.failures or {}
+            for offset, value in enumerate(chunk.values):
+                listed.append((False, failures[offset]) if offset in failures else (True, value))
+        if self._error is not None:
+            listed.append((False, self._error))
+        return listed
+
+    def _call(self, callback):
+        try:
+            callback(self.outcomes())
+        except Exception:
+            from logging import getLogger
+
+            getLogger("rankpool").exception("a callback of a map has raised an exception")
+
+    # Ends.
+
+    def cancel(self):
+        """Send no more jobs, and drop the results of those that were sent."""
+        with self._condition:
+            self._cancelled = True
+            self._exhausted = True
+            self._open -= len({id(chunk) for chunk, _, _ in self._singles})
+            self._singles.clear()
+            self._items.clear()
+            self._done.clear()
+            self._condition.notify_all()
+        self._settled()
+
+    def fail(self, error):
+        """Give jobs that were not sent an exception."""
+        with self._condition:
+            singles = list(self._singles)
+            self._singles.clear()
+            items = self._take(len(self._items))
+            if items:
+                chunk = _Chunk(self._index, items)
+                chunk.values = [None] * chunk.count
+                chunk.failures = dict.fromkeys(range(chunk.count), error)
+                self._index += 1
+                self._open += 1
+                self._complete(chunk)
+            if not self._exhausted:
+                self._exhausted = True
+                self._error = error
+            self._condition.notify_all()
+        for chunk, offset, _ in singles:
+            self._answer_one(chunk, offset, error=error)
+        self._settled()
+
+    def stop_reading(self):
+        """At the end of the interpreter: a run whose iterable is being read ends."""
+        if not self._exhausted:
+            self.cancel()
+
+    # Reading.
+
+    def _wanted(self):
+        """How many items the reader may read now. The lock is held."""
+        ahead = max(self._size, 1) * (2 * self.connection.slots + 2)
+        if self._buffersize is not None:
+            ahead = min(ahead, self._buffersize - self._unyielded)
+        return ahead - len(self._items)
+
+
+def _read_items(reference, iterator):
+    """The thread that reads the iterable of a run, as far as its jobs can be sent. It ends with the run."""
+    while True:
+        run = reference()
+        if run is None:
+            return
+        with run._condition:
+            wanted = run._wanted()
+            if run._exhausted:
+                return
+            if wanted <= 0:
+                run._condition.wait(0.2)
+                continue
+        items, error = [], None
+        try:
+            is_end = True
+            begin = monotonic()
+            for item in iterator:
+                items.append(item)
+                if len(items) >= wanted or monotonic() - begin > _READ_SECONDS:
+                    is_end = False
+                    break
+        except BaseException as raised:
+            error = raised
+        with run._condition:
+            if run._exhausted:
+                return
+            run._items.extend(items)
+            if is_end:
+                run._error = error
+                run._exhausted = True
+        del items, error
+        run.resume()
+        run._settled()
+        del run
+        if is_end:
+            return
+
+
+class _Parts:
+    """The finished chunks of a run, each as an iterator that forgets a value when it hands it over."""
+
+    def __init__(self, run, ordered, timeout):
+        self._run = run
+        self._ordered = ordered
+        self._deadline = None if timeout is None else monotonic() + timeout
+        self._begun = False
+        self._rest = None  # a chunk whose values were handed over up to a failure
+        self._at = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self._begun = True
+        while True:
+            if self._rest is not None:
+                return self._next_part()
+            chunk = self._run.take(self._ordered, self._deadline)
+            if chunk is None:
+                raise StopIteration
+            if chunk.failures is None:
+                return _emptying(chunk.values)
+            self._rest, self._at = chunk, 0
+
+    def _next_part(self):
+        """The values up to the next failure, or the failure."""
+        chunk, at = self._rest, self._at
+        if at in chunk.failures:
+            self._at = at + 1
+            if self._at >= chunk.count:
+                self._rest = None
+            error = chunk.failures.pop(at)
+            try:
+                raise error
+            finally:
+                del error
+        end = min((offset for offset in chunk.failures if offset > at), default=chunk.count)
+        self._at = end
+        if end >= chunk.count:
+            self._rest = None
+        part = chunk.values[at:end]
+        chunk.values[at:end] = [None] * (end - at)
+        return _emptying(part)
+
+    def __del__(self):
+        if self._begun:
+            self._run.cancel()
+
+
+def _emptying(values):
+    """An iterator over a list that removes what it hands over."""
+    values.reverse()
+    return map(list.pop, repeat(values, len(values)))
+
+
+class _Values:
+    """The values of a run; the iterator goes on behind an exception."""
+
+    def __init__(self, run, ordered, timeout):
+        self._parts = _Parts(run, ordered, timeout)
+        self._part = iter(())
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        while True:
+            for value in self._part:
+                return value
+            self._part = next(self._parts)
