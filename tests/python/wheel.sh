@@ -145,6 +145,12 @@ for file in rankpool/__init__.py rankpool/py.typed "rankpool-$version.data/scrip
   "rankpool-$version.dist-info/licenses/LICENSE"; do
   grep -qxF -- "$file" "$work/in-wheel" || fail "$file is not in the wheel"
 done
+python3 -c 'import sys, zipfile; print(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2]).decode())' \
+  "$wheel" "rankpool-$version.dist-info/METADATA" >"$work/metadata"
+for line in 'Requires-Python: >=3.9' 'Requires-Dist: cloudpickle' 'License-Expression: MIT'; do
+  grep -qF -- "$line" "$work/metadata" || fail "the wheel does not say: $line"
+done
+check 'the wheel says what it needs'
 (cd "$top/python" && find rankpool -name '*.py' -not -path '*/__pycache__/*') | sort >"$work/modules"
 if grep -E '\.py$' "$work/in-wheel" | sort | diff "$work/modules" -; then
   check 'every module is in the wheel, and nothing else'
