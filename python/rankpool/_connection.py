@@ -371,6 +371,8 @@ class Connection:
                 core.queued = False
         self._welcome.set()
         self._wake_flusher.release()
+        if not sources:
+            return
         error = self.error()
         futures = [(source, False, error) for source in sources if type(source) is JobFuture]
         settle([outcome for outcome in futures if begin(outcome[0])])
@@ -385,6 +387,9 @@ class Connection:
         with self.lock:
             calls = list(self._unanswered.values())
             self._unanswered.clear()
+        runs = [run for run in list(_runs) if run.connection is self]
+        if not calls and not runs:
+            return
         error = self.error()
         futures = [(call, False, error) for call in calls if type(call) is JobFuture]
         settle(futures)
@@ -392,9 +397,8 @@ class Connection:
         for call in calls:
             if type(call) is not JobFuture:
                 call.run.answered(call, frames.CANCELLED, False, error, 0.0)
-        for run in list(_runs):
-            if run.connection is self:
-                run.fail(error)
+        for run in runs:
+            run.fail(error)
 
     def close(self):
         """Close the connection, so that the run ends, and wait for a process that was started for it."""

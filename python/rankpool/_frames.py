@@ -172,7 +172,7 @@ class FrameReader:
             header = unpack(view, start)
             length = header[9]
             if header[1] & MEMFD:
-                body = self._mapped(length)
+                body = self._mapped(length, header[0] == FUNCTION)
                 start += HEADER_LENGTH
             elif start + HEADER_LENGTH + length <= end:
                 start += HEADER_LENGTH
@@ -213,12 +213,12 @@ class FrameReader:
                 self._descriptors.extend(struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4]))
         return count
 
-    def _mapped(self, length):
-        """The body that came in a memfd, as writable memory."""
-        from mmap import mmap
+    def _mapped(self, length, is_shared):
+        """The body that came in a memfd, as writable memory. That of a function is shared by workers: a write copies."""
+        from mmap import MAP_PRIVATE, MAP_SHARED, mmap
 
         fd = self._descriptors.popleft()
         try:
-            return memoryview(mmap(fd, length)) if length else memoryview(bytearray())
+            return memoryview(mmap(fd, length, MAP_PRIVATE if is_shared else MAP_SHARED))
         finally:
             os.close(fd)

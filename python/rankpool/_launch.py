@@ -61,14 +61,14 @@ def start(launcher):
     if launcher is None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            process = _spawn([program, "serve", "--fd", str(theirs.fileno()), *options], [theirs.fileno()])
+            process = _spawn([program, "serve", *options], theirs)
         return ours, process
     words = shlex.split(launcher) if isinstance(launcher, str) else list(launcher)
     address = "rankpool-" + secrets.token_hex(16)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind("\0" + address)
         listener.listen(8)
-        process = _spawn([*words, program, "serve", "--connect", "@" + address, *options], [])
+        process = _spawn([*words, program, "serve", "--connect", "@" + address, *options], subprocess.DEVNULL)
         try:
             return _accept(listener, process, words), process
         except BaseException:
@@ -76,11 +76,9 @@ def start(launcher):
             raise
 
 
-def _spawn(command, descriptors):
+def _spawn(command, stdin):
     try:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
-        )
+        return subprocess.Popen(command, stdin=stdin, start_new_session=True)
     except OSError as error:
         raise RuntimeError(f"{command[0]} cannot be started: {error}") from error
 
