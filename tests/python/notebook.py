@@ -265,9 +265,10 @@ class Browser(unittest.TestCase):
                 page.goto(f"{address}/lab/tree/sky.ipynb?token=night&reset", timeout=60_000)
                 page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
                 self.run_all_cells(page)
-                page.wait_for_selector(".jp-OutputArea-output img[src^='data:image/png']", timeout=120_000)
-                page.wait_for_function("document.body.innerText.includes('awaited 1024')", timeout=120_000)
+                done = "document.body.innerText.includes('awaited 1024') || document.body.innerText.includes('Traceback')"
+                page.wait_for_function(done, timeout=120_000)
                 text = page.inner_text(".jp-Notebook")
+                self.assertEqual(page.locator(".jp-OutputArea-output img[src^='data:image/png']").count(), 1, text)
                 for wanted in ("highest at 0.5", "highest at -1.5", "squares 41541750", "61/61", "awaited 1024"):
                     self.assertIn(wanted, text)
                 self.assertNotIn("Traceback", text)
