@@ -61,7 +61,8 @@ def start(launcher):
     if launcher is None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            process = _spawn([program, "serve", *options], theirs)
+            # Ranks are threads there, also in a build with MPI, which takes longer to start.
+            process = _spawn([program, "serve", "--local", "1", *options], theirs)
         return ours, process
     words = shlex.split(launcher) if isinstance(launcher, str) else list(launcher)
     address = "rankpool-" + secrets.token_hex(16)
