@@ -1,6 +1,7 @@
 """Virtual environments for tests and benchmarks, the program under test, and processes that must not outlive a test.
 
-The environments are made in `target/python` (or below `$CARGO_TARGET_DIR`) when they are asked for, and kept.
+The environments are made in `target/python` (or below `$RANKPOOL_TARGET_BASE`, `$CARGO_TARGET_DIR`) when they are asked for,
+and kept.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ TOP = Path(__file__).resolve().parent.parent.parent
 # The folder with the package `rankpool` for scripts that are not started by `rankpool python`.
 PACKAGE = Path(os.environ.get("RANKPOOL_PACKAGE") or TOP / "python")
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or TOP / "target")
+VENVS = Path(os.environ.get("RANKPOOL_TARGET_BASE") or TARGET) / "python"
 MARK = "RANKPOOL_TEST_MARK"
 
 
@@ -34,7 +36,7 @@ def program():
 
 def environment(name, packages, python="python3"):
     """Returns the folder of a virtual environment with these packages; makes it if there is none, or another list."""
-    folder = TARGET / "python" / name
+    folder = VENVS / name
     wanted = hashlib.sha256(repr((python, sorted(packages))).encode()).hexdigest()
     stamp = folder / "packages"
     if not stamp.exists() or stamp.read_text() != wanted:

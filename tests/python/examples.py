@@ -169,6 +169,13 @@ class NightSky(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         succeed([python(), SKY / "make_images.py", cls.folder / "sky", "--count", cls.images])
         cls.expected = cls.table_of_a_plain_loop()
+        # The same programs, slow enough to be interrupted before their end.
+        cls.slow = cls.folder / "slow"
+        shutil.copytree(SKY, cls.slow)
+        source = (SKY / "find_stars.py").read_text()
+        slower = source.replace("    with fits.open", "    __import__('time').sleep(0.003)\n    with fits.open")
+        assert slower != source
+        (cls.slow / "find_stars.py").write_text(slower)
 
     @classmethod
     def table_of_a_plain_loop(cls):
@@ -183,12 +190,12 @@ class NightSky(unittest.TestCase):
         succeed([python(), "-c", code, SKY, cls.folder / "sky/images.txt", output])
         return output.read_text()
 
-    def map_words(self, ranks, output, *options):
-        words = [*with_ranks(ranks), "-q", "map", "--python-exe", python(), "--python", f"{SKY}/find_stars.py:find"]
+    def map_words(self, ranks, output, *options, sky=SKY):
+        words = [*with_ranks(ranks), "-q", "map", "--python-exe", python(), "--python", f"{sky}/find_stars.py:find"]
         return [*words, "--input", self.folder / "sky/images.txt", "--output", output, *options]
 
-    def script_words(self, ranks, output, *options):
-        words = [*with_ranks(ranks), "python", "--python-exe", python(), *options, SKY / "find_all.py"]
+    def script_words(self, ranks, output, *options, sky=SKY):
+        words = [*with_ranks(ranks), "python", "--python-exe", python(), *options, sky / "find_all.py"]
         return [*words, self.folder / "sky/images.txt", output]
 
     def check_lines(self, lines):
@@ -251,9 +258,9 @@ class NightSky(unittest.TestCase):
     def test_an_interrupted_map_is_resumed(self):
         lines, journal = self.folder / "resumed.jsonl", self.folder / "map.journal"
         options = ["--journal", journal, "--resume"]
-        self.interrupt(self.map_words(2, lines, *options), journal, signal.SIGTERM)
+        self.interrupt(self.map_words(2, lines, *options, sky=self.slow), journal, signal.SIGTERM)
         summary = self.folder / "map.summary"
-        succeed([*self.map_words(2, lines, *options), "--summary", summary])
+        succeed([*self.map_words(2, lines, *options, sky=self.slow), "--summary", summary])
         self.check_lines(lines)
         self.assert_resumed(summary)
 
@@ -262,9 +269,9 @@ class NightSky(unittest.TestCase):
             with self.subTest(signal=number.name):
                 table, journal = self.folder / "resumed.csv", self.folder / f"script.{number.name}.journal"
                 options = ["--journal", journal, "--resume"]
-                self.interrupt(self.script_words(2, table, *options), journal, number)
+                self.interrupt(self.script_words(2, table, *options, sky=self.slow), journal, number)
                 summary = self.folder / f"script.{number.name}.summary"
-                succeed(self.script_words(2, table, *options, "--summary", summary))
+                succeed(self.script_words(2, table, *options, "--summary", summary, sky=self.slow))
                 self.assertEqual(table.read_text(), self.expected)
                 self.assert_resumed(summary)
 

@@ -126,7 +126,7 @@ END
 
 ### The wheel and the source distribution.
 
-builder=$target/python/maturin
+builder=${RANKPOOL_TARGET_BASE:-$target}/python/maturin
 if ! "$builder/bin/maturin" --version >/dev/null 2>&1; then
   python3 -m venv --clear "$builder"
   timeout 300 "$builder/bin/pip" install --quiet 'maturin>=1.9,<2'
@@ -161,7 +161,7 @@ fi
 (cd "$top/python" && timeout 300 "$builder/bin/maturin" sdist --out "$work/sdist" >"$work/sdist.log" 2>&1) ||
   { cat "$work/sdist.log" >&2; fail 'maturin cannot make the source distribution'; }
 # The same place each time, and the same folder of builds, so that only what has changed is compiled.
-unpacked=$target/python/unpacked
+unpacked=${RANKPOOL_TARGET_BASE:-$target}/python/unpacked
 rm -rf "$unpacked"
 mkdir -p "$unpacked"
 tar -xzf "$work"/sdist/*.tar.gz -C "$unpacked" --strip-components 1
