@@ -420,6 +420,13 @@ class Connection:
         if self._process is not None:
             _launch.end(self._process)
 
+    def is_busy(self):
+        """Whether the interpreter has to wait for jobs, or for frames that are not written."""
+        with self.lock:
+            if self._waiting or self._out:
+                return True
+            return any(not call.core.abandoned for call in self._unanswered.values())
+
     def abandon(self):
         """In a forked child: the connection is the parent's."""
         self.over = "the connection belongs to the process that was forked: make a new Executor"
@@ -473,7 +480,7 @@ def _at_exit():
     for run in list(_runs):
         run.stop_reading()
     for found in list(_connections.values()):
-        while found.over is None and (found._unanswered or found._waiting or found._out):
+        while found.over is None and found.is_busy():
             found.pump()
             threading.Event().wait(0.01)
         found.close()

@@ -33,6 +33,7 @@ class _Core:
         self.seen = None  # what the session says of this process
         self.closed = False
         self.broken = None  # the exception of an initializer
+        self.abandoned = False  # nothing waits for the jobs that run
         self.open = 0  # futures and maps that have not finished
         self.idle = None  # an event for those who wait for `open` to be 0
         # For the connection, which holds its lock:
@@ -351,6 +352,14 @@ class Executor(_base.Executor):
             self._cancel_pending()
         if wait:
             core.wait_idle()
+
+    def terminate_workers(self) -> None:
+        """Take no more jobs, cancel those that were not sent, and wait for none: as `ProcessPoolExecutor` of 3.14.
+
+        The interpreter does not wait for the jobs that run; they end with the run at the latest.
+        """
+        self._core.abandoned = True
+        self.shutdown(wait=False, cancel_futures=True)
 
     def _cancel_pending(self):
         core = self._core

@@ -495,6 +495,10 @@ class _Parts:
     def __iter__(self):
         return self
 
+    def limit(self, timeout):
+        """Wait for the next chunk at most `timeout` seconds from now."""
+        self._deadline = None if timeout is None else monotonic() + timeout
+
     def __next__(self):
         self._begun = True
         while True:
@@ -553,3 +557,8 @@ class _Values:
             for value in self._part:
                 return value
             self._part = next(self._parts)
+
+    def next(self, timeout=None):
+        """The next value; raises `TimeoutError` if it is not there within `timeout` seconds, and can be called again."""
+        self._parts.limit(timeout)
+        return next(self)
