@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/_futures.py", include_str!("../../../python/rankpool/_futures.py")),
     ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
     ("rankpool/_payload.py", include_str!("../../../python/rankpool/_payload.py")),
+    ("rankpool/_progress.py", include_str!("../../../python/rankpool/_progress.py")),
     ("rankpool/_worker.py", include_str!("../../../python/rankpool/_worker.py")),
     ("rankpool/compat/__init__.py", include_str!("../../../python/rankpool/compat/__init__.py")),
     ("rankpool/compat/_common.py", include_str!("../../../python/rankpool/compat/_common.py")),
