@@ -391,7 +391,7 @@ class Connection:
         with self.lock:
             calls = list(self._unanswered.values())
             self._unanswered.clear()
-        runs = [run for run in list(_runs) if run.connection is self]
+        runs = [run for run in live_runs() if run.connection is self]
         if not calls and not runs:
             return
         error = self.error()
@@ -445,7 +445,13 @@ class Connection:
                 call._state = FINISHED
 
 
-_runs = weakref.WeakSet()  # maps that may have jobs that are not sent
+# Maps that have not finished, with themselves if they go on when nothing else refers to them.
+_runs = weakref.WeakKeyDictionary()
+
+
+def live_runs():
+    """The maps that have not finished."""
+    return [run for run in [reference() for reference in _runs.keyrefs()] if run is not None]
 
 
 def _outcome(call, header, body):
@@ -477,7 +483,7 @@ def _outcome(call, header, body):
 
 def _at_exit():
     """At the end of the interpreter: jobs that were submitted are finished, as with `concurrent.futures`."""
-    for run in list(_runs):
+    for run in live_runs():
         run.stop_reading()
     for found in list(_connections.values()):
         while found.over is None and found.is_busy():

@@ -318,14 +318,22 @@ class Worker:
                 pass
         sys.path[:] = path + [entry for entry in ours if entry not in path]
         sys.argv[:] = told["argv"]
-        if "initializer" in told and not session.initialized:
+        if not session.initialized:
             session.initialized = True
-            try:
+            self._initialize(session)
+        self._failure = session.failure
+
+    def _initialize(self, session):
+        """Import the modules of a session, and call its initializer."""
+        told = session.told
+        try:
+            for name in told["preload"]:
+                __import__(name)
+            if "initializer" in told:
                 initializer, initargs = self._loads(told["initializer"], 0)
                 initializer(*initargs)
-            except BaseException as error:
-                session.failure = self._describe(error)
-        self._failure = session.failure
+        except BaseException as error:
+            session.failure = self._describe(error)
 
     def _function(self, number):
         """The function, or the shared object, of a number, as a list of one; loaded at its first use."""

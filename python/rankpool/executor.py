@@ -123,6 +123,12 @@ def _main():
 class Executor(_base.Executor):
     """Runs functions in the workers of rankpool.
 
+    A function that can be imported goes by its name. Functions of `__main__`, lambdas and closures go by value,
+    by cloudpickle, with what they capture; each is serialised and sent once, not with every job. `map` serialises
+    its function anew. `submit` does so if a name that the function captures was bound anew, or if it captures
+    objects that can change in place and its serialised form has at most 64 KiB; of a larger one, the first
+    state counts until a captured name is bound anew. See `rankpool.share` for data of many functions.
+
     Args:
         max_workers: How many calls of this executor are sent at once at most; it starts no processes.
             `None`: as many as the workers take.
@@ -309,8 +315,7 @@ class Executor(_base.Executor):
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         self._usable()
-        if buffersize is None:
-            items = list(items)
+        items = list(items) if buffersize is None else iter(items)
         run = self._start_map(fn, items, star=star, chunksize=chunksize, buffersize=buffersize)
         return run.values(not unordered, timeout)
 
@@ -351,6 +356,9 @@ class Executor(_base.Executor):
         if cancel_futures and core.connection is not None:
             self._cancel_pending()
         if wait:
+            for run in _connection.live_runs():
+                if run.core is core:
+                    run.end_of_executor()
             core.wait_idle()
 
     def terminate_workers(self) -> None:

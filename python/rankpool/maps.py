@@ -92,10 +92,12 @@ class MapRun:
         self._callbacks = []
         self._kept = None  # chunks, for callbacks
         self._progress = None
-        _runs.add(self)
         self._iterator = None if self._is_list else iter(items)
 
     # What is sent.
+
+    def _is_bounded(self):
+        return self._buffersize is not None and not self._callbacks
 
     def show(self, progress):
         """Show the finished jobs with a bar."""
@@ -103,6 +105,8 @@ class MapRun:
 
     def start(self):
         """Let the jobs be sent."""
+        # A run goes on if nothing refers to it, unless it waits for a consumer.
+        _runs[self] = None if self._is_bounded() else self
         with self.connection.lock:
             self.core.open += 1
         if self.connection.is_over():
@@ -285,7 +289,7 @@ class MapRun:
             callbacks, self._callbacks = self._callbacks, []
         if self._progress is not None:
             self._progress.end()
-        _runs.discard(self)
+        _runs.pop(self, None)
         core = self.core
         with self.connection.lock:
             core.closed_one()
@@ -419,6 +423,11 @@ class MapRun:
             self._answer_one(chunk, offset, error=error)
         self._settled()
 
+    def end_of_executor(self):
+        """At the shutdown of the executor: a run that waits for its consumer gets no more jobs."""
+        if self._is_bounded() and not self._finished:
+            self.fail(RuntimeError("cannot schedule new futures after shutdown"))
+
     def stop_reading(self):
         """At the end of the interpreter: a run whose iterable is being read ends."""
         if not self._exhausted:
@@ -532,7 +541,7 @@ class _Parts:
         return _emptying(part)
 
     def __del__(self):
-        if self._begun:
+        if self._begun or self._run._is_bounded():
             self._run.cancel()
 
 
