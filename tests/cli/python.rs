@@ -86,13 +86,13 @@ fn a_journal_keeps_the_results_of_jobs_for_the_next_run_of_the_script() {
     let first = run(&files, &words).expect_code(0).out();
     assert_eq!(text(&files, "ran").lines().count(), 20);
     // More jobs than before: only the new ones are run.
-    files.with("script.py", &SQUARES.replace("range(20)", "range(25)"));
+    files.with("script.py", SQUARES.replace("range(20)", "range(25)"));
     let second = run(&files, &words).expect_code(0).out();
     assert!(second.starts_with(first.trim_end().trim_end_matches(']')), "{first}{second}");
     let ran: Vec<_> = text(&files, "ran").lines().map(str::to_string).collect();
     assert_eq!(ran.len(), 25, "{ran:?}");
     // Another function has no results yet.
-    files.with("script.py", &SQUARES.replace("x * x", "x * x * x"));
+    files.with("script.py", SQUARES.replace("x * x", "x * x * x"));
     run(&files, &words).expect_code(0);
     assert_eq!(text(&files, "ran").lines().count(), 45);
 }
@@ -100,7 +100,7 @@ fn a_journal_keeps_the_results_of_jobs_for_the_next_run_of_the_script() {
 #[test]
 fn a_run_that_was_killed_goes_on_where_it_was() {
     let files = Files::new();
-    files.with("script.py", &SQUARES.replace("    return", "    import time; time.sleep(0.02)\n    return"));
+    files.with("script.py", SQUARES.replace("    return", "    import time; time.sleep(0.02)\n    return"));
     let words = ["--journal", "j", "--resume", "--sync", "0s", "script.py"];
     let mut child = support::start(&mut python(&files, &words));
     until("some jobs have run", || files.names().contains(&"ran".into()) && text(&files, "ran").lines().count() > 5);
@@ -116,7 +116,7 @@ fn a_run_that_was_killed_goes_on_where_it_was() {
 #[test]
 fn a_job_log_has_an_entry_for_each_call() {
     let files = Files::new();
-    files.with("script.py", &SQUARES.replace("range(20)", "range(20), chunksize=5"));
+    files.with("script.py", SQUARES.replace("range(20)", "range(20), chunksize=5"));
     run(&files, &["--records", "log", "script.py"]).expect_code(0);
     let log = text(&files, "log");
     let lines: Vec<_> = log.lines().collect();
@@ -199,7 +199,7 @@ fn when_rank_0_is_killed_nothing_is_left() {
 #[test]
 fn a_script_that_is_killed_ends_the_run() {
     let files = Files::new();
-    files.with("script.py", &WAITS.replace("futures[0]", "import os; os.kill(os.getpid(), 9); futures[0]"));
+    files.with("script.py", WAITS.replace("futures[0]", "import os; os.kill(os.getpid(), 9); futures[0]"));
     run(&files, &["script.py"]).expect_code(137);
 }
 
