@@ -51,7 +51,7 @@ _LONGEST_WRITE = 1 << 20
 def pack_frame(kind, flags, status, retries, count, number, function, session, seconds, parts, length):
     """A frame as pieces for `FrameWriter`: one `bytes`, or a header and the memfd of its body."""
     if length >= MEMFD_FROM:
-        fd = _memfd(parts, length)
+        fd = parts if type(parts) is int else _memfd(parts)
         if fd is not None:
             header = HEADER.pack(
                 kind, flags | MEMFD, status, retries, count, number, function, session, seconds, length
@@ -61,7 +61,14 @@ def pack_frame(kind, flags, status, retries, count, number, function, session, s
     return b"".join([header, *parts])
 
 
-def _memfd(parts, length):
+def in_memfd(body):
+    """A large body of a call with its parts copied to a memfd, as `pack_frame` takes it, too; others as they are."""
+    flags, parts, length = body
+    fd = _memfd(parts) if length >= MEMFD_FROM else None
+    return body if fd is None else (flags, fd, length)
+
+
+def _memfd(parts):
     """A memfd with these bytes, or None if there can be none (then they go through the stream)."""
     try:
         fd = os.memfd_create("rankpool", os.MFD_CLOEXEC)

@@ -16,6 +16,7 @@ from .maps import MapRun
 
 T = TypeVar("T")
 _pickle = pickle.dumps
+_START_LIMIT = 300.0
 
 
 class _Core:
@@ -54,7 +55,7 @@ class _Core:
                 # A worker that imports `__main__` again calls it so; its objects come back under this name.
                 sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
                 found = _connection.connection(self.launcher)
-                found.wait_ready()
+                found.wait_ready(_START_LIMIT)
                 self.start_session(found)
                 self.connection = found
         return self.connection
