@@ -92,7 +92,7 @@ class FrameWriter:
         self._socket = sock
 
     def send(self, frames, block):
-        """Send `frames` (a list that is emptied from the front); what cannot be sent without waiting stays, unless `block`.
+        """Send `frames`, a list that is emptied from the front. Unless `block`, what would have to wait stays in it.
 
         An interrupt (`KeyboardInterrupt`) between two steps loses no byte and sends none twice: `frames`
         says at each moment what has not been sent.
@@ -221,7 +221,7 @@ class FrameReader:
         return count
 
     def _mapped(self, length, is_shared):
-        """The body that came in a memfd, as writable memory. That of a function is shared by workers: a write copies."""
+        """The body that came in a memfd, as writable memory; a write to that of a function, which workers share, copies."""
         from mmap import MAP_PRIVATE, MAP_SHARED, mmap
 
         fd = self._descriptors.pop(0)

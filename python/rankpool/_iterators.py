@@ -82,6 +82,6 @@ class Values:
             self._part = next(self._parts)
 
     def next(self, timeout=None):
-        """The next value; raises `TimeoutError` if it is not there within `timeout` seconds, and can be called again."""
+        """The next value. If it is not there within `timeout` seconds, `TimeoutError` is raised; one can call again."""
         self._parts.limit(timeout)
         return next(self)

@@ -137,7 +137,7 @@ class Worker:
         self._writer.send([ready], True)
 
     def _may_hold(self):
-        """Whether the answers may be written together with the next one: the next call is as the last one, which was short."""
+        """Whether the answers may wait for that to the next call, which is expected to be short."""
         now = perf_counter()
         if len(self._answers) == 1:
             self._held_since = now

@@ -1,4 +1,7 @@
-"""The executor: submit, errors, workers that die, options, shutdown. Run by `rankpool python -m unittest`, or with RANKPOOL_EXE set."""
+"""The executor: submit, errors, workers that die, options, shutdown.
+
+Run by `rankpool python -m unittest` in this folder, or by Python with RANKPOOL_EXE set.
+"""
 
 import asyncio
 import gc

@@ -9,11 +9,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 import unittest
 
 import jobs
-from rankpool import Executor, share
+from rankpool import share
 from test_core import WithExecutor
 
 HAS_CLOUDPICKLE = importlib.util.find_spec("cloudpickle") is not None
@@ -38,7 +37,6 @@ def run_script(text, *arguments, **environment):
 
 def frames_of(executor, number_of=None):
     """The kinds of frames that are sent from now on, in a list."""
-    from rankpool import _connection
 
     kinds = []
     connection = executor._core.connection

@@ -65,10 +65,17 @@ class Ends(unittest.TestCase):
 
     def test_jobs_that_were_left_behind_are_finished(self):
         self.check("Executor().submit(jobs.print_word, 'done')", stdout="done")
-        self.check("for _ in range(50): e = Executor(); e.submit(jobs.slow, 0.01); e.submit(jobs.print_word, 'x')", stdout="x" * 50)
+        self.check(
+            "for _ in range(50): e = Executor(); e.submit(jobs.slow, 0.01); e.submit(jobs.print_word, 'x')",
+            stdout="x" * 50,
+        )
 
     def test_an_exception_and_an_exit_code_of_the_script_are_its_own(self):
-        self.check("Executor().submit(jobs.double, 1).result()\nraise KeyError('mine')", returncode=1, stderr="KeyError: 'mine'")
+        self.check(
+            "Executor().submit(jobs.double, 1).result()\nraise KeyError('mine')",
+            returncode=1,
+            stderr="KeyError: 'mine'",
+        )
         self.check("Executor().submit(jobs.double, 1).result()\nsys.exit(5)", returncode=5)
 
     def test_an_endless_map_that_was_left_ends_with_the_script(self):
@@ -253,8 +260,8 @@ class Rank0(unittest.TestCase):
             sys.path.insert(0, {HERE!r})
             import jobs
             from rankpool import Executor
-            with Executor(launcher="env") as executor, Executor(launcher=["env"]) as other, Executor() as third:
-                print(executor.submit(jobs.double, 1).result(), other.submit(jobs.double, 2).result(), third.submit(jobs.double, 3).result())
+            with Executor(launcher="env") as one, Executor(launcher=["env"]) as two, Executor() as three:
+                print(*[executor.submit(jobs.double, i).result() for i, executor in enumerate([one, two, three], 1)])
         """
         done = run_script(text)
         self.assertEqual(done.stdout, "2 4 6\n", done.stderr)
