@@ -221,7 +221,7 @@ class FrameReader:
         return count
 
     def _mapped(self, length, is_shared):
-        """The body that came in a memfd, as writable memory; a write to that of a function, which workers share, copies."""
+        """The body that came in a memfd, as writable memory. Workers share that of a function: a write copies it."""
         from mmap import MAP_PRIVATE, MAP_SHARED, mmap
 
         fd = self._descriptors.pop(0)

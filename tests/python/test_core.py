@@ -122,6 +122,16 @@ class Submit(WithExecutor):
             thread.join(60)
         self.assertEqual(sums, [0] * 4)
 
+    def test_a_result_does_not_wait_for_a_long_job_behind_it(self):
+        go = self.path("go")
+        for future in [self.executor.submit(jobs.wait_if, None) for _ in range(100)]:
+            future.result(60)
+        many = [self.executor.submit(jobs.wait_if, None) for _ in range(200)]
+        last = self.executor.submit(jobs.wait_if, go)
+        self.assertEqual({future.result(30) for future in many}, {None})
+        self.touch("go")
+        self.assertEqual(last.result(60), go)
+
     def test_a_callback_may_submit(self):
         answers = []
         done = threading.Event()

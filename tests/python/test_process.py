@@ -174,7 +174,7 @@ class Forks(WithExecutor):
 
     def test_a_child_that_comes_back_from_a_job_does_not_answer(self):
         many = [self.executor.submit(jobs.fork_and_return) for _ in range(4)]
-        self.assertEqual([future.result(60) for future in many], ["parent"] * 4)
+        self.assertEqual([future.result(60) for future in many], [("parent", 0)] * 4)
 
     def test_a_forked_script_has_a_connection_of_its_own(self):
         self.assertEqual(self.executor.submit(jobs.double, 1).result(60), 2)
