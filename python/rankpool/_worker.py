@@ -415,7 +415,7 @@ def _end_child():
 
 
 def _unshare(value):
-    from .share import Shared
+    from ._share import Shared
 
     return value.get() if isinstance(value, Shared) else value
 

@@ -199,3 +199,9 @@ def change_together(block, folder, count):
             raise RuntimeError("not all processes have changed it")
         time.sleep(0.005)
     return before, view[0]
+
+
+def share_and_get(shared, value):
+    from rankpool import share
+
+    return share(value).get()

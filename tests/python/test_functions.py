@@ -12,6 +12,7 @@ import textwrap
 import unittest
 
 import jobs
+import rankpool
 from rankpool import share
 from test_core import WithExecutor
 
@@ -247,6 +248,11 @@ class Shares(WithExecutor):
         shared = share(list(range(100)))
         self.assertEqual(self.executor.submit(lambda i: shared.get()[i], 7).result(60), 7)
         self.assertEqual(list(self.executor.map(lambda i: shared.get()[i], range(50))), list(range(50)))
+
+    def test_the_name_share_is_the_function_in_workers_too(self):
+        self.assertEqual(self.executor.submit(jobs.share_and_get, share([1]), 2).result(60), 2)
+        self.assertTrue(all(hasattr(rankpool, name) for name in rankpool.__all__))
+        self.assertTrue(callable(rankpool.share))
 
     def test_a_handle_comes_back_as_itself(self):
         shared = share([1, 2, 3])
