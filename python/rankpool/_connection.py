@@ -21,11 +21,14 @@ _LOOK_AGAIN = 0.2
 
 _connections = {}  # launcher: Connection
 _connections_lock = threading.Lock()
+_interpreter_ends = False
 
 
 def connection(launcher=None):
     """The connection of this process for a launcher; the first use starts it."""
     with _connections_lock:
+        if _interpreter_ends:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         found = _connections.get(launcher)
         if found is None or found.is_over():
             found = Connection(launcher)
@@ -464,6 +467,8 @@ def _outcome(call, header, body):
 
 def _at_exit():
     """At the end of the interpreter: jobs that were submitted are finished, as with `concurrent.futures`."""
+    global _interpreter_ends
+    _interpreter_ends = True
     for run in list(_runs):
         run.stop_reading()
     for found in list(_connections.values()):

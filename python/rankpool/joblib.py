@@ -19,6 +19,7 @@ import os
 import threading
 import weakref
 from concurrent.futures import Future
+from types import FunctionType
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from joblib.parallel import parallel_config, register_parallel_backend
@@ -30,7 +31,9 @@ from joblib._parallel_backends import (
 )
 
 from . import is_worker
-from .executor import Executor, share
+from ._functions import is_importable
+from .executor import Executor
+from .share import Shared, share
 
 __all__ = ["RankpoolBackend", "register"]
 
@@ -97,7 +100,8 @@ class RankpoolBackend(AutoBatchingMixin, ParallelBackendBase):
         if items is None:
             future = self._workers.submit(func)
         else:
-            items = [(f, self._shares.replace(args), self._shares.replace(kwargs)) for f, args, kwargs in items]
+            shares = self._shares
+            items = [(shares.function(f), shares.replace(args), shares.replace(kwargs)) for f, args, kwargs in items]
             future = self._workers.submit(_run_batch, items, func._backend, func._n_jobs)
         self._futures.add(future)
         if callback is not None:
@@ -150,6 +154,15 @@ class _Shares:
         self._seen.clear()
         self._shared.clear()
 
+    def function(self, function: Any) -> Any:
+        """A function that travels with what it captures is sent once to each worker, not with each batch."""
+        if type(function) is not FunctionType or is_importable(function):
+            return function
+        key = id(function)
+        if key not in self._shared:
+            self._shared[key] = (share(function), function)
+        return self._shared[key][0]
+
     def replace(self, values: Any) -> Any:
         """`values` (a tuple or a dict of arguments) with handles in the place of large arrays."""
         if self._limit is None:
@@ -179,7 +192,14 @@ class _Shares:
 def _run_batch(items: List[Tuple[Any, Any, Any]], backend: Any, n_jobs: Optional[int]) -> List[Any]:
     """In a worker: the jobs of one batch."""
     with parallel_config(backend=backend, n_jobs=n_jobs):
-        return [function(*args, **kwargs) for function, args, kwargs in items]
+        return [
+            _object(function)(*map(_object, args), **{name: _object(value) for name, value in kwargs.items()})
+            for function, args, kwargs in items
+        ]
+
+
+def _object(value: Any) -> Any:
+    return value.get() if isinstance(value, Shared) else value
 
 
 def _limit_threads(explicit: Optional[int], n_jobs: Optional[int]) -> None:
