@@ -51,6 +51,8 @@ class _Core:
             )
         with self.lock:
             if self.connection is None:
+                # A worker that imports `__main__` again calls it so; its objects come back under this name.
+                sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
                 found = _connection.connection(self.launcher)
                 found.wait_ready()
                 self.start_session(found)

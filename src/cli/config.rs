@@ -169,7 +169,11 @@ impl Config {
 
     /// Returns the options of the task's batch, with the display of progress that suits standard output.
     pub(super) fn options(&self) -> Options {
-        let progress = progress(self.progress, &self.batch.output, self.verbosity);
+        let progress = match self.task {
+            // What a script shows is its own matter.
+            Task::Python(_) | Task::Serve(_) => self.progress.unwrap_or(Progress::Off),
+            _ => progress(self.progress, &self.batch.output, self.verbosity),
+        };
         let uses_number = matches!(&self.task, Task::Run(task) if task.runner.commands.template.uses_number());
         Options { progress, is_numbered: self.batch.is_numbered || uses_number, ..self.batch.clone() }
     }

@@ -133,7 +133,7 @@ fn drive(
         ExitCode::JobsFailed => Ok(ExitCode::Success),
         ExitCode::Success => Ok(ExitCode::Success),
         other => {
-            report.show(quiet);
+            report.show(true);
             Ok(other)
         }
     }
@@ -143,10 +143,12 @@ fn drive(
 fn watch(script: &Script, config: &Config, pool: &Pool) {
     while !script.ends_within(LOOK) {
         let Some(since) = pool.stop_requested() else { continue };
-        // Running jobs, and the script, have the grace time; but who ends this process means the script.
-        let grace = if stop::was_terminated() { Duration::ZERO } else { config.batch().grace };
-        if !script.ends_within((since + grace).saturating_duration_since(Instant::now())) {
-            end(script, config.batch().kill_after);
+        // Running jobs have the grace time, and the script has some more for what it does then. But who ends this process means the
+        // script.
+        let options = config.batch();
+        let limit = if stop::was_terminated() { Duration::ZERO } else { options.grace + options.kill_after };
+        if !script.ends_within((since + limit).saturating_duration_since(Instant::now())) {
+            end(script, options.kill_after);
         }
         return;
     }
