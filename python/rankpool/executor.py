@@ -348,6 +348,9 @@ class Executor(_base.Executor):
         """
         core = self._core
         core.closed = True
+        for run in list(_connection._runs):
+            if run.core is core:
+                run.stop_at_shutdown()
         if cancel_futures and core.connection is not None:
             self._cancel_pending()
         if wait:

@@ -404,6 +404,18 @@ class MapRun:
             self._answer_one(chunk, offset, error=error)
         self._settled()
 
+    def stop_at_shutdown(self):
+        """The executor takes no more jobs: those that wait until the consumer makes room are not sent any more, and the
+        consumer gets an exception in their place."""
+        with self._condition:
+            if self._buffersize is None or (self._exhausted and not self._items):
+                return
+            self._exhausted = True
+            self._items.clear()
+            self._error = RuntimeError("cannot schedule new futures after shutdown")
+            self._condition.notify_all()
+        self._settled()
+
     def stop_reading(self):
         """At the end of the interpreter: a run whose iterable is being read ends."""
         if not self._exhausted:
