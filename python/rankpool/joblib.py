@@ -20,7 +20,7 @@ import threading
 import weakref
 from concurrent.futures import Future
 from types import FunctionType
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from joblib.parallel import parallel_config, register_parallel_backend
 from joblib._parallel_backends import (
@@ -43,11 +43,13 @@ SHARE_FROM_BYTES = 1 << 20
 _executors: Dict[Tuple[Any, ...], Executor] = {}
 _executors_lock = threading.Lock()
 _executors_kept = 4
+_names: Set[str] = set()  # under which joblib knows the backend
 
 
 def register(name: str = "rankpool", make_default: bool = True) -> None:
     """Makes the backend known to joblib as `name`, and its default unless `make_default` is False."""
     register_parallel_backend(name, RankpoolBackend, make_default=make_default)
+    _names.add(name)
 
 
 class RankpoolBackend(AutoBatchingMixin, ParallelBackendBase):
@@ -202,12 +204,15 @@ def _object(value: Any) -> Any:
     return value.get() if isinstance(value, Shared) else value
 
 
-def _limit_threads(explicit: Optional[int], n_jobs: Optional[int]) -> None:
-    """In a worker, before its first batch: how many threads OpenMP, BLAS and MKL may start.
+def _prepare_worker(names: Sequence[str], explicit: Optional[int], n_jobs: Optional[int]) -> None:
+    """In a worker, before its first batch: the backend's names, for jobs that ask for it, and how many threads OpenMP,
+    BLAS and MKL may start.
 
     As joblib's own process backend: a limit that the user has set in the environment stays unless
     `inner_max_num_threads` is given.
     """
+    for name in names:
+        register(name, make_default=False)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = explicit if explicit is not None else max(cpus // max(n_jobs or cpus, 1), 1)
     for name in ParallelBackendBase.MAX_NUM_THREADS_VARS:
@@ -233,8 +238,8 @@ def _executor(n_jobs: Optional[int], threads: Optional[int], options: Dict[str, 
     with _executors_lock:
         executor = _executors.pop(key, None)
         if executor is None or getattr(executor, "_shutdown", False) or getattr(executor, "_broken", False):
-            initargs = (threads, n_jobs)
-            executor = Executor(n_jobs, initializer=_limit_threads, initargs=initargs, **options)
+            initargs = (sorted(_names), threads, n_jobs)
+            executor = Executor(n_jobs, initializer=_prepare_worker, initargs=initargs, **options)
         _executors[key] = executor  # the last one in the dictionary is the one that was used last
         while len(_executors) > _executors_kept:
             _executors.pop(next(iter(_executors))).shutdown(wait=False)
