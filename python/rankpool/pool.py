@@ -52,14 +52,14 @@ class PoolTimeout(TimeoutError, builtins.TimeoutError):
     """The result is not there yet: a `multiprocessing.TimeoutError`, and a `TimeoutError`."""
 
 
-def _terminated() -> PoolTerminated:
-    return PoolTerminated("the pool was terminated before this job ended")
+def _terminated(pool: "Pool") -> PoolTerminated:
+    return pool._Terminated("the pool was terminated before this job ended")
 
 
-def _as_pool_error(error: BaseException) -> BaseException:
+def _as_pool_error(error: BaseException, pool: "Pool") -> BaseException:
     """Gives `error` the cause that users of `multiprocessing` know: a `multiprocessing.pool.RemoteTraceback`."""
     if isinstance(error, CancelledError) and not isinstance(error, PoolTerminated):
-        return _terminated()
+        return _terminated(pool)
     cause = error.__cause__
     if cause is not None and type(cause) is not RemoteTraceback and type(cause).__name__ == "RemoteTraceback":
         error.__cause__ = RemoteTraceback(str(cause))
@@ -123,7 +123,7 @@ class AsyncResult:
         `multiprocessing`."""
         if self._event.is_set():
             return
-        self._success, self._value = success, value if success else _as_pool_error(value)
+        self._success, self._value = success, value if success else _as_pool_error(value, self._pool)
         callback = self._callback if success else self._error_callback
         self._callback = self._error_callback = None
         if callback is not None:
@@ -134,7 +134,7 @@ class AsyncResult:
     def _stop(self) -> None:
         """The pool is terminated: no callback is called any more."""
         self._callback = self._error_callback = None
-        self._end(False, _terminated())
+        self._end(False, _terminated(self._pool))
 
     def _end_future(self, future: "Future[Any]") -> None:
         if future.cancelled():
@@ -206,13 +206,13 @@ class IMapIterator:
         except StopIteration as end:
             self._ended = True
             self._pool._imap_ended(self)
-            return False, _terminated() if self._stopped else end
+            return False, _terminated(self._pool) if self._stopped else end
         except _FuturesTimeout as error:
             if type(error) is not _FuturesTimeout or error.__cause__ is not None:
-                return False, _as_pool_error(error)  # a job's own
+                return False, _as_pool_error(error, self._pool)  # a job's own
             return False, PoolTimeout()
         except Exception as error:
-            return False, _as_pool_error(error)
+            return False, _as_pool_error(error, self._pool)
 
     def _drain(self) -> None:
         """Runs all jobs and keeps their outcomes: the pool is joined before the values are taken."""
@@ -233,6 +233,9 @@ class Pool:
     `processes`: how many jobs of this pool run at the same time at most (None: all workers of the run).
     `options` are those of `rankpool.Executor`: `retries`, `timeout`, `preload`, `launcher`, `progress`.
     """
+
+    #: The exception of results that `terminate` leaves without a value.
+    _Terminated = PoolTerminated
 
     def __init__(
         self,
@@ -426,11 +429,11 @@ class Pool:
             result = list(values)
         except Exception as error:
             run.wait()
-            raise _as_pool_error(error) from error.__cause__
+            raise _as_pool_error(error, self) from error.__cause__
         finally:
             self._runs.discard(run)
         if self._state == TERMINATE and run._cancelled:
-            raise _terminated()
+            raise _terminated(self)
         return result
 
     def _map_async(
