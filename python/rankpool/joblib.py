@@ -42,7 +42,7 @@ SHARE_FROM_BYTES = 1 << 20
 
 _executors: Dict[Tuple[Any, ...], Executor] = {}
 _executors_lock = threading.Lock()
-_executors_kept = 4
+_executors_kept = 2
 _names: Set[str] = set()  # under which joblib knows the backend
 
 
