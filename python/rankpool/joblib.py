@@ -22,13 +22,13 @@ from concurrent.futures import Future
 from types import FunctionType
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
-from joblib.parallel import parallel_config, register_parallel_backend
 from joblib._parallel_backends import (
     AutoBatchingMixin,
     FallbackToBackend,
     ParallelBackendBase,
     SequentialBackend,
 )
+from joblib.parallel import parallel_config, register_parallel_backend
 
 from . import is_worker
 from ._functions import is_importable
@@ -174,7 +174,11 @@ class _Shares:
         return tuple([self._replace_one(value) for value in values])
 
     def _replace_one(self, value: Any) -> Any:
-        if getattr(value, "nbytes", 0) < self._limit or not hasattr(value, "__array_interface__"):
+        if (
+            self._limit is None
+            or getattr(value, "nbytes", 0) < self._limit
+            or not hasattr(value, "__array_interface__")
+        ):
             return value
         key = id(value)
         if key in self._shared:

@@ -25,7 +25,7 @@ import weakref
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as _FuturesTimeout
 from multiprocessing import TimeoutError
-from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
+from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from .executor import Executor
@@ -368,8 +368,12 @@ class Pool:
         """Drops what has not begun. Every result that is not there yet raises `PoolTerminated`."""
         self._state = TERMINATE
         self._untouched.clear()
-        for unfinished in [*self._imaps, *self._outstanding, *self._runs]:
-            unfinished._stop() if not isinstance(unfinished, MapRun) else unfinished.cancel()
+        for run in list(self._runs):
+            run.cancel()
+        for iterator in list(self._imaps):
+            iterator._stop()
+        for result in list(self._outstanding):
+            result._stop()
         self._executor.terminate_workers()
 
     def join(self) -> None:
@@ -394,7 +398,8 @@ class Pool:
     def __del__(self) -> None:
         try:
             if self._state == RUN:
-                warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+                text = f"unclosed running multiprocessing pool {self!r}"
+                warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
                 self._executor.shutdown(wait=False)
         except Exception:
             pass  # the interpreter is about to end
@@ -415,11 +420,11 @@ class Pool:
         items: Iterable[Any] = map(tuple, iterable) if star else iterable
         if hasattr(iterable, "__len__"):
             items = list(items)
-        return self._executor._start_map(
-            func, items, star=star, chunksize=chunksize, buffersize=None, on_done=on_done
-        )
+        return self._executor._start_map(func, items, star=star, chunksize=chunksize, buffersize=None, on_done=on_done)
 
-    def _map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: Optional[int], star: bool) -> List[Any]:
+    def _map(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: Optional[int], star: bool
+    ) -> List[Any]:
         self._check_running()
         _check_chunksize(chunksize)
         run = self._start(func, iterable, chunksize, star)

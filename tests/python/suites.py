@@ -62,9 +62,7 @@ def cpython_tests(folder, exe):
     target = folder / "cpython"
     if all((target / "test" / name).exists() for name in wanted):
         return target
-    version, own = run(
-        [exe, "-c", "import sys, test; print('%d.%d' % sys.version_info[:2], test.__path__[0])"]
-    ).split()
+    version, own = run([exe, "-c", "import sys, test; print('%d.%d' % sys.version_info[:2], test.__path__[0])"]).split()
     found = Path(own)
     if not all((found / name).exists() for name in wanted):
         say(f"fetching libpython{version}-testsuite")
@@ -119,7 +117,12 @@ def run_suite(suite, arguments, folder, exe):
     output = folder / f"{suite}.log"
     with output.open("w") as file:
         started = subprocess.Popen(
-            command, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             status = started.wait(LIMITS[suite])

@@ -1,4 +1,7 @@
-"""The joblib backend. Run by `rankpool python -m unittest`, or with RANKPOOL_EXE set; needs joblib, and some tests numpy and scikit-learn."""
+"""The joblib backend. Run by `rankpool python -m unittest`, or with RANKPOOL_EXE set; needs joblib.
+
+Some tests need numpy and scikit-learn.
+"""
 
 import multiprocessing
 import os
@@ -60,10 +63,15 @@ class Joblib(unittest.TestCase):
 
     def test_functions_of_any_kind_and_keywords_work(self):
         base = 10
-        self.assertEqual(Parallel(n_jobs=2)(delayed(lambda x, y=0: base + x + y)(x, y=1) for x in range(5)), list(range(11, 16)))
+        self.assertEqual(
+            Parallel(n_jobs=2)(delayed(lambda x, y=0: base + x + y)(x, y=1) for x in range(5)), list(range(11, 16))
+        )
 
     def test_generators_come_in_both_orders(self):
-        self.assertEqual(list(Parallel(n_jobs=2, return_as="generator")(delayed(square)(x) for x in range(9))), [x * x for x in range(9)])
+        self.assertEqual(
+            list(Parallel(n_jobs=2, return_as="generator")(delayed(square)(x) for x in range(9))),
+            [x * x for x in range(9)],
+        )
         unordered = Parallel(n_jobs=2, return_as="generator_unordered")(delayed(square)(x) for x in range(9))
         self.assertEqual(sorted(unordered), [x * x for x in range(9)])
 

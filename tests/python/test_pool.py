@@ -1,4 +1,7 @@
-"""`rankpool.Pool`, as users of `multiprocessing.Pool` know it. Run by `rankpool python -m unittest`, or with RANKPOOL_EXE set."""
+"""`rankpool.Pool`, as users of `multiprocessing.Pool` know it.
+
+Run by `rankpool python -m unittest`, or with RANKPOOL_EXE set.
+"""
 
 import gc
 import itertools

@@ -1,6 +1,6 @@
 """The names of `p_tqdm` on rankpool's workers.
 
-    from rankpool.compat.p_tqdm import p_map      # was: from p_tqdm import p_map
+from rankpool.compat.p_tqdm import p_map      # was: from p_tqdm import p_map
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Runs one of others' test suites in the interpreter that `rankpool python` starts, and writes what became of each test.
+"""Runs one of others' test suites in the script of `rankpool python`, and writes what became of each test.
 
-    runner.py SUITE EXPECTED REPORT
+runner.py SUITE EXPECTED REPORT
 """
 
 import fnmatch
@@ -69,7 +69,7 @@ class Report:
             for name, result in self.results.items()
         )
         if count + left_out != self.expected.passed and not found:
-            found.append(f"{count + left_out} tests have passed or need two workers, and the list says {self.expected.passed}")
+            found.append(f"{count + left_out} tests pass or need two workers; the list says {self.expected.passed}")
         return found
 
 
