@@ -21,11 +21,14 @@ _JOIN_LIMIT = 2.0
 
 _connections = {}  # launcher: Connection
 _connections_lock = threading.Lock()
+_interpreter_ends = False
 
 
 def connection(launcher=None):
     """The connection of this process for a launcher; the first use starts it."""
     with _connections_lock:
+        if _interpreter_ends:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         found = _connections.get(launcher)
         if found is None or found.is_over():
             found = Connection(launcher)
@@ -85,9 +88,12 @@ class Connection:
 
     def error(self):
         """The exception of calls after the end of the run."""
-        from ._errors import PoolEnded
-
-        return PoolEnded(self.over or "the connection to rankpool is closed")
+        text = self.over or "the connection to rankpool is closed"
+        try:
+            from ._errors import PoolEnded
+        except RuntimeError:  # The interpreter ends: concurrent.futures.process cannot be imported any more.
+            return RuntimeError(text)
+        return PoolEnded(text)
 
     # Sessions.
 
@@ -464,6 +470,8 @@ def live_runs():
 
 def _at_exit():
     """At the end of the interpreter: jobs that were submitted are finished, as with `concurrent.futures`."""
+    global _interpreter_ends
+    _interpreter_ends = True
     for run in live_runs():
         run.stop_reading()
     for found in list(_connections.values()):
