@@ -128,8 +128,9 @@ class Executor(_base.Executor):
             `None`: as many as the workers take.
         initializer: A function that each worker calls once before jobs of this executor.
         initargs: The arguments of the initializer.
-        retries: How often a job that has failed is run again.
-        timeout: Seconds that a job may take; then it fails with `JobTimeout` and its worker is replaced.
+        retries: How often a job that has failed is run again; by default what `rankpool python --retries` says.
+        timeout: Seconds that a job may take; then it fails with `JobTimeout` and its worker is replaced. By default
+            what `rankpool python --timeout` says.
         preload: Modules that are imported once on each node, before its workers are started.
         launcher: What starts the ranks if the script was not started by `rankpool python`, such as
             `"mpiexec -n 8"`. Without it they are threads of one process.
@@ -144,7 +145,7 @@ class Executor(_base.Executor):
         initializer: Optional[Callable[..., Any]] = None,
         initargs: Tuple[Any, ...] = (),
         *,
-        retries: int = 0,
+        retries: Optional[int] = None,
         timeout: Optional[float] = None,
         preload: Sequence[str] = (),
         launcher: Union[None, str, Sequence[str]] = None,
@@ -160,7 +161,11 @@ class Executor(_base.Executor):
         launcher = launcher if launcher is None or isinstance(launcher, str) else tuple(launcher)
         self._core = _Core(max_workers, initializer, tuple(initargs), tuple(preload), launcher)
         self._progress = progress
-        self._set_options(retries, timeout)
+        given = os.environ.get
+        self._set_options(
+            int(given("RANKPOOL_RETRIES") or 0) if retries is None else retries,
+            float(given("RANKPOOL_TIMEOUT") or 0) or None if timeout is None else timeout,
+        )
 
     def _set_options(self, retries, timeout):
         if not 0 <= retries <= 255:

@@ -128,7 +128,7 @@ impl Config {
             TaskArgs::Kernel(args) => {
                 Task::Kernel(Box::new(KernelTask::new(args.kernel, seed, args.failures.timeout)?))
             }
-            TaskArgs::Python(args) => Task::Python(PythonTask::new(*args)),
+            TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)),
             TaskArgs::Serve(args) => {
                 Task::Serve(ServeTask { connect: args.connect, runner: CallRunner::new(args.workers) })
             }
@@ -231,7 +231,8 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
     Options {
         name: name.into(),
         retry: RetryPolicy {
-            retries: run.retries,
+            // A script's executor decides about its jobs.
+            retries: if matches!(task, TaskArgs::Python(_)) { 0 } else { run.retries },
             on: failures.iter().flat_map(|failures| &failures.retry_on).map(retry_on).collect(),
             pause: failures.map_or(Duration::ZERO, |failures| failures.retry_pause),
         },
@@ -301,8 +302,8 @@ impl CallRunner {
 }
 
 impl PythonTask {
-    fn new(args: PythonArgs) -> PythonTask {
-        let PythonArgs { workers, module, code, script, .. } = args;
+    fn new(args: PythonArgs, retries: u32) -> PythonTask {
+        let PythonArgs { workers, failures, module, code, script } = args;
         let option = if !module.is_empty() {
             Some("-m")
         } else if !code.is_empty() {
@@ -311,7 +312,7 @@ impl PythonTask {
             None
         };
         let words = option.map(OsString::from).into_iter().chain(module).chain(code).chain(script).collect();
-        PythonTask { words, runner: CallRunner::new(workers) }
+        PythonTask { words, retries, timeout: failures.timeout, runner: CallRunner::new(workers) }
     }
 }
 

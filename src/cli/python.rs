@@ -32,6 +32,10 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct PythonTask {
     /// The arguments of the interpreter: the script or another option, and its arguments.
     pub words: Vec<OsString>,
+    /// How often a job that fails is run again, unless the executor says so.
+    pub retries: u32,
+    /// The time limit of a job, unless the executor says so.
+    pub timeout: Option<Duration>,
     pub runner: CallRunner,
 }
 
@@ -43,6 +47,14 @@ pub(super) struct ServeTask {
     pub runner: CallRunner,
 }
 
+impl PythonTask {
+    /// Returns the variables from which an executor takes its defaults.
+    fn defaults(&self) -> Vec<(&'static str, String)> {
+        let timeout = self.timeout.map(|limit| ("RANKPOOL_TIMEOUT", limit.as_secs_f64().to_string()));
+        timeout.into_iter().chain([("RANKPOOL_RETRIES", self.retries.to_string())]).collect()
+    }
+}
+
 /// Runs a script.
 pub(super) fn run(config: &Config, task: &PythonTask) -> ProcessExitCode {
     // The helper is started before MPI, because a process that runs MPI must not fork. So is the script.
@@ -51,7 +63,7 @@ pub(super) fn run(config: &Config, task: &PythonTask) -> ProcessExitCode {
     }
     let asked = Asked::now(config);
     let exe = task.runner.plan.exe.as_deref().unwrap_or("python3");
-    let started = launch::is_first().then(|| Script::start(exe, &task.words)).transpose();
+    let started = launch::is_first().then(|| Script::start(exe, &task.words, &task.defaults())).transpose();
     let (mut script, socket) = match started {
         Ok(started) => started.unzip(),
         Err(message) => return launch::refuse(&message).report(),
