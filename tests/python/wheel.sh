@@ -209,6 +209,11 @@ timeout 300 "$work/python3/bin/pip" install --quiet --target "$work/folder" "$wh
 output=$(clean "$work/nowhere" PYTHONPATH="$work/folder" "$(find_python python3)" script.py) || fail 'script.py after pip install --target'
 [ "$output" = "version $version" ] || fail "script.py after pip install --target printed: $output"
 check 'the module finds its program after pip install --target'
+clean "$work/nowhere" "$(find_python python3)" -m pip install --quiet --user --break-system-packages "$wheel" >/dev/null 2>&1 ||
+  clean "$work/nowhere" "$(find_python python3)" -m pip install --quiet --user "$wheel"
+output=$(clean "$work/nowhere" "$(find_python python3)" script.py) || fail 'script.py after pip install --user'
+[ "$output" = "version $version" ] || fail "script.py after pip install --user printed: $output"
+check 'the module finds its program after pip install --user'
 
 if [ -n "${RANKPOOL_MPIEXEC:-}" ] && [ -n "${RANKPOOL_MPI_EXE:-}" ]; then
   output=$(cd "$work/elsewhere" && RANKPOOL_EXE=$RANKPOOL_MPI_EXE RANKPOOL_THREADS=1 timeout 120 "$work/python3/bin/python" launched.py \
