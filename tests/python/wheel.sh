@@ -115,12 +115,19 @@ END
 cat >"$work/elsewhere/launched.py" <<'END'
 import os
 import sys
+import time
 
 from rankpool import Executor
 
+
+def rank(seconds):
+    time.sleep(seconds)
+    return os.environ["RANKPOOL_RANK"]
+
+
 if __name__ == "__main__":
     with Executor(launcher=sys.argv[1]) as executor:
-        futures = [executor.submit(os.environ.get, "RANKPOOL_RANK") for _ in range(200)]
+        futures = [executor.submit(rank, 0.05) for _ in range(40)]
         print(sorted({future.result() for future in futures}))
 END
 
