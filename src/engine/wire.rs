@@ -10,6 +10,7 @@
 
 mod bulk;
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
 
@@ -281,12 +282,37 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecErr
     Ok(bytes.into())
 }
 
+thread_local! {
+    /// The message that this thread decodes values from.
+    static MESSAGE: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
+}
+
+/// Calls `decode`, which decodes values from parts of this message: their byte strings can share its memory.
+pub(crate) fn with_message<R>(message: &Bytes, decode: impl FnOnce() -> R) -> R {
+    MESSAGE.with(|current| current.replace(message.clone()));
+    let decoded = decode();
+    MESSAGE.with(|current| current.replace(Bytes::new()));
+    decoded
+}
+
+/// Returns these bytes without a copy, if they are a part of the message that this thread decodes values from.
+#[cfg(feature = "program")]
+pub(crate) fn part_of_message(bytes: &[u8]) -> Bytes {
+    MESSAGE.with_borrow(|message| {
+        let (all, part) = (message.as_ptr_range(), bytes.as_ptr_range());
+        let is_part = all.start <= part.start && part.end <= all.end;
+        // A small part would keep the memory of the whole message.
+        let is_worth_it = bytes.len() > message.len() / 2;
+        if is_part && is_worth_it { message.slice_ref(bytes) } else { Bytes::copy_from_slice(bytes) }
+    })
+}
+
 /// Decodes a value from all of these bytes.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     // bincode allocates a string or byte string before it checks that its bytes are there; only its limit, a constant,
     // stops a garbled length. The limit counts an integer at its full width, up to 16 times its size in the encoding.
     fn limited<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
-        bincode::serde::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(decode_error)
+        bincode::serde::borrow_decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(decode_error)
     }
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
