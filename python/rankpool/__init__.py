@@ -60,11 +60,13 @@ def is_worker() -> bool:
 
 
 def __getattr__(name: str):
+    from importlib import import_module
+
+    if name in ("compat", "joblib"):
+        return import_module("rankpool." + name)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'rankpool' has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module("rankpool." + home), name)
     globals()[name] = value
     return value

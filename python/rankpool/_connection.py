@@ -75,9 +75,12 @@ class Connection:
 
     def error(self):
         """The exception of calls after the end of the run."""
-        from ._errors import PoolEnded
-
-        return PoolEnded(self.over or "the connection to rankpool is closed")
+        text = self.over or "the connection to rankpool is closed"
+        try:
+            from ._errors import PoolEnded
+        except RuntimeError:  # The interpreter ends: concurrent.futures.process cannot be imported any more.
+            return RuntimeError(text)
+        return PoolEnded(text)
 
     # Sessions.
 

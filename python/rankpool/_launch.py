@@ -33,14 +33,18 @@ def inherited_socket():
 
 def find_program():
     """The binary `rankpool`; raises `RuntimeError` if there is none."""
+    import sysconfig
     from shutil import which
 
     given = os.environ.get("RANKPOOL_EXE")
     if given:
         return given
     here = os.path.dirname(os.path.abspath(__file__))
-    candidates = [os.path.join(here, "bin", "rankpool"), os.path.join(os.path.dirname(sys.executable), "rankpool")]
-    for path in candidates:
+    # In the package, beside it (`pip install --target`), beside the interpreter, and where `pip install --user` puts programs.
+    folders = [os.path.join(here, "bin"), os.path.join(os.path.dirname(here), "bin"), os.path.dirname(sys.executable)]
+    folders += [sysconfig.get_path("scripts"), sysconfig.get_path("scripts", "posix_user")]
+    for folder in folders:
+        path = os.path.join(folder, "rankpool")
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     found = which("rankpool")

@@ -9,11 +9,14 @@ from ._runs import live_runs
 
 _connections: dict = {}  # launcher: Connection
 _connections_lock = threading.Lock()
+_interpreter_ends = False
 
 
 def connection(launcher=None):
     """The connection of this process for a launcher; the first use starts it."""
     with _connections_lock:
+        if _interpreter_ends:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         found = _connections.get(launcher)
         if found is None or found.is_over():
             found = Connection(launcher)
@@ -23,6 +26,8 @@ def connection(launcher=None):
 
 def _at_exit():
     """At the end of the interpreter: jobs that were submitted are finished, as with `concurrent.futures`."""
+    global _interpreter_ends
+    _interpreter_ends = True
     for run in live_runs():
         run.stop_reading()
     for found in list(_connections.values()):

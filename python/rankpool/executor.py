@@ -374,12 +374,12 @@ class Executor(_base.Executor):
         """
         core = self._core
         core.closed = True
+        for run in live_runs():
+            if run.core is core:
+                run.end_of_executor()
         if cancel_futures and core.connection is not None:
             self._cancel_pending()
         if wait:
-            for run in live_runs():
-                if run.core is core:
-                    run.end_of_executor()
             core.wait_idle()
 
     def terminate_workers(self) -> None:
