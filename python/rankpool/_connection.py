@@ -10,7 +10,7 @@ from time import monotonic
 
 from . import _frames as frames
 from . import _launch
-from ._frames import MEMFD_FROM, FrameReader, FrameWriter, in_memfd, pack_frame
+from ._frames import HEADER, MEMFD_FROM, FrameReader, FrameWriter, in_memfd, pack_frame
 from ._functions import Functions
 from ._futures import FINISHED, RUNNING, JobFuture, begin, settle
 from ._results import outcome_of
@@ -19,6 +19,7 @@ from ._runs import live_runs
 # While results come in, what is sent waits this long for more, and is written with it.
 _WRITE_DELAY = 200e-6
 _JOIN_LIMIT = 2.0
+_pack_header = HEADER.pack
 _LOOK_AGAIN = 1.0
 
 
@@ -151,14 +152,17 @@ class Connection:
             self._post_forgotten()
         # The frame that makes a function known is sent once: no function is called between these two steps,
         # so that no interrupt (`KeyboardInterrupt`) comes between them.
-        for needed in (record, *call.uses):
+        for needed in (record, *call.uses) if call.uses else (record,):
             if needed.frame is not None:
                 out += (needed.frame,)
                 needed.frame = None
         number = self._call_numbers()
         flags, parts, length = call.body
         fields = (call.retries, call.count, number, record.number, core.session, call.seconds)
-        out.append(pack_frame(frames.CALL, flags, 0, *fields, parts, length))
+        if length < MEMFD_FROM and len(parts) == 1:
+            out.append(_pack_header(frames.CALL, flags, 0, *fields, length) + parts[0])
+        else:
+            out.append(pack_frame(frames.CALL, flags, 0, *fields, parts, length))
         call.body = None
         self._unanswered[number] = call
 

@@ -11,12 +11,13 @@ from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple,
 from . import _process
 from ._functions import all_uses
 from ._futures import JobFuture, begin, fail
-from ._payload import dumps, layout, needs_care
+from ._payload import MAIN, SHARED, dumps, layout
 from ._runs import live_runs
 from .maps import MapRun
 
 T = TypeVar("T")
 _pickle = pickle.dumps
+_new = object.__new__
 _START_LIMIT = 300.0
 _LOOK_AGAIN = 1.0
 
@@ -256,7 +257,7 @@ class Executor(_base.Executor):
         connection = core.connection
         if connection is None or core.closed or core.broken is not None or connection.over is not None:
             connection = self._usable()
-        future = JobFuture()
+        future = _new(JobFuture)
         future.core = core
         future.retries = self._retries
         future.seconds = self._timeout
@@ -264,7 +265,7 @@ class Executor(_base.Executor):
             future.record = record = connection.functions.for_submit(fn)
             buffers: list = []
             data = _pickle((args, kwargs), 5, buffer_callback=buffers.append)
-            if buffers or record.uses or needs_care(data):
+            if buffers or record.uses or MAIN in data or SHARED in data:
                 self._pack(connection, future, (args, kwargs))
             else:
                 future.body = (0, (data,), len(data))
