@@ -10,10 +10,12 @@ import sys
 import tempfile
 import textwrap
 import unittest
+from unittest import mock
 
 import jobs
 import rankpool
 from rankpool import share
+from rankpool._frames import FORGET, pack_frame
 from test_core import WithExecutor
 
 HAS_CLOUDPICKLE = importlib.util.find_spec("cloudpickle") is not None
@@ -263,15 +265,19 @@ class Shares(WithExecutor):
         outer = share([inner])
         self.assertEqual(self.executor.submit(jobs.sum_of_first, outer).result(60), 6)
 
-    def test_an_object_that_is_not_shared_any_more_is_forgotten(self):
-        forgotten = self.executor._core.connection._forgotten
+    def test_what_is_not_used_any_more_is_forgotten_by_the_ranks(self):
         shared = share([1, 2, 3])
         self.assertEqual(self.executor.submit(sum, shared).result(60), 6)
-        number = shared._number
-        del shared
-        gc.collect()
-        posted = frames_of(self.executor)
-        self.assertTrue((4, number) in forgotten or not posted)
+        fn = functools.partial(jobs.add, 1000)
+        self.assertEqual(self.executor.submit(fn, 1).result(60), 1001)
+        functions = self.executor._core.connection.functions
+        numbers = {shared._number, functions.for_submit(fn).number}
+        with mock.patch("rankpool._connection.pack_frame", wraps=pack_frame) as pack:
+            del shared, fn
+            gc.collect()
+            self.assertEqual(self.executor.submit(jobs.double, 1).result(60), 2)
+        forgotten = {call.args[5] for call in pack.call_args_list if call.args[0] == FORGET}
+        self.assertLessEqual(numbers, forgotten)
 
 
 class Holder:
