@@ -13,12 +13,28 @@ import os as _os
 
 __version__ = "0.1.0"
 
+# For type checkers, which take this name as true; importing `typing` for it would cost every worker some milliseconds.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._errors import InitializerFailed as InitializerFailed
+    from ._errors import JobTimeout as JobTimeout
+    from ._errors import PayloadError as PayloadError
+    from ._errors import PoolEnded as PoolEnded
+    from ._errors import WorkerDied as WorkerDied
+    from ._payload import RemoteError as RemoteError
+    from ._payload import RemoteTraceback as RemoteTraceback
+    from ._share import Shared as Shared
+    from ._share import share as share
+    from .executor import Executor as Executor
+    from .maps import MapRun as MapRun
+    from .pool import Pool as Pool
+
 _HOMES = {
     "Executor": "executor",
     "MapRun": "maps",
     "Pool": "pool",
-    "Shared": "share",
-    "share": "share",
+    "Shared": "_share",
+    "share": "_share",
     "WorkerDied": "_errors",
     "JobTimeout": "_errors",
     "InitializerFailed": "_errors",
@@ -36,7 +52,7 @@ def is_worker() -> bool:
     return _os.environ.get("RANKPOOL_WORKER") == "1"
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'rankpool' has no attribute {name!r}")

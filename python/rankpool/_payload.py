@@ -78,7 +78,7 @@ def _dumps_cloud(cloud, obj):
 
 def _collecting(dump, obj):
     """As `dump`, with the numbers of the shared objects that are met."""
-    from .share import collecting
+    from ._share import collecting
 
     buffers = []
     with collecting() as uses:

@@ -89,7 +89,7 @@ class Worker:
         self._is_child = False
         from os import register_at_fork
 
-        from .share import set_loader
+        from ._share import set_loader
 
         set_loader(lambda number: self._function(number)[0])
         register_at_fork(after_in_child=self._has_forked)
@@ -402,7 +402,7 @@ def _end_child():
 
 
 def _unshare(value):
-    from .share import Shared
+    from ._share import Shared
 
     return value.get() if isinstance(value, Shared) else value
 

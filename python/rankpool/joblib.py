@@ -30,7 +30,8 @@ from joblib._parallel_backends import (
 )
 
 from . import is_worker
-from .executor import Executor, share
+from ._share import share
+from .executor import Executor
 
 __all__ = ["RankpoolBackend", "register"]
 

@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError, TimeoutError
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
 from ..executor import Executor
-from ..share import Shared, share
+from .._share import Shared, share
 from ._common import AfterOthers
 
 __all__ = [

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from .. import is_worker
 from ..executor import Executor
-from ..share import Shared, share
+from .._share import Shared, share
 from ._common import AfterOthers
 
 __all__ = [

@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/_futures.py", include_str!("../../../python/rankpool/_futures.py")),
     ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
     ("rankpool/_payload.py", include_str!("../../../python/rankpool/_payload.py")),
+    ("rankpool/_share.py", include_str!("../../../python/rankpool/_share.py")),
     ("rankpool/_worker.py", include_str!("../../../python/rankpool/_worker.py")),
     ("rankpool/compat/__init__.py", include_str!("../../../python/rankpool/compat/__init__.py")),
     ("rankpool/compat/_common.py", include_str!("../../../python/rankpool/compat/_common.py")),
@@ -38,7 +39,6 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/joblib.py", include_str!("../../../python/rankpool/joblib.py")),
     ("rankpool/maps.py", include_str!("../../../python/rankpool/maps.py")),
     ("rankpool/pool.py", include_str!("../../../python/rankpool/pool.py")),
-    ("rankpool/share.py", include_str!("../../../python/rankpool/share.py")),
 ];
 
 /// The program of a worker. Its script's folders come from the session, so the current folder is not searched.
