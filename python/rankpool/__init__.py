@@ -13,21 +13,14 @@ import os as _os
 
 __version__ = "0.1.0"
 
-# For type checkers, which take this name as true; importing `typing` for it would cost every worker some milliseconds.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ._errors import InitializerFailed as InitializerFailed
-    from ._errors import JobTimeout as JobTimeout
-    from ._errors import PayloadError as PayloadError
-    from ._errors import PoolEnded as PoolEnded
-    from ._errors import WorkerDied as WorkerDied
-    from ._payload import RemoteError as RemoteError
-    from ._payload import RemoteTraceback as RemoteTraceback
-    from ._share import Shared as Shared
-    from ._share import share as share
-    from .executor import Executor as Executor
-    from .maps import MapRun as MapRun
-    from .pool import Pool as Pool
+    from ._errors import InitializerFailed, JobTimeout, PayloadError, PoolEnded, WorkerDied
+    from ._payload import RemoteError, RemoteTraceback
+    from ._share import Shared, share
+    from .executor import Executor
+    from .maps import MapRun
+    from .pool import Pool
 
 _HOMES = {
     "Executor": "executor",
@@ -44,7 +37,21 @@ _HOMES = {
     "RemoteTraceback": "_payload",
 }
 
-__all__ = sorted([*_HOMES, "is_worker"])
+__all__ = [
+    "Executor",
+    "InitializerFailed",
+    "JobTimeout",
+    "MapRun",
+    "PayloadError",
+    "Pool",
+    "PoolEnded",
+    "RemoteError",
+    "RemoteTraceback",
+    "Shared",
+    "WorkerDied",
+    "is_worker",
+    "share",
+]
 
 
 def is_worker() -> bool:
@@ -52,12 +59,14 @@ def is_worker() -> bool:
     return _os.environ.get("RANKPOOL_WORKER") == "1"
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str):
+    from importlib import import_module
+
+    if name in ("compat", "joblib"):
+        return import_module("rankpool." + name)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'rankpool' has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module("rankpool." + home), name)
     globals()[name] = value
     return value

@@ -348,17 +348,31 @@ const LONG: u8 = 255;
 /// Appends a value's frame. On an error nothing is appended.
 pub(crate) fn push_value<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
     let start = out.len();
-    out.push(0);
+    // A value of many megabytes is the first one of its payload, and must not be moved to make room for its length.
+    let room = if start == 0 { size_of::<u64>() } else { 0 };
+    let begin = start + 1 + room;
+    out.resize(begin, 0);
     if let Err(error) = write(out) {
         out.truncate(start);
         return Err(error);
     }
-    let length = out.len() - start - 1;
+    let length = out.len() - begin;
+    let bytes = (length as u64).to_le_bytes();
     match u8::try_from(length) {
-        Ok(short) if short <= SHORT => out[start] = short,
+        Ok(short) if short <= SHORT => {
+            out[start] = short;
+            if room > 0 {
+                out.copy_within(begin.., start + 1);
+                out.truncate(start + 1 + length);
+            }
+        }
         _ => {
             out[start] = LONG;
-            out.splice(start + 1..start + 1, (length as u64).to_le_bytes());
+            if room > 0 {
+                out[start + 1..begin].copy_from_slice(&bytes);
+            } else {
+                out.splice(begin..begin, bytes);
+            }
         }
     }
     Ok(())
