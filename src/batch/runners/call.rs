@@ -246,7 +246,9 @@ fn status_and_cause(failure: &CallFailure) -> (Status, Cause) {
         WorkerEnd::Code(code) => (Some(*code), None),
         WorkerEnd::Signal(signal) => (None, Some(*signal)),
         WorkerEnd::OutOfMemory { exit, .. } => (*exit, None),
-        WorkerEnd::WithHelper { .. } | WorkerEnd::Scarce(_) | WorkerEnd::Unknown(_) => (None, None),
+        WorkerEnd::WithHelper { .. } | WorkerEnd::WithServer | WorkerEnd::Scarce(_) | WorkerEnd::Unknown(_) => {
+            (None, None)
+        }
     };
     let status = if signal.is_some() { Status::Signal } else { Status::Failed };
     (status, Cause { kind: "crash".into(), message: format!("its worker {ended}"), traceback: None, exit, signal })
