@@ -26,7 +26,8 @@ from time import monotonic
 _GRACE = 5.0  # between TERM and KILL for a worker whose rank is gone
 _LOOK_AGAIN = 0.02
 _PROBE_LIMIT = 5.0
-_MOST_TEXT = 1 << 17
+_MOST_TEXT = 1 << 16
+_DESCRIPTORS = socket.CMSG_SPACE(3 * struct.calcsize("i"))
 
 
 def main() -> None:
@@ -70,7 +71,7 @@ def _take_listener():
 
 def _import_all(entries):
     """Import the modules. Returns the text for the ranks."""
-    sys.path[:0] = [entry for entry in entries if "/" in entry]
+    sys.path[:0] = [os.path.abspath(entry) for entry in entries if "/" in entry]
     for name in entries:
         if "/" in name:
             continue
@@ -161,7 +162,9 @@ class _Connection:
     def answer(self, text):
         """Send a text. The rank may be gone."""
         try:
+            self.socket.settimeout(_GRACE)
             self.socket.sendall(text)
+            self.socket.setblocking(False)
         except OSError:
             pass
 
@@ -249,6 +252,7 @@ class _Server:
             if struct.unpack("3i", credentials)[1] not in (os.getuid(), 0):
                 sock.close()
                 continue
+            sock.setblocking(False)
             self.connections[sock.fileno()] = _Connection(sock)
             self.poll.register(sock, select.POLLIN)
             self.was_asked = True
@@ -281,12 +285,14 @@ class _Server:
         """Read without waiting. Returns whether the rank is there."""
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(connection.socket, 1 << 18, 3, socket.MSG_DONTWAIT)
+                data, messages, _, _ = connection.socket.recvmsg(1 << 18, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return True
             except OSError:
                 return False
-            connection.fds += fds
+            for level, kind, fds in messages:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    connection.fds += struct.unpack(f"{len(fds) // 4}i", fds[: len(fds) // 4 * 4])
             if not data:
                 return False
             connection.bytes += data

@@ -24,6 +24,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = _take_socket(os)
     _prepare_modules()
+    _import_preloaded(os)
     global _worker
     _worker = Worker(sock)
     code = 0
@@ -56,6 +57,23 @@ def _prepare_modules():
             stream.reconfigure(line_buffering=True)
         except (AttributeError, ValueError):
             pass
+
+
+def _import_preloaded(os):
+    """Import the modules that a fork server would have imported. Its rank has said it if one cannot be imported."""
+    modules = os.environ.pop("RANKPOOL_PRELOAD", None)
+    if modules is None:
+        return
+    modules = modules.split("\n")
+    path = list(sys.path)
+    sys.path[:0] = [os.path.abspath(folder) for folder in modules if "/" in folder]
+    for module in modules:
+        if "/" not in module:
+            try:
+                __import__(module)
+            except Exception:
+                pass
+    sys.path[:] = path
 
 
 class _Session:
@@ -105,7 +123,7 @@ class Worker:
                 elif kind == frames.FUNCTION:
                     _functions[header[5]] = (header, body if header[1] & frames.BUFFERS else bytes(body))
                 elif kind == frames.SESSION:
-                    self._sessions[header[5]] = _Session(body)
+                    self._sessions[header[5]] = _Session(memoryview(body)[header[4] :])
                 elif kind == frames.FORGET:
                     _functions.pop(header[5], None)
                 elif kind == frames.END_SESSION:

@@ -25,7 +25,7 @@ class _Core:
         self.limit = limit
         self.initializer = initializer
         self.initargs = initargs
-        self.preload = preload
+        self.preload = _with_folder(preload)
         self.launcher = launcher
         self.lock = threading.Lock()
         self.connection = None
@@ -50,7 +50,7 @@ class _Core:
             )
         with self.lock:
             if self.connection is None:
-                found = _connection.connection(self.launcher)
+                found = _connection.connection(self.launcher, self.preload)
                 found.wait_ready()
                 self.start_session(found)
                 self.connection = found
@@ -60,11 +60,11 @@ class _Core:
         """Say what the workers have to know of this process."""
         self.seen = _seen()
         path, cwd, arguments = self.seen
-        told = {"path": path, "cwd": cwd, "argv": arguments, "main": _main(), "preload": self.preload}
+        told = {"path": path, "cwd": cwd, "argv": arguments, "main": _main()}
         is_exclusive = self.initializer is not None
         if is_exclusive:
             told["initializer"] = dumps((self.initializer, self.initargs))[0]
-        self.session = connection.session(pickle.dumps(told, 5), is_exclusive)
+        self.session = connection.session(pickle.dumps(told, 5), is_exclusive, self.preload)
 
     def refresh(self):
         """Renew the session if `sys.path`, the directory or the arguments have changed."""
@@ -103,6 +103,14 @@ def _seen():
     except OSError:
         cwd = None
     return list(sys.path), cwd, list(getattr(sys, "argv", []))
+
+
+def _with_folder(preload):
+    """The modules behind the folder of the script, in which they may be, with a slash at its end."""
+    if not preload:
+        return ()
+    folder = os.path.abspath(sys.path[0] if sys.path else "").rstrip("/") + "/"
+    return (folder, *preload) if os.path.isdir(folder) and "," not in folder else tuple(preload)
 
 
 def _main():
@@ -155,7 +163,8 @@ class Executor(_base.Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         launcher = launcher if launcher is None or isinstance(launcher, str) else tuple(launcher)
-        self._core = _Core(max_workers, initializer, tuple(initargs), tuple(preload), launcher)
+        preload = (preload,) if isinstance(preload, str) else tuple(preload)
+        self._core = _Core(max_workers, initializer, tuple(initargs), preload, launcher)
         self._progress = progress
         self._set_options(retries, timeout)
 

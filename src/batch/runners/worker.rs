@@ -25,6 +25,7 @@ use crate::engine::stop;
 use crate::journal::Status;
 use crate::launch::{self, Launch};
 use crate::pool::{JobStream, Pool};
+use crate::process::forked;
 use crate::process::pipes::is_readable;
 use crate::process::program::{Program, resolve};
 use crate::process::python::PythonCall;
@@ -96,6 +97,7 @@ impl Runner for WorkerRunner {
 
     fn end(&self) {
         prestarted::kill_all();
+        forked::end();
         doubtful::report_uncollected();
     }
 }
@@ -112,6 +114,7 @@ impl WorkerRunner {
     fn try_out(&self, expected: Vec<(u32, Range<u32>)>) -> Result<(), String> {
         let deadline = Instant::now() + FIRST_WORKER_LIMIT;
         let is_first = launch::is_first_of_host();
+        self.plan.wait_for_import(&expected, deadline)?;
         if is_first {
             self.plan.try_interpreter()?;
         }
@@ -157,6 +160,20 @@ impl WorkerPlan {
         if let WorkerProgram::Python(call) = &self.program {
             prestarted::start(&self.program(), &call.preamble(), workers);
         }
+    }
+
+    /// Waits until the modules of `--preload` are imported. If workers cannot be forked, those that were asked for are started
+    /// plainly.
+    ///
+    /// # Errors
+    /// The message and traceback of an import that fails.
+    fn wait_for_import(&self, expected: &[(u32, Range<u32>)], deadline: Instant) -> Result<(), String> {
+        let program = self.program();
+        if !program.preload.is_empty() && !forked::check(&program, deadline)? {
+            prestarted::kill_all();
+            self.prepare(expected.iter().map(|(_, slots)| slots.end - slots.start).sum());
+        }
+        Ok(())
     }
 
     /// Makes the interpreters that were started early the workers of these slots.

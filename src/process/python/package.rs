@@ -67,7 +67,8 @@ fn path_before(others: Option<String>) -> Result<String, String> {
     let package = package.as_ref().map_err(Clone::clone)?;
     let path = format!("/proc/{}/fd/{}", process::id(), package.as_raw_fd());
     Ok(match others {
-        Some(others) if !others.is_empty() && !others.starts_with(&path) => format!("{path}:{others}"),
+        Some(others) if others.starts_with(&path) => others,
+        Some(others) if !others.is_empty() => format!("{path}:{others}"),
         Some(_) | None => path,
     })
 }
