@@ -14,6 +14,7 @@ Its fd 0 is a listening Unix socket. A rank connects once for the state of the i
 It ends when no rank is connected and no worker runs.
 """
 
+import _signal
 import gc
 import os
 import select
@@ -23,10 +24,15 @@ import struct
 import sys
 from time import monotonic
 
+from ._preload import import_all
+
+_kept = []  # in a worker: the server's objects
 _GRACE = 5.0  # between TERM and KILL for a worker whose rank is gone
 _LOOK_AGAIN = 0.02
-_PROBE_LIMIT = 5.0
-_MOST_TEXT = 1 << 16
+# The module `signal` makes enums of numbers, which costs each worker pages of memory.
+_SIGNALS = (int(signal.SIGTERM), int(signal.SIGINT))
+_KILL = int(signal.SIGKILL)
+_BLOCK, _UNBLOCK = int(signal.SIG_BLOCK), int(signal.SIG_UNBLOCK)
 _DESCRIPTORS = socket.CMSG_SPACE(3 * struct.calcsize("i"))
 
 
@@ -36,7 +42,10 @@ def main() -> None:
     gc_was_on = gc.isenabled()
     gc.disable()
     path = list(sys.path)
-    state = _import_all(sys.argv[1:])
+    state = import_all(sys.argv[1:])
+    if _is_for_calls():
+        # What every worker imports before its first job.
+        from . import _payload, _worker, share  # noqa: F401
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -44,13 +53,13 @@ def main() -> None:
             pass
     # What was imported stays: the garbage collector of a worker need not touch it, so that its memory stays shared.
     gc.freeze()
-    worker = _Server(listener, state).serve()
-    if worker is None:
+    plan = _Server(listener, state).serve()
+    if plan is None:
         os._exit(0)
     if gc_was_on:
         gc.enable()
     sys.path[:] = path
-    _run(worker)
+    _run(plan)
 
 
 def _take_listener():
@@ -61,79 +70,8 @@ def _take_listener():
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    listener = socket.socket(fileno=fd)
-    listener.setblocking(False)
-    return listener
-
-
-# The imports.
-
-
-def _import_all(entries):
-    """Import the modules. Returns the text for the ranks."""
-    sys.path[:0] = [os.path.abspath(entry) for entry in entries if "/" in entry]
-    for name in entries:
-        if "/" in name:
-            continue
-        try:
-            __import__(name)
-        except BaseException as error:
-            return _import_failed(name, error)
-        if _has_threads():
-            return b"threads\n%b\n%b\0" % (name.encode(), _thread_names().encode())
-    if os.environ.get("RANKPOOL_WORKER") == "1":
-        # What every worker imports before its first job.
-        from . import _payload, _worker, share  # noqa: F401
-    return b"ready\0"
-
-
-def _import_failed(name, error):
-    import traceback
-
-    tb = error.__traceback__
-    # The first frame is that of this module.
-    lines = traceback.format_exception(type(error), error, tb.tb_next if tb is not None else None)
-    last = traceback.format_exception_only(type(error), error)[-1].strip()
-    text = f"import\n{name}\n{last}\n{''.join(lines)}".encode("utf-8", "backslashreplace")
-    return text[:_MOST_TEXT].replace(b"\0", b"?") + b"\0"
-
-
-def _thread_count():
-    return len(os.listdir("/proc/self/task"))
-
-
-def _has_threads():
-    """Whether threads run that stay when the process forks. Some libraries (OpenBLAS) end theirs before a fork."""
-    if _thread_count() < 2:
-        return False
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    deadline = monotonic() + _PROBE_LIMIT
-    while os.waitpid(pid, os.WNOHANG)[0] == 0:
-        if monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return True
-        select.select([], [], [], 0.001)
-    # A thread that was waited for may be listed a moment longer.
-    for _ in range(20):
-        if _thread_count() < 2:
-            return False
-        select.select([], [], [], 0.005)
-    return True
-
-
-def _thread_names():
-    threading = sys.modules.get("threading")
-    if threading is None:
-        return ""
-    main = threading.main_thread()
-    return ", ".join(thread.name for thread in threading.enumerate() if thread is not main)[:500]
+    os.set_blocking(fd, False)
+    return fd
 
 
 # The server.
@@ -142,8 +80,10 @@ def _thread_names():
 class _Connection:
     """A connection of a rank, and the worker that was forked for it."""
 
-    def __init__(self, sock):
-        self.socket = sock
+    # The descriptors are numbers: a worker, which closes them all at once, has no objects that would close them again.
+
+    def __init__(self, fd):
+        self.fd = fd
         self.bytes = b""
         self.fds = []
         self.asked = False
@@ -154,25 +94,48 @@ class _Connection:
 
     def close(self):
         """Close the socket, and descriptors that no worker has got."""
-        self.socket.close()
+        os.close(self.fd)
+        self.close_received()
+
+    def close_received(self):
+        """Close the descriptors that came with the request."""
         for fd in self.fds:
             os.close(fd)
         self.fds = []
 
     def answer(self, text):
         """Send a text. The rank may be gone."""
+        sock = _socket_of(self.fd)
         try:
-            self.socket.settimeout(_GRACE)
-            self.socket.sendall(text)
-            self.socket.setblocking(False)
+            sock.settimeout(_GRACE)
+            sock.sendall(text)
         except OSError:
             pass
+        finally:
+            sock.setblocking(False)
+            sock.detach()
+
+
+def _nothing(*_):
+    pass
+
+
+def _is_for_calls():
+    """Whether the workers answer calls of a script, by `_worker`; otherwise they run another program."""
+    return os.environ.get("RANKPOOL_WORKER") == "1"
+
+
+def _socket_of(fd):
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
 
 
 class _Server:
     def __init__(self, listener, state):
-        self.listener = listener
+        self.listener = listener  # None when it is closed
         self.state = state
+        self.codes = {}  # compiled programs
+        self.waiting = []  # connections whose worker is to be forked, with its plan
+        self.cpus = os.sched_getaffinity(0)
         self.connections = {}  # by descriptor
         self.poll = select.poll()
         self.poll.register(listener, select.POLLIN)
@@ -183,18 +146,16 @@ class _Server:
         self.wake, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.wakes = wakes
         self.poll.register(self.wake, select.POLLIN)
-        self.handlers = {
-            signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
-            signal.SIGTERM: signal.signal(signal.SIGTERM, self._terminate),
-            signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        }
+        own = ((signal.SIGCHLD, _nothing), (signal.SIGTERM, self._terminate), (signal.SIGINT, _nothing))
+        handlers = [(int(number), _signal.signal(number, handler)) for number, handler in own]
+        self.handlers = [(number, signal.SIG_DFL if handler is None else handler) for number, handler in handlers]
         signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
 
     def _terminate(self, *_):
         self.terminated = True
 
     def serve(self):
-        """Serve until nothing is left; returns the request of a worker in its process."""
+        """Serve until nothing is left; returns the plan of a worker in its process."""
         while True:
             if self.terminated and self.listener is not None:
                 self._stop_listening()
@@ -203,15 +164,17 @@ class _Server:
             pause = self._pause()
             look = pause is not None
             for fd, _ in self.poll.poll(pause):
-                if self.listener is not None and fd == self.listener.fileno():
+                if fd == self.listener:
                     self._accept()
                 elif fd == self.wake:
                     self._drain()
                     look = True
                 elif fd in self.connections:
-                    worker = self._read(self.connections[fd])
-                    if worker is not None:
-                        return worker
+                    self._read(self.connections[fd])
+            if self.waiting:
+                plan = self._fork_all()
+                if plan is not None:
+                    return plan
             if look:
                 self._look_at_workers()
 
@@ -222,7 +185,7 @@ class _Server:
 
     def _stop_listening(self):
         self.poll.unregister(self.listener)
-        self.listener.close()
+        os.close(self.listener)
         self.listener = None
 
     def _pause(self):
@@ -243,57 +206,59 @@ class _Server:
 
     def _accept(self):
         """Take the connections that wait, of this user."""
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            if struct.unpack("3i", credentials)[1] not in (os.getuid(), 0):
-                sock.close()
-                continue
-            sock.setblocking(False)
-            self.connections[sock.fileno()] = _Connection(sock)
-            self.poll.register(sock, select.POLLIN)
-            self.was_asked = True
+        listener = _socket_of(self.listener)
+        try:
+            while True:
+                sock, _ = listener.accept()
+                credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+                if struct.unpack("3i", credentials)[1] not in (os.getuid(), 0):
+                    sock.close()
+                    continue
+                sock.setblocking(False)
+                fd = sock.detach()
+                self.connections[fd] = _Connection(fd)
+                self.poll.register(fd, select.POLLIN)
+                self.was_asked = True
+                self._read(self.connections[fd])
+        except OSError:
+            pass
+        finally:
+            listener.detach()
 
     def _forget(self, connection):
-        fd = connection.socket.fileno()
         if not connection.is_gone:
-            self.poll.unregister(fd)
-        del self.connections[fd]
+            self.poll.unregister(connection.fd)
+        del self.connections[connection.fd]
         connection.close()
 
     def _read(self, connection):
-        """Read what a rank has sent; returns the request of a worker in its process."""
+        """Read what a rank has sent."""
         is_open = self._receive(connection)
         if not connection.asked:
             request = self._request(connection)
             if request is not None:
                 # An order may follow at once, and the rank may be gone already.
                 is_open = is_open and self._receive(connection)
-                worker = self._carry_out(connection, request, is_open)
-                if worker is not None:
-                    return worker
-        if connection.asked:
+                self._carry_out(connection, request, is_open)
+        if connection.pid is not None:
             self._obey(connection)
-        if not is_open and connection.socket.fileno() >= 0:
+        if not is_open and connection.fd in self.connections:
             self._left(connection)
-        return None
 
     def _receive(self, connection):
         """Read without waiting. Returns whether the rank is there."""
+        sock = _socket_of(connection.fd)
         while True:
             try:
-                data, messages, _, _ = connection.socket.recvmsg(1 << 18, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
+                data, messages, _, _ = sock.recvmsg(1 << 17, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            except OSError as error:
+                sock.detach()
+                return isinstance(error, BlockingIOError)
             for level, kind, fds in messages:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     connection.fds += struct.unpack(f"{len(fds) // 4}i", fds[: len(fds) // 4 * 4])
             if not data:
+                sock.detach()
                 return False
             connection.bytes += data
 
@@ -309,48 +274,84 @@ class _Server:
         return data[4:end]
 
     def _carry_out(self, connection, request, is_open):
-        """Answer a request; returns it in the process of a worker."""
+        """Answer a request, or note that a worker is to be forked."""
         if request == b"state":
             connection.answer(self.state)
-            return None
-        if not self.state.startswith(b"ready") or self.terminated or len(connection.fds) != 3:
+        elif not self.state.startswith(b"ready") or self.terminated or len(connection.fds) != 3:
             connection.answer(b"refused\0")
             self._forget(connection)
-            return None
-        if not is_open or connection.bytes.startswith(b"K"):
+        elif not is_open or connection.bytes.startswith(b"K"):
             connection.answer(b"ended %d 0 0 0\0" % signal.SIGKILL)
             self._forget(connection)
-            return None
-        return self._fork(connection, request)
+        else:
+            self.waiting.append((connection, self._plan(connection, request)))
 
-    def _fork(self, connection, request):
-        signals = {signal.SIGTERM, signal.SIGINT}
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        try:
-            pid = os.fork()
-        except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-            connection.answer(b"scarce %d\0" % (error.errno or 0))
-            self._forget(connection)
-            return None
-        if pid == 0:
+    def _fork_all(self):
+        """Fork the workers that wait; returns the plan of a worker in its process.
+
+        After each fork both processes copy the memory that they touch: so everything else is done before.
+        """
+        ours = [self.wake, self.wakes, *self.connections]
+        for connection in self.connections.values():
+            ours += connection.fds
+        if self.listener is not None:
+            ours.append(self.listener)
+        close = _runs(sorted(ours))
+        waiting, self.waiting = self.waiting, []
+        pids = [0] * len(waiting)
+        _signal.pthread_sigmask(_BLOCK, _SIGNALS)
+        for at in range(len(waiting)):
             try:
-                return self._become_worker(connection, request, signals)
-            except BaseException:
-                import traceback
+                pids[at] = os.fork()
+            except OSError as error:
+                pids[at] = -error.errno
+            if pids[at] == 0:
+                # To free what the server had would touch its memory.
+                _kept.append((self, waiting))
+                return self._become_worker_or_exit(waiting[at][1], close)
+        _signal.pthread_sigmask(_UNBLOCK, _SIGNALS)
+        for (connection, _), pid in zip(waiting, pids):
+            self._forked(connection, pid)
+        return None
 
-                traceback.print_exc()
-                os._exit(1)
+    def _forked(self, connection, pid):
+        """Note that a worker was forked, or (`pid` is negative) why not."""
+        connection.close_received()
+        if pid < 0:
+            connection.answer(b"scarce %d\0" % -pid)
+            self._forget(connection)
+            return
+        connection.pid = pid
         try:
+            # The worker does the same; an order may come first.
             os.setpgid(pid, pid)
         except OSError:
             pass
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        connection.pid = pid
-        for fd in connection.fds:
-            os.close(fd)
-        connection.fds = []
-        return None
+        if connection.is_gone:
+            self._signal(connection, signal.SIGTERM)
+        self._obey(connection)
+
+    def _plan(self, connection, request):
+        """What a worker has to do."""
+        fields = request.split(b"\0")
+        plan = _Plan()
+        plan.cwd = fields[1]
+        plan.cpus = {int(cpu) for cpu in fields[2].split(b",") if cpu}
+        if plan.cpus == self.cpus:
+            plan.cpus = set()
+        count = int(fields[3])
+        arguments = [os.fsdecode(field) for field in fields[4 : 4 + count]]
+        at = arguments.index("-c")
+        plan.code = None
+        if not _is_for_calls():
+            code = arguments[at + 1]
+            if code not in self.codes:
+                self.codes[code] = compile(code, "<string>", "exec")
+            plan.code = self.codes[code]
+        plan.arguments = ["-c", *arguments[at + 2 :]]
+        plan.unset, plan.set = _changes(fields[4 + count :])
+        plan.streams = connection.fds
+        return plan
 
     def _obey(self, connection):
         """Carry out orders of the rank."""
@@ -380,10 +381,10 @@ class _Server:
 
     def _left(self, connection):
         """A rank is gone, or does not need its worker any more."""
-        if connection.pid is None:
+        if connection.pid is None and not any(connection is waits for waits, _ in self.waiting):
             self._forget(connection)
         elif not connection.is_gone:
-            self.poll.unregister(connection.socket.fileno())
+            self.poll.unregister(connection.fd)
             connection.is_gone = True
             connection.grace = connection.kill_at = monotonic() + _GRACE
             self._signal(connection, signal.SIGTERM)
@@ -412,40 +413,46 @@ class _Server:
             connection.answer(b"ended %d %d %d %d\0" % figures)
             self._forget(connection)
 
-    def _become_worker(self, connection, request, signals):
+    def _become_worker_or_exit(self, plan, close):
+        try:
+            self._become_worker(plan, close)
+            return plan
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+
+    def _become_worker(self, plan, close):
         """Become a worker: its group, its descriptors, its environment."""
         os.setpgid(0, 0)
         if self.prctl is not None:
             # No worker outlives its server.
-            self.prctl(1, int(signal.SIGKILL), 0, 0, 0)
+            self.prctl(1, _KILL, 0, 0, 0)
         if os.getppid() != self.pid:
             os._exit(1)
-        signal.set_wakeup_fd(-1)
-        for number, handler in self.handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        for at, fd in enumerate(connection.fds):
+        _signal.set_wakeup_fd(-1)
+        for number, handler in self.handlers:
+            _signal.signal(number, handler)
+        _signal.pthread_sigmask(_UNBLOCK, _SIGNALS)
+        for at, fd in enumerate(plan.streams):
             os.dup2(fd, at)
-        for other in self.connections.values():
-            other.close()
-        for fd in (self.wake, self.wakes):
-            os.close(fd)
-        if self.listener is not None:
-            self.listener.close()
-        fields = request.split(b"\0")
-        cwd, cpus, count = fields[1], fields[2], int(fields[3])
-        if cpus:
+        for low, high in close:
+            os.closerange(low, high)
+        if plan.cpus:
             try:
-                os.sched_setaffinity(0, [int(cpu) for cpu in cpus.split(b",")])
+                os.sched_setaffinity(0, plan.cpus)
             except OSError:
                 pass
-        os.chdir(cwd)
-        _set_environment(fields[4 + count :])
+        os.chdir(plan.cwd)
+        for name in plan.unset:
+            del os.environ[name]
+        for name, value in plan.set:
+            os.environ[name] = value
         # `random` does the same by itself.
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:
-            numpy_random.seed()
-        return [os.fsdecode(field) for field in fields[4 : 4 + count]]
+            numpy_random.seed(struct.unpack("8I", os.urandom(32)))
 
 
 def _prctl():
@@ -472,29 +479,47 @@ def _has_others(group):
     return False
 
 
-def _set_environment(entries):
-    """Make `os.environ` that of the rank."""
+class _Plan:
+    """What a worker does when it is forked."""
+
+    __slots__ = ("cwd", "cpus", "code", "arguments", "unset", "set", "streams")
+
+
+def _runs(numbers):
+    """Ascending numbers as pairs: the first of a run, and the number behind its last."""
+    runs = []
+    for number in numbers:
+        if runs and runs[-1][1] == number:
+            runs[-1][1] = number + 1
+        else:
+            runs.append([number, number + 1])
+    return runs
+
+
+def _changes(entries):
+    """How `os.environ` differs from these entries: the names to remove, and the variables to set."""
     wanted = {}
     for entry in entries:
         name, _, value = entry.partition(b"=")
         if name:
             wanted[os.fsdecode(name)] = os.fsdecode(value)
-    for name in [name for name in os.environ if name not in wanted]:
-        del os.environ[name]
-    for name, value in wanted.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+    have = dict(os.environ)
+    unset = [name for name in have if name not in wanted]
+    return unset, [(name, value) for name, value in wanted.items() if have.get(name) != value]
 
 
-def _run(arguments):
+def _run(plan):
     """Run `python -c CODE ARG...` in this process."""
-    from types import ModuleType
+    sys.modules["__main__"] = type(sys)("__main__")
+    sys.argv[:] = plan.arguments
+    if plan.code is None:
+        # The program of a worker that answers calls says just this, and takes longer.
+        from ._worker import main
 
-    main = sys.modules["__main__"] = ModuleType("__main__")
-    sys.argv[:] = ["-c", *arguments[2:]]
-    if os.environ.get("RANKPOOL_WORKER") != "1":
+        main()
+    else:
         _forget_package()
-    exec(compile(arguments[1], "<string>", "exec"), main.__dict__)
+        exec(plan.code, sys.modules["__main__"].__dict__)
 
 
 def _forget_package():

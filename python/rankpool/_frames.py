@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections import deque
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, mmap
 
 HEADER = struct.Struct("<BBBBIQQQdQ")
 HEADER_LENGTH = HEADER.size
@@ -143,7 +144,8 @@ class FrameReader:
 
     def __init__(self, sock):
         self._socket = sock
-        self._buffer = bytearray(_READ_SIZE)
+        # Memory of its own, of which only what is used becomes resident.
+        self._buffer = mmap(-1, _READ_SIZE, MAP_PRIVATE | MAP_ANONYMOUS)
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
@@ -215,8 +217,6 @@ class FrameReader:
 
     def _mapped(self, length, is_shared):
         """The body that came in a memfd, as writable memory. That of a function is shared by workers: a write copies."""
-        from mmap import MAP_PRIVATE, MAP_SHARED, mmap
-
         fd = self._descriptors.popleft()
         try:
             return memoryview(mmap(fd, length, MAP_PRIVATE if is_shared else MAP_SHARED))

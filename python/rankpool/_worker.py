@@ -24,7 +24,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = _take_socket(os)
     _prepare_modules()
-    _import_preloaded(os)
+    modules = os.environ.pop("RANKPOOL_PRELOAD", None)
+    if modules is not None:
+        from ._preload import import_by_itself
+
+        import_by_itself(modules.split("\n"))
     global _worker
     _worker = Worker(sock)
     code = 0
@@ -57,23 +61,6 @@ def _prepare_modules():
             stream.reconfigure(line_buffering=True)
         except (AttributeError, ValueError):
             pass
-
-
-def _import_preloaded(os):
-    """Import the modules that a fork server would have imported. Its rank has said it if one cannot be imported."""
-    modules = os.environ.pop("RANKPOOL_PRELOAD", None)
-    if modules is None:
-        return
-    modules = modules.split("\n")
-    path = list(sys.path)
-    sys.path[:0] = [os.path.abspath(folder) for folder in modules if "/" in folder]
-    for module in modules:
-        if "/" not in module:
-            try:
-                __import__(module)
-            except Exception:
-                pass
-    sys.path[:] = path
 
 
 class _Session:

@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/_futures.py", include_str!("../../../python/rankpool/_futures.py")),
     ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
     ("rankpool/_payload.py", include_str!("../../../python/rankpool/_payload.py")),
+    ("rankpool/_preload.py", include_str!("../../../python/rankpool/_preload.py")),
     ("rankpool/_worker.py", include_str!("../../../python/rankpool/_worker.py")),
     ("rankpool/executor.py", include_str!("../../../python/rankpool/executor.py")),
     ("rankpool/maps.py", include_str!("../../../python/rankpool/maps.py")),
