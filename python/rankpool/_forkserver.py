@@ -24,15 +24,12 @@ import struct
 import sys
 from time import monotonic
 
+from ._forked import BLOCK, SIGNALS, UNBLOCK, Plan, death_signal_setter, is_for_calls, runs
 from ._preload import import_all
 
 _kept = []  # in a worker: the server's objects
 _GRACE = 5.0  # between TERM and KILL for a worker whose rank is gone
 _LOOK_AGAIN = 0.02
-# The module `signal` makes enums of numbers, which costs each worker pages of memory.
-_SIGNALS = (int(signal.SIGTERM), int(signal.SIGINT))
-_KILL = int(signal.SIGKILL)
-_BLOCK, _UNBLOCK = int(signal.SIG_BLOCK), int(signal.SIG_UNBLOCK)
 _DESCRIPTORS = socket.CMSG_SPACE(3 * struct.calcsize("i"))
 
 
@@ -43,7 +40,7 @@ def main() -> None:
     gc.disable()
     path = list(sys.path)
     state = import_all(sys.argv[1:])
-    if _is_for_calls():
+    if is_for_calls():
         # What every worker imports before its first job.
         from . import _payload, _worker, share  # noqa: F401
     for stream in (sys.stdout, sys.stderr):
@@ -59,7 +56,7 @@ def main() -> None:
     if gc_was_on:
         gc.enable()
     sys.path[:] = path
-    _run(plan)
+    plan.run()
 
 
 def _take_listener():
@@ -120,11 +117,6 @@ def _nothing(*_):
     pass
 
 
-def _is_for_calls():
-    """Whether the workers answer calls of a script, by `_worker`; otherwise they run another program."""
-    return os.environ.get("RANKPOOL_WORKER") == "1"
-
-
 def _socket_of(fd):
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
 
@@ -133,13 +125,12 @@ class _Server:
     def __init__(self, listener, state):
         self.listener = listener  # None when it is closed
         self.state = state
-        self.codes = {}  # compiled programs
         self.waiting = []  # connections whose worker is to be forked, with its plan
         self.cpus = os.sched_getaffinity(0)
         self.connections = {}  # by descriptor
         self.poll = select.poll()
         self.poll.register(listener, select.POLLIN)
-        self.prctl = _prctl()
+        self.prctl = death_signal_setter()
         self.pid = os.getpid()
         self.terminated = False
         self.was_asked = False
@@ -284,7 +275,7 @@ class _Server:
             connection.answer(b"ended %d 0 0 0\0" % signal.SIGKILL)
             self._forget(connection)
         else:
-            self.waiting.append((connection, self._plan(connection, request)))
+            self.waiting.append((connection, Plan(request, connection.fds, self.cpus)))
 
     def _fork_all(self):
         """Fork the workers that wait; returns the plan of a worker in its process.
@@ -296,10 +287,10 @@ class _Server:
             ours += connection.fds
         if self.listener is not None:
             ours.append(self.listener)
-        close = _runs(sorted(ours))
+        close = runs(sorted(ours))
         waiting, self.waiting = self.waiting, []
         pids = [0] * len(waiting)
-        _signal.pthread_sigmask(_BLOCK, _SIGNALS)
+        _signal.pthread_sigmask(BLOCK, SIGNALS)
         for at in range(len(waiting)):
             try:
                 pids[at] = os.fork()
@@ -308,8 +299,8 @@ class _Server:
             if pids[at] == 0:
                 # To free what the server had would touch its memory.
                 _kept.append((self, waiting))
-                return self._become_worker_or_exit(waiting[at][1], close)
-        _signal.pthread_sigmask(_UNBLOCK, _SIGNALS)
+                return self._become_worker(waiting[at][1], close)
+        _signal.pthread_sigmask(UNBLOCK, SIGNALS)
         for (connection, _), pid in zip(waiting, pids):
             self._forked(connection, pid)
         return None
@@ -330,28 +321,6 @@ class _Server:
         if connection.is_gone:
             self._signal(connection, signal.SIGTERM)
         self._obey(connection)
-
-    def _plan(self, connection, request):
-        """What a worker has to do."""
-        fields = request.split(b"\0")
-        plan = _Plan()
-        plan.cwd = fields[1]
-        plan.cpus = {int(cpu) for cpu in fields[2].split(b",") if cpu}
-        if plan.cpus == self.cpus:
-            plan.cpus = set()
-        count = int(fields[3])
-        arguments = [os.fsdecode(field) for field in fields[4 : 4 + count]]
-        at = arguments.index("-c")
-        plan.code = None
-        if not _is_for_calls():
-            code = arguments[at + 1]
-            if code not in self.codes:
-                self.codes[code] = compile(code, "<string>", "exec")
-            plan.code = self.codes[code]
-        plan.arguments = ["-c", *arguments[at + 2 :]]
-        plan.unset, plan.set = _changes(fields[4 + count :])
-        plan.streams = connection.fds
-        return plan
 
     def _obey(self, connection):
         """Carry out orders of the rank."""
@@ -413,57 +382,15 @@ class _Server:
             connection.answer(b"ended %d %d %d %d\0" % figures)
             self._forget(connection)
 
-    def _become_worker_or_exit(self, plan, close):
+    def _become_worker(self, plan, close):
         try:
-            self._become_worker(plan, close)
+            plan.become(self.pid, self.prctl, self.handlers, close)
             return plan
         except BaseException:
             import traceback
 
             traceback.print_exc()
             os._exit(1)
-
-    def _become_worker(self, plan, close):
-        """Become a worker: its group, its descriptors, its environment."""
-        os.setpgid(0, 0)
-        if self.prctl is not None:
-            # No worker outlives its server.
-            self.prctl(1, _KILL, 0, 0, 0)
-        if os.getppid() != self.pid:
-            os._exit(1)
-        _signal.set_wakeup_fd(-1)
-        for number, handler in self.handlers:
-            _signal.signal(number, handler)
-        _signal.pthread_sigmask(_UNBLOCK, _SIGNALS)
-        for at, fd in enumerate(plan.streams):
-            os.dup2(fd, at)
-        for low, high in close:
-            os.closerange(low, high)
-        if plan.cpus:
-            try:
-                os.sched_setaffinity(0, plan.cpus)
-            except OSError:
-                pass
-        os.chdir(plan.cwd)
-        for name in plan.unset:
-            del os.environ[name]
-        for name, value in plan.set:
-            os.environ[name] = value
-        # `random` does the same by itself.
-        numpy_random = sys.modules.get("numpy.random")
-        if numpy_random is not None:
-            numpy_random.seed(struct.unpack("8I", os.urandom(32)))
-
-
-def _prctl():
-    """The system call that ends a worker with its server; None: Python was built without ctypes."""
-    try:
-        from ctypes import CDLL
-
-        return CDLL(None).prctl
-    except (ImportError, OSError, AttributeError):
-        return None
-
 
 def _has_others(group):
     """Whether a process group has running members besides its leader."""
@@ -479,53 +406,3 @@ def _has_others(group):
     return False
 
 
-class _Plan:
-    """What a worker does when it is forked."""
-
-    __slots__ = ("cwd", "cpus", "code", "arguments", "unset", "set", "streams")
-
-
-def _runs(numbers):
-    """Ascending numbers as pairs: the first of a run, and the number behind its last."""
-    runs = []
-    for number in numbers:
-        if runs and runs[-1][1] == number:
-            runs[-1][1] = number + 1
-        else:
-            runs.append([number, number + 1])
-    return runs
-
-
-def _changes(entries):
-    """How `os.environ` differs from these entries: the names to remove, and the variables to set."""
-    wanted = {}
-    for entry in entries:
-        name, _, value = entry.partition(b"=")
-        if name:
-            wanted[os.fsdecode(name)] = os.fsdecode(value)
-    have = dict(os.environ)
-    unset = [name for name in have if name not in wanted]
-    return unset, [(name, value) for name, value in wanted.items() if have.get(name) != value]
-
-
-def _run(plan):
-    """Run `python -c CODE ARG...` in this process."""
-    sys.modules["__main__"] = type(sys)("__main__")
-    sys.argv[:] = plan.arguments
-    if plan.code is None:
-        # The program of a worker that answers calls says just this, and takes longer.
-        from ._worker import main
-
-        main()
-    else:
-        _forget_package()
-        exec(plan.code, sys.modules["__main__"].__dict__)
-
-
-def _forget_package():
-    """Leave no trace of this package in a process that does not use it."""
-    home = __file__[: -len("/rankpool/_forkserver.py")]
-    sys.path[:] = [entry for entry in sys.path if entry != home]
-    sys.path_importer_cache.pop(home, None)
-    for name in ("rankpool", __name__):
-        sys.modules.pop(name, None)

@@ -19,6 +19,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/__init__.py", include_str!("../../../python/rankpool/__init__.py")),
     ("rankpool/_connection.py", include_str!("../../../python/rankpool/_connection.py")),
     ("rankpool/_errors.py", include_str!("../../../python/rankpool/_errors.py")),
+    ("rankpool/_forked.py", include_str!("../../../python/rankpool/_forked.py")),
     ("rankpool/_forkserver.py", include_str!("../../../python/rankpool/_forkserver.py")),
     ("rankpool/_frames.py", include_str!("../../../python/rankpool/_frames.py")),
     ("rankpool/_functions.py", include_str!("../../../python/rankpool/_functions.py")),
