@@ -12,12 +12,12 @@ from . import _frames as frames
 from . import _launch
 from ._frames import FrameReader, FrameWriter, pack_frame
 from ._functions import Functions
-from ._futures import JobFuture, begin, renew_lock, settle
+from ._futures import FINISHED, JobFuture, begin, renew_lock, settle
 from ._payload import loads, rebuild
 
 # While results come in, what is sent waits this long for more, and is written with it.
 _WRITE_DELAY = 200e-6
-_LOOK_AGAIN = 0.2
+_JOIN_LIMIT = 2.0
 
 _connections = {}  # launcher: Connection
 _connections_lock = threading.Lock()
@@ -63,8 +63,12 @@ class Connection:
         self.slots = 1
         self.window = 2
         self.info = {}
-        threading.Thread(target=self._receive, name="rankpool-receiver", daemon=True).start()
-        threading.Thread(target=self._flush, name="rankpool-flusher", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._receive, name="rankpool-receiver", daemon=True),
+            threading.Thread(target=self._flush, name="rankpool-flusher", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     # The state of the run.
 
@@ -282,7 +286,7 @@ class Connection:
     def _flush(self):
         """The thread that writes what the others leave."""
         while self.over is None:
-            self._wake_flusher.acquire(timeout=_LOOK_AGAIN * 50)
+            self._wake_flusher.acquire()
             with self.lock:
                 self._flush_wanted = False
                 if self._forgotten:
@@ -416,19 +420,35 @@ class Connection:
             self._socket.shutdown(2)
         except OSError:
             pass
+        for thread in self._threads:
+            thread.join(_JOIN_LIMIT)
+        self._socket.close()
         if self._process is not None:
             _launch.end(self._process)
+
+    def is_busy(self):
+        """Whether the interpreter has to wait for jobs, or for frames that are not written."""
+        with self.lock:
+            if self._waiting or self._out:
+                return True
+            return any(not call.core.abandoned for call in self._unanswered.values())
 
     def abandon(self):
         """In a forked child: the connection is the parent's."""
         self.over = "the connection belongs to the process that was forked: make a new Executor"
         self.lock = threading.Lock()
+        calls = [*self._unanswered.values(), *(source for core in self._waiting for source in core.pending)]
         self._unanswered = {}
         self._waiting = deque()
         try:
             os.close(self._socket.detach())
         except OSError:
             pass
+        # Their callbacks are the parent's: they are not called.
+        for call in calls:
+            if type(call) is JobFuture and not call.done():
+                call._exception = self.error()
+                call._state = FINISHED
 
 
 _runs = weakref.WeakSet()  # maps that may have jobs that are not sent
@@ -466,7 +486,7 @@ def _at_exit():
     for run in list(_runs):
         run.stop_reading()
     for found in list(_connections.values()):
-        while found.over is None and (found._unanswered or found._waiting or found._out):
+        while found.over is None and found.is_busy():
             found.pump()
             threading.Event().wait(0.01)
         found.close()

@@ -71,9 +71,6 @@ def _take_listener():
     return fd
 
 
-# The server.
-
-
 class _Connection:
     """A connection of a rank, and the worker that was forked for it."""
 
@@ -391,6 +388,7 @@ class _Server:
 
             traceback.print_exc()
             os._exit(1)
+
 
 def _has_others(group):
     """Whether a process group has running members besides its leader."""

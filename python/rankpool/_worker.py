@@ -4,16 +4,17 @@ It imports little, so that it is ready soon.
 """
 
 import sys
+from _thread import allocate_lock
 from time import perf_counter
 
 from . import _frames as frames
 from ._frames import FrameReader, pack_frame
 
-_HOLD_SECONDS = 500e-6  # answers to short calls are written together, for this long at most
+# Answers to short calls of one function are written together.
+_SHORT_SECONDS = 200e-6
+_HOLD_SECONDS = 500e-6
 _HOLD_BYTES = 1 << 16
-
-_functions = {}  # number: the bytes of a FUNCTION frame, or what was loaded from them
-_worker = None
+_HOLD_LIMIT = 5e-3  # after this time the watching thread writes them
 
 
 def main() -> None:
@@ -29,11 +30,9 @@ def main() -> None:
         from ._preload import import_by_itself
 
         import_by_itself(modules.split("\n"))
-    global _worker
-    _worker = Worker(sock)
     code = 0
     try:
-        _worker.run()
+        Worker(sock).run()
     except (BrokenPipeError, ConnectionError):
         code = 1
     sys.exit(code)
@@ -82,15 +81,23 @@ class Worker:
         self._reader = FrameReader(sock)
         self._writer = frames.FrameWriter(sock)
         self._sessions = {}
+        self._functions = {}  # number: a FUNCTION frame, or what was loaded from it in a list
         self._current = None
         self._answers = []
         self._answer_bytes = 0
         self._held_since = 0.0
+        self._sending = allocate_lock()
+        self._watched = False
+        self._wake_watcher = None
         self._notes = None
         self._main_tried = False
+        self._is_child = False
+        from os import register_at_fork
+
         from .share import set_loader
 
         set_loader(lambda number: self._function(number)[0])
+        register_at_fork(after_in_child=self._has_forked)
 
     def run(self):
         """Read frames and answer calls."""
@@ -103,20 +110,19 @@ class Worker:
             for at, (header, body) in enumerate(batch):
                 kind = header[0]
                 if kind == frames.CALL:
-                    self._answer(header, body)
-                    if at < last and self._may_hold():
+                    seconds = self._answer(header, body)
+                    if at < last and seconds < _SHORT_SECONDS and batch[at + 1][0][6] == header[6] and self._may_hold():
                         continue
                     self._send()
                 elif kind == frames.FUNCTION:
-                    _functions[header[5]] = (header, body if header[1] & frames.BUFFERS else bytes(body))
+                    self._functions[header[5]] = (header, body if header[1] & frames.BUFFERS else bytes(body))
                 elif kind == frames.SESSION:
                     self._sessions[header[5]] = _Session(memoryview(body)[header[4] :])
                 elif kind == frames.FORGET:
-                    _functions.pop(header[5], None)
+                    self._functions.pop(header[5], None)
                 elif kind == frames.END_SESSION:
                     self._sessions.pop(header[5], None)
             batch = body = None
-            self._send()
 
     def _say_ready(self):
         """The first frame: a file in memory where the number of the call that runs is noted."""
@@ -136,34 +142,68 @@ class Worker:
         self._writer.send([ready], True)
 
     def _may_hold(self):
-        return self._answer_bytes < _HOLD_BYTES and perf_counter() - self._held_since < _HOLD_SECONDS
+        """Whether the answers may be written together with the next one: the next call is as the last one, which was short."""
+        now = perf_counter()
+        if len(self._answers) == 1:
+            self._held_since = now
+        elif self._answer_bytes > _HOLD_BYTES or now - self._held_since > _HOLD_SECONDS:
+            return False
+        if not self._watched:
+            self._watched = True
+            self._watch()
+        return True
+
+    def _watch(self):
+        """Let the watching thread look after the answers that are held: the next call may take long after all."""
+        if self._wake_watcher is None:
+            import _thread
+
+            self._wake_watcher = _thread.allocate_lock()
+            _thread.start_new_thread(self._watch_held, ())
+        else:
+            self._wake_watcher.release()
+
+    def _watch_held(self):
+        """The watching thread."""
+        from time import sleep
+
+        self._wake_watcher.acquire()
+        while True:
+            sleep(_HOLD_LIMIT)
+            if self._answers:
+                if perf_counter() - self._held_since > _HOLD_LIMIT:
+                    self._send()
+            else:
+                self._watched = False
+                self._wake_watcher.acquire()
 
     def _send(self):
         """Write the answers, behind what the jobs have printed."""
-        answers = self._answers
-        if not answers:
-            return
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except (AttributeError, ValueError, OSError):
-            pass
-        self._writer.send(answers, True)
-        self._answer_bytes = 0
+        with self._sending:
+            answers, self._answers = self._answers, []
+            if not answers:
+                return
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            except (AttributeError, ValueError, OSError):
+                pass
+            self._answer_bytes = 0
+            self._writer.send(answers, True)
 
     def _answer(self, header, body):
-        """Run a call and add its answer to those that will be written."""
+        """Run a call and add its answer to those that will be written. Returns the seconds in the function."""
         _, flags, _, _, count, number, function, session, _, _ = header
         self._notes[0] = number
-        begin = perf_counter()
-        seconds = 0.0
+        seconds = 1.0
         try:
             if session != self._current:
                 self._enter(session)
             failure = self._sessions[session].failure
             if failure is not None:
-                return self._push(number, frames.INITIALIZER_FAILED, count, 0.0, failure)
-            fn = _functions[function]
+                self._push(number, frames.INITIALIZER_FAILED, count, 0.0, failure)
+                return 0.0
+            fn = self._functions[function]
             if type(fn) is tuple:
                 fn = self._function(function)[0]
             else:
@@ -172,8 +212,7 @@ class Worker:
         except BaseException as error:
             status, value = frames.EXCEPTION, self._describe(error)
         self._push(number, status, count, seconds, value)
-        if not self._held_since or len(self._answers) == 1:
-            self._held_since = begin
+        return seconds
 
     def _run(self, fn, flags, body):
         """Run the jobs of a call: `(status, value, seconds in the function)`."""
@@ -214,8 +253,15 @@ class Worker:
                 failures[len(values)] = self._describe(error)
                 values.append(None)
 
+    def _has_forked(self):
+        """In a process that a job has forked: the socket is its parent's."""
+        self._is_child = True
+        self._socket.close()
+
     def _push(self, number, status, count, seconds, value):
         """Add an answer."""
+        if self._is_child:
+            _end_child()
         from ._payload import describe, dumps, layout
 
         try:
@@ -285,12 +331,12 @@ class Worker:
 
     def _function(self, number):
         """The function, or the shared object, of a number, as a list of one; loaded at its first use."""
-        found = _functions[number]
+        found = self._functions[number]
         if type(found) is tuple:
             header, body = found
             payload = memoryview(body)[header[4] :]
             found = [self._loads(payload, header[1])]
-            _functions[number] = found
+            self._functions[number] = found
         return found
 
     def _loads(self, body, flags):
@@ -298,11 +344,17 @@ class Worker:
         from ._payload import loads
 
         try:
-            return loads(body, flags)
-        except AttributeError as error:
-            if "__main__" not in str(error) or not self._import_main():
-                raise
-            return loads(body, flags)
+            try:
+                return loads(body, flags)
+            except AttributeError as error:
+                if "__main__" not in str(error) or not self._import_main():
+                    raise
+                return loads(body, flags)
+        except BaseException as error:
+            from ._errors import PayloadError
+
+            what = f"a function or an argument cannot be loaded in the worker: {type(error).__name__}: {error}"
+            raise PayloadError(what) from error
 
     def _import_main(self):
         """Import the script again, as `__mp_main__`, as multiprocessing does. False: it was tried before."""
@@ -341,6 +393,17 @@ def _where():
 
     rank, slot = os.environ.get("RANKPOOL_RANK", "?"), os.environ.get("RANKPOOL_SLOT", "?")
     return f"rank {rank} on {socket.gethostname()}, slot {slot}, process {os.getpid()}:"
+
+
+def _end_child():
+    """End a process that a job has forked and that has come back from the job: its parent answers."""
+    import os
+
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
 
 
 def _unshare(value):

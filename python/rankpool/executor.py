@@ -33,6 +33,7 @@ class _Core:
         self.seen = None  # what the session says of this process
         self.closed = False
         self.broken = None  # the exception of an initializer
+        self.abandoned = False  # nothing waits for the jobs that run
         self.open = 0  # futures and maps that have not finished
         self.idle = None  # an event for those who wait for `open` to be 0
         # For the connection, which holds its lock:
@@ -50,6 +51,8 @@ class _Core:
             )
         with self.lock:
             if self.connection is None:
+                # A worker that imports `__main__` again calls it so; its objects come back under this name.
+                sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
                 found = _connection.connection(self.launcher, self.preload)
                 found.wait_ready()
                 self.start_session(found)
@@ -133,8 +136,9 @@ class Executor(_base.Executor):
             `None`: as many as the workers take.
         initializer: A function that each worker calls once before jobs of this executor.
         initargs: The arguments of the initializer.
-        retries: How often a job that has failed is run again.
-        timeout: Seconds that a job may take; then it fails with `JobTimeout` and its worker is replaced.
+        retries: How often a job that has failed is run again; by default what `rankpool python --retries` says.
+        timeout: Seconds that a job may take; then it fails with `JobTimeout` and its worker is replaced. By default
+            what `rankpool python --timeout` says.
         preload: Modules that are imported once on each node, before its workers are started.
         launcher: What starts the ranks if the script was not started by `rankpool python`, such as
             `"mpiexec -n 8"`. Without it they are threads of one process.
@@ -149,7 +153,7 @@ class Executor(_base.Executor):
         initializer: Optional[Callable[..., Any]] = None,
         initargs: Tuple[Any, ...] = (),
         *,
-        retries: int = 0,
+        retries: Optional[int] = None,
         timeout: Optional[float] = None,
         preload: Sequence[str] = (),
         launcher: Union[None, str, Sequence[str]] = None,
@@ -166,7 +170,11 @@ class Executor(_base.Executor):
         preload = (preload,) if isinstance(preload, str) else tuple(preload)
         self._core = _Core(max_workers, initializer, tuple(initargs), preload, launcher)
         self._progress = progress
-        self._set_options(retries, timeout)
+        given = os.environ.get
+        self._set_options(
+            int(given("RANKPOOL_RETRIES") or 0) if retries is None else retries,
+            float(given("RANKPOOL_TIMEOUT") or 0) or None if timeout is None else timeout,
+        )
 
     def _set_options(self, retries, timeout):
         if not 0 <= retries <= 255:
@@ -358,6 +366,14 @@ class Executor(_base.Executor):
             self._cancel_pending()
         if wait:
             core.wait_idle()
+
+    def terminate_workers(self) -> None:
+        """Take no more jobs, cancel those that were not sent, and wait for none: as `ProcessPoolExecutor` of 3.14.
+
+        The interpreter does not wait for the jobs that run; they end with the run at the latest.
+        """
+        self._core.abandoned = True
+        self.shutdown(wait=False, cancel_futures=True)
 
     def _cancel_pending(self):
         core = self._core

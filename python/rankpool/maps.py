@@ -16,7 +16,6 @@ _CALL_SECONDS = 2e-3
 _CALL_BYTES = 1 << 20
 _MOST_JOBS = 8192
 _GROWTH = 4
-_READ_SECONDS = 1e-3
 
 
 class _Chunk:
@@ -412,6 +411,26 @@ class MapRun:
 
     # Reading.
 
+    def _has_read(self, item, is_end, error):
+        """Add an item that the reader has read. False: no more are wanted."""
+        with self._condition:
+            if self._exhausted:
+                return False
+            if is_end:
+                self._error = error
+                self._exhausted = True
+            else:
+                self._items.append(item)
+            # While the workers are busy, items are collected to calls of several jobs.
+            is_due = is_end or len(self._items) >= self._size or self._open < self.connection.slots
+        if is_due:
+            self.resume()
+        elif not self.queued:
+            self.connection.enqueue(self.core, self)
+        if is_end:
+            self._settled()
+        return not is_end
+
     def _wanted(self):
         """How many items the reader may read now. The lock is held."""
         ahead = max(self._size, 1) * (2 * self.connection.slots + 2)
@@ -421,41 +440,29 @@ class MapRun:
 
 
 def _read_items(reference, iterator):
-    """The thread that reads the iterable of a run, as far as its jobs can be sent. It ends with the run."""
+    """The thread that reads the iterable of a run, as far as its jobs can be sent. It ends with the run.
+
+    An item can be sent as soon as it is there: the iterable may wait for its result before it gives the next one.
+    """
     while True:
         run = reference()
         if run is None:
             return
         with run._condition:
-            wanted = run._wanted()
             if run._exhausted:
                 return
-            if wanted <= 0:
+            if run._wanted() <= 0:
                 run._condition.wait(0.2)
                 continue
-        items, error = [], None
-        try:
-            is_end = True
-            begin = monotonic()
-            for item in iterator:
-                items.append(item)
-                if len(items) >= wanted or monotonic() - begin > _READ_SECONDS:
-                    is_end = False
-                    break
-        except BaseException as raised:
-            error = raised
-        with run._condition:
-            if run._exhausted:
-                return
-            run._items.extend(items)
-            if is_end:
-                run._error = error
-                run._exhausted = True
-        del items, error
-        run.resume()
-        run._settled()
         del run
-        if is_end:
+        try:
+            item = next(iterator)
+            is_end, error = False, None
+        except BaseException as raised:
+            item = None
+            is_end, error = True, None if isinstance(raised, StopIteration) else raised
+        run = reference()
+        if run is None or not run._has_read(item, is_end, error):
             return
 
 
@@ -472,6 +479,10 @@ class _Parts:
 
     def __iter__(self):
         return self
+
+    def limit(self, timeout):
+        """Wait for the next chunk at most `timeout` seconds from now."""
+        self._deadline = None if timeout is None else monotonic() + timeout
 
     def __next__(self):
         self._begun = True
@@ -531,3 +542,8 @@ class _Values:
             for value in self._part:
                 return value
             self._part = next(self._parts)
+
+    def next(self, timeout=None):
+        """The next value; raises `TimeoutError` if it is not there within `timeout` seconds, and can be called again."""
+        self._parts.limit(timeout)
+        return next(self)

@@ -129,7 +129,7 @@ impl Config {
             TaskArgs::Kernel(args) => {
                 Task::Kernel(Box::new(KernelTask::new(args.kernel, seed, args.failures.timeout)?))
             }
-            TaskArgs::Python(args) => Task::Python(PythonTask::new(*args)),
+            TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)),
             TaskArgs::Serve(args) => {
                 Task::Serve(ServeTask { connect: args.connect, runner: CallRunner::new(args.workers, None) })
             }
@@ -170,7 +170,11 @@ impl Config {
 
     /// Returns the options of the task's batch, with the display of progress that suits standard output.
     pub(super) fn options(&self) -> Options {
-        let progress = progress(self.progress, &self.batch.output, self.verbosity);
+        let progress = match self.task {
+            // What a script shows is its own matter.
+            Task::Python(_) | Task::Serve(_) => self.progress.unwrap_or(Progress::Off),
+            _ => progress(self.progress, &self.batch.output, self.verbosity),
+        };
         let uses_number = matches!(&self.task, Task::Run(task) if task.runner.commands.template.uses_number());
         Options { progress, is_numbered: self.batch.is_numbered || uses_number, ..self.batch.clone() }
     }
@@ -228,7 +232,8 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
     Options {
         name: name.into(),
         retry: RetryPolicy {
-            retries: run.retries,
+            // A script's executor decides about its jobs.
+            retries: if matches!(task, TaskArgs::Python(_)) { 0 } else { run.retries },
             on: failures.iter().flat_map(|failures| &failures.retry_on).map(retry_on).collect(),
             pause: failures.map_or(Duration::ZERO, |failures| failures.retry_pause),
         },
@@ -303,8 +308,8 @@ impl CallRunner {
 }
 
 impl PythonTask {
-    fn new(args: PythonArgs) -> PythonTask {
-        let PythonArgs { workers, module, code, script, .. } = args;
+    fn new(args: PythonArgs, retries: u32) -> PythonTask {
+        let PythonArgs { workers, failures, module, code, script } = args;
         let option = if !module.is_empty() {
             Some("-m")
         } else if !code.is_empty() {
@@ -315,7 +320,7 @@ impl PythonTask {
         let words = option.map(OsString::from).into_iter().chain(module).chain(code).chain(script.clone()).collect();
         let script = script.first().filter(|_| option.is_none());
         let folder = folder_of(script.map(Path::new));
-        PythonTask { words, runner: CallRunner::new(workers, Some(folder)) }
+        PythonTask { words, retries, timeout: failures.timeout, runner: CallRunner::new(workers, Some(folder)) }
     }
 }
 

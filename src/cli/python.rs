@@ -32,6 +32,10 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct PythonTask {
     /// The arguments of the interpreter: the script or another option, and its arguments.
     pub words: Vec<OsString>,
+    /// How often a job that fails is run again, unless the executor says so.
+    pub retries: u32,
+    /// The time limit of a job, unless the executor says so.
+    pub timeout: Option<Duration>,
     pub runner: CallRunner,
 }
 
@@ -43,6 +47,14 @@ pub(super) struct ServeTask {
     pub runner: CallRunner,
 }
 
+impl PythonTask {
+    /// Returns the variables from which an executor takes its defaults.
+    fn defaults(&self) -> Vec<(&'static str, String)> {
+        let timeout = self.timeout.map(|limit| ("RANKPOOL_TIMEOUT", limit.as_secs_f64().to_string()));
+        timeout.into_iter().chain([("RANKPOOL_RETRIES", self.retries.to_string())]).collect()
+    }
+}
+
 /// Runs a script.
 pub(super) fn run(config: &Config, task: &PythonTask) -> ProcessExitCode {
     // The helper is started before MPI, because a process that runs MPI must not fork. So is the script.
@@ -51,7 +63,7 @@ pub(super) fn run(config: &Config, task: &PythonTask) -> ProcessExitCode {
     }
     let asked = Asked::now(config);
     let exe = task.runner.plan.exe.as_deref().unwrap_or("python3");
-    let started = launch::is_first().then(|| Script::start(exe, &task.words)).transpose();
+    let started = launch::is_first().then(|| Script::start(exe, &task.words, &task.defaults())).transpose();
     let (mut script, socket) = match started {
         Ok(started) => started.unzip(),
         Err(message) => return launch::refuse(&message).report(),
@@ -67,11 +79,12 @@ pub(super) fn run(config: &Config, task: &PythonTask) -> ProcessExitCode {
     });
     task.runner.end();
     let Some(script) = &mut script else { return code.report() };
-    if code == ExitCode::Failure {
+    if matches!(code, ExitCode::Failure | ExitCode::Usage) {
         // The script may wait for results that never come.
         end(script, config.batch().kill_after);
     }
     match script.wait() {
+        _ if code == ExitCode::Usage => code.report(),
         0 => code.report(),
         other => ProcessExitCode::from(other),
     }
@@ -133,7 +146,7 @@ fn drive(
         ExitCode::JobsFailed => Ok(ExitCode::Success),
         ExitCode::Success => Ok(ExitCode::Success),
         other => {
-            report.show(quiet);
+            report.show(true);
             Ok(other)
         }
     }
@@ -143,10 +156,12 @@ fn drive(
 fn watch(script: &Script, config: &Config, pool: &Pool) {
     while !script.ends_within(LOOK) {
         let Some(since) = pool.stop_requested() else { continue };
-        // Running jobs, and the script, have the grace time; but who ends this process means the script.
-        let grace = if stop::was_terminated() { Duration::ZERO } else { config.batch().grace };
-        if !script.ends_within((since + grace).saturating_duration_since(Instant::now())) {
-            end(script, config.batch().kill_after);
+        // Running jobs have the grace time, and the script has some more for what it does then. But who ends this process means the
+        // script.
+        let options = config.batch();
+        let limit = if stop::was_terminated() { Duration::ZERO } else { options.grace + options.kill_after };
+        if !script.ends_within((since + limit).saturating_duration_since(Instant::now())) {
+            end(script, options.kill_after);
         }
         return;
     }

@@ -196,9 +196,20 @@ pub(crate) fn check(program: &Program, deadline: Instant) -> Result<bool, String
     };
     match server.report(Some(deadline)) {
         None | Some(Report::Ready) => Ok(true),
-        Some(Report::Threads(..) | Report::Gone) => {
+        Some(Report::Threads(..)) => {
             server.refused();
             Ok(false)
+        }
+        Some(Report::Gone) => {
+            server.given_up.store(true, Ordering::SeqCst);
+            match server.has_ended() {
+                Some(Ok(ended)) => {
+                    let status = ended.status;
+                    Err(format!("a module of --preload has ended Python, which imported it ({status})"))
+                }
+                // Why Python cannot be started is said of the workers.
+                Some(Err(_)) | None => Ok(false),
+            }
         }
         Some(Report::Import(module, error, traceback)) => {
             server.given_up.store(true, Ordering::SeqCst);
@@ -359,15 +370,17 @@ impl Server {
         }
     }
 
-    fn say_lost(&self) {
+    /// Returns how the server has ended, if this rank has started it.
+    fn has_ended(&self) -> Option<Result<ProcessEnd, SpawnError>> {
         let mut process = self.process();
-        let Some(ended) = process.as_mut().and_then(|process| {
-            let mut end = [PollFd::from_borrowed_fd(process.end()?, PollFlags::IN)];
-            let has_ended = poll_until(&mut end, Some(Instant::now() + DYING)) == Ok(1);
-            has_ended.then(|| process.ended())
-        }) else {
-            return;
-        };
+        let process = process.as_mut()?;
+        let mut end = [PollFd::from_borrowed_fd(process.end()?, PollFlags::IN)];
+        let has_ended = poll_until(&mut end, Some(Instant::now() + DYING)) == Ok(1);
+        has_ended.then(|| process.ended())
+    }
+
+    fn say_lost(&self) {
+        let Some(ended) = self.has_ended() else { return };
         match ended {
             // The message of a worker says why Python cannot be started.
             Err(SpawnError::NotStarted(_) | SpawnError::Scarce(_)) => {}

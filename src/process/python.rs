@@ -226,7 +226,7 @@ fn is_file(place: &str) -> bool {
 }
 
 /// Whether this is `name` or `name.name`.
-fn is_dotted(name: &str) -> bool {
+pub(crate) fn is_dotted(name: &str) -> bool {
     let is_name = |part: &str| {
         part.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
             && part.chars().all(|c| c.is_alphanumeric() || c == '_')

@@ -26,7 +26,7 @@ pub const TRIALS: &[(&str, fn())] = &[
 /// Ranks may be silent for this long.
 const LOST_AFTER: Duration = Duration::from_secs(2);
 
-fn is_open_mpi() -> bool {
+pub fn is_open_mpi() -> bool {
     let library = run(Command::new(rankpool()).args(["info", "--json"])).expect_code(0).out();
     library.contains("Open MPI")
 }
@@ -54,7 +54,7 @@ fn started(command: &mut Command) -> (Child, Vec<i32>) {
     (child, line.split(' ').map(|pid| pid.parse().expect("a number")).collect())
 }
 
-fn recovery() -> Option<&'static str> {
+pub fn recovery() -> Option<&'static str> {
     Some(if is_open_mpi() { "--enable-recovery" } else { "-disable-auto-cleanup" })
 }
 

@@ -15,6 +15,7 @@ mod examples;
 mod failures;
 mod lost;
 mod programs;
+mod python;
 mod stops;
 #[path = "../support/mod.rs"]
 mod support;
@@ -89,6 +90,7 @@ fn main() {
         .chain(lost::TRIALS)
         .chain(batches::TRIALS)
         .chain(durable::TRIALS)
+        .chain(python::TRIALS)
         .chain(stops::TRIALS)
         .map(|(name, test)| trial(name, *test))
         .collect();

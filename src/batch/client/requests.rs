@@ -1,11 +1,14 @@
 //! Reads the requests of a script: what it shares with all ranks, and its calls.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags};
+use serde_json::json;
+use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Client;
@@ -114,7 +117,7 @@ impl Known {
             }
             Kind::Forget => self.forget(head.id, true),
             Kind::EndSession => self.forget(head.id, false),
-            Kind::Call => return self.call(&head, &body).map(Some),
+            Kind::Call => return self.call(&head, body).map(Some),
             kind => return Err(End::Garbage(format!("a frame of kind {kind:?}"))),
         }
         Ok(None)
@@ -128,19 +131,19 @@ impl Known {
         }
     }
 
-    fn call(&self, head: &Head, body: &[u8]) -> Result<Planned<Call>, End> {
+    fn call(&self, head: &Head, body: Cow<'_, [u8]>) -> Result<Planned<Call>, End> {
         let unknown = |what: &str, number| End::Garbage(format!("there is no {what} {number}"));
         let function = |number| self.functions.get(&number).cloned().ok_or_else(|| unknown("function", number));
         let session = self.sessions.get(&head.session).cloned().ok_or_else(|| unknown("session", head.session))?;
-        let numbers = if head.flags & frame::USES != 0 { used(body)? } else { Vec::new() };
+        let numbers = if head.flags & frame::USES != 0 { used(&body)? } else { Vec::new() };
         let uses = numbers.into_iter().map(function).collect::<Result<_, _>>()?;
         let function = function(head.function)?;
-        let content = if self.keep.content { content(&function, body) } else { 0 };
+        let content = if self.keep.content { content(&function, &body) } else { 0 };
         let time_limit = Duration::try_from_secs_f64(head.seconds).ok().filter(|limit| !limit.is_zero());
         let flags = head.flags & !frame::IN_MEMFD;
-        let payload = Bytes::copy_from_slice(body);
+        let payload = Bytes::from(body.into_owned());
+        let input = if self.keep.input { Some(described(&function, head.count)?) } else { None };
         let work = Call { session, function, uses, flags, count: head.count.max(1), time_limit, payload };
-        let input = None;
         Ok(Planned { number: head.id, work, input, content, retries: head.retries.into() })
     }
 }
@@ -157,6 +160,14 @@ fn used(body: &[u8]) -> Result<Vec<u64>, End> {
         return Err(short());
     }
     (1..=count).map(|at| number(at * 8)).collect()
+}
+
+/// Describes a call for the job log.
+fn described(function: &Blob, jobs: u32) -> Result<Box<RawValue>, End> {
+    let name = function.bytes.get(..function.count as usize).unwrap_or_default();
+    let name = String::from_utf8_lossy(name);
+    let call = json!({ "function": name.trim_end_matches('\0'), "jobs": jobs });
+    RawValue::from_string(call.to_string()).map_err(|error| End::Garbage(error.to_string()))
 }
 
 /// Returns the hash of a call: of its function, with what it captures, and of its arguments.

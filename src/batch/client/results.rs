@@ -118,7 +118,7 @@ impl ClientSink {
         let cause = result.cause.as_deref();
         let mut state = self.outgoing.lock();
         match &**result.out {
-            [status, flags, payload @ ..] if cause.is_none_or(|cause| cause.kind == RAISED) => {
+            [payload @ .., status, flags] if cause.is_none_or(|cause| cause.kind == RAISED) => {
                 (head.status, head.flags) = (*status, *flags);
                 state.writer.push(&head, &[payload]);
             }

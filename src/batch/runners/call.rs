@@ -1,5 +1,6 @@
 //! Sends calls of a Python script to worker processes: one for each compute thread, which stays and answers one call after the other.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -235,9 +236,14 @@ impl CallFeed for ChunkFeed<'_, '_, '_> {
         let run = Some(Run::new(self.rank, self.slot, answer.start, answer.duration));
         let result = match answer.outcome {
             Ok(CallResult { status, flags, payload }) => {
-                let mut out = Vec::with_capacity(payload.len() + 2);
-                out.extend_from_slice(&[status, flags]);
-                out.extend_from_slice(payload);
+                // A small payload is copied with room for two bytes more; a large one has it.
+                let out = match payload {
+                    Cow::Borrowed(payload) => [payload, &[status, flags]].concat(),
+                    Cow::Owned(mut payload) => {
+                        payload.extend_from_slice(&[status, flags]);
+                        payload
+                    }
+                };
                 let mut result = AttemptResult::ok(out, run);
                 if status != 0 {
                     result.status = Status::Failed;

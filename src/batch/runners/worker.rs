@@ -114,10 +114,10 @@ impl WorkerRunner {
     fn try_out(&self, expected: Vec<(u32, Range<u32>)>) -> Result<(), String> {
         let deadline = Instant::now() + FIRST_WORKER_LIMIT;
         let is_first = launch::is_first_of_host();
-        self.plan.wait_for_import(&expected, deadline)?;
         if is_first {
             self.plan.try_interpreter()?;
         }
+        self.plan.wait_for_import(&expected, deadline)?;
         let (rank, slot) =
             expected.iter().find(|(_, slots)| !slots.is_empty()).map_or((0, 0), |(rank, slots)| (*rank, slots.start));
         for (rank, slots) in expected {

@@ -21,12 +21,12 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use crate::engine::memory;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
@@ -48,6 +48,8 @@ pub(crate) const LARGE: usize = 1 << 20;
 const PIECE: usize = 1 << 16;
 /// Capacity that an emptied buffer keeps.
 const KEEP: usize = 1 << 20;
+/// Room behind a body from a memfd, so that a few bytes can be added without a copy.
+const TAIL: usize = 64;
 /// Most descriptors that come with one read.
 const DESCRIPTORS: usize = 16;
 /// Most bytes of a body: more is taken for garbage.
@@ -350,12 +352,14 @@ impl FrameReader {
 }
 
 /// Reads a memfd that has this length.
-fn read_memfd(memfd: &File, length: usize) -> io::Result<Vec<u8>> {
+fn read_memfd(mut memfd: &File, length: usize) -> io::Result<Vec<u8>> {
     if memfd.metadata()?.len() < length as u64 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a body is shorter than its head says"));
     }
-    let mut body = vec![0; length];
-    memfd.read_exact_at(&mut body, 0)?;
+    // Its sender has written it, and has moved its position.
+    memfd.seek(SeekFrom::Start(0))?;
+    let mut body = memory::vec_with_capacity(length + TAIL);
+    memfd.take(length as u64).read_to_end(&mut body)?;
     Ok(body)
 }
 

@@ -11,6 +11,7 @@
 pub(crate) mod frame;
 mod process;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
@@ -119,11 +120,11 @@ pub(crate) struct CallAnswer<'a> {
 }
 
 /// What a worker has answered: a value or an exception.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct CallResult<'a> {
     pub status: u8,
     pub flags: u8,
-    pub payload: &'a [u8],
+    pub payload: Cow<'a, [u8]>,
 }
 
 /// Why a worker has not answered a call.
@@ -369,10 +370,10 @@ impl CallWorker {
                     }
                     let duration = Duration::try_from_secs_f64(head.seconds).unwrap_or_default();
                     let start = now.checked_sub(duration).unwrap_or(now);
-                    let result =
-                        CallResult { status: head.status, flags: head.flags & !frame::IN_MEMFD, payload: &payload };
-                    feed.done(CallAnswer { start, duration, outcome: Ok(result) });
                     (calls, bytes) = (calls + 1, bytes + payload.len());
+                    let flags = head.flags & !frame::IN_MEMFD;
+                    let result = CallResult { status: head.status, flags, payload };
+                    feed.done(CallAnswer { start, duration, outcome: Ok(result) });
                     self.pop();
                     self.report_verdicts(feed);
                 }

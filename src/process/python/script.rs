@@ -56,12 +56,12 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Starts the interpreter `exe` with these arguments, and our standard streams. Returns our end of its socket, too. Must be called
+    /// Starts the interpreter `exe` with these arguments and variables, and our standard streams. Returns our end of its socket, too. Must be called
     /// before `MPI_Init`: a process that runs MPI must not fork.
     ///
     /// # Errors
     /// A sentence, if it cannot be started.
-    pub(crate) fn start(exe: &str, args: &[OsString]) -> Result<(Script, OwnedFd), String> {
+    pub(crate) fn start(exe: &str, args: &[OsString], env: &[(&str, String)]) -> Result<(Script, OwnedFd), String> {
         let file = resolve(exe, None).map_err(|why| format!("{why}; --python-exe sets the Python to use"))?;
         let path = package::python_path()?;
         let refused = |error: io::Error| format!("cannot start the script: {}", reason(&error));
@@ -71,6 +71,7 @@ impl Script {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("rankpool").arg(ARGUMENT).arg(std::process::id().to_string()).arg(file).args(args);
         command.env("PYTHONPATH", path).env(DESCRIPTOR, theirs.as_raw_fd().to_string());
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         launcher_variables().iter().for_each(|name| {
             command.env_remove(name);
         });

@@ -1,0 +1,239 @@
+"""One measurement with one pool of two workers: python_pools.py POOL WHAT. Prints one JSON object.
+
+POOL is futures, pool, mpi4py or rankpool. WHAT is one of the functions below. benches/python.py starts it.
+"""
+
+import functools
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+
+SPIN = 100e-6
+
+
+def nop(x):
+    return x
+
+
+def pick(data, x):
+    return data[x]
+
+
+def capture(data):
+    return lambda x: data[x]
+
+
+def spin(_):
+    """Computes for 100 µs of CPU time, and returns how long it was."""
+    start = now = time.thread_time()
+    while now - start < SPIN:
+        now = time.thread_time()
+    return now - start
+
+
+def slow_fn(p, n=10_000):
+    y = 0.0
+    for j in range(n):
+        x = j / n
+        for i, p_i in enumerate(p):
+            y += x * p_i ** (i + 1)
+    return y / n
+
+
+def same(array):
+    return array
+
+
+def hold(path):
+    """Occupies one worker until the file is removed."""
+    with open(path + ".held", "w") as file:
+        file.write(rank())
+    end = time.monotonic() + 60
+    while os.path.exists(path) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def rank():
+    return os.environ.get("RANKPOOL_RANK", "")
+
+
+def where(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def make(pool):
+    """Returns the executor of this name, and a function that submits a job to it and returns its future."""
+    if pool == "pool":
+        from multiprocessing import Pool
+
+        executor = Pool(2)
+        return executor, lambda fn, *args: executor.apply_async(fn, args)
+    if pool == "futures":
+        from concurrent.futures import ProcessPoolExecutor
+
+        executor = ProcessPoolExecutor(2)
+    elif pool == "mpi4py":
+        from mpi4py.futures import MPIPoolExecutor
+
+        executor = MPIPoolExecutor()
+    else:
+        from rankpool import Executor
+
+        executor = Executor()
+    return executor, executor.submit
+
+
+def result(future):
+    return future.get() if hasattr(future, "get") else future.result()
+
+
+def warm(submit):
+    """Both workers are there and have answered."""
+    for future in [submit(nop, x) for x in range(200)]:
+        result(future)
+
+
+def per_job_by_submit(pool, jobs=20_000):
+    executor, submit = make(pool)
+    with executor:
+        warm(submit)
+        start = time.perf_counter()
+        for future in [submit(nop, x) for x in range(jobs)]:
+            result(future)
+        return {"us": (time.perf_counter() - start) / jobs * 1e6}
+
+
+def per_job_by_map(pool, chunk=64, jobs=200_000):
+    executor, submit = make(pool)
+    with executor:
+        warm(submit)
+        options = {"chunksize": chunk} if chunk else {}
+        start = time.perf_counter()
+        count = sum(1 for _ in executor.map(nop, range(jobs), **options))
+        seconds = time.perf_counter() - start
+    assert count == jobs
+    return {"us": seconds / jobs * 1e6}
+
+
+def captured(pool, jobs=1000):
+    """Seconds for jobs of a function that captures 10 MB, and for those of the same function without it."""
+    executor, submit = make(pool)
+    with executor:
+        warm(submit)
+        seconds = []
+        for size in (1000, 10_000_000):
+            data = bytes(size)
+            # The peers cannot send closures: `partial` holds the data for them.
+            function = capture(data) if pool == "rankpool" else functools.partial(pick, data)
+            count = jobs if pool == "rankpool" or size == 1000 else jobs // 20
+            start = time.perf_counter()
+            for future in [submit(function, x) for x in range(count)]:
+                result(future)
+            seconds.append((time.perf_counter() - start) * jobs / count)
+    return {"without": seconds[0], "with": seconds[1], "ratio": seconds[1] / seconds[0]}
+
+
+def efficiency(pool, jobs=20_000):
+    executor, submit = make(pool)
+    with executor:
+        warm(submit)
+        start = time.perf_counter()
+        useful = sum(map(result, [submit(spin, x) for x in range(jobs)]))
+        return {"efficiency": useful / (2 * (time.perf_counter() - start))}
+
+
+def slow(pool, jobs=512):
+    import random
+
+    generator = random.Random(1)
+    inputs = [[generator.random() for _ in range(5)] for _ in range(jobs)]
+    start = time.perf_counter()
+    executor, _ = make(pool)
+    with executor:
+        results = list(executor.map(slow_fn, inputs))
+        seconds = time.perf_counter() - start
+    assert len(results) == jobs and all(map(math.isfinite, results))
+    return {"seconds": seconds}
+
+
+def array(pool):
+    """The median of round trips of 100 MB to each rank, and of two copies in memory."""
+    import numpy as np
+
+    values, copy = np.ones(12_500_000), np.empty(12_500_000)
+    copies, trips = [], {}
+    executor, submit = make(pool)
+    with executor:
+        warm(submit)
+        folder = tempfile.mkdtemp()
+        for attempt in range(4):
+            path = os.path.join(folder, str(attempt))
+            open(path, "w").close()
+            # The other worker is the only one that is free.
+            held = submit(hold, path) if pool == "rankpool" else None
+            while held and not os.path.exists(path + ".held"):
+                time.sleep(0.001)
+            for _ in range(3):
+                start = time.perf_counter()
+                np.copyto(copy, values)
+                np.copyto(copy, values)
+                copies.append(time.perf_counter() - start)
+                start = time.perf_counter()
+                back = result(submit(same, values))
+                trips.setdefault(open(path + ".held").read() if held else "", []).append(time.perf_counter() - start)
+                assert back[-1] == 1.0 and back.nbytes == 100_000_000
+                del back
+            os.remove(path)
+            if held:
+                result(held)
+    medians = {key: sorted(times)[len(times) // 2] for key, times in trips.items()}
+    two_copies = sorted(copies)[len(copies) // 2]
+    return {"copies_ms": two_copies * 1e3, "ms": max(medians.values()) * 1e3, "ratio": max(medians.values()) / two_copies,
+            "by_held_rank": medians}
+
+
+def first(pool):
+    """The time at which the first result is there; the caller knows when it has started this."""
+    executor, submit = make(pool)
+    with executor:
+        result(submit(nop, 1))
+        return {"at": time.time()}
+
+
+def memory_of(process):
+    """The proportional and the own memory of a process, in MiB."""
+    fields = {}
+    with open(f"/proc/{process}/smaps_rollup") as file:
+        for line in file:
+            words = line.split()
+            if len(words) == 3 and words[2] == "kB":
+                fields[words[0]] = int(words[1]) / 1024
+    return fields["Pss:"], fields["Private_Clean:"] + fields["Private_Dirty:"]
+
+
+def preloaded(pool, workers=64):
+    """Seconds until all workers are ready from when the executor is made, and the memory of each."""
+    from rankpool import Executor
+
+    start = time.perf_counter()
+    with Executor() as executor:
+        executor.bootup(wait=True)
+        ready = time.perf_counter() - start
+        at = time.time()
+        processes = set()
+        for _ in range(10):
+            processes |= {future.result() for future in [executor.submit(where, 0.05) for _ in range(workers)]}
+            if len(processes) == workers:
+                break
+        memory = [memory_of(process) for process in processes]
+    return {"ready": ready, "at": at, "workers": len(processes), "pss": sum(pss for pss, _ in memory) / len(memory),
+            "uss": sum(uss for _, uss in memory) / len(memory)}
+
+
+if __name__ == "__main__":
+    pool, what, *numbers = sys.argv[1:]
+    print(json.dumps(globals()[what](pool, *map(int, numbers))))

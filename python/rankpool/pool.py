@@ -1,0 +1,490 @@
+"""`Pool`: the whole surface of `multiprocessing.Pool` on rankpool's workers.
+
+Only the import line changes:
+
+    from rankpool import Pool            # was: from multiprocessing import Pool
+
+Differences, all of them on purpose:
+
+* `map`, `imap` and `imap_unordered` read their input while results come back. `imap` over an endless generator runs
+  in bounded memory: at most `buffersize` jobs are read and not yet taken by the caller.
+* `chunksize` may be left out everywhere: rankpool then grows its calls by the measured time of the jobs.
+* A worker that dies costs its job only. That job raises `WorkerDied`; the pool lives on.
+* `terminate` makes every unfinished result raise `PoolTerminated`; `multiprocessing` leaves such results waiting.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import itertools
+import logging
+import threading
+import warnings
+import weakref
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as _FuturesTimeout
+from multiprocessing import TimeoutError
+from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
+from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+
+from .executor import Executor
+from .maps import MapRun
+
+__all__ = ["AsyncResult", "IMapIterator", "MapResult", "MaybeEncodingError", "Pool", "PoolTerminated", "TimeoutError"]
+
+#: The states of a pool; the words are those of `multiprocessing.pool`.
+RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
+
+#: Jobs of an `imap` that are read and not yet taken by the caller, for each worker (if `buffersize` is left out).
+BUFFER_PER_WORKER = 128
+
+Callback = Optional[Callable[[Any], Any]]
+
+_log = logging.getLogger("rankpool")
+
+
+class PoolTerminated(CancelledError):
+    """The pool was terminated before this job ended."""
+
+
+class PoolTimeout(TimeoutError, builtins.TimeoutError):
+    """The result is not there yet: a `multiprocessing.TimeoutError`, and a `TimeoutError`."""
+
+
+def _terminated() -> PoolTerminated:
+    return PoolTerminated("the pool was terminated before this job ended")
+
+
+def _as_pool_error(error: BaseException) -> BaseException:
+    """Gives `error` the cause that users of `multiprocessing` know: a `multiprocessing.pool.RemoteTraceback`."""
+    if isinstance(error, CancelledError) and not isinstance(error, PoolTerminated):
+        return _terminated()
+    cause = error.__cause__
+    if cause is not None and type(cause) is not RemoteTraceback and type(cause).__name__ == "RemoteTraceback":
+        error.__cause__ = RemoteTraceback(str(cause))
+    return error
+
+
+def _call_back(callback: Callable[[Any], Any], value: Any) -> None:
+    """Runs a user's callback. An exception in it is logged: it must not stop the thread that receives results."""
+    try:
+        callback(value)
+    except Exception:
+        _log.exception("the callback %r raised an exception", callback)
+
+
+def _whole_chunks(iterable: Iterable[Any], chunksize: int) -> Iterator[Any]:
+    """The items of `iterable`, read chunk by chunk: if it raises an exception, the items of the unfinished chunk before
+    it are dropped, as in `multiprocessing`."""
+    iterator = iter(iterable)
+    while True:
+        chunk = collections.deque(itertools.islice(iterator, chunksize))
+        if not chunk:
+            return
+        while chunk:
+            yield chunk.popleft()  # nothing here keeps the item alive
+
+
+class AsyncResult:
+    """The result of `apply_async`, as `multiprocessing.pool.AsyncResult`."""
+
+    def __init__(self, pool: "Pool", callback: Callback = None, error_callback: Callback = None):
+        self._event = threading.Event()
+        self._pool = pool
+        self._callback, self._error_callback = callback, error_callback
+        self._success = False
+        self._value: Any = None
+
+    def ready(self) -> bool:
+        """Has the call ended?"""
+        return self._event.is_set()
+
+    def successful(self) -> bool:
+        """Has the call ended without an exception? Raises `ValueError` if it has not ended."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return self._success
+
+    def wait(self, timeout: Optional[float] = None) -> None:
+        """Waits until the call has ended, or for `timeout` seconds."""
+        self._event.wait(timeout)
+
+    def get(self, timeout: Optional[float] = None) -> Any:
+        """The value, or the exception of the call. Raises `multiprocessing.TimeoutError` after `timeout` seconds."""
+        if not self._event.wait(timeout):
+            raise PoolTimeout
+        if self._success:
+            return self._value
+        raise self._value
+
+    def _end(self, success: bool, value: Any) -> None:
+        """Keeps the outcome, runs the callback, then wakes those who wait: callbacks come first, as in
+        `multiprocessing`."""
+        if self._event.is_set():
+            return
+        self._success, self._value = success, value if success else _as_pool_error(value)
+        callback = self._callback if success else self._error_callback
+        self._callback = self._error_callback = None
+        if callback is not None:
+            _call_back(callback, self._value)
+        self._event.set()
+        self._pool._forget(self)
+
+    def _stop(self) -> None:
+        """The pool is terminated: no callback is called any more."""
+        self._callback = self._error_callback = None
+        self._end(False, _terminated())
+
+    def _end_future(self, future: "Future[Any]") -> None:
+        if future.cancelled():
+            return self._end(False, CancelledError())
+        error = future.exception()
+        self._end(error is None, future.result() if error is None else error)
+
+
+class MapResult(AsyncResult):
+    """The result of `map_async` and `starmap_async`: the list of all values, or the first exception in input order.
+
+    It is ready when all jobs have ended, also when one of them has failed.
+    """
+
+    _run: Optional[MapRun] = None
+
+    def _end_map(self, outcomes: Sequence[Tuple[bool, Any]]) -> None:
+        failure = next((value for success, value in outcomes if not success), None)
+        if failure is None:
+            self._end(True, [value for _, value in outcomes])
+        else:
+            self._end(False, failure)
+
+    def _stop(self) -> None:
+        if self._run is not None:
+            self._run.cancel()
+        super()._stop()
+
+
+class IMapIterator:
+    """The results of `imap` or `imap_unordered`, as `multiprocessing.pool.IMapIterator`.
+
+    A job's exception is raised at its place; the iteration can go on afterwards.
+    """
+
+    def __init__(self, pool: "Pool", run: MapRun, ordered: bool):
+        self._pool, self._run = pool, run
+        self._values = run.iterate(ordered)
+        self._lock = threading.Lock()
+        self._kept: Deque[Tuple[bool, Any]] = collections.deque()
+        self._ended = self._stopped = False
+        pool._imaps.add(self)
+        pool._untouched.add(self)
+
+    def __iter__(self) -> "IMapIterator":
+        return self
+
+    def next(self, timeout: Optional[float] = None) -> Any:
+        """The next value. Raises `multiprocessing.TimeoutError` if there is none within `timeout` seconds; the value
+        is not lost: the next call can still give it."""
+        self._pool._untouched.discard(self)
+        with self._lock:
+            success, value = self._kept.popleft() if self._kept else self._outcome(timeout)
+        if success:
+            return value
+        try:
+            raise value
+        finally:
+            del value
+
+    __next__ = next
+
+    def _outcome(self, timeout: Optional[float] = None) -> Tuple[bool, Any]:
+        """The next outcome; after the last one `(False, StopIteration())`."""
+        if self._ended:
+            return False, StopIteration()
+        try:
+            return True, self._values.next(timeout)
+        except StopIteration as end:
+            self._ended = True
+            self._pool._imap_ended(self)
+            return False, _terminated() if self._stopped else end
+        except _FuturesTimeout as error:
+            if type(error) is not _FuturesTimeout or error.__cause__ is not None:
+                return False, _as_pool_error(error)  # a job's own
+            return False, PoolTimeout()
+        except Exception as error:
+            return False, _as_pool_error(error)
+
+    def _drain(self) -> None:
+        """Runs all jobs and keeps their outcomes: the pool is joined before the values are taken."""
+        with self._lock:
+            while not self._ended:
+                outcome = self._outcome()
+                if outcome[0] or not isinstance(outcome[1], StopIteration):
+                    self._kept.append(outcome)
+
+    def _stop(self) -> None:
+        self._stopped = True
+        self._run.cancel()
+
+
+class Pool:
+    """`multiprocessing.Pool` on rankpool's workers.
+
+    `processes`: how many jobs of this pool run at the same time at most (None: all workers of the run).
+    `options` are those of `rankpool.Executor`: `retries`, `timeout`, `preload`, `launcher`, `progress`.
+    """
+
+    def __init__(
+        self,
+        processes: Optional[int] = None,
+        initializer: Optional[Callable[..., object]] = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: Optional[int] = None,
+        context: Any = None,
+        **options: Any,
+    ):
+        self._state = TERMINATE  # until the executor exists
+        if processes is not None and processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if maxtasksperchild is not None and not (isinstance(maxtasksperchild, int) and maxtasksperchild > 0):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._count = processes
+        self._outstanding: Set[AsyncResult] = set()
+        self._runs: Set[MapRun] = set()
+        self._untouched: Set[IMapIterator] = set()  # their jobs run although the caller keeps no iterator
+        self._imaps: "weakref.WeakSet[IMapIterator]" = weakref.WeakSet()
+        self._executor = Executor(
+            processes,
+            initializer,
+            tuple(initargs),
+            mp_context=context,
+            max_tasks_per_child=maxtasksperchild,
+            **options,
+        )
+        self._state = RUN
+
+    @property
+    def _processes(self) -> int:
+        return self._count if self._count is not None else self._executor.num_workers
+
+    def __repr__(self) -> str:
+        size = "all" if self._count is None else self._count
+        return f"<rankpool.{type(self).__name__} state={self._state} pool_size={size}>"
+
+    def __reduce__(self) -> Any:
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
+        """`func(*args, **kwds)` in a worker; waits for the value."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> AsyncResult:
+        """Begins `func(*args, **kwds)` in a worker; `callback` gets the value, `error_callback` the exception."""
+        self._check_running()
+        result = AsyncResult(self, callback, error_callback)
+        self._outstanding.add(result)
+        try:
+            future = self._executor.submit(func, *args, **kwds)
+        except Exception as error:
+            result._end(False, error)
+        else:
+            future.add_done_callback(result._end_future)
+        return result
+
+    def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: Optional[int] = None) -> List[Any]:
+        """`[func(item) for item in iterable]`. Raises the first exception, after all jobs have ended."""
+        return self._map(func, iterable, chunksize, False)
+
+    def starmap(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: Optional[int] = None
+    ) -> List[Any]:
+        """`[func(*item) for item in iterable]`. Raises the first exception, after all jobs have ended."""
+        return self._map(func, iterable, chunksize, True)
+
+    def map_async(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int] = None,
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> MapResult:
+        """Begins `map`; `callback` gets the list of values, `error_callback` the first exception."""
+        return self._map_async(func, iterable, chunksize, False, callback, error_callback)
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: Optional[int] = None,
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> MapResult:
+        """Begins `starmap`; `callback` gets the list of values, `error_callback` the first exception."""
+        return self._map_async(func, iterable, chunksize, True, callback, error_callback)
+
+    def imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int] = None,
+        *,
+        buffersize: Optional[int] = None,
+    ) -> IMapIterator:
+        """The values of `func(item)` in input order, as they come. The input may be endless: at most `buffersize`
+        jobs (None: 128 for each worker) are read and not yet taken by the caller."""
+        return self._imap(func, iterable, chunksize, buffersize, True)
+
+    def imap_unordered(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int] = None,
+        *,
+        buffersize: Optional[int] = None,
+    ) -> IMapIterator:
+        """As `imap`, in the order in which the jobs end."""
+        return self._imap(func, iterable, chunksize, buffersize, False)
+
+    def close(self) -> None:
+        """No more jobs are taken; those that were given end."""
+        if self._state == RUN:
+            self._state = CLOSE
+            self._end_when_idle()
+
+    def terminate(self) -> None:
+        """Drops what has not begun. Every result that is not there yet raises `PoolTerminated`."""
+        self._state = TERMINATE
+        self._untouched.clear()
+        for unfinished in [*self._imaps, *self._outstanding, *self._runs]:
+            unfinished._stop() if not isinstance(unfinished, MapRun) else unfinished.cancel()
+        self._executor.terminate_workers()
+
+    def join(self) -> None:
+        """Waits until all jobs have ended. Call `close` or `terminate` first."""
+        if self._state == RUN:
+            raise ValueError("Pool is still running")
+        if self._state == CLOSE:
+            for iterator in list(self._imaps):
+                iterator._drain()
+            self._untouched.clear()
+            for result in list(self._outstanding):
+                result.wait()
+            self._executor.shutdown(wait=True)
+
+    def __enter__(self) -> "Pool":
+        self._check_running()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.terminate()
+
+    def __del__(self) -> None:
+        try:
+            if self._state == RUN:
+                warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+                self._executor.shutdown(wait=False)
+        except Exception:
+            pass  # the interpreter is about to end
+
+    def _check_running(self) -> None:
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+
+    def _start(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int],
+        star: bool,
+        on_done: Optional[Callable[[Any], Any]] = None,
+    ) -> MapRun:
+        """Begins a map. What has a length is copied; anything else is read while results come back."""
+        items: Iterable[Any] = map(tuple, iterable) if star else iterable
+        if hasattr(iterable, "__len__"):
+            items = list(items)
+        return self._executor._start_map(
+            func, items, star=star, chunksize=chunksize, buffersize=None, on_done=on_done
+        )
+
+    def _map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: Optional[int], star: bool) -> List[Any]:
+        self._check_running()
+        _check_chunksize(chunksize)
+        run = self._start(func, iterable, chunksize, star)
+        self._runs.add(run)
+        values = run.values(True)
+        try:
+            result = list(values)
+        except Exception as error:
+            run.wait()
+            raise _as_pool_error(error) from error.__cause__
+        finally:
+            self._runs.discard(run)
+        if self._state == TERMINATE and run._cancelled:
+            raise _terminated()
+        return result
+
+    def _map_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int],
+        star: bool,
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> MapResult:
+        self._check_running()
+        _check_chunksize(chunksize)
+        result = MapResult(self, callback, error_callback)
+        self._outstanding.add(result)
+        try:
+            result._run = self._start(func, iterable, chunksize, star, result._end_map)
+        except Exception as error:
+            result._end(False, error)
+        return result
+
+    def _imap(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int],
+        buffersize: Optional[int],
+        ordered: bool,
+        star: bool = False,
+    ) -> IMapIterator:
+        self._check_running()
+        _check_chunksize(chunksize)
+        if buffersize is None:
+            buffersize = max(BUFFER_PER_WORKER, 4 * (chunksize or 1)) * self._processes
+        items: Iterable[Any] = map(tuple, iterable) if star else iter(iterable)
+        if chunksize is not None and chunksize > 1:
+            items = _whole_chunks(items, chunksize)
+        run = self._executor._start_map(func, items, star=star, chunksize=chunksize, buffersize=buffersize)
+        return IMapIterator(self, run, ordered)
+
+    def _forget(self, result: AsyncResult) -> None:
+        self._outstanding.discard(result)
+        self._end_when_idle()
+
+    def _imap_ended(self, iterator: IMapIterator) -> None:
+        self._imaps.discard(iterator)
+        self._end_when_idle()
+
+    def _end_when_idle(self) -> None:
+        """A closed pool without jobs gives its executor back."""
+        if self._state == CLOSE and not self._outstanding and not len(self._imaps):
+            self._executor.shutdown(wait=False)
+
+
+def _check_chunksize(chunksize: Optional[int]) -> None:
+    if chunksize is not None and chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")

@@ -1,0 +1,182 @@
+"""Functions that the tests run in workers, and what they have in common."""
+
+import os
+import pickle
+import sys
+import time
+
+ATTEMPTS = {}
+
+
+def double(x):
+    return 2 * x
+
+
+def add(x, y=0, *, z=0):
+    return x + y + z
+
+
+def fail_at_three(x):
+    if x == 3:
+        raise ValueError("it is three")
+    return x
+
+
+def exit_at(x, bad):
+    if x == bad:
+        os._exit(7)
+    return x
+
+
+def exit_at_five(x):
+    return exit_at(x, 5)
+
+
+def fail_first(folder, x):
+    """Fails at the first attempt of each x."""
+    path = os.path.join(folder, f"attempt-{x}")
+    if not os.path.exists(path):
+        with open(path, "w"):
+            pass
+        raise RuntimeError("the first attempt")
+    return x
+
+
+def wait_for(path):
+    """Returns when a file is there."""
+    deadline = time.monotonic() + 60
+    while not os.path.exists(path):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{path} is not there")
+        time.sleep(0.005)
+    return path
+
+
+def slow(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def pid(_=None):
+    return os.getpid()
+
+
+def use_executor():
+    from rankpool import Executor
+
+    with Executor() as executor:
+        return executor.submit(double, 1).result()
+
+
+def hold_lock():
+    import threading
+
+    return threading.Lock()
+
+
+def leave():
+    sys.exit("leaving")
+
+
+class Unpicklable(Exception):
+    def __init__(self, what):
+        super().__init__(what)
+        self.what = hold_lock()
+
+
+def raise_unpicklable():
+    raise Unpicklable("cannot travel")
+
+
+class NeedsTwo(Exception):
+    """Its pickle cannot be loaded: as many exceptions of users."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def raise_needs_two():
+    raise NeedsTwo("one", "two")
+
+
+class Block:
+    """Bytes that travel out of band, as an array's."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __reduce_ex__(self, protocol):
+        return Block, (pickle.PickleBuffer(self.data),)
+
+
+def invert(block):
+    view = memoryview(block.data)
+    is_writable = not view.readonly
+    view[0] ^= 0xFF
+    return is_writable, len(view), Block(bytearray(view))
+
+
+class Loud:
+    """An object whose loads are counted, by a file."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        with open(os.path.join(self.folder, f"{os.getpid()}"), "a") as file:
+            file.write("x")
+
+
+def folder_of(loud):
+    return loud.folder
+
+
+def get_folder_of(shared):
+    return shared.get().folder
+
+
+def set_status(text):
+    global STATUS
+    STATUS = text
+
+
+STATUS = "not set"
+
+
+def status(_=None):
+    return STATUS
+
+
+def raise_error(text):
+    raise ValueError(text)
+
+
+def first(values):
+    return values[0]
+
+
+def sum_of_first(values):
+    return sum(values[0].get())
+
+
+def fork_and_wait():
+    """The exit code of a child that is forked and ends at once."""
+    child = os.fork()
+    if child == 0:
+        os._exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork_and_return():
+    """A child that goes on behind the job must not answer in place of its parent."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return "parent"
+    return "child"
+
+
+def print_word(word):
+    print(word, end="")
+    return word
