@@ -12,7 +12,9 @@ BLOCK, UNBLOCK = int(signal.SIG_BLOCK), int(signal.SIG_UNBLOCK)
 _KILL = int(signal.SIGKILL)
 _SET_DEATH_SIGNAL = 1
 
+_PATH = "PYTHONPATH"
 _codes = {}  # compiled programs
+_bases = []
 
 
 class Plan:
@@ -111,15 +113,34 @@ def _compiled(code):
 
 
 def _changes(entries):
-    """How `os.environ` differs from these entries: the names to remove, and the variables to set."""
-    wanted = {}
-    for entry in entries:
-        name, _, value = entry.partition(b"=")
-        if name:
-            wanted[os.fsdecode(name)] = os.fsdecode(value)
+    """What a worker has to change in `os.environ`: the names to remove, and the variables to set.
+
+    A wrapper of Python may have changed the environment with which it was started. A worker keeps that, and
+    gets what differs between its rank and the one that has started the server.
+    """
+    wanted, base = _variables(entries), _base()
+    # That of the server has this package, too.
+    base[_PATH] = None
     have = dict(os.environ)
-    unset = [name for name in have if name not in wanted]
-    return unset, [(name, value) for name, value in wanted.items() if have.get(name) != value]
+    unset = [name for name in base if name not in wanted and name in have]
+    changed = [(name, value) for name, value in wanted.items() if base.get(name) != value]
+    return unset, [(name, value) for name, value in changed if have.get(name) != value]
+
+
+def _variables(entries):
+    pairs = [entry.partition(b"=") for entry in entries]
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs if name}
+
+
+def _base():
+    """The environment of the rank that has started the server: that of the process which has started this one."""
+    if not _bases:
+        try:
+            with open(f"/proc/{os.getppid()}/environ", "rb") as file:
+                _bases.append(_variables(file.read().split(b"\0")))
+        except OSError:
+            _bases.append(dict(os.environ))
+    return dict(_bases[0])
 
 
 def _forget_package():

@@ -8,6 +8,7 @@
 //! Where workers cannot be forked (a module cannot be imported or has started threads, the server was killed), that is said once and
 //! they are started plainly, with the modules in [`MODULES`], which they import themselves.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -213,7 +214,10 @@ pub(crate) fn check(program: &Program, deadline: Instant) -> Result<bool, String
         }
         Some(Report::Import(module, error, traceback)) => {
             server.given_up.store(true, Ordering::SeqCst);
-            let message = format!("{module}, a module of --preload, cannot be imported: {error}\n{}", traceback.trim_end());
+            let mut message = format!("{module}, a module of --preload, cannot be imported: {error}");
+            if traceback.trim_end() != error {
+                message += &format!("\n{}", traceback.trim_end());
+            }
             if server.is_own { Err(message) } else { Ok(false) }
         }
     }
@@ -280,7 +284,16 @@ impl Server {
         }
         let given_up = AtomicBool::new(is_own && process.is_none());
         let (lead, process) = (Mutex::new(None), Mutex::new(process));
-        let server = Server { key, address, lead, process, is_own, given_up, is_replaced: false.into(), report: OnceLock::new() };
+        let server = Server {
+            key,
+            address,
+            lead,
+            process,
+            is_own,
+            given_up,
+            is_replaced: false.into(),
+            report: OnceLock::new(),
+        };
         drop(listener);
         if let Some(lead) = server.connect()? {
             if send(lead.as_fd(), &framed(b"state".to_vec()), &[]).is_ok() {
@@ -436,6 +449,7 @@ impl Key {
 fn request(program: &Program) -> Option<Vec<u8>> {
     use std::os::unix::ffi::OsStrExt;
 
+    let here = Here::get();
     let folder = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let folder = program.cwd.as_ref().map_or_else(|| folder.clone(), |cwd| folder.join(cwd));
     let mut bytes = b"fork\0".to_vec();
@@ -444,13 +458,11 @@ fn request(program: &Program) -> Option<Vec<u8>> {
         bytes.push(0);
     };
     add(&[folder.as_os_str().as_bytes()]);
-    add(&[cpus().as_bytes()]);
+    add(&[here.cpus.as_bytes()]);
     add(&[program.args.len().to_string().as_bytes()]);
     program.args.iter().for_each(|word| add(&[word.as_bytes()]));
-    for (name, value) in std::env::vars_os() {
-        if !name.to_str().is_some_and(is_launcher_variable) {
-            add(&[name.as_bytes(), b"=", value.as_bytes()]);
-        }
+    for (name, value) in &here.env {
+        add(&[name.as_bytes(), b"=", value.as_bytes()]);
     }
     program.env.iter().for_each(|(name, value)| add(&[name.as_bytes(), b"=", value.as_bytes()]));
     (bytes.len() <= LONGEST).then(|| framed(bytes))
@@ -462,13 +474,28 @@ fn framed(bytes: Vec<u8>) -> Vec<u8> {
     framed
 }
 
-/// Returns the CPUs of this rank, separated by commas, as they were before any thread was bound to some of them.
-fn cpus() -> &'static str {
-    static CPUS: OnceLock<String> = OnceLock::new();
-    CPUS.get_or_init(|| {
-        let cpus: Vec<_> = placement::cpu_mask().iter().map(u32::to_string).collect();
-        cpus.join(",")
-    })
+/// What processes inherit from a rank.
+struct Here {
+    env: Vec<(OsString, OsString)>,
+    /// The CPUs, separated by commas.
+    cpus: String,
+}
+
+impl Here {
+    /// Returns what it was at the first call: before any thread was bound to some CPUs, and before MPI has set variables.
+    fn get() -> &'static Here {
+        static HERE: OnceLock<Here> = OnceLock::new();
+        HERE.get_or_init(|| {
+            let is_ours = |(name, _): &(OsString, OsString)| !name.to_str().is_some_and(is_launcher_variable);
+            let cpus: Vec<_> = placement::cpu_mask().iter().map(u32::to_string).collect();
+            Here { env: std::env::vars_os().filter(is_ours).collect(), cpus: cpus.join(",") }
+        })
+    }
+}
+
+/// Notes what processes that are started plainly inherit. To be called when the spawn helper is started.
+pub(super) fn remember() {
+    Here::get();
 }
 
 /// Reads a message, which ends with a zero byte; `None` if there is none until the deadline or the other end is closed.

@@ -51,7 +51,9 @@ pub(crate) enum SpawnError {
     )]
     HelperKilled,
     /// The fork server was killed, and the worker with it.
-    #[error("ended together with the fork server of its host, the process that had imported its modules, which was killed")]
+    #[error(
+        "ended together with the fork server of its host, the process that had imported its modules, which was killed"
+    )]
     ServerKilled,
 }
 

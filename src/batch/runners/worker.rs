@@ -447,15 +447,15 @@ fn status_and_cause(failure: WorkerFailure) -> (Status, Cause) {
         Some(WorkerEnd::Code(code)) => (Some(*code), None),
         Some(WorkerEnd::Signal(signal)) => (None, Some(*signal)),
         Some(WorkerEnd::OutOfMemory { exit, .. }) => (*exit, exit.is_none().then_some(SIGKILL)),
-        Some(
-            WorkerEnd::Unknown(_) | WorkerEnd::Scarce(_) | WorkerEnd::WithHelper { .. } | WorkerEnd::WithServer,
-        )
+        Some(WorkerEnd::Unknown(_) | WorkerEnd::Scarce(_) | WorkerEnd::WithHelper { .. } | WorkerEnd::WithServer)
         | None => (None, None),
     };
     let is_memory = kind == "crash" && matches!(ended, Some(WorkerEnd::OutOfMemory { .. }));
     let kind = if is_memory { MEMORY.to_string() } else { kind.into_owned() };
     let status = match &*kind {
-        _ if matches!(ended, Some(WorkerEnd::WithHelper { .. } | WorkerEnd::WithServer)) && kind == "lost" => Status::Lost,
+        _ if matches!(ended, Some(WorkerEnd::WithHelper { .. } | WorkerEnd::WithServer)) && kind == "lost" => {
+            Status::Lost
+        }
         "timeout" => Status::Timeout,
         "cancelled" => Status::Cancelled,
         "crash" | MEMORY if signal.is_some() => Status::Signal,
