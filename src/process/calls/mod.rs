@@ -84,7 +84,7 @@ impl Blob {
     /// Returns the modules that a process has to have imported before it serves this session, and folders with modules.
     fn preload(&self) -> impl Iterator<Item = &str> {
         let length = if self.is_function { 0 } else { self.count as usize };
-        let names = self.bytes.get(..length).and_then(|names| str::from_utf8(names).ok()).unwrap_or_default();
+        let names = self.bytes.get(..length).and_then(|names| std::str::from_utf8(names).ok()).unwrap_or_default();
         names.trim_end_matches('\0').split('\n').filter(|name| !name.is_empty())
     }
 

@@ -65,7 +65,7 @@ impl fmt::Display for WorkerEnd {
 
 /// How a process was started.
 enum Handle {
-    Plain(Process),
+    Plain(Box<Process>),
     Forked(Forked),
 }
 
@@ -73,11 +73,11 @@ impl Handle {
     /// Has the process forked, if its program says so and that is possible, or starts it.
     fn start(program: &Program, streams: [Option<BorrowedFd<'_>>; 3]) -> Result<Handle, SpawnError> {
         if program.preload.is_empty() {
-            return Process::start(program, streams).map(Handle::Plain);
+            return Process::start(program, streams).map(|process| Handle::Plain(Box::new(process)));
         }
         match Forked::start(program, streams)? {
             Some(forked) => Ok(Handle::Forked(forked)),
-            None => Process::start(&forked::plain(program), streams).map(Handle::Plain),
+            None => Process::start(&forked::plain(program), streams).map(|process| Handle::Plain(Box::new(process))),
         }
     }
 
