@@ -26,11 +26,11 @@ _LOOK_AGAIN = 1.0
 class Connection:
     """One rank 0. All executors of the process with the same launcher share it."""
 
-    def __init__(self, launcher):
+    def __init__(self, launcher, preload=()):
         self._process = None
         sock = _launch.inherited_socket() if launcher is None else None
         if sock is None:
-            sock, self._process = _launch.start(launcher)
+            sock, self._process = _launch.start(launcher, preload)
         self._socket = sock
         self._writer = FrameWriter(sock)
         self.lock = threading.Lock()
@@ -85,8 +85,14 @@ class Connection:
 
     # Sessions.
 
-    def session(self, body, is_exclusive):
-        """The number of a session: of an equal one that exists, unless it has an initializer."""
+    def session(self, body, is_exclusive, preload=()):
+        """The number of a session: of an equal one that exists, unless it has an initializer.
+
+        Its workers have imported the modules of `preload`, in which an entry with a slash is a folder with modules.
+        """
+        names = "\n".join(preload).encode()
+        names += b"\0" * (-len(names) % 64)
+        body = names + body
         with self.lock:
             number = None if is_exclusive else self._plain_sessions.get(body)
             if number is None:
@@ -94,7 +100,7 @@ class Connection:
                 if not is_exclusive:
                     self._plain_sessions[body] = number
                 status = 1 if is_exclusive else 0
-                frame = pack_frame(frames.SESSION, 0, status, 0, 0, number, 0, 0, 0.0, [body], len(body))
+                frame = pack_frame(frames.SESSION, 0, status, 0, len(names), number, 0, 0, 0.0, [body], len(body))
                 self._out.append(frame)
             return number
 

@@ -12,14 +12,14 @@ _connections_lock = threading.Lock()
 _interpreter_ends = False
 
 
-def connection(launcher=None):
-    """The connection of this process for a launcher; the first use starts it."""
+def connection(launcher=None, preload=()):
+    """The connection of this process for a launcher; the first use starts it, with these modules imported once on each node."""
     with _connections_lock:
         if _interpreter_ends:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         found = _connections.get(launcher)
         if found is None or found.is_over():
-            found = Connection(launcher)
+            found = Connection(launcher, preload)
             _connections[launcher] = found
         return found
 

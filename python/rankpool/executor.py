@@ -29,7 +29,7 @@ class _Core:
         self.limit = limit
         self.initializer = initializer
         self.initargs = initargs
-        self.preload = preload
+        self.preload = _with_folder(preload)
         self.launcher = launcher
         self.lock = threading.Lock()
         self.connection = None
@@ -57,7 +57,7 @@ class _Core:
             if self.connection is None:
                 # A worker that imports `__main__` again calls it so; its objects come back under this name.
                 sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
-                found = _process.connection(self.launcher)
+                found = _process.connection(self.launcher, self.preload)
                 found.wait_ready(_START_LIMIT)
                 self.start_session(found)
                 self.connection = found
@@ -67,11 +67,11 @@ class _Core:
         """Say what the workers have to know of this process."""
         self.seen = _seen()
         path, cwd, arguments = self.seen
-        told = {"path": path, "cwd": cwd, "argv": arguments, "main": _main(), "preload": self.preload}
+        told = {"path": path, "cwd": cwd, "argv": arguments, "main": _main()}
         is_exclusive = self.initializer is not None
         if is_exclusive:
             told["initializer"] = dumps((self.initializer, self.initargs))[0]
-        self.session = connection.session(pickle.dumps(told, 5), is_exclusive)
+        self.session = connection.session(pickle.dumps(told, 5), is_exclusive, self.preload)
 
     def refresh(self):
         """Renew the session if `sys.path`, the directory or the arguments have changed."""
@@ -123,6 +123,14 @@ def _seen():
     except OSError:
         cwd = None
     return list(sys.path), cwd, list(getattr(sys, "argv", []))
+
+
+def _with_folder(preload):
+    """The modules behind the folder of the script, in which they may be, with a slash at its end."""
+    if not preload:
+        return ()
+    folder = os.path.abspath(sys.path[0] if sys.path else "").rstrip("/") + "/"
+    return (folder, *preload) if os.path.isdir(folder) and "," not in folder else tuple(preload)
 
 
 def _main():
@@ -182,7 +190,8 @@ class Executor(_base.Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         launcher = launcher if launcher is None or isinstance(launcher, str) else tuple(launcher)
-        self._core = _Core(max_workers, initializer, tuple(initargs), tuple(preload), launcher)
+        preload = (preload,) if isinstance(preload, str) else tuple(preload)
+        self._core = _Core(max_workers, initializer, tuple(initargs), preload, launcher)
         self._progress = progress
         given = os.environ.get
         self._set_options(
