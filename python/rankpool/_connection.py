@@ -14,7 +14,7 @@ from ._frames import HEADER, MEMFD_FROM, FrameReader, FrameWriter, in_memfd, pac
 from ._functions import Functions
 from ._futures import FINISHED, RUNNING, JobFuture, begin, settle
 from ._results import outcome_of
-from ._runs import live_runs
+from ._runs import abandoned, cancel_abandoned, live_runs
 
 # While results come in, what is sent waits this long for more, and is written with it.
 _WRITE_DELAY = 200e-6
@@ -33,7 +33,8 @@ class Connection:
             sock, self._process = _launch.start(launcher, preload)
         self._socket = sock
         self._writer = FrameWriter(sock)
-        self.lock = threading.Lock()
+        # The garbage collector may call what takes it again, at any moment.
+        self.lock = threading.RLock()
         self._call_numbers = itertools.count(1).__next__
         self._sessions = itertools.count(1).__next__
         self._plain_sessions = {}  # body of a session without an initializer: its number
@@ -303,6 +304,7 @@ class Connection:
         while self.over is None:
             # If nothing wakes it, it looks all the same: an interrupt may have come first.
             self._wake_flusher.acquire(timeout=_LOOK_AGAIN)
+            cancel_abandoned()
             with self.lock:
                 self._flush_wanted = False
                 if self._forgotten:
@@ -324,7 +326,7 @@ class Connection:
                     break
                 why = self._handle(batch) or why
                 batch = None
-        except Exception as error:
+        except BaseException as error:
             why = f"the connection to rankpool has failed: {type(error).__name__}: {error}"
         self._end(why)
 
@@ -349,6 +351,8 @@ class Connection:
             self._settle(results)
         if why is not None:
             self._end_pending(why)
+        if abandoned:
+            cancel_abandoned()
         if self._waiting:
             self.pump()
         return why
@@ -454,7 +458,7 @@ class Connection:
     def abandon(self):
         """In a forked child: the connection is the parent's."""
         self.over = "the connection belongs to the process that was forked: make a new Executor"
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         calls = [*self._unanswered.values(), *(source for core in self._waiting for source in core.pending)]
         self._unanswered = {}
         self._waiting = deque()

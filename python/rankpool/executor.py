@@ -12,7 +12,7 @@ from . import _process
 from ._functions import all_uses
 from ._futures import JobFuture, begin, fail
 from ._payload import MAIN, SHARED, dumps, layout
-from ._runs import live_runs
+from ._runs import cancel_abandoned, live_runs
 from .maps import MapRun
 
 T = TypeVar("T")
@@ -105,6 +105,7 @@ class _Core:
     def _has_open(self, connection):
         """Whether a future or a map has not finished, by looking at them."""
         is_open = False
+        cancel_abandoned()
         for run in live_runs():
             if run.core is self and run.go_on():
                 is_open = True
@@ -384,6 +385,7 @@ class Executor(_base.Executor):
         """
         core = self._core
         core.closed = True
+        cancel_abandoned()
         for run in live_runs():
             if run.core is core:
                 run.end_of_executor()
