@@ -275,16 +275,19 @@ class Executor(_base.Executor):
             future.record = record = connection.functions.for_submit(fn)
             buffers: list = []
             data = _pickle((args, kwargs), 5, buffer_callback=buffers.append)
-            if buffers or record.uses or MAIN in data or SHARED in data:
+            is_small = not (buffers or record.uses or MAIN in data or SHARED in data)
+            if not is_small:
                 self._pack(connection, future, (args, kwargs))
-            else:
-                future.body = (0, (data,), len(data))
             if record.frame is not None:
                 core.refresh()
         except Exception:
+            is_small = False
             if not self._pack_again(connection, future, fn, args, kwargs):
                 return future
-        connection.submit(core, future)
+        if is_small:
+            connection.submit_small(core, future, data)
+        else:
+            connection.submit(core, future)
         return future
 
     @staticmethod

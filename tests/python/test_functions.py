@@ -52,8 +52,18 @@ def frames_of(executor, number_of=None):
         kinds.append("call")
         post(core, call)
 
+    def submit_small(core, future, data):
+        future.body = (0, (data,), len(data))
+        connection.submit(core, future)
+
     connection._post = counted
+    connection.submit_small = submit_small
     return kinds
+
+
+def stop_counting(executor):
+    for name in ("_post", "submit_small"):
+        executor._core.connection.__dict__.pop(name, None)
 
 
 @unittest.skipUnless(HAS_CLOUDPICKLE, "cloudpickle is not installed")
@@ -63,7 +73,7 @@ class ByValue(WithExecutor):
         self.executor.bootup()
 
     def tearDown(self):
-        self.executor._core.connection.__dict__.pop("_post", None)
+        stop_counting(self.executor)
 
     def test_lambdas_closures_and_partials_are_jobs(self):
         y = 5
@@ -227,7 +237,7 @@ class Shares(WithExecutor):
     def setUp(self):
         super().setUp()
         self.executor.bootup()
-        self.addCleanup(self.executor._core.connection.__dict__.pop, "_post", None)
+        self.addCleanup(stop_counting, self.executor)
 
     def test_a_shared_object_is_sent_once_and_loaded_once_by_a_worker(self):
         shared = share(jobs.Loud(self.folder.name))
