@@ -3,6 +3,7 @@
 import array
 import functools
 import gc
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -231,6 +232,35 @@ class Scripts(unittest.TestCase):
             """
         )
         self.assertEqual(done.stdout, "[0, 2, 4]\n", done.stderr)
+
+
+class Modules(WithExecutor):
+    def test_a_module_that_was_loaded_again_is_loaded_again_by_the_workers(self):
+        name = f"edited_{os.getpid()}"
+        sys.path.insert(0, self.folder.name)
+        self.addCleanup(sys.path.remove, self.folder.name)
+        self.addCleanup(sys.modules.pop, name, None)
+
+        def edit(text):
+            with open(self.path(name + ".py"), "w") as file:
+                file.write(text)
+            importlib.invalidate_caches()
+
+        edit("def value(_=None): return 1")
+        module = importlib.import_module(name)
+        self.assertEqual(self.executor.submit(module.value).result(60), 1)
+        old = module.value
+        edit("def value(_=None):\n    return 'two'")
+        importlib.reload(module)
+        self.assertEqual(list(self.executor.map(module.value, range(20), chunksize=1)), ["two"] * 20)
+        edit("def helper(): return 3.0\ndef value(_=None): return helper()")
+        importlib.reload(module)
+        self.assertEqual({self.executor.submit(module.value).result(60) for _ in range(20)}, {3.0})
+        # As %autoreload does: the old function gets the new code.
+        edit("def value(_=None):\n    return 'the fourth'")
+        importlib.reload(module)
+        old.__code__, module.value = module.value.__code__, old
+        self.assertEqual({self.executor.submit(module.value).result(60) for _ in range(20)}, {"the fourth"})
 
 
 class Shares(WithExecutor):
