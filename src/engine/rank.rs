@@ -45,6 +45,8 @@ use pulse::MasterWatch;
 use threads::{ComputeThreads, Work};
 
 pub use context::{CurrentJob, current_job};
+#[cfg(feature = "program")]
+pub(crate) use context::is_forgotten;
 pub(crate) use context::{abort_run, broadcast_value, cancellation, in_compute_thread, mark_failed, send_part};
 
 /// The errors that end a rank early.
