@@ -44,9 +44,9 @@ use limited::Limited;
 use pulse::MasterWatch;
 use threads::{ComputeThreads, Work};
 
-pub use context::{CurrentJob, current_job};
 #[cfg(feature = "program")]
 pub(crate) use context::is_forgotten;
+pub use context::{CurrentJob, current_job};
 pub(crate) use context::{abort_run, broadcast_value, cancellation, in_compute_thread, mark_failed, send_part};
 
 /// The errors that end a rank early.
