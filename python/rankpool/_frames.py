@@ -8,6 +8,8 @@ stream, so that it is copied once by the sender and not at all by the receiver.
 import _socket as socket
 import os
 from _struct import Struct, pack, unpack
+from collections import deque
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, mmap
 
 HEADER = Struct("<BBBBIQQQdQ")
 HEADER_LENGTH = HEADER.size
@@ -115,15 +117,17 @@ class FrameWriter:
 
     def _send_bytes(self, frames, flags):
         """Send the first of `frames`; False if it would have to wait."""
-        # One call in C sends and notes how much was sent: an interrupt comes before it or after it.
+        # One call in C sends and notes how much was sent: an interrupt comes before it or after it. No
+        # function is called while that is entered in `frames`.
         sent = []
+        length = len(frames[0])
         try:
             sent.extend(map(self._socket.send, (frames[0],), (flags,)))
         except BlockingIOError:
             return False
         finally:
             if sent:
-                if sent[0] == len(frames[0]):
+                if sent[0] == length:
                     del frames[0]
                 else:
                     frames[0] = frames[0][sent[0] :]
@@ -150,7 +154,8 @@ class FrameReader:
 
     def __init__(self, sock):
         self._socket = sock
-        self._buffer = bytearray(_READ_SIZE)
+        # Memory of its own, of which only what is used becomes resident.
+        self._buffer = mmap(-1, _READ_SIZE, MAP_PRIVATE | MAP_ANONYMOUS)
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
@@ -221,10 +226,8 @@ class FrameReader:
         return count
 
     def _mapped(self, length, is_shared):
-        """The body that came in a memfd, as writable memory. Workers share that of a function: a write copies it."""
-        from mmap import MAP_PRIVATE, MAP_SHARED, mmap
-
-        fd = self._descriptors.pop(0)
+        """The body that came in a memfd, as writable memory. That of a function is shared by workers: a write copies."""
+        fd = self._descriptors.popleft()
         try:
             return memoryview(mmap(fd, length, MAP_PRIVATE if is_shared else MAP_SHARED))
         finally:

@@ -56,10 +56,12 @@ def find_program():
     return found
 
 
-def start(launcher):
+def start(launcher, preload=()):
     """Start `rankpool serve`, by a launcher such as "mpiexec -n 8" if one is given. Returns `(socket, process)`."""
     program = find_program()
     options = ["--python-exe", sys.executable] if sys.executable else []
+    for module in preload:
+        options += ["--preload", module]
     if launcher is None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:

@@ -1,13 +1,13 @@
 """Objects that many jobs use: sent once to each worker that needs them."""
 
-import threading
 import weakref
+from _thread import _local as _Local  # `threading` makes every fork of a worker slower
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_local = threading.local()
+_local = _Local()
 _known: "weakref.WeakValueDictionary[int, Shared]" = weakref.WeakValueDictionary()
 
 

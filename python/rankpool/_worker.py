@@ -28,6 +28,11 @@ def main() -> None:
     signal(SIGINT, SIG_IGN)
     sock = _take_socket(os)
     _prepare_modules()
+    modules = os.environ.pop("RANKPOOL_PRELOAD", None)
+    if modules is not None:
+        from ._preload import import_by_itself
+
+        import_by_itself(modules.split("\n"))
     code = 0
     global _worker
     _worker = Worker(sock)
@@ -112,7 +117,7 @@ class Worker:
                 elif kind == frames.FUNCTION:
                     self._functions[header[5]] = (header, body if header[1] & frames.BUFFERS else bytes(body))
                 elif kind == frames.SESSION:
-                    self._sessions[header[5]] = _Session(body)
+                    self._sessions[header[5]] = _Session(memoryview(body)[header[4] :])
                 elif kind == frames.FORGET:
                     self._functions.pop(header[5], None)
                 elif kind == frames.END_SESSION:

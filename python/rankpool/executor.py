@@ -8,15 +8,17 @@ from collections import deque
 from concurrent.futures import _base
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple, TypeVar, Union
 
-from . import _connection
+from . import _process
 from ._functions import all_uses
 from ._futures import JobFuture, begin, fail
 from ._payload import dumps, layout, needs_care
+from ._runs import live_runs
 from .maps import MapRun
 
 T = TypeVar("T")
 _pickle = pickle.dumps
 _START_LIMIT = 300.0
+_LOOK_AGAIN = 1.0
 
 
 class _Core:
@@ -26,7 +28,7 @@ class _Core:
         self.limit = limit
         self.initializer = initializer
         self.initargs = initargs
-        self.preload = preload
+        self.preload = _with_folder(preload)
         self.launcher = launcher
         self.lock = threading.Lock()
         self.connection = None
@@ -55,7 +57,7 @@ class _Core:
             if self.connection is None:
                 # A worker that imports `__main__` again calls it so; its objects come back under this name.
                 sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
-                found = _connection.connection(self.launcher)
+                found = _process.connection(self.launcher, self.preload)
                 found.wait_ready(_START_LIMIT)
                 self.start_session(found)
                 self.connection = found
@@ -65,13 +67,13 @@ class _Core:
         """Say what the workers have to know of this process."""
         self.seen = _seen()
         path, cwd, arguments = self.seen
-        told = {"path": path, "cwd": cwd, "argv": arguments, "main": _main(), "preload": self.preload}
+        told = {"path": path, "cwd": cwd, "argv": arguments, "main": _main()}
         is_exclusive = self.initializer is not None
         if is_exclusive:
             told["initializer"] = dumps((self.initializer, self.initargs))[0]
         body = pickle.dumps(told, 5)
         if body not in self.sessions:
-            self.sessions[body] = connection.session(body, is_exclusive)
+            self.sessions[body] = connection.session(body, is_exclusive, self.preload)
         self.session = self.sessions[body]
 
     def end_sessions(self):
@@ -106,7 +108,20 @@ class _Core:
                 self.idle = threading.Event()
             self.idle.clear()
             idle = self.idle
-        idle.wait()
+        while not idle.wait(_LOOK_AGAIN):
+            # An interrupt may have come between a job and its count.
+            if not self._has_open(connection):
+                return
+
+    def _has_open(self, connection):
+        """Whether a future or a map has not finished, by looking at them."""
+        is_open = False
+        for run in live_runs():
+            if run.core is self and run.go_on():
+                is_open = True
+        with connection.lock:
+            calls = list(connection._unanswered.values())
+            return is_open or bool(self.pending) or any(call.core is self for call in calls)
 
     def __del__(self):
         self.end_sessions()  # all its calls are answered: each of them keeps it
@@ -118,6 +133,14 @@ def _seen():
     except OSError:
         cwd = None
     return list(sys.path), cwd, list(getattr(sys, "argv", []))
+
+
+def _with_folder(preload):
+    """The modules behind the folder of the script, in which they may be, with a slash at its end."""
+    if not preload:
+        return ()
+    folder = os.path.abspath(sys.path[0] if sys.path else "").rstrip("/") + "/"
+    return (folder, *preload) if os.path.isdir(folder) and "," not in folder else tuple(preload)
 
 
 def _main():
@@ -177,7 +200,8 @@ class Executor(_base.Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         launcher = launcher if launcher is None or isinstance(launcher, str) else tuple(launcher)
-        self._core = _Core(max_workers, initializer, tuple(initargs), tuple(preload), launcher)
+        preload = (preload,) if isinstance(preload, str) else tuple(preload)
+        self._core = _Core(max_workers, initializer, tuple(initargs), preload, launcher)
         self._progress = progress
         given = os.environ.get
         self._set_options(
@@ -370,7 +394,7 @@ class Executor(_base.Executor):
         """
         core = self._core
         core.closed = True
-        for run in _connection.live_runs():
+        for run in live_runs():
             if run.core is core:
                 run.end_of_executor()
         if cancel_futures and core.connection is not None:

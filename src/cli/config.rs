@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap_complete::Shell;
@@ -130,7 +131,7 @@ impl Config {
             }
             TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)),
             TaskArgs::Serve(args) => {
-                Task::Serve(ServeTask { connect: args.connect, runner: CallRunner::new(args.workers) })
+                Task::Serve(ServeTask { connect: args.connect, runner: CallRunner::new(args.workers, None) })
             }
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Journal { task } => Task::Journal(task),
@@ -295,9 +296,14 @@ impl KernelTask {
 }
 
 impl CallRunner {
-    fn new(args: CallWorkerArgs) -> CallRunner {
-        let CallWorkerArgs { python_exe: exe, kill_after } = args;
-        CallRunner { plan: CallPlan { exe, kill_after } }
+    /// `folder`: where modules of `preload` are looked for first; the command line has asked for them.
+    fn new(args: CallWorkerArgs, folder: Option<String>) -> CallRunner {
+        let CallWorkerArgs { python_exe: exe, mut preload, kill_after } = args;
+        let must_import = folder.is_some() && !preload.is_empty();
+        if must_import {
+            preload.splice(0..0, folder);
+        }
+        CallRunner { plan: CallPlan { exe, preload, must_import, kill_after } }
     }
 }
 
@@ -311,9 +317,18 @@ impl PythonTask {
         } else {
             None
         };
-        let words = option.map(OsString::from).into_iter().chain(module).chain(code).chain(script).collect();
-        PythonTask { words, retries, timeout: failures.timeout, runner: CallRunner::new(workers) }
+        let words = option.map(OsString::from).into_iter().chain(module).chain(code).chain(script.clone()).collect();
+        let script = script.first().filter(|_| option.is_none());
+        let folder = folder_of(script.map(Path::new));
+        PythonTask { words, retries, timeout: failures.timeout, runner: CallRunner::new(workers, Some(folder)) }
     }
+}
+
+/// Returns the folder of a script, which has a slash, or else the current one.
+fn folder_of(script: Option<&Path>) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let folder = script.and_then(Path::parent).map_or_else(|| here.clone(), |folder| here.join(folder));
+    format!("{}/", folder.display().to_string().trim_end_matches('/'))
 }
 
 /// Returns the files that the jobs of a task read, as far as the command line names them.
@@ -365,12 +380,12 @@ impl RunTask {
 
 impl MapTask {
     fn new(args: MapArgs, seed: u64) -> Result<MapTask, String> {
-        let MapArgs { input, failures, process, python, python_exe, setup, star, batch_size, .. } = args;
+        let MapArgs { input, failures, process, python, python_exe, preload, setup, star, batch_size, .. } = args;
         let is_command = python.is_none();
         let program = match python {
             Some(target) => {
                 let batch = batch_size.and_then(|size| NonZeroUsize::try_from(size).ok());
-                WorkerProgram::Python(PythonCall { target, exe: python_exe, setup, star, batch })
+                WorkerProgram::Python(PythonCall { target, exe: python_exe, preload, setup, star, batch })
             }
             None => WorkerProgram::Command(args.worker),
         };

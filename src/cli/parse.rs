@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::batch::MaxFailures;
 use crate::input::{Linspace, linspace};
+use crate::process::python::is_dotted;
 
 /// `auto`, or a number from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,16 @@ impl Chunk {
             Chunk::Auto => 0,
             Chunk::Fixed(jobs) => jobs.get(),
         }
+    }
+}
+
+/// The name of a Python module; or, from a script's executor, a folder with modules, which begins and ends with a slash.
+pub(super) fn module(text: &str) -> Result<String, String> {
+    let is_folder = text.starts_with('/') && text.ends_with('/');
+    if is_folder || is_dotted(text) {
+        Ok(text.to_string())
+    } else {
+        Err("not the name of a module, such as numpy or package.module".into())
     }
 }
 

@@ -80,11 +80,12 @@ pub(super) fn run(config: &Config, task: &PythonTask) -> ProcessExitCode {
     });
     task.runner.end();
     let Some(script) = &mut script else { return code.report() };
-    if code == ExitCode::Failure {
+    if matches!(code, ExitCode::Failure | ExitCode::Usage) {
         // The script may wait for results that never come.
         end(script, config.batch().kill_after);
     }
     match script.wait() {
+        _ if code == ExitCode::Usage => code.report(),
         0 => code.report(),
         other => ProcessExitCode::from(other),
     }

@@ -65,7 +65,7 @@ impl RankFacts {
     }
 }
 
-fn cpu_mask() -> Vec<u32> {
+pub(crate) fn cpu_mask() -> Vec<u32> {
     let Ok(mask) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|&cpu| mask.is_set(cpu)).map(|cpu| cpu as u32).collect()
 }

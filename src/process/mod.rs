@@ -19,6 +19,7 @@
 //! | `child` | one process from its start to its end, on the side of the rank |
 //! | `command` | one command with its input, output and time limit |
 //! | `worker` | a process that stays and answers many records; processes that are started before they are needed |
+//! | `forked` | workers that are forked from an interpreter that has imported their modules |
 //! | `calls` | workers that answer calls of a Python script: frames, and which call is blamed for the end of a process |
 //! | `python`, its `shim.py` and `shim_json.py` | how a worker becomes a Python function |
 //! | `pipes` | polls and writes that signals do not interrupt |
@@ -30,6 +31,7 @@ pub(crate) mod calls;
 pub(crate) mod child;
 pub(crate) mod command;
 pub(crate) mod environment;
+pub(crate) mod forked;
 pub(crate) mod memory;
 pub(crate) mod pipes;
 pub(crate) mod program;

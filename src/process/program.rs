@@ -23,6 +23,9 @@ pub(crate) struct Program {
     /// Variables besides those of the rank; of several with one name the last counts.
     pub env: Vec<(String, String)>,
     pub cwd: Option<PathBuf>,
+    /// The modules of a Python worker that one interpreter of the host imports, from which workers are forked. One with a slash is a
+    /// folder with modules.
+    pub preload: Vec<String>,
 }
 
 /// Why a process was not started, or was lost.
@@ -47,6 +50,11 @@ pub(crate) enum SpawnError {
         "ended together with the spawn helper of its rank, the process that starts and watches commands, which was killed"
     )]
     HelperKilled,
+    /// The fork server was killed, and the worker with it.
+    #[error(
+        "ended together with the fork server of its host, the process that had imported its modules, which was killed"
+    )]
+    ServerKilled,
 }
 
 impl SpawnError {

@@ -42,6 +42,8 @@ pub(crate) struct PythonCall {
     pub target: String,
     /// `--python-exe`; `None`: the `python3` of `PATH`, which an activated environment sets.
     pub exe: Option<String>,
+    /// `--preload`: modules that are imported once for all workers of a host.
+    pub preload: Vec<String>,
     /// `--setup`: a function of the same module that is called once in each worker.
     pub setup: Option<String>,
     /// `--star`: a record holds the arguments.
@@ -152,7 +154,15 @@ impl PythonCall {
             // It would make Python load the modules of a prompt and read from standard input at the end. An empty value turns it off.
             env.push((INSPECT.to_string(), String::new()));
         }
-        Program { name: self.exe().to_string(), args, env, ..Program::default() }
+        Program { name: self.exe().to_string(), args, env, preload: self.preload_places(), ..Program::default() }
+    }
+
+    /// Returns the modules of `--preload`, behind the folder of the function's file.
+    fn preload_places(&self) -> Vec<String> {
+        let folder = self.target.rsplit_once(':').map_or("", |(place, _)| place).rsplit_once('/');
+        let folder = folder.map_or("./".to_string(), |(folder, _)| format!("{folder}/"));
+        let folder = Some(folder).filter(|_| !self.preload.is_empty());
+        folder.into_iter().chain(self.preload.iter().cloned()).collect()
     }
 
     /// Returns the protocol of the worker.
@@ -216,7 +226,7 @@ fn is_file(place: &str) -> bool {
 }
 
 /// Whether this is `name` or `name.name`.
-fn is_dotted(name: &str) -> bool {
+pub(crate) fn is_dotted(name: &str) -> bool {
     let is_name = |part: &str| {
         part.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
             && part.chars().all(|c| c.is_alphanumeric() || c == '_')

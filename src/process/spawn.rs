@@ -25,6 +25,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 pub(crate) use server::serve;
 
 use super::environment::launcher_variables;
+use super::forked;
 use super::pipes::poll_until;
 use super::program::SpawnError;
 use crate::console::reason;
@@ -71,6 +72,7 @@ pub(crate) fn serve_if_helper() -> Option<Result<(), String>> {
 
 /// Starts the helper, once. Must be called before `MPI_Init`: a process that runs MPI must not fork.
 pub(crate) fn start() -> Result<(), String> {
+    forked::remember();
     start_as(|| {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("rankpool").arg(ARGUMENT);

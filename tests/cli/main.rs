@@ -19,6 +19,7 @@ mod map_surplus;
 mod map_workers;
 mod memory;
 mod messages;
+mod preload;
 mod python;
 mod run_ends;
 mod run_failures;

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::Runner;
 use super::status_of_process;
 use crate::batch::job::{Attempt, AttemptResult, Cause, Run, has_failed};
+use crate::batch::policy::FIRST_WORKER_LIMIT;
 use crate::batch::sinks::Lines;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{ChunkJobs, ChunkServer};
@@ -19,6 +20,8 @@ use crate::launch::Launch;
 use crate::pool::{JobStream, Pool, Shared};
 use crate::process::calls::payload::Payload;
 use crate::process::calls::{AnswerEnd, Blob, CallAnswer, CallFailure, CallFeed, CallRequest, CallResult, CallWorker};
+use crate::process::forked;
+use crate::process::program::Program;
 use crate::process::python::package;
 use crate::process::worker::WorkerEnd;
 
@@ -57,6 +60,10 @@ pub(crate) struct CallRunner {
 pub(crate) struct CallPlan {
     /// `--python-exe`.
     pub exe: Option<String>,
+    /// The modules that are imported once for all workers of a host, and folders with modules.
+    pub preload: Vec<String>,
+    /// Whether the run is refused if one cannot be imported.
+    pub must_import: bool,
     /// The time between TERM and KILL, and for a worker to end by itself.
     pub kill_after: Duration,
 }
@@ -75,7 +82,7 @@ impl Runner for CallRunner {
         for (rank, slots) in launch.expected_slots() {
             self.plan.prestart(rank, slots);
         }
-        launch
+        if self.plan.must_import { launch.check(|| self.plan.wait_for_import()) } else { launch }
     }
 
     fn open(&self, pool: &Pool, chunk: u32, _: bool) -> Result<JobStream<Self::Input, AttemptResult>, Failure> {
@@ -96,6 +103,7 @@ impl Runner for CallRunner {
 
     fn end(&self) {
         end_all(prestarted().iter_mut().map(|(_, worker)| worker));
+        forked::end();
     }
 }
 
@@ -123,8 +131,26 @@ impl CallPlan {
         }
     }
 
+    /// Waits until the modules of `--preload` are imported. If workers cannot be forked, those that were asked for are started
+    /// plainly.
+    fn wait_for_import(&self) -> Result<(), String> {
+        let program = self.program();
+        if forked::check(&program, Instant::now() + FIRST_WORKER_LIMIT)? {
+            return Ok(());
+        }
+        let workers = std::mem::take(&mut *prestarted());
+        let slots: Vec<_> = workers.iter().map(|(slot, _)| *slot).collect();
+        drop(workers);
+        slots.into_iter().for_each(|(rank, slot)| self.prestart(rank, slot - 1..slot));
+        Ok(())
+    }
+
+    fn program(&self) -> Program {
+        Program { preload: self.preload.clone(), ..package::worker(self.exe.as_deref()) }
+    }
+
     fn worker(&self, rank: u32, slot: u32) -> CallWorker {
-        let mut program = package::worker(self.exe.as_deref());
+        let mut program = self.program();
         let own = [("RANKPOOL_RANK", rank), ("RANKPOOL_SLOT", slot)];
         program.env.extend(own.map(|(name, value)| (name.to_string(), value.to_string())));
         CallWorker::new(program, self.kill_after)
@@ -250,7 +276,9 @@ fn status_and_cause(failure: &CallFailure) -> (Status, Cause) {
         WorkerEnd::Code(code) => (Some(*code), None),
         WorkerEnd::Signal(signal) => (None, Some(*signal)),
         WorkerEnd::OutOfMemory { exit, .. } => (*exit, None),
-        WorkerEnd::WithHelper { .. } | WorkerEnd::Scarce(_) | WorkerEnd::Unknown(_) => (None, None),
+        WorkerEnd::WithHelper { .. } | WorkerEnd::WithServer | WorkerEnd::Scarce(_) | WorkerEnd::Unknown(_) => {
+            (None, None)
+        }
     };
     let status = if signal.is_some() { Status::Signal } else { Status::Failed };
     (status, Cause { kind: "crash".into(), message: format!("its worker {ended}"), traceback: None, exit, signal })

@@ -230,7 +230,7 @@ impl Commands {
         env.extend(self.job_cpus.and_then(omp_threads));
         env.append(&mut filled.env);
         let cwd = filled.cwd.take().map(PathBuf::from);
-        (Program { name: program, arg0: None, args: words.collect(), env, cwd }, filled)
+        (Program { name: program, args: words.collect(), env, cwd, ..Program::default() }, filled)
     }
 }
 

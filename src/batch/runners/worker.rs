@@ -25,6 +25,7 @@ use crate::engine::stop;
 use crate::journal::Status;
 use crate::launch::{self, Launch};
 use crate::pool::{JobStream, Pool};
+use crate::process::forked;
 use crate::process::pipes::is_readable;
 use crate::process::program::{Program, resolve};
 use crate::process::python::PythonCall;
@@ -96,6 +97,7 @@ impl Runner for WorkerRunner {
 
     fn end(&self) {
         prestarted::kill_all();
+        forked::end();
         doubtful::report_uncollected();
     }
 }
@@ -115,6 +117,7 @@ impl WorkerRunner {
         if is_first {
             self.plan.try_interpreter()?;
         }
+        self.plan.wait_for_import(&expected, deadline)?;
         let (rank, slot) =
             expected.iter().find(|(_, slots)| !slots.is_empty()).map_or((0, 0), |(rank, slots)| (*rank, slots.start));
         for (rank, slots) in expected {
@@ -157,6 +160,20 @@ impl WorkerPlan {
         if let WorkerProgram::Python(call) = &self.program {
             prestarted::start(&self.program(), &call.preamble(), workers);
         }
+    }
+
+    /// Waits until the modules of `--preload` are imported. If workers cannot be forked, those that were asked for are started
+    /// plainly.
+    ///
+    /// # Errors
+    /// The message and traceback of an import that fails.
+    fn wait_for_import(&self, expected: &[(u32, Range<u32>)], deadline: Instant) -> Result<(), String> {
+        let program = self.program();
+        if !program.preload.is_empty() && !forked::check(&program, deadline)? {
+            prestarted::kill_all();
+            self.prepare(expected.iter().map(|(_, slots)| slots.end - slots.start).sum());
+        }
+        Ok(())
     }
 
     /// Makes the interpreters that were started early the workers of these slots.
@@ -430,12 +447,15 @@ fn status_and_cause(failure: WorkerFailure) -> (Status, Cause) {
         Some(WorkerEnd::Code(code)) => (Some(*code), None),
         Some(WorkerEnd::Signal(signal)) => (None, Some(*signal)),
         Some(WorkerEnd::OutOfMemory { exit, .. }) => (*exit, exit.is_none().then_some(SIGKILL)),
-        Some(WorkerEnd::Unknown(_) | WorkerEnd::Scarce(_) | WorkerEnd::WithHelper { .. }) | None => (None, None),
+        Some(WorkerEnd::Unknown(_) | WorkerEnd::Scarce(_) | WorkerEnd::WithHelper { .. } | WorkerEnd::WithServer)
+        | None => (None, None),
     };
     let is_memory = kind == "crash" && matches!(ended, Some(WorkerEnd::OutOfMemory { .. }));
     let kind = if is_memory { MEMORY.to_string() } else { kind.into_owned() };
     let status = match &*kind {
-        _ if matches!(ended, Some(WorkerEnd::WithHelper { .. })) && kind == "lost" => Status::Lost,
+        _ if matches!(ended, Some(WorkerEnd::WithHelper { .. } | WorkerEnd::WithServer)) && kind == "lost" => {
+            Status::Lost
+        }
         "timeout" => Status::Timeout,
         "cancelled" => Status::Cancelled,
         "crash" | MEMORY if signal.is_some() => Status::Signal,

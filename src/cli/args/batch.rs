@@ -8,7 +8,7 @@ use clap::{Args as ArgGroup, ValueEnum};
 
 use super::InputArgs;
 use super::stop::StopArgs;
-use crate::cli::parse::{Failures, JobMem, from_one, positive_time, time};
+use crate::cli::parse::{Failures, JobMem, from_one, module, positive_time, time};
 
 const FAILURES: &str = "Failures";
 const PROCESSES: &str = "Processes";
@@ -212,6 +212,9 @@ pub(in crate::cli) struct MapArgs {
     /// The Python interpreter [default: python3]
     #[arg(long, value_name = "PROGRAM", conflicts_with = "worker", help_heading = WORKERS)]
     pub python_exe: Option<String>,
+    /// Import these modules once on each node, and fork its workers from there: they start at once and share the memory
+    #[arg(long, value_name = "MODULE", value_delimiter = ',', value_parser = module, conflicts_with = "worker", help_heading = WORKERS)]
+    pub preload: Vec<String>,
     /// Call this function of the same file once in each process, before the first record
     #[arg(long, value_name = "FUNCTION", conflicts_with = "worker", help_heading = WORKERS)]
     pub setup: Option<String>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args as ArgGroup;
 
 use super::FailureArgs;
-use crate::cli::parse::time;
+use crate::cli::parse::{module, time};
 
 const SCRIPT: &str = "Script";
 
@@ -57,6 +57,9 @@ pub(in crate::cli) struct CallWorkerArgs {
     /// The Python interpreter of the script and of the workers [default: python3]
     #[arg(long, value_name = "PROGRAM", help_heading = SCRIPT)]
     pub python_exe: Option<String>,
+    /// Import these modules once on each node, and fork its workers from there: they start at once and share the memory
+    #[arg(long, value_name = "MODULE", value_delimiter = ',', value_parser = module, help_heading = SCRIPT)]
+    pub preload: Vec<String>,
     /// The time between TERM and KILL for a worker, and for the script after a signal
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = SCRIPT)]
     pub kill_after: Duration,

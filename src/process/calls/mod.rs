@@ -83,6 +83,18 @@ impl Blob {
     fn is_exclusive(&self) -> bool {
         self.status != 0
     }
+
+    /// Returns the modules that a process has to have imported before it serves this session, and folders with modules.
+    fn preload(&self) -> impl Iterator<Item = &str> {
+        let length = if self.is_function { 0 } else { self.count as usize };
+        let names = self.bytes.get(..length).and_then(|names| std::str::from_utf8(names).ok()).unwrap_or_default();
+        names.trim_end_matches('\0').split('\n').filter(|name| !name.is_empty())
+    }
+
+    /// Whether a process with these modules has all that this session needs.
+    fn is_served_with(&self, preload: &[String]) -> bool {
+        self.preload().all(|module| module.contains('/') || preload.iter().any(|has| has == module))
+    }
 }
 
 /// A call: one or more jobs of one function.
@@ -277,6 +289,13 @@ impl CallWorker {
 
     /// Returns the process if it can go on, or else a new one.
     fn connect(&mut self, cancelled: Option<BorrowedFd<'_>>) -> Result<CallProcess, NoProcess> {
+        if self.sent == 0 {
+            let preload = &mut self.program.preload;
+            let session = self.in_flight.front().map(|call| &call.request.session);
+            if let Some(session) = session.filter(|session| !session.is_served_with(preload)) {
+                add_missing(preload, session.preload());
+            }
+        }
         if let Some(mut process) = self.process.take() {
             if self.sent > 0 {
                 return Ok(process);
@@ -457,6 +476,19 @@ impl CallWorker {
         });
         self.report_verdicts(feed);
         (self.sent, self.ahead) = (0, 0);
+    }
+}
+
+/// Adds modules that are not there. A process with them serves the earlier sessions, too, in whatever order these came.
+fn add_missing<'a>(preload: &mut Vec<String>, wanted: impl Iterator<Item = &'a str>) {
+    let had_some = !preload.is_empty();
+    for module in wanted {
+        if !preload.iter().any(|has| has == module) {
+            preload.push(module.to_string());
+        }
+    }
+    if had_some {
+        preload.sort();
     }
 }
 

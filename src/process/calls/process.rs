@@ -50,6 +50,8 @@ pub(super) enum Reply<'a> {
 
 pub(super) struct CallProcess {
     running: Running,
+    /// The modules that it has imported, or has to import first.
+    preload: Vec<String>,
     /// `None` when it is closed.
     link: Option<(FrameWriter, FrameReader)>,
     is_ready: bool,
@@ -78,6 +80,7 @@ impl CallProcess {
         let link = (FrameWriter::new(socket.clone()), FrameReader::new(socket.clone()));
         Ok(CallProcess {
             running,
+            preload: program.preload.clone(),
             link: Some(link),
             is_ready: false,
             known: HashMap::new(),
@@ -93,8 +96,11 @@ impl CallProcess {
 
     /// Whether calls of this session can be sent to the process.
     pub(super) fn serves(&self, session: &Blob) -> bool {
-        self.session
-            .is_none_or(|(number, is_exclusive)| number == session.number || !is_exclusive && !session.is_exclusive())
+        match self.session {
+            Some((number, _)) if number == session.number => true,
+            Some((_, is_exclusive)) if is_exclusive || session.is_exclusive() => false,
+            Some(_) | None => session.is_served_with(&self.preload),
+        }
     }
 
     /// Whether the process, which has nothing to do, still runs.

@@ -19,14 +19,19 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/__init__.py", include_str!("../../../python/rankpool/__init__.py")),
     ("rankpool/_connection.py", include_str!("../../../python/rankpool/_connection.py")),
     ("rankpool/_errors.py", include_str!("../../../python/rankpool/_errors.py")),
+    ("rankpool/_forked.py", include_str!("../../../python/rankpool/_forked.py")),
+    ("rankpool/_forkserver.py", include_str!("../../../python/rankpool/_forkserver.py")),
     ("rankpool/_frames.py", include_str!("../../../python/rankpool/_frames.py")),
     ("rankpool/_functions.py", include_str!("../../../python/rankpool/_functions.py")),
     ("rankpool/_futures.py", include_str!("../../../python/rankpool/_futures.py")),
     ("rankpool/_iterators.py", include_str!("../../../python/rankpool/_iterators.py")),
     ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
     ("rankpool/_payload.py", include_str!("../../../python/rankpool/_payload.py")),
+    ("rankpool/_preload.py", include_str!("../../../python/rankpool/_preload.py")),
+    ("rankpool/_process.py", include_str!("../../../python/rankpool/_process.py")),
     ("rankpool/_progress.py", include_str!("../../../python/rankpool/_progress.py")),
     ("rankpool/_results.py", include_str!("../../../python/rankpool/_results.py")),
+    ("rankpool/_runs.py", include_str!("../../../python/rankpool/_runs.py")),
     ("rankpool/_share.py", include_str!("../../../python/rankpool/_share.py")),
     ("rankpool/_worker.py", include_str!("../../../python/rankpool/_worker.py")),
     ("rankpool/compat/__init__.py", include_str!("../../../python/rankpool/compat/__init__.py")),
@@ -50,8 +55,17 @@ const WORKER: &str = "import sys\n\
                       from rankpool._worker import main\n\
                       main()";
 
+/// The program of the interpreter from which workers are forked.
+const FORK_SERVER: &str = "import sys\n\
+                           sys.path[:1] == [''] and sys.path.pop(0)\n\
+                           from rankpool._forkserver import main\n\
+                           main()";
+
 /// The variable with the folders and zip files in which Python looks for modules.
-const PYTHONPATH: &str = "PYTHONPATH";
+pub(crate) const PYTHONPATH: &str = "PYTHONPATH";
+
+/// The variable that marks a worker that answers calls.
+const WORKER_VARIABLE: &str = "RANKPOOL_WORKER";
 
 /// The zip file, which lives as long as this process.
 static PACKAGE: OnceLock<Result<OwnedFd, String>> = OnceLock::new();
@@ -62,12 +76,18 @@ static PACKAGE: OnceLock<Result<OwnedFd, String>> = OnceLock::new();
 /// # Errors
 /// If there is no memory for it.
 pub(crate) fn python_path() -> Result<String, String> {
+    path_before(env::var(PYTHONPATH).ok())
+}
+
+/// Returns a `PYTHONPATH` with the package before others.
+fn path_before(others: Option<String>) -> Result<String, String> {
     let package = PACKAGE.get_or_init(|| make().map_err(|error| format!("cannot keep the Python package: {error}")));
     let package = package.as_ref().map_err(Clone::clone)?;
     let path = format!("/proc/{}/fd/{}", process::id(), package.as_raw_fd());
-    Ok(match env::var(PYTHONPATH) {
-        Ok(others) if !others.is_empty() => format!("{path}:{others}"),
-        Ok(_) | Err(_) => path,
+    Ok(match others {
+        Some(others) if others.starts_with(&path) => others,
+        Some(others) if !others.is_empty() => format!("{path}:{others}"),
+        Some(_) | None => path,
     })
 }
 
@@ -88,11 +108,28 @@ fn make() -> io::Result<OwnedFd> {
 
 /// Returns the program of a worker that answers calls, with the interpreter `exe`.
 pub(crate) fn worker(exe: Option<&str>) -> Program {
-    let mut env = vec![("RANKPOOL_WORKER".to_string(), "1".to_string())];
+    let mut env = vec![(WORKER_VARIABLE.to_string(), "1".to_string())];
     // Without it the worker cannot import the package, and says so.
     env.extend(python_path().ok().map(|path| (PYTHONPATH.to_string(), path)));
     let args = vec!["-c".to_string(), WORKER.to_string()];
     Program { name: exe.unwrap_or("python3").to_string(), args, env, ..Program::default() }
+}
+
+/// Returns the program of the interpreter from which workers with this program are forked.
+///
+/// # Errors
+/// If there is no memory for the package.
+pub(crate) fn fork_server(worker: &Program) -> Result<Program, String> {
+    let mut env = worker.env.clone();
+    let own = env.iter().rev().find(|(name, _)| name == PYTHONPATH).map(|(_, path)| path.clone());
+    env.push((PYTHONPATH.to_string(), path_before(own.or_else(|| env::var(PYTHONPATH).ok()))?));
+    let mut args = vec!["-c".to_string(), FORK_SERVER.to_string()];
+    if !env.iter().any(|(name, _)| name == WORKER_VARIABLE) {
+        // The workers of `rankpool map` write no files beside the user's.
+        args.insert(0, "-B".to_string());
+    }
+    args.extend(worker.preload.iter().cloned());
+    Ok(Program { name: worker.name.clone(), args, env, cwd: worker.cwd.clone(), ..Program::default() })
 }
 
 #[cfg(test)]

@@ -256,6 +256,21 @@ def find(module, place, function):
     return found
 
 
+def import_preloaded():
+    """Imports the modules of --preload, if this process was not forked from one that has imported them."""
+    modules = os.environ.pop("RANKPOOL_PRELOAD", None)
+    if modules is None:
+        return
+    sys.dont_write_bytecode = True
+    modules = modules.split("\n")
+    path = list(sys.path)
+    sys.path[:0] = [os.path.abspath(folder) for folder in modules if "/" in folder]
+    for module in modules:
+        if "/" not in module:
+            importlib.import_module(module)
+    sys.path[:] = path
+
+
 def start(target, setup):
     """Imports the user's module, runs the setup and returns the function."""
     if hasattr(os, "register_at_fork"):
@@ -272,6 +287,7 @@ def start(target, setup):
             faulthandler.enable()
     except Exception:
         pass
+    import_preloaded()
     module, place, name = load(target)
     function = find(module, place, name)
     if setup:

@@ -11,8 +11,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
 use crate::process::child::Process;
+use crate::process::forked::{self, Forked};
 use crate::process::memory;
-use crate::process::program::{Program, SpawnError};
+use crate::process::program::{ProcessEnd, Program, SpawnError};
 use crate::process::room;
 use crate::process::spawn::protocol::SignalOrder;
 
@@ -31,6 +32,8 @@ pub(crate) enum WorkerEnd {
     WithHelper {
         ran: bool,
     },
+    /// It was ended together with the fork server, which was killed.
+    WithServer,
     /// It was not started: a resource is exhausted.
     Scarce(String),
     /// It did not start, or how it ended is not known.
@@ -40,7 +43,7 @@ pub(crate) enum WorkerEnd {
 impl WorkerEnd {
     /// Whether the end was not caused by the process itself.
     pub(in crate::process) fn is_from_outside(&self) -> bool {
-        matches!(self, WorkerEnd::WithHelper { .. } | WorkerEnd::Scarce(_))
+        matches!(self, WorkerEnd::WithHelper { .. } | WorkerEnd::WithServer | WorkerEnd::Scarce(_))
     }
 }
 
@@ -54,14 +57,48 @@ impl fmt::Display for WorkerEnd {
             },
             WorkerEnd::OutOfMemory { max_rss_kib, .. } => write!(f, "was {}", memory::killed(*max_rss_kib)),
             WorkerEnd::WithHelper { .. } => write!(f, "was {}", SpawnError::HelperKilled),
+            WorkerEnd::WithServer => write!(f, "was {}", SpawnError::ServerKilled),
             WorkerEnd::Scarce(why) | WorkerEnd::Unknown(why) => write!(f, "is gone: {why}"),
+        }
+    }
+}
+
+/// How a process was started.
+enum Handle {
+    Plain(Box<Process>),
+    Forked(Forked),
+}
+
+impl Handle {
+    /// Has the process forked, if its program says so and that is possible, or starts it.
+    fn start(program: &Program, streams: [Option<BorrowedFd<'_>>; 3]) -> Result<Handle, SpawnError> {
+        if program.preload.is_empty() {
+            return Process::start(program, streams).map(|process| Handle::Plain(Box::new(process)));
+        }
+        match Forked::start(program, streams)? {
+            Some(forked) => Ok(Handle::Forked(forked)),
+            None => Process::start(&forked::plain(program), streams).map(|process| Handle::Plain(Box::new(process))),
+        }
+    }
+
+    fn end(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Handle::Plain(process) => process.end(),
+            Handle::Forked(forked) => forked.end(),
+        }
+    }
+
+    fn ended(&mut self) -> Result<ProcessEnd, SpawnError> {
+        match self {
+            Handle::Plain(process) => process.ended(),
+            Handle::Forked(forked) => forked.ended(),
         }
     }
 }
 
 /// A process in a group of its own.
 pub(in crate::process) struct Running {
-    process: Process,
+    process: Handle,
     ended: Option<WorkerEnd>,
     /// Whether this rank has sent it a signal.
     signalled: Cell<bool>,
@@ -90,7 +127,7 @@ impl Running {
         streams: [Option<BorrowedFd<'_>>; 3],
     ) -> Result<Self, SpawnError> {
         memory::watch();
-        let process = Process::start(program, streams)?;
+        let process = Handle::start(program, streams)?;
         Ok(Running { process, ended: None, signalled: Cell::new(false) })
     }
 
@@ -114,6 +151,7 @@ impl Running {
             },
             Err(SpawnError::HelperKilled) => WorkerEnd::WithHelper { ran: true },
             Err(SpawnError::Unread) => WorkerEnd::WithHelper { ran: false },
+            Err(SpawnError::ServerKilled) => WorkerEnd::WithServer,
             Err(SpawnError::Scarce(why)) => WorkerEnd::Scarce(why),
             Err(error) => WorkerEnd::Unknown(error.to_string()),
         });
@@ -124,7 +162,10 @@ impl Running {
     pub(in crate::process) fn signal(&self, order: SignalOrder) {
         self.signalled.set(true);
         // If the helper is gone, its processes are ended as soon as that is noticed.
-        let _ = self.process.signal(order);
+        match &self.process {
+            Handle::Plain(process) => drop(process.signal(order)),
+            Handle::Forked(forked) => forked.signal(order),
+        }
     }
 }
 

@@ -48,7 +48,7 @@ impl Worker {
         feed: &mut dyn WorkerFeed,
     ) -> Result<(), StartFailure> {
         match ended {
-            WorkerEnd::WithHelper { ran: true } if ready && !self.requests.is_empty() => {
+            WorkerEnd::WithHelper { ran: true } | WorkerEnd::WithServer if ready && !self.requests.is_empty() => {
                 let failure = WorkerFailure::new("lost", format!("the worker {ended}"));
                 self.blame_first(feed, WorkerFailure { ended: Some(ended.clone()), ..failure });
             }
