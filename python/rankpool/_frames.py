@@ -159,7 +159,7 @@ class FrameReader:
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
-        self._descriptors = []
+        self._descriptors = deque()
 
     def read(self):
         """Wait for bytes. Returns the complete frames as `(header, body)`, None when the stream is at its end.

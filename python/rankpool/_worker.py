@@ -329,11 +329,9 @@ class Worker:
         self._failure = session.failure
 
     def _initialize(self, session):
-        """Import the modules of a session, and call its initializer."""
+        """Call the initializer of a session."""
         told = session.told
         try:
-            for name in told["preload"]:
-                __import__(name)
             if "initializer" in told:
                 initializer, initargs = self._loads(told["initializer"], 0)
                 initializer(*initargs)
