@@ -224,7 +224,9 @@ class Connection:
             self._post_future(core, source)
         else:
             call = source.next_call()
-            if call is not None:
+            if call is None:
+                source._settled()  # its last jobs may be among those that could not be pickled
+            else:
                 self._post_of_map(core, source, call)
         return True
 

@@ -271,6 +271,8 @@ class Results(WithPool):
     def test_an_argument_that_cannot_be_pickled_fails_its_job(self):
         self.assertRaises(TypeError, self.pool.apply, square, (threading.Lock(),))
         self.assertRaises(TypeError, self.pool.map, square, [1, threading.Lock()])
+        for _ in range(50):
+            self.assertRaises(TypeError, self.pool.map, square, [threading.Lock()] * 10)
         self.assertEqual(self.pool.map(square, [1, 2]), [1, 4])
 
     def test_a_worker_that_dies_costs_its_job_only(self):
@@ -361,6 +363,15 @@ class Ends(unittest.TestCase):
         open(path, "w").close()  # what runs ends
         self.assertEqual(caught, [PoolTerminated] * 4)
         self.assertEqual(called, [])
+        pool = Pool()
+        results = [pool.map_async(square, range(5000), 1) for _ in range(5)]
+        pool.terminate()
+        for result in results:
+            # Never a part of the values.
+            try:
+                self.assertEqual(len(result.get(30)), 5000)
+            except PoolTerminated:
+                pass
         self.assertRaises(ValueError, pool.map, square, [1])
 
     def test_a_script_does_not_wait_for_the_jobs_of_a_terminated_pool(self):
