@@ -37,7 +37,6 @@ class Connection:
         self.lock = threading.RLock()
         self._call_numbers = itertools.count(1).__next__
         self._sessions = itertools.count(1).__next__
-        self._plain_sessions = {}  # body of a session without an initializer: its number
         self._forgotten = deque()  # (kind, number) of functions and sessions that are used no more
         self.functions = Functions(self._forgotten)
         self._unanswered = {}  # number of a call: JobFuture or MapCall
@@ -87,7 +86,7 @@ class Connection:
     # Sessions.
 
     def session(self, body, is_exclusive, preload=()):
-        """The number of a session: of an equal one that exists, unless it has an initializer.
+        """The number of a new session. Processes that serve an exclusive one serve no other.
 
         Its workers have imported the modules of `preload`, in which an entry with a slash is a folder with modules.
         """
@@ -95,19 +94,21 @@ class Connection:
         names += b"\0" * (-len(names) % 64)
         body = names + body
         with self.lock:
-            number = None if is_exclusive else self._plain_sessions.get(body)
-            if number is None:
-                number = self._sessions()
-                if not is_exclusive:
-                    self._plain_sessions[body] = number
-                status = 1 if is_exclusive else 0
-                frame = pack_frame(frames.SESSION, 0, status, 0, len(names), number, 0, 0, 0.0, [body], len(body))
-                self._out.append(frame)
+            number = self._sessions()
+            status = 1 if is_exclusive else 0
+            frame = pack_frame(frames.SESSION, 0, status, 0, len(names), number, 0, 0, 0.0, [body], len(body))
+            self._out.append(frame)
             return number
 
     def forget_session(self, number):
-        """Say that no later call is of this session."""
+        """Say that no later call is of this session. Its calls that run are ended."""
         self._forgotten.append((frames.END_SESSION, number))
+
+    def write_forgotten(self):
+        """Write now what was forgotten."""
+        with self.lock:
+            self._post_forgotten()
+        self._write(False)
 
     # Calls.
 
@@ -254,7 +255,9 @@ class Connection:
             self._post_future(core, source)
         else:
             call = source.next_call()
-            if call is not None:
+            if call is None:
+                source._settled()  # its last jobs may be among those that could not be pickled
+            else:
                 self._post_of_map(core, source, call)
         return True
 

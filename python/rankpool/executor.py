@@ -34,6 +34,7 @@ class _Core:
         self.lock = threading.Lock()
         self.connection = None
         self.session = 0
+        self.sessions = {}  # body: number; one that has ended takes no calls and ends those that run
         self.seen = None  # what the session says of this process
         self.closed = False
         self.broken = None  # the exception of an initializer
@@ -71,7 +72,18 @@ class _Core:
         is_exclusive = self.initializer is not None
         if is_exclusive:
             told["initializer"] = dumps((self.initializer, self.initargs))[0]
-        self.session = connection.session(pickle.dumps(told, 5), is_exclusive, self.preload)
+        body = pickle.dumps(told, 5)
+        if body not in self.sessions:
+            self.sessions[body] = connection.session(body, is_exclusive, self.preload)
+        self.session = self.sessions[body]
+
+    def end_sessions(self):
+        """Say that no later call is of this executor's sessions. Calls that run are ended with their workers."""
+        connection, numbers = self.connection, list(self.sessions.values())
+        self.sessions.clear()
+        if connection is not None:
+            for number in numbers:
+                connection.forget_session(number)
 
     def refresh(self):
         """Renew the session if `sys.path`, the directory or the arguments have changed."""
@@ -114,8 +126,7 @@ class _Core:
             return is_open or bool(self.pending) or any(call.core is self for call in calls)
 
     def __del__(self):
-        if self.initializer is not None and self.session and self.connection is not None:
-            self.connection.forget_session(self.session)
+        self.end_sessions()  # all its calls are answered: each of them keeps it
 
 
 def _seen():
@@ -399,12 +410,16 @@ class Executor(_base.Executor):
             core.wait_idle()
 
     def terminate_workers(self) -> None:
-        """Take no more jobs, cancel those that were not sent, and wait for none: as `ProcessPoolExecutor` of 3.14.
+        """Take no more jobs, cancel those that were not sent, and end those that run: as `ProcessPoolExecutor` of 3.14.
 
-        The interpreter does not wait for the jobs that run; they end with the run at the latest.
+        Workers that run a job of this executor are ended by signals; other executors get new ones.
         """
-        self._core.abandoned = True
+        core = self._core
+        core.abandoned = True  # the interpreter does not wait for their ends
         self.shutdown(wait=False, cancel_futures=True)
+        core.end_sessions()
+        if core.connection is not None:
+            core.connection.write_forgotten()
 
     def _cancel_pending(self):
         core = self._core

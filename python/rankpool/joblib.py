@@ -32,8 +32,8 @@ from joblib.parallel import parallel_config, register_parallel_backend
 
 from . import is_worker
 from ._functions import is_importable
-from .executor import Executor
 from ._share import Shared, share
+from .executor import Executor
 
 __all__ = ["RankpoolBackend", "register"]
 
@@ -125,10 +125,11 @@ class RankpoolBackend(AutoBatchingMixin, ParallelBackendBase):
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Drops the batches that have not begun; those that run end by themselves, and nothing waits for them."""
-        for future in list(self._futures):
-            future.cancel()
+        """Drops the batches that have not begun and ends those that run with their workers, as joblib's own backend."""
+        unfinished = [future for future in list(self._futures) if not future.cancel() and not future.done()]
         self._futures.clear()
+        if unfinished and self._workers is not None:
+            _drop(self._workers)
         self.terminate()
         if ensure_ready:
             self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel)
@@ -248,6 +249,15 @@ def _executor(n_jobs: Optional[int], threads: Optional[int], options: Dict[str, 
         while len(_executors) > _executors_kept:
             _executors.pop(next(iter(_executors))).shutdown(wait=False)
         return executor
+
+
+def _drop(executor: Executor) -> None:
+    """Ends an executor and what runs in it; the next call gets another one."""
+    with _executors_lock:
+        for key, one in list(_executors.items()):
+            if one is executor:
+                del _executors[key]
+    executor.terminate_workers()
 
 
 def _as_bytes(limit: Any) -> Optional[int]:

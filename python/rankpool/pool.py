@@ -159,9 +159,9 @@ class MapResult(AsyncResult):
             self._end(False, failure)
 
     def _stop(self) -> None:
+        super()._stop()  # first: a run that is cancelled may settle at once, with the outcomes that are there
         if self._run is not None:
             self._run.cancel()
-        super()._stop()
 
 
 class IMapIterator:

@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Cancel { map: MapId, job: u64, reply: Sender<bool> },
     /// Broadcast a value to all ranks.
     Broadcast { value: u64, bytes: Bytes },
-    /// Have all ranks forget a broadcast value, which no unsettled job uses.
+    /// Have all ranks forget a broadcast value. Unsettled jobs that use it fail on ranks that have not begun with them.
     #[cfg_attr(
         not(feature = "program"),
         expect(dead_code, reason = "scripts alone send so much that it has to be forgotten")

@@ -44,6 +44,8 @@ use limited::Limited;
 use pulse::MasterWatch;
 use threads::{ComputeThreads, Work};
 
+#[cfg(feature = "program")]
+pub(crate) use context::is_forgotten;
 pub use context::{CurrentJob, current_job};
 pub(crate) use context::{abort_run, broadcast_value, cancellation, in_compute_thread, mark_failed, send_part};
 

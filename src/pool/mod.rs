@@ -305,7 +305,7 @@ impl Pool {
         Ok(Shared::new(number, value))
     }
 
-    /// Has all ranks forget a broadcast value, which no unsettled job uses.
+    /// Has all ranks forget a broadcast value. Unsettled jobs that use it fail on ranks that have not begun with them.
     #[cfg(feature = "program")]
     pub(crate) fn forget<T>(&self, shared: &Shared<T>) {
         // A pool that has ended keeps nothing.

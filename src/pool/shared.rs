@@ -21,7 +21,7 @@ impl<T> Shared<T> {
     }
 
     #[cfg(feature = "program")]
-    pub(super) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 

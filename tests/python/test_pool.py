@@ -37,6 +37,14 @@ def fail_at(x, bad):
     return x
 
 
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def program():
     """The program that has started this interpreter, which is not on PATH."""
     return os.path.realpath(f"/proc/{os.getppid()}/exe")
@@ -263,6 +271,8 @@ class Results(WithPool):
     def test_an_argument_that_cannot_be_pickled_fails_its_job(self):
         self.assertRaises(TypeError, self.pool.apply, square, (threading.Lock(),))
         self.assertRaises(TypeError, self.pool.map, square, [1, threading.Lock()])
+        for _ in range(50):
+            self.assertRaises(TypeError, self.pool.map, square, [threading.Lock()] * 10)
         self.assertEqual(self.pool.map(square, [1, 2]), [1, 4])
 
     def test_a_worker_that_dies_costs_its_job_only(self):
@@ -353,6 +363,15 @@ class Ends(unittest.TestCase):
         open(path, "w").close()  # what runs ends
         self.assertEqual(caught, [PoolTerminated] * 4)
         self.assertEqual(called, [])
+        pool = Pool()
+        results = [pool.map_async(square, range(5000), 1) for _ in range(5)]
+        pool.terminate()
+        for result in results:
+            # Never a part of the values.
+            try:
+                self.assertEqual(len(result.get(30)), 5000)
+            except PoolTerminated:
+                pass
         self.assertRaises(ValueError, pool.map, square, [1])
 
     def test_a_script_does_not_wait_for_the_jobs_of_a_terminated_pool(self):
@@ -381,6 +400,27 @@ class Ends(unittest.TestCase):
             for _ in values:
                 pass
         self.assertRaises(RuntimeError, list, untouched)
+
+    def test_terminate_ends_the_jobs_that_run_and_those_that_were_sent(self):
+        path = os.path.join(self.lasting.name, "started")
+
+        def job(_):
+            note(path, os.getpid())
+            time.sleep(100)
+
+        begin = time.monotonic()
+        for initializer in (None, abs):
+            with Pool(initializer=initializer, initargs=(1,) if initializer else ()) as pool:
+                pool.map_async(job, range(50), 1)
+                wait_for(path)
+            with Pool() as pool:
+                self.assertEqual(pool.map(square, range(20)), [square(x) for x in range(20)])
+        with open(path) as file:
+            pids = set(map(int, file))
+        while any(map(is_alive, pids)) and time.monotonic() - begin < 60:
+            time.sleep(0.01)
+        self.assertEqual([pid for pid in pids if is_alive(pid)], [])
+        self.assertLess(time.monotonic() - begin, 60)
 
     def test_leaving_with_terminates(self):
         with Pool() as pool:

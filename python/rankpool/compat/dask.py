@@ -15,8 +15,8 @@ from concurrent import futures as _futures
 from concurrent.futures import CancelledError, TimeoutError
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
 
-from ..executor import Executor
 from .._share import Shared, share
+from ..executor import Executor
 from ._common import AfterOthers
 
 __all__ = [

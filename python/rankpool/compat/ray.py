@@ -15,8 +15,8 @@ from concurrent import futures as _futures
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from .. import is_worker
-from ..executor import Executor
 from .._share import Shared, share
+from ..executor import Executor
 from ._common import AfterOthers
 
 __all__ = [

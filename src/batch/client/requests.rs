@@ -124,7 +124,7 @@ impl Known {
         Ok(None)
     }
 
-    /// Forgets what no unanswered and no later call uses.
+    /// Forgets what no later call uses. Unanswered calls of a session that is forgotten are ended.
     fn forget(&mut self, number: u64, is_function: bool) {
         let known = if is_function { &mut self.functions } else { &mut self.sessions };
         if let Some(shared) = known.remove(&number) {

@@ -221,6 +221,7 @@ impl CallFeed for ChunkFeed<'_, '_, '_> {
         let Call { session, function, uses, flags, count, time_limit, payload } = work;
         Some(CallRequest {
             number,
+            session_value: session.number(),
             session: session.into_value(),
             function: function.into_value(),
             uses: uses.into_iter().map(Shared::into_value).collect(),
@@ -233,6 +234,10 @@ impl CallFeed for ChunkFeed<'_, '_, '_> {
 
     fn pause(&mut self) {
         self.jobs.send_ahead();
+    }
+
+    fn has_ended(&self, session_value: u64) -> bool {
+        rank::is_forgotten(session_value)
     }
 
     fn done(&mut self, answer: CallAnswer<'_>) {

@@ -30,6 +30,12 @@ impl Broadcasts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
+    /// Whether there is a value with this number: it was not forgotten.
+    #[cfg(feature = "program")]
+    pub(super) fn knows(&self, number: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&number)
+    }
+
     /// Returns the value with this number, decoded by `read` at the first call.
     ///
     /// # Errors

@@ -124,6 +124,12 @@ pub(super) fn take_marked() -> u32 {
     MARKED.take()
 }
 
+/// Whether this rank was told to forget a broadcast value that the calling job has got. False outside of jobs.
+#[cfg(feature = "program")]
+pub(crate) fn is_forgotten(number: u64) -> bool {
+    surroundings().is_some_and(|Surroundings { executor, .. }| !executor.broadcasts.knows(number))
+}
+
 /// Returns the broadcast value with this number, decoded by `read` at the first call on this rank.
 ///
 /// # Errors

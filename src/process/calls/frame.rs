@@ -67,7 +67,7 @@ pub(crate) enum Kind {
     Call = 3,
     /// No later call uses this function.
     Forget = 4,
-    /// No later call is of this session.
+    /// No later call is of this session. Those of it that run are ended.
     EndSession = 5,
     /// The first frame to a script: the ranks.
     Welcome = 16,

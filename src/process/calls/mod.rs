@@ -35,6 +35,9 @@ const MOST_AHEAD: usize = 1 << 20;
 /// After this many processes in a row that ended before they were ready, a call fails with each further one.
 const MOST_USELESS: u32 = 3;
 
+/// How often it is looked whether the session of the call that runs has ended.
+const LOOK_FOR_ENDED_SESSION: Duration = Duration::from_millis(100);
+
 /// What many calls have in common and what is sent to each process once: a session, a function, a shared object.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Blob {
@@ -102,6 +105,8 @@ pub(crate) struct CallRequest {
     /// The script's number for it.
     pub number: u64,
     pub session: Arc<Blob>,
+    /// The number under which the feed knows the session.
+    pub session_value: u64,
     pub function: Arc<Blob>,
     /// The shared objects that it uses.
     pub uses: Vec<Arc<Blob>>,
@@ -150,6 +155,8 @@ pub(crate) trait CallFeed {
     fn done(&mut self, answer: CallAnswer<'_>);
     /// Notes that no answer has come for a moment: those so far should not wait for the next one.
     fn pause(&mut self);
+    /// Whether the script has ended the session while calls of it run: nothing takes their results.
+    fn has_ended(&self, session_value: u64) -> bool;
 }
 
 /// Why [`CallWorker::answer`] returned.
@@ -244,13 +251,23 @@ impl CallWorker {
                 self.has_answered.then(|| self.since + PAUSE).filter(|pause| limit.is_none_or(|at| *pause < at));
             let deadline = pause.or(limit);
             let poll_delay = self.pace.poll_delay(self.sent).map(|delay| self.since + delay);
-            match process.listen(poll_delay, deadline, cancelled) {
+            let look = Instant::now() + LOOK_FOR_ENDED_SESSION;
+            let until = deadline.map_or(look, |deadline| deadline.min(look));
+            match process.listen(poll_delay, Some(until), cancelled) {
                 Wake::Frames => self.read(process, feed, poll_delay.is_some()),
                 Wake::Closed => self.bury(process),
                 Wake::Deadline if pause.is_some() => {
                     self.has_answered = false;
                     feed.pause();
                     self.process = Some(process);
+                }
+                Wake::Deadline if limit.is_none_or(|limit| Instant::now() < limit) => {
+                    if self.fail_ended(feed) {
+                        process.terminate(self.kill_after);
+                        self.lose_process();
+                    } else {
+                        self.process = Some(process);
+                    }
                 }
                 Wake::Deadline => {
                     let limit = self.in_flight.front().and_then(|call| call.request.time_limit).unwrap_or_default();
@@ -455,6 +472,20 @@ impl CallWorker {
         if let Some(call) = self.in_flight.get_mut(at) {
             call.verdict.get_or_insert(failure);
         }
+    }
+
+    /// Fails the calls whose session has ended; whether the call that runs is one of them.
+    fn fail_ended(&mut self, feed: &dyn CallFeed) -> bool {
+        let has_ended = |call: &InFlight| call.verdict.is_none() && feed.has_ended(call.request.session_value);
+        if !self.in_flight.front().is_some_and(has_ended) {
+            return false;
+        }
+        for call in &mut self.in_flight {
+            if has_ended(call) {
+                call.verdict = Some(CallFailure::Cancelled);
+            }
+        }
+        true
     }
 
     fn cancel(&mut self, feed: &mut dyn CallFeed) {
