@@ -24,6 +24,7 @@ import warnings
 import weakref
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as _FuturesTimeout
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import TimeoutError
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
@@ -143,6 +144,39 @@ class AsyncResult:
         self._end(error is None, future.result() if error is None else error)
 
 
+class _FutureResult(AsyncResult):
+    """The result of `apply_async` without callbacks: it costs little more than its future."""
+
+    def __init__(self, pool: "Pool", future: "Future[Any]"):
+        self._pool, self._future = pool, future
+
+    def ready(self) -> bool:
+        return self._future.done()
+
+    def successful(self) -> bool:
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return not self._future.cancelled() and self._future.exception() is None
+
+    def wait(self, timeout: Optional[float] = None) -> None:
+        try:
+            self._future.exception(timeout)
+        except (_FuturesTimeout, CancelledError):
+            pass
+
+    def get(self, timeout: Optional[float] = None) -> Any:
+        try:
+            return self._future.result(timeout)
+        except (CancelledError, BrokenProcessPool) as error:
+            if self._pool._state == TERMINATE:
+                raise _terminated(self._pool) from None
+            raise _as_pool_error(error, self._pool) from error.__cause__
+        except Exception as error:
+            if not self._future.done():
+                raise PoolTimeout from None
+            raise _as_pool_error(error, self._pool) from error.__cause__
+
+
 class MapResult(AsyncResult):
     """The result of `map_async` and `starmap_async`: the list of all values, or the first exception in input order.
 
@@ -173,6 +207,7 @@ class IMapIterator:
     def __init__(self, pool: "Pool", run: MapRun, ordered: bool):
         self._pool, self._run = pool, run
         self._values = run.iterate(ordered)
+        self._part: Iterator[Any] = iter(())  # values that are there
         self._lock = threading.Lock()
         self._kept: Deque[Tuple[bool, Any]] = collections.deque()
         self._ended = self._stopped = False
@@ -185,17 +220,30 @@ class IMapIterator:
     def next(self, timeout: Optional[float] = None) -> Any:
         """The next value. Raises `multiprocessing.TimeoutError` if there is none within `timeout` seconds; the value
         is not lost: the next call can still give it."""
+        for value in self._part:
+            return value
+        return self._take(timeout)
+
+    def __next__(self) -> Any:
+        for value in self._part:
+            return value
+        return self._take(None)
+
+    def _take(self, timeout: Optional[float]) -> Any:
+        """The next value if no part is there."""
         self._pool._untouched.discard(self)
         with self._lock:
-            success, value = self._kept.popleft() if self._kept else self._outcome(timeout)
+            if self._kept:
+                success, value = self._kept.popleft()
+            else:
+                success, value = self._outcome(timeout)
+                self._part = self._values.part()
         if success:
             return value
         try:
             raise value
         finally:
             del value
-
-    __next__ = next
 
     def _outcome(self, timeout: Optional[float] = None) -> Tuple[bool, Any]:
         """The next outcome; after the last one `(False, StopIteration())`."""
@@ -217,6 +265,7 @@ class IMapIterator:
     def _drain(self) -> None:
         """Runs all jobs and keeps their outcomes: the pool is joined before the values are taken."""
         with self._lock:
+            self._part = iter(())
             while not self._ended:
                 outcome = self._outcome()
                 if outcome[0] or not isinstance(outcome[1], StopIteration):
@@ -293,14 +342,17 @@ class Pool:
     ) -> AsyncResult:
         """Begins `func(*args, **kwds)` in a worker; `callback` gets the value, `error_callback` the exception."""
         self._check_running()
-        result = AsyncResult(self, callback, error_callback)
-        self._outstanding.add(result)
         try:
             future = self._executor.submit(func, *args, **kwds)
         except Exception as error:
-            result._end(False, error)
-        else:
-            future.add_done_callback(result._end_future)
+            failed = AsyncResult(self, callback, error_callback)
+            failed._end(False, error)
+            return failed
+        if callback is None and error_callback is None:
+            return _FutureResult(self, future)
+        result = AsyncResult(self, callback, error_callback)
+        self._outstanding.add(result)
+        future.add_done_callback(result._end_future)
         return result
 
     def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: Optional[int] = None) -> List[Any]:
