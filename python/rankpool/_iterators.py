@@ -84,6 +84,10 @@ class Values:
                 return value
             self._part = next(self._parts)
 
+    def part(self):
+        """An iterator of the values that are there; what is taken from it is taken from this one."""
+        return self._part
+
     def next(self, timeout=None):
         """The next value. If it is not there within `timeout` seconds, `TimeoutError` is raised; one can call again."""
         self._parts.limit(timeout)

@@ -61,6 +61,8 @@ class _Core:
                 found = _process.connection(self.launcher, self.preload)
                 found.wait_ready(_START_LIMIT)
                 self.start_session(found)
+                if self.limit is not None and self.limit >= found.slots:
+                    self.limit = None  # no limit: calls may wait at the workers, so that these need not wait
                 self.connection = found
         return self.connection
 

@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/_iterators.py", include_str!("../../../python/rankpool/_iterators.py")),
     ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
     ("rankpool/_payload.py", include_str!("../../../python/rankpool/_payload.py")),
+    ("rankpool/_pool_results.py", include_str!("../../../python/rankpool/_pool_results.py")),
     ("rankpool/_preload.py", include_str!("../../../python/rankpool/_preload.py")),
     ("rankpool/_process.py", include_str!("../../../python/rankpool/_process.py")),
     ("rankpool/_progress.py", include_str!("../../../python/rankpool/_progress.py")),
