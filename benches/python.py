@@ -111,12 +111,12 @@ class Table:
 
     def __init__(self):
         self.missed = 0
-        print(f"{'':58} {'asked':>9} {'measured':>9}")
+        print(f"{'':66} {'asked':>10} {'measured':>10}")
 
     def row(self, name, asked, measured, unit, beside, more_is_better=False):
         good = measured >= asked if more_is_better else measured <= asked
         self.missed += not good
-        print(f"{name:58} {asked:7.3g} {unit:2}{measured:7.3g} {unit:2} {'ok' if good else 'MISSED':6} {beside}", flush=True)
+        print(f"{name:66} {asked:7.3g} {unit:2} {measured:7.3g} {unit:2} {'ok' if good else 'MISSED':6} {beside}", flush=True)
 
 
 def beside(medians, unit, *without):
@@ -160,10 +160,11 @@ def chunks(bench, table, count):
 
 
 def closure(bench, table, count):
-    medians = rounds(count, contenders(bench, "ratio", "captured"))
-    for name, value in ours(medians).items():
-        note = beside(medians, "×", name) + " (those: 50 jobs, as 1000)"
-        table.row(f"closure with 10 MB, 1000 jobs, against without ({name})", 2, value, "×", note)
+    for as_array, what in ((1, "an array of 10 MB"), (0, "10 MB of bytes")):
+        medians = rounds(count, contenders(bench, "ratio", "captured", as_array))
+        for name, value in ours(medians).items():
+            note = beside(medians, "×", name) + " (those: 50 jobs, as 1000)"
+            table.row(f"closure with {what}, against 1 KB ({name})", 2, value, "×", note)
 
 
 def efficiency(bench, table, count):
@@ -173,19 +174,48 @@ def efficiency(bench, table, count):
 
 
 def slow(bench, table, count):
-    medians = rounds(count, contenders(bench, "seconds", "slow"))
-    for name, value in ours(medians).items():
-        for peer, limit in (("pool", 1.02), ("mpi4py", 0.95)):
-            if peer in medians:
-                note = beside(medians, "s")
-                table.row(f"slow_fn, 512 jobs, against {peer} ({name})", limit, value / medians[peer], "×", note)
+    """On one machine, from making the pool to its last result; under a launcher, from its start to there."""
+
+    def alone(pool):
+        return lambda: bench.measure(pool, "slow")["seconds"]
+
+    def launched(pool, ranks):
+        return lambda: bench.measure(pool, "slow", launched=True, ranks=ranks)["since_start"]
+
+    chosen = {"rankpool --local 2": alone("rankpool"), "pool": alone("pool"), "futures": alone("futures")}
+    if bench.launcher:
+        chosen["rankpool, mpiexec -n 2"] = launched("rankpool", 2)
+        chosen["mpi4py, mpiexec -n 3"] = launched("mpi4py", 3)
+    medians = rounds(count, chosen)
+    pairs = [("rankpool --local 2", "pool", 1.02), ("rankpool, mpiexec -n 2", "mpi4py, mpiexec -n 3", 0.95)]
+    for name, peer, limit in pairs:
+        if name in medians and peer in medians:
+            value = medians[name] / medians[peer]
+            table.row(f"slow_fn, 512 jobs ({name}) against {peer}", limit, value, "×", beside(medians, "s"))
 
 
 def array(bench, table, count):
-    medians = rounds(count, contenders(bench, "ratio", "array"))
+    keys = ("ms", "copies_ms", "warm_copies_ms", "ratio")
+    figures = {key: [] for key in keys}
+
+    def keeping(**how):
+        def measure():
+            measured = bench.measure("rankpool", "array", **how)
+            for key in keys:
+                figures[key].append(measured[key])
+            return measured["ms"]
+
+        return measure
+
+    chosen = contenders(bench, "ms", "array")
+    chosen["rankpool --local 2"] = keeping()
+    if bench.launcher:
+        chosen["rankpool, mpiexec -n 2"] = keeping(launched=True)
+    medians = rounds(count, chosen)
+    copies, warm = (statistics.median(figures[key]) for key in ("copies_ms", "warm_copies_ms"))
     for name, value in ours(medians).items():
-        note = beside(medians, "×", name)
-        table.row(f"100 MB there and back, against two copies ({name})", 3, value, "×", note)
+        note = f"two copies {copies:.3g} ms (into memory that is there {warm:.3g} ms) · " + beside(medians, "ms")
+        table.row(f"100 MB there and back, against two copies ({name})", 3, value / copies, "×", note)
 
 
 def first(bench, table, count):
@@ -195,7 +225,7 @@ def first(bench, table, count):
     if not bench.launcher:
         print("first result after mpiexec: not measured, there is no launcher")
         return
-    medians = rounds(max(count, 5), {"rankpool": figure("rankpool"), "mpi4py": figure("mpi4py")})
+    medians = rounds(4 * count - 1, {"rankpool": figure("rankpool"), "mpi4py": figure("mpi4py")})
     table.row("first result after mpiexec -n 2 starts", medians["mpi4py"], medians["rankpool"], "s", beside(medians, "s"))
 
 

@@ -13,12 +13,21 @@ import os as _os
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._errors import InitializerFailed, JobTimeout, PayloadError, PoolEnded, WorkerDied
+    from ._payload import RemoteError, RemoteTraceback
+    from ._share import Shared, share
+    from .executor import Executor
+    from .maps import MapRun
+    from .pool import Pool
+
 _HOMES = {
     "Executor": "executor",
     "MapRun": "maps",
     "Pool": "pool",
-    "Shared": "share",
-    "share": "share",
+    "Shared": "_share",
+    "share": "_share",
     "WorkerDied": "_errors",
     "JobTimeout": "_errors",
     "InitializerFailed": "_errors",
@@ -28,7 +37,21 @@ _HOMES = {
     "RemoteTraceback": "_payload",
 }
 
-__all__ = sorted([*_HOMES, "is_worker"])
+__all__ = [
+    "Executor",
+    "InitializerFailed",
+    "JobTimeout",
+    "MapRun",
+    "PayloadError",
+    "Pool",
+    "PoolEnded",
+    "RemoteError",
+    "RemoteTraceback",
+    "Shared",
+    "WorkerDied",
+    "is_worker",
+    "share",
+]
 
 
 def is_worker() -> bool:
@@ -37,11 +60,13 @@ def is_worker() -> bool:
 
 
 def __getattr__(name: str):
+    from importlib import import_module
+
+    if name in ("compat", "joblib"):
+        return import_module("rankpool." + name)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'rankpool' has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module("rankpool." + home), name)
     globals()[name] = value
     return value

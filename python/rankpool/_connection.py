@@ -10,10 +10,10 @@ from time import monotonic
 
 from . import _frames as frames
 from . import _launch
-from ._frames import FrameReader, FrameWriter, pack_frame
+from ._frames import MEMFD_FROM, FrameReader, FrameWriter, in_memfd, pack_frame
 from ._functions import Functions
-from ._futures import FINISHED, JobFuture, begin, renew_lock, settle
-from ._payload import loads, rebuild
+from ._futures import FINISHED, RUNNING, JobFuture, begin, renew_lock, settle
+from ._results import outcome_of
 
 # While results come in, what is sent waits this long for more, and is written with it.
 _WRITE_DELAY = 200e-6
@@ -21,11 +21,14 @@ _JOIN_LIMIT = 2.0
 
 _connections = {}  # launcher: Connection
 _connections_lock = threading.Lock()
+_interpreter_ends = False
 
 
 def connection(launcher=None, preload=()):
     """The connection of this process for a launcher; the first use starts it, with these modules imported once on each node."""
     with _connections_lock:
+        if _interpreter_ends:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         found = _connections.get(launcher)
         if found is None or found.is_over():
             found = Connection(launcher, preload)
@@ -79,15 +82,18 @@ class Connection:
     def wait_ready(self, timeout=None):
         """Wait until rank 0 has said how many slots there are. Raises `PoolEnded` if there will be none."""
         if not self._welcome.wait(timeout):
-            raise TimeoutError("rankpool has not started in time")
+            raise TimeoutError(f"rankpool has not started within {timeout:.0f} s")
         if self.over is not None and not self.info:
             raise self.error()
 
     def error(self):
         """The exception of calls after the end of the run."""
-        from ._errors import PoolEnded
-
-        return PoolEnded(self.over or "the connection to rankpool is closed")
+        text = self.over or "the connection to rankpool is closed"
+        try:
+            from ._errors import PoolEnded
+        except RuntimeError:  # The interpreter ends: concurrent.futures.process cannot be imported any more.
+            return RuntimeError(text)
+        return PoolEnded(text)
 
     # Sessions.
 
@@ -122,17 +128,23 @@ class Connection:
             if self.over is not None:
                 raise self.error()
             core.open += 1
-            if core.pending or self._is_full(core):
+            is_large = future.body[2] >= MEMFD_FROM
+            if core.pending or is_large or self._is_full(core):
                 self._enqueue(core, future)
-                return
-            self._post(core, future)
-            future._state = "RUNNING"
-            core.flying += 1
-            is_due = len(self._unanswered) <= self.slots or monotonic() - self._written > _WRITE_DELAY
-            if self._writing or not is_due:
-                self._want_flush()
-                return
-        self._write(False)
+                if not is_large:
+                    return
+            else:
+                self._post(core, future)
+                future._state = RUNNING
+                core.flying += 1
+                is_due = len(self._unanswered) <= self.slots or monotonic() - self._written > _WRITE_DELAY
+                if self._writing or not is_due:
+                    self._want_flush()
+                    return
+        if is_large:
+            self.pump()
+        else:
+            self._write(False)
 
     def enqueue(self, core, source):
         """Let a `MapRun` be asked for its next calls."""
@@ -163,21 +175,8 @@ class Connection:
                 out.append(used.take_frame())
         number = self._call_numbers()
         flags, parts, length = call.body
-        out.append(
-            pack_frame(
-                frames.CALL,
-                flags,
-                0,
-                call.retries,
-                call.count,
-                number,
-                record.number,
-                core.session,
-                call.seconds,
-                parts,
-                length,
-            )
-        )
+        fields = (call.retries, call.count, number, record.number, core.session, call.seconds)
+        out.append(pack_frame(frames.CALL, flags, 0, *fields, parts, length))
         call.body = None
         self._unanswered[number] = call
 
@@ -216,29 +215,44 @@ class Connection:
                 self._pumping = False
                 return False
             source = core.pending.popleft()
-            if type(source) is JobFuture:
-                self._send_future(core, source)
+            if type(source) is not JobFuture:
+                source.queued = False
+            elif not begin(source):
+                core.closed_one()
                 return True
-            source.queued = False
-        call = source.next_call()
-        if call is not None:
-            with self.lock:
-                if self.over is None:
-                    self._post(core, call)
-                    core.flying += 1
-                    if not source.queued:
-                        source.queued = True
-                        self._enqueue(core, source)
-                    return True
-            source.answered(call, frames.CANCELLED, None, self.error(), 0.0)
+            elif source.body[2] < MEMFD_FROM:
+                self._post(core, source)
+                core.flying += 1
+                return True
+        # What takes long is done without the lock: arguments are pickled, or copied to a memfd.
+        if type(source) is JobFuture:
+            source.body = in_memfd(source.body)
+            self._post_future(core, source)
+        else:
+            call = source.next_call()
+            if call is not None:
+                self._post_of_map(core, source, call)
         return True
 
-    def _send_future(self, core, future):
-        if begin(future):
-            self._post(core, future)
-            core.flying += 1
-        else:
-            core.closed_one()
+    def _post_future(self, core, future):
+        with self.lock:
+            if self.over is None:
+                self._post(core, future)
+                core.flying += 1
+                return
+        settle([(future, False, self.error())])
+        self._release([(future, False, None)])
+
+    def _post_of_map(self, core, run, call):
+        with self.lock:
+            if self.over is None:
+                self._post(core, call)
+                core.flying += 1
+                if not run.queued:
+                    run.queued = True
+                    self._enqueue(core, run)
+                return
+        run.answered(call, frames.CANCELLED, False, self.error(), 0.0)
 
     def _next_core(self):
         """The next core that may send; they take turns."""
@@ -349,7 +363,7 @@ class Connection:
         for call, (header, body) in zip(calls, results):
             if call is None:
                 continue
-            is_value, value = _outcome(call, header, body)
+            is_value, value = outcome_of(call, header, body)
             if type(call) is JobFuture:
                 outcomes.append((call, is_value, value))
             else:
@@ -397,7 +411,7 @@ class Connection:
         with self.lock:
             calls = list(self._unanswered.values())
             self._unanswered.clear()
-        runs = [run for run in list(_runs) if run.connection is self]
+        runs = [run for run in live_runs() if run.connection is self]
         if not calls and not runs:
             return
         error = self.error()
@@ -451,39 +465,20 @@ class Connection:
                 call._state = FINISHED
 
 
-_runs = weakref.WeakSet()  # maps that may have jobs that are not sent
+# Maps that have not finished, with themselves if they go on when nothing else refers to them.
+_runs = weakref.WeakKeyDictionary()
 
 
-def _outcome(call, header, body):
-    """`(is_value, value or exception)` of a result."""
-    status = header[2]
-    try:
-        if status == frames.OK:
-            return True, loads(body, header[1])
-        if status == frames.EXCEPTION:
-            return False, rebuild(loads(body, header[1]))
-        if status == frames.INITIALIZER_FAILED:
-            from ._errors import InitializerFailed
-
-            cause = rebuild(loads(body, header[1]))
-            error = InitializerFailed(f"the initializer of the executor has failed: {type(cause).__name__}: {cause}")
-            error.__cause__ = cause
-            call.core.broken = error
-            return False, error
-    except BaseException as error:
-        from ._errors import PayloadError
-
-        failure = PayloadError(f"the result of a job cannot be loaded: {type(error).__name__}: {error}")
-        failure.__cause__ = error
-        return False, failure
-    from ._errors import of_text
-
-    return False, of_text(status, bytes(body).decode(errors="replace"))
+def live_runs():
+    """The maps that have not finished."""
+    return [run for run in [reference() for reference in _runs.keyrefs()] if run is not None]
 
 
 def _at_exit():
     """At the end of the interpreter: jobs that were submitted are finished, as with `concurrent.futures`."""
-    for run in list(_runs):
+    global _interpreter_ends
+    _interpreter_ends = True
+    for run in live_runs():
         run.stop_reading()
     for found in list(_connections.values()):
         while found.over is None and found.is_busy():

@@ -42,7 +42,9 @@ def main() -> None:
     state = import_all(sys.argv[1:])
     if is_for_calls():
         # What every worker imports before its first job.
-        from . import _payload, _worker, share  # noqa: F401
+        import mmap  # noqa: F401
+
+        from . import _payload, _worker  # noqa: F401
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

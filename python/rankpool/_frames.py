@@ -4,13 +4,12 @@ A frame is a header of 48 bytes and a body. A body of 1 MiB or more travels in a
 stream, so that it is copied once by the sender and not at all by the receiver.
 """
 
+# The modules in C, where the ones around them cost a worker some milliseconds.
+import _socket as socket
 import os
-import socket
-import struct
-from collections import deque
-from mmap import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, mmap
+from _struct import Struct, pack, unpack
 
-HEADER = struct.Struct("<BBBBIQQQdQ")
+HEADER = Struct("<BBBBIQQQdQ")
 HEADER_LENGTH = HEADER.size
 
 # The kinds of frames.
@@ -52,7 +51,7 @@ _LONGEST_WRITE = 1 << 20
 def pack_frame(kind, flags, status, retries, count, number, function, session, seconds, parts, length):
     """A frame as pieces for `FrameWriter`: one `bytes`, or a header and the memfd of its body."""
     if length >= MEMFD_FROM:
-        fd = _memfd(parts, length)
+        fd = parts if type(parts) is int else _memfd(parts)
         if fd is not None:
             header = HEADER.pack(
                 kind, flags | MEMFD, status, retries, count, number, function, session, seconds, length
@@ -62,7 +61,14 @@ def pack_frame(kind, flags, status, retries, count, number, function, session, s
     return b"".join([header, *parts])
 
 
-def _memfd(parts, length):
+def in_memfd(body):
+    """A large body of a call with its parts copied to a memfd, as `pack_frame` takes it, too; others as they are."""
+    flags, parts, length = body
+    fd = _memfd(parts) if length >= MEMFD_FROM else None
+    return body if fd is None else (flags, fd, length)
+
+
+def _memfd(parts):
     """A memfd with these bytes, or None if there can be none (then they go through the stream)."""
     try:
         fd = os.memfd_create("rankpool", os.MFD_CLOEXEC)
@@ -86,7 +92,7 @@ class FrameWriter:
         self._socket = sock
 
     def send(self, frames, block):
-        """Send `frames` (a list that is emptied from the front); what cannot be sent without waiting stays, unless `block`.
+        """Send `frames`, a list that is emptied from the front. Unless `block`, what would have to wait stays in it.
 
         An interrupt (`KeyboardInterrupt`) between two steps loses no byte and sends none twice: `frames`
         says at each moment what has not been sent.
@@ -126,7 +132,7 @@ class FrameWriter:
     def _send_descriptor(self, frames, first, flags):
         """Send a header with its memfd; False if it would have to wait."""
         header, fd = first
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("i", fd))]
         sent = []
         try:
             sent.extend(map(self._socket.sendmsg, ([header],), (ancillary,), (flags,)))
@@ -143,13 +149,15 @@ class FrameReader:
     """Reads frames with one large buffer that is used again and again."""
 
     def __init__(self, sock):
+        from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+
         self._socket = sock
         # Memory of its own, of which only what is used becomes resident.
         self._buffer = mmap(-1, _READ_SIZE, MAP_PRIVATE | MAP_ANONYMOUS)
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
-        self._descriptors = deque()
+        self._descriptors = []
 
     def read(self):
         """Wait for bytes. Returns the complete frames as `(header, body)`, None when the stream is at its end.
@@ -212,12 +220,14 @@ class FrameReader:
             return 0
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                self._descriptors.extend(struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4]))
+                self._descriptors.extend(unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4]))
         return count
 
     def _mapped(self, length, is_shared):
-        """The body that came in a memfd, as writable memory. That of a function is shared by workers: a write copies."""
-        fd = self._descriptors.popleft()
+        """The body that came in a memfd, as writable memory. Workers share that of a function: a write copies it."""
+        from mmap import MAP_PRIVATE, MAP_SHARED, mmap
+
+        fd = self._descriptors.pop(0)
         try:
             return memoryview(mmap(fd, length, MAP_PRIVATE if is_shared else MAP_SHARED))
         finally:

@@ -8,7 +8,7 @@ and the worker imports `__main__` again, as multiprocessing does.
 import itertools
 import sys
 import weakref
-from hashlib import blake2b
+from _blake2 import blake2b
 from os import close
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
@@ -42,9 +42,7 @@ class FunctionRecord:
         head = name.encode(errors="replace")[:1024]
         head += bytes(-len(head) % ALIGN)
         # The frame is made now, so that later changes of arrays are not seen by some jobs and not by others.
-        self.frame = pack_frame(
-            FUNCTION, flags, 0, 0, len(head), number, 0, 0, 0.0, [head, *parts], len(head) + length
-        )
+        self.frame = pack_frame(FUNCTION, flags, 0, 0, len(head), number, 0, 0, 0.0, [head, *parts], len(head) + length)
 
     def take_frame(self):
         """The frame that makes the function known. It is taken once, in front of the first call."""

@@ -1,8 +1,6 @@
 """Where rank 0 is: the socket that `rankpool python` hands down, or a `rankpool serve` that is started here."""
 
 import os
-import secrets
-import shlex
 import socket
 import stat
 import struct
@@ -35,14 +33,18 @@ def inherited_socket():
 
 def find_program():
     """The binary `rankpool`; raises `RuntimeError` if there is none."""
+    import sysconfig
     from shutil import which
 
     given = os.environ.get("RANKPOOL_EXE")
     if given:
         return given
     here = os.path.dirname(os.path.abspath(__file__))
-    candidates = [os.path.join(here, "bin", "rankpool"), os.path.join(os.path.dirname(sys.executable), "rankpool")]
-    for path in candidates:
+    # In the package, beside it (`pip install --target`), beside the interpreter, and where `pip install --user` puts programs.
+    folders = [os.path.join(here, "bin"), os.path.join(os.path.dirname(here), "bin"), os.path.dirname(sys.executable)]
+    folders += [sysconfig.get_path("scripts"), sysconfig.get_path("scripts", "posix_user")]
+    for folder in folders:
+        path = os.path.join(folder, "rankpool")
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     found = which("rankpool")
@@ -66,8 +68,10 @@ def start(launcher, preload=()):
             # Ranks are threads there, also in a build with MPI, which takes longer to start.
             process = _spawn([program, "serve", "--local", "1", *options], theirs)
         return ours, process
-    words = shlex.split(launcher) if isinstance(launcher, str) else list(launcher)
-    address = "rankpool-" + secrets.token_hex(16)
+    from shlex import split
+
+    words = split(launcher) if isinstance(launcher, str) else list(launcher)
+    address = "rankpool-" + os.urandom(16).hex()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind("\0" + address)
         listener.listen(8)
@@ -97,11 +101,11 @@ def _accept(listener, process, words):
             status = process.poll()
             if status is not None:
                 raise RuntimeError(
-                    f"`{shlex.join(words)} rankpool serve` ended with status {status} before it was connected"
+                    f"`{' '.join(words)} rankpool serve` ended with status {status} before it was connected"
                 ) from None
             if time.monotonic() > deadline:
                 raise RuntimeError(
-                    f"`{shlex.join(words)} rankpool serve` was not connected within {_LAUNCH_LIMIT:.0f} s"
+                    f"`{' '.join(words)} rankpool serve` was not connected within {_LAUNCH_LIMIT:.0f} s"
                 ) from None
             continue
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

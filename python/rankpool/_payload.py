@@ -4,11 +4,11 @@ Pickle protocol 5 with buffers out of band: the bytes of an array are not copied
 follow it, aligned to 64 bytes, and the receiver's array uses the memory in which they arrived.
 """
 
-import pickle
-import struct
 import sys
-from pickle import dumps as _dumps
-from pickle import loads as _loads
+from _pickle import PicklingError
+from _pickle import dumps as _dumps
+from _pickle import loads as _loads
+from _struct import pack, unpack_from
 
 from ._frames import BUFFERS, USES
 
@@ -78,7 +78,7 @@ def _dumps_cloud(cloud, obj):
 
 def _collecting(dump, obj):
     """As `dump`, with the numbers of the shared objects that are met."""
-    from .share import collecting
+    from ._share import collecting
 
     buffers = []
     with collecting() as uses:
@@ -100,7 +100,7 @@ def layout(data, buffers, uses=()):
     length = 0
     if uses:
         flags |= USES
-        head = struct.pack(f"<{len(uses) + 1}Q", len(uses), *uses)
+        head = pack(f"<{len(uses) + 1}Q", len(uses), *uses)
         head += bytes(-len(head) % ALIGN)
         parts.append(head)
         length = len(head)
@@ -109,7 +109,7 @@ def layout(data, buffers, uses=()):
         return flags, parts, length + len(data)
     flags |= BUFFERS
     raws = [buffer.raw() for buffer in buffers]
-    table = struct.pack(f"<II{len(raws) + 1}Q", len(raws), 0, len(data), *[raw.nbytes for raw in raws])
+    table = pack(f"<II{len(raws) + 1}Q", len(raws), 0, len(data), *[raw.nbytes for raw in raws])
     parts += [table, data]
     at = len(table) + len(data)
     for raw in raws:
@@ -126,15 +126,15 @@ def layout(data, buffers, uses=()):
 
 def skip_uses(body):
     """The payload behind the numbers of shared objects."""
-    (count,) = struct.unpack_from("<Q", body, 0)
+    (count,) = unpack_from("<Q", body, 0)
     head = 8 * (count + 1)
     return body[head + -head % ALIGN :]
 
 
 def split(body):
     """The pickle and the buffers of a payload with buffers; `body` must be memory of its own."""
-    (count, _) = struct.unpack_from("<II", body, 0)
-    lengths = struct.unpack_from(f"<{count + 1}Q", body, 8)
+    (count, _) = unpack_from("<II", body, 0)
+    lengths = unpack_from(f"<{count + 1}Q", body, 8)
     at = 8 + 8 * (count + 1)
     data = body[at : at + lengths[0]]
     at += lengths[0]
@@ -179,7 +179,7 @@ def pickled_error(error):
     try:
         data = _dumps(error, 5)
         if _MAIN in data:
-            raise pickle.PicklingError
+            raise PicklingError
         _loads(data)
         return data
     except Exception:

@@ -9,6 +9,7 @@ from time import perf_counter
 
 from . import _frames as frames
 from ._frames import FrameReader, pack_frame
+from ._payload import describe, dumps, layout, loads
 
 # Answers to short calls of one function are written together.
 _SHORT_SECONDS = 200e-6
@@ -16,13 +17,15 @@ _HOLD_SECONDS = 500e-6
 _HOLD_BYTES = 1 << 16
 _HOLD_LIMIT = 5e-3  # after this time the watching thread writes them
 
+_worker = None  # the worker that this process is
+
 
 def main() -> None:
     """Answer calls until the socket is at its end."""
     import os
-    import signal
+    from _signal import SIG_IGN, SIGINT, signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal(SIGINT, SIG_IGN)
     sock = _take_socket(os)
     _prepare_modules()
     modules = os.environ.pop("RANKPOOL_PRELOAD", None)
@@ -31,8 +34,10 @@ def main() -> None:
 
         import_by_itself(modules.split("\n"))
     code = 0
+    global _worker
+    _worker = Worker(sock)
     try:
-        Worker(sock).run()
+        _worker.run()
     except (BrokenPipeError, ConnectionError):
         code = 1
     sys.exit(code)
@@ -40,21 +45,19 @@ def main() -> None:
 
 def _take_socket(os):
     """The socket, moved away from fd 0."""
+    import _socket
     import fcntl
-    import socket
 
     fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    return socket.socket(fileno=fd)
+    return _socket.socket(-1, -1, -1, fd)
 
 
 def _prepare_modules():
     """An empty `__main__`, and output that comes out line by line."""
-    from types import ModuleType
-
-    sys.modules["__main__"] = ModuleType("__main__")
+    sys.modules["__main__"] = type(sys)("__main__")
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.reconfigure(line_buffering=True)
@@ -66,9 +69,7 @@ class _Session:
     """What the script says of itself."""
 
     def __init__(self, body):
-        from pickle import loads
-
-        self.told = loads(body)
+        self.told = loads(body, 0)
         self.initialized = False
         self.failure = None
 
@@ -83,6 +84,7 @@ class Worker:
         self._sessions = {}
         self._functions = {}  # number: a FUNCTION frame, or what was loaded from it in a list
         self._current = None
+        self._failure = None  # of the initializer, described
         self._answers = []
         self._answer_bytes = 0
         self._held_since = 0.0
@@ -94,9 +96,6 @@ class Worker:
         self._is_child = False
         from os import register_at_fork
 
-        from .share import set_loader
-
-        set_loader(lambda number: self._function(number)[0])
         register_at_fork(after_in_child=self._has_forked)
 
     def run(self):
@@ -114,6 +113,7 @@ class Worker:
                     if at < last and seconds < _SHORT_SECONDS and batch[at + 1][0][6] == header[6] and self._may_hold():
                         continue
                     self._send()
+                    batch[at] = None  # Its arguments are not kept while others run.
                 elif kind == frames.FUNCTION:
                     self._functions[header[5]] = (header, body if header[1] & frames.BUFFERS else bytes(body))
                 elif kind == frames.SESSION:
@@ -142,7 +142,7 @@ class Worker:
         self._writer.send([ready], True)
 
     def _may_hold(self):
-        """Whether the answers may be written together with the next one: the next call is as the last one, which was short."""
+        """Whether the answers may wait for that to the next call, which is expected to be short."""
         now = perf_counter()
         if len(self._answers) == 1:
             self._held_since = now
@@ -173,16 +173,21 @@ class Worker:
             if self._answers:
                 if perf_counter() - self._held_since > _HOLD_LIMIT:
                     self._send()
+                continue
+            self._watched = False
+            if self._answers:
+                self._watched = True  # One was added before it could be seen that nothing watches.
             else:
-                self._watched = False
                 self._wake_watcher.acquire()
 
     def _send(self):
         """Write the answers, behind what the jobs have printed."""
         with self._sending:
-            answers, self._answers = self._answers, []
+            # The list stays the same: the other thread may be adding to it.
+            answers = self._answers[:]
             if not answers:
                 return
+            del self._answers[: len(answers)]
             try:
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -199,16 +204,19 @@ class Worker:
         try:
             if session != self._current:
                 self._enter(session)
-            failure = self._sessions[session].failure
-            if failure is not None:
-                self._push(number, frames.INITIALIZER_FAILED, count, 0.0, failure)
+            if self._failure is not None:
+                self._push(number, frames.INITIALIZER_FAILED, count, 0.0, self._failure)
                 return 0.0
             fn = self._functions[function]
-            if type(fn) is tuple:
-                fn = self._function(function)[0]
+            fn = fn[0] if type(fn) is list else self._function(function)[0]
+            if flags:
+                status, value, seconds = self._run(fn, flags, body)
             else:
-                fn = fn[0]
-            status, value, seconds = self._run(fn, flags, body)
+                args, kwargs = self._loads(body, 0)
+                begin = perf_counter()
+                value = fn(*args, **kwargs)
+                seconds = perf_counter() - begin
+                status = frames.OK
         except BaseException as error:
             status, value = frames.EXCEPTION, self._describe(error)
         self._push(number, status, count, seconds, value)
@@ -262,8 +270,6 @@ class Worker:
         """Add an answer."""
         if self._is_child:
             _end_child()
-        from ._payload import describe, dumps, layout
-
         try:
             data, buffers, _ = dumps(value)
             flags, parts, length = layout(data, buffers)
@@ -281,8 +287,6 @@ class Worker:
 
     def _picklable(self, values, failures):
         """The values of a chunk of which one cannot be pickled: those that cannot are described."""
-        from ._payload import describe, dumps
-
         failures = dict(failures or {})
         for at, value in enumerate(values):
             try:
@@ -294,8 +298,6 @@ class Worker:
         return values, failures
 
     def _describe(self, error):
-        from ._payload import describe
-
         # The first frames of the traceback are those of this module.
         tb = error.__traceback__
         while tb is not None and tb.tb_frame.f_globals is globals():
@@ -321,13 +323,20 @@ class Worker:
                 pass
         sys.path[:] = path + [entry for entry in ours if entry not in path]
         sys.argv[:] = told["argv"]
-        if "initializer" in told and not session.initialized:
+        if not session.initialized:
             session.initialized = True
-            try:
+            self._initialize(session)
+        self._failure = session.failure
+
+    def _initialize(self, session):
+        """Call the initializer of a session, if it has one. Its modules are imported: see `_preload`."""
+        told = session.told
+        try:
+            if "initializer" in told:
                 initializer, initargs = self._loads(told["initializer"], 0)
                 initializer(*initargs)
-            except BaseException as error:
-                session.failure = self._describe(error)
+        except BaseException as error:
+            session.failure = self._describe(error)
 
     def _function(self, number):
         """The function, or the shared object, of a number, as a list of one; loaded at its first use."""
@@ -341,8 +350,6 @@ class Worker:
 
     def _loads(self, body, flags):
         """Load an object. `__main__` is imported again if something of it is missing."""
-        from ._payload import loads
-
         try:
             try:
                 return loads(body, flags)
@@ -389,10 +396,14 @@ def _home():
 
 def _where():
     import os
-    import socket
 
     rank, slot = os.environ.get("RANKPOOL_RANK", "?"), os.environ.get("RANKPOOL_SLOT", "?")
-    return f"rank {rank} on {socket.gethostname()}, slot {slot}, process {os.getpid()}:"
+    return f"rank {rank} on {os.uname().nodename}, slot {slot}, process {os.getpid()}:"
+
+
+def shared_object(number):
+    """The shared object of a number."""
+    return _worker._function(number)[0]
 
 
 def _end_child():
@@ -407,7 +418,7 @@ def _end_child():
 
 
 def _unshare(value):
-    from .share import Shared
+    from ._share import Shared
 
     return value.get() if isinstance(value, Shared) else value
 

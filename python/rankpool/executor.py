@@ -16,6 +16,7 @@ from .maps import MapRun
 
 T = TypeVar("T")
 _pickle = pickle.dumps
+_START_LIMIT = 300.0
 
 
 class _Core:
@@ -54,7 +55,7 @@ class _Core:
                 # A worker that imports `__main__` again calls it so; its objects come back under this name.
                 sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
                 found = _connection.connection(self.launcher, self.preload)
-                found.wait_ready()
+                found.wait_ready(_START_LIMIT)
                 self.start_session(found)
                 self.connection = found
         return self.connection
@@ -130,6 +131,12 @@ def _main():
 
 class Executor(_base.Executor):
     """Runs functions in the workers of rankpool.
+
+    A function that can be imported goes by its name. Functions of `__main__`, lambdas and closures go by value,
+    by cloudpickle, with what they capture; each is serialised and sent once, not with every job. `map` serialises
+    its function anew. `submit` does so if a name that the function captures was bound anew, or if it captures
+    objects that can change in place and its serialised form has at most 64 KiB; of a larger one, the first
+    state counts until a captured name is bound anew. See `rankpool.share` for data of many functions.
 
     Args:
         max_workers: How many calls of this executor are sent at once at most; it starts no processes.
@@ -323,8 +330,7 @@ class Executor(_base.Executor):
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         self._usable()
-        if buffersize is None:
-            items = list(items)
+        items = list(items) if buffersize is None else iter(items)
         run = self._start_map(fn, items, star=star, chunksize=chunksize, buffersize=buffersize)
         return run.values(not unordered, timeout)
 
@@ -347,9 +353,9 @@ class Executor(_base.Executor):
         if on_done is not None:
             run.add_done_callback(on_done)
         if self._progress:
-            from ._progress import show
+            from ._progress import Progress
 
-            show(run, items)
+            run.show(Progress(fn, len(items) if isinstance(items, list) else None))
         run.start()
         return run
 
@@ -362,6 +368,9 @@ class Executor(_base.Executor):
         """
         core = self._core
         core.closed = True
+        for run in _connection.live_runs():
+            if run.core is core:
+                run.end_of_executor()
         if cancel_futures and core.connection is not None:
             self._cancel_pending()
         if wait:

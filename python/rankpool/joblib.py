@@ -19,18 +19,21 @@ import os
 import threading
 import weakref
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from types import FunctionType
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
-from joblib.parallel import parallel_config, register_parallel_backend
 from joblib._parallel_backends import (
     AutoBatchingMixin,
     FallbackToBackend,
     ParallelBackendBase,
     SequentialBackend,
 )
+from joblib.parallel import parallel_config, register_parallel_backend
 
 from . import is_worker
-from .executor import Executor, share
+from ._functions import is_importable
+from .executor import Executor
+from .share import Shared, share
 
 __all__ = ["RankpoolBackend", "register"]
 
@@ -39,12 +42,14 @@ SHARE_FROM_BYTES = 1 << 20
 
 _executors: Dict[Tuple[Any, ...], Executor] = {}
 _executors_lock = threading.Lock()
-_executors_kept = 4
+_executors_kept = 2
+_names: Set[str] = set()  # under which joblib knows the backend
 
 
 def register(name: str = "rankpool", make_default: bool = True) -> None:
     """Makes the backend known to joblib as `name`, and its default unless `make_default` is False."""
     register_parallel_backend(name, RankpoolBackend, make_default=make_default)
+    _names.add(name)
 
 
 class RankpoolBackend(AutoBatchingMixin, ParallelBackendBase):
@@ -97,7 +102,8 @@ class RankpoolBackend(AutoBatchingMixin, ParallelBackendBase):
         if items is None:
             future = self._workers.submit(func)
         else:
-            items = [(f, self._shares.replace(args), self._shares.replace(kwargs)) for f, args, kwargs in items]
+            shares = self._shares
+            items = [(shares.function(f), shares.replace(args), shares.replace(kwargs)) for f, args, kwargs in items]
             future = self._workers.submit(_run_batch, items, func._backend, func._n_jobs)
         self._futures.add(future)
         if callback is not None:
@@ -150,6 +156,15 @@ class _Shares:
         self._seen.clear()
         self._shared.clear()
 
+    def function(self, function: Any) -> Any:
+        """A function that travels with what it captures is sent once to each worker, not with each batch."""
+        if type(function) is not FunctionType or is_importable(function):
+            return function
+        key = id(function)
+        if key not in self._shared:
+            self._shared[key] = (share(function), function)
+        return self._shared[key][0]
+
     def replace(self, values: Any) -> Any:
         """`values` (a tuple or a dict of arguments) with handles in the place of large arrays."""
         if self._limit is None:
@@ -159,7 +174,11 @@ class _Shares:
         return tuple([self._replace_one(value) for value in values])
 
     def _replace_one(self, value: Any) -> Any:
-        if getattr(value, "nbytes", 0) < self._limit or not hasattr(value, "__array_interface__"):
+        if (
+            self._limit is None
+            or getattr(value, "nbytes", 0) < self._limit
+            or not hasattr(value, "__array_interface__")
+        ):
             return value
         key = id(value)
         if key in self._shared:
@@ -179,15 +198,25 @@ class _Shares:
 def _run_batch(items: List[Tuple[Any, Any, Any]], backend: Any, n_jobs: Optional[int]) -> List[Any]:
     """In a worker: the jobs of one batch."""
     with parallel_config(backend=backend, n_jobs=n_jobs):
-        return [function(*args, **kwargs) for function, args, kwargs in items]
+        return [
+            _object(function)(*map(_object, args), **{name: _object(value) for name, value in kwargs.items()})
+            for function, args, kwargs in items
+        ]
 
 
-def _limit_threads(explicit: Optional[int], n_jobs: Optional[int]) -> None:
-    """In a worker, before its first batch: how many threads OpenMP, BLAS and MKL may start.
+def _object(value: Any) -> Any:
+    return value.get() if isinstance(value, Shared) else value
+
+
+def _prepare_worker(names: Sequence[str], explicit: Optional[int], n_jobs: Optional[int]) -> None:
+    """In a worker, before its first batch: the backend's names, for jobs that ask for it, and how many threads OpenMP,
+    BLAS and MKL may start.
 
     As joblib's own process backend: a limit that the user has set in the environment stays unless
     `inner_max_num_threads` is given.
     """
+    for name in names:
+        register(name, make_default=False)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = explicit if explicit is not None else max(cpus // max(n_jobs or cpus, 1), 1)
     for name in ParallelBackendBase.MAX_NUM_THREADS_VARS:
@@ -213,8 +242,8 @@ def _executor(n_jobs: Optional[int], threads: Optional[int], options: Dict[str, 
     with _executors_lock:
         executor = _executors.pop(key, None)
         if executor is None or getattr(executor, "_shutdown", False) or getattr(executor, "_broken", False):
-            initargs = (threads, n_jobs)
-            executor = Executor(n_jobs, initializer=_limit_threads, initargs=initargs, **options)
+            initargs = (sorted(_names), threads, n_jobs)
+            executor = Executor(n_jobs, initializer=_prepare_worker, initargs=initargs, **options)
         _executors[key] = executor  # the last one in the dictionary is the one that was used last
         while len(_executors) > _executors_kept:
             _executors.pop(next(iter(_executors))).shutdown(wait=False)

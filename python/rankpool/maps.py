@@ -3,18 +3,20 @@
 import threading
 import weakref
 from collections import deque
-from itertools import chain, repeat
+from itertools import chain
 from time import monotonic
 
 from . import _frames as frames
 from ._connection import _runs
 from ._functions import all_uses
+from ._iterators import Parts, Values
 from ._payload import dumps, layout, rebuild
 
 # A call of an automatic map takes about this long, in the worker.
 _CALL_SECONDS = 2e-3
 _CALL_BYTES = 1 << 20
 _MOST_JOBS = 8192
+_CALLS_AHEAD = 4  # calls of an automatic map that are sent and unanswered, for each slot
 _GROWTH = 4
 
 
@@ -91,22 +93,31 @@ class MapRun:
         self._callbacks = []
         self._kept = None  # chunks, for callbacks
         self._progress = None
-        _runs.add(self)
-        if not self._is_list:
-            thread = threading.Thread(target=_read_items, args=(weakref.ref(self), iter(items)), daemon=True)
-            thread.name = "rankpool-reader"
-            thread.start()
+        self._iterator = None if self._is_list else iter(items)
 
     # What is sent.
 
+    def _is_bounded(self):
+        return self._buffersize is not None and not self._callbacks
+
+    def show(self, progress):
+        """Show the finished jobs with a bar."""
+        self._progress = progress
+
     def start(self):
         """Let the jobs be sent."""
+        # A run goes on if nothing refers to it, unless it waits for a consumer.
+        _runs[self] = None if self._is_bounded() else self
         with self.connection.lock:
             self.core.open += 1
         if self.connection.is_over():
             self.fail(self.connection.error())
         else:
             self.resume()
+            if self._iterator is not None:
+                iterator, self._iterator = self._iterator, None
+                arguments = (weakref.ref(self), iterator)
+                threading.Thread(target=_read_items, args=arguments, name="rankpool-reader", daemon=True).start()
         self._settled()
 
     def resume(self):
@@ -150,6 +161,8 @@ class MapRun:
     def _room(self):
         """How many jobs the next call may have; 0: none now."""
         size = self._size
+        if self._automatic and self._open >= _CALLS_AHEAD * self.connection.slots:
+            return 0  # The next ones may be larger.
         if self._automatic and self._is_list:
             size = max(1, min(size, len(self._items) // (4 * self.connection.slots)))
         if self._buffersize is not None:
@@ -184,7 +197,7 @@ class MapRun:
         call.uses = all_uses(self.connection.functions, self.record, uses)
         flags, parts, length = layout(data, buffers, [used.number for used in call.uses])
         call.size = length
-        call.body = (flags | chunk_flag, parts, length)
+        call.body = frames.in_memfd((flags | chunk_flag, parts, length))
 
     # Answers.
 
@@ -206,8 +219,11 @@ class MapRun:
                 chunk.values = [None] * chunk.count
                 chunk.failures = dict.fromkeys(range(chunk.count), value)
                 self._complete(chunk)
-        if self._automatic and is_value:
-            self._measure(call.count, seconds, max(call.size, length))
+        if self._automatic:
+            if is_value:
+                self._measure(call.count, seconds, max(call.size, length))
+            if not self.queued and (self._items or not self._exhausted):
+                self.connection.enqueue(self.core, self)
         self._settled()
 
     def _measure(self, count, seconds, length):
@@ -259,7 +275,7 @@ class MapRun:
         if self._kept is not None:
             self._kept.append(chunk)
         if self._progress is not None:
-            self._progress(chunk.count, len(chunk.failures or ()))
+            self._progress.count(chunk.count, len(chunk.failures or ()))
         if self._waits:
             self._condition.notify_all()
 
@@ -272,7 +288,9 @@ class MapRun:
             self._finished = True
             self._condition.notify_all()
             callbacks, self._callbacks = self._callbacks, []
-        _runs.discard(self)
+        if self._progress is not None:
+            self._progress.end()
+        _runs.pop(self, None)
         core = self.core
         with self.connection.lock:
             core.closed_one()
@@ -286,11 +304,11 @@ class MapRun:
 
         `TimeoutError` is raised if a value is not there `timeout` seconds after this call.
         """
-        return _Values(self, ordered, timeout)
+        return Values(self, ordered, timeout)
 
     def values(self, ordered=True, timeout=None):
         """As `iterate`, for an iterator that ends with the first exception. It costs less."""
-        return chain.from_iterable(_Parts(self, ordered, timeout))
+        return chain.from_iterable(Parts(self, ordered, timeout))
 
     def take(self, ordered, deadline):
         """The next finished chunk; None at the end."""
@@ -308,6 +326,8 @@ class MapRun:
                 if self._cancelled:
                     return None
                 if self._finished:
+                    if self._progress is not None:
+                        self._progress.wait()
                     error, self._error = self._error, None
                     if error is not None:
                         raise error
@@ -404,6 +424,11 @@ class MapRun:
             self._answer_one(chunk, offset, error=error)
         self._settled()
 
+    def end_of_executor(self):
+        """At the shutdown of the executor: a run that waits for its consumer gets no more jobs."""
+        if self._is_bounded() and not self._finished:
+            self.fail(RuntimeError("cannot schedule new futures after shutdown"))
+
     def stop_reading(self):
         """At the end of the interpreter: a run whose iterable is being read ends."""
         if not self._exhausted:
@@ -464,86 +489,3 @@ def _read_items(reference, iterator):
         run = reference()
         if run is None or not run._has_read(item, is_end, error):
             return
-
-
-class _Parts:
-    """The finished chunks of a run, each as an iterator that forgets a value when it hands it over."""
-
-    def __init__(self, run, ordered, timeout):
-        self._run = run
-        self._ordered = ordered
-        self._deadline = None if timeout is None else monotonic() + timeout
-        self._begun = False
-        self._rest = None  # a chunk whose values were handed over up to a failure
-        self._at = 0
-
-    def __iter__(self):
-        return self
-
-    def limit(self, timeout):
-        """Wait for the next chunk at most `timeout` seconds from now."""
-        self._deadline = None if timeout is None else monotonic() + timeout
-
-    def __next__(self):
-        self._begun = True
-        while True:
-            if self._rest is not None:
-                return self._next_part()
-            chunk = self._run.take(self._ordered, self._deadline)
-            if chunk is None:
-                raise StopIteration
-            if chunk.failures is None:
-                return _emptying(chunk.values)
-            self._rest, self._at = chunk, 0
-
-    def _next_part(self):
-        """The values up to the next failure, or the failure."""
-        chunk, at = self._rest, self._at
-        if at in chunk.failures:
-            self._at = at + 1
-            if self._at >= chunk.count:
-                self._rest = None
-            error = chunk.failures.pop(at)
-            try:
-                raise error
-            finally:
-                del error
-        end = min((offset for offset in chunk.failures if offset > at), default=chunk.count)
-        self._at = end
-        if end >= chunk.count:
-            self._rest = None
-        part = chunk.values[at:end]
-        chunk.values[at:end] = [None] * (end - at)
-        return _emptying(part)
-
-    def __del__(self):
-        if self._begun:
-            self._run.cancel()
-
-
-def _emptying(values):
-    """An iterator over a list that removes what it hands over."""
-    values.reverse()
-    return map(list.pop, repeat(values, len(values)))
-
-
-class _Values:
-    """The values of a run; the iterator goes on behind an exception."""
-
-    def __init__(self, run, ordered, timeout):
-        self._parts = _Parts(run, ordered, timeout)
-        self._part = iter(())
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        while True:
-            for value in self._part:
-                return value
-            self._part = next(self._parts)
-
-    def next(self, timeout=None):
-        """The next value; raises `TimeoutError` if it is not there within `timeout` seconds, and can be called again."""
-        self._parts.limit(timeout)
-        return next(self)

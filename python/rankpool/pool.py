@@ -25,7 +25,7 @@ import weakref
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as _FuturesTimeout
 from multiprocessing import TimeoutError
-from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
+from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from .executor import Executor
@@ -52,14 +52,14 @@ class PoolTimeout(TimeoutError, builtins.TimeoutError):
     """The result is not there yet: a `multiprocessing.TimeoutError`, and a `TimeoutError`."""
 
 
-def _terminated() -> PoolTerminated:
-    return PoolTerminated("the pool was terminated before this job ended")
+def _terminated(pool: "Pool") -> PoolTerminated:
+    return pool._Terminated("the pool was terminated before this job ended")
 
 
-def _as_pool_error(error: BaseException) -> BaseException:
+def _as_pool_error(error: BaseException, pool: "Pool") -> BaseException:
     """Gives `error` the cause that users of `multiprocessing` know: a `multiprocessing.pool.RemoteTraceback`."""
     if isinstance(error, CancelledError) and not isinstance(error, PoolTerminated):
-        return _terminated()
+        return _terminated(pool)
     cause = error.__cause__
     if cause is not None and type(cause) is not RemoteTraceback and type(cause).__name__ == "RemoteTraceback":
         error.__cause__ = RemoteTraceback(str(cause))
@@ -123,7 +123,7 @@ class AsyncResult:
         `multiprocessing`."""
         if self._event.is_set():
             return
-        self._success, self._value = success, value if success else _as_pool_error(value)
+        self._success, self._value = success, value if success else _as_pool_error(value, self._pool)
         callback = self._callback if success else self._error_callback
         self._callback = self._error_callback = None
         if callback is not None:
@@ -134,7 +134,7 @@ class AsyncResult:
     def _stop(self) -> None:
         """The pool is terminated: no callback is called any more."""
         self._callback = self._error_callback = None
-        self._end(False, _terminated())
+        self._end(False, _terminated(self._pool))
 
     def _end_future(self, future: "Future[Any]") -> None:
         if future.cancelled():
@@ -206,13 +206,13 @@ class IMapIterator:
         except StopIteration as end:
             self._ended = True
             self._pool._imap_ended(self)
-            return False, _terminated() if self._stopped else end
+            return False, _terminated(self._pool) if self._stopped else end
         except _FuturesTimeout as error:
             if type(error) is not _FuturesTimeout or error.__cause__ is not None:
-                return False, _as_pool_error(error)  # a job's own
+                return False, _as_pool_error(error, self._pool)  # a job's own
             return False, PoolTimeout()
         except Exception as error:
-            return False, _as_pool_error(error)
+            return False, _as_pool_error(error, self._pool)
 
     def _drain(self) -> None:
         """Runs all jobs and keeps their outcomes: the pool is joined before the values are taken."""
@@ -233,6 +233,9 @@ class Pool:
     `processes`: how many jobs of this pool run at the same time at most (None: all workers of the run).
     `options` are those of `rankpool.Executor`: `retries`, `timeout`, `preload`, `launcher`, `progress`.
     """
+
+    #: The exception of results that `terminate` leaves without a value.
+    _Terminated = PoolTerminated
 
     def __init__(
         self,
@@ -365,8 +368,12 @@ class Pool:
         """Drops what has not begun. Every result that is not there yet raises `PoolTerminated`."""
         self._state = TERMINATE
         self._untouched.clear()
-        for unfinished in [*self._imaps, *self._outstanding, *self._runs]:
-            unfinished._stop() if not isinstance(unfinished, MapRun) else unfinished.cancel()
+        for run in list(self._runs):
+            run.cancel()
+        for iterator in list(self._imaps):
+            iterator._stop()
+        for result in list(self._outstanding):
+            result._stop()
         self._executor.terminate_workers()
 
     def join(self) -> None:
@@ -391,7 +398,8 @@ class Pool:
     def __del__(self) -> None:
         try:
             if self._state == RUN:
-                warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+                text = f"unclosed running multiprocessing pool {self!r}"
+                warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
                 self._executor.shutdown(wait=False)
         except Exception:
             pass  # the interpreter is about to end
@@ -412,11 +420,11 @@ class Pool:
         items: Iterable[Any] = map(tuple, iterable) if star else iterable
         if hasattr(iterable, "__len__"):
             items = list(items)
-        return self._executor._start_map(
-            func, items, star=star, chunksize=chunksize, buffersize=None, on_done=on_done
-        )
+        return self._executor._start_map(func, items, star=star, chunksize=chunksize, buffersize=None, on_done=on_done)
 
-    def _map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: Optional[int], star: bool) -> List[Any]:
+    def _map(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: Optional[int], star: bool
+    ) -> List[Any]:
         self._check_running()
         _check_chunksize(chunksize)
         run = self._start(func, iterable, chunksize, star)
@@ -426,11 +434,11 @@ class Pool:
             result = list(values)
         except Exception as error:
             run.wait()
-            raise _as_pool_error(error) from error.__cause__
+            raise _as_pool_error(error, self) from error.__cause__
         finally:
             self._runs.discard(run)
         if self._state == TERMINATE and run._cancelled:
-            raise _terminated()
+            raise _terminated(self)
         return result
 
     def _map_async(

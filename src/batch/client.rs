@@ -14,7 +14,7 @@ use super::runners::call::Call;
 use super::source::{Jobs, Keep};
 use crate::pool::Pool;
 use requests::Requests;
-pub(crate) use results::ClientSink;
+pub(crate) use results::{ClientSink, kept};
 
 /// The connection to a script.
 #[derive(Debug, Clone)]

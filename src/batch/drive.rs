@@ -1,6 +1,8 @@
 //! The loop of a batch: pushes attempts while the stream has room, takes the next event, and carries out the ledger's orders,
 //! until all jobs are settled or the batch is stopped.
 
+mod client;
+mod conclusion;
 mod flush_timer;
 mod outside;
 mod stopping;
@@ -20,8 +22,8 @@ use super::source::Source;
 use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::schedule::RankId;
+use crate::engine::wire;
 use crate::input::InputError;
-use crate::journal::Status;
 use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
 use crate::report::Needs;
@@ -246,16 +248,6 @@ impl<'b, R: Runner> Driver<'b, R> {
         }
     }
 
-    /// Sends the script its results, if there is one. Returns false if it is gone: nothing takes the results of other jobs.
-    fn serve_client(&mut self, target: u64) -> bool {
-        let Some(client) = self.sinks.client() else { return true };
-        if (self.stop_requested)().is_some() {
-            client.end("the run is being stopped, by a signal or because its time limit is near");
-        }
-        client.send(target);
-        !client.is_gone()
-    }
-
     /// Pushes attempts while the stream has room.
     fn feed(&mut self, attempts: &mut Attempts<R>, pacer: &mut Pacer) -> Result<(), End> {
         let is_ready = attempts.is_ready();
@@ -359,8 +351,11 @@ impl<'b, R: Runner> Driver<'b, R> {
     /// Takes the results of consecutive attempts.
     fn take_results(&mut self, mut results: Results<R::Output>, attempts: &mut Attempts<R>) -> Result<(), End> {
         if !self.joins_results {
+            let message = results.message();
             while let Some((index, value)) = results.next_value() {
-                let result = value.and_then(|value| self.runner.result(index, value, self.logged));
+                let read =
+                    |value: &[u8]| wire::with_message(&message, || self.runner.result(index, value, self.logged));
+                let result = value.and_then(read);
                 match result {
                     Ok(result) => self.settle(index, result, attempts)?,
                     Err(error) => self.take_failure(error, attempts)?,
@@ -445,7 +440,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             Order::Cancel { job } => {
                 // Its output so far depends on the moment at which it was ended.
                 self.sinks.forget(job.place);
-                self.sinks.settle(&job, cancelled())
+                self.sinks.settle(&job, conclusion::cancelled())
             }
             Order::Leave { job } => {
                 self.sinks.leave_out(&job);
@@ -458,51 +453,6 @@ impl<'b, R: Runner> Driver<'b, R> {
             Order::SettleRun(_) | Order::GiveUp | Order::EndAll => Ok(()),
         }
     }
-
-    /// Ends the batch: no job stays unsettled in the ledger. Returns the final end.
-    fn conclude(&mut self, end: End) -> End {
-        let mut orders = Vec::new();
-        self.ledger.end(end.ending(), &mut orders);
-        for order in orders {
-            if matches!((&end, &order), (End::Sink(_), Order::Leave { .. })) {
-                continue;
-            }
-            // The error of a sink is reported again when the sink is finished.
-            let _ = self.execute(order);
-        }
-        match end {
-            // Jobs that were never read are counted as cancelled, too, if their number is known.
-            End::Complete if self.ledger.has_stop_policy() => self.cancel_unread(),
-            end => end,
-        }
-    }
-
-    /// Cancels the jobs that were never read: one by one only if each leaves a line or a log entry, because they may be billions.
-    fn cancel_unread(&mut self) -> End {
-        let Some(total) = self.ledger.total() else { return End::Complete };
-        let unread = total.saturating_sub(self.ledger.counts().done);
-        if self.sinks.writes_each_job() && unread <= CANCELLED_SINGLY {
-            while let Next::Item(Ok(planned)) = self.source.next() {
-                let job = self.ledger.cancel_unread(planned);
-                let _ = self.sinks.settle(&job, cancelled());
-                if (self.stop_requested)().is_some() {
-                    return End::Stopped;
-                }
-            }
-        } else if self.ledger.has_unread() {
-            self.ledger.cancel_uncounted(unread);
-        }
-        End::Complete
-    }
-}
-
-/// Makes the result of a job that was not run to its end because of the stop policy.
-fn cancelled() -> AttemptResult {
-    AttemptResult::without_output(
-        Status::Cancelled,
-        Cause::new("cancelled", "the batch was stopped before its turn"),
-        None,
-    )
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::journal::Status;
+use crate::process::calls::payload::Payload;
 
 /// One attempt at a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,8 +56,10 @@ pub(crate) struct AttemptResult {
     /// Why the attempt failed; `None` if it succeeded.
     pub cause: Option<Box<Cause>>,
     pub run: Option<Run>,
-    /// Standard output, without the pieces that were sent ahead.
-    pub out: ByteBuf,
+    /// Standard output, without the pieces that were sent ahead; of a call the value or the exception.
+    pub out: Payload,
+    /// The status and the flags of the answer to a call.
+    pub answer: Option<(u8, u8)>,
     /// Standard error, likewise.
     pub err: ByteBuf,
     /// The length of all output, with the pieces that were sent ahead.
@@ -103,14 +106,14 @@ impl AttemptResult {
     /// Makes the result of an attempt that succeeded with this standard output.
     pub(crate) fn ok(out: Vec<u8>, run: Option<Run>) -> Self {
         let output_bytes = out.len() as u64;
-        let (out, err) = (ByteBuf::from(out), ByteBuf::new());
-        AttemptResult { status: Status::Ok, cause: None, run, out, err, output_bytes }
+        let (out, err) = (Payload::Bytes(out.into()), ByteBuf::new());
+        AttemptResult { status: Status::Ok, cause: None, run, out, answer: None, err, output_bytes }
     }
 
     /// Makes the result of an attempt that has no output.
     pub(crate) fn without_output(status: Status, cause: Cause, run: Option<Run>) -> Self {
-        let (out, err) = (ByteBuf::new(), ByteBuf::new());
-        AttemptResult { status, cause: Some(Box::new(cause)), run, out, err, output_bytes: 0 }
+        let (out, err) = (Payload::default(), ByteBuf::new());
+        AttemptResult { status, cause: Some(Box::new(cause)), run, out, answer: None, err, output_bytes: 0 }
     }
 }
 
@@ -139,7 +142,7 @@ impl AttemptEnd for AttemptResult {
     }
 
     fn drop_output(&mut self) {
-        (self.out, self.err) = (ByteBuf::new(), ByteBuf::new());
+        (self.out, self.err) = (Payload::default(), ByteBuf::new());
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::client::ClientSink;
+use super::client::{self, ClientSink};
 use super::handover::Handover;
 use super::job::{AttemptResult, Cause};
 use super::ledger::{Counts, Job};
@@ -171,7 +171,8 @@ impl Sinks {
                 return Ok(());
             }
         }
-        let mut out = std::mem::take(&mut result.out).into_vec();
+        let mut out =
+            client::kept(&mut result).map_err(|error| OutputError::from_io(&"the result of a call".into(), error))?;
         let mut err = std::mem::take(&mut result.err).into_vec();
         if let Some(cause) = result.cause.as_ref().filter(|_| self.client.is_none()) {
             add_error(job.number, result.status, cause, self.lines, &mut out, &mut err);

@@ -21,6 +21,7 @@ use crate::console::reason;
 use crate::engine::stop;
 use crate::launch::{self, ExitCode};
 use crate::pool::Pool;
+use crate::process::calls::payload;
 use crate::process::python::script::Script;
 use crate::process::spawn;
 
@@ -137,6 +138,10 @@ fn drive(
     pool: &Pool,
     asked: &Asked,
 ) -> Result<ExitCode, Box<dyn Error>> {
+    let facts = pool.ranks().iter().map(|rank| &rank.facts);
+    if facts.clone().all(|facts| facts.pid == std::process::id() && facts.host == pool.ranks()[0].facts.host) {
+        payload::keep_in_process();
+    }
     let jobs = client.jobs(pool);
     let batch = Batch { options: config.options(), jobs, runner: runner.clone(), client: Some(client) };
     let quiet = config.verbosity == Verbosity::Quiet;

@@ -31,6 +31,7 @@ use std::any::type_name;
 use std::marker::PhantomData;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::engine::catch::catch;
@@ -70,6 +71,8 @@ pub(crate) trait ChunkFunction: Send + Sync {
 pub(crate) trait Jobs<'c> {
     /// The next job's input. `None`: there are no more.
     fn pull(&mut self) -> Option<&'c [u8]>;
+    /// The message of which the inputs are parts.
+    fn message(&self) -> &Bytes;
     /// The job that was pulled last cannot be run; it counts as answered.
     fn refuse(&mut self, failure: Failure);
     /// Answers the oldest job that was pulled and not answered: `write` appends its encoded result.
@@ -338,6 +341,13 @@ impl<I: Value, O: Value> ChunkJobs<'_, '_, I, O> {
                 Err(failure) => self.jobs.refuse(failure),
             }
         }
+    }
+
+    /// The next job, whose byte strings share the memory of the chunk if they make up most of it. `None`: there are no more.
+    #[cfg(feature = "program")]
+    pub(crate) fn pull_sharing(&mut self) -> Option<I> {
+        let message = self.jobs.message().clone();
+        wire::with_message(&message, || self.pull())
     }
 
     /// Answers the oldest job that was pulled and not answered.

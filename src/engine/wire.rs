@@ -10,6 +10,7 @@
 
 mod bulk;
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
 
@@ -281,12 +282,37 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecErr
     Ok(bytes.into())
 }
 
+thread_local! {
+    /// The message that this thread decodes values from.
+    static MESSAGE: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
+}
+
+/// Calls `decode`, which decodes values from parts of this message: their byte strings can share its memory.
+pub(crate) fn with_message<R>(message: &Bytes, decode: impl FnOnce() -> R) -> R {
+    MESSAGE.with(|current| current.replace(message.clone()));
+    let decoded = decode();
+    MESSAGE.with(|current| current.replace(Bytes::new()));
+    decoded
+}
+
+/// Returns these bytes without a copy, if they are a part of the message that this thread decodes values from.
+#[cfg(feature = "program")]
+pub(crate) fn part_of_message(bytes: &[u8]) -> Bytes {
+    MESSAGE.with_borrow(|message| {
+        let (all, part) = (message.as_ptr_range(), bytes.as_ptr_range());
+        let is_part = all.start <= part.start && part.end <= all.end;
+        // A small part would keep the memory of the whole message.
+        let is_worth_it = bytes.len() > message.len() / 2;
+        if is_part && is_worth_it { message.slice_ref(bytes) } else { Bytes::copy_from_slice(bytes) }
+    })
+}
+
 /// Decodes a value from all of these bytes.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     // bincode allocates a string or byte string before it checks that its bytes are there; only its limit, a constant,
     // stops a garbled length. The limit counts an integer at its full width, up to 16 times its size in the encoding.
     fn limited<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
-        bincode::serde::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(decode_error)
+        bincode::serde::borrow_decode_from_slice(bytes, config::standard().with_limit::<LIMIT>()).map_err(decode_error)
     }
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
@@ -322,17 +348,31 @@ const LONG: u8 = 255;
 /// Appends a value's frame. On an error nothing is appended.
 pub(crate) fn push_value<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
     let start = out.len();
-    out.push(0);
+    // A value of many megabytes is the first one of its payload, and must not be moved to make room for its length.
+    let room = if start == 0 { size_of::<u64>() } else { 0 };
+    let begin = start + 1 + room;
+    out.resize(begin, 0);
     if let Err(error) = write(out) {
         out.truncate(start);
         return Err(error);
     }
-    let length = out.len() - start - 1;
+    let length = out.len() - begin;
+    let bytes = (length as u64).to_le_bytes();
     match u8::try_from(length) {
-        Ok(short) if short <= SHORT => out[start] = short,
+        Ok(short) if short <= SHORT => {
+            out[start] = short;
+            if room > 0 {
+                out.copy_within(begin.., start + 1);
+                out.truncate(start + 1 + length);
+            }
+        }
         _ => {
             out[start] = LONG;
-            out.splice(start + 1..start + 1, (length as u64).to_le_bytes());
+            if room > 0 {
+                out[start + 1..begin].copy_from_slice(&bytes);
+            } else {
+                out.splice(begin..begin, bytes);
+            }
         }
     }
     Ok(())

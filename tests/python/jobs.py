@@ -172,11 +172,36 @@ def fork_and_return():
     """A child that goes on behind the job must not answer in place of its parent."""
     child = os.fork()
     if child:
-        os.waitpid(child, 0)
-        return "parent"
-    return "child"
+        return "parent", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return "child", None
 
 
 def print_word(word):
     print(word, end="")
     return word
+
+
+def wait_if(path):
+    """Waits for a file, if one is named."""
+    return path if path is None else wait_for(path)
+
+
+def change_together(block, folder, count):
+    """The first byte of a block before this process changes it, and after `count` processes have done so."""
+    view = memoryview(block.data)
+    before = view[0]
+    view[0] ^= 0xFF
+    with open(os.path.join(folder, f"changed-{os.getpid()}"), "w"):
+        pass
+    deadline = time.monotonic() + 60
+    while len([name for name in os.listdir(folder) if name.startswith("changed-")]) < count:
+        if time.monotonic() > deadline:
+            raise RuntimeError("not all processes have changed it")
+        time.sleep(0.005)
+    return before, view[0]
+
+
+def share_and_get(shared, value):
+    from rankpool import share
+
+    return share(value).get()

@@ -1,4 +1,7 @@
-"""The executor: submit, errors, workers that die, options, shutdown. Run by `rankpool python -m unittest`, or with RANKPOOL_EXE set."""
+"""The executor: submit, errors, workers that die, options, shutdown.
+
+Run by `rankpool python -m unittest` in this folder, or by Python with RANKPOOL_EXE set.
+"""
 
 import asyncio
 import gc
@@ -118,6 +121,16 @@ class Submit(WithExecutor):
         for thread in threads:
             thread.join(60)
         self.assertEqual(sums, [0] * 4)
+
+    def test_a_result_does_not_wait_for_a_long_job_behind_it(self):
+        go = self.path("go")
+        for future in [self.executor.submit(jobs.wait_if, None) for _ in range(100)]:
+            future.result(60)
+        many = [self.executor.submit(jobs.wait_if, None) for _ in range(200)]
+        last = self.executor.submit(jobs.wait_if, go)
+        self.assertEqual({future.result(30) for future in many}, {None})
+        self.touch("go")
+        self.assertEqual(last.result(60), go)
 
     def test_a_callback_may_submit(self):
         answers = []

@@ -140,6 +140,26 @@ class Lazy(WithExecutor):
             values = self.executor.map(jobs.double, range(100), chunksize=chunksize, buffersize=buffersize)
             self.assertEqual(list(values), list(range(0, 200, 2)))
 
+    def test_the_input_of_a_map_stays_as_it_is(self):
+        inputs = list(range(10))
+        for buffersize in (None, 3):
+            self.assertEqual(list(self.executor.map(jobs.double, inputs, buffersize=buffersize)), list(range(0, 20, 2)))
+        self.assertEqual(inputs, list(range(10)))
+
+    def test_a_run_that_nothing_refers_to_goes_on_unless_it_waits_for_a_consumer(self):
+        for name in ("lazy", "eager"):
+            names = (self.path(f"{name}-{i}") for i in range(50))
+            items = zip(names, itertools.repeat("w")) if name == "lazy" else list(zip(names, ["w"] * 50))
+            self.executor._start_map(open, items, star=True, chunksize=1, buffersize=None)
+            gc.collect()
+            jobs.wait_for(self.path(f"{name}-49"))
+        with Executor() as executor:
+            executor.map(jobs.double, itertools.count(), buffersize=10)
+            values = executor.map(jobs.double, itertools.count(), buffersize=10)
+            self.assertEqual(next(values), 0)
+        with self.assertRaisesRegex(RuntimeError, "after shutdown"):
+            list(values)
+
     def test_an_iterable_that_raises_fails_its_map_only(self):
         def numbers():
             yield from range(3)

@@ -1,5 +1,6 @@
 """Scripts and their processes: exit codes, ends, forks, what is printed, rank 0 that goes away."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -64,10 +65,17 @@ class Ends(unittest.TestCase):
 
     def test_jobs_that_were_left_behind_are_finished(self):
         self.check("Executor().submit(jobs.print_word, 'done')", stdout="done")
-        self.check("for _ in range(50): e = Executor(); e.submit(jobs.slow, 0.01); e.submit(jobs.print_word, 'x')", stdout="x" * 50)
+        self.check(
+            "for _ in range(50): e = Executor(); e.submit(jobs.slow, 0.01); e.submit(jobs.print_word, 'x')",
+            stdout="x" * 50,
+        )
 
     def test_an_exception_and_an_exit_code_of_the_script_are_its_own(self):
-        self.check("Executor().submit(jobs.double, 1).result()\nraise KeyError('mine')", returncode=1, stderr="KeyError: 'mine'")
+        self.check(
+            "Executor().submit(jobs.double, 1).result()\nraise KeyError('mine')",
+            returncode=1,
+            stderr="KeyError: 'mine'",
+        )
         self.check("Executor().submit(jobs.double, 1).result()\nsys.exit(5)", returncode=5)
 
     def test_an_endless_map_that_was_left_ends_with_the_script(self):
@@ -166,7 +174,7 @@ class Forks(WithExecutor):
 
     def test_a_child_that_comes_back_from_a_job_does_not_answer(self):
         many = [self.executor.submit(jobs.fork_and_return) for _ in range(4)]
-        self.assertEqual([future.result(60) for future in many], ["parent"] * 4)
+        self.assertEqual([future.result(60) for future in many], [("parent", 0)] * 4)
 
     def test_a_forked_script_has_a_connection_of_its_own(self):
         self.assertEqual(self.executor.submit(jobs.double, 1).result(60), 2)
@@ -252,8 +260,8 @@ class Rank0(unittest.TestCase):
             sys.path.insert(0, {HERE!r})
             import jobs
             from rankpool import Executor
-            with Executor(launcher="env") as executor, Executor(launcher=["env"]) as other, Executor() as third:
-                print(executor.submit(jobs.double, 1).result(), other.submit(jobs.double, 2).result(), third.submit(jobs.double, 3).result())
+            with Executor(launcher="env") as one, Executor(launcher=["env"]) as two, Executor() as three:
+                print(*[executor.submit(jobs.double, i).result() for i, executor in enumerate([one, two, three], 1)])
         """
         done = run_script(text)
         self.assertEqual(done.stdout, "2 4 6\n", done.stderr)
@@ -272,6 +280,47 @@ class Output(unittest.TestCase):
         """
         done = run_script(text)
         self.assertEqual(done.stdout, "one two three\nfour\n", done.stderr)
+
+    def test_a_map_shows_its_progress_on_request(self):
+        text = f"""
+            import sys
+            if len(sys.argv) > 1:
+                sys.modules["tqdm"] = None
+            sys.path.insert(0, {HERE!r})
+            import jobs
+            from rankpool import Executor
+            with Executor(progress=True) as executor:
+                assert len(list(executor.map(jobs.double, range(3000)))) == 3000
+                assert len(list(executor.map(jobs.double, range(2000), buffersize=100))) == 2000
+                run = executor._start_map(jobs.fail_at_three, list(range(50)), star=False, chunksize=1, buffersize=None)
+                values = run.iterate()
+                for _ in range(50):
+                    try:
+                        next(values)
+                    except ValueError:
+                        pass
+                assert list(values) == []
+        """
+        lines = run_script(text, "without").stderr.splitlines()
+        self.assertEqual(len(lines), 3, lines)
+        self.assertRegex(lines[0], r"^jobs.double: 3000 of 3000 jobs, .* jobs/s$")
+        self.assertRegex(lines[1], r"^jobs.double: 2000 jobs, ")
+        self.assertRegex(lines[2], r"^jobs.fail_at_three: 50 of 50 jobs, 1 failed, ")
+        if importlib.util.find_spec("tqdm") is not None:
+            shown = run_script(text).stderr
+            self.assertIn("3000/3000", shown)
+            self.assertIn("2000job", shown)
+            self.assertIn("50/50", shown)
+            self.assertIn("failed=1", shown)
+
+    @unittest.skipIf(importlib.util.find_spec("tqdm") is None, "tqdm is not installed")
+    def test_the_bar_of_tqdm_goes_around_a_map(self):
+        from tqdm import tqdm
+
+        with Executor() as executor, open(os.devnull, "w") as null:
+            values = tqdm(executor.map(jobs.double, range(1000)), total=1000, file=null)
+            self.assertEqual(list(values), list(range(0, 2000, 2)))
+            self.assertEqual(values.n, 1000)
 
 
 if __name__ == "__main__":

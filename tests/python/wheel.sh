@@ -115,12 +115,19 @@ END
 cat >"$work/elsewhere/launched.py" <<'END'
 import os
 import sys
+import time
 
 from rankpool import Executor
 
+
+def rank(seconds):
+    time.sleep(seconds)
+    return os.environ["RANKPOOL_RANK"]
+
+
 if __name__ == "__main__":
     with Executor(launcher=sys.argv[1]) as executor:
-        futures = [executor.submit(os.environ.get, "RANKPOOL_RANK") for _ in range(200)]
+        futures = [executor.submit(rank, 0.05) for _ in range(40)]
         print(sorted({future.result() for future in futures}))
 END
 
@@ -209,6 +216,11 @@ timeout 300 "$work/python3/bin/pip" install --quiet --target "$work/folder" "$wh
 output=$(clean "$work/nowhere" PYTHONPATH="$work/folder" "$(find_python python3)" script.py) || fail 'script.py after pip install --target'
 [ "$output" = "version $version" ] || fail "script.py after pip install --target printed: $output"
 check 'the module finds its program after pip install --target'
+clean "$work/nowhere" "$(find_python python3)" -m pip install --quiet --user --break-system-packages "$wheel" >/dev/null 2>&1 ||
+  clean "$work/nowhere" "$(find_python python3)" -m pip install --quiet --user "$wheel"
+output=$(clean "$work/nowhere" "$(find_python python3)" script.py) || fail 'script.py after pip install --user'
+[ "$output" = "version $version" ] || fail "script.py after pip install --user printed: $output"
+check 'the module finds its program after pip install --user'
 
 if [ -n "${RANKPOOL_MPIEXEC:-}" ] && [ -n "${RANKPOOL_MPI_EXE:-}" ]; then
   output=$(cd "$work/elsewhere" && RANKPOOL_EXE=$RANKPOOL_MPI_EXE RANKPOOL_THREADS=1 timeout 120 "$work/python3/bin/python" launched.py \

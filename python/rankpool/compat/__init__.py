@@ -12,3 +12,13 @@
 
 They are thin: what each does not do is in `docs/python-compat.md`.
 """
+
+_MODULES = ("dask", "loky", "mpi4py", "p_tqdm", "pathos", "ray", "tqdm")
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module 'rankpool.compat' has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module("rankpool.compat." + name)

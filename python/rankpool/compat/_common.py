@@ -43,7 +43,7 @@ def with_environment(
     path: Iterable[Any] = (),
     folder: Any = None,
 ) -> Tuple[Optional[Callable], Tuple[Any, ...]]:
-    """An initializer that also sets what other pools have options for; the user's own one if there is nothing to set."""
+    """An initializer that also sets what other pools have options for, or the user's own if there is nothing to set."""
     initargs = tuple(initargs)
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")

@@ -13,10 +13,10 @@ import queue
 import uuid
 from concurrent import futures as _futures
 from concurrent.futures import CancelledError, TimeoutError
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
 
 from ..executor import Executor
-from ..share import Shared, share
+from .._share import Shared, share
 from ._common import AfterOthers
 
 __all__ = [
@@ -129,7 +129,12 @@ class Client:
         _client = self
 
     def submit(
-        self, func: Callable[..., Any], *args: Any, key: Optional[str] = None, retries: Optional[int] = None, **kwargs: Any
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        key: Optional[str] = None,
+        retries: Optional[int] = None,
+        **kwargs: Any,
     ) -> Future:
         """Begins `func(*args, **kwargs)`. Futures among the arguments, also in lists, tuples and dicts, are replaced by
         their values; the job begins when they are there. Every call is one job, also if another one is its equal."""
@@ -146,7 +151,12 @@ class Client:
         return Future(job, key)
 
     def map(
-        self, func: Callable[..., Any], *iterables: Iterable[Any], key: Any = None, retries: Optional[int] = None, **kwargs: Any
+        self,
+        func: Callable[..., Any],
+        *iterables: Iterable[Any],
+        key: Any = None,
+        retries: Optional[int] = None,
+        **kwargs: Any,
     ) -> List[Future]:
         """The futures of `func(*items, **kwargs)` for the items of all inputs taken together."""
         keys: Iterator[Any] = itertools.repeat(None)
@@ -241,7 +251,12 @@ class as_completed:
     """An iterator of futures in the order in which they end; more can be added meanwhile."""
 
     def __init__(
-        self, futures: Iterable[Future] = (), with_results: bool = False, raise_errors: bool = True, timeout: Any = None, **_: Any
+        self,
+        futures: Iterable[Future] = (),
+        with_results: bool = False,
+        raise_errors: bool = True,
+        timeout: Any = None,
+        **_: Any,
     ):
         self._ended: "queue.SimpleQueue[Future]" = queue.SimpleQueue()
         self._waiting = 0
@@ -359,7 +374,8 @@ def _seconds(timeout: Any) -> Optional[float]:
     if not isinstance(timeout, str):
         return None if timeout is None else float(timeout)
     text = timeout.strip().lower()
-    for unit, seconds in (("ms", 1e-3), ("minutes", 60.0), ("min", 60.0), ("m", 60.0), ("hours", 3600.0), ("h", 3600.0), ("s", 1.0)):
+    units = {"ms": 1e-3, "minutes": 60.0, "min": 60.0, "m": 60.0, "hours": 3600.0, "h": 3600.0, "s": 1.0}
+    for unit, seconds in units.items():
         if text.endswith(unit):
             return float(text[: -len(unit)]) * seconds
     return float(text)

@@ -1,6 +1,6 @@
 """The names of `loky` on rankpool's workers.
 
-    from rankpool.compat.loky import get_reusable_executor      # was: from loky import get_reusable_executor
+from rankpool.compat.loky import get_reusable_executor      # was: from loky import get_reusable_executor
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _made_with: Optional[Tuple[Any, ...]] = None
 
 
 class ProcessPoolExecutor(Executor):
-    """`loky.ProcessPoolExecutor`. `job_reducers`, `result_reducers`, `context` and the idle `timeout` of workers have no
-    effect: workers belong to the run."""
+    """`loky.ProcessPoolExecutor`. `job_reducers`, `result_reducers`, `context` and the idle `timeout` have no effect:
+    workers belong to the run."""
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ dies costs its job only.
 
 from __future__ import annotations
 
+import builtins
 import os
 import warnings
 from concurrent.futures import (
@@ -130,8 +131,26 @@ def get_comm_workers() -> Any:
     )
 
 
+class _Terminated(_pool.PoolTerminated, builtins.TimeoutError):
+    """mpi4py's pool raises `TimeoutError` for results that `terminate` leaves without a value."""
+
+
 class Pool(_pool.Pool):
     """`mpi4py.util.pool.Pool`: the surface of `multiprocessing.Pool`, with `istarmap` and `istarmap_unordered`."""
+
+    _Terminated = _Terminated
+
+    def __init__(
+        self,
+        processes: Optional[int] = None,
+        initializer: Optional[Callable[..., object]] = None,
+        initargs: Iterable[Any] = (),
+        **options: Any,
+    ):
+        for name in ("maxtasksperchild", "context"):
+            if options.pop(name, None) is not None:
+                warnings.warn(f"argument {name!r} is not supported", stacklevel=2)
+        super().__init__(processes, initializer, initargs, **options)
 
     def istarmap(
         self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: Optional[int] = None

@@ -1,11 +1,11 @@
 """The names of `p_tqdm` on rankpool's workers.
 
-    from rankpool.compat.p_tqdm import p_map      # was: from p_tqdm import p_map
+from rankpool.compat.p_tqdm import p_map      # was: from p_tqdm import p_map
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator, List, Union
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Union
 
 from ..executor import Executor
 from ._common import bar_class, shared_executor, shortest
@@ -42,22 +42,20 @@ def t_map(function: Callable[..., Any], *iterables: Iterable[Any], **options: An
 def t_imap(function: Callable[..., Any], *iterables: Iterable[Any], **options: Any) -> Iterator[Any]:
     """As `t_map`, an iterator."""
     options.pop("num_cpus", None)
-    return _with_bar(map(function, *iterables), iterables, options)
+    return _with_bar(map(function, *iterables), shortest(iterables), options)
 
 
-def _parallel(
-    function: Callable[..., Any], iterables: Any, options: Any, unordered: bool
-) -> Iterator[Any]:
+def _parallel(function: Callable[..., Any], iterables: Any, options: Any, unordered: bool) -> Iterator[Any]:
     executor = _executor(options.pop("num_cpus", None))
     # Inputs without a length may be endless: they are read as values are taken.
-    lazily = shortest(iterables) is None
-    buffersize = 128 * executor.num_workers if lazily else None
+    total = shortest(iterables)
+    buffersize = 128 * executor.num_workers if total is None else None
     values = executor.map(function, *iterables, unordered=unordered, buffersize=buffersize)
-    return _with_bar(values, iterables, options)
+    return _with_bar(values, total, options)
 
 
-def _with_bar(values: Iterable[Any], iterables: Any, options: Any) -> Iterator[Any]:
-    total = options.pop("total", None) or shortest(iterables)
+def _with_bar(values: Iterable[Any], length: Optional[int], options: Any) -> Iterator[Any]:
+    total = options.pop("total", None) or length
     show = options.pop("tqdm", None) or bar_class()
     if options.pop("disable", False):
         return iter(values)

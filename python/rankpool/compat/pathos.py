@@ -95,6 +95,9 @@ class ProcessPool:
             self._pool.close()
         self._pool = None
 
+    def __del__(self) -> None:
+        self.clear()
+
     def __enter__(self) -> "ProcessPool":
         return self
 

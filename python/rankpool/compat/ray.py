@@ -12,11 +12,11 @@ import functools
 import threading
 import time
 from concurrent import futures as _futures
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from .. import is_worker
 from ..executor import Executor
-from ..share import Shared, share
+from .._share import Shared, share
 from ._common import AfterOthers
 
 __all__ = [
@@ -109,7 +109,9 @@ def init(*_: Any, num_cpus: Optional[int] = None, ignore_reinit_error: bool = Fa
     global _executor
     with _lock:
         if _executor is not None and not ignore_reinit_error:
-            raise RuntimeError("ray.init was called before: call ray.shutdown() first, or give ignore_reinit_error=True")
+            raise RuntimeError(
+                "ray.init was called before: call ray.shutdown() first, or give ignore_reinit_error=True"
+            )
         if _executor is None:
             _executor = Executor(num_cpus, launcher=options.get("launcher"))
     return {}

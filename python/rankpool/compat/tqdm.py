@@ -1,6 +1,6 @@
 """`process_map` of `tqdm.contrib.concurrent` on rankpool's workers.
 
-    from rankpool.compat.tqdm import process_map      # was: from tqdm.contrib.concurrent import process_map
+from rankpool.compat.tqdm import process_map      # was: from tqdm.contrib.concurrent import process_map
 """
 
 from __future__ import annotations

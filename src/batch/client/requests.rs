@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -20,6 +19,7 @@ use crate::input::InputError;
 use crate::pool::{Pool, Shared};
 use crate::process::calls::Blob;
 use crate::process::calls::frame::{self, Frame, FrameReader, Head, Kind, Received};
+use crate::process::calls::payload::Payload;
 use crate::process::pipes::poll_until;
 
 /// The calls of a script, read as they come. The end of the script is the end of its calls.
@@ -109,6 +109,7 @@ impl Known {
         let Frame { head, body } = frame;
         match head.kind {
             Kind::Session | Kind::Function => {
+                let body = body.bytes().map_err(|error| End::Garbage(error.to_string()))?;
                 let Some(blob) = Blob::of(&head, body.into_owned()) else { return Ok(None) };
                 let is_function = blob.is_function;
                 let shared = self.pool.broadcast(blob).map_err(|_| End::Closed)?;
@@ -117,7 +118,7 @@ impl Known {
             }
             Kind::Forget => self.forget(head.id, true),
             Kind::EndSession => self.forget(head.id, false),
-            Kind::Call => return self.call(&head, body).map(Some),
+            Kind::Call => return self.call(&head, body.into_payload()).map(Some),
             kind => return Err(End::Garbage(format!("a frame of kind {kind:?}"))),
         }
         Ok(None)
@@ -131,17 +132,22 @@ impl Known {
         }
     }
 
-    fn call(&self, head: &Head, body: Cow<'_, [u8]>) -> Result<Planned<Call>, End> {
+    fn call(&self, head: &Head, payload: Payload) -> Result<Planned<Call>, End> {
         let unknown = |what: &str, number| End::Garbage(format!("there is no {what} {number}"));
         let function = |number| self.functions.get(&number).cloned().ok_or_else(|| unknown("function", number));
         let session = self.sessions.get(&head.session).cloned().ok_or_else(|| unknown("session", head.session))?;
-        let numbers = if head.flags & frame::USES != 0 { used(&body)? } else { Vec::new() };
+        let has_uses = head.flags & frame::USES != 0;
+        // What is large is read only if it has to be.
+        let looks = has_uses || self.keep.content;
+        let body =
+            if looks { payload.bytes().map_err(|error| End::Garbage(error.to_string()))? } else { Cow::default() };
+        let numbers = if has_uses { used(&body)? } else { Vec::new() };
         let uses = numbers.into_iter().map(function).collect::<Result<_, _>>()?;
         let function = function(head.function)?;
         let content = if self.keep.content { content(&function, &body) } else { 0 };
         let time_limit = Duration::try_from_secs_f64(head.seconds).ok().filter(|limit| !limit.is_zero());
         let flags = head.flags & !frame::IN_MEMFD;
-        let payload = Bytes::from(body.into_owned());
+        drop(body);
         let input = if self.keep.input { Some(described(&function, head.count)?) } else { None };
         let work = Call { session, function, uses, flags, count: head.count.max(1), time_limit, payload };
         Ok(Planned { number: head.id, work, input, content, retries: head.retries.into() })

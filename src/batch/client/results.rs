@@ -1,5 +1,6 @@
 //! Sends a script the results of its calls, and how many calls it may send ahead.
 
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -9,10 +10,11 @@ use serde_json::json;
 use super::Client;
 use crate::batch::job::AttemptResult;
 use crate::batch::ledger::Job;
-use crate::batch::runners::call::{CANCELLED, DIED, LOST, NOT_STARTED, RAISED, TIME_LIMIT};
+use crate::batch::runners::call::{CANCELLED, DIED, LOST, NOT_STARTED, TIME_LIMIT};
 use crate::journal::Status;
 use crate::pool::Pool;
 use crate::process::calls::frame::{FrameWriter, Head, Kind};
+use crate::process::calls::payload::Payload;
 use crate::process::pipes::poll_until;
 
 /// Of calls that keep the ranks busy, this number may wait on each thread before the first measurement.
@@ -117,12 +119,12 @@ impl ClientSink {
         };
         let cause = result.cause.as_deref();
         let mut state = self.outgoing.lock();
-        match &**result.out {
-            [payload @ .., status, flags] if cause.is_none_or(|cause| cause.kind == RAISED) => {
-                (head.status, head.flags) = (*status, *flags);
-                state.writer.push(&head, &[payload]);
+        match result.answer {
+            Some((status, flags)) => {
+                (head.status, head.flags) = (status, flags);
+                state.writer.push_payload(&head, &result.out);
             }
-            _ => {
+            None => {
                 head.status = status_code(result.status);
                 let message = cause.map_or("", |cause| cause.message.as_str());
                 state.writer.push(&head, &[message.as_bytes()]);
@@ -130,12 +132,12 @@ impl ClientSink {
         }
     }
 
-    /// Adds the result of a call that an earlier run has settled: `out` is its output then.
-    pub(crate) fn restore(&mut self, job: &Job, status: Status, out: &[u8]) {
-        let result = match status {
-            Status::Ok => AttemptResult::ok(out.to_vec(), None),
-            _ => AttemptResult { status, ..AttemptResult::ok(out.to_vec(), None) },
-        };
+    /// Adds the result of a call that an earlier run has settled, with its [`kept`] output.
+    pub(crate) fn restore(&mut self, job: &Job, status: Status, kept: &[u8]) {
+        let mut result = AttemptResult { status, ..AttemptResult::ok(Vec::new(), None) };
+        if let [out @ .., status, flags] = kept {
+            (result.out, result.answer) = (Payload::Bytes(out.to_vec().into()), Some((*status, *flags)));
+        }
         self.settle(job, &result);
     }
 
@@ -183,6 +185,16 @@ impl Drop for ClientSink {
         state.is_closed = true;
         self.outgoing.changed.notify_all();
     }
+}
+
+/// Takes the output of a job as a journal keeps it; of a call with the status and the flags of its answer.
+///
+/// # Errors
+/// If a payload is shorter than its sender has said.
+pub(crate) fn kept(result: &mut AttemptResult) -> io::Result<Vec<u8>> {
+    let mut out = std::mem::take(&mut result.out).into_vec()?;
+    out.extend(result.answer.map(|(status, flags)| [status, flags]).into_iter().flatten());
+    Ok(out)
 }
 
 /// Returns the status in a frame of a call that no worker has answered.

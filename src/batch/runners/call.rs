@@ -1,12 +1,10 @@
 //! Sends calls of a Python script to worker processes: one for each compute thread, which stays and answers one call after the other.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Runner;
@@ -20,6 +18,7 @@ use crate::engine::rank;
 use crate::journal::Status;
 use crate::launch::Launch;
 use crate::pool::{JobStream, Pool, Shared};
+use crate::process::calls::payload::Payload;
 use crate::process::calls::{AnswerEnd, Blob, CallAnswer, CallFailure, CallFeed, CallRequest, CallResult, CallWorker};
 use crate::process::forked;
 use crate::process::program::Program;
@@ -47,7 +46,7 @@ pub(crate) struct Call {
     /// The number of jobs.
     pub count: u32,
     pub time_limit: Option<Duration>,
-    pub payload: Bytes,
+    pub payload: Payload,
 }
 
 /// Sends each call to a worker.
@@ -218,7 +217,7 @@ struct ChunkFeed<'d, 'j, 'c> {
 
 impl CallFeed for ChunkFeed<'_, '_, '_> {
     fn next(&mut self) -> Option<CallRequest> {
-        let Attempt { number, work, .. } = self.jobs.pull()?;
+        let Attempt { number, work, .. } = self.jobs.pull_sharing()?;
         let Call { session, function, uses, flags, count, time_limit, payload } = work;
         Some(CallRequest {
             number,
@@ -236,15 +235,9 @@ impl CallFeed for ChunkFeed<'_, '_, '_> {
         let run = Some(Run::new(self.rank, self.slot, answer.start, answer.duration));
         let result = match answer.outcome {
             Ok(CallResult { status, flags, payload }) => {
-                // A small payload is copied with room for two bytes more; a large one has it.
-                let out = match payload {
-                    Cow::Borrowed(payload) => [payload, &[status, flags]].concat(),
-                    Cow::Owned(mut payload) => {
-                        payload.extend_from_slice(&[status, flags]);
-                        payload
-                    }
-                };
-                let mut result = AttemptResult::ok(out, run);
+                let output_bytes = payload.len() as u64;
+                let (out, answer) = (payload.into_payload(), Some((status, flags)));
+                let mut result = AttemptResult { out, answer, output_bytes, ..AttemptResult::ok(Vec::new(), run) };
                 if status != 0 {
                     result.status = Status::Failed;
                     result.cause = Some(Box::new(Cause::new(RAISED, "the function raised an exception")));

@@ -22,6 +22,7 @@ use crate::journal::Status;
 use crate::launch::Launch;
 use crate::output::Tag;
 use crate::pool::{JobStream, Pool};
+use crate::process::calls::payload::Payload;
 use crate::process::command::{self, CommandEnd, EndReason, TimeLimit};
 use crate::process::pipes::is_readable;
 use crate::process::program::{Program, resolve};
@@ -165,7 +166,8 @@ fn run_attempt(commands: &Commands, attempt: Attempt<Values>) -> AttemptResult {
         cause: cause.map(Box::new),
         run: Some(run_of(&end, rank, slot)),
         output_bytes,
-        out: ByteBuf::from(out),
+        out: Payload::Bytes(out.into()),
+        answer: None,
         err: ByteBuf::from(err),
     }
 }

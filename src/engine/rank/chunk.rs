@@ -243,6 +243,10 @@ impl<'c> Jobs<'c> for Run<'c> {
         }
     }
 
+    fn message(&self) -> &Bytes {
+        &self.chunk.inputs
+    }
+
     fn refuse(&mut self, failure: Failure) {
         if let Some((_, refused)) = self.pulled.back_mut() {
             *refused = Some(failure);

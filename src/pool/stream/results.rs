@@ -35,6 +35,12 @@ impl<O> Results<O> {
         self.left == 0
     }
 
+    /// Returns the message with the results.
+    #[cfg(feature = "program")]
+    pub(crate) fn message(&self) -> Bytes {
+        self.frames.clone()
+    }
+
     /// Returns the number of results that were not taken.
     pub(crate) fn len(&self) -> u64 {
         self.left

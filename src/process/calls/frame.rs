@@ -21,18 +21,20 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::engine::memory;
+use bytes::Bytes;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
+
+use super::payload::{Memfd, Payload};
 
 /// Bytes of a head.
 pub(crate) const HEAD: usize = 48;
@@ -48,8 +50,6 @@ pub(crate) const LARGE: usize = 1 << 20;
 const PIECE: usize = 1 << 16;
 /// Capacity that an emptied buffer keeps.
 const KEEP: usize = 1 << 20;
-/// Room behind a body from a memfd, so that a few bytes can be added without a copy.
-const TAIL: usize = 64;
 /// Most descriptors that come with one read.
 const DESCRIPTORS: usize = 16;
 /// Most bytes of a body: more is taken for garbage.
@@ -147,7 +147,42 @@ impl Head {
 #[derive(Debug)]
 pub(crate) struct Frame<'a> {
     pub head: Head,
-    pub body: Cow<'a, [u8]>,
+    pub body: Body<'a>,
+}
+
+/// The body of a frame that was received.
+#[derive(Debug)]
+pub(crate) enum Body<'a> {
+    Bytes(&'a [u8]),
+    Memfd(Memfd),
+}
+
+impl<'a> Body<'a> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Body::Bytes(bytes) => bytes.len(),
+            Body::Memfd(memfd) => memfd.length,
+        }
+    }
+
+    /// Returns the bytes.
+    ///
+    /// # Errors
+    /// If a memfd is shorter than the head says.
+    pub(crate) fn bytes(self) -> io::Result<Cow<'a, [u8]>> {
+        match self {
+            Body::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+            Body::Memfd(memfd) => memfd.read().map(Cow::Owned),
+        }
+    }
+
+    /// Returns it as a payload that can be kept.
+    pub(crate) fn into_payload(self) -> Payload {
+        match self {
+            Body::Bytes(bytes) => Payload::Bytes(Bytes::copy_from_slice(bytes)),
+            Body::Memfd(memfd) => Payload::Memfd(Arc::new(memfd)),
+        }
+    }
 }
 
 /// A part of what is to be sent.
@@ -187,6 +222,14 @@ impl FrameWriter {
         if let Some(Piece::Bytes(bytes)) = self.pieces.back_mut() {
             head.write(head.flags & !IN_MEMFD, length, bytes);
             body.iter().for_each(|part| bytes.extend_from_slice(part));
+        }
+    }
+
+    /// Adds a frame with this payload.
+    pub(crate) fn push_payload(&mut self, head: &Head, payload: &Payload) {
+        match payload {
+            Payload::Bytes(bytes) => self.push(head, &[bytes]),
+            Payload::Memfd(memfd) => self.push_memfd(head, memfd.descriptor.clone(), memfd.length),
         }
     }
 
@@ -328,15 +371,15 @@ impl FrameReader {
         let length = usize::try_from(length).map_err(|_| garbled())?;
         let begin = self.at + HEAD;
         if head.flags & IN_MEMFD != 0 {
-            let memfd = File::from(self.memfds.pop_front().ok_or_else(garbled)?);
+            let descriptor = Arc::new(self.memfds.pop_front().ok_or_else(garbled)?);
             self.at = begin;
-            return Ok(Some(Frame { head, body: Cow::Owned(read_memfd(&memfd, length)?) }));
+            return Ok(Some(Frame { head, body: Body::Memfd(Memfd { descriptor, length }) }));
         }
         if self.bytes.len() - begin < length {
             return Ok(None);
         }
         self.at = begin + length;
-        Ok(Some(Frame { head, body: Cow::Borrowed(&self.bytes[begin..self.at]) }))
+        Ok(Some(Frame { head, body: Body::Bytes(&self.bytes[begin..self.at]) }))
     }
 
     /// Takes the memfd of the frame that comes next, if that was read, which then has no body.
@@ -349,18 +392,6 @@ impl FrameReader {
         self.at += HEAD;
         Some(memfd)
     }
-}
-
-/// Reads a memfd that has this length.
-fn read_memfd(mut memfd: &File, length: usize) -> io::Result<Vec<u8>> {
-    if memfd.metadata()?.len() < length as u64 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a body is shorter than its head says"));
-    }
-    // Its sender has written it, and has moved its position.
-    memfd.seek(SeekFrom::Start(0))?;
-    let mut body = memory::vec_with_capacity(length + TAIL);
-    memfd.take(length as u64).read_to_end(&mut body)?;
-    Ok(body)
 }
 
 #[cfg(test)]
@@ -397,7 +428,7 @@ mod tests {
             while let Some(frame) = reader.next_frame().expect("these are frames") {
                 let in_memfd = if bodies[arrived].len() >= LARGE { IN_MEMFD } else { 0 };
                 assert_eq!(frame.head, Head { flags: 4 | in_memfd, ..head() });
-                assert_eq!(*frame.body, *bodies[arrived], "body {arrived}");
+                assert_eq!(frame.body.bytes().expect("it is whole"), bodies[arrived], "body {arrived}");
                 arrived += 1;
             }
         }

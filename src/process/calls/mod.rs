@@ -9,15 +9,14 @@
 //! without an answer are sent to the next process.
 
 pub(crate) mod frame;
+pub(crate) mod payload;
 mod process;
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -25,7 +24,8 @@ use super::pipes::is_readable;
 use super::program::{Program, SpawnError};
 use super::room::StartTurn;
 use super::worker::{RequestPace, WorkerEnd};
-use frame::{FrameWriter, Head, Kind};
+use frame::{Body, FrameWriter, Head, Kind};
+use payload::Payload;
 use process::{CallProcess, Reply, Wake};
 
 /// Bytes of unanswered calls beyond which no more are sent.
@@ -107,7 +107,7 @@ pub(crate) struct CallRequest {
     /// The number of jobs.
     pub count: u32,
     pub time_limit: Option<Duration>,
-    pub payload: Bytes,
+    pub payload: Payload,
 }
 
 /// The answer to a call.
@@ -124,7 +124,7 @@ pub(crate) struct CallAnswer<'a> {
 pub(crate) struct CallResult<'a> {
     pub status: u8,
     pub flags: u8,
-    pub payload: Cow<'a, [u8]>,
+    pub payload: Body<'a>,
 }
 
 /// Why a worker has not answered a call.

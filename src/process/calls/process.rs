@@ -1,6 +1,5 @@
 //! One process of a worker: its socket, written and read without blocking, and the ways to end it.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::frame::{FrameReader, FrameWriter, Head, Kind, Received};
+use super::frame::{Body, FrameReader, FrameWriter, Head, Kind, Received};
 use super::{Blob, CallRequest};
 use crate::process::pipes::poll_until;
 use crate::process::program::{Program, SpawnError};
@@ -41,7 +40,7 @@ pub(super) enum Reply<'a> {
     Ready,
     Result {
         head: Head,
-        payload: Cow<'a, [u8]>,
+        payload: Body<'a>,
     },
     /// No whole frame is left.
     Nothing,
@@ -125,7 +124,7 @@ impl CallProcess {
         }
         let head = Head::new(Kind::Call, *number);
         let head = Head { flags: *flags, count: *count, function: function.number, session: session.number, ..head };
-        writer.push(&head, &[payload]);
+        writer.push_payload(&head, payload);
     }
 
     /// Sends what is pending and waits for a [`Wake`]. Answers do not wake before `poll_delay`.
@@ -184,7 +183,10 @@ impl CallProcess {
                     self.is_ready = true;
                     return Reply::Ready;
                 }
-                Kind::Broken => String::from_utf8_lossy(&frame.body).into_owned(),
+                Kind::Broken => frame
+                    .body
+                    .bytes()
+                    .map_or_else(|error| error.to_string(), |text| String::from_utf8_lossy(&text).into_owned()),
                 kind => format!("it sent a frame of kind {kind:?}"),
             },
             Err(error) => error.to_string(),

@@ -24,9 +24,13 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/_frames.py", include_str!("../../../python/rankpool/_frames.py")),
     ("rankpool/_functions.py", include_str!("../../../python/rankpool/_functions.py")),
     ("rankpool/_futures.py", include_str!("../../../python/rankpool/_futures.py")),
+    ("rankpool/_iterators.py", include_str!("../../../python/rankpool/_iterators.py")),
     ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
     ("rankpool/_payload.py", include_str!("../../../python/rankpool/_payload.py")),
     ("rankpool/_preload.py", include_str!("../../../python/rankpool/_preload.py")),
+    ("rankpool/_progress.py", include_str!("../../../python/rankpool/_progress.py")),
+    ("rankpool/_results.py", include_str!("../../../python/rankpool/_results.py")),
+    ("rankpool/_share.py", include_str!("../../../python/rankpool/_share.py")),
     ("rankpool/_worker.py", include_str!("../../../python/rankpool/_worker.py")),
     ("rankpool/compat/__init__.py", include_str!("../../../python/rankpool/compat/__init__.py")),
     ("rankpool/compat/_common.py", include_str!("../../../python/rankpool/compat/_common.py")),
@@ -41,7 +45,6 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/joblib.py", include_str!("../../../python/rankpool/joblib.py")),
     ("rankpool/maps.py", include_str!("../../../python/rankpool/maps.py")),
     ("rankpool/pool.py", include_str!("../../../python/rankpool/pool.py")),
-    ("rankpool/share.py", include_str!("../../../python/rankpool/share.py")),
 ];
 
 /// The program of a worker. Its script's folders come from the session, so the current folder is not searched.

@@ -9,7 +9,6 @@ T = TypeVar("T")
 
 _local = _Local()
 _known: "weakref.WeakValueDictionary[int, Shared]" = weakref.WeakValueDictionary()
-_loader = None  # in a worker: what finds the object of a number
 
 
 class Shared(Generic[T]):
@@ -51,7 +50,9 @@ class _Loaded(Shared):
         self._number = number
 
     def get(self):
-        return _loader(self._number)
+        from ._worker import shared_object
+
+        return shared_object(self._number)
 
 
 def share(obj: T) -> "Shared[T]":
@@ -80,9 +81,3 @@ def collecting():
         yield _local.uses
     finally:
         _local.uses = before
-
-
-def set_loader(loader):
-    """In a worker: what gives the object of a number."""
-    global _loader
-    _loader = loader
