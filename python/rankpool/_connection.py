@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import threading
-import weakref
+from _thread import get_ident
 from collections import deque
 from time import monotonic
 
@@ -12,28 +12,14 @@ from . import _frames as frames
 from . import _launch
 from ._frames import MEMFD_FROM, FrameReader, FrameWriter, in_memfd, pack_frame
 from ._functions import Functions
-from ._futures import FINISHED, RUNNING, JobFuture, begin, renew_lock, settle
+from ._futures import FINISHED, RUNNING, JobFuture, begin, settle
 from ._results import outcome_of
+from ._runs import live_runs
 
 # While results come in, what is sent waits this long for more, and is written with it.
 _WRITE_DELAY = 200e-6
 _JOIN_LIMIT = 2.0
-
-_connections = {}  # launcher: Connection
-_connections_lock = threading.Lock()
-_interpreter_ends = False
-
-
-def connection(launcher=None, preload=()):
-    """The connection of this process for a launcher; the first use starts it, with these modules imported once on each node."""
-    with _connections_lock:
-        if _interpreter_ends:
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        found = _connections.get(launcher)
-        if found is None or found.is_over():
-            found = Connection(launcher, preload)
-            _connections[launcher] = found
-        return found
+_LOOK_AGAIN = 1.0
 
 
 class Connection:
@@ -55,6 +41,7 @@ class Connection:
         self._unanswered = {}  # number of a call: JobFuture or MapCall
         self._waiting = deque()  # cores with calls that are not sent
         self._out = []  # frames that are not written
+        self._batch = []  # frames that are being written
         self._writing = False
         self._written = 0.0
         self._flush_wanted = False
@@ -150,8 +137,8 @@ class Connection:
         """Let a `MapRun` be asked for its next calls."""
         with self.lock:
             if self.over is None and not source.queued:
-                source.queued = True
                 self._enqueue(core, source)
+                source.queued = True
 
     def _enqueue(self, core, source):
         core.pending.append(source)
@@ -168,11 +155,12 @@ class Connection:
         record = call.record
         if self._forgotten:
             self._post_forgotten()
-        if record.frame is not None:
-            out.append(record.take_frame())
-        for used in call.uses:
-            if used.frame is not None:
-                out.append(used.take_frame())
+        # The frame that makes a function known is sent once: no function is called between these two steps,
+        # so that no interrupt (`KeyboardInterrupt`) comes between them.
+        for needed in (record, *call.uses):
+            if needed.frame is not None:
+                out += (needed.frame,)
+                needed.frame = None
         number = self._call_numbers()
         flags, parts, length = call.body
         fields = (call.retries, call.count, number, record.number, core.session, call.seconds)
@@ -188,10 +176,16 @@ class Connection:
     # The window.
 
     def pump(self):
-        """Send waiting calls until the window is full. Any thread may call this; one at a time does it."""
+        """Send waiting calls until the window is full. Any thread may call this; one at a time does it.
+
+        The main thread leaves it to another one: an interrupt must not come between its steps.
+        """
         with self.lock:
-            if self._pumping:
+            is_main = get_ident() == threading.main_thread().ident
+            if self._pumping or is_main:
                 self._pump_again = True
+                if is_main:
+                    self._want_flush()
                 return
             self._pumping = True
             self._pump_again = False
@@ -199,8 +193,7 @@ class Connection:
             while self._pump_some():
                 pass
         except BaseException:
-            with self.lock:
-                self._pumping = False
+            self._pumping = False
             raise
         self._write(False)
 
@@ -249,8 +242,8 @@ class Connection:
                 self._post(core, call)
                 core.flying += 1
                 if not run.queued:
-                    run.queued = True
                     self._enqueue(core, run)
+                    run.queued = True
                 return
         run.answered(call, frames.CANCELLED, False, self.error(), 0.0)
 
@@ -278,33 +271,40 @@ class Connection:
             self._wake_flusher.release()
 
     def _write(self, block):
-        """Write what waits, if no other thread does. What the socket does not take is left to the flusher."""
-        with self.lock:
-            if self._writing or not self._out:
-                return
-            self._writing = True
-            batch, self._out = self._out, []
+        """Write what waits, if no other thread does. What the socket does not take is left to the flusher.
+
+        An interrupt may come at any step: what has not been written is always in `_batch` or `_out`.
+        """
+        is_mine = False
         try:
-            self._writer.send(batch, block)
-        except OSError:
-            batch.clear()  # The connection is lost: the receiver notices it.
-        finally:
             with self.lock:
+                if self._writing or not (self._out or self._batch):
+                    return
+                is_mine = self._writing = True
+                if not self._batch:
+                    self._batch, self._out = self._out, self._batch
+            self._writer.send(self._batch, block)
+        except OSError:
+            self._batch.clear()  # The connection is lost: the receiver notices it.
+        finally:
+            if is_mine:
                 self._writing = False
                 self._written = monotonic()
-                if batch:
-                    self._out[:0] = batch
-                if self._out:
-                    self._want_flush()
+                if self._batch or self._out:
+                    with self.lock:
+                        self._want_flush()
 
     def _flush(self):
-        """The thread that writes what the others leave."""
+        """The thread that writes, and sends, what the others leave."""
         while self.over is None:
-            self._wake_flusher.acquire()
+            # If nothing wakes it, it looks all the same: an interrupt may have come first.
+            self._wake_flusher.acquire(timeout=_LOOK_AGAIN)
             with self.lock:
                 self._flush_wanted = False
                 if self._forgotten:
                     self._post_forgotten()
+            if self._waiting:
+                self.pump()
             self._write(True)
 
     # Receiving.
@@ -443,7 +443,7 @@ class Connection:
     def is_busy(self):
         """Whether the interpreter has to wait for jobs, or for frames that are not written."""
         with self.lock:
-            if self._waiting or self._out:
+            if self._waiting or self._out or self._batch:
                 return True
             return any(not call.core.abandoned for call in self._unanswered.values())
 
@@ -463,49 +463,3 @@ class Connection:
             if type(call) is JobFuture and not call.done():
                 call._exception = self.error()
                 call._state = FINISHED
-
-
-# Maps that have not finished, with themselves if they go on when nothing else refers to them.
-_runs = weakref.WeakKeyDictionary()
-
-
-def live_runs():
-    """The maps that have not finished."""
-    return [run for run in [reference() for reference in _runs.keyrefs()] if run is not None]
-
-
-def _at_exit():
-    """At the end of the interpreter: jobs that were submitted are finished, as with `concurrent.futures`."""
-    global _interpreter_ends
-    _interpreter_ends = True
-    for run in live_runs():
-        run.stop_reading()
-    for found in list(_connections.values()):
-        while found.over is None and found.is_busy():
-            found.pump()
-            threading.Event().wait(0.01)
-        found.close()
-    _connections.clear()
-
-
-def _after_fork():
-    global _connections_lock
-    _connections_lock = threading.Lock()
-    renew_lock()
-    for found in _connections.values():
-        found.abandon()
-    _connections.clear()
-
-
-def _register():
-    try:
-        # Before the interpreter waits for its threads, as concurrent.futures does.
-        threading._register_atexit(_at_exit)
-    except (AttributeError, RuntimeError):
-        import atexit
-
-        atexit.register(_at_exit)
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-_register()

@@ -115,15 +115,17 @@ class FrameWriter:
 
     def _send_bytes(self, frames, flags):
         """Send the first of `frames`; False if it would have to wait."""
-        # One call in C sends and notes how much was sent: an interrupt comes before it or after it.
+        # One call in C sends and notes how much was sent: an interrupt comes before it or after it. No
+        # function is called while that is entered in `frames`.
         sent = []
+        length = len(frames[0])
         try:
             sent.extend(map(self._socket.send, (frames[0],), (flags,)))
         except BlockingIOError:
             return False
         finally:
             if sent:
-                if sent[0] == len(frames[0]):
+                if sent[0] == length:
                     del frames[0]
                 else:
                     frames[0] = frames[0][sent[0] :]

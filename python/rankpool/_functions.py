@@ -44,11 +44,6 @@ class FunctionRecord:
         # The frame is made now, so that later changes of arrays are not seen by some jobs and not by others.
         self.frame = pack_frame(FUNCTION, flags, 0, 0, len(head), number, 0, 0, 0.0, [head, *parts], len(head) + length)
 
-    def take_frame(self):
-        """The frame that makes the function known. It is taken once, in front of the first call."""
-        frame, self.frame = self.frame, None
-        return frame
-
     def __del__(self):
         frame = getattr(self, "frame", None)
         if frame is None:

@@ -8,15 +8,17 @@ from collections import deque
 from concurrent.futures import _base
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple, TypeVar, Union
 
-from . import _connection
+from . import _process
 from ._functions import all_uses
 from ._futures import JobFuture, begin, fail
 from ._payload import dumps, layout, needs_care
+from ._runs import live_runs
 from .maps import MapRun
 
 T = TypeVar("T")
 _pickle = pickle.dumps
 _START_LIMIT = 300.0
+_LOOK_AGAIN = 1.0
 
 
 class _Core:
@@ -54,7 +56,7 @@ class _Core:
             if self.connection is None:
                 # A worker that imports `__main__` again calls it so; its objects come back under this name.
                 sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
-                found = _connection.connection(self.launcher, self.preload)
+                found = _process.connection(self.launcher, self.preload)
                 found.wait_ready(_START_LIMIT)
                 self.start_session(found)
                 self.connection = found
@@ -94,7 +96,20 @@ class _Core:
                 self.idle = threading.Event()
             self.idle.clear()
             idle = self.idle
-        idle.wait()
+        while not idle.wait(_LOOK_AGAIN):
+            # An interrupt may have come between a job and its count.
+            if not self._has_open(connection):
+                return
+
+    def _has_open(self, connection):
+        """Whether a future or a map has not finished, by looking at them."""
+        is_open = False
+        for run in live_runs():
+            if run.core is self and run.go_on():
+                is_open = True
+        with connection.lock:
+            calls = list(connection._unanswered.values())
+            return is_open or bool(self.pending) or any(call.core is self for call in calls)
 
     def __del__(self):
         if self.initializer is not None and self.session and self.connection is not None:
@@ -368,7 +383,7 @@ class Executor(_base.Executor):
         """
         core = self._core
         core.closed = True
-        for run in _connection.live_runs():
+        for run in live_runs():
             if run.core is core:
                 run.end_of_executor()
         if cancel_futures and core.connection is not None:

@@ -33,7 +33,7 @@ from joblib.parallel import parallel_config, register_parallel_backend
 from . import is_worker
 from ._functions import is_importable
 from .executor import Executor
-from .share import Shared, share
+from ._share import Shared, share
 
 __all__ = ["RankpoolBackend", "register"]
 

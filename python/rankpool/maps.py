@@ -7,10 +7,10 @@ from itertools import chain
 from time import monotonic
 
 from . import _frames as frames
-from ._connection import _runs
 from ._functions import all_uses
 from ._iterators import Parts, Values
 from ._payload import dumps, layout, rebuild
+from ._runs import runs
 
 # A call of an automatic map takes about this long, in the worker.
 _CALL_SECONDS = 2e-3
@@ -107,7 +107,7 @@ class MapRun:
     def start(self):
         """Let the jobs be sent."""
         # A run goes on if nothing refers to it, unless it waits for a consumer.
-        _runs[self] = None if self._is_bounded() else self
+        runs[self] = None if self._is_bounded() else self
         with self.connection.lock:
             self.core.open += 1
         if self.connection.is_over():
@@ -125,6 +125,14 @@ class MapRun:
         if not self.queued:
             self.connection.enqueue(self.core, self)
         self.connection.pump()
+
+    def go_on(self):
+        """Let jobs be sent that an interrupt may have stopped. False: the run has finished, or was cancelled."""
+        if self._finished or self._cancelled:
+            return False
+        self.resume()
+        self._settled()
+        return not self._finished
 
     def next_call(self):
         """The next call, or None if there is nothing to send now."""
@@ -290,7 +298,7 @@ class MapRun:
             callbacks, self._callbacks = self._callbacks, []
         if self._progress is not None:
             self._progress.end()
-        _runs.pop(self, None)
+        runs.pop(self, None)
         core = self.core
         with self.connection.lock:
             core.closed_one()
@@ -315,11 +323,10 @@ class MapRun:
         with self._condition:
             while True:
                 done = self._done
-                if ordered:
-                    chunk = done.pop(self._next, None)
-                else:
-                    chunk = done.pop(next(iter(done))) if done else None
+                index = self._next if ordered else next(iter(done), -1)
+                chunk = done.get(index)
                 if chunk is not None:
+                    del done[index]  # No function is called here, so that no interrupt loses a chunk.
                     self._next += 1
                     self._unyielded -= chunk.count
                     break

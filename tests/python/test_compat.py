@@ -88,7 +88,10 @@ class Mpi4py(WithFolder):
         with mpi4py.Pool() as pool:
             self.assertEqual(list(pool.istarmap(add, [(1, 2), (3, 4)])), [3, 7])
             self.assertEqual(sorted(pool.istarmap_unordered(add, [(1, 2), (3, 4)])), [3, 7])
-        pool.join()
+            later = pool.apply_async(add, (1, 2))
+        pool.join()  # the pool was closed and not terminated
+        self.assertEqual(later.get(60), 3)
+        self.assertRaises(ValueError, pool.apply, add, (1, 2))
 
 
 class Loky(unittest.TestCase):
@@ -129,7 +132,7 @@ class Pathos(unittest.TestCase):
         pool.restart()
         self.assertEqual(pool.map(square, [2]), [4])
         pool.nodes = 2
-        self.assertEqual(pool.nodes, 2)
+        self.assertEqual((pool.nodes, pool._pool), (2, None))
         with pool:
             self.assertEqual(pool.map(square, [2]), [4])
         self.assertEqual(pool.map(square, [3]), [9])

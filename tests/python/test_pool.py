@@ -8,6 +8,8 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -33,6 +35,11 @@ def fail_at(x, bad):
     if x in bad:
         raise KeyError(x)
     return x
+
+
+def program():
+    """The program that has started this interpreter, which is not on PATH."""
+    return os.path.realpath(f"/proc/{os.getppid()}/exe")
 
 
 def wait_for(path):
@@ -231,8 +238,13 @@ class Results(WithPool):
 
     def test_callbacks_are_called_before_wait_returns(self):
         values, errors = [], []
-        for _ in range(200):
-            self.pool.apply_async(square, (3,), callback=values.append, error_callback=errors.append).wait(60)
+
+        def slowly(value):
+            time.sleep(0.02)
+            values.append(value)
+
+        for _ in range(5):
+            self.pool.apply_async(square, (3,), callback=slowly, error_callback=errors.append).wait(60)
             self.assertEqual(values.pop(), 9)
         self.pool.apply_async(fail_at, (1, [1]), callback=values.append, error_callback=errors.append).wait(60)
         self.assertEqual((values, type(errors[0])), ([], KeyError))
@@ -342,6 +354,33 @@ class Ends(unittest.TestCase):
         self.assertEqual(caught, [PoolTerminated] * 4)
         self.assertEqual(called, [])
         self.assertRaises(ValueError, pool.map, square, [1])
+
+    def test_a_script_does_not_wait_for_the_jobs_of_a_terminated_pool(self):
+        script = (
+            "import rankpool, time\n"
+            "with rankpool.Pool() as pool:\n"
+            "    assert pool.apply(abs, (-1,)) == 1\n"
+            "    pool.apply_async(time.sleep, (100,))\n"
+        )
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        started = subprocess.Popen(
+            [sys.executable, "-c", script], env={"RANKPOOL_EXE": program(), **os.environ, "PYTHONPATH": path}
+        )
+        try:
+            self.assertEqual(started.wait(60), 0)
+        finally:
+            started.kill()
+            started.wait()
+
+    def test_a_map_that_is_not_read_to_its_end_does_not_keep_shutdown_waiting(self):
+        with rankpool.Executor() as executor:
+            values = executor.map(square, itertools.count(), buffersize=10)
+            self.assertEqual([next(values), next(values)], [0, 1])
+            untouched = executor.map(square, range(100), buffersize=3)
+        with self.assertRaisesRegex(RuntimeError, "after shutdown"):
+            for _ in values:
+                pass
+        self.assertRaises(RuntimeError, list, untouched)
 
     def test_leaving_with_terminates(self):
         with Pool() as pool:

@@ -168,6 +168,43 @@ class Ends(unittest.TestCase):
             self.assertEqual((output, script.returncode), ("4\n", 0))
 
 
+    def test_interrupts_lose_no_job_and_do_not_stop_the_end(self):
+        """A user of a notebook interrupts a cell at any moment, and goes on."""
+        text = f"""
+            import os, random, signal, sys, threading, time
+            sys.path.insert(0, {HERE!r})
+            import jobs
+            from rankpool import Executor
+
+            def interrupt():
+                while not stop.wait(random.random() * 0.02):
+                    os.kill(os.getpid(), signal.SIGINT)
+
+            executor = Executor()
+            executor.submit(jobs.double, 1).result()
+            block = jobs.Block(bytearray(1 << 20))
+            many, stop, count = [], threading.Event(), 0
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            while count < 60:
+                try:
+                    for i in range(1000):
+                        many.append((2 * i, executor.submit(jobs.double, i)))
+                    executor.submit(jobs.invert, block)
+                    assert list(executor.map(jobs.double, range(50))) == list(range(0, 100, 2))
+                except KeyboardInterrupt:
+                    count += 1
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            stop.set()
+            thread.join()
+            assert all(value == future.result(60) for value, future in many)
+            executor.shutdown()
+            print("end")
+        """
+        done = run_script(text)
+        self.assertEqual((done.stdout, done.returncode), ("end\n", 0), done.stderr)
+
+
 class Forks(WithExecutor):
     def test_a_job_may_fork(self):
         self.assertEqual(self.executor.submit(jobs.fork_and_wait).result(60), 3)

@@ -112,6 +112,43 @@ if __name__ == "__main__":
         assert pool.starmap(pow, [(2, 3), (3, 2)]) == [8, 9]
     print("version", version("rankpool"))
 END
+cat >"$work/elsewhere/names.py" <<'END'
+import importlib
+import pkgutil
+import types
+
+import rankpool
+
+# Every module is imported first: none may hide a name of the package.
+for module in pkgutil.walk_packages(rankpool.__path__, "rankpool."):
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        assert not error.name.startswith("rankpool"), error
+for name in rankpool.__all__:
+    assert not isinstance(getattr(rankpool, name), types.ModuleType), name
+    assert getattr(rankpool, name).__doc__, name
+END
+cat >"$work/elsewhere/typed.py" <<'END'
+import concurrent.futures
+from typing import Iterator
+
+from rankpool import Executor, Pool, Shared, share
+
+
+def cube(x: int) -> int:
+    return x**3
+
+
+with Executor(retries=1, timeout=2.5) as executor:
+    future: concurrent.futures.Future[int] = executor.submit(cube, 3)
+    texts: Iterator[str] = executor.map(str, [1, 2])
+    wrong: str = executor.submit(cube, 3).result()
+with Pool(2) as pool:
+    pool.starmap(pow, [(1, 2)])
+handle: Shared[bytes] = share(b"")
+executor.nonsense()
+END
 cat >"$work/elsewhere/launched.py" <<'END'
 import os
 import sys
@@ -198,6 +235,8 @@ for name in python3 python3.9 python3.12 python3.13; do
   [ "$(clean "$venv" python -c 'import rankpool; print(rankpool.__version__)')" = "$version" ] ||
     fail "$name: import rankpool, its __version__"
   check "$name: the command and the module have version $version"
+  clean "$venv" python names.py || fail "$name: a name of the package"
+  clean "$venv" rankpool --local 1 python names.py || fail "$name: a name of the package by rankpool python"
   for flags in '' '-X dev' '-O'; do
     # shellcheck disable=SC2086 # words
     output=$(clean "$venv" python $flags script.py 2>"$work/stderr") || { cat "$work/stderr" >&2; fail "$name $flags script.py"; }
@@ -210,6 +249,16 @@ for name in python3 python3.9 python3.12 python3.13; do
   wait_until_none_is_left "$venv/" "by $name"
   check "$name: no process is left"
 done
+
+# Types: two lines of typed.py are wrong, and a type checker says so.
+timeout 300 "$work/python3/bin/pip" install --quiet mypy
+clean "$work/python3" mypy --follow-imports=silent typed.py >"$work/types" || true
+if [ "$(grep -c ': error:' "$work/types")" = 2 ] && grep -q 'expression has type "int", variable has type "str"' "$work/types" && grep -q nonsense "$work/types"; then
+  check 'a type checker knows the types of the module'
+else
+  cat "$work/types" >&2
+  fail 'a type checker does not find the two mistakes in typed.py'
+fi
 
 # A folder of packages without an environment: the program is in its bin folder.
 timeout 300 "$work/python3/bin/pip" install --quiet --target "$work/folder" "$wheel"

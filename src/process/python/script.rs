@@ -24,6 +24,9 @@ const ARGUMENT: &str = "__script";
 /// The variable with the number of the script's descriptor of the socket.
 const DESCRIPTOR: &str = "RANKPOOL_FD";
 
+/// The variable with the path of this program.
+const PROGRAM: &str = "RANKPOOL_EXE";
+
 /// What a shell reports of a program that cannot be started.
 pub(crate) const NOT_STARTED: u8 = 127;
 
@@ -71,6 +74,8 @@ impl Script {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("rankpool").arg(ARGUMENT).arg(std::process::id().to_string()).arg(file).args(args);
         command.env("PYTHONPATH", path).env(DESCRIPTOR, theirs.as_raw_fd().to_string());
+        // Scripts that it starts find the program, too.
+        command.envs(std::env::current_exe().ok().map(|path| (PROGRAM, path)));
         command.envs(env.iter().map(|(name, value)| (name, value)));
         launcher_variables().iter().for_each(|name| {
             command.env_remove(name);
