@@ -46,6 +46,14 @@ def wait_with_child(file):
         out.write("%d %d\n" % (os.getpid(), child.pid))
     time.sleep(1000)
 
+def once(file):
+    """Does not end, the first time."""
+    if os.path.exists(file):
+        return "again"
+    with open(file, "w") as out:
+        out.write("%d\n" % os.getpid())
+    time.sleep(1000)
+
 def state(_=None):
     """What a job sees of its process."""
     def number(fd):
@@ -135,7 +143,7 @@ fn modules_of_preload_are_imported_once_for_all_workers_of_a_script() {
 fn modules_of_preload_are_imported_once_for_all_workers_of_a_map() {
     let case = Case::new();
     let words = ["--threads", "3", "map", "-q", "--preload", "counted", "--python", "jobs.py:who", "--range", "1:60"];
-    let run = support::run(&mut case.module.program(2, &words), LIMIT);
+    let run = support::run(case.module.program(2, &words).env_remove("PYTHONDONTWRITEBYTECODE"), LIMIT);
     let seen = lines(run.expect_code(0));
     assert!(seen.len() == 60 && seen.iter().all(|line| line[1] == line[2] && line[1] == seen[0][1]), "{seen:?}");
     assert_eq!((case.imports().len(), run.stderr.as_str()), (1, ""));
@@ -318,6 +326,25 @@ with Executor() as executor:
     assert_eq!(run.expect_code(0).out(), "True\n", "{}", run.stderr);
     run.expect_said("the fork server, which imports the modules of preload for all workers of this host, has ended");
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    case.expect_no_process_left();
+}
+
+#[test]
+fn a_job_whose_server_is_killed_runs_again_and_its_worker_is_gone() {
+    let case = Case::new();
+    let script = "
+with Executor() as executor:
+    _, server, _ = executor.submit(jobs.who).result()
+    future = executor.submit(jobs.once, 'pid')
+    while not os.path.exists('pid') or not open('pid').read():
+        time.sleep(0.01)
+    os.kill(server, 9)
+    print(future.result())
+";
+    let run = case.python(&["--preload", "counted"], script);
+    assert_eq!(run.expect_code(0).out(), "again\n", "{}", run.stderr);
+    let pid = std::fs::read_to_string(case.module.files.path("pid")).expect("the job has begun");
+    until("the end of the worker", || !runs(pid.trim()));
     case.expect_no_process_left();
 }
 
