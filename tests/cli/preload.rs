@@ -33,12 +33,22 @@ def who(_=None):
     time.sleep(0.02)
     return os.getpid(), os.getppid(), counted.by
 
+def has(_=None):
+    """Whether the module was imported before this job, and where this is."""
+    time.sleep(0.02)
+    return "counted" in sys.modules, os.environ["RANKPOOL_RANK"], os.environ["RANKPOOL_SLOT"]
+
 def pid(_=None):
     time.sleep(0.02)
     return os.getpid()
 
 def die(_=None):
     os.kill(os.getpid(), signal.SIGKILL)
+
+def die_with_child(file):
+    with open(file, "w") as out:
+        out.write("%d\n" % subprocess.Popen(["sleep", "1000"]).pid)
+    die()
 
 def wait_with_child(file):
     child = subprocess.Popen(["sleep", "1000"])
@@ -130,11 +140,17 @@ with Executor() as executor:
 print(len({pid for pid, _, _ in seen}), len({parent for _, parent, _ in seen}), all(by == parent for _, parent, by in seen))
 ";
 
+const HAVE: &str = "
+with Executor() as executor:
+    seen = set(executor.map(jobs.has, range(60), chunksize=1))
+print(all(imported for imported, _, _ in seen), len(seen))
+";
+
 #[test]
 fn modules_of_preload_are_imported_once_for_all_workers_of_a_script() {
     let case = Case::new();
-    let run = case.python(&["--preload", "json,counted"], ALL);
-    assert_eq!(run.expect_code(0).out(), "6 1 True\n", "{}", run.stderr);
+    let run = case.python(&["--preload", "json,counted"], &format!("{ALL}{HAVE}"));
+    assert_eq!(run.expect_code(0).out(), "6 1 True\nTrue 6\n", "{}", run.stderr);
     assert_eq!((case.imports().len(), run.stderr.as_str()), (1, ""));
     case.expect_no_process_left();
 }
@@ -235,13 +251,15 @@ fn workers_are_started_plainly_if_a_module_has_started_threads() {
     let python = case.python(&preload, ALL);
     let out = python.expect_code(0).out();
     assert!(out.starts_with("6 ") && out.ends_with(" False\n"), "{out}{}", python.stderr);
+    let have = case.python(&preload, HAVE);
+    assert_eq!(have.expect_code(0).out(), "True 6\n", "each imports by itself: {}", have.stderr);
     let executor = case.python(&[], &COUNT.replace("PRELOAD", "['threaded']"));
     assert_eq!(executor.expect_code(0).out(), "6\n", "{}", executor.stderr);
-    assert!(case.imports().len() == 7, "the server and each worker: {:?}", case.imports());
+    assert!(case.imports().len() == 14, "twice, the server and each worker: {:?}", case.imports());
     let words = ["map", "-q", preload[0], preload[1], "--python", "jobs.py:who", "--range", "1:20"];
     let map = support::run(&mut case.module.program(2, &words), LIMIT);
     assert!(lines(map.expect_code(0)).iter().all(|line| line[0] == line[2]), "each imports by itself: {}", map.out());
-    for run in [python, executor, map] {
+    for run in [python, have, executor, map] {
         run.expect_said(threads);
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     }
@@ -288,6 +306,25 @@ fn runs(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let is_dead = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']));
     kill(pid, None) != Err(Errno::ESRCH) && !is_dead
+}
+
+#[test]
+fn a_worker_that_dies_leaves_no_child() {
+    let case = Case::new();
+    let script = "
+with Executor() as executor:
+    try:
+        executor.submit(jobs.die_with_child, 'pid').result()
+    except WorkerDied:
+        print('died', open('pid').read(), end='')
+    while os.path.exists('/proc/' + open('pid').read().strip()) and time.sleep(0.01) is None:
+        state = open('/proc/' + open('pid').read().strip() + '/stat').read().rpartition(')')[2].split()[0]
+        if state in 'ZX':
+            break
+    print('gone')
+";
+    let run = case.python(&["--preload", "counted"], script);
+    assert!(run.expect_code(0).out().ends_with("gone\n"), "{}{}", run.out(), run.stderr);
 }
 
 #[test]

@@ -27,8 +27,6 @@ use crate::process::program::{ProcessEnd, Program, SpawnError};
 use crate::process::python::package;
 use crate::process::spawn::protocol::{SignalOrder, send};
 
-/// Variables of a single worker.
-const OWN: [&str; 2] = ["RANKPOOL_RANK", "RANKPOOL_SLOT"];
 /// Connections that wait while the server imports. The system may allow fewer.
 const BACKLOG: i32 = 4096;
 /// Longest message of the server.
@@ -288,7 +286,7 @@ impl Key {
     fn of(program: &Program) -> Key {
         let mut program = program.clone();
         program.args.clear();
-        program.env.retain(|(name, _)| !OWN.contains(&name.as_str()));
+        program.env.retain(|(name, _)| !package::SLOT_VARIABLES.contains(&name.as_str()));
         Key { program }
     }
 
