@@ -30,7 +30,7 @@ if issubclass(_FuturesTimeout, TimeoutError):
 
 else:
 
-    class JobTimeout(_FuturesTimeout, TimeoutError):  # type: ignore[no-redef]
+    class JobTimeout(_FuturesTimeout, TimeoutError):  # type: ignore[no-redef,misc]
         """A job took longer than its own time limit (`timeout=` of the executor or its options)."""
 
 

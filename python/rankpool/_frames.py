@@ -8,6 +8,8 @@ stream, so that it is copied once by the sender and not at all by the receiver.
 import _socket as socket
 import os
 from _struct import Struct, pack, unpack
+from collections import deque
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, mmap
 
 HEADER = Struct("<BBBBIQQQdQ")
 HEADER_LENGTH = HEADER.size
@@ -151,15 +153,13 @@ class FrameReader:
     """Reads frames with one large buffer that is used again and again."""
 
     def __init__(self, sock):
-        from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
-
         self._socket = sock
         # Memory of its own, of which only what is used becomes resident.
         self._buffer = mmap(-1, _READ_SIZE, MAP_PRIVATE | MAP_ANONYMOUS)
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
-        self._descriptors = []
+        self._descriptors = deque()
 
     def read(self):
         """Wait for bytes. Returns the complete frames as `(header, body)`, None when the stream is at its end.
@@ -226,10 +226,8 @@ class FrameReader:
         return count
 
     def _mapped(self, length, is_shared):
-        """The body that came in a memfd, as writable memory. Workers share that of a function: a write copies it."""
-        from mmap import MAP_PRIVATE, MAP_SHARED, mmap
-
-        fd = self._descriptors.pop(0)
+        """The body that came in a memfd, as writable memory. That of a function is shared by workers: a write copies."""
+        fd = self._descriptors.popleft()
         try:
             return memoryview(mmap(fd, length, MAP_PRIVATE if is_shared else MAP_SHARED))
         finally:

@@ -63,7 +63,7 @@ class _Entry:
             return False
         names = self.names
         if names is None:
-            return True
+            return self.code is None or fn.__code__ is self.code
         if fn.__code__ is not self.code or fn.__defaults__ is not self.defaults:
             return False
         for names_of, name, value in names:
@@ -130,6 +130,7 @@ class Functions:
         self._forgotten = forgotten
         self._entries = {}  # id of the function object: _Entry
         self._by_hash = weakref.WeakValueDictionary()
+        self._specs = {}  # name of a module: its spec, and how often it was loaded again
 
     def for_submit(self, fn):
         """The record of a function for one more job: the last one, if nothing that it captures was bound anew."""
@@ -152,9 +153,25 @@ class Functions:
         data, buffers, uses = dumps(obj)
         return FunctionRecord(number, name, *layout(data, buffers), uses, self._forgotten)
 
+    def _generation(self, fn):
+        """How often the module of a function was loaded again since its first function was sent."""
+        name = fn.__module__
+        spec = sys.modules[name].__spec__
+        known, generation = self._specs.get(name, (spec, 0))
+        if known is not spec:
+            generation += 1
+        self._specs[name] = (spec, generation)
+        return generation
+
     def _serialise(self, fn):
         try:
-            data, buffers, uses = dumps(fn)
+            generation = self._generation(fn) if is_importable(fn) else 0
+            if generation:
+                from ._reload import Reloaded
+
+                data, buffers, uses = dumps(Reloaded(fn.__module__, fn.__qualname__, generation))
+            else:
+                data, buffers, uses = dumps(fn)
         except Exception as error:
             if cloudpickle() is None:
                 what = display_name(fn)
@@ -187,7 +204,9 @@ class Functions:
         entry.record = record
         entry.names = entry.cells = entry.code = entry.defaults = None
         entry.again = False
-        if not is_importable(fn):
+        if is_importable(fn):
+            entry.code = getattr(fn, "__code__", None)
+        else:
             if type(fn) is MethodType:
                 return
             mutable = True

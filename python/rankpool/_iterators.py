@@ -3,6 +3,8 @@
 from itertools import repeat
 from time import monotonic
 
+from ._runs import abandoned
+
 
 class Parts:
     """The finished chunks of a run, each as an iterator that forgets a value when it hands it over."""
@@ -55,8 +57,9 @@ class Parts:
         return _emptying(part)
 
     def __del__(self):
+        # This may be called at any moment by the garbage collector, so that no lock can be taken here.
         if self._begun or self._run._is_bounded():
-            self._run.cancel()
+            abandoned.append(self._run)
 
 
 def _emptying(values):

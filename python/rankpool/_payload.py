@@ -14,8 +14,8 @@ from ._frames import BUFFERS, USES
 
 ALIGN = 64
 # Names that a pickle contains if loading it needs `__main__`, or a shared object.
-_MAIN = b"__main__"
-_SHARED = b"_load_shared"
+MAIN = b"__main__"
+SHARED = b"_load_shared"
 _JOIN_BELOW = 1 << 16
 
 
@@ -61,11 +61,11 @@ def dumps(obj):
         if cloud is None:
             raise
         return _dumps_cloud(cloud, obj)
-    if _MAIN in data:
+    if MAIN in data:
         cloud = cloudpickle()
         if cloud is not None:
             return _dumps_cloud(cloud, obj)
-    if _SHARED in data:
+    if SHARED in data:
         return _collecting(_dumps, obj)
     return data, buffers, ()
 
@@ -73,7 +73,7 @@ def dumps(obj):
 def _dumps_cloud(cloud, obj):
     buffers = []
     data = cloud.dumps(obj, 5, buffer_callback=buffers.append)
-    return _collecting(cloud.dumps, obj) if _SHARED in data else (data, buffers, ())
+    return _collecting(cloud.dumps, obj) if SHARED in data else (data, buffers, ())
 
 
 def _collecting(dump, obj):
@@ -84,11 +84,6 @@ def _collecting(dump, obj):
     with collecting() as uses:
         data = dump(obj, 5, buffer_callback=buffers.append)
     return data, buffers, tuple(uses.values())
-
-
-def needs_care(data):
-    """Whether a pickle that `pickle.dumps` made has to be made again by `dumps`: of `__main__`, or shared objects."""
-    return _MAIN in data or _SHARED in data
 
 
 def layout(data, buffers, uses=()):
@@ -178,7 +173,7 @@ def pickled_error(error):
     """The pickle of an exception, or None if it cannot be pickled or not be loaded again."""
     try:
         data = _dumps(error, 5)
-        if _MAIN in data:
+        if MAIN in data:
             raise PicklingError
         _loads(data)
         return data

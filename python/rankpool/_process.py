@@ -5,7 +5,7 @@ import threading
 
 from ._connection import Connection
 from ._futures import renew_lock
-from ._runs import live_runs
+from ._runs import cancel_abandoned, live_runs
 
 _connections: dict = {}  # launcher: Connection
 _connections_lock = threading.Lock()
@@ -28,6 +28,7 @@ def _at_exit():
     """At the end of the interpreter: jobs that were submitted are finished, as with `concurrent.futures`."""
     global _interpreter_ends
     _interpreter_ends = True
+    cancel_abandoned()
     for run in live_runs():
         run.stop_reading()
     for found in list(_connections.values()):

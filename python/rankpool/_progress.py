@@ -41,12 +41,16 @@ class Progress:
         self._thread.join(_LAST_SECONDS)
 
     def _make_bar(self):
+        options = {"total": self._total, "desc": self._name, "unit": "job", "file": sys.stderr}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                from tqdm.auto import tqdm
+                from tqdm import auto, std
 
-                return tqdm(total=self._total, desc=self._name, unit="job", file=sys.stderr)
+                try:
+                    return auto.tqdm(**options)
+                except ImportError:  # In a notebook without ipywidgets.
+                    return std.tqdm(**options)
         except ImportError:
             return None
 

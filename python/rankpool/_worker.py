@@ -13,7 +13,8 @@ from ._payload import describe, dumps, layout, loads
 
 # Answers to short calls of one function are written together.
 _SHORT_SECONDS = 200e-6
-_HOLD_SECONDS = 500e-6
+_HOLD_SECONDS = 1e-3
+_FEW_CALLS = 4  # if fewer calls than these wait, an answer is written at once: it may bring the next call
 _HOLD_BYTES = 1 << 16
 _HOLD_LIMIT = 5e-3  # after this time the watching thread writes them
 
@@ -105,15 +106,15 @@ class Worker:
             batch = self._reader.read()
             if batch is None:
                 return
-            last = len(batch) - 1
+            busy = len(batch) - _FEW_CALLS
             for at, (header, body) in enumerate(batch):
                 kind = header[0]
                 if kind == frames.CALL:
                     seconds = self._answer(header, body)
-                    if at < last and seconds < _SHORT_SECONDS and batch[at + 1][0][6] == header[6] and self._may_hold():
+                    batch[at] = None  # Its arguments are not kept while others run.
+                    if at < busy and seconds < _SHORT_SECONDS and batch[at + 1][0][6] == header[6] and self._may_hold():
                         continue
                     self._send()
-                    batch[at] = None  # Its arguments are not kept while others run.
                 elif kind == frames.FUNCTION:
                     self._functions[header[5]] = (header, body if header[1] & frames.BUFFERS else bytes(body))
                 elif kind == frames.SESSION:

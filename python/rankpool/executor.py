@@ -11,12 +11,13 @@ from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple,
 from . import _process
 from ._functions import all_uses
 from ._futures import JobFuture, begin, fail
-from ._payload import dumps, layout, needs_care
-from ._runs import live_runs
+from ._payload import MAIN, SHARED, dumps, layout
+from ._runs import cancel_abandoned, live_runs
 from .maps import MapRun
 
 T = TypeVar("T")
 _pickle = pickle.dumps
+_new = object.__new__
 _START_LIMIT = 300.0
 _LOOK_AGAIN = 1.0
 
@@ -104,6 +105,7 @@ class _Core:
     def _has_open(self, connection):
         """Whether a future or a map has not finished, by looking at them."""
         is_open = False
+        cancel_abandoned()
         for run in live_runs():
             if run.core is self and run.go_on():
                 is_open = True
@@ -147,7 +149,8 @@ def _main():
 class Executor(_base.Executor):
     """Runs functions in the workers of rankpool.
 
-    A function that can be imported goes by its name. Functions of `__main__`, lambdas and closures go by value,
+    A function that can be imported goes by its name; if the script has loaded its module again, so do the workers
+    (not the modules that it uses). Functions of `__main__`, lambdas and closures go by value,
     by cloudpickle, with what they capture; each is serialised and sent once, not with every job. `map` serialises
     its function anew. `submit` does so if a name that the function captures was bound anew, or if it captures
     objects that can change in place and its serialised form has at most 64 KiB; of a larger one, the first
@@ -265,7 +268,7 @@ class Executor(_base.Executor):
         connection = core.connection
         if connection is None or core.closed or core.broken is not None or connection.over is not None:
             connection = self._usable()
-        future = JobFuture()
+        future = _new(JobFuture)
         future.core = core
         future.retries = self._retries
         future.seconds = self._timeout
@@ -273,16 +276,19 @@ class Executor(_base.Executor):
             future.record = record = connection.functions.for_submit(fn)
             buffers: list = []
             data = _pickle((args, kwargs), 5, buffer_callback=buffers.append)
-            if buffers or record.uses or needs_care(data):
+            is_small = not (buffers or record.uses or MAIN in data or SHARED in data)
+            if not is_small:
                 self._pack(connection, future, (args, kwargs))
-            else:
-                future.body = (0, (data,), len(data))
             if record.frame is not None:
                 core.refresh()
         except Exception:
+            is_small = False
             if not self._pack_again(connection, future, fn, args, kwargs):
                 return future
-        connection.submit(core, future)
+        if is_small:
+            connection.submit_small(core, future, data)
+        else:
+            connection.submit(core, future)
         return future
 
     @staticmethod
@@ -383,6 +389,7 @@ class Executor(_base.Executor):
         """
         core = self._core
         core.closed = True
+        cancel_abandoned()
         for run in live_runs():
             if run.core is core:
                 run.end_of_executor()

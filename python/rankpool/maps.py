@@ -65,7 +65,7 @@ class MapRun:
         self.retries = retries
         self.seconds = timeout
         self.queued = False
-        self._condition = threading.Condition(threading.Lock())
+        self._condition = threading.Condition()
         self._chunksize = chunksize
         self._buffersize = buffersize
         # One job in a call where results are found again by content, or where a job has a time limit of its own.

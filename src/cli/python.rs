@@ -19,7 +19,7 @@ use super::time_limit::Asked;
 use crate::batch::runners::Runner;
 use crate::batch::runners::call::{CallPlan, CallRunner};
 use crate::batch::{Batch, Client};
-use crate::console::reason;
+use crate::console::{self, reason};
 use crate::engine::stop;
 use crate::launch::{self, ExitCode};
 use crate::pool::Pool;
@@ -188,13 +188,11 @@ fn drive(
     let report = batch.run_until(pool, asked.end(quiet))?;
     // Failed jobs are exceptions in the script, which decides what they mean.
     match report.code() {
-        ExitCode::JobsFailed => Ok(ExitCode::Success),
-        ExitCode::Success => Ok(ExitCode::Success),
-        other => {
-            report.show(true);
-            Ok(other)
-        }
+        ExitCode::JobsFailed | ExitCode::Success => return Ok(ExitCode::Success),
+        ExitCode::Stopped => console::eprint_error("stopped early, by a signal or because its time limit is near"),
+        _ => report.show(true),
     }
+    Ok(report.code())
 }
 
 /// Waits for the end of the script, and ends it after a request to stop the run.

@@ -80,6 +80,15 @@ class Submit(WithExecutor):
             Executor(max_workers=0)
         self.assertEqual(Executor(max_workers=1).num_workers, 1)
 
+    def test_an_executor_sends_no_more_calls_than_its_limit(self):
+        with Executor(max_workers=1) as limited:
+            many = [limited.submit(jobs.wait_for, self.path("go"))] + [limited.submit(jobs.double, i) for i in range(9)]
+            for i in range(50):  # Each result makes room for calls that wait.
+                self.assertEqual(self.executor.submit(jobs.double, i).result(60), 2 * i)
+            self.assertEqual([future.running() for future in many], [True] + [False] * 9)
+            self.touch("go")
+            self.assertEqual([future.result(60) for future in many[1:]], list(range(0, 18, 2)))
+
     def test_finished_jobs_keep_neither_arguments_nor_results(self):
         class Data(set):
             pass

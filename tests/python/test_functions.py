@@ -3,6 +3,7 @@
 import array
 import functools
 import gc
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -10,10 +11,12 @@ import sys
 import tempfile
 import textwrap
 import unittest
+from unittest import mock
 
 import jobs
 import rankpool
 from rankpool import share
+from rankpool._frames import FORGET, pack_frame
 from test_core import WithExecutor
 
 HAS_CLOUDPICKLE = importlib.util.find_spec("cloudpickle") is not None
@@ -50,8 +53,18 @@ def frames_of(executor, number_of=None):
         kinds.append("call")
         post(core, call)
 
+    def submit_small(core, future, data):
+        future.body = (0, (data,), len(data))
+        connection.submit(core, future)
+
     connection._post = counted
+    connection.submit_small = submit_small
     return kinds
+
+
+def stop_counting(executor):
+    for name in ("_post", "submit_small"):
+        executor._core.connection.__dict__.pop(name, None)
 
 
 @unittest.skipUnless(HAS_CLOUDPICKLE, "cloudpickle is not installed")
@@ -61,7 +74,7 @@ class ByValue(WithExecutor):
         self.executor.bootup()
 
     def tearDown(self):
-        self.executor._core.connection.__dict__.pop("_post", None)
+        stop_counting(self.executor)
 
     def test_lambdas_closures_and_partials_are_jobs(self):
         y = 5
@@ -221,11 +234,40 @@ class Scripts(unittest.TestCase):
         self.assertEqual(done.stdout, "[0, 2, 4]\n", done.stderr)
 
 
+class Modules(WithExecutor):
+    def test_a_module_that_was_loaded_again_is_loaded_again_by_the_workers(self):
+        name = f"edited_{os.getpid()}"
+        sys.path.insert(0, self.folder.name)
+        self.addCleanup(sys.path.remove, self.folder.name)
+        self.addCleanup(sys.modules.pop, name, None)
+
+        def edit(text):
+            with open(self.path(name + ".py"), "w") as file:
+                file.write(text)
+            importlib.invalidate_caches()
+
+        edit("def value(_=None): return 1")
+        module = importlib.import_module(name)
+        self.assertEqual(self.executor.submit(module.value).result(60), 1)
+        old = module.value
+        edit("def value(_=None):\n    return 'two'")
+        importlib.reload(module)
+        self.assertEqual(list(self.executor.map(module.value, range(20), chunksize=1)), ["two"] * 20)
+        edit("def helper(): return 3.0\ndef value(_=None): return helper()")
+        importlib.reload(module)
+        self.assertEqual({self.executor.submit(module.value).result(60) for _ in range(20)}, {3.0})
+        # As %autoreload does: the old function gets the new code.
+        edit("def value(_=None):\n    return 'the fourth'")
+        importlib.reload(module)
+        old.__code__, module.value = module.value.__code__, old
+        self.assertEqual({self.executor.submit(module.value).result(60) for _ in range(20)}, {"the fourth"})
+
+
 class Shares(WithExecutor):
     def setUp(self):
         super().setUp()
         self.executor.bootup()
-        self.addCleanup(self.executor._core.connection.__dict__.pop, "_post", None)
+        self.addCleanup(stop_counting, self.executor)
 
     def test_a_shared_object_is_sent_once_and_loaded_once_by_a_worker(self):
         shared = share(jobs.Loud(self.folder.name))
@@ -263,15 +305,19 @@ class Shares(WithExecutor):
         outer = share([inner])
         self.assertEqual(self.executor.submit(jobs.sum_of_first, outer).result(60), 6)
 
-    def test_an_object_that_is_not_shared_any_more_is_forgotten(self):
-        forgotten = self.executor._core.connection._forgotten
+    def test_what_is_not_used_any_more_is_forgotten_by_the_ranks(self):
         shared = share([1, 2, 3])
         self.assertEqual(self.executor.submit(sum, shared).result(60), 6)
-        number = shared._number
-        del shared
-        gc.collect()
-        posted = frames_of(self.executor)
-        self.assertTrue((4, number) in forgotten or not posted)
+        fn = functools.partial(jobs.add, 1000)
+        self.assertEqual(self.executor.submit(fn, 1).result(60), 1001)
+        functions = self.executor._core.connection.functions
+        numbers = {shared._number, functions.for_submit(fn).number}
+        with mock.patch("rankpool._connection.pack_frame", wraps=pack_frame) as pack:
+            del shared, fn
+            gc.collect()
+            self.assertEqual(self.executor.submit(jobs.double, 1).result(60), 2)
+        forgotten = {call.args[5] for call in pack.call_args_list if call.args[0] == FORGET}
+        self.assertLessEqual(numbers, forgotten)
 
 
 class Holder:

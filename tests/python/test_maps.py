@@ -38,6 +38,22 @@ class Values(WithExecutor):
         with self.assertRaises(ValueError):
             self.executor.map(jobs.double, [1], buffersize=0)
 
+    def test_an_iterator_may_be_collected_at_any_moment(self):
+        def go(chunksize):
+            values = self.executor.map(jobs.double, range(2000), chunksize=chunksize)
+            cycle = [values]
+            cycle.append(cycle)
+            next(values)
+
+        threshold = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            for _ in range(30):
+                go(1)
+                self.assertEqual(self.executor.submit(jobs.double, 1).result(60), 2)
+        finally:
+            gc.set_threshold(*threshold)
+
     def test_jobs_run_without_iteration(self):
         self.executor.map(jobs.wait_for, [self.path("go")])
         values = self.executor.map(open, [self.path("made")], ["w"])

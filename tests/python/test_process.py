@@ -167,7 +167,6 @@ class Ends(unittest.TestCase):
                 script.kill()
             self.assertEqual((output, script.returncode), ("4\n", 0))
 
-
     def test_interrupts_lose_no_job_and_do_not_stop_the_end(self):
         """A user of a notebook interrupts a cell at any moment, and goes on."""
         text = f"""

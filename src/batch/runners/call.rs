@@ -231,6 +231,10 @@ impl CallFeed for ChunkFeed<'_, '_, '_> {
         })
     }
 
+    fn pause(&mut self) {
+        self.jobs.send_ahead();
+    }
+
     fn done(&mut self, answer: CallAnswer<'_>) {
         let run = Some(Run::new(self.rank, self.slot, answer.start, answer.duration));
         let result = match answer.outcome {
