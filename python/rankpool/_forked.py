@@ -1,15 +1,12 @@
 """A worker that a fork server forks: what it has to do, which the server finds out before, and the worker's first steps."""
 
-import _signal
+# The module in C: the one around it makes enums of numbers, which costs each worker pages of memory.
+import _signal as signal
 import os
-import signal
-import struct
 import sys
+from _struct import unpack
 
-# The module `signal` makes enums of numbers, which costs each worker pages of memory.
-SIGNALS = (int(signal.SIGTERM), int(signal.SIGINT))
-BLOCK, UNBLOCK = int(signal.SIG_BLOCK), int(signal.SIG_UNBLOCK)
-_KILL = int(signal.SIGKILL)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SET_DEATH_SIGNAL = 1
 
 _PATH = "PYTHONPATH"
@@ -41,13 +38,13 @@ class Plan:
         os.setpgid(0, 0)
         if prctl is not None:
             # No worker outlives its server.
-            prctl(_SET_DEATH_SIGNAL, _KILL, 0, 0, 0)
+            prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != server:
             os._exit(1)
-        _signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(-1)
         for number, handler in handlers:
-            _signal.signal(number, handler)
-        _signal.pthread_sigmask(UNBLOCK, SIGNALS)
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for at, fd in enumerate(self.streams):
             os.dup2(fd, at)
         for low, high in close:
@@ -65,7 +62,7 @@ class Plan:
         # `random` does the same by itself.
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:
-            numpy_random.seed(struct.unpack("8I", os.urandom(32)))
+            numpy_random.seed(unpack("8I", os.urandom(32)))
 
     def run(self):
         """Do what `python -c CODE ARG...` does."""

@@ -14,23 +14,23 @@ Its fd 0 is a listening Unix socket. A rank connects once for the state of the i
 It ends when no rank is connected and no worker runs.
 """
 
-import _signal
+# The modules in C, where the ones around them cost milliseconds, and each worker pages of memory.
+import _signal as signal
+import _socket as socket
 import gc
 import os
 import select
-import signal
-import socket
-import struct
 import sys
+from _struct import calcsize, unpack, unpack_from
 from time import monotonic
 
-from ._forked import BLOCK, SIGNALS, UNBLOCK, Plan, death_signal_setter, is_for_calls, runs
+from ._forked import SIGNALS, Plan, death_signal_setter, is_for_calls, runs
 from ._preload import import_all
 
 _kept = []  # in a worker: the server's objects
 _GRACE = 5.0  # between TERM and KILL for a worker whose rank is gone
 _LOOK_AGAIN = 0.02
-_DESCRIPTORS = socket.CMSG_SPACE(3 * struct.calcsize("i"))
+_DESCRIPTORS = socket.CMSG_SPACE(3 * calcsize("i"))
 
 
 def main() -> None:
@@ -42,7 +42,9 @@ def main() -> None:
     state = import_all(sys.argv[1:])
     if is_for_calls():
         # What every worker imports before its first job.
-        from . import _payload, _worker, share  # noqa: F401
+        import mmap  # noqa: F401
+
+        from . import _payload, _worker  # noqa: F401
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -135,7 +137,7 @@ class _Server:
         self.wakes = wakes
         self.poll.register(self.wake, select.POLLIN)
         own = ((signal.SIGCHLD, _nothing), (signal.SIGTERM, self._terminate), (signal.SIGINT, _nothing))
-        handlers = [(int(number), _signal.signal(number, handler)) for number, handler in own]
+        handlers = [(number, signal.signal(number, handler)) for number, handler in own]
         self.handlers = [(number, signal.SIG_DFL if handler is None else handler) for number, handler in handlers]
         signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
 
@@ -197,13 +199,14 @@ class _Server:
         listener = _socket_of(self.listener)
         try:
             while True:
-                sock, _ = listener.accept()
-                credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-                if struct.unpack("3i", credentials)[1] not in (os.getuid(), 0):
+                fd, _ = listener._accept()
+                sock = _socket_of(fd)
+                credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, calcsize("3i"))
+                if unpack("3i", credentials)[1] not in (os.getuid(), 0):
                     sock.close()
                     continue
                 sock.setblocking(False)
-                fd = sock.detach()
+                sock.detach()
                 self.connections[fd] = _Connection(fd)
                 self.poll.register(fd, select.POLLIN)
                 self.was_asked = True
@@ -244,7 +247,7 @@ class _Server:
                 return isinstance(error, BlockingIOError)
             for level, kind, fds in messages:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    connection.fds += struct.unpack(f"{len(fds) // 4}i", fds[: len(fds) // 4 * 4])
+                    connection.fds += unpack(f"{len(fds) // 4}i", fds[: len(fds) // 4 * 4])
             if not data:
                 sock.detach()
                 return False
@@ -254,7 +257,7 @@ class _Server:
         data = connection.bytes
         if len(data) < 4:
             return None
-        end = 4 + struct.unpack_from("<I", data)[0]
+        end = 4 + unpack_from("<I", data)[0]
         if len(data) < end:
             return None
         connection.bytes = data[end:]
@@ -287,7 +290,7 @@ class _Server:
         close = runs(sorted(ours))
         waiting, self.waiting = self.waiting, []
         pids = [0] * len(waiting)
-        _signal.pthread_sigmask(BLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         for at in range(len(waiting)):
             try:
                 pids[at] = os.fork()
@@ -297,7 +300,7 @@ class _Server:
                 # To free what the server had would touch its memory.
                 _kept.append((self, waiting))
                 return self._become_worker(waiting[at][1], close)
-        _signal.pthread_sigmask(UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for (connection, _), pid in zip(waiting, pids):
             self._forked(connection, pid)
         return None
@@ -327,7 +330,7 @@ class _Server:
                 connection.grace = None
                 self._signal(connection, signal.SIGKILL)
             elif len(connection.bytes) >= 9:
-                (grace,) = struct.unpack_from("<d", connection.bytes, 1)
+                (grace,) = unpack_from("<d", connection.bytes, 1)
                 connection.bytes = connection.bytes[9:]
                 connection.grace = monotonic() + grace
                 self._signal(connection, signal.SIGTERM)

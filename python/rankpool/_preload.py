@@ -5,8 +5,8 @@ Among their names, an entry with a slash is a folder in which modules are looked
 
 import os
 import select
-import signal
 import sys
+from _signal import SIGKILL
 from time import monotonic
 
 _PROBE_LIMIT = 5.0
@@ -74,7 +74,7 @@ def _has_threads():
     deadline = monotonic() + _PROBE_LIMIT
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, SIGKILL)
             os.waitpid(pid, 0)
             return True
         select.select([], [], [], 0.001)

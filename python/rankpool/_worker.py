@@ -330,7 +330,7 @@ class Worker:
         self._failure = session.failure
 
     def _initialize(self, session):
-        """Call the initializer of a session."""
+        """Call the initializer of a session, if it has one. Its modules are imported: see `_preload`."""
         told = session.told
         try:
             if "initializer" in told:

@@ -216,6 +216,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                     self.take_results(results, attempts)?;
                     pause_ends = None;
                 }
+                Event::Early(results) => self.take_results(results, attempts)?,
                 Event::Failed(error) => {
                     self.take_failure(*error, attempts)?;
                     pause_ends = None;
@@ -353,6 +354,10 @@ impl<'b, R: Runner> Driver<'b, R> {
         if !self.joins_results {
             let message = results.message();
             while let Some((index, value)) = results.next_value() {
+                // Its result has come early.
+                if !self.ledger.is_under_way(index) {
+                    continue;
+                }
                 let read =
                     |value: &[u8]| wire::with_message(&message, || self.runner.result(index, value, self.logged));
                 let result = value.and_then(read);

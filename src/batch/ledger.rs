@@ -107,7 +107,6 @@ pub(crate) struct Ledger<W, R> {
     is_resumable: bool,
     /// A job that ran out of memory is run again with more room, beside its retries.
     gives_room: bool,
-    /// The largest number of retries of any job.
     most_retries: u32,
 }
 
@@ -394,7 +393,8 @@ impl<W, R> Ledger<W, R> {
         Job { place, number: self.numbers.get(place), attempt: 1, input: None }
     }
 
-    fn is_under_way(&self, index: u64) -> bool {
+    /// Whether the attempt with this index has no result yet.
+    pub(crate) fn is_under_way(&self, index: u64) -> bool {
         let entry = index.checked_sub(self.oldest).and_then(|at| self.attempts.get(usize::try_from(at).ok()?));
         entry.is_some_and(|entry| !matches!(entry, Entry::Settled))
     }

@@ -1,22 +1,19 @@
 //! The configuration of a run: the command line and the environment, resolved and checked, without a look at any file.
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap_complete::Shell;
 
 use super::args::{
-    Args, CallWorkerArgs, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg,
-    PythonArgs, RetryOn, RunArgs, RunCommandArgs, TaskArgs,
+    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs,
+    RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
 use super::parse::{JobMem, Limit};
 use super::python::{PythonTask, ServeTask};
 use super::spec;
-use crate::batch::runners::call::{CallPlan, CallRunner};
 use crate::batch::runners::command::{CommandRunner, Commands};
 use crate::batch::runners::doubtful::Token;
 use crate::batch::runners::worker::{WorkerPlan, WorkerProgram, WorkerRunner};
@@ -130,9 +127,7 @@ impl Config {
                 Task::Kernel(Box::new(KernelTask::new(args.kernel, seed, args.failures.timeout)?))
             }
             TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)),
-            TaskArgs::Serve(args) => {
-                Task::Serve(ServeTask { connect: args.connect, runner: CallRunner::new(args.workers, None) })
-            }
+            TaskArgs::Serve(args) => Task::Serve(ServeTask::new(*args)),
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Journal { task } => Task::Journal(task),
             TaskArgs::Completions { shell } => Task::Completions(shell),
@@ -293,42 +288,6 @@ impl KernelTask {
         }
         Ok(KernelTask { input, seed, timeout, function })
     }
-}
-
-impl CallRunner {
-    /// `folder`: where modules of `preload` are looked for first; the command line has asked for them.
-    fn new(args: CallWorkerArgs, folder: Option<String>) -> CallRunner {
-        let CallWorkerArgs { python_exe: exe, mut preload, kill_after } = args;
-        let must_import = folder.is_some() && !preload.is_empty();
-        if must_import {
-            preload.splice(0..0, folder);
-        }
-        CallRunner { plan: CallPlan { exe, preload, must_import, kill_after } }
-    }
-}
-
-impl PythonTask {
-    fn new(args: PythonArgs, retries: u32) -> PythonTask {
-        let PythonArgs { workers, failures, module, code, script } = args;
-        let option = if !module.is_empty() {
-            Some("-m")
-        } else if !code.is_empty() {
-            Some("-c")
-        } else {
-            None
-        };
-        let words = option.map(OsString::from).into_iter().chain(module).chain(code).chain(script.clone()).collect();
-        let script = script.first().filter(|_| option.is_none());
-        let folder = folder_of(script.map(Path::new));
-        PythonTask { words, retries, timeout: failures.timeout, runner: CallRunner::new(workers, Some(folder)) }
-    }
-}
-
-/// Returns the folder of a script, which has a slash, or else the current one.
-fn folder_of(script: Option<&Path>) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    let folder = script.and_then(Path::parent).map_or_else(|| here.clone(), |folder| here.join(folder));
-    format!("{}/", folder.display().to_string().trim_end_matches('/'))
 }
 
 /// Returns the files that the jobs of a task read, as far as the command line names them.

@@ -7,17 +7,19 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::path::Path;
 use std::process::{ExitCode as ProcessExitCode, Termination};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::args::{CallWorkerArgs, PythonArgs, ServeArgs};
 use super::batch;
 use super::config::{Config, Verbosity};
 use super::time_limit::Asked;
 use crate::batch::runners::Runner;
-use crate::batch::runners::call::CallRunner;
+use crate::batch::runners::call::{CallPlan, CallRunner};
 use crate::batch::{Batch, Client};
-use crate::console::reason;
+use crate::console::{self, reason};
 use crate::engine::stop;
 use crate::launch::{self, ExitCode};
 use crate::pool::Pool;
@@ -49,11 +51,49 @@ pub(super) struct ServeTask {
 }
 
 impl PythonTask {
+    pub(super) fn new(args: PythonArgs, retries: u32) -> PythonTask {
+        let PythonArgs { workers, failures, module, code, script } = args;
+        let option = if !module.is_empty() {
+            Some("-m")
+        } else if !code.is_empty() {
+            Some("-c")
+        } else {
+            None
+        };
+        let words = option.map(OsString::from).into_iter().chain(module).chain(code).chain(script.clone()).collect();
+        let script = script.first().filter(|_| option.is_none());
+        let folder = folder_of(script.map(Path::new));
+        PythonTask { words, retries, timeout: failures.timeout, runner: runner(workers, Some(folder)) }
+    }
+
     /// Returns the variables from which an executor takes its defaults.
     fn defaults(&self) -> Vec<(&'static str, String)> {
         let timeout = self.timeout.map(|limit| ("RANKPOOL_TIMEOUT", limit.as_secs_f64().to_string()));
         timeout.into_iter().chain([("RANKPOOL_RETRIES", self.retries.to_string())]).collect()
     }
+}
+
+impl ServeTask {
+    pub(super) fn new(args: ServeArgs) -> ServeTask {
+        ServeTask { connect: args.connect, runner: runner(args.workers, None) }
+    }
+}
+
+/// Makes the runner of calls. `folder`: where modules of `--preload` are looked for first; the command line has asked for them.
+fn runner(args: CallWorkerArgs, folder: Option<String>) -> CallRunner {
+    let CallWorkerArgs { python_exe: exe, mut preload, kill_after } = args;
+    let must_import = folder.is_some() && !preload.is_empty();
+    if must_import {
+        preload.splice(0..0, folder);
+    }
+    CallRunner { plan: CallPlan { exe, preload, must_import, kill_after } }
+}
+
+/// Returns the folder of a script, which has a slash, or else the current one.
+fn folder_of(script: Option<&Path>) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let folder = script.and_then(Path::parent).map_or_else(|| here.clone(), |folder| here.join(folder));
+    format!("{}/", folder.display().to_string().trim_end_matches('/'))
 }
 
 /// Runs a script.
@@ -148,13 +188,11 @@ fn drive(
     let report = batch.run_until(pool, asked.end(quiet))?;
     // Failed jobs are exceptions in the script, which decides what they mean.
     match report.code() {
-        ExitCode::JobsFailed => Ok(ExitCode::Success),
-        ExitCode::Success => Ok(ExitCode::Success),
-        other => {
-            report.show(true);
-            Ok(other)
-        }
+        ExitCode::JobsFailed | ExitCode::Success => return Ok(ExitCode::Success),
+        ExitCode::Stopped => console::eprint_error("stopped early, by a signal or because its time limit is near"),
+        _ => report.show(true),
     }
+    Ok(report.code())
 }
 
 /// Waits for the end of the script, and ends it after a request to stop the run.

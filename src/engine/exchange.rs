@@ -166,6 +166,8 @@ impl BlockBuilder {
 pub(crate) enum Delivery {
     /// Results, a frame for each job. The frames are a part of a message of `packet_bytes` and keep all of it in memory.
     Done { first: u64, count: u64, frames: Bytes, packet_bytes: usize },
+    /// Results that come before their chunk is finished, and again when it is. The jobs are not settled yet.
+    Early { first: u64, count: u64, frames: Bytes, packet_bytes: usize },
     /// A job that failed for good.
     Failed(Box<JobError>),
     /// Jobs that did not run to their end, all for the same reason.

@@ -75,6 +75,8 @@ pub(crate) trait Jobs<'c> {
     fn message(&self) -> &Bytes;
     /// The job that was pulled last cannot be run; it counts as answered.
     fn refuse(&mut self, failure: Failure);
+    /// Sends the results so far ahead, because the next answer may take long. They do not settle their jobs.
+    fn send_ahead(&mut self);
     /// Answers the oldest job that was pulled and not answered: `write` appends its encoded result.
     fn answer(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Failure>);
 }
@@ -348,6 +350,12 @@ impl<I: Value, O: Value> ChunkJobs<'_, '_, I, O> {
     pub(crate) fn pull_sharing(&mut self) -> Option<I> {
         let message = self.jobs.message().clone();
         wire::with_message(&message, || self.pull())
+    }
+
+    /// Sends the results so far ahead of the end of the chunk. The driver gets them as [`Event::Early`](crate::pool::Event::Early).
+    #[cfg(feature = "program")]
+    pub(crate) fn send_ahead(&mut self) {
+        self.jobs.send_ahead();
     }
 
     /// Answers the oldest job that was pulled and not answered.

@@ -232,6 +232,7 @@ impl<'t> Master<'t> {
                 ToMaster::Part { part, map, job, stream, .. } => {
                     self.deliver_part(map, OutputPart { job, stream, bytes: payload, rank, part });
                 }
+                ToMaster::Early { chunk, first, count, .. } => self.deliver_early(rank, chunk, first, count, payload),
                 ToMaster::Returned { chunk, kept } => self.handle_event(Event::Returned { rank, chunk, kept }, None),
                 ToMaster::Signalled => self.stop(),
                 ToMaster::Failed { message } => return Err(MasterError::RankFailed(rank, self.host(rank), message)),
@@ -243,6 +244,18 @@ impl<'t> Master<'t> {
 
     fn decode_error(&self, rank: RankId, error: wire::CodecError) -> MasterError {
         MasterError::Codec(rank, self.host(rank), error)
+    }
+
+    /// Hands on results of a chunk that is not finished. It stays assigned: only its end settles its jobs.
+    fn deliver_early(&mut self, rank: RankId, chunk: ChunkId, first: u32, count: u32, frames: Bytes) {
+        let assignment = self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank);
+        let Some(Assignment { map, first: start, .. }) = assignment else { return };
+        if let Some(book) = self.maps.get_mut(&map) {
+            let packet_bytes = frames.len();
+            let first = start + u64::from(first);
+            book.deliver(Delivery::Early { first, count: count.into(), frames, packet_bytes });
+            self.mark_ready(map);
+        }
     }
 
     fn finished(&mut self, rank: RankId, chunk: ChunkId, report: ChunkReport) {

@@ -39,7 +39,7 @@ use crate::engine::wire::{self, Packet, ToMaster, ToRank};
 
 use chunk::{Chunk, Cursor};
 use coalesce::Coalescing;
-use executor::{Executor, FromThread, MapFunction, Part, Results};
+use executor::{Early, Executor, FromThread, MapFunction, Part, Results};
 use limited::Limited;
 use pulse::MasterWatch;
 use threads::{ComputeThreads, Work};
@@ -225,6 +225,7 @@ impl RankLoop<'_> {
                         self.queue_results(results);
                     }
                     FromThread::Part(part) => self.queue_part(part),
+                    FromThread::Early(early) => self.queue_early(early),
                 }
             }
             if !self.limited.is_empty() {
@@ -365,7 +366,7 @@ impl RankLoop<'_> {
 
     fn queue_results(&mut self, results: Results) {
         self.chunks.remove(&results.chunk);
-        let Results { chunk, count, wall_ns, useful_ns, failed, failed_results, frames } = results;
+        let Results { chunk, count, wall_ns, useful_ns, failed, failed_results, frames, ahead: _ } = results;
         let bytes = frames.len() as u64;
         let head = ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, bytes };
         self.outbox.push_with(head, [frames.into()]);
@@ -382,6 +383,14 @@ impl RankLoop<'_> {
         self.parts.insert(part, (map, taken));
         let head = ToMaster::Part { part, map, job, stream, bytes: bytes.len() as u64 };
         self.outbox.push_with(head, [bytes.into()]);
+    }
+
+    fn queue_early(&mut self, early: Early) {
+        let Early { chunk, first, count, frames } = early;
+        if self.chunks.contains_key(&chunk) {
+            let head = ToMaster::Early { chunk, first, count, bytes: frames.len() as u64 };
+            self.outbox.push_with(head, [frames.into()]);
+        }
     }
 
     fn send(&mut self) -> Result<(), RankError> {

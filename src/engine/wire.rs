@@ -110,6 +110,9 @@ pub(crate) enum ToMaster {
     },
     /// A piece of a job's output, sent before its result. The payload is the piece; `part` numbers the pieces of this rank.
     Part { part: u64, map: MapId, job: u64, stream: OutputStream, bytes: u64 },
+    /// Results of a chunk that is not finished: those of `count` jobs from its job `first` on. The payload is a frame for each. They
+    /// come again when the chunk is finished.
+    Early { chunk: ChunkId, first: u32, count: u32, bytes: u64 },
     /// The answer to a recall: the rank keeps the first `kept` jobs.
     Returned { chunk: ChunkId, kept: u32 },
     /// The rank has received a signal that asks for the end of the run.
@@ -147,7 +150,7 @@ impl Head for ToRank {
 impl Head for ToMaster {
     fn payload(&self) -> u64 {
         match self {
-            ToMaster::Finished { bytes, .. } | ToMaster::Part { bytes, .. } => *bytes,
+            ToMaster::Finished { bytes, .. } | ToMaster::Part { bytes, .. } | ToMaster::Early { bytes, .. } => *bytes,
             ToMaster::Join(_)
             | ToMaster::Returned { .. }
             | ToMaster::Signalled

@@ -132,6 +132,8 @@ pub(crate) struct JobStream<I, O> {
 pub(crate) enum Event<O> {
     /// Jobs ran and have results.
     Done(Results<O>),
+    /// Results of jobs that are not settled yet: they come again in [`Done`](Self::Done).
+    Early(Results<O>),
     /// A job failed, and is not run again by the pool.
     Failed(Box<JobError>),
     /// Jobs did not run to their end.
@@ -314,7 +316,7 @@ impl<I, O> JobStream<I, O> {
                 self.part = Some((part.rank, part.part));
                 0
             }
-            Event::Started { .. } | Event::Idle | Event::Wake | Event::Ended => 0,
+            Event::Early(_) | Event::Started { .. } | Event::Idle | Event::Wake | Event::Ended => 0,
         };
         self.settled += jobs;
         while let Some(&(_, bytes)) = self.sent.front().filter(|(end, _)| *end <= self.settled) {
@@ -361,6 +363,14 @@ impl<O> From<Delivery> for Event<O> {
             Delivery::Done { first, count, frames, packet_bytes } => {
                 Event::Done(Results { job: first, left: count, frames, packet_bytes, position: 0, output: PhantomData })
             }
+            Delivery::Early { first, count, frames, packet_bytes } => Event::Early(Results {
+                job: first,
+                left: count,
+                frames,
+                packet_bytes,
+                position: 0,
+                output: PhantomData,
+            }),
             Delivery::Failed(error) => Event::Failed(error),
             Delivery::Unrun { first, count, attempt, failure } => {
                 Event::Unrun(Unrun { job: first, left: count, attempt, failure })

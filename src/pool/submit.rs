@@ -173,7 +173,7 @@ fn settle(map: MapId, event: Event<()>, registry: &Registry) {
         }
         Event::Failed(error) => settle_job(error.job, Err(*error)),
         Event::Unrun(errors) => errors.for_each(|error| settle_job(error.job, Err(error))),
-        Event::Part(_) | Event::Idle | Event::Wake | Event::Ended => {}
+        Event::Early(_) | Event::Part(_) | Event::Idle | Event::Wake | Event::Ended => {}
     }
 }
 

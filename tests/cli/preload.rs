@@ -33,6 +33,11 @@ def who(_=None):
     time.sleep(0.02)
     return os.getpid(), os.getppid(), counted.by
 
+def has(_=None):
+    """Whether the module was imported before this job, and where this is."""
+    time.sleep(0.02)
+    return "counted" in sys.modules, os.environ["RANKPOOL_RANK"], os.environ["RANKPOOL_SLOT"]
+
 def pid(_=None):
     time.sleep(0.02)
     return os.getpid()
@@ -40,10 +45,23 @@ def pid(_=None):
 def die(_=None):
     os.kill(os.getpid(), signal.SIGKILL)
 
+def die_with_child(file):
+    with open(file, "w") as out:
+        out.write("%d\n" % subprocess.Popen(["sleep", "1000"]).pid)
+    die()
+
 def wait_with_child(file):
     child = subprocess.Popen(["sleep", "1000"])
     with open(file, "w") as out:
         out.write("%d %d\n" % (os.getpid(), child.pid))
+    time.sleep(1000)
+
+def once(file):
+    """Does not end, the first time."""
+    if os.path.exists(file):
+        return "again"
+    with open(file, "w") as out:
+        out.write("%d\n" % os.getpid())
     time.sleep(1000)
 
 def state(_=None):
@@ -122,11 +140,17 @@ with Executor() as executor:
 print(len({pid for pid, _, _ in seen}), len({parent for _, parent, _ in seen}), all(by == parent for _, parent, by in seen))
 ";
 
+const HAVE: &str = "
+with Executor() as executor:
+    seen = set(executor.map(jobs.has, range(60), chunksize=1))
+print(all(imported for imported, _, _ in seen), len(seen))
+";
+
 #[test]
 fn modules_of_preload_are_imported_once_for_all_workers_of_a_script() {
     let case = Case::new();
-    let run = case.python(&["--preload", "json,counted"], ALL);
-    assert_eq!(run.expect_code(0).out(), "6 1 True\n", "{}", run.stderr);
+    let run = case.python(&["--preload", "json,counted"], &format!("{ALL}{HAVE}"));
+    assert_eq!(run.expect_code(0).out(), "6 1 True\nTrue 6\n", "{}", run.stderr);
     assert_eq!((case.imports().len(), run.stderr.as_str()), (1, ""));
     case.expect_no_process_left();
 }
@@ -135,7 +159,7 @@ fn modules_of_preload_are_imported_once_for_all_workers_of_a_script() {
 fn modules_of_preload_are_imported_once_for_all_workers_of_a_map() {
     let case = Case::new();
     let words = ["--threads", "3", "map", "-q", "--preload", "counted", "--python", "jobs.py:who", "--range", "1:60"];
-    let run = support::run(&mut case.module.program(2, &words), LIMIT);
+    let run = support::run(case.module.program(2, &words).env_remove("PYTHONDONTWRITEBYTECODE"), LIMIT);
     let seen = lines(run.expect_code(0));
     assert!(seen.len() == 60 && seen.iter().all(|line| line[1] == line[2] && line[1] == seen[0][1]), "{seen:?}");
     assert_eq!((case.imports().len(), run.stderr.as_str()), (1, ""));
@@ -227,13 +251,15 @@ fn workers_are_started_plainly_if_a_module_has_started_threads() {
     let python = case.python(&preload, ALL);
     let out = python.expect_code(0).out();
     assert!(out.starts_with("6 ") && out.ends_with(" False\n"), "{out}{}", python.stderr);
+    let have = case.python(&preload, HAVE);
+    assert_eq!(have.expect_code(0).out(), "True 6\n", "each imports by itself: {}", have.stderr);
     let executor = case.python(&[], &COUNT.replace("PRELOAD", "['threaded']"));
     assert_eq!(executor.expect_code(0).out(), "6\n", "{}", executor.stderr);
-    assert!(case.imports().len() == 7, "the server and each worker: {:?}", case.imports());
+    assert!(case.imports().len() == 14, "twice, the server and each worker: {:?}", case.imports());
     let words = ["map", "-q", preload[0], preload[1], "--python", "jobs.py:who", "--range", "1:20"];
     let map = support::run(&mut case.module.program(2, &words), LIMIT);
     assert!(lines(map.expect_code(0)).iter().all(|line| line[0] == line[2]), "each imports by itself: {}", map.out());
-    for run in [python, executor, map] {
+    for run in [python, have, executor, map] {
         run.expect_said(threads);
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     }
@@ -283,6 +309,25 @@ fn runs(pid: &str) -> bool {
 }
 
 #[test]
+fn a_worker_that_dies_leaves_no_child() {
+    let case = Case::new();
+    let script = "
+with Executor() as executor:
+    try:
+        executor.submit(jobs.die_with_child, 'pid').result()
+    except WorkerDied:
+        print('died', open('pid').read(), end='')
+    while os.path.exists('/proc/' + open('pid').read().strip()) and time.sleep(0.01) is None:
+        state = open('/proc/' + open('pid').read().strip() + '/stat').read().rpartition(')')[2].split()[0]
+        if state in 'ZX':
+            break
+    print('gone')
+";
+    let run = case.python(&["--preload", "counted"], script);
+    assert!(run.expect_code(0).out().ends_with("gone\n"), "{}{}", run.out(), run.stderr);
+}
+
+#[test]
 fn a_time_limit_ends_a_forked_worker_with_its_children() {
     let case = Case::new();
     let script = "
@@ -318,6 +363,25 @@ with Executor() as executor:
     assert_eq!(run.expect_code(0).out(), "True\n", "{}", run.stderr);
     run.expect_said("the fork server, which imports the modules of preload for all workers of this host, has ended");
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    case.expect_no_process_left();
+}
+
+#[test]
+fn a_job_whose_server_is_killed_runs_again_and_its_worker_is_gone() {
+    let case = Case::new();
+    let script = "
+with Executor() as executor:
+    _, server, _ = executor.submit(jobs.who).result()
+    future = executor.submit(jobs.once, 'pid')
+    while not os.path.exists('pid') or not open('pid').read():
+        time.sleep(0.01)
+    os.kill(server, 9)
+    print(future.result())
+";
+    let run = case.python(&["--preload", "counted"], script);
+    assert_eq!(run.expect_code(0).out(), "again\n", "{}", run.stderr);
+    let pid = std::fs::read_to_string(case.module.files.path("pid")).expect("the job has begun");
+    until("the end of the worker", || !runs(pid.trim()));
     case.expect_no_process_left();
 }
 

@@ -4,6 +4,7 @@ The environments are made in `target/python` (or below `$RANKPOOL_TARGET_BASE`, 
 and kept.
 """
 
+import fcntl
 import hashlib
 import os
 import shlex
@@ -39,13 +40,17 @@ def environment(name, packages, python="python3"):
     folder = VENVS / name
     wanted = hashlib.sha256(repr((python, sorted(packages))).encode()).hexdigest()
     stamp = folder / "packages"
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"installing into {folder}: {' '.join(packages)}", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([python, "-m", "venv", folder], check=True, timeout=120)
-        install = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
-        subprocess.run(install, check=True, timeout=900)
-        stamp.write_text(wanted)
+    VENVS.mkdir(parents=True, exist_ok=True)
+    with open(VENVS / f"{name}.lock", "w") as lock:
+        # Another test may be making it; its pip ends in time.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text() != wanted:
+            print(f"installing into {folder}: {' '.join(packages)}", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
+            subprocess.run([python, "-m", "venv", folder], check=True, timeout=120)
+            install = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+            subprocess.run(install, check=True, timeout=900)
+            stamp.write_text(wanted)
     return folder
 
 

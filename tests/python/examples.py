@@ -4,6 +4,7 @@
     RANKPOOL_MPIEXEC=mpiexec tests/python/examples.py          under a launcher, with a rankpool that has MPI
     tests/python/examples.py Programs.test_closure             one of them
     RANKPOOL_SKY=200 tests/python/examples.py NightSky         fewer images than 2000
+    RANKPOOL_TEST_PYTHON=python3.13 tests/python/examples.py   another interpreter than python3
 
 The reference is the same program with its import line changed back, or a run of its function one job after another.
 """
@@ -40,7 +41,8 @@ SEQUENTIAL = {"import rankpool.joblib": "", "    rankpool.joblib.register()": ""
 
 
 def python():
-    return environment("examples", PACKAGES) / "bin/python"
+    base = os.environ.get("RANKPOOL_TEST_PYTHON", "python3")
+    return environment("examples-" + os.path.basename(base), PACKAGES, base) / "bin/python"
 
 
 class Programs(unittest.TestCase):

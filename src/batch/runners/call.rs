@@ -232,6 +232,10 @@ impl CallFeed for ChunkFeed<'_, '_, '_> {
         })
     }
 
+    fn pause(&mut self) {
+        self.jobs.send_ahead();
+    }
+
     fn has_ended(&self, session_value: u64) -> bool {
         rank::is_forgotten(session_value)
     }

@@ -162,11 +162,7 @@ impl WorkerPlan {
         }
     }
 
-    /// Waits until the modules of `--preload` are imported. If workers cannot be forked, those that were asked for are started
-    /// plainly.
-    ///
-    /// # Errors
-    /// The message and traceback of an import that fails.
+    /// Waits until the modules of `--preload` are imported. If workers cannot be forked, those that were asked for start plainly.
     fn wait_for_import(&self, expected: &[(u32, Range<u32>)], deadline: Instant) -> Result<(), String> {
         let program = self.program();
         if !program.preload.is_empty() && !forked::check(&program, deadline)? {

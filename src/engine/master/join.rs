@@ -32,6 +32,7 @@ pub(super) fn gather_facts(
                         ToMaster::Failed { message } => return Err(broken(rank, &there, message)),
                         ToMaster::Finished { .. }
                         | ToMaster::Part { .. }
+                        | ToMaster::Early { .. }
                         | ToMaster::Returned { .. }
                         | ToMaster::Pulse
                         | ToMaster::Signalled => {}

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::context::{self, CurrentJob};
-use super::executor::{Executor, MapFunction, Results};
+use super::executor::{Early, Executor, FromThread, MapFunction, Results};
 use super::limited::Limited;
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
@@ -101,6 +101,7 @@ impl Chunk {
             chunk: self,
             rank: executor.rank.0,
             slot: executor.slots_before.load(Ordering::Relaxed) + place,
+            executor,
             inputs: Frames::new(&self.inputs),
             results: Results::of(self.id),
             stopwatch: kept.map_or_else(Box::default, |(_, stopwatch)| stopwatch),
@@ -138,6 +139,7 @@ struct Run<'c> {
     chunk: &'c Chunk,
     rank: u32,
     slot: u32,
+    executor: &'c Executor,
     inputs: Frames<'c>,
     results: Results,
     stopwatch: Box<Stopwatch>,
@@ -241,6 +243,18 @@ impl<'c> Jobs<'c> for Run<'c> {
             }
             self.settle_refused();
         }
+    }
+
+    fn send_ahead(&mut self) {
+        let (first, start) = self.results.ahead;
+        let (count, end) = (self.results.count - first, self.results.frames.len());
+        if count == 0 || self.pulled.is_empty() {
+            return;
+        }
+        self.results.ahead = (self.results.count, end);
+        let frames = self.results.frames[start..].to_vec();
+        self.executor.send(FromThread::Early(Early { chunk: self.chunk.id, first, count, frames }));
+        self.executor.doorbell.ring();
     }
 
     fn message(&self) -> &Bytes {

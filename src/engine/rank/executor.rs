@@ -55,6 +55,16 @@ impl MapFunction {
 pub(super) enum FromThread {
     Results(Results),
     Part(Part),
+    Early(Early),
+}
+
+/// Results of a chunk that is not finished.
+pub(super) struct Early {
+    pub chunk: ChunkId,
+    /// The first of its jobs that they are of.
+    pub first: u32,
+    pub count: u32,
+    pub frames: Vec<u8>,
 }
 
 /// A chunk's results.
@@ -69,12 +79,23 @@ pub(super) struct Results {
     /// The number of jobs that were marked by [`mark_failed`](super::mark_failed).
     pub failed_results: u32,
     pub frames: Vec<u8>,
+    /// The number of results, and of bytes of the frames, that were sent ahead.
+    pub ahead: (u32, usize),
 }
 
 impl Results {
     /// No results yet.
     pub(super) fn of(chunk: ChunkId) -> Self {
-        Results { chunk, count: 0, wall_ns: 0, useful_ns: 0, failed: Vec::new(), failed_results: 0, frames: Vec::new() }
+        Results {
+            chunk,
+            count: 0,
+            wall_ns: 0,
+            useful_ns: 0,
+            failed: Vec::new(),
+            failed_results: 0,
+            frames: Vec::new(),
+            ahead: (0, 0),
+        }
     }
 }
 

@@ -83,6 +83,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
                     let stream = if is_stderr { OutputStream::Stderr } else { OutputStream::Stdout };
                     ToMaster::Part { part: a, map: MapId(b), job: a ^ b, stream, bytes }
                 }
+                None if b % 2 == 0 => ToMaster::Early { chunk: ChunkId(a), first: count / 2, count, bytes },
                 None => ToMaster::Finished {
                     chunk: ChunkId(a),
                     count,

@@ -164,7 +164,7 @@ impl<I: Input, O: Value> Record<I, O> for JournaledMap<O> {
                     self.settle(job, None).map_err(failure)?;
                 }
             }
-            Event::Started { .. } | Event::Part(_) | Event::Wake | Event::Idle | Event::Ended => {}
+            Event::Early(_) | Event::Started { .. } | Event::Part(_) | Event::Wake | Event::Idle | Event::Ended => {}
         }
         self.flush_if_due().map_err(failure)
     }

@@ -83,7 +83,9 @@ impl<O> Order<O> {
             Event::Done(results) => Settled::Done(results),
             Event::Failed(error) => Settled::Failed(error),
             Event::Unrun(unrun) => Settled::Unrun(unrun),
-            Event::Started { .. } | Event::Part(_) | Event::Idle | Event::Wake | Event::Ended => return,
+            Event::Early(_) | Event::Started { .. } | Event::Part(_) | Event::Idle | Event::Wake | Event::Ended => {
+                return;
+            }
         };
         let first = settled.first();
         let bytes = settled.bytes();

@@ -59,7 +59,7 @@ fn take_all<I>(stream: &mut JobStream<I, u64>) -> Result<Vec<Result<u64, JobErro
             }
             Event::Failed(error) => put(error.job, Err(*error)),
             Event::Unrun(errors) => errors.for_each(|error| put(error.job, Err(error))),
-            Event::Part(_) | Event::Started { .. } => {}
+            Event::Early(_) | Event::Part(_) | Event::Started { .. } => {}
             Event::Idle | Event::Wake => panic!("there was nothing else to wait for"),
             Event::Ended => break,
         }

@@ -28,6 +28,8 @@ use frame::{Body, FrameWriter, Head, Kind};
 use payload::Payload;
 use process::{CallProcess, Reply, Wake};
 
+/// After this time without another answer, the answers so far are sent ahead.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of unanswered calls beyond which no more are sent.
 const MOST_AHEAD: usize = 1 << 20;
 /// After this many processes in a row that ended before they were ready, a call fails with each further one.
@@ -151,6 +153,8 @@ pub(crate) trait CallFeed {
     fn next(&mut self) -> Option<CallRequest>;
     /// Takes an answer. Answers come in the order of the calls.
     fn done(&mut self, answer: CallAnswer<'_>);
+    /// Notes that no answer has come for a moment: those so far should not wait for the next one.
+    fn pause(&mut self);
     /// Whether the script has ended the session while calls of it run: nothing takes their results.
     fn has_ended(&self, session_value: u64) -> bool;
 }
@@ -183,6 +187,8 @@ pub(crate) struct CallWorker {
     pace: RequestPace,
     /// When the process could begin with the first of the calls.
     since: Instant,
+    /// Whether there were answers since the last pause.
+    has_answered: bool,
     /// Processes in a row that ended before they were ready.
     useless: u32,
     turn: StartTurn,
@@ -199,6 +205,7 @@ impl CallWorker {
             ahead: 0,
             pace: RequestPace::new(),
             since: Instant::now(),
+            has_answered: false,
             useless: 0,
             turn: StartTurn::new(),
         }
@@ -224,6 +231,7 @@ impl CallWorker {
         loop {
             self.report_verdicts(feed);
             if self.in_flight.is_empty() && !self.take(feed) {
+                self.has_answered = false;
                 return AnswerEnd::AllAnswered;
             }
             let mut process = match self.connect(cancelled) {
@@ -238,13 +246,22 @@ impl CallWorker {
                 }
             };
             self.fill(&mut process, feed);
-            let deadline = self.deadline(&process);
+            let limit = self.deadline(&process);
+            let pause =
+                self.has_answered.then(|| self.since + PAUSE).filter(|pause| limit.is_none_or(|at| *pause < at));
+            let deadline = pause.or(limit);
             let poll_delay = self.pace.poll_delay(self.sent).map(|delay| self.since + delay);
             let look = Instant::now() + LOOK_FOR_ENDED_SESSION;
-            match process.listen(poll_delay, Some(deadline.map_or(look, |deadline| deadline.min(look))), cancelled) {
+            let until = deadline.map_or(look, |deadline| deadline.min(look));
+            match process.listen(poll_delay, Some(until), cancelled) {
                 Wake::Frames => self.read(process, feed, poll_delay.is_some()),
                 Wake::Closed => self.bury(process),
-                Wake::Deadline if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+                Wake::Deadline if pause.is_some() => {
+                    self.has_answered = false;
+                    feed.pause();
+                    self.process = Some(process);
+                }
+                Wake::Deadline if limit.is_none_or(|limit| Instant::now() < limit) => {
                     if self.fail_ended(feed) {
                         process.terminate(self.kill_after);
                         self.lose_process();
@@ -398,6 +415,7 @@ impl CallWorker {
             }
         }
         if calls > 0 {
+            self.has_answered = true;
             self.pace.record(calls, elapsed, bytes, delayed && self.sent == 0);
             self.since = Instant::now();
         }

@@ -66,6 +66,9 @@ const FORK_SERVER: &str = "import sys\n\
 /// The variable with the folders and zip files in which Python looks for modules.
 pub(crate) const PYTHONPATH: &str = "PYTHONPATH";
 
+/// The variables of a single worker.
+pub(crate) const SLOT_VARIABLES: [&str; 2] = ["RANKPOOL_RANK", "RANKPOOL_SLOT"];
+
 /// The variable that marks a worker that answers calls.
 const WORKER_VARIABLE: &str = "RANKPOOL_WORKER";
 
@@ -123,6 +126,7 @@ pub(crate) fn worker(exe: Option<&str>) -> Program {
 /// If there is no memory for the package.
 pub(crate) fn fork_server(worker: &Program) -> Result<Program, String> {
     let mut env = worker.env.clone();
+    env.retain(|(name, _)| !SLOT_VARIABLES.contains(&name.as_str()));
     let own = env.iter().rev().find(|(name, _)| name == PYTHONPATH).map(|(_, path)| path.clone());
     env.push((PYTHONPATH.to_string(), path_before(own.or_else(|| env::var(PYTHONPATH).ok()))?));
     let mut args = vec!["-c".to_string(), FORK_SERVER.to_string()];

@@ -84,7 +84,7 @@ fn times_of(map: u64, function: Function) -> (u64, u64) {
     chunk_of(0, map, function).run(&executor, 0);
     match finished.recv().unwrap() {
         FromThread::Results(results) => (results.wall_ns, results.useful_ns),
-        FromThread::Part(_) => panic!("no job sends a part"),
+        FromThread::Part(_) | FromThread::Early(_) => panic!("nothing is sent ahead"),
     }
 }
 
