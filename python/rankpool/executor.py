@@ -22,6 +22,10 @@ _START_LIMIT = 300.0
 _LOOK_AGAIN = 1.0
 
 
+# How many calls an executor that has as many workers as the run sends at once, for each of them.
+_CALLS_PER_WORKER = 32
+
+
 class _Core:
     """What an executor and its views have in common."""
 
@@ -62,7 +66,8 @@ class _Core:
                 found.wait_ready(_START_LIMIT)
                 self.start_session(found)
                 if self.limit is not None and self.limit >= found.slots:
-                    self.limit = None  # no limit: calls may wait at the workers, so that these need not wait
+                    # Calls may wait at the workers, so that these need not wait; few, so that others can be cancelled.
+                    self.limit = max(self.limit, _CALLS_PER_WORKER * found.slots)
                 self.connection = found
         return self.connection
 
