@@ -14,13 +14,12 @@ from ._frames import HEADER, MEMFD_FROM, FrameReader, FrameWriter, in_memfd, pac
 from ._functions import Functions
 from ._futures import FINISHED, RUNNING, JobFuture, begin, settle
 from ._results import outcome_of
-from ._runs import abandoned, cancel_abandoned, live_runs
+from ._runs import abandoned, cancel_abandoned, live_runs, look_after, pause
 
 # While results come in, what is sent waits this long for more, and is written with it.
 _WRITE_DELAY = 200e-6
 _JOIN_LIMIT = 2.0
 _pack_header = HEADER.pack
-_LOOK_AGAIN = 1.0
 
 
 class Connection:
@@ -332,8 +331,8 @@ class Connection:
         """The thread that writes, and sends, what the others leave."""
         while self.over is None:
             # If nothing wakes it, it looks all the same: an interrupt may have come first.
-            self._wake_flusher.acquire(timeout=_LOOK_AGAIN)
-            cancel_abandoned()
+            self._wake_flusher.acquire(timeout=pause())
+            look_after(self)
             with self.lock:
                 self._flush_wanted = False
                 if self._forgotten:

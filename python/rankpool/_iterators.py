@@ -33,7 +33,7 @@ class Parts:
             if chunk is None:
                 raise StopIteration
             if chunk.failures is None:
-                return _emptying(chunk.values)
+                return emptying(chunk.values)
             self._rest, self._at = chunk, 0
 
     def _next_part(self):
@@ -54,7 +54,7 @@ class Parts:
             self._rest = None
         part = chunk.values[at:end]
         chunk.values[at:end] = [None] * (end - at)
-        return _emptying(part)
+        return emptying(part)
 
     def __del__(self):
         # This may be called at any moment by the garbage collector, so that no lock can be taken here.
@@ -62,7 +62,7 @@ class Parts:
             abandoned.append(self._run)
 
 
-def _emptying(values):
+def emptying(values):
     """An iterator over a list that removes what it hands over."""
     values.reverse()
     return map(list.pop, repeat(values, len(values)))

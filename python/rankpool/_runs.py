@@ -24,3 +24,23 @@ def cancel_abandoned():
         except IndexError:
             return
         run.cancel()
+
+
+# Maps whose items are collected to calls of several jobs while their iterable is read.
+collecting: "weakref.WeakSet" = weakref.WeakSet()
+_PAUSE = 1.0
+_SHORT_PAUSE = 0.02
+
+
+def pause():
+    """Seconds after which maps must be looked after if nothing else happens."""
+    return _SHORT_PAUSE if len(collecting) else _PAUSE
+
+
+def look_after(connection):
+    """Cancel the maps whose iterator is gone, and let collected items be sent: their iterable may give no more now."""
+    cancel_abandoned()
+    if len(collecting):
+        for run in live_runs():
+            if run.connection is connection and run in collecting and run._items:
+                connection.enqueue(run.core, run)

@@ -116,7 +116,8 @@ class Worker:
                         continue
                     self._send()
                 elif kind == frames.FUNCTION:
-                    self._functions[header[5]] = (header, body if header[1] & frames.BUFFERS else bytes(body))
+                    is_own = header[1] & (frames.BUFFERS | frames.MEMFD)  # memory of its own, not the reader's
+                    self._functions[header[5]] = (header, body if is_own else bytes(body))
                 elif kind == frames.SESSION:
                     self._sessions[header[5]] = _Session(memoryview(body)[header[4] :])
                 elif kind == frames.FORGET:

@@ -1,7 +1,6 @@
 """Maps: one function applied to many inputs, sent in calls of one or more jobs."""
 
 import threading
-import weakref
 from collections import deque
 from itertools import chain
 from time import monotonic
@@ -10,6 +9,7 @@ from . import _frames as frames
 from ._functions import all_uses
 from ._iterators import Parts, Values
 from ._payload import dumps, layout, rebuild
+from ._reading import Feed, Reading
 from ._runs import runs
 
 # A call of an automatic map takes about this long, in the worker.
@@ -50,7 +50,7 @@ class _MapCall:
         self.count = count
 
 
-class MapRun:
+class MapRun(Reading):
     """The jobs of one map. They run whether the results are iterated over or not.
 
     `items` is read by a thread of the run as far as jobs can be sent, unless it is a list, which the run
@@ -65,7 +65,7 @@ class MapRun:
         self.retries = retries
         self.seconds = timeout
         self.queued = False
-        self._condition = threading.Condition()
+        self._condition = threading.Condition()  # for those who wait for results
         self._chunksize = chunksize
         self._buffersize = buffersize
         # One job in a call where results are found again by content, or where a job has a time limit of its own.
@@ -78,7 +78,8 @@ class MapRun:
             items.reverse()  # Jobs are taken from its end, so that their inputs are not kept.
             self._items = items
         else:
-            self._items = deque()
+            self._feed = Feed(self._condition)
+            self._items = self._feed.items
         self._exhausted = self._is_list
         self._index = 0  # of the next chunk
         self._open = 0  # chunks that have not been answered
@@ -115,9 +116,7 @@ class MapRun:
         else:
             self.resume()
             if self._iterator is not None:
-                iterator, self._iterator = self._iterator, None
-                arguments = (weakref.ref(self), iterator)
-                threading.Thread(target=_read_items, args=arguments, name="rankpool-reader", daemon=True).start()
+                self._start_reading()
         self._settled()
 
     def resume(self):
@@ -147,6 +146,9 @@ class MapRun:
                     items = [chunk.items[offset]]
                 else:
                     items = self._take(self._room())
+                    if not items and not self._is_list:
+                        self._set_due()
+                        items = self._take(self._room())  # what the reader has added meanwhile
                     if not items:
                         return None
                     chunk, offset = _Chunk(self._index, items), -1
@@ -154,7 +156,7 @@ class MapRun:
                     self._open += 1
                     self._unyielded += chunk.count
                     if not self._is_list:
-                        self._condition.notify_all()
+                        self._has_taken()
             call = _MapCall(self, chunk, offset, len(items))
             call.retries = retries
             try:
@@ -166,15 +168,15 @@ class MapRun:
                 else:
                     self._send_alone(chunk, range(chunk.count), self.retries)
 
-    def _room(self):
-        """How many jobs the next call may have; 0: none now."""
+    def _room(self, freed=0):
+        """How many jobs the next call may have, if `freed` jobs less are with the consumer; 0: none now."""
         size = self._size
         if self._automatic and self._open >= _CALLS_AHEAD * self.connection.slots:
             return 0  # The next ones may be larger.
         if self._automatic and self._is_list:
             size = max(1, min(size, len(self._items) // (4 * self.connection.slots)))
         if self._buffersize is not None:
-            room = self._buffersize - self._unyielded
+            room = self._buffersize - self._unyielded + freed
             if self._automatic:
                 size = max(1, min(size, self._buffersize // (2 * self.connection.slots)))
             if room < min(size, self._buffersize):
@@ -185,7 +187,7 @@ class MapRun:
     def _take(self, count):
         items = self._items
         if not self._is_list:
-            if len(items) < count and not self._exhausted and not self._automatic:
+            if self._is_collecting(count):
                 return []
             return [items.popleft() for _ in range(min(count, len(items)))]
         taken = items[-count:] if count else []
@@ -232,6 +234,8 @@ class MapRun:
                 self._measure(call.count, seconds, max(call.size, length))
             if not self.queued and (self._items or not self._exhausted):
                 self.connection.enqueue(self.core, self)
+        elif not self._is_list and not self.queued and len(self._items) >= self._feed.due:
+            self.connection.enqueue(self.core, self)
         self._settled()
 
     def _measure(self, count, seconds, length):
@@ -286,6 +290,9 @@ class MapRun:
             self._progress.count(chunk.count, len(chunk.failures or ()))
         if self._waits:
             self._condition.notify_all()
+        if not self._is_list:
+            self._set_due()
+            self._wake_reader()
 
     def _settled(self):
         """Finish the run if nothing is left."""
@@ -326,6 +333,8 @@ class MapRun:
                 index = self._next if ordered else next(iter(done), -1)
                 chunk = done.get(index)
                 if chunk is not None:
+                    if self._buffersize is not None and not self._is_list:
+                        self._will_take(chunk.count)
                     del done[index]  # No function is called here, so that no interrupt loses a chunk.
                     self._next += 1
                     self._unyielded -= chunk.count
@@ -340,7 +349,7 @@ class MapRun:
                         raise error
                     return None
                 self._wait(deadline)
-        if self._buffersize is not None:
+        if self._buffersize is not None and self._items and self._must_resume():
             self.resume()
         return chunk
 
@@ -405,7 +414,7 @@ class MapRun:
             self._exhausted = True
             self._open -= len({id(chunk) for chunk, _, _ in self._singles})
             self._singles.clear()
-            self._items.clear()
+            self._drop_items()
             self._done.clear()
             self._condition.notify_all()
         self._settled()
@@ -426,6 +435,7 @@ class MapRun:
             if not self._exhausted:
                 self._exhausted = True
                 self._error = error
+            self._drop_items()
             self._condition.notify_all()
         for chunk, offset, _ in singles:
             self._answer_one(chunk, offset, error=error)
@@ -440,59 +450,3 @@ class MapRun:
         """At the end of the interpreter: a run whose iterable is being read ends."""
         if not self._exhausted:
             self.cancel()
-
-    # Reading.
-
-    def _has_read(self, item, is_end, error):
-        """Add an item that the reader has read. False: no more are wanted."""
-        with self._condition:
-            if self._exhausted:
-                return False
-            if is_end:
-                self._error = error
-                self._exhausted = True
-            else:
-                self._items.append(item)
-            # While the workers are busy, items are collected to calls of several jobs.
-            is_due = is_end or len(self._items) >= self._size or self._open < self.connection.slots
-        if is_due:
-            self.resume()
-        elif not self.queued:
-            self.connection.enqueue(self.core, self)
-        if is_end:
-            self._settled()
-        return not is_end
-
-    def _wanted(self):
-        """How many items the reader may read now. The lock is held."""
-        ahead = max(self._size, 1) * (2 * self.connection.slots + 2)
-        if self._buffersize is not None:
-            ahead = min(ahead, self._buffersize - self._unyielded)
-        return ahead - len(self._items)
-
-
-def _read_items(reference, iterator):
-    """The thread that reads the iterable of a run, as far as its jobs can be sent. It ends with the run.
-
-    An item can be sent as soon as it is there: the iterable may wait for its result before it gives the next one.
-    """
-    while True:
-        run = reference()
-        if run is None:
-            return
-        with run._condition:
-            if run._exhausted:
-                return
-            if run._wanted() <= 0:
-                run._condition.wait(0.2)
-                continue
-        del run
-        try:
-            item = next(iterator)
-            is_end, error = False, None
-        except BaseException as raised:
-            item = None
-            is_end, error = True, None if isinstance(raised, StopIteration) else raised
-        run = reference()
-        if run is None or not run._has_read(item, is_end, error):
-            return

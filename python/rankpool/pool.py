@@ -15,7 +15,6 @@ Differences, all of them on purpose:
 
 from __future__ import annotations
 
-import collections
 import itertools
 import warnings
 import weakref
@@ -23,6 +22,7 @@ from multiprocessing import TimeoutError
 from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Set
 
+from ._iterators import emptying
 from ._pool_results import (
     CLOSE,
     RUN,
@@ -53,18 +53,23 @@ __all__ = [
 
 #: Jobs of an `imap` that are read and not yet taken by the caller, for each worker (if `buffersize` is left out).
 BUFFER_PER_WORKER = 128
+#: And so many chunks at least, so that several can be sent together while others run.
+CHUNKS_PER_WORKER = 16
 
 
 def _whole_chunks(iterable: Iterable[Any], chunksize: int) -> Iterator[Any]:
     """The items of `iterable`, read chunk by chunk: if it raises an exception, the items of the unfinished chunk before
     it are dropped, as in `multiprocessing`."""
     iterator = iter(iterable)
-    while True:
-        chunk = collections.deque(itertools.islice(iterator, chunksize))
-        if not chunk:
-            return
-        while chunk:
-            yield chunk.popleft()  # nothing here keeps the item alive
+
+    def chunks() -> Iterator[Iterator[Any]]:
+        while True:
+            chunk = list(itertools.islice(iterator, chunksize))
+            if not chunk:
+                return
+            yield emptying(chunk)  # nothing here keeps an item alive
+
+    return itertools.chain.from_iterable(chunks())
 
 
 class Pool:
@@ -187,7 +192,7 @@ class Pool:
         buffersize: Optional[int] = None,
     ) -> IMapIterator:
         """The values of `func(item)` in input order, as they come. The input may be endless: at most `buffersize`
-        jobs (None: 128 for each worker) are read and not yet taken by the caller."""
+        jobs (None: 128, or 16 chunks, for each worker) are read and not yet taken by the caller."""
         return self._imap(func, iterable, chunksize, buffersize, True)
 
     def imap_unordered(
@@ -315,7 +320,7 @@ class Pool:
         self._check_running()
         _check_chunksize(chunksize)
         if buffersize is None:
-            buffersize = max(BUFFER_PER_WORKER, 4 * (chunksize or 1)) * self._processes
+            buffersize = max(BUFFER_PER_WORKER, CHUNKS_PER_WORKER * (chunksize or 1)) * self._processes
         items: Iterable[Any] = map(tuple, iterable) if star else iter(iterable)
         if chunksize is not None and chunksize > 1:
             items = _whole_chunks(items, chunksize)
