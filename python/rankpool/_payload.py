@@ -5,7 +5,7 @@ follow it, aligned to 64 bytes, and the receiver's array uses the memory in whic
 """
 
 import sys
-from _pickle import PicklingError
+from _pickle import Pickler, PicklingError
 from _pickle import dumps as _dumps
 from _pickle import loads as _loads
 from _struct import pack, unpack_from
@@ -76,6 +76,44 @@ def _dumps_cloud(cloud, obj):
     return _collecting(cloud.dumps, obj) if SHARED in data else (data, buffers, ())
 
 
+# A write of a pickler that is longer consists of one object's own bytes: no name is in it.
+_LONGEST_FRAME = 1 << 20
+
+
+class _Parts(list):
+    """A file for a pickler. It keeps what is written to it; the bytes of a large object are not copied."""
+
+    write = list.append
+
+    def __contains__(self, word):
+        return any(word in part for part in self if len(part) < _LONGEST_FRAME)
+
+
+def dumps_parts(obj):
+    """As `dumps`, for what may hold large `bytes`: `(parts of the pickle, buffers, uses)`."""
+    try:
+        parts, buffers = _pickled_parts(Pickler, obj)
+    except Exception:
+        if cloudpickle() is None:
+            raise
+        parts = None
+    if parts is None or MAIN in parts:
+        cloud = cloudpickle()
+        if cloud is not None:
+            parts, buffers = _pickled_parts(cloud.CloudPickler, obj)
+    if SHARED in parts:
+        data, buffers, uses = dumps(obj)
+        return _Parts([data]), buffers, uses
+    return parts, buffers, ()
+
+
+def _pickled_parts(pickler, obj):
+    parts = _Parts()
+    buffers = []
+    pickler(parts, 5, buffer_callback=buffers.append).dump(obj)
+    return parts, buffers
+
+
 def _collecting(dump, obj):
     """As `dump`, with the numbers of the shared objects that are met."""
     from ._share import collecting
@@ -87,9 +125,14 @@ def _collecting(dump, obj):
 
 
 def layout(data, buffers, uses=()):
-    """`(flags, parts, length)` of a body. Small ones are one part, so that later changes are not seen."""
-    if not buffers and not uses:
+    """`(flags, parts, length)` of a body. Small ones are one part, so that later changes are not seen.
+
+    `data` is a pickle, or a list of its parts.
+    """
+    if not buffers and not uses and type(data) is bytes:
         return 0, (data,), len(data)
+    pickled = (data,) if type(data) is bytes else data
+    size = sum(map(len, pickled))
     flags = 0
     parts = []
     length = 0
@@ -100,13 +143,13 @@ def layout(data, buffers, uses=()):
         parts.append(head)
         length = len(head)
     if not buffers:
-        parts.append(data)
-        return flags, parts, length + len(data)
+        parts += pickled
+        return flags, parts, length + size
     flags |= BUFFERS
     raws = [buffer.raw() for buffer in buffers]
-    table = pack(f"<II{len(raws) + 1}Q", len(raws), 0, len(data), *[raw.nbytes for raw in raws])
-    parts += [table, data]
-    at = len(table) + len(data)
+    table = pack(f"<II{len(raws) + 1}Q", len(raws), 0, size, *[raw.nbytes for raw in raws])
+    parts += [table, *pickled]
+    at = len(table) + size
     for raw in raws:
         pad = -at % ALIGN
         if pad:

@@ -52,6 +52,15 @@ def wait_for(path):
     return path
 
 
+def touch(path):
+    with open(path, "w"):
+        pass
+
+
+def call(fn, argument):
+    return fn(argument)
+
+
 def slow(seconds):
     time.sleep(seconds)
     return seconds

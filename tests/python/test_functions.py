@@ -6,6 +6,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import jobs
 import rankpool
 from rankpool import share
 from rankpool._frames import FORGET, pack_frame
+from rankpool._payload import dumps_parts
 from test_core import WithExecutor
 
 HAS_CLOUDPICKLE = importlib.util.find_spec("cloudpickle") is not None
@@ -141,6 +143,35 @@ class ByValue(WithExecutor):
 
         self.assertEqual(self.executor.submit(factorial, 5).result(60), 120)
         self.assertEqual(self.executor.submit(factorial, 6).result(60), 720)
+
+    def test_large_bytes_that_a_function_captures_are_not_copied_into_its_pickle(self):
+        data = os.urandom(3 << 20)
+        parts, buffers, uses = dumps_parts(lambda: data)
+        self.assertEqual([part is data for part in parts if len(part) > 1 << 20], [True])
+        self.assertEqual(pickle.loads(b"".join(parts))(), data)
+        self.assertEqual((buffers, uses), ([], ()))
+
+    def test_functions_with_equal_large_captures_are_one(self):
+        functions = self.executor._core.connection.functions
+
+        for kind in (bytes, bytearray, array.array):
+            data = bytearray(os.urandom(2 << 20))
+            made = functools.partial(array.array, "B") if kind is array.array else kind
+            functions_of = []
+            for change in (0, 0, 1):
+                data[1 << 20] = (data[1 << 20] + change) % 256
+                captured = made(data)
+                functions_of.append(functions.for_map(lambda captured=captured: len(captured)))
+            first, same, other = [record.number for record in functions_of]
+            self.assertEqual(first, same)
+            self.assertNotEqual(first, other)
+
+    def test_large_bytes_and_buffers_together_arrive(self):
+        for size in (10, 70_000, 2 << 20):
+            data, other = os.urandom(size), bytearray(os.urandom(size))
+            buffer = pickle.PickleBuffer(other)
+            found = self.executor.submit(lambda buffer=buffer: (data, bytes(buffer))).result(60)
+            self.assertEqual(found, (data, bytes(other)))
 
     def test_a_large_capture_travels_in_memory(self):
         data = os.urandom(3 << 20)

@@ -7,6 +7,7 @@ import time
 import unittest
 import weakref
 from concurrent.futures import TimeoutError as FuturesTimeout
+from unittest import mock
 
 import jobs
 import rankpool
@@ -202,6 +203,77 @@ class Lazy(WithExecutor):
         self.assertEqual(next(values), 2)
         first.set()
         self.assertEqual(list(values), [4])
+
+    def test_an_iterable_may_wait_for_results_when_calls_have_become_large(self):
+        for chunksize, buffersize in [(None, 10_000), (None, 300), (16, 100), (16, 48)]:
+            with self.subTest(chunksize=chunksize, buffersize=buffersize):
+                taken = threading.Semaphore(0)
+
+                def numbers(taken=taken):
+                    for number in range(3200):
+                        yield number
+                        # All that was read must come back now, although much more could be sent.
+                        if number % 320 == 319:
+                            for _ in range(320):
+                                if not taken.acquire(timeout=60):
+                                    raise RuntimeError("a value did not come")
+
+                values = []
+                for value in self.executor.map(jobs.double, numbers(), chunksize=chunksize, buffersize=buffersize):
+                    values.append(value)
+                    taken.release()
+                self.assertEqual(values, list(range(0, 6400, 2)))
+
+    def test_an_item_is_sent_while_a_long_job_runs_although_calls_have_become_large(self):
+        go, taken = self.path("go"), threading.Semaphore(0)
+
+        def items():
+            for round_of in range(20):
+                yield from itertools.repeat((jobs.double, round_of), 200)
+                for _ in range(200):
+                    taken.acquire(timeout=60)
+            yield jobs.wait_for, go
+            yield jobs.touch, go
+            for _ in range(2):
+                if not taken.acquire(timeout=60):
+                    raise RuntimeError("the item was not sent")
+
+        values = self.executor.starmap(jobs.call, items(), buffersize=10_000)
+        values = [taken.release() or value for value in values]
+        self.assertEqual(values[-2:], [go, None])
+
+    def test_the_reader_of_a_lazy_map_looks_at_its_run_for_calls_and_not_for_items(self):
+        looks = []
+        has_read = rankpool.MapRun._has_read
+
+        def counted(run, *arguments):
+            looks.append(arguments)
+            return has_read(run, *arguments)
+
+        with mock.patch.object(rankpool.MapRun, "_has_read", counted):
+            values = self.executor.map(abs, range(10_000), chunksize=50, buffersize=1000)
+            self.assertEqual(list(values), list(range(10_000)))
+        self.assertLess(len(looks), 2 * 10_000 / 50)
+
+    def test_a_lazy_map_of_chunks_reads_no_more_than_its_buffer(self):
+        read = itertools.count()
+        values = self.executor.map(jobs.double, (next(read) for _ in itertools.count()), chunksize=10, buffersize=40)
+        for number in range(500):
+            self.assertEqual(next(values), 2 * number)
+            self.assertLessEqual(read.__reduce__()[1][0], number + 1 + 40 + 10)
+
+    def test_a_chunk_that_an_iterable_does_not_fill_is_sent(self):
+        for error in (None, KeyError("no more")):
+
+            def numbers(error=error):
+                yield from range(23)
+                if error is not None:
+                    raise error
+
+            values = self.executor.map(jobs.double, numbers(), chunksize=10, buffersize=30)
+            self.assertEqual([next(values) for _ in range(23)], list(range(0, 46, 2)))
+            with self.assertRaises(StopIteration if error is None else KeyError):
+                next(values)
 
     def test_a_callback_gets_all_outcomes(self):
         got, done = [], threading.Event()
