@@ -109,8 +109,14 @@ impl Known {
         let Frame { head, body } = frame;
         match head.kind {
             Kind::Session | Kind::Function => {
-                let body = body.bytes().map_err(|error| End::Garbage(error.to_string()))?;
-                let Some(blob) = Blob::of(&head, body.into_owned()) else { return Ok(None) };
+                // The large body of a function goes on in its memfd, unless something here looks at it.
+                let payload = if matches!(head.kind, Kind::Session) || self.keep.content || self.keep.input {
+                    let body = body.bytes().map_err(|error| End::Garbage(error.to_string()))?;
+                    Payload::Bytes(body.into_owned().into())
+                } else {
+                    body.into_payload()
+                };
+                let Some(blob) = Blob::of(&head, payload) else { return Ok(None) };
                 let is_function = blob.is_function;
                 let shared = self.pool.broadcast(blob).map_err(|_| End::Closed)?;
                 let known = if is_function { &mut self.functions } else { &mut self.sessions };
@@ -170,7 +176,7 @@ fn used(body: &[u8]) -> Result<Vec<u64>, End> {
 
 /// Describes a call for the job log.
 fn described(function: &Blob, jobs: u32) -> Result<Box<RawValue>, End> {
-    let name = function.bytes.get(..function.count as usize).unwrap_or_default();
+    let name = function.bytes().get(..function.count as usize).unwrap_or_default();
     let name = String::from_utf8_lossy(name);
     let call = json!({ "function": name.trim_end_matches('\0'), "jobs": jobs });
     RawValue::from_string(call.to_string()).map_err(|error| End::Garbage(error.to_string()))
@@ -179,8 +185,8 @@ fn described(function: &Blob, jobs: u32) -> Result<Box<RawValue>, End> {
 /// Returns the hash of a call: of its function, with what it captures, and of its arguments.
 fn content(function: &Blob, body: &[u8]) -> u128 {
     let mut hash = Xxh3::new();
-    hash.update(&(function.bytes.len() as u64).to_le_bytes());
-    hash.update(&function.bytes);
+    hash.update(&(function.bytes().len() as u64).to_le_bytes());
+    hash.update(function.bytes());
     hash.update(body);
     hash.digest128()
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -93,9 +93,12 @@ static ONE_PROCESS: AtomicBool = AtomicBool::new(false);
 struct OnTheirWay {
     last_ticket: u64,
     memfds: BTreeMap<u64, Arc<Memfd>>,
+    /// Those that many fetch. Their sender keeps them as long as they may be fetched.
+    lasting: BTreeMap<u64, Weak<Memfd>>,
 }
 
-static ON_THEIR_WAY: Mutex<OnTheirWay> = Mutex::new(OnTheirWay { last_ticket: 0, memfds: BTreeMap::new() });
+static ON_THEIR_WAY: Mutex<OnTheirWay> =
+    Mutex::new(OnTheirWay { last_ticket: 0, memfds: BTreeMap::new(), lasting: BTreeMap::new() });
 
 /// Lets memfds go from thread to thread: all ranks are threads of this process.
 pub(crate) fn keep_in_process() {
@@ -119,9 +122,24 @@ fn fetch(ticket: u64) -> Option<Arc<Memfd>> {
     on_their_way().memfds.remove(&ticket)
 }
 
-/// How a payload travels: its bytes, or a ticket.
+/// Lets many fetch a memfd as long as it is kept, and returns its ticket.
+fn show(memfd: &Arc<Memfd>) -> u64 {
+    let mut on_their_way = on_their_way();
+    on_their_way.lasting.retain(|_, memfd| memfd.strong_count() > 0);
+    on_their_way.last_ticket += 1;
+    let ticket = on_their_way.last_ticket;
+    on_their_way.lasting.insert(ticket, Arc::downgrade(memfd));
+    ticket
+}
+
+fn find(ticket: u64) -> Option<Arc<Memfd>> {
+    on_their_way().lasting.get(&ticket).and_then(Weak::upgrade)
+}
+
+/// How a payload travels: its bytes, a ticket that is fetched once, or one that is fetched by many.
 const AS_BYTES: u8 = 0;
 const AS_TICKET: u8 = 1;
+const AS_LASTING_TICKET: u8 = 2;
 
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -159,11 +177,36 @@ impl<'de> Deserialize<'de> for Payload {
                         let ticket = parts.next_element::<u64>()?.ok_or_else(missing)?;
                         fetch(ticket).map(Payload::Memfd).ok_or_else(|| A::Error::custom("a ticket without a payload"))
                     }
+                    AS_LASTING_TICKET => {
+                        let ticket = parts.next_element::<u64>()?.ok_or_else(missing)?;
+                        find(ticket).map(Payload::Memfd).ok_or_else(|| A::Error::custom("a payload that is gone"))
+                    }
                     other => Err(A::Error::custom(format_args!("a payload of kind {other}"))),
                 }
             }
         }
         deserializer.deserialize_tuple(2, Parts)
+    }
+}
+
+/// A payload whose encoding is decoded by many, as long as the payload is kept where it was encoded.
+#[derive(Debug)]
+pub(crate) struct Lasting(pub Payload);
+
+impl Serialize for Lasting {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Payload::Memfd(memfd) if ONE_PROCESS.load(Ordering::Relaxed) => {
+                (AS_LASTING_TICKET, show(memfd)).serialize(serializer)
+            }
+            payload => payload.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Lasting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Payload::deserialize(deserializer).map(Lasting)
     }
 }
 
@@ -220,6 +263,16 @@ mod tests {
         let ticket = leave(memfd);
         assert_eq!(fetch(ticket).map(|memfd| memfd.length), Some(1));
         assert!(fetch(ticket).is_none());
+    }
+
+    #[test]
+    fn a_lasting_ticket_is_fetched_by_many_while_its_memfd_is_kept() {
+        let Payload::Memfd(memfd) = memfd(b"x") else { panic!("it is one") };
+        let ticket = show(&memfd);
+        assert_eq!(find(ticket).map(|memfd| memfd.length), Some(1));
+        assert!(find(ticket).is_some());
+        drop(memfd);
+        assert!(find(ticket).is_none());
     }
 
     #[test]

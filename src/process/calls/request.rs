@@ -5,10 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 
 use super::frame::{self, Body, FrameWriter, Head, Kind};
-use super::payload::Payload;
+use super::payload::{Lasting, Payload};
 use crate::process::worker::WorkerEnd;
 
 /// What many calls have in common and what is sent to each process once: a session, a function, a shared object.
@@ -21,15 +20,15 @@ pub(crate) struct Blob {
     /// Not 0: a process that has got this session serves no other one.
     pub status: u8,
     pub count: u32,
-    pub bytes: ByteBuf,
-    /// The bytes again, in a memfd that all processes of this rank share.
+    payload: Lasting,
+    /// The payload again, if it is bytes, in a memfd that all processes of this rank share.
     #[serde(skip)]
     memfd: OnceLock<Option<Arc<OwnedFd>>>,
 }
 
 impl Blob {
     /// Returns the blob of a frame, if it is one.
-    pub(crate) fn of(head: &Head, body: Vec<u8>) -> Option<Blob> {
+    pub(crate) fn of(head: &Head, payload: Payload) -> Option<Blob> {
         let is_function = match head.kind {
             Kind::Function => true,
             Kind::Session => false,
@@ -37,16 +36,29 @@ impl Blob {
         };
         let Head { id: number, flags, status, count, .. } = *head;
         let flags = flags & !frame::IN_MEMFD;
-        Some(Blob { is_function, number, flags, status, count, bytes: ByteBuf::from(body), memfd: OnceLock::new() })
+        let payload = Lasting(payload);
+        Some(Blob { is_function, number, flags, status, count, payload, memfd: OnceLock::new() })
     }
 
     /// Adds it to what is sent. If it is large, all processes of this rank map the same memory.
     pub(super) fn push_to(&self, writer: &mut FrameWriter) {
-        let is_large = self.bytes.len() >= frame::LARGE;
-        let make = || frame::memfd_of(&[&self.bytes]).ok().map(Arc::new);
+        let bytes = match &self.payload.0 {
+            Payload::Bytes(bytes) => bytes,
+            memfd @ Payload::Memfd(_) => return writer.push_payload(&self.head(), memfd),
+        };
+        let is_large = bytes.len() >= frame::LARGE;
+        let make = || frame::memfd_of(&[bytes]).ok().map(Arc::new);
         match is_large.then(|| self.memfd.get_or_init(make).as_ref()).flatten() {
-            Some(memfd) => writer.push_memfd(&self.head(), memfd.clone(), self.bytes.len()),
-            None => writer.push(&self.head(), &[&self.bytes]),
+            Some(memfd) => writer.push_memfd(&self.head(), memfd.clone(), bytes.len()),
+            None => writer.push(&self.head(), &[bytes]),
+        }
+    }
+
+    /// Returns the bytes, which are empty if they are in a memfd.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.payload.0 {
+            Payload::Bytes(bytes) => bytes,
+            Payload::Memfd(_) => &[],
         }
     }
 
@@ -62,7 +74,7 @@ impl Blob {
     /// Returns the modules that a process has to have imported before it serves this session, and folders with modules.
     pub(super) fn preload(&self) -> impl Iterator<Item = &str> {
         let length = if self.is_function { 0 } else { self.count as usize };
-        let names = self.bytes.get(..length).and_then(|names| std::str::from_utf8(names).ok()).unwrap_or_default();
+        let names = self.bytes().get(..length).and_then(|names| std::str::from_utf8(names).ok()).unwrap_or_default();
         names.trim_end_matches('\0').split('\n').filter(|name| !name.is_empty())
     }
 
