@@ -250,10 +250,25 @@ class Lazy(WithExecutor):
             looks.append(arguments)
             return has_read(run, *arguments)
 
-        with mock.patch.object(rankpool.MapRun, "_has_read", counted):
-            values = self.executor.map(abs, range(10_000), chunksize=50, buffersize=1000)
-            self.assertEqual(list(values), list(range(10_000)))
-        self.assertLess(len(looks), 2 * 10_000 / 50)
+        for chunksize, most in [(50, 2 * 10_000 / 50), (None, 10_000 / 2)]:
+            looks.clear()
+            with mock.patch.object(rankpool.MapRun, "_has_read", counted):
+                values = self.executor.map(abs, range(10_000), chunksize=chunksize, buffersize=1000)
+                self.assertEqual(list(values), list(range(10_000)))
+            self.assertLess(len(looks), most)
+
+    def test_a_consumer_that_takes_values_wakes_the_reader(self):
+        with mock.patch("rankpool._reading._LOOK_AGAIN", 60):
+            begin = time.monotonic()
+            run = self.executor._start_map(abs, itertools.count(), star=False, chunksize=10, buffersize=40)
+            values = run.values()
+            for number in range(200):
+                # All that was read is answered, so that no answer wakes the reader.
+                while number % 40 == 0 and not (run._feed.waits and len(run._done) == 4) and time.monotonic() < begin + 55:
+                    time.sleep(0.001)
+                self.assertEqual(next(values), number)
+            run.cancel()
+        self.assertLess(time.monotonic(), begin + 50)
 
     def test_a_lazy_map_of_chunks_reads_no_more_than_its_buffer(self):
         read = itertools.count()
