@@ -45,11 +45,20 @@
 //! output, job log ◀─ sinks ◀─ drive ◀─ result ◀─────────────────────┘ (long output in pieces)
 //! ```
 //!
+//! A Python script (`rankpool python`) is the client of a batch: what it asks for is the source of jobs, and it takes the results. Its
+//! functions and values are pickles, which nothing between script and worker reads:
+//!
+//! ```text
+//! script ─ socket ─▶ batch::client ─▶ the same driver ─▶ batch::runners::call ─▶ process::calls ─ socket ─▶ worker
+//!     ▲                                                                                                      │
+//!     └── socket ─── batch::client ◀── sinks ◀── drive ◀─────────── result ──────────────────────────────────┘
+//! ```
+//!
 //! | room | decides |
 //! |---|---|
 //! | `cli` | the command line of the batch program: options, help texts, subcommands |
 //! | `batch` | which attempts at jobs are made, and where each result goes |
-//! | `process` | how processes are started, watched and ended; how Python answers |
+//! | `process` | how processes are started, watched and ended; how Python answers; the package `rankpool` for scripts |
 //! | `template` | what a record makes of a command: text only |
 //! | `input` | where records come from, and what is wrong with them |
 //! | `output` | in which order, where to and in how much memory output goes |

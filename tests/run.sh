@@ -12,6 +12,8 @@
 #               here; with --only msrv rustup installs it
 #   shell       shellcheck, if it is here
 #   test        everything that needs no MPI: unit tests, simulation, pool over threads, documentation
+#   python      the Python package, asked by real interpreters: its own tests, others' test suites, the examples. With
+#               --only python or RANKPOOL_PYTHON=all: other Pythons, the wheel, a notebook, and all of it under both MPIs
 #   openmpi     the MPI tests under Open MPI's mpiexec
 #   mpich       the same under MPICH's
 #   local       slurm/local.sh, its main job
@@ -150,7 +152,7 @@ toolchain_of() {
 
 step_shell() {
   command -v shellcheck >/dev/null || skip 'there is no shellcheck here'
-  shellcheck --external-sources slurm/*.sh slurm/*.sbatch slurm/*.pbs tests/*.sh examples/workers/*.sh .ci/run
+  shellcheck --external-sources slurm/*.sh slurm/*.sbatch slurm/*.pbs tests/*.sh tests/python/*.sh examples/workers/*.sh .ci/run
 }
 
 # The tests of `rankpool map` ask real interpreters.
@@ -162,6 +164,52 @@ need_python() {
   rankpool_base=$RANKPOOL_TARGET_BASE
   mkdir -p "$rankpool_base"
   mpi_can_apt && mpi_apt_install python3
+}
+
+# Their virtual environments come from pip; Debian has what makes them in a package of its own.
+need_venv() {
+  need_python
+  python3 -c 'import ensurepip' 2>/dev/null && return
+  # shellcheck source=slurm/mpi.sh
+  source "$top/slurm/mpi.sh"
+  rankpool_base=$RANKPOOL_TARGET_BASE
+  mpi_can_apt && mpi_apt_install python3-venv
+}
+
+step_python() {
+  local everything=${RANKPOOL_PYTHON:-} status=0
+  [ "$RANKPOOL_TEST_ALL" = yes ] || everything=all
+  need_venv
+  use_shared_folder
+  cargo build --locked --no-default-features --features program
+  export RANKPOOL_EXE=$CARGO_TARGET_DIR/debug/rankpool
+  if [ "$everything" != all ]; then
+    python3 tests/python/units.py || status=1
+    python3 tests/python/suites.py --rankpool "$RANKPOOL_EXE" futures pool mpi4py_pool || status=1
+    RANKPOOL_SKY=500 RANKPOOL_TEST_RANKS=2 python3 tests/python/examples.py || status=1
+    return "$status"
+  fi
+  python3 tests/python/units.py --all || status=1
+  python3 tests/python/suites.py --rankpool "$RANKPOOL_EXE" || status=1
+  python3 tests/python/examples.py || status=1
+  tests/python/wheel.sh || status=1
+  python3 tests/python/notebook.py --browser || status=1
+  for flavour in $RANKPOOL_TEST_MPIS; do
+    (
+      status=0
+      use_mpi "$flavour"
+      cargo build --locked
+      export RANKPOOL_EXE=$CARGO_TARGET_DIR/debug/rankpool
+      python3 tests/python/units.py || status=1
+      python3 tests/python/examples.py || status=1
+      for ranks in 1 2 3; do
+        python3 tests/python/suites.py --rankpool "$RANKPOOL_EXE" --options "" \
+          --launcher "$RANKPOOL_MPIEXEC ${RANKPOOL_MPIEXEC_FLAGS:-} -n $ranks" || status=1
+      done
+      exit "$status"
+    ) || status=1
+  done
+  return "$status"
 }
 
 step_test() {
@@ -267,6 +315,7 @@ title() {
     msrv) echo 'The oldest Rust that is promised' ;;
     shell) echo 'Shell scripts' ;;
     test) echo 'Tests without MPI' ;;
+    python) echo 'Python scripts' ;;
     openmpi) echo 'MPI tests under Open MPI' ;;
     mpich) echo 'MPI tests under MPICH' ;;
     local) echo 'One command on this machine' ;;
@@ -343,7 +392,7 @@ export RANKPOOL_TEST_ALL=no
 if [ ${#steps[@]} -eq 0 ]; then
   RANKPOOL_TEST_ALL=yes
   # shellcheck disable=SC2206  # the names of the MPIs are words
-  steps=(format lint deps msrv shell scripts test $mpis local hosts slurm)
+  steps=(format lint deps msrv shell scripts test python $mpis local hosts slurm)
 fi
 
 command -v cargo >/dev/null || {

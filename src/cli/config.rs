@@ -126,7 +126,7 @@ impl Config {
             TaskArgs::Kernel(args) => {
                 Task::Kernel(Box::new(KernelTask::new(args.kernel, seed, args.failures.timeout)?))
             }
-            TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)),
+            TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)?),
             TaskArgs::Serve(args) => Task::Serve(ServeTask::new(*args)),
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Journal { task } => Task::Journal(task),

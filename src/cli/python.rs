@@ -51,8 +51,17 @@ pub(super) struct ServeTask {
 }
 
 impl PythonTask {
-    pub(super) fn new(args: PythonArgs, retries: u32) -> PythonTask {
+    /// Resolves the options.
+    ///
+    /// # Errors
+    /// A sentence, if an option is none of rankpool's and none of Python's.
+    pub(super) fn new(args: PythonArgs, retries: u32) -> Result<PythonTask, String> {
         let PythonArgs { workers, failures, module, code, script } = args;
+        // Python's own options, such as -u, have one hyphen.
+        if let Some(option) = script.first().filter(|word| word.as_encoded_bytes().starts_with(b"--")) {
+            let option = option.to_string_lossy();
+            return Err(format!("unexpected argument '{option}': `rankpool python` has no such option (see --help)"));
+        }
         let option = if !module.is_empty() {
             Some("-m")
         } else if !code.is_empty() {
@@ -63,7 +72,7 @@ impl PythonTask {
         let words = option.map(OsString::from).into_iter().chain(module).chain(code).chain(script.clone()).collect();
         let script = script.first().filter(|_| option.is_none());
         let folder = folder_of(script.map(Path::new));
-        PythonTask { words, retries, timeout: failures.timeout, runner: runner(workers, Some(folder)) }
+        Ok(PythonTask { words, retries, timeout: failures.timeout, runner: runner(workers, Some(folder)) })
     }
 
     /// Returns the variables from which an executor takes its defaults.

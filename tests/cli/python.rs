@@ -52,6 +52,8 @@ fn a_module_or_code_is_run_as_python_runs_it() {
     let code = run(&files, &["-c", "import sys; print(sys.argv)", "-m", "--help"]);
     assert_eq!(code.expect_code(0).out(), "['-c', '-m', '--help']\n");
     run(&files, &[]).expect_code(2).expect_said("Usage: rankpool python");
+    run(&files, &["--no-such-option", "x.py"]).expect_code(2).expect_said("has no such option (see --help)");
+    assert_eq!(run(&files, &["-O", "-c", "print(__debug__)"]).expect_code(0).out(), "False\n");
     run(&files, &["--python-exe", "no-such-python", "x.py"]).expect_code(2).expect_said("--python-exe");
 }
 

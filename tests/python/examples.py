@@ -27,7 +27,8 @@ from environments import PACKAGE, TOP, Marked, environment, program, succeed, wi
 EXAMPLES = TOP / "examples/python"
 SKY = TOP / "examples/night_sky"
 PACKAGES = ["cloudpickle", "numpy", "tqdm", "joblib", "scikit-learn", "astropy", "sep"]
-RANKS = (1, 2, 4)
+# RANKPOOL_TEST_RANKS="2" runs them on two ranks only.
+RANKS = tuple(map(int, os.environ.get("RANKPOOL_TEST_RANKS", "1 2 4").split()))
 SAMPLES = str(TOP / "tests/data/gaussian_2d.csv")
 
 # The import lines of the examples, and those of the programs that they were made from.

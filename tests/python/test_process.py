@@ -326,8 +326,8 @@ class Output(unittest.TestCase):
             import jobs
             from rankpool import Executor
             with Executor(progress=True) as executor:
-                assert len(list(executor.map(jobs.double, range(3000)))) == 3000
-                assert len(list(executor.map(jobs.double, range(2000), buffersize=100))) == 2000
+                list(executor.map(jobs.double, range(3000)))
+                list(executor.map(jobs.double, range(2000), buffersize=100))
                 run = executor._start_map(jobs.fail_at_three, list(range(50)), star=False, chunksize=1, buffersize=None)
                 values = run.iterate()
                 for _ in range(50):
@@ -335,7 +335,7 @@ class Output(unittest.TestCase):
                         next(values)
                     except ValueError:
                         pass
-                assert list(values) == []
+                list(values)
         """
         lines = run_script(text, "without").stderr.splitlines()
         self.assertEqual(len(lines), 3, lines)

@@ -209,3 +209,42 @@ fn threads_that_take_and_cut_at_the_same_time_agree_on_every_job() {
         assert_eq!(taken, kept as usize);
     }
 }
+
+#[test]
+fn results_are_sent_ahead_once_and_come_again_at_the_end() {
+    struct AnswersLate;
+    impl ChunkFunction for AnswersLate {
+        fn serve<'c>(&self, jobs: &mut dyn Jobs<'c>) {
+            let answer = |jobs: &mut dyn Jobs<'c>, value: u8| {
+                jobs.answer(&mut |out| {
+                    out.push(value);
+                    Ok(())
+                });
+            };
+            assert!((0..3).all(|_| jobs.pull().is_some()));
+            // There is nothing to send, then one result, which is sent once, then another.
+            jobs.send_ahead();
+            answer(jobs, 7);
+            jobs.send_ahead();
+            jobs.send_ahead();
+            answer(jobs, 8);
+            jobs.send_ahead();
+            answer(jobs, 9);
+            // The end of the chunk is near.
+            jobs.send_ahead();
+        }
+    }
+    let (executor, finished) = executor(1);
+    let one = chunk_of(5, 0, Function::OfChunks(Box::new(AnswersLate)));
+    let inputs: Bytes = one.inputs.repeat(3).into();
+    Chunk { inputs, cursor: Cursor::new(3), ..one }.run(&executor, 0);
+    let sent: Vec<_> = finished.try_iter().collect();
+    let early = |message: &FromThread| match message {
+        FromThread::Early(Early { chunk: ChunkId(5), first, count, frames }) => Some((*first, *count, frames.clone())),
+        _ => None,
+    };
+    assert_eq!(early(&sent[0]), Some((0, 1, vec![1, 7])));
+    assert_eq!(early(&sent[1]), Some((1, 1, vec![1, 8])));
+    let FromThread::Results(results) = &sent[2] else { panic!("the end of the chunk") };
+    assert_eq!((results.count, &*results.frames, sent.len()), (3, &[1, 7, 1, 8, 1, 9][..], 3));
+}
