@@ -18,6 +18,10 @@ NEVER = sys.maxsize
 # If an automatic map has just sent a call, items are collected for so long before another small one is sent.
 _COLLECT_SECONDS = 200e-6
 _LOOK_AGAIN = 0.2
+# How far the buffer of a map grows that has none of its user's choice: calls and jobs for each slot, bytes of all.
+_CALLS_BUFFERED = 8
+_MOST_BUFFERED = 2048
+_BYTES_BUFFERED = 1 << 21
 _AHEAD = 1024  # items that are read and not sent at least, if so many may be
 
 
@@ -53,12 +57,18 @@ class Reading:
             ahead = min(max(ahead, _AHEAD), self._buffersize - self._unyielded + freed)
         return ahead - len(self._items)
 
+    def _grow(self):
+        """Let more jobs be with the consumer, if they are short and small: several large calls for each slot. No lock."""
+        slots = self.connection.slots
+        fits = min(_CALLS_BUFFERED * slots * self._size, _MOST_BUFFERED * slots, int(_BYTES_BUFFERED / self._bytes))
+        self._buffersize = max(self._buffersize, fits)
+
     def _least(self):
         """How many jobs a call has if the run is not automatic; the last one may have fewer."""
         return self._size if self._buffersize is None else min(self._size, self._buffersize)
 
     def _is_worth_reading(self, wanted):
-        """Whether the reader should begin to read so many items: not for each one, if workers have enough to do."""
+        """Whether the reader should begin to read so many items: not a few, if workers have enough to do."""
         if wanted <= 0:
             return False
         count = wanted + len(self._items)

@@ -373,7 +373,7 @@ class Executor(_base.Executor):
         run = self._start_map(fn, items, star=star, chunksize=chunksize, buffersize=buffersize)
         return run.values(not unordered, timeout)
 
-    def _start_map(self, fn, items, *, star, chunksize, buffersize, on_done=None) -> MapRun:
+    def _start_map(self, fn, items, *, star, chunksize, buffersize, on_done=None, grows=False) -> MapRun:
         """Start a map. `items` is read lazily unless it is a list, which the map empties."""
         connection = self._usable()
         core = self._core
@@ -388,6 +388,7 @@ class Executor(_base.Executor):
             buffersize=buffersize,
             retries=self._retries,
             timeout=self._timeout,
+            grows=grows,
         )
         if on_done is not None:
             run.add_done_callback(on_done)

@@ -57,7 +57,9 @@ class MapRun(Reading):
     empties. An outcome is `(True, value)` or `(False, exception)`.
     """
 
-    def __init__(self, core, record, items, *, star, chunksize=None, buffersize=None, retries=0, timeout=0.0):
+    def __init__(
+        self, core, record, items, *, star, chunksize=None, buffersize=None, retries=0, timeout=0.0, grows=False
+    ):
         self.core = core
         self.connection = core.connection
         self.record = record
@@ -68,6 +70,7 @@ class MapRun(Reading):
         self._condition = threading.Condition()  # for those who wait for results
         self._chunksize = chunksize
         self._buffersize = buffersize
+        self._grows = grows  # the buffer, if jobs turn out to be short and small
         # One job in a call where results are found again by content, or where a job has a time limit of its own.
         single = core.connection.info.get("journal") or timeout
         self._automatic = chunksize is None and not single
@@ -243,6 +246,8 @@ class MapRun(Reading):
         self._bytes = max(self._bytes * 0.9, length / count, 1.0)
         fits = min(_CALL_SECONDS * count / max(seconds, 1e-9), _CALL_BYTES / self._bytes, _MOST_JOBS)
         self._size = max(1, int(min(fits, max(self._size, _GROWTH * count))))
+        if self._grows:
+            self._grow()
 
     def _answer_all(self, chunk, values, described):
         """Take the values of a chunk. Jobs that have failed are sent again if they may."""
@@ -291,7 +296,8 @@ class MapRun(Reading):
         if self._waits:
             self._condition.notify_all()
         if not self._is_list:
-            self._set_due()
+            if self._open < 2 * self.connection.slots:
+                self._set_due()
             self._wake_reader()
 
     def _settled(self):

@@ -192,7 +192,8 @@ class Pool:
         buffersize: Optional[int] = None,
     ) -> IMapIterator:
         """The values of `func(item)` in input order, as they come. The input may be endless: at most `buffersize`
-        jobs (None: 128, or 16 chunks, for each worker) are read and not yet taken by the caller."""
+        jobs are read and not yet taken by the caller (None: 128, or 16 chunks, for each worker; up to 2048 for each
+        worker, 2 MiB in all, if they turn out to be short and small)."""
         return self._imap(func, iterable, chunksize, buffersize, True)
 
     def imap_unordered(
@@ -319,12 +320,15 @@ class Pool:
     ) -> IMapIterator:
         self._check_running()
         _check_chunksize(chunksize)
+        grows = buffersize is None
         if buffersize is None:
             buffersize = max(BUFFER_PER_WORKER, CHUNKS_PER_WORKER * (chunksize or 1)) * self._processes
         items: Iterable[Any] = map(tuple, iterable) if star else iter(iterable)
         if chunksize is not None and chunksize > 1:
             items = _whole_chunks(items, chunksize)
-        run = self._executor._start_map(func, items, star=star, chunksize=chunksize, buffersize=buffersize)
+        run = self._executor._start_map(
+            func, items, star=star, chunksize=chunksize, buffersize=buffersize, grows=grows
+        )
         return IMapIterator(self, run, ordered)
 
     def _forget(self, result: AsyncResult) -> None:

@@ -188,6 +188,22 @@ class Lazy(WithPool):
             next(iterator)
         self.assertLess(tracemalloc.get_traced_memory()[0] - before, 5_000_000)
 
+    def test_imap_reads_further_ahead_only_if_jobs_are_short_and_small(self):
+        slots = self.pool._executor.num_workers
+        for function, items, grows in [
+            (abs, range(20_000), True),
+            (len, [bytes(50_000) for _ in range(300)], False),
+            (time.sleep, [0.01] * 50, False),
+        ]:
+            iterator = self.pool.imap(function, iter(items))
+            self.assertEqual(sum(1 for _ in iterator), len(items))
+            size = iterator._run._buffersize
+            self.assertEqual(size > 128 * slots, grows, size)
+            self.assertLessEqual(size, 2048 * slots)
+        iterator = self.pool.imap(abs, iter(range(20_000)), buffersize=10)
+        self.assertEqual(list(iterator), list(range(20_000)))
+        self.assertEqual(iterator._run._buffersize, 10)
+
     def test_an_iterator_that_is_dropped_reads_no_further(self):
         count = [0]
 
