@@ -93,6 +93,11 @@ fn a_journal_keeps_the_results_of_jobs_for_the_next_run_of_the_script() {
     assert!(second.starts_with(first.trim_end().trim_end_matches(']')), "{first}{second}");
     let ran: Vec<_> = text(&files, "ran").lines().map(str::to_string).collect();
     assert_eq!(ran.len(), 25, "{ran:?}");
+    // Results are found by the arguments of their jobs, in whatever order these come.
+    files.with("script.py", SQUARES.replace("range(20)", "reversed(range(20))"));
+    let reversed = format!("{:?}\n", (0..20).rev().map(|x| x * x).collect::<Vec<u32>>());
+    assert_eq!(run(&files, &words).expect_code(0).out(), reversed);
+    assert_eq!(text(&files, "ran").lines().count(), 25);
     // Another function has no results yet.
     files.with("script.py", SQUARES.replace("x * x", "x * x * x"));
     run(&files, &words).expect_code(0);

@@ -214,3 +214,16 @@ def share_and_get(shared, value):
     from rankpool import share
 
     return share(value).get()
+
+
+def exit_at(i, last):
+    """Ends the worker without a word if this is the job `last`."""
+    if i == last:
+        os._exit(3)
+    return i
+
+
+def resident_memory(_):
+    """The memory of this process in bytes."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

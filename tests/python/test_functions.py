@@ -71,6 +71,15 @@ def stop_counting(executor):
 
 @unittest.skipUnless(HAS_CLOUDPICKLE, "cloudpickle is not installed")
 class ByValue(WithExecutor):
+    def test_workers_forget_the_functions_of_maps_that_are_over(self):
+        slots = self.executor.num_workers
+        for _ in range(60):
+            data = bytearray(os.urandom(4 << 20))
+            self.assertEqual(set(self.executor.map(lambda _, data=data: len(data), range(4 * slots))), {4 << 20})
+            del data
+        # Each holds at most a few of them.
+        self.assertLess(max(self.executor.map(jobs.resident_memory, range(4 * slots), chunksize=1)), 120 << 20)
+
     def setUp(self):
         super().setUp()
         self.executor.bootup()
