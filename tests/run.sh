@@ -180,6 +180,8 @@ step_python() {
   local everything=${RANKPOOL_PYTHON:-} status=0
   [ "$RANKPOOL_TEST_ALL" = yes ] || everything=all
   need_venv
+  # One of others' suites is fetched by a package whose build asks for an MPI compiler.
+  (use_mpi "$checked_mpi")
   use_shared_folder
   cargo build --locked --no-default-features --features program
   export RANKPOOL_EXE=$CARGO_TARGET_DIR/debug/rankpool
