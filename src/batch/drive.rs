@@ -230,7 +230,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                 Event::Ended if self.suspects.is_empty() => break,
                 Event::Ended => thread::sleep(deadline.saturating_duration_since(Instant::now())),
             }
-            if !self.serve_client(attempts.target()) {
+            if !self.serve_client(attempts.target()).map_err(End::Sink)? {
                 return Ok(End::Complete);
             }
             // Events that settle no job may come without a pause.

@@ -221,9 +221,10 @@ impl Sinks {
             }
         }
         let mut note = self.handover.note(job.number);
+        let mut out = restored.out.clone();
         if let Some(client) = &mut self.client {
-            client.restore(job, status, &restored.out);
-            return Ok(());
+            client.restore(job, status, &out);
+            out.clear();
         }
         if self.handover.has_log() {
             match (begin_of(&restored.description, job.number), job.input.as_deref()) {
@@ -235,7 +236,7 @@ impl Sinks {
                 (None, None) => {}
             }
         }
-        self.hand_over(job.place, restored.out.clone(), &restored.err, &note)
+        self.hand_over(job.place, out, &restored.err, &note)
     }
 
     /// Writes the error line of a job that is left to the next run, if lines of later jobs were written.
@@ -324,6 +325,21 @@ impl Sinks {
     /// Has a script take the results. They are not written to the output.
     pub(super) fn set_client(&mut self, client: ClientSink) {
         self.client = Some(client);
+    }
+
+    /// Sends the script its results, after the journal and the job log have them. `target`: see [`ClientSink::send`].
+    ///
+    /// # Errors
+    /// If journal or job log cannot be written: then nothing is sent.
+    pub(super) fn send_to_client(&mut self, target: u64) -> Result<(), OutputError> {
+        let has_results = self.client.as_ref().is_some_and(ClientSink::has_results);
+        if has_results && (self.recorder.is_some() || self.handover.has_log()) {
+            self.flush()?;
+        }
+        if let Some(client) = &mut self.client {
+            client.send(target);
+        }
+        Ok(())
     }
 
     /// Returns the script that takes the results.

@@ -121,6 +121,41 @@ fn a_run_that_was_killed_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_a_script_has_seen_is_in_the_journal_when_rank_0_is_killed() {
+    let files = Files::new();
+    let script = SQUARES.replace("    return", "    import time; time.sleep(0.01)\n    return").replace(
+        "print(list(executor.map(square, range(20))))",
+        "
+        for y in executor.map(square, range(100)):
+            with open('seen', 'a') as seen:
+                seen.write(f'{int(y ** 0.5)}\\n')",
+    );
+    files.with("script.py", script);
+    let words = ["--journal", "j", "--resume", "--sync", "1h", "script.py"];
+    let mut child = support::start(&mut python(&files, &words));
+    until("results were seen", || files.names().contains(&"seen".into()) && text(&files, "seen").lines().count() > 20);
+    child.kill().expect("it runs");
+    child.wait().expect("it was started");
+    let seen = text(&files, "seen");
+    run(&files, &words).expect_code(0);
+    let ran = text(&files, "ran");
+    for job in seen.lines() {
+        assert_eq!(ran.lines().filter(|line| *line == job).count(), 1, "job {job} was seen, and has run again");
+    }
+}
+
+#[test]
+fn jobs_from_the_journal_are_in_the_job_log_too() {
+    let files = Files::new();
+    files.with("script.py", SQUARES);
+    let words = ["--journal", "j", "--resume", "--records", "log", "script.py"];
+    for _ in 0..2 {
+        run(&files, &words).expect_code(0);
+        assert_eq!(text(&files, "log").lines().count(), 20);
+    }
+}
+
+#[test]
 fn a_job_log_has_an_entry_for_each_call() {
     let files = Files::new();
     files.with("script.py", SQUARES.replace("range(20)", "range(20), chunksize=5"));

@@ -29,6 +29,8 @@ pub(crate) struct ClientSink {
     slots: u64,
     /// The number of calls that may be sent and not answered, as the script knows it.
     window: u64,
+    /// Results that were not handed to the writer: they are sent when journal and job log have them.
+    settled: Vec<(Head, Payload)>,
     has_ended: bool,
 }
 
@@ -95,7 +97,7 @@ impl ClientSink {
         let (sender, sending) = (client.clone(), outgoing.clone());
         // Without a thread, the rest is sent with the next results.
         let _ = thread::Builder::new().name("rankpool client".into()).spawn(move || sending.send_rest(&sender));
-        let mut sink = ClientSink { client, outgoing, slots, window: 0, has_ended: false };
+        let mut sink = ClientSink { client, outgoing, slots, window: 0, settled: Vec::new(), has_ended: false };
         sink.set_window(slots * FIRST_AHEAD);
         sink.flush();
         sink
@@ -106,7 +108,12 @@ impl ClientSink {
         self.client.is_gone()
     }
 
-    /// Adds the final result of a call.
+    /// Whether there are results that were not sent.
+    pub(crate) fn has_results(&self) -> bool {
+        !self.settled.is_empty()
+    }
+
+    /// Adds the final result of a call. [`send`](Self::send) sends it.
     pub(crate) fn settle(&mut self, job: &Job, result: &AttemptResult) {
         let head = Head::new(Kind::Result, job.number);
         let run = result.run;
@@ -118,18 +125,18 @@ impl ClientSink {
             ..head
         };
         let cause = result.cause.as_deref();
-        let mut state = self.outgoing.lock();
-        match result.answer {
+        let payload = match result.answer {
             Some((status, flags)) => {
                 (head.status, head.flags) = (status, flags);
-                state.writer.push_payload(&head, &result.out);
+                result.out.clone()
             }
             None => {
                 head.status = status_code(result.status);
-                let message = cause.map_or("", |cause| cause.message.as_str());
-                state.writer.push(&head, &[message.as_bytes()]);
+                let message = cause.map_or(String::new(), |cause| cause.message.clone());
+                Payload::Bytes(message.into_bytes().into())
             }
-        }
+        };
+        self.settled.push((head, payload));
     }
 
     /// Adds the result of a call that an earlier run has settled, with its [`kept`] output.
@@ -151,6 +158,10 @@ impl ClientSink {
 
     /// Sends what was added. `target` is the number of queued calls that keeps the ranks busy.
     pub(crate) fn send(&mut self, target: u64) {
+        if self.has_results() {
+            let mut state = self.outgoing.lock();
+            self.settled.drain(..).for_each(|(head, payload)| state.writer.push_payload(&head, &payload));
+        }
         self.set_window((self.slots * FIRST_AHEAD).max(2 * target).min(MOST_AHEAD));
         self.flush();
     }
