@@ -43,6 +43,13 @@ impl Client {
         ClientSink::new(self.clone(), pool, has_journal)
     }
 
+    /// Closes the connection: the script's unanswered calls fail, and so do later ones.
+    pub(crate) fn close(&self) {
+        self.leave();
+        // If the script has closed it, there is nothing to do.
+        let _ = rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both);
+    }
+
     fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }

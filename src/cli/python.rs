@@ -9,6 +9,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 use std::process::{ExitCode as ProcessExitCode, Termination};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -122,9 +123,12 @@ pub(super) fn run(config: &Config, task: &PythonTask) -> ProcessExitCode {
     let code = batch::launch(config, prepared, |pool| {
         let (Some(script), Some(socket)) = (&script, socket) else { return Ok(ExitCode::Failure) };
         let client = Client::new(socket, Some(script.end()?));
+        let has_failed = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| watch(script, config, pool));
-            drive(config, &task.runner, client, pool, &asked)
+            scope.spawn(|| watch(script, config, pool, &has_failed));
+            let code = drive(config, &task.runner, client, pool, &asked);
+            has_failed.store(!matches!(code, Ok(ExitCode::Success | ExitCode::Stopped)), Ordering::Release);
+            code
         })
     });
     task.runner.end();
@@ -192,9 +196,12 @@ fn drive(
         payload::keep_in_process();
     }
     let jobs = client.jobs(pool);
-    let batch = Batch { options: config.options(), jobs, runner: runner.clone(), client: Some(client) };
+    let batch = Batch { options: config.options(), jobs, runner: runner.clone(), client: Some(client.clone()) };
     let quiet = config.verbosity == Verbosity::Quiet;
-    let report = batch.run_until(pool, asked.end(quiet))?;
+    let report = batch.run_until(pool, asked.end(quiet));
+    // Whatever has ended the run, a script that waits for results must not wait for ever.
+    client.close();
+    let report = report?;
     // Failed jobs are exceptions in the script, which decides what they mean.
     match report.code() {
         ExitCode::JobsFailed | ExitCode::Success => return Ok(ExitCode::Success),
@@ -204,9 +211,16 @@ fn drive(
     Ok(report.code())
 }
 
-/// Waits for the end of the script, and ends it after a request to stop the run.
-fn watch(script: &Script, config: &Config, pool: &Pool) {
+/// Waits for the end of the script, and ends it after a request to stop the run, or when the run has failed.
+fn watch(script: &Script, config: &Config, pool: &Pool, has_failed: &AtomicBool) {
     while !script.ends_within(LOOK) {
+        if has_failed.load(Ordering::Acquire) {
+            // Its connection is closed, so that it has had exceptions to handle.
+            if !script.ends_within(config.batch().kill_after) {
+                end(script, config.batch().kill_after);
+            }
+            return;
+        }
         let Some(since) = pool.stop_requested() else { continue };
         // Running jobs have the grace time, and the script has some more for what it does then. But who ends this process means the
         // script.

@@ -145,6 +145,19 @@ fn what_a_script_has_seen_is_in_the_journal_when_rank_0_is_killed() {
 }
 
 #[test]
+fn a_run_that_is_refused_or_fails_ends_its_script() {
+    let files = Files::new();
+    files.with("script.py", SQUARES);
+    run(&files, &["--journal", "j", "script.py"]).expect_code(0);
+    // The journal is there, and nothing was said of --resume.
+    let refused = run(&files, &["--journal", "j", "script.py"]);
+    refused.expect_code(2).expect_said("--resume");
+    // The same while the script waits, and does not mind that its pool has ended.
+    files.with("script.py", WAITS.replace("futures[0].result()", "time.sleep(1000)"));
+    run(&files, &["--kill-after", "100ms", "--journal", "j", "script.py"]).expect_code(2);
+}
+
+#[test]
 fn jobs_from_the_journal_are_in_the_job_log_too() {
     let files = Files::new();
     files.with("script.py", SQUARES);

@@ -17,7 +17,7 @@ use crate::process::calls::frame::{FrameWriter, Head, Kind};
 use crate::process::calls::payload::Payload;
 use crate::process::pipes::poll_until;
 
-/// Of calls that keep the ranks busy, this number may wait on each thread before the first measurement.
+/// The number of calls that may wait for each compute thread before the duration of calls is known.
 const FIRST_AHEAD: u64 = 1;
 /// Most calls that may be sent and not answered.
 const MOST_AHEAD: u64 = 4096;
@@ -71,9 +71,6 @@ impl Outgoing {
                 return;
             }
             state.is_blocked = !state.writer.is_empty();
-            if !state.is_blocked {
-                self.changed.notify_all();
-            }
         }
     }
 }
