@@ -5,8 +5,8 @@
 //! worker a rank makes a connection, which carries the request, the worker's standard streams and later orders to signal it, and
 //! which becomes readable when the worker has ended. While the server imports, requests wait in its socket, so nothing here waits.
 //!
-//! Where workers cannot be forked (a module cannot be imported or has started threads, the server was killed), that is said once and
-//! they are started plainly, with the modules in [`MODULES`], which they import themselves.
+//! Where workers cannot be forked (a module cannot be imported or has started threads, the server was killed), one warning is written
+//! and they are started plainly, with the modules in [`MODULES`], which they import themselves.
 
 mod request;
 mod server;

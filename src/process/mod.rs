@@ -21,7 +21,7 @@
 //! | `worker` | a process that stays and answers many records; processes that are started before they are needed |
 //! | `forked` | workers that are forked from an interpreter that has imported their modules |
 //! | `calls` | workers that answer calls of a Python script: frames, and which call is blamed for the end of a process |
-//! | `python`, its `shim.py` and `shim_json.py` | how a worker becomes a Python function |
+//! | `python`, its `shim.py` and `shim_json.py` | how a worker becomes a Python function; `package`: the module for scripts; `script`: the user's script |
 //! | `pipes` | polls and writes that signals do not interrupt |
 //! | `memory` | how much memory there is, and whether the kernel has killed a process because it was exhausted |
 //! | `room` | the order in which starts wait while file descriptors, processes or memory are exhausted |

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `kernel` | a built-in function |
 //! | `command` | a process for each attempt |
+//! | `call` | calls of a Python script, in workers that stay |
 //! | `gate` | how many processes of jobs run at once, when memory is short |
 //! | `stretch` | which consecutive jobs of a chunk need the same room |
 //! | `worker` | requests to processes that stay; `doubtful`: answers that may be those of other jobs |

@@ -1,8 +1,8 @@
 //! Workers that answer calls of Python functions: a process that stays, for one compute thread of a rank.
 //!
 //! A script's function and arguments are pickles, which nothing here reads: they go from the script to a worker as they are, in the
-//! frames that [`frame`] describes. This module decides how many calls are in flight, which call is blamed for the end of a process,
-//! and when a process is replaced; [`process`] starts and ends one.
+//! frames that [`frame`] describes, their bytes as [`payload`] says. This module decides how many calls are in flight, which call is
+//! blamed for the end of a process, and when a process is replaced; [`process`] starts and ends one, and [`request`] has the types.
 //!
 //! A worker answers in order, and may collect answers to short calls. Before each call it notes the number of the call in a file
 //! in memory that the rank reads when the process has ended. So the call that ended it is known: that one has failed, and those
