@@ -3,6 +3,7 @@
 //! What the options mean together is decided in [`config`](super::config).
 
 mod batch;
+mod bench;
 mod input;
 mod kernels;
 mod python;
@@ -19,6 +20,7 @@ use clap_complete::Shell;
 use super::parse::{Chunk, from_one, positive_time};
 
 pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArgs};
+pub(super) use bench::BenchArgs;
 pub(super) use input::{FormatArg, InputArgs};
 pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 pub(super) use python::{CallWorkerArgs, PythonArgs, ServeArgs};
@@ -124,6 +126,7 @@ pub(super) enum TaskArgs {
     Python(Box<PythonArgs>),
     #[command(hide = true)]
     Serve(Box<ServeArgs>),
+    Bench(Box<BenchArgs>),
     /// Show the ranks, their hosts and threads, and warn of mistakes in that
     #[command(after_help = "\
 Start it exactly as you would start a run:
@@ -200,9 +203,11 @@ impl TaskArgs {
             TaskArgs::Kernel(args) => Some(&args.failures),
             TaskArgs::Python(args) => Some(&args.failures),
             TaskArgs::Serve(args) => Some(&args.failures),
-            TaskArgs::Info { .. } | TaskArgs::Journal { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => {
-                None
-            }
+            TaskArgs::Bench(_)
+            | TaskArgs::Info { .. }
+            | TaskArgs::Journal { .. }
+            | TaskArgs::Completions { .. }
+            | TaskArgs::Man { .. } => None,
         }
     }
 
@@ -233,6 +238,7 @@ pub(super) fn command() -> Command {
         }
     };
     command
+        .mut_subcommand("bench", hide(&["threads", "local", "dedicated_master", "quiet"]))
         .mut_subcommand("info", hide(&["threads", "local", "dedicated_master"]))
         .mut_subcommand("journal", |journal| {
             let names: Vec<_> = journal.get_subcommands().map(|task| task.get_name().to_string()).collect();
