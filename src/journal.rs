@@ -18,6 +18,7 @@ pub(crate) mod amend;
 mod compact;
 #[cfg(test)]
 mod damages;
+pub(crate) mod entries;
 mod frame;
 #[cfg(test)]
 mod fuzz;

@@ -16,7 +16,7 @@ use super::policy::TURN_LIMIT;
 use super::recorder::{Recorder, Restored};
 use crate::console::escaped;
 use crate::engine::exchange::OutputStream;
-use crate::journal::{JobEntry, Status, begin_line};
+use crate::journal::{JobEntry, Spec, Status, begin_line};
 use crate::output::{DEFAULT_MEMORY, ErrorLine, Ordered, OutputError, OutputOrder, Section, error_line};
 use crate::report::Ticker;
 
@@ -382,6 +382,14 @@ impl Sinks {
     /// Returns the names of the unfinished outputs: of the jobs' standard output, and of their standard error.
     pub(crate) fn partial_names(&self) -> [Option<PathBuf>; 2] {
         self.handover.partial_names()
+    }
+
+    /// Writes what the run has counted to the journal, if there is one.
+    ///
+    /// # Errors
+    /// If the journal cannot be written.
+    pub(super) fn add_statistics(&mut self, fields: &Spec) -> Result<(), OutputError> {
+        self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.add_statistics(fields))
     }
 
     /// Finishes all outputs, and closes the journal. `counts`: the output is complete, with these numbers of jobs.

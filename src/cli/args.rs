@@ -6,6 +6,7 @@ mod batch;
 mod input;
 mod kernels;
 mod python;
+mod report;
 mod stop;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArg
 pub(super) use input::{FormatArg, InputArgs};
 pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 pub(super) use python::{CallWorkerArgs, PythonArgs, ServeArgs};
+pub(super) use report::{Form, ReportArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -145,6 +147,7 @@ Examples:
         #[command(subcommand)]
         task: JournalTask,
     },
+    Report(ReportArgs),
     /// Write a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -200,9 +203,11 @@ impl TaskArgs {
             TaskArgs::Kernel(args) => Some(&args.failures),
             TaskArgs::Python(args) => Some(&args.failures),
             TaskArgs::Serve(args) => Some(&args.failures),
-            TaskArgs::Info { .. } | TaskArgs::Journal { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => {
-                None
-            }
+            TaskArgs::Info { .. }
+            | TaskArgs::Journal { .. }
+            | TaskArgs::Report(_)
+            | TaskArgs::Completions { .. }
+            | TaskArgs::Man { .. } => None,
         }
     }
 
@@ -239,6 +244,7 @@ pub(super) fn command() -> Command {
             let hidden = hide(&[])(journal);
             names.into_iter().fold(hidden, |journal, name| journal.mut_subcommand(name, hide(&[])))
         })
+        .mut_subcommand("report", hide(&["output"]))
         .mut_subcommand("completions", hide(&[]))
         .mut_subcommand("man", hide(&[]))
 }

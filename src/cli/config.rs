@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap_complete::Shell;
 
 use super::args::{
-    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs,
+    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, ReportArgs, RetryOn, RunArgs,
     RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
@@ -71,6 +71,7 @@ pub(super) enum Task {
     Serve(ServeTask),
     Info { json: bool },
     Journal(JournalTask),
+    Report(ReportArgs),
     Completions(Shell),
     Man(Vec<String>),
 }
@@ -130,6 +131,7 @@ impl Config {
             TaskArgs::Serve(args) => Task::Serve(ServeTask::new(*args)),
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Journal { task } => Task::Journal(task),
+            TaskArgs::Report(args) => Task::Report(args),
             TaskArgs::Completions { shell } => Task::Completions(shell),
             TaskArgs::Man { words } => Task::Man(words),
         };
@@ -252,6 +254,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         window: run.window.map_or(0, Into::into),
         seed: run.seed,
         progress: Progress::Auto,
+        about: failures.filter(|failures| failures.journal.journal.is_some()).map_or_else(Vec::new, |_| spec::about()),
     }
 }
 

@@ -92,6 +92,7 @@ fn inputs_of(config: &Config) -> Option<&Inputs> {
         | Task::Serve(_)
         | Task::Info { .. }
         | Task::Journal(_)
+        | Task::Report(_)
         | Task::Completions(_)
         | Task::Man(_) => None,
     }

@@ -15,6 +15,7 @@
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
 //! | `time_limit` | finds out when a run has to end |
+//! | `report` | what a journal or a job log says about a run |
 //! | `info`, `journal`, `completions` | the other subcommands |
 
 mod args;
@@ -31,6 +32,7 @@ mod kernel;
 mod map;
 mod parse;
 mod python;
+mod report;
 mod spec;
 mod stdout;
 mod time_limit;
@@ -86,6 +88,7 @@ fn run_task(config: &Config, task: &Task) -> ExitCode {
         Task::Kernel(kernel) => kernel::run(config, kernel),
         Task::Info { json } => info::run(config, *json),
         Task::Journal(task) => journal::run(task),
+        Task::Report(args) => report::run(config, args),
         Task::Completions(shell) => completions::write_completions(*shell),
         Task::Man(words) => completions::write_manual(words),
         Task::Python(_) | Task::Serve(_) => ExitCode::Failure,

@@ -3,10 +3,20 @@
 #[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
 mod bar;
 #[cfg(feature = "program")]
+pub(crate) mod facts;
+#[cfg(feature = "program")]
 mod memory;
 mod progress;
 #[cfg(feature = "program")]
 mod summary;
+#[cfg(feature = "program")]
+pub(crate) mod html;
+#[cfg(feature = "program")]
+pub(crate) mod rows;
+#[cfg(feature = "program")]
+pub(crate) mod text;
+#[cfg(feature = "program")]
+pub(crate) mod words;
 
 #[cfg(feature = "program")]
 pub(crate) use memory::Needs;
