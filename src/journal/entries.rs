@@ -53,6 +53,8 @@ pub(crate) struct JobEntryRead<'a> {
     pub status: Status,
     /// The job's object of the job log; `None` if none was kept.
     pub description: Option<&'a [u8]>,
+    /// The end of its standard error, as far as it is in its entry.
+    pub stderr: &'a [u8],
 }
 
 /// The condition of the file.
@@ -168,7 +170,7 @@ impl Entries {
                         object.push(b'}');
                     }
                     let description = Some(&*object).filter(|object| !object.is_empty());
-                    let job = JobEntryRead { number: settled.number, status: settled.status, description };
+                    let job = JobEntryRead { number: settled.number, status: settled.status, description, stderr: settled.err };
                     each(frame.at, Some(settled.key.short()), &Entry::Job(job));
                 }
                 Kind::Owner => each(frame.at, None, &Entry::Owner(&fields())),
@@ -209,7 +211,7 @@ impl Entries {
             }
             match serde_json::from_slice::<Head>(&line) {
                 Ok(Head { number, status }) => {
-                    let job = JobEntryRead { number, status, description: Some(&line) };
+                    let job = JobEntryRead { number, status, description: Some(&line), stderr: &[] };
                     each(at, Some(number), &Entry::Job(job));
                 }
                 Err(_) if !line.ends_with(b"\n") => condition.torn = read as u64,

@@ -3,6 +3,8 @@
 #[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
 mod bar;
 #[cfg(feature = "program")]
+pub(crate) mod chart;
+#[cfg(feature = "program")]
 pub(crate) mod facts;
 #[cfg(feature = "program")]
 mod memory;

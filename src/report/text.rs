@@ -14,6 +14,9 @@ const LONGEST_BAR: usize = 40;
 /// The most rows of a table.
 const MOST_ROWS: usize = 20;
 
+/// The most single jobs in a list; the page has more.
+const MOST_NAMED: usize = 10;
+
 /// Lines that are being written. Writing to a string cannot fail.
 struct Lines(String);
 
@@ -182,7 +185,7 @@ fn failures(facts: &Facts, lines: &mut Lines) {
     if let Some(command) = &facts.failed_again {
         lines.line(format!("Run them again: {}", in_one_line(command)));
     }
-    facts.failed.iter().for_each(|job| named(job, lines));
+    facts.failed.iter().take(MOST_NAMED).for_each(|job| named(job, lines));
 }
 
 fn slowest(facts: &Facts, lines: &mut Lines) {
@@ -190,7 +193,7 @@ fn slowest(facts: &Facts, lines: &mut Lines) {
         return;
     }
     lines.title("Slowest jobs");
-    facts.slowest.iter().for_each(|job| named(job, lines));
+    facts.slowest.iter().take(MOST_NAMED).for_each(|job| named(job, lines));
 }
 
 fn named(job: &NamedJob, lines: &mut Lines) {
@@ -200,6 +203,9 @@ fn named(job: &NamedJob, lines: &mut Lines) {
     lines.line(format!("job {}: {}, {time}{place}: {}", job.number, status_name(job.status), job.shown_input));
     if let Some(message) = &job.message {
         lines.line(format!("    {}", in_one_line(message)));
+    }
+    for line in job.stderr.iter().flat_map(|stderr| stderr.lines()) {
+        lines.line(format!("    | {}", in_one_line(line)));
     }
     if let Some(command) = &job.command {
         lines.line(format!("    {}", in_one_line(command)));

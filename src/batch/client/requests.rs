@@ -156,7 +156,8 @@ impl Known {
         drop(body);
         let input = if self.keep.input { Some(described(&function, head.count)?) } else { None };
         let work = Call { session, function, uses, flags, count: head.count.max(1), time_limit, payload };
-        Ok(Planned { number: head.id, work, input, content, retries: head.retries.into() })
+        let planned = Planned::new(head.id, work, input, content).read_now();
+        Ok(Planned { retries: head.retries.into(), ..planned })
     }
 }
 

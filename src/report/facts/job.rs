@@ -21,6 +21,8 @@ pub(crate) struct Job<'a> {
     pub ns: Option<u64>,
     /// Whether its description could not be read.
     pub is_garbled: bool,
+    /// The end of its standard error, as far as it is known.
+    pub stderr: &'a [u8],
 }
 
 /// The fields of the description that a report uses. Texts are decoded when they are shown.
@@ -69,7 +71,7 @@ impl<'a> Job<'a> {
         let fields = read.and_then(Result::ok).unwrap_or_default();
         let start_us = fields.start.and_then(plain_text).and_then(micros);
         let ns = fields.seconds.filter(|seconds| *seconds >= 0.0).map(|seconds| (seconds * 1e9) as u64);
-        Job { number: entry.number, status: entry.status, fields, start_us, ns, is_garbled }
+        Job { number: entry.number, status: entry.status, fields, start_us, ns, is_garbled, stderr: entry.stderr }
     }
 
     /// Whether it was run and did not succeed.
@@ -121,7 +123,7 @@ mod tests {
     use super::*;
 
     fn job(description: &str) -> Job<'_> {
-        Job::new(&JobEntryRead { number: 3, status: Status::Failed, description: Some(description.as_bytes()) })
+        Job::new(&JobEntryRead { number: 3, status: Status::Failed, description: Some(description.as_bytes()), stderr: &[] })
     }
 
     #[test]

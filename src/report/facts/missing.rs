@@ -92,6 +92,13 @@ fn of_jobs(facts: &Facts) -> Vec<String> {
         if facts.memory.count() == 0 {
             all.push("The memory and the CPU time of jobs are not in the file: they are measured for commands.".into());
         }
+        if facts.retries.attempts > 0 {
+            all.push(format!(
+                "Only the last attempt of each job is in the file: {} earlier attempt(s) of jobs that were run again are pauses in \
+                 the pictures.",
+                facts.retries.attempts
+            ));
+        }
         if facts.queued.count() == 0 {
             all.push(
                 "How long jobs were queued, and how long their results took to rank 0, is not in the file: it was written by an \

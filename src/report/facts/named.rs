@@ -12,6 +12,8 @@ const NAMED: usize = 20;
 const MOST_REASONS: usize = 64;
 /// The most bytes of a message, and of a record where it is shown.
 const LONGEST: usize = 500;
+/// The most lines of standard error.
+const LINES: usize = 5;
 /// A longer record is not kept, so that the memory is bounded.
 const LONGEST_INPUT: usize = 64 << 10;
 
@@ -30,6 +32,8 @@ pub(crate) struct NamedJob {
     pub slot: Option<u64>,
     pub attempts: Option<u32>,
     pub message: Option<String>,
+    /// The last lines of its standard error, if it has failed.
+    pub stderr: Option<String>,
     /// The command that runs it again.
     pub command: Option<String>,
 }
@@ -47,6 +51,7 @@ impl NamedJob {
             slot: job.fields.slot,
             attempts: job.fields.attempts,
             message: job.message().map(|message| shortened(message.into_owned(), LONGEST)),
+            stderr: Some(job.stderr).filter(|bytes| job.has_failed() && !bytes.trim_ascii().is_empty()).map(last_lines),
             command: None,
         }
     }
@@ -56,6 +61,13 @@ impl NamedJob {
 fn shown(text: &str) -> String {
     let end = (0..=LONGEST.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     in_one_line(&text[..end]) + if end < text.len() { "…" } else { "" }
+}
+
+/// Returns the last lines of an output.
+fn last_lines(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LONGEST)..]);
+    let lines: Vec<_> = text.trim_end().lines().rev().take(LINES).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 /// Why jobs failed.

@@ -127,7 +127,7 @@ mod tests {
             start_ms / 1000,
             start_ms % 1000
         );
-        let entry = JobEntryRead { number: 1, status: Status::Ok, description: Some(text.as_bytes()) };
+        let entry = JobEntryRead { number: 1, status: Status::Ok, description: Some(text.as_bytes()), stderr: &[] };
         phases.add(&Job::new(&entry));
     }
 
