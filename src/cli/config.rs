@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use clap_complete::Shell;
 
 use super::args::{
-    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, ReportArgs, RetryOn, RunArgs,
-    RunCommandArgs, TaskArgs,
+    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, ReportArgs, RetryOn,
+    RunArgs, RunCommandArgs, TaskArgs,
 };
 use super::job_files::JobFiles;
 use super::parse::{JobMem, Limit};

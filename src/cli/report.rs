@@ -61,7 +61,9 @@ fn write(target: &Target, args: &ReportArgs) -> Result<(), Refused> {
     if let Target::File(path) = target {
         if Identity::of(path).is_same(&Identity::of(&args.file)) {
             let name = path.display();
-            return Err(Refused::Usage(format!("--output would overwrite {name}, which the report is made of: give another name")));
+            return Err(Refused::Usage(format!(
+                "--output would overwrite {name}, which the report is made of: give another name"
+            )));
         }
     }
     let form = args.form.form(matches!(target, Target::File(_)));
@@ -99,15 +101,7 @@ struct Again;
 
 impl Commands for Again {
     fn failed_jobs(&self, facts: &Facts) -> Option<String> {
-        let file = quoted(&facts.path.to_string_lossy());
-        let Some(command) = facts.last_run().and_then(|run| run.about.command.as_deref()) else {
-            return Some(match facts.kind {
-                crate::journal::entries::FileKind::JobLog => format!("the command of the run with --only-failed {file}"),
-                crate::journal::entries::FileKind::Journal => {
-                    format!("the command of the run with --journal {file} --resume --retry-failed")
-                }
-            });
-        };
+        let command = facts.last_run()?.about.command.as_deref()?;
         let words = shlex::split(command)?;
         // Options stand before the words of the job's own command.
         let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
@@ -132,7 +126,12 @@ impl Commands for Again {
         for option in ["--python", "--setup", "--cwd"] {
             words.extend(value(option).into_iter().flat_map(|value| [option.to_string(), value.to_string()]));
         }
-        words.extend(["--star", "--text", "--worker-ids"].iter().filter(|option| value(option).is_some()).map(ToString::to_string));
+        words.extend(
+            ["--star", "--text", "--worker-ids"]
+                .iter()
+                .filter(|option| value(option).is_some())
+                .map(ToString::to_string),
+        );
         match (value("--python"), value("worker")) {
             (Some(_), _) => {}
             (None, Some(worker)) => {

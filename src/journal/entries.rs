@@ -41,7 +41,7 @@ pub(crate) enum Entry<'a> {
     /// The statistics of the run, at its end.
     Statistics(&'a Spec),
     /// The run has ended by itself.
-    Complete(&'a Spec),
+    Complete,
     /// The run has closed the journal before all jobs were settled.
     Closed,
 }
@@ -170,12 +170,17 @@ impl Entries {
                         object.push(b'}');
                     }
                     let description = Some(&*object).filter(|object| !object.is_empty());
-                    let job = JobEntryRead { number: settled.number, status: settled.status, description, stderr: settled.err };
+                    let job = JobEntryRead {
+                        number: settled.number,
+                        status: settled.status,
+                        description,
+                        stderr: settled.err,
+                    };
                     each(frame.at, Some(settled.key.short()), &Entry::Job(job));
                 }
                 Kind::Owner => each(frame.at, None, &Entry::Owner(&fields())),
                 Kind::Spec => each(frame.at, None, &Entry::Spec(&fields())),
-                Kind::Complete => each(frame.at, None, &Entry::Complete(&fields())),
+                Kind::Complete => each(frame.at, None, &Entry::Complete),
                 Kind::Closed => each(frame.at, None, &Entry::Closed),
                 Kind::Ranks => each(frame.at, None, &Entry::Ranks(&fields())),
                 Kind::Statistics => each(frame.at, None, &Entry::Statistics(&fields())),

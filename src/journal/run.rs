@@ -48,7 +48,18 @@ impl Journal {
         torn: u64,
         repaired: Option<Repaired>,
     ) -> Journal {
-        Journal { name: path.to_string_lossy().into(), path, gone: None, lookup, writer, before, torn, repaired, last_moment: None, has_settled: false }
+        Journal {
+            name: path.to_string_lossy().into(),
+            path,
+            gone: None,
+            lookup,
+            writer,
+            before,
+            torn,
+            repaired,
+            last_moment: None,
+            has_settled: false,
+        }
     }
 
     /// Returns the path for messages.

@@ -7,14 +7,14 @@ pub(crate) mod chart;
 #[cfg(feature = "program")]
 pub(crate) mod facts;
 #[cfg(feature = "program")]
+pub(crate) mod html;
+#[cfg(feature = "program")]
 mod memory;
 mod progress;
 #[cfg(feature = "program")]
-mod summary;
-#[cfg(feature = "program")]
-pub(crate) mod html;
-#[cfg(feature = "program")]
 pub(crate) mod rows;
+#[cfg(feature = "program")]
+mod summary;
 #[cfg(feature = "program")]
 pub(crate) mod text;
 #[cfg(feature = "program")]

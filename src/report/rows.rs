@@ -15,8 +15,24 @@ const BLOCK_BYTES: usize = 64 << 10;
 
 /// The columns of the table before those of the record.
 const COLUMNS: [&str; 18] = [
-    "number", "status", "exit", "signal", "attempts", "host", "rank", "slot", "start", "seconds", "queued", "returned", "user",
-    "system", "max_rss", "output_bytes", "message", "input",
+    "number",
+    "status",
+    "exit",
+    "signal",
+    "attempts",
+    "host",
+    "rank",
+    "slot",
+    "start",
+    "seconds",
+    "queued",
+    "returned",
+    "user",
+    "system",
+    "max_rss",
+    "output_bytes",
+    "message",
+    "input",
 ];
 
 /// A job as a line of JSON. Fields that are not known are absent.
@@ -138,7 +154,8 @@ impl Rows {
             if let (Entry::Job(job), None) = (entry, &names) {
                 let job = Job::new(job);
                 let members = job.fields.input.map(members);
-                names = members.map(|members| members.into_iter().map(|(name, _)| name).filter(|name| !name.is_empty()).collect());
+                names = members
+                    .map(|members| members.into_iter().map(|(name, _)| name).filter(|name| !name.is_empty()).collect());
             }
         })?;
         Ok(names.unwrap_or_default())

@@ -99,7 +99,7 @@ fn course(facts: &Facts, lines: &mut Lines) {
 }
 
 fn lanes(facts: &Facts, lines: &mut Lines) {
-    let Some(lanes) = &facts.lanes else { return };
+    let Some(lanes) = &facts.lanes else { return ranks(facts, lines) };
     lines.title("Ranks and slots (█ busy, ▒ partly, · idle, ! a job failed)");
     let width = lanes.lanes.iter().map(|lane| lane.label.len()).max().unwrap_or(0);
     for lane in &lanes.lanes {
@@ -107,7 +107,7 @@ fn lanes(facts: &Facts, lines: &mut Lines) {
         let cells = busy.chunks(2).zip(lane.failed_in.chunks(2)).map(|(busy, failed)| {
             let mean = busy.iter().sum::<f64>() / busy.len() as f64;
             match mean {
-                _ if failed.contains(&true) => '!',
+                _ if failed.iter().any(|failed| *failed > 0) => '!',
                 _ if mean > 0.75 => '█',
                 _ if mean > 0.05 => '▒',
                 _ => '·',
@@ -115,6 +115,21 @@ fn lanes(facts: &Facts, lines: &mut Lines) {
         });
         let cells: String = cells.collect();
         lines.line(format!("{:<width$} {cells} {}", lane.label, counted(lane.jobs, "job")));
+    }
+}
+
+/// The ranks by what the run has counted, if single jobs have no times.
+fn ranks(facts: &Facts, lines: &mut Lines) {
+    let (shown, all) = facts.counted_ranks(MOST_ROWS);
+    if shown.is_empty() {
+        return;
+    }
+    lines.title("Ranks: the part of their threads' time in the functions of jobs");
+    for (label, busy, note) in &shown {
+        lines.bar(label, *busy, &format!("{}, {note}", percent(*busy)));
+    }
+    if all > shown.len() {
+        lines.line(format!("the least and the most busy ones of {all}"));
     }
 }
 
@@ -182,8 +197,9 @@ fn failures(facts: &Facts, lines: &mut Lines) {
             reason.first
         ));
     }
-    if let Some(command) = &facts.failed_again {
-        lines.line(format!("Run them again: {}", in_one_line(command)));
+    match &facts.failed_again {
+        Some(command) => lines.line(format!("Run them again: {}", in_one_line(command))),
+        None => lines.line(format!("To run them again, add to the command: {}", in_one_line(&facts.again_options()))),
     }
     facts.failed.iter().take(MOST_NAMED).for_each(|job| named(job, lines));
 }
@@ -238,16 +254,21 @@ impl Facts {
         let mut add = |name, value: Option<String>| all.extend(value.map(|value| (name, value)));
         add("state", self.state());
         add("time", self.wall().map(seconds));
-        add("throughput", self.wall().filter(|wall| *wall > 0.0).map(|wall| {
-            format!("{} jobs/s", number(self.counts.run() as f64 / wall))
-        }));
+        add(
+            "throughput",
+            self.wall()
+                .filter(|wall| *wall > 0.0)
+                .map(|wall| format!("{} jobs/s", number(self.counts.run() as f64 / wall))),
+        );
         add("slots", self.slots_sentence());
         add("busy", self.busy_sentence());
         add("retries", self.retries_sentence());
         let lost = self.lost_ranks();
-        let names: Vec<_> = lost.iter().take(10).map(|(host, rank, after)| {
-            format!("rank {rank} on {host} after {}", seconds(*after))
-        }).collect();
+        let names: Vec<_> = lost
+            .iter()
+            .take(10)
+            .map(|(host, rank, after)| format!("rank {rank} on {host} after {}", seconds(*after)))
+            .collect();
         add("lost ranks", (!lost.is_empty()).then(|| format!("{}: {}", lost.len(), names.join(", "))));
         if let Some(run) = self.last_run() {
             let allocation =
@@ -289,7 +310,16 @@ impl Facts {
     }
 
     fn slots_sentence(&self) -> Option<String> {
-        let slots = self.slots?;
+        let Some(slots) = self.slots else {
+            let about = &self.last_run()?.about;
+            let (threads, ranks, hosts) = (about.threads?, about.ranks?, about.hosts?);
+            return Some(format!(
+                "{} of {} on {}",
+                counted(threads, "thread"),
+                counted(ranks, "rank"),
+                counted(hosts, "host")
+            ));
+        };
         Some(format!(
             "{} of {} on {} ran jobs",
             counted(slots.count, "slot"),
@@ -322,11 +352,33 @@ impl Facts {
         })
     }
 
+    /// Returns labels, the busy part of the time, and notes of the ranks by the statistics of the last run, at most so many, and the
+    /// number of all.
+    pub(super) fn counted_ranks(&self, most: usize) -> (Vec<(String, f64, String)>, usize) {
+        let Some(statistics) = self.last_run().and_then(|run| run.statistics.as_ref()) else { return (Vec::new(), 0) };
+        let mut ranks: Vec<_> = statistics.ranks.iter().filter(|rank| rank.threads > 0).collect();
+        let all = ranks.len();
+        if all > most {
+            ranks.sort_by(|a, b| a.busy_part(statistics.wall).total_cmp(&b.busy_part(statistics.wall)));
+            ranks.drain(most / 2..all - most.div_ceil(2));
+        }
+        let shown = ranks.into_iter().map(|rank| {
+            let failed = if rank.failed > 0 { format!(", {} failed", count(rank.failed)) } else { String::new() };
+            let note = format!("{}{failed}", counted(rank.jobs, "job"));
+            (format!("rank {} on {}", rank.rank, rank.host), rank.busy_part(statistics.wall), note)
+        });
+        (shown.collect(), all)
+    }
+
     /// Returns quantiles of the times of jobs.
     pub(super) fn time_sentence(&self) -> String {
         let quantile = |share| seconds(self.times.quantile(share) as f64 / 1e9);
+        let failed = match self.failed_times.count() {
+            0 => String::new(),
+            _ => format!("; median of failed ones {}", seconds(self.failed_times.quantile(0.5) as f64 / 1e9)),
+        };
         format!(
-            "shortest {}, median {}, mean {}, 95 % within {}, longest {}; {} in all",
+            "shortest {}, median {}, mean {}, 95 % within {}, longest {}; {} in all{failed}",
             seconds(self.times.least() as f64 / 1e9),
             quantile(0.5),
             seconds(self.times.mean() / 1e9),
@@ -343,8 +395,11 @@ impl Facts {
             format!("median {}, 95 % within {}, longest {}", at(0.5), at(0.95), seconds(spread.most() as f64 / 1e9))
         };
         let spreads = [("queued", &self.queued), ("run", &self.times), ("result to rank 0", &self.returned)];
-        let mut all: Vec<_> =
-            spreads.into_iter().filter(|(_, spread)| spread.count() > 0).map(|(name, of)| (name, quantiles(of))).collect();
+        let mut all: Vec<_> = spreads
+            .into_iter()
+            .filter(|(_, spread)| spread.count() > 0)
+            .map(|(name, of)| (name, quantiles(of)))
+            .collect();
         if let Some(output) = self.output_seconds {
             all.push(("output", format!("{} from the end of the last job until all was written", seconds(output))));
         }
@@ -359,14 +414,11 @@ impl Facts {
         let quantile = |share| bytes(self.memory.quantile(share) as f64);
         let most = self.memory.most();
         let fit = match self.node_memory() {
-            Some(node) => format!("{} of the largest fit on a node with {}", count(node / most.max(1)), bytes(node as f64)),
+            Some(node) => {
+                format!("{} of the largest fit on a node with {}", count(node / most.max(1)), bytes(node as f64))
+            }
             None => "the memory of a node is not in the file".into(),
         };
-        Some(format!(
-            "median {}, 95 % within {}, most {}; {fit}",
-            quantile(0.5),
-            quantile(0.95),
-            bytes(most as f64)
-        ))
+        Some(format!("median {}, 95 % within {}, most {}; {fit}", quantile(0.5), quantile(0.95), bytes(most as f64)))
     }
 }

@@ -99,19 +99,36 @@ mod tests {
 
     #[test]
     fn numbers_have_the_unit_that_suits_them() {
-        for (value, text) in [(0.0, "0 s"), (5e-8, "50 ns"), (0.0123, "12.3 ms"), (1.0, "1 s"), (99.9, "99.9 s"), (245.0, "4 min 5 s")] {
+        for (value, text) in
+            [(0.0, "0 s"), (5e-8, "50 ns"), (0.0123, "12.3 ms"), (1.0, "1 s"), (99.9, "99.9 s"), (245.0, "4 min 5 s")]
+        {
             assert_eq!(seconds(value), text);
         }
-        assert_eq!((seconds(11_520.0), seconds(180_000.0), seconds(3600.0)), ("3 h 12 min".into(), "2 d 2 h".into(), "1 h".into()));
-        assert_eq!((bytes(0.0), bytes(1536.0), bytes(1000.0 * 1024.0)), ("0 B".into(), "1.5 KiB".into(), "0.977 MiB".into()));
-        assert_eq!((number(0.125), number(1234.4), number(12_345.0)), ("0.125".into(), "1234".into(), "12\u{202f}345".into()));
+        assert_eq!(
+            (seconds(11_520.0), seconds(180_000.0), seconds(3600.0)),
+            ("3 h 12 min".into(), "2 d 2 h".into(), "1 h".into())
+        );
+        assert_eq!(
+            (bytes(0.0), bytes(1536.0), bytes(1000.0 * 1024.0)),
+            ("0 B".into(), "1.5 KiB".into(), "0.977 MiB".into())
+        );
+        assert_eq!(
+            (number(0.125), number(1234.4), number(12_345.0)),
+            ("0.125".into(), "1234".into(), "12\u{202f}345".into())
+        );
         assert_eq!((number(f64::NAN), number(2e-5)), ("–".into(), "2.0e-5".into()));
-        assert_eq!((percent(0.5), percent(0.0123), percent(1.0), percent(0.996)), ("50 %".into(), "1.2 %".into(), "100 %".into(), "99.6 %".into()));
+        assert_eq!(
+            (percent(0.5), percent(0.0123), percent(1.0), percent(0.996)),
+            ("50 %".into(), "1.2 %".into(), "100 %".into(), "99.6 %".into())
+        );
         assert_eq!((counted(1, "job"), counted(0, "job")), ("1 job".into(), "0 jobs".into()));
     }
 
     #[test]
     fn a_time_limit_is_what_slurm_reads() {
-        assert_eq!((slurm_time(59.2), slurm_time(5000.0), slurm_time(90_061.0)), ("00:01:00".into(), "01:23:20".into(), "1-01:01:01".into()));
+        assert_eq!(
+            (slurm_time(59.2), slurm_time(5000.0), slurm_time(90_061.0)),
+            ("00:01:00".into(), "01:23:20".into(), "1-01:01:01".into())
+        );
     }
 }

@@ -12,7 +12,7 @@ const BAR: i32 = 16;
 /// The labels take at most this part of the width.
 const LABELS: f64 = 0.35;
 /// The values and notes beside the bars.
-const VALUES: i32 = 230;
+const VALUES: i32 = 250;
 const TOP: i32 = 8;
 const BELOW: i32 = 26;
 
@@ -60,7 +60,7 @@ impl Chart for Bars {
 
     fn draw(&self, area: &Area<'_>) -> Drawn {
         let longest = self.bars.iter().map(|bar| bar.label.chars().count()).max().unwrap_or(0) as f64;
-        let labels = (longest * CHARACTER_PX + 16.0).min(f64::from(WIDTH) * LABELS);
+        let labels = (longest * CHARACTER_PX + 18.0).min(f64::from(WIDTH) * LABELS);
         let (left, right) = (labels as i32, WIDTH as i32 - VALUES);
         let reference = self.reference.as_ref().filter(|reference| reference.value.is_finite());
         let values = self.bars.iter().map(Bar::value).chain(reference.map(|reference| reference.value));

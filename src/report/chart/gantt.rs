@@ -22,6 +22,8 @@ pub(crate) struct Mark {
     pub ink: Ink,
     /// How opaque it is, from 0 to 1.
     pub strength: f64,
+    /// The part of the row's height that it takes, from below, from 0 to 1.
+    pub height: f64,
 }
 
 /// A Gantt chart.
@@ -76,12 +78,16 @@ impl Chart for Gantt {
             let style = label(Ink::Text, HPos::Right, VPos::Center);
             area.draw(&Text::new(fitted(name, labels - 12.0), (left - 6, middle), style))?;
         }
-        for mark in self.marks.iter().filter(|mark| mark.row < self.rows.len() && mark.from.is_finite() && mark.to.is_finite()) {
+        for mark in
+            self.marks.iter().filter(|mark| mark.row < self.rows.len() && mark.from.is_finite() && mark.to.is_finite())
+        {
             let (left, top) = chart.backend_coord(&(mark.from.clamp(x.start, x.end), mark.row as f64));
             let (right, bottom) = chart.backend_coord(&(mark.to.clamp(x.start, x.end), mark.row as f64 + 1.0));
             // What is too short to be seen is one pixel wide.
             let right = if right - left > 3 { right - 1 } else { right.max(left + 1) };
-            let ends = [(left, top + GAP / 2), (right, bottom - GAP / 2)];
+            let (top, bottom) = (top + GAP / 2, bottom - GAP / 2);
+            let height = (f64::from(bottom - top) * mark.height.clamp(0.0, 1.0)).ceil() as i32;
+            let ends = [(left, bottom - height), (right, bottom)];
             area.draw(&Rectangle::new(ends, mark.ink.fill(mark.strength)))?;
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! Lines over a linear or a logarithmic axis.
 
 use plotters::chart::ChartBuilder;
-use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::element::{PathElement, Polygon, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 
@@ -49,7 +49,11 @@ impl Chart for Lines {
         let ys = points().map(|point| point.1).chain(self.references.iter().map(|reference| reference.value));
         let y = range(ys, self.y.is_log, true);
         // A little room above the highest value.
-        let y = if self.y.is_log { y.start..y.end * 1.2 } else { y.start..y.end + (y.end - y.start) * if self.references.is_empty() { 0.06 } else { 0.2 } };
+        let y = if self.y.is_log {
+            y.start..y.end * 1.2
+        } else {
+            y.start..y.end + (y.end - y.start) * if self.references.is_empty() { 0.06 } else { 0.2 }
+        };
         let ranges = (x.clone(), y.clone());
         match (self.x.is_log, self.y.is_log) {
             (false, false) => self.draw_in(area, x, y, &ranges),
@@ -101,8 +105,9 @@ impl Lines {
             .y_desc(self.y.label.clone())
             .draw()?;
         let ((left, right), base) = ((ranges.0.start, ranges.0.end), ranges.1.start);
+        // The crate cannot place points far outside of the axes.
         let is_shown = |(x, y): &&(f64, f64)| {
-            x.is_finite() && y.is_finite() && (!self.x.is_log || *x > 0.0) && (!self.y.is_log || *y > 0.0)
+            (ranges.0.start..=ranges.0.end).contains(x) && (ranges.1.start..=ranges.1.end).contains(y)
         };
         for series in &self.series {
             let points: Vec<_> = series.points.iter().filter(is_shown).copied().collect();
@@ -119,7 +124,9 @@ impl Lines {
                 chart.draw_series([PathElement::new(points, style)])?;
             }
         }
-        for reference in self.references.iter().filter(|reference| reference.value.is_finite()) {
+        for reference in
+            self.references.iter().filter(|reference| (ranges.1.start..=ranges.1.end).contains(&reference.value))
+        {
             let (from, y) = chart.backend_coord(&(left, reference.value));
             let (to, _) = chart.backend_coord(&(right, reference.value));
             for x in (from..to).step_by(10) {

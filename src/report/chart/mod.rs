@@ -80,7 +80,6 @@ pub(crate) enum Unit {
     Seconds,
     Bytes,
     Count,
-    PerSecond,
     /// From 0 to 1.
     Part,
 }
@@ -91,7 +90,6 @@ impl Unit {
             Unit::Seconds => words::seconds(value),
             Unit::Bytes => words::bytes(value),
             Unit::Count => words::number(value),
-            Unit::PerSecond => format!("{}/s", words::number(value)),
             Unit::Part => words::percent(value),
         }
     }

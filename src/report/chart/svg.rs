@@ -4,8 +4,8 @@ use std::error::Error;
 
 use plotters::coord::Shift;
 use plotters::prelude::{DrawingArea, IntoDrawingArea, RGBAColor, RGBColor, SVGBackend, ShapeStyle};
-use plotters::style::{Color, IntoFont, TextStyle};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{Color, IntoFont, TextStyle};
 
 use super::{Caption, Chart, INKS, Ink, Unit};
 
@@ -17,11 +17,15 @@ pub(crate) type Drawn = Result<(), Box<dyn Error>>;
 /// The size of labels in px. The crate multiplies sizes by 1.24.
 pub(super) const TEXT_PX: f64 = 13.0 * 1.24;
 /// About the width of a character of a label in px.
-pub(super) const CHARACTER_PX: f64 = 7.0;
+pub(super) const CHARACTER_PX: f64 = 7.7;
+/// The same for texts of many characters.
+const MEAN_PX: f64 = 6.8;
 
 impl Ink {
     fn colours(self) -> ((u8, u8, u8), (u8, u8, u8)) {
-        INKS.iter().find(|(ink, ..)| *ink == self).map_or(((0, 0, 0), (255, 255, 255)), |(_, light, dark)| (*light, *dark))
+        INKS.iter()
+            .find(|(ink, ..)| *ink == self)
+            .map_or(((0, 0, 0), (255, 255, 255)), |(_, light, dark)| (*light, *dark))
     }
 
     pub(super) fn colour(self) -> RGBColor {
@@ -119,7 +123,7 @@ pub(crate) fn escaped(text: &str) -> String {
 
 /// Returns a text that is at most about this wide, in one line, without control characters.
 pub(super) fn fitted(text: &str, px: f64) -> String {
-    let most = (px / CHARACTER_PX).max(3.0) as usize;
+    let most = (px / MEAN_PX).max(3.0) as usize;
     let text = crate::console::in_one_line(text);
     if text.chars().count() <= most {
         return text;
@@ -132,6 +136,9 @@ pub(super) fn log_points(range: &std::ops::Range<f64>, unit: Unit, most: usize) 
     if unit == Unit::Bytes {
         return binary_points(range, most);
     }
+    if unit == Unit::Seconds && range.end > 120.0 {
+        return time_points(range, most);
+    }
     let (low, high) = (range.start.log10().floor() as i32, range.end.log10().ceil() as i32);
     let points = |steps: &[f64], every: i32| -> Vec<f64> {
         let powers = (low..=high).filter(|power| power.rem_euclid(every) == 0);
@@ -142,6 +149,22 @@ pub(super) fn log_points(range: &std::ops::Range<f64>, unit: Unit, most: usize) 
     let steps: [&[f64]; 4] = [&fine, &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0], &[1.0, 2.0, 5.0], &[1.0]];
     let coarse = steps.into_iter().map(|steps| points(steps, 1)).find(|points| points.len() <= most);
     coarse.unwrap_or_else(|| points(&[1.0], (high - low) / most.max(1) as i32 + 1))
+}
+
+/// Returns the labels of an axis of times that reaches beyond some minutes: round numbers of seconds, minutes, hours and days.
+fn time_points(range: &std::ops::Range<f64>, most: usize) -> Vec<f64> {
+    const FINE: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0];
+    const LONG: [f64; 10] =
+        [600.0, 1200.0, 3600.0, 7200.0, 18_000.0, 43_200.0, 86_400.0, 172_800.0, 432_000.0, 864_000.0];
+    const COARSE: [f64; 9] = [1e-9, 1e-6, 1e-3, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0];
+    let is_in = |point: &f64| (range.start * 0.999..=range.end * 1.001).contains(point);
+    let short = (-9..0).flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(power)));
+    let points: Vec<_> = short.chain(FINE).chain(LONG).filter(is_in).collect();
+    if points.len() <= most {
+        points
+    } else {
+        COARSE.into_iter().chain([36_000.0, 86_400.0, 864_000.0]).filter(is_in).collect()
+    }
 }
 
 /// Returns the labels of an axis of bytes: powers of two, or simple multiples of them.

@@ -144,10 +144,12 @@ impl Sorter {
 /// Returns classes by value: numbers by size, then texts.
 fn in_order(classes: HashMap<String, Class>) -> Vec<Class> {
     let mut classes: Vec<_> = classes.into_iter().map(|(value, class)| Class { value, ..class }).collect();
-    classes.sort_by(|a, b| match (a.value.parse::<f64>(), b.value.parse::<f64>()) {
-        (Ok(a), Ok(b)) => a.total_cmp(&b),
-        (a, b) => b.is_ok().cmp(&a.is_ok()),
-    }
-    .then_with(|| a.value.cmp(&b.value)));
+    classes.sort_by(|a, b| {
+        match (a.value.parse::<f64>(), b.value.parse::<f64>()) {
+            (Ok(a), Ok(b)) => a.total_cmp(&b),
+            (a, b) => b.is_ok().cmp(&a.is_ok()),
+        }
+        .then_with(|| a.value.cmp(&b.value))
+    });
     classes
 }

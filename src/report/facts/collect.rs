@@ -111,7 +111,7 @@ impl Collector {
             }
             Entry::Moment(us) => self.take_moment(*us),
             Entry::Statistics(fields) => self.runs.last_mut().into_iter().for_each(|run| run.set_statistics(fields)),
-            Entry::Complete(_) => self.end_run(RunEnd::Complete),
+            Entry::Complete => self.end_run(RunEnd::Complete),
             Entry::Closed => self.end_run(RunEnd::Closed),
         }
     }
@@ -173,8 +173,7 @@ impl Collector {
         }
         self.untimed = Untimed { since_us: Some(us), ..Untimed::default() };
         // The last moment of a run is when all its outputs are written.
-        self.output_seconds =
-            (self.last_end_us > 0).then(|| us.saturating_sub(self.last_end_us) as f64 / 1e6);
+        self.output_seconds = (self.last_end_us > 0).then(|| us.saturating_sub(self.last_end_us) as f64 / 1e6);
     }
 
     fn finish(mut self, path: &Path, entries: &Entries, survey: &Survey, range: Option<Range>) -> Facts {

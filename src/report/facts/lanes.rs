@@ -6,9 +6,9 @@ use super::survey::Survey;
 use super::timeline::{Activity, Range};
 
 /// The most lanes.
-const MOST_LANES: usize = 48;
+const MOST_LANES: usize = 40;
 /// The number of equal parts of the time in which jobs are summed up, if they are too many to be shown one by one.
-pub(crate) const CELLS: usize = 120;
+pub(crate) const CELLS: usize = 100;
 /// Up to this number, jobs are shown one by one.
 const MOST_SPANS: u64 = 1_500;
 
@@ -32,8 +32,9 @@ pub(crate) struct Lane {
     /// The jobs one by one, if there are few.
     pub spans: Vec<Span>,
     activity: Activity,
-    /// In which cells jobs have failed.
-    pub failed_in: Vec<bool>,
+    /// How many jobs ended in each cell, and how many of them failed.
+    pub ended_in: Vec<u32>,
+    pub failed_in: Vec<u32>,
 }
 
 impl Lane {
@@ -45,7 +46,8 @@ impl Lane {
             failed: 0,
             spans: Vec::new(),
             activity: Activity::new(cells.max(1)),
-            failed_in: vec![false; cells.max(1)],
+            ended_in: vec![0; cells.max(1)],
+            failed_in: vec![0; cells.max(1)],
         }
     }
 
@@ -130,7 +132,9 @@ impl Lanes {
         lane.failed += u64::from(has_failed);
         let (from, to) = (range.place(start, CELLS), range.place(end, CELLS));
         lane.activity.add(from, to);
-        lane.failed_in[(to as usize).min(CELLS - 1)] |= has_failed;
+        let cell = (to as usize).min(CELLS - 1);
+        lane.ended_in[cell] = lane.ended_in[cell].saturating_add(1);
+        lane.failed_in[cell] = lane.failed_in[cell].saturating_add(u32::from(has_failed));
         if self.has_spans && (lane.spans.len() as u64) < MOST_SPANS {
             lane.spans.push(Span { number, start_us: start, end_us: end, has_failed });
         }
@@ -145,15 +149,20 @@ mod tests {
     const RANGE: Range = Range { start: 0, end: 1_200 };
 
     fn survey(ranks: u32, slots: u64, timed: u64) -> Survey {
-        let seen = |rank: u32| (rank, RankSeen { slots: (u64::from(rank) * slots + 1, (u64::from(rank) + 1) * slots), host: None });
+        let seen = |rank: u32| {
+            (rank, RankSeen { slots: (u64::from(rank) * slots + 1, (u64::from(rank) + 1) * slots), host: None })
+        };
         Survey { ranks: (0..ranks).map(seen).collect(), timed, jobs: timed, ..Survey::default() }
     }
 
     #[test]
     fn there_are_never_too_many_lanes_and_each_job_is_in_one() {
-        for (ranks, slots, of, lanes) in
-            [(4, 2, LaneOf::Slot, 8), (16, 64, LaneOf::Rank, 16), (1_000, 128, LaneOf::Ranks, 48), (1, 1_000, LaneOf::Rank, 1)]
-        {
+        for (ranks, slots, of, lanes) in [
+            (4, 2, LaneOf::Slot, 8),
+            (16, 64, LaneOf::Rank, 16),
+            (1_000, 128, LaneOf::Ranks, 40),
+            (1, 1_000, LaneOf::Rank, 1),
+        ] {
             let mut all = Lanes::new(&survey(ranks, slots, 10_000_000), RANGE);
             assert_eq!(all.of, of, "{ranks} × {slots}");
             assert!(all.lanes.len() <= MOST_LANES && all.lanes.len() <= lanes, "{ranks} × {slots}");
@@ -163,18 +172,21 @@ mod tests {
             assert_eq!(all.lanes.iter().map(|lane| lane.jobs).sum::<u64>(), u64::from(ranks));
             assert_eq!(all.lanes.iter().map(|lane| lane.slots).sum::<u64>(), u64::from(ranks) * slots);
             assert!(all.lanes[..].iter().all(|lane| lane.spans.is_empty()));
-            assert_eq!(all.lanes.iter().filter(|lane| lane.failed_in.iter().any(|failed| *failed)).count(), 1);
+            assert_eq!(all.lanes.iter().filter(|lane| lane.failed_in.iter().any(|failed| *failed > 0)).count(), 1);
         }
     }
 
     #[test]
     fn few_jobs_are_shown_one_by_one_and_a_slot_is_busy_while_it_has_one() {
         let mut lanes = Lanes::new(&survey(2, 2, 3), RANGE);
-        assert_eq!(lanes.lanes.iter().map(|lane| &*lane.label).collect::<Vec<_>>()[2..], ["rank 1, slot 3", "rank 1, slot 4"]);
+        assert_eq!(
+            lanes.lanes.iter().map(|lane| &*lane.label).collect::<Vec<_>>()[2..],
+            ["rank 1, slot 3", "rank 1, slot 4"]
+        );
         lanes.add(1, 4, 9, (600, 1_200), true);
         lanes.add(7, 1, 1, (0, 1), false);
         let lane = &lanes.lanes[3];
         assert_eq!(lane.spans, [Span { number: 9, start_us: 600, end_us: 1_200, has_failed: true }]);
-        assert_eq!((lane.busy()[59], lane.busy()[60], lane.busy()[CELLS - 1]), (0.0, 1.0, 1.0));
+        assert_eq!((lane.busy()[49], lane.busy()[50], lane.busy()[CELLS - 1]), (0.0, 1.0, 1.0));
     }
 }

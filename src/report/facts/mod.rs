@@ -33,8 +33,8 @@ use std::path::{Path, PathBuf};
 pub(crate) use classes::{Class, Classes, members};
 pub(crate) use job::{Job, text_of};
 pub(crate) use lanes::{CELLS, LaneOf, Lanes};
-pub(crate) use named::{NamedJob, Reason};
 pub(crate) use missing::status_name;
+pub(crate) use named::{NamedJob, Reason};
 pub(crate) use notes::Note;
 pub(crate) use phases::SlotTime;
 pub(crate) use run::{RunEnd, RunFacts};
@@ -195,6 +195,16 @@ impl Facts {
         facts.missing = missing::sentences(&facts);
         facts.notes = notes::notes(&facts);
         Ok(facts)
+    }
+
+    /// Returns the options that have the command of the run run its failed jobs again.
+    pub(crate) fn again_options(&self) -> String {
+        let file = self.path.to_string_lossy();
+        let file = shlex::try_quote(&file).map_or_else(|_| file.to_string(), |quoted| quoted.to_string());
+        match self.kind {
+            FileKind::JobLog => format!("--only-failed {file}"),
+            FileKind::Journal => format!("--journal {file} --resume --retry-failed"),
+        }
     }
 
     /// Returns the last run that wrote the file.

@@ -80,11 +80,7 @@ fn memory(facts: &Facts) -> Option<Note> {
     let mib = (needed * RESERVE / f64::from(1 << 20)).ceil();
     let limit = if mib >= 10_240.0 { format!("{}G", (mib / 1024.0).ceil()) } else { format!("{mib}M") };
     let fit = facts.node_memory().filter(|node| *node > 0).map(|node| {
-        format!(
-            " A node with {} has room for {} of them.",
-            bytes(node as f64),
-            count((node as f64 / most) as u64)
-        )
+        format!(" A node with {} has room for {} of them.", bytes(node as f64), count((node as f64 / most) as u64))
     });
     Some(Note::new(
         format!("#SBATCH --mem={limit}"),
@@ -223,7 +219,11 @@ fn timeout(facts: &Facts) -> Option<Note> {
         let limit = (5.0 * p99).max(1.0).ceil();
         Note::new(
             format!("--timeout {limit}s"),
-            format!("99 % of the jobs took {} or less, and the longest one {}: is it still at work?", seconds(p99), seconds(most)),
+            format!(
+                "99 % of the jobs took {} or less, and the longest one {}: is it still at work?",
+                seconds(p99),
+                seconds(most)
+            ),
         )
     })
 }
@@ -244,25 +244,27 @@ fn short_jobs(facts: &Facts) -> Option<Note> {
     })
 }
 
-/// A host on which most jobs fail while they succeed elsewhere.
+/// A host on which many more jobs fail than elsewhere.
 fn bad_host(facts: &Facts) -> Option<Note> {
     let hosts = &facts.by_host.classes;
-    let worst = hosts.iter().filter(|host| host.jobs >= 3).max_by(|a, b| {
-        let part = |host: &super::Class| host.failed as f64 / host.jobs as f64;
-        part(a).total_cmp(&part(b))
-    })?;
-    let failed = facts.counts.all_failed();
-    let is_bad = hosts.len() > 1 && worst.failed * 2 > worst.jobs && worst.failed * 10 >= failed * 8;
-    is_bad.then(|| {
+    let part = |failed: u64, jobs: u64| failed as f64 / jobs.max(1) as f64;
+    let worst = hosts
+        .iter()
+        .filter(|host| host.failed >= 3)
+        .max_by(|a, b| part(a.failed, a.jobs).total_cmp(&part(b.failed, b.jobs)))?;
+    let (jobs, failed) =
+        (facts.counts.run().saturating_sub(worst.jobs), facts.counts.all_failed().saturating_sub(worst.failed));
+    let (there, elsewhere) = (part(worst.failed, worst.jobs), part(failed, jobs));
+    (hosts.len() > 1 && jobs > 0 && there > 0.05 && there > 5.0 * elsewhere).then(|| {
         Note::new(
             format!("#SBATCH --exclude={}", worst.value),
             format!(
-                "{} of the {} that failed ran on {}, where {} of {} failed.",
-                count(worst.failed),
-                counted(failed, "job"),
+                "On {}, {} of {} failed ({}), elsewhere {}.",
                 worst.value,
                 count(worst.failed),
-                counted(worst.jobs, "job")
+                counted(worst.jobs, "job"),
+                percent(there),
+                percent(elsewhere)
             ),
         )
     })

@@ -107,6 +107,14 @@ impl RunFacts {
     }
 }
 
+impl RankStatistics {
+    /// Returns the part of its threads' time that was spent in the functions of jobs, from 0 to 1.
+    pub(crate) fn busy_part(&self, wall: f64) -> f64 {
+        let offered = wall * f64::from(self.threads);
+        if offered > 0.0 { (self.busy / offered).clamp(0.0, 1.0) } else { 0.0 }
+    }
+}
+
 impl Statistics {
     /// Returns the part of all threads' time that was spent in the functions of jobs, from 0 to 1; `None` if nothing is known.
     pub(crate) fn efficiency(&self) -> Option<f64> {

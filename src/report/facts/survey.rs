@@ -30,14 +30,14 @@ impl RankSeen {
 /// What the first look has found.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Survey {
-    first_us: Option<u64>,
-    last_us: Option<u64>,
+    pub(super) first_us: Option<u64>,
+    pub(super) last_us: Option<u64>,
     /// Jobs with a start and a duration.
     pub timed: u64,
     pub jobs: u64,
     pub ranks: BTreeMap<u32, RankSeen>,
     pub hosts: Vec<String>,
-    by_host: HashMap<String, usize>,
+    pub(super) by_host: HashMap<String, usize>,
 }
 
 impl Survey {

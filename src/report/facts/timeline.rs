@@ -47,8 +47,8 @@ impl Activity {
             self.edges[first] += (to - from).max(0.0);
             return;
         }
-        self.edges[first] += (first as f64 + 1.0 - from);
-        self.edges[end] += (to - end as f64);
+        self.edges[first] += first as f64 + 1.0 - from;
+        self.edges[end] += to - end as f64;
         self.steps[first + 1] += 1;
         self.steps[end] -= 1;
     }

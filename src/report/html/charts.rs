@@ -4,7 +4,7 @@ use super::Page;
 use crate::report::chart::{
     Axis, Bar, Bars, Caption, Column, Gantt, Histogram, Ink, Lines, Mark, Reference, Series, Unit,
 };
-use crate::report::facts::{CELLS, Classes, Facts, LaneOf, Lanes};
+use crate::report::facts::{CELLS, Class, Classes, Facts, LaneOf, Lanes};
 use crate::report::words::{bytes, counted, number, percent, seconds};
 
 /// The most columns of a histogram.
@@ -14,7 +14,7 @@ const PER_PART: u64 = 8;
 /// But no more than this number of them.
 const MOST_MERGED: u64 = 10;
 /// The most bars of a chart of classes.
-const MOST_BARS: usize = 32;
+const MOST_BARS: usize = 24;
 
 /// A time axis in the unit that suits its length: the divisor of seconds, and the axis.
 fn time_axis(length: f64) -> (f64, Axis) {
@@ -55,7 +55,11 @@ pub(super) fn course(facts: &Facts, page: &mut Page) -> bool {
         let points = rate(&timeline.failed);
         series.push(Series { name: "failed".into(), ink: Ink::Failed, points, is_filled: false, is_dashed: false });
     }
-    let description = format!("At most {} jobs/s, mean {} jobs/s.", number(most), number(facts.counts.run() as f64 / timeline.range.seconds()));
+    let description = format!(
+        "At most {} jobs/s, mean {} jobs/s.",
+        number(most),
+        number(facts.counts.run() as f64 / timeline.range.seconds())
+    );
     let chart = Lines {
         caption: Caption::new("Jobs that ended in a second, over time", &description),
         x: axis.clone(),
@@ -93,13 +97,16 @@ fn running(facts: &Facts, page: &mut Page) {
         series: vec![Series { name: "running".into(), ink: Ink::Second, points, is_filled: true, is_dashed: false }],
         references: slots.map(|slots| Reference::new("slots", slots)).into_iter().collect(),
     };
-    page.figure(&chart, &format!("Jobs running: where the line is below the slots, slots had nothing to do. {description}"));
+    page.figure(
+        &chart,
+        &format!("Jobs running: where the line is below the slots, slots had nothing to do. {description}"),
+    );
 }
 
 /// The Gantt chart.
 pub(super) fn lanes(facts: &Facts, page: &mut Page) -> bool {
     let Some(lanes) = facts.lanes.as_ref().filter(|lanes| lanes.lanes.iter().any(|lane| lane.jobs > 0)) else {
-        return false;
+        return ranks(facts, page);
     };
     let length = lanes.range.seconds();
     let (divisor, axis) = time_axis(length);
@@ -108,7 +115,11 @@ pub(super) fn lanes(facts: &Facts, page: &mut Page) -> bool {
         LaneOf::Rank => ("rank", " Each row is all slots of a rank."),
         LaneOf::Ranks => ("group of ranks", " Each row is a group of ranks, because there are many."),
     };
-    let description = format!("{} in {}.", counted(lanes.lanes.iter().map(|lane| lane.jobs).sum(), "job"), counted(lanes.lanes.len() as u64, of));
+    let description = format!(
+        "{} in {}.",
+        counted(lanes.lanes.iter().map(|lane| lane.jobs).sum(), "job"),
+        counted(lanes.lanes.len() as u64, of)
+    );
     let chart = Gantt {
         caption: Caption::new("When which slot ran a job", &description),
         x: axis,
@@ -117,15 +128,37 @@ pub(super) fn lanes(facts: &Facts, page: &mut Page) -> bool {
         marks: if lanes.has_spans { single(lanes, divisor) } else { summed(lanes, divisor) },
     };
     let how = if lanes.has_spans {
-        "Each bar is a job's last attempt; failed ones are orange. A gap after a bar is a pause or an earlier attempt.".to_string()
+        "Each bar is a job's last attempt; failed ones are orange. A gap after a bar is a pause or an earlier attempt."
+            .to_string()
     } else {
         format!(
-            "The darker a place, the more of its slots were in jobs, in {CELLS} parts of the time; where a job failed, there is an orange \
-             mark."
+            "The stronger the blue, the more of the slots were in jobs, in {CELLS} parts of the time. Orange marks are failed jobs: the \
+             higher, the more of those that ended there."
         )
     };
     page.figure(&chart, &format!("{how}{each}"));
     lane_table(lanes, page);
+    true
+}
+
+/// The ranks by what the run has counted, if single jobs have no times.
+fn ranks(facts: &Facts, page: &mut Page) -> bool {
+    let (shown, all) = facts.counted_ranks(MOST_BARS);
+    if shown.is_empty() {
+        return false;
+    }
+    let of = if all > shown.len() { format!(" The least and the most busy ones of {all}.") } else { String::new() };
+    let bars = shown.into_iter().map(|(label, busy, note)| Bar::new(label, busy).with_note(note));
+    let chart = Bars {
+        caption: Caption::new("How busy ranks were", "The part of the time of their threads in the functions of jobs."),
+        unit: Unit::Part,
+        bars: bars.collect(),
+        reference: Some(Reference::new("all of the time", 1.0)),
+    };
+    page.figure(
+        &chart,
+        &format!("The part of the time of their threads that ranks were in the functions of jobs.{of}"),
+    );
     true
 }
 
@@ -139,6 +172,7 @@ fn single(lanes: &Lanes, divisor: f64) -> Vec<Mark> {
             to: at(span.end_us),
             ink: if span.has_failed { Ink::Failed } else { Ink::Main },
             strength: 0.85,
+            height: 1.0,
         })
     });
     marks.collect()
@@ -149,7 +183,8 @@ fn summed(lanes: &Lanes, divisor: f64) -> Vec<Mark> {
     let cell = lanes.range.seconds() / divisor / CELLS as f64;
     let mut marks = Vec::new();
     for (row, lane) in lanes.lanes.iter().enumerate() {
-        let shades: Vec<u32> = lane.busy().iter().map(|busy| if *busy > 0.0 { (busy * 4.0).ceil() as u32 } else { 0 }).collect();
+        let shades: Vec<u32> =
+            lane.busy().iter().map(|busy| if *busy > 0.0 { (busy * 4.0).ceil() as u32 } else { 0 }).collect();
         let mut from = 0;
         for to in 1..=CELLS {
             if to < CELLS && shades[to] == shades[from] {
@@ -158,18 +193,28 @@ fn summed(lanes: &Lanes, divisor: f64) -> Vec<Mark> {
             if shades[from] > 0 {
                 let (start, end) = (from as f64 * cell, to as f64 * cell);
                 let strength = f64::from(shades[from]) / 4.0 * 0.85 + 0.05;
-                marks.push(Mark { row, from: start, to: end, ink: Ink::Main, strength });
+                marks.push(Mark { row, from: start, to: end, ink: Ink::Main, strength, height: 1.0 });
             }
             from = to;
         }
-        let failed = lane.failed_in.iter().enumerate().filter(|(_, failed)| **failed);
-        marks.extend(failed.map(|(at, _)| Mark {
-            row,
-            from: (at as f64 + 0.25) * cell,
-            to: (at as f64 + 0.75) * cell,
-            ink: Ink::Failed,
-            strength: 1.0,
-        }));
+        // A few failures are not as large as many. Three heights, so that equal ones beside each other are one mark.
+        let height = |cell: usize| match f64::from(lane.failed_in[cell]) / f64::from(lane.ended_in[cell].max(1)) {
+            0.0 => 0.0,
+            part if part < 0.3 => 0.3,
+            part if part < 0.7 => 0.65,
+            _ => 1.0,
+        };
+        let mut from = 0;
+        for to in 1..=CELLS {
+            if to < CELLS && height(to) == height(from) {
+                continue;
+            }
+            if height(from) > 0.0 {
+                let (start, end) = ((from as f64 + 0.2) * cell, (to as f64 - 0.2) * cell);
+                marks.push(Mark { row, from: start, to: end, ink: Ink::Failed, strength: 1.0, height: height(from) });
+            }
+            from = to;
+        }
     }
     marks
 }
@@ -214,15 +259,16 @@ pub(super) fn times(facts: &Facts, page: &mut Page) -> bool {
 
 /// The bars of a class.
 pub(super) fn classes(facts: &Facts, classes: &Classes, page: &mut Page) {
-    let known: Vec<_> = classes.classes.iter().filter(|class| class.times.count() > 0).take(MOST_BARS).collect();
+    let mean = facts.times.mean() / 1e9;
+    let (known, all) = shown(classes, facts.times.mean(), MOST_BARS);
     if known.is_empty() {
         return;
     }
     let bars = known.iter().map(|class| {
         let failed = if class.failed > 0 { format!(", {} failed", class.failed) } else { String::new() };
-        Bar::new(class.value.clone(), class.times.mean() / 1e9).with_note(format!("{}{failed}", counted(class.jobs, "job")))
+        Bar::new(class.value.clone(), class.times.mean() / 1e9)
+            .with_note(format!("{}{failed}", counted(class.jobs, "job")))
     });
-    let mean = facts.times.mean() / 1e9;
     let chart = Bars {
         caption: Caption::new(
             format!("Mean time of a job by {}", classes.name),
@@ -232,9 +278,32 @@ pub(super) fn classes(facts: &Facts, classes: &Classes, page: &mut Page) {
         bars: bars.collect(),
         reference: Some(Reference::new("mean of all jobs", mean)),
     };
-    let more = classes.classes.len().saturating_sub(MOST_BARS);
-    let more = if more > 0 { format!(" {more} more are not drawn.") } else { String::new() };
-    page.figure(&chart, &format!("Mean time of a job by {}.{more}", classes.name));
+    let of = if all > known.len() {
+        format!(
+            " The {} of {all} that differ most from the mean of all jobs, or have the most failed jobs.",
+            known.len()
+        )
+    } else {
+        String::new()
+    };
+    page.figure(&chart, &format!("Mean time of a job by {}.{of}", classes.name));
+}
+
+/// Returns the classes with times, or those of them that differ most from the others, and the number of all.
+pub(super) fn shown(classes: &Classes, mean: f64, most: usize) -> (Vec<&Class>, usize) {
+    let known: Vec<&Class> = classes.classes.iter().filter(|class| class.times.count() > 0).collect();
+    let all = known.len();
+    if all <= most {
+        return (known, all);
+    }
+    let differs = |class: &Class| {
+        (class.times.mean() - mean).abs() / mean.max(1.0) + 2.0 * class.failed as f64 / class.jobs.max(1) as f64
+    };
+    let mut order: Vec<usize> = (0..all).collect();
+    order.sort_by(|a, b| differs(known[*b]).total_cmp(&differs(known[*a])));
+    order.truncate(most);
+    order.sort_unstable();
+    (order.into_iter().map(|at| known[at]).collect(), all)
 }
 
 /// Where the time of the slots went, and how long jobs were in each phase.
@@ -261,7 +330,8 @@ pub(super) fn phases(facts: &Facts, page: &mut Page) -> bool {
             bars: bars.collect(),
             reference: None,
         };
-        let explained: Vec<_> = parts.iter().zip(words).map(|(((name, _), _), words)| format!("{name}: {words}")).collect();
+        let explained: Vec<_> =
+            parts.iter().zip(words).map(|(((name, _), _), words)| format!("{name}: {words}")).collect();
         page.figure(&chart, &format!("The time of all slots together. {}.", explained.join("; ")));
     }
     let sentences = facts.phase_sentences();

@@ -20,7 +20,10 @@ pub(super) fn failed(facts: &Facts, page: &mut Page) -> bool {
         ));
     }
     for (host, rank, after) in facts.lost_ranks().into_iter().take(20) {
-        page.paragraph(&format!("Rank {rank} on {host} was lost after {}; its jobs were given to others.", seconds(after)));
+        page.paragraph(&format!(
+            "Rank {rank} on {host} was lost after {}; its jobs were given to others.",
+            seconds(after)
+        ));
     }
     if facts.reasons.is_empty() {
         return retries.jobs > 0 || !facts.lost_ranks().is_empty();
@@ -28,7 +31,10 @@ pub(super) fn failed(facts: &Facts, page: &mut Page) -> bool {
     page.html("<div class=\"scroll\"><table><caption>Why jobs failed</caption><thead><tr><th scope=\"col\" class=\"n\">jobs</th>");
     page.html("<th scope=\"col\">status</th><th scope=\"col\">message</th><th scope=\"col\" class=\"n\">first job</th></tr></thead><tbody>");
     for reason in &facts.reasons {
-        page.html("<tr><td class=\"n\">").text(&count(reason.jobs)).html("</td><td class=\"bad\">").text(status_name(reason.status));
+        page.html("<tr><td class=\"n\">")
+            .text(&count(reason.jobs))
+            .html("</td><td class=\"bad\">")
+            .text(status_name(reason.status));
         page.html("</td><td class=\"wide\">").text(&reason.message).html("</td><td class=\"n\">");
         page.text(&reason.first.to_string()).html("</td></tr>");
     }
@@ -36,10 +42,17 @@ pub(super) fn failed(facts: &Facts, page: &mut Page) -> bool {
     if let Some(command) = &facts.failed_again {
         page.paragraph("All failed jobs are run again by:");
         page.html("<pre tabindex=\"0\">").text(command).html("</pre>\n");
+    } else {
+        page.html("<p>To run all failed jobs again, add <code>").text(&facts.again_options());
+        page.html("</code> to the command of the run, which is not in the file.</p>\n");
     }
     let shown = facts.failed.len() as u64;
     let all = facts.counts.all_failed();
-    let caption = if shown < all { format!("The first {shown} of {}", counted(all, "failed job")) } else { counted(all, "failed job") };
+    let caption = if shown < all {
+        format!("The first {shown} of {}", counted(all, "failed job"))
+    } else {
+        counted(all, "failed job")
+    };
     table(&caption, &facts.failed, page);
     true
 }
@@ -62,13 +75,17 @@ fn table(caption: &str, jobs: &[NamedJob], page: &mut Page) {
 }
 
 fn rows(caption: &str, jobs: &[NamedJob], page: &mut Page) {
-    page.html("<div class=\"scroll\"><table><caption>").text(caption).html("</caption><thead><tr><th scope=\"col\" class=\"n\">job</th>");
+    page.html("<div class=\"scroll\"><table><caption>")
+        .text(caption)
+        .html("</caption><thead><tr><th scope=\"col\" class=\"n\">job</th>");
     page.html("<th scope=\"col\">status</th><th scope=\"col\" class=\"n\">time</th><th scope=\"col\" class=\"n\">attempts</th>");
     page.html("<th scope=\"col\">where</th><th scope=\"col\">record, error, and the command that runs it again</th></tr></thead><tbody>");
     for job in jobs {
         let is_bad = job.status != crate::journal::Status::Ok;
         page.html("<tr><th scope=\"row\" class=\"n\">").text(&job.number.to_string()).html("</th><td");
-        page.html(if is_bad { " class=\"bad\">" } else { ">" }).text(status_name(job.status)).html("</td><td class=\"n\">");
+        page.html(if is_bad { " class=\"bad\">" } else { ">" })
+            .text(status_name(job.status))
+            .html("</td><td class=\"n\">");
         page.text(&job.seconds.map_or_else(|| "–".into(), seconds)).html("</td><td class=\"n\">");
         page.text(&job.attempts.map_or_else(|| "–".into(), |attempts| attempts.to_string())).html("</td><td>");
         page.text(&job.place()).html("</td><td class=\"wide\">");

@@ -134,7 +134,13 @@ fn sections(facts: &Facts, page: &mut Page) -> Vec<(&'static str, &'static str)>
 fn summary(facts: &Facts, page: &mut Page) -> bool {
     page.html("<ul class=\"tiles\">");
     let mut tile = |class: &str, value: String, name: &str| {
-        page.html("<li class=\"").text(class).html("\"><b>").text(&value).html("</b><span>").text(name).html("</span></li>");
+        page.html("<li class=\"")
+            .text(class)
+            .html("\"><b>")
+            .text(&value)
+            .html("</b><span>")
+            .text(name)
+            .html("</span></li>");
     };
     tile("", count(facts.counts.run()), "jobs");
     let failed = facts.counts.all_failed();
@@ -198,39 +204,38 @@ fn classes(facts: &Facts, page: &mut Page) -> bool {
     for classes in &all {
         page.html("<h3>").text(&format!("By {}", classes.name)).html("</h3>\n");
         charts::classes(facts, classes, page);
-        class_table(classes, page);
+        class_table(facts, classes, page);
     }
     !all.is_empty()
 }
 
-fn class_table(classes: &Classes, page: &mut Page) {
+fn class_table(facts: &Facts, classes: &Classes, page: &mut Page) {
+    let (shown, all) = charts::shown(classes, facts.times.mean(), MOST_CLASSES);
     page.html("<details><summary>Table</summary><div class=\"scroll\"><table><thead><tr><th scope=\"col\">");
     page.text(&classes.name).html("</th>");
     for name in ["jobs", "failed", "mean", "median", "95 % within", "longest", "in all"] {
         page.html("<th scope=\"col\" class=\"n\">").text(name).html("</th>");
     }
     page.html("</tr></thead><tbody>");
-    for class in classes.classes.iter().take(MOST_CLASSES) {
+    for class in &shown {
         let times = &class.times;
         let quantile = |share| seconds(times.quantile(share) as f64 / 1e9);
         page.html("<tr><th scope=\"row\">").text(&class.value).html("</th>");
-        let is_known = times.count() > 0;
-        let time = |text: String| if is_known { text } else { "–".into() };
         for value in [
             count(class.jobs),
             count(class.failed),
-            time(seconds(times.mean() / 1e9)),
-            time(quantile(0.5)),
-            time(quantile(0.95)),
-            time(seconds(times.most() as f64 / 1e9)),
-            time(seconds(times.sum() / 1e9)),
+            seconds(times.mean() / 1e9),
+            quantile(0.5),
+            quantile(0.95),
+            seconds(times.most() as f64 / 1e9),
+            seconds(times.sum() / 1e9),
         ] {
             page.html("<td class=\"n\">").text(&value).html("</td>");
         }
         page.html("</tr>");
     }
     page.html("</tbody></table></div>");
-    let more = classes.classes.len().saturating_sub(MOST_CLASSES);
+    let more = all - shown.len();
     if more > 0 {
         page.paragraph(&format!("{} more are not shown; --csv has all jobs.", count(more as u64)));
     }
