@@ -58,6 +58,7 @@ pub(crate) trait Chart {
     fn draw(&self, area: &svg::Area<'_>) -> svg::Drawn;
 
     /// Returns it as a file.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for benchmarks that write their pictures"))]
     fn to_svg(&self) -> String
     where
         Self: Sized,
