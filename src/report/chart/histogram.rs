@@ -57,6 +57,7 @@ impl Histogram {
         let most = self.columns.iter().map(|column| column.count).max().unwrap_or(0).max(1) as f64;
         let mut chart = ChartBuilder::on(area)
             .margin_top(22 + 16 * (self.references.len() as u32).saturating_sub(1))
+            .margin_left(8)
             .margin_right(24)
             .x_label_area_size(44)
             .y_label_area_size(84)

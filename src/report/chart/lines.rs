@@ -85,6 +85,7 @@ impl Lines {
     {
         let mut chart = ChartBuilder::on(area)
             .margin_top(if self.series.len() > 1 { 24 } else { 8 })
+            .margin_left(8)
             .margin_right(24)
             .x_label_area_size(44)
             .y_label_area_size(84)
