@@ -1,4 +1,6 @@
-//! Shows a run on standard error: progress while it runs, a summary at the end.
+//! Shows a run: progress while it goes on, a summary at its end, and reports of journals and job logs.
+//!
+//! `facts` reads a file once for all; `html`, `text` and `rows` write down what it has found, and `chart` draws.
 
 #[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
 mod bar;
