@@ -67,7 +67,7 @@
 //! | `kernels` | the built-in functions |
 //! | `launch` | how a run starts and ends: transport, threads, exit code |
 //! | `pool` | the driver's side: maps, handles; encoding, decoding, order |
-//! | `report` | progress while a run goes on, the summary at its end |
+//! | `report` | progress while a run goes on, the summary at its end, reports with charts |
 //! | `engine` | what makes ranks compute |
 //! | `console` | lines on standard error: what they may contain, how they are written |
 //!

@@ -186,7 +186,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                     json.clear();
                     serde_json::to_writer(&mut json, &work).map_err(|error| without_json(&place(), &error))?;
                     let (input, content) = keep.of(&json, number).map_err(|error| without_json(&place(), &error))?;
-                    Ok((Planned::new(number, work, input, content), Some(place()).filter(|_| keep.input)))
+                    Ok((Planned::new(number, work, input, content).read_now(), Some(place()).filter(|_| keep.input)))
                 });
                 (left_of(jobs, done), BadRecords::default())
             }
@@ -205,7 +205,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                     let named =
                         || place.clone().unwrap_or_else(|| Place { file: "".into(), line: number, column: None });
                     let (input, content) = keep.of(&json, number).map_err(|error| without_json(&named(), &error))?;
-                    Ok((Planned::new(number, work, input, content), place))
+                    Ok((Planned::new(number, work, input, content).read_now(), place))
                 });
                 (left_of(jobs, done), bad)
             }

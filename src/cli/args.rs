@@ -7,6 +7,7 @@ mod bench;
 mod input;
 mod kernels;
 mod python;
+mod report;
 mod stop;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ pub(super) use bench::BenchArgs;
 pub(super) use input::{FormatArg, InputArgs};
 pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 pub(super) use python::{CallWorkerArgs, PythonArgs, ServeArgs};
+pub(super) use report::{Form, ReportArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -148,6 +150,7 @@ Examples:
         #[command(subcommand)]
         task: JournalTask,
     },
+    Report(ReportArgs),
     /// Write a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -206,6 +209,7 @@ impl TaskArgs {
             TaskArgs::Bench(_)
             | TaskArgs::Info { .. }
             | TaskArgs::Journal { .. }
+            | TaskArgs::Report(_)
             | TaskArgs::Completions { .. }
             | TaskArgs::Man { .. } => None,
         }
@@ -245,6 +249,7 @@ pub(super) fn command() -> Command {
             let hidden = hide(&[])(journal);
             names.into_iter().fold(hidden, |journal, name| journal.mut_subcommand(name, hide(&[])))
         })
+        .mut_subcommand("report", hide(&["output"]))
         .mut_subcommand("completions", hide(&[]))
         .mut_subcommand("man", hide(&[]))
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use clap_complete::Shell;
 
 use super::args::{
-    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs,
-    RunCommandArgs, TaskArgs,
+    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, ReportArgs, RetryOn,
+    RunArgs, RunCommandArgs, TaskArgs,
 };
 use super::bench::BenchTask;
 use super::job_files::JobFiles;
@@ -73,6 +73,7 @@ pub(super) enum Task {
     Bench(BenchTask),
     Info { json: bool },
     Journal(JournalTask),
+    Report(ReportArgs),
     Completions(Shell),
     Man(Vec<String>),
 }
@@ -133,6 +134,7 @@ impl Config {
             TaskArgs::Bench(args) => Task::Bench(BenchTask::new(*args)?),
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Journal { task } => Task::Journal(task),
+            TaskArgs::Report(args) => Task::Report(args),
             TaskArgs::Completions { shell } => Task::Completions(shell),
             TaskArgs::Man { words } => Task::Man(words),
         };
@@ -255,6 +257,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         window: run.window.map_or(0, Into::into),
         seed: run.seed,
         progress: Progress::Auto,
+        about: failures.filter(|failures| failures.journal.journal.is_some()).map_or_else(Vec::new, |_| spec::about()),
     }
 }
 

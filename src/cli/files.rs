@@ -93,6 +93,7 @@ fn inputs_of(config: &Config) -> Option<&Inputs> {
         | Task::Bench(_)
         | Task::Info { .. }
         | Task::Journal(_)
+        | Task::Report(_)
         | Task::Completions(_)
         | Task::Man(_) => None,
     }

@@ -16,6 +16,7 @@
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
 //! | `time_limit` | finds out when a run has to end |
 //! | `bench` | measures the allocation, or work with more and more threads or ranks |
+//! | `report` | what a journal or a job log says about a run |
 //! | `info`, `journal`, `completions` | the other subcommands |
 
 mod args;
@@ -33,6 +34,7 @@ mod kernel;
 mod map;
 mod parse;
 mod python;
+mod report;
 mod spec;
 mod stdout;
 mod time_limit;
@@ -89,6 +91,7 @@ fn run_task(config: &Config, task: &Task) -> ExitCode {
         Task::Bench(task) => bench::run(config, task),
         Task::Info { json } => info::run(config, *json),
         Task::Journal(task) => journal::run(task),
+        Task::Report(args) => report::run(config, args),
         Task::Completions(shell) => completions::write_completions(*shell),
         Task::Man(words) => completions::write_manual(words),
         Task::Python(_) | Task::Serve(_) => ExitCode::Failure,

@@ -22,6 +22,7 @@ mod memory;
 mod messages;
 mod preload;
 mod python;
+mod report;
 mod run_ends;
 mod run_failures;
 mod run_output;

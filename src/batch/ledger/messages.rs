@@ -1,10 +1,10 @@
 //! The messages between the ledger and the driver: jobs, events, orders.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::value::RawValue;
 
-use crate::batch::job::Attempt;
+use crate::batch::job::{Attempt, micros_of};
 
 /// Time since the beginning of the batch.
 pub(crate) type Time = Duration;
@@ -21,12 +21,20 @@ pub(crate) struct Planned<W> {
     pub content: u128,
     /// How often it is run again if it fails, if that is more than for all jobs.
     pub retries: u32,
+    /// When its record was read, in µs since 1970; 0 if nothing describes the job.
+    pub read_us: u64,
 }
 
 impl<W> Planned<W> {
     /// Makes a job that is run again as often as all jobs.
     pub(crate) fn new(number: u64, work: W, input: Option<Box<RawValue>>, content: u128) -> Self {
-        Planned { number, work, input, content, retries: 0 }
+        Planned { number, work, input, content, retries: 0, read_us: 0 }
+    }
+
+    /// Notes that its record was read now, if an entry will describe the job.
+    pub(crate) fn read_now(self) -> Self {
+        let read_us = if self.input.is_some() { micros_of(SystemTime::now()) } else { 0 };
+        Planned { read_us, ..self }
     }
 }
 
@@ -41,6 +49,8 @@ pub(crate) struct Job {
     pub attempt: u32,
     /// Its record as JSON, if entries about jobs contain it.
     pub input: Option<Box<RawValue>>,
+    /// When its record was read, in µs since 1970; 0 if that is not known.
+    pub read_us: u64,
 }
 
 /// An event of a batch.
