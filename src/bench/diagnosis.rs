@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::scaling::{Row, Tail};
+use crate::report::words;
 
 /// What was measured.
 #[derive(Debug, Clone)]
@@ -113,7 +114,8 @@ fn startup(_: &Evidence<'_>, _: &Row, most: &Row) -> Option<(Limit, String)> {
 fn dispatch(evidence: &Evidence<'_>, _: &Row, most: &Row) -> Option<(Limit, String)> {
     let (metg, job) = (evidence.metg_90?, most.job_seconds());
     let efficiency = most.median(|run| run.summary.efficiency.unwrap_or(0.0));
-    if job >= metg || efficiency >= GOOD {
+    // On shared CPUs the time in jobs is short for another reason.
+    if job >= metg || efficiency >= GOOD || evidence.arithmetic > GROWTH {
         return None;
     }
     let advice = match evidence.subcommand {
@@ -123,9 +125,9 @@ fn dispatch(evidence: &Evidence<'_>, _: &Row, most: &Row) -> Option<(Limit, Stri
     let text = format!(
         "dispatch: a job takes {}, and only {:.0} % of the threads' time was spent in jobs. Here jobs have to take {} or more for 90 % \
          (METG): {advice}",
-        duration(job),
+        words::seconds(job),
         100.0 * efficiency,
-        duration(metg)
+        words::seconds(metg)
     );
     Some((Limit::Dispatch, text))
 }
@@ -133,8 +135,8 @@ fn dispatch(evidence: &Evidence<'_>, _: &Row, most: &Row) -> Option<(Limit, Stri
 fn shared_cpus(evidence: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, String)> {
     let grows = most.job_seconds() > GROWTH * one.job_seconds();
     let text = format!(
-        "shared CPUs: arithmetic that uses no memory takes {:.2} times as long on {} threads as on one. Two threads share a core \
-         (hyperthreads), other programs run, or there are fewer CPUs than threads ({} here)",
+        "shared CPUs: arithmetic that uses no memory takes {:.2} times as long on {} threads as on one, with {} CPUs. Two threads \
+         share a core (hyperthreads), other programs run, or there are fewer CPUs than threads",
         evidence.arithmetic, most.count, evidence.cpus.0
     );
     (most.count > 1 && grows && evidence.arithmetic > GROWTH).then_some((Limit::SharedCpus, text))
@@ -162,9 +164,9 @@ fn memory(evidence: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, Stri
         "memory: a job takes {} with one of the {} and {} with {} ({growth:.2} times), and its CPU time grows as well, while \
          arithmetic takes {:.2} times as long: the jobs wait for memory that all share. Fewer threads on each host, or less memory traffic \
          in a job.{allocator}",
-        duration(before),
+        words::seconds(before),
         evidence.what,
-        duration(now),
+        words::seconds(now),
         most.count,
         evidence.arithmetic
     );
@@ -182,7 +184,7 @@ fn waiting(_: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, String)> {
     let text = format!(
         "waiting: of the {} of a job, the CPU works {:.0} %. The jobs wait for a disk, a network or a clock: more threads than CPUs \
          (--threads N) may help",
-        duration(job),
+        words::seconds(job),
         100.0 * cpu
     );
     Some((Limit::Waiting, text))
@@ -195,16 +197,16 @@ fn stragglers(evidence: &Evidence<'_>, _: &Row, most: &Row) -> Option<(Limit, St
         return None;
     }
     let named: Vec<String> =
-        tail.last.iter().map(|(number, seconds)| format!("job {number} ({})", duration(*seconds))).collect();
+        tail.last.iter().map(|(number, seconds)| format!("job {number} ({})", words::seconds(*seconds))).collect();
     let text = format!(
         "stragglers: for {} of {} ({:.0} %) some {} had nothing left to do. The last to end were {}; a job takes {} on average. \
          Put long jobs first, or divide them",
-        duration(tail.seconds),
-        duration(tail.run_seconds),
+        words::seconds(tail.seconds),
+        words::seconds(tail.run_seconds),
         100.0 * share,
         evidence.what,
         named.join(", "),
-        duration(tail.mean_seconds)
+        words::seconds(tail.mean_seconds)
     );
     Some((Limit::Stragglers, text))
 }
@@ -265,24 +267,6 @@ pub(crate) fn warnings(rows: &[Row], what: &str) -> Vec<String> {
         warnings.push("the work takes less than 0.1 s: more of it (--jobs) gives better figures".into());
     }
     warnings
-}
-
-/// Returns a duration with three digits and a unit.
-pub(crate) fn duration(seconds: f64) -> String {
-    let (value, unit) = match seconds {
-        s if s >= 1.0 => (s, "s"),
-        s if s >= 1e-3 => (s * 1e3, "ms"),
-        s if s >= 1e-6 => (s * 1e6, "µs"),
-        s => (s * 1e9, "ns"),
-    };
-    let digits = if value >= 99.95 {
-        0
-    } else if value >= 9.995 {
-        1
-    } else {
-        2
-    };
-    format!("{value:.digits$} {unit}")
 }
 
 #[cfg(test)]

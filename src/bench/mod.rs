@@ -7,6 +7,7 @@ pub(crate) mod allocation;
 pub(crate) mod curve;
 pub(crate) mod diagnosis;
 pub(crate) mod machine;
+pub(crate) mod picture;
 pub(crate) mod scaling;
 pub(crate) mod text;
 

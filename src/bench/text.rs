@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use super::allocation::{Allocation, Both};
 use super::curve::{Metg, Point};
-use super::diagnosis::{Finding, duration};
+use super::diagnosis::Finding;
 use super::machine::Machine;
 use super::scaling::Row;
+use crate::report::words;
 
 /// The number of ranks whose round trips are shown one by one.
 const SHOWN_RANKS: usize = 8;
@@ -22,8 +23,8 @@ pub(crate) fn allocation(found: &Allocation, machine: &Machine, ranks: usize, th
     }
     line("round trip of a job", round_trips(found));
     let Both { one_by_one, automatic } = &found.job_seconds;
-    line("cost of a job, sent one by one", duration(*one_by_one));
-    line("cost of a job, automatic chunks", duration(*automatic));
+    line("cost of a job, sent one by one", words::seconds(*one_by_one));
+    line("cost of a job, automatic chunks", words::seconds(*automatic));
     for large in &found.large {
         let rate = |seconds: f64| format!("{:.2} GB/s", large.bytes as f64 / seconds.max(1e-12) / 1e9);
         let (input, result) = (rate(large.input_seconds), rate(large.result_seconds));
@@ -41,7 +42,7 @@ pub(crate) fn allocation(found: &Allocation, machine: &Machine, ranks: usize, th
     let _ = writeln!(text, "{:>10}  {:>12}  {:>12}", "job", "one by one", "automatic");
     for (one, automatic) in found.efficiency.one_by_one.iter().zip(&found.efficiency.automatic) {
         let share = |point: &Point| format!("{:.1} %", 100.0 * point.efficiency);
-        let _ = writeln!(text, "{:>10}  {:>12}  {:>12}", duration(one.seconds), share(one), share(automatic));
+        let _ = writeln!(text, "{:>10}  {:>12}  {:>12}", words::seconds(one.seconds), share(one), share(automatic));
     }
     text + "\nMETG(p) is the shortest job with which p of the time is spent in jobs (Task Bench, arXiv 1908.05790).\n"
 }
@@ -49,20 +50,20 @@ pub(crate) fn allocation(found: &Allocation, machine: &Machine, ranks: usize, th
 fn round_trips(found: &Allocation) -> String {
     let mut trips = found.round_trips.clone();
     if trips.len() <= SHOWN_RANKS {
-        let each = trips.iter().map(|trip| format!("rank {}: {}", trip.rank, duration(trip.median_seconds)));
+        let each = trips.iter().map(|trip| format!("rank {}: {}", trip.rank, words::seconds(trip.median_seconds)));
         return each.collect::<Vec<_>>().join(", ");
     }
     trips.sort_by(|a, b| a.median_seconds.total_cmp(&b.median_seconds));
     let (middle, slowest) = (&trips[trips.len() / 2], &trips[trips.len() - 1]);
-    let (middle_time, longest) = (duration(middle.median_seconds), duration(slowest.median_seconds));
+    let (middle_time, longest) = (words::seconds(middle.median_seconds), words::seconds(slowest.median_seconds));
     format!("{middle_time} in the middle, {longest} for the slowest (rank {})", slowest.rank)
 }
 
 fn metg(found: Option<Metg>) -> String {
     match found {
-        Some(Metg::Seconds(seconds)) => duration(seconds),
-        Some(Metg::AtMost(seconds)) => format!("at most {}", duration(seconds)),
-        Some(Metg::Above(seconds)) => format!("more than {}", duration(seconds)),
+        Some(Metg::Seconds(seconds)) => words::seconds(seconds),
+        Some(Metg::AtMost(seconds)) => format!("at most {}", words::seconds(seconds)),
+        Some(Metg::Above(seconds)) => format!("more than {}", words::seconds(seconds)),
         None => "not measured".into(),
     }
 }
@@ -84,7 +85,7 @@ pub(crate) fn scaling(rows: &[Row], what: &str, words: &str, machine: &Machine) 
             text,
             "{:>8}  {:>9}  {:>15}  {speed_up:>8.2}  {:>8.0} %  {bar}",
             row.count,
-            duration(row.wall()),
+            words::seconds(row.wall()),
             format!("{:.3}…{:.3}", shortest, most),
             100.0 * speed_up / f64::from(row.count)
         );

@@ -16,8 +16,8 @@ use crate::bench::curve::Metg;
 use crate::bench::diagnosis::{self, Evidence, Finding};
 use crate::bench::machine::Machine;
 use crate::bench::scaling::{self, Plan, Row, ScalingError, Stop, Tail};
-use crate::bench::text;
-use crate::console;
+use crate::bench::{picture, text};
+use crate::console::{self, reason};
 use crate::launch::{self, ExitCode, Launch};
 use crate::pool::Pool;
 
@@ -25,6 +25,7 @@ use crate::pool::Pool;
 #[derive(Debug)]
 pub(super) struct BenchTask {
     json: Option<PathBuf>,
+    svg: Option<PathBuf>,
     each: Duration,
     work: Option<Work>,
 }
@@ -44,7 +45,7 @@ impl BenchTask {
     /// # Errors
     /// A sentence, if the words are no work, or options contradict each other.
     pub(super) fn new(args: BenchArgs) -> Result<BenchTask, String> {
-        let BenchArgs { json, each, counts, runs, warmup, launcher, words } = args;
+        let BenchArgs { json, svg, each, counts, runs, warmup, launcher, words } = args;
         let (has_launcher, has_counts) = (launcher.is_some(), !counts.is_empty());
         let launcher = launcher.map(|words| launcher_words(&words)).transpose()?;
         let counts = counts.into_iter().map(u32::from).chain([1]).collect::<BTreeSet<_>>();
@@ -57,7 +58,7 @@ impl BenchTask {
             }
             None => None,
         };
-        Ok(BenchTask { json, each: Duration::from_secs_f64(each), work })
+        Ok(BenchTask { json, svg, each: Duration::from_secs_f64(each), work })
     }
 }
 
@@ -132,10 +133,14 @@ fn announce(config: &Config, what: &str) {
 }
 
 fn write_json(file: Option<&PathBuf>, value: &impl Serialize) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Some(file) = file else { return Ok(()) };
     let mut json = serde_json::to_vec_pretty(value)?;
     json.push(b'\n');
-    std::fs::write(file, json).map_err(|error| format!("cannot write {}: {error}", file.display()).into())
+    write(file, &json)
+}
+
+fn write(file: Option<&PathBuf>, bytes: &[u8]) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let Some(file) = file else { return Ok(()) };
+    std::fs::write(file, bytes).map_err(|error| format!("cannot write {}: {}", file.display(), reason(&error)).into())
 }
 
 /// Everything about an allocation, as `--json` has it.
@@ -157,6 +162,7 @@ fn measure_allocation(config: &Config, task: &BenchTask, pool: &Pool) -> Result<
         task.json.as_ref(),
         &AllocationFigures { version: 1, machine: &machine, ranks, threads, figures: &figures },
     )?;
+    write(task.svg.as_ref(), picture::allocation(&figures, &machine, ranks, threads).as_bytes())?;
     print(text::allocation(&figures, &machine, ranks, threads).as_bytes());
     Ok(())
 }
@@ -204,7 +210,7 @@ fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCo
         Err(error) => return Err(error.into()),
     };
     announce(config, "measuring arithmetic and the cost of a job here");
-    let metg_90 = metg_of_threads(most, task.each);
+    let metg_90 = metg_of_threads(most.min(own_cpus()), task.each);
     let arithmetic = scaling::slowdown_of_arithmetic(most.min(own_cpus() * 4));
     let cpus = (own_cpus() as usize, online_cpus());
     let evidence = Evidence { rows: &rows, what, subcommand, metg_90, arithmetic, tail: Some(&tail), cpus };
@@ -225,6 +231,8 @@ fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCo
         warnings: &warnings,
     };
     write_json(task.json.as_ref(), &figures)?;
+    let svg = picture::scaling(&rows, what, &shown, &machine, &findings);
+    write(task.svg.as_ref(), svg.as_bytes())?;
     let table = text::scaling(&rows, what, &console::escaped(&shown), &machine) + &text::findings(&findings, &warnings);
     Ok(print(table.as_bytes()).1)
 }

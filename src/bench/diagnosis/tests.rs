@@ -98,9 +98,3 @@ fn noise_and_a_slow_first_run_are_warned_of_with_the_option_that_helps() {
     assert!(warnings[1].contains("--runs"), "{warnings:?}");
     assert!(super::warnings(&[row(1, 1.0, 1.0, 1.0, (1.0, 0.0))], "threads").is_empty());
 }
-
-#[test]
-fn durations_have_three_digits() {
-    let shown = [12.345, 0.9996, 1.5e-3, 123e-6, 4.2e-8].map(duration);
-    assert_eq!(shown, ["12.3 s", "1000 ms", "1.50 ms", "123 µs", "42.0 ns"]);
-}

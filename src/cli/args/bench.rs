@@ -28,6 +28,9 @@ pub(in crate::cli) struct BenchArgs {
     /// Write everything that was measured as one JSON object
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Draw it as SVG: times and speed-up of work, or the efficiency for each length of job
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
     /// The time for each figure of the allocation, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0.3, value_parser = seconds)]
     pub each: f64,

@@ -18,6 +18,7 @@ mod bars;
 mod gantt;
 mod histogram;
 mod lines;
+mod sheet;
 mod svg;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub(crate) use bars::{Bar, Bars};
 pub(crate) use gantt::{Gantt, Mark};
 pub(crate) use histogram::{Column, Histogram};
 pub(crate) use lines::{Lines, Series};
+pub(crate) use sheet::Sheet;
 pub(crate) use svg::{escaped, style};
 
 /// What a chart shows, for people who do not see it, and for the tooltip of the whole chart.

@@ -77,7 +77,7 @@ fn dressed(drawn: &str, (width, height): (u32, u32), caption: &Caption, is_file:
         .replace("\">\n", "\">")
         .replace("\n</text>", "</text>");
     let (title, description) = (escaped(&caption.title), escaped(&caption.description));
-    let style = if is_file { format!("<style>{}{FILE_STYLE}</style>", style()) } else { String::new() };
+    let style = if is_file { format!("<style>{}</style>", file_style()) } else { String::new() };
     format!(
         "<svg class=\"chart\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" role=\"img\" aria-label=\"{title}. {description}\"><title>{title}</title><desc>{description}</desc>\
@@ -86,6 +86,11 @@ fn dressed(drawn: &str, (width, height): (u32, u32), caption: &Caption, is_file:
 }
 
 const FILE_STYLE: &str = "svg{background:#fff}@media(prefers-color-scheme:dark){svg{background:#0d1117}}";
+
+/// Returns the rules for a file of its own.
+pub(super) fn file_style() -> String {
+    style() + FILE_STYLE
+}
 
 /// Returns the rules for charts in a style sheet.
 pub(crate) fn style() -> String {
