@@ -156,7 +156,7 @@ impl Known {
         drop(body);
         let input = if self.keep.input { Some(described(&function, head.count)?) } else { None };
         let work = Call { session, function, uses, flags, count: head.count.max(1), time_limit, payload };
-        let planned = Planned::new(head.id, work, input, content).read_now();
+        let planned = Planned::new(head.id, work, input, content).read_at(self.keep.now_us());
         Ok(Planned { retries: head.retries.into(), ..planned })
     }
 }
