@@ -58,6 +58,7 @@
 //! |---|---|
 //! | `cli` | the command line of the batch program: options, help texts, subcommands |
 //! | `batch` | which attempts at jobs are made, and where each result goes |
+//! | `bench` | what the pool costs where it runs, and what limits work |
 //! | `process` | how processes are started, watched and ended; how Python answers; the package `rankpool` for scripts |
 //! | `template` | what a record makes of a command: text only |
 //! | `input` | where records come from, and what is wrong with them |
@@ -111,6 +112,8 @@
 pub mod architecture {}
 #[cfg(feature = "program")]
 mod batch;
+#[cfg(feature = "program")]
+mod bench;
 #[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod cli;

@@ -3,6 +3,7 @@
 //! What the options mean together is decided in [`config`](super::config).
 
 mod batch;
+mod bench;
 mod input;
 mod kernels;
 mod python;
@@ -20,6 +21,7 @@ use clap_complete::Shell;
 use super::parse::{Chunk, from_one, positive_time};
 
 pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArgs};
+pub(super) use bench::BenchArgs;
 pub(super) use input::{FormatArg, InputArgs};
 pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 pub(super) use python::{CallWorkerArgs, PythonArgs, ServeArgs};
@@ -127,6 +129,7 @@ pub(super) enum TaskArgs {
     Python(Box<PythonArgs>),
     #[command(hide = true)]
     Serve(Box<ServeArgs>),
+    Bench(Box<BenchArgs>),
     /// Show the ranks, their hosts and threads, and warn of mistakes in that
     #[command(after_help = "\
 Start it exactly as you would start a run:
@@ -204,7 +207,8 @@ impl TaskArgs {
             TaskArgs::Kernel(args) => Some(&args.failures),
             TaskArgs::Python(args) => Some(&args.failures),
             TaskArgs::Serve(args) => Some(&args.failures),
-            TaskArgs::Info { .. }
+            TaskArgs::Bench(_)
+            | TaskArgs::Info { .. }
             | TaskArgs::Journal { .. }
             | TaskArgs::Report(_)
             | TaskArgs::Completions { .. }
@@ -239,6 +243,7 @@ pub(super) fn command() -> Command {
         }
     };
     command
+        .mut_subcommand("bench", hide(&["threads", "local", "dedicated_master", "quiet"]))
         .mut_subcommand("info", hide(&["threads", "local", "dedicated_master"]))
         .mut_subcommand("journal", |journal| {
             let names: Vec<_> = journal.get_subcommands().map(|task| task.get_name().to_string()).collect();

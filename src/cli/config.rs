@@ -10,6 +10,7 @@ use super::args::{
     Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, ReportArgs, RetryOn,
     RunArgs, RunCommandArgs, TaskArgs,
 };
+use super::bench::BenchTask;
 use super::job_files::JobFiles;
 use super::parse::{JobMem, Limit};
 use super::python::{PythonTask, ServeTask};
@@ -69,6 +70,7 @@ pub(super) enum Task {
     Kernel(Box<KernelTask>),
     Python(PythonTask),
     Serve(ServeTask),
+    Bench(BenchTask),
     Info { json: bool },
     Journal(JournalTask),
     Report(ReportArgs),
@@ -129,6 +131,7 @@ impl Config {
             }
             TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)?),
             TaskArgs::Serve(args) => Task::Serve(ServeTask::new(*args)),
+            TaskArgs::Bench(args) => Task::Bench(BenchTask::new(*args)?),
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Journal { task } => Task::Journal(task),
             TaskArgs::Report(args) => Task::Report(args),

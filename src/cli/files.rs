@@ -90,6 +90,7 @@ fn inputs_of(config: &Config) -> Option<&Inputs> {
         Task::Kernel(task) => task.input.as_ref(),
         Task::Python(_)
         | Task::Serve(_)
+        | Task::Bench(_)
         | Task::Info { .. }
         | Task::Journal(_)
         | Task::Report(_)

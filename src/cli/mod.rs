@@ -15,11 +15,13 @@
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
 //! | `time_limit` | finds out when a run has to end |
+//! | `bench` | measures the allocation, or work with more and more threads or ranks |
 //! | `report` | what a journal or a job log says about a run |
 //! | `info`, `journal`, `completions` | the other subcommands |
 
 mod args;
 mod batch;
+mod bench;
 mod command;
 mod completions;
 mod config;
@@ -86,6 +88,7 @@ fn run_task(config: &Config, task: &Task) -> ExitCode {
         Task::Run(task) => command::run(config, task),
         Task::Map(task) => map::run(config, task),
         Task::Kernel(kernel) => kernel::run(config, kernel),
+        Task::Bench(task) => bench::run(config, task),
         Task::Info { json } => info::run(config, *json),
         Task::Journal(task) => journal::run(task),
         Task::Report(args) => report::run(config, args),

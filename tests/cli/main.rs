@@ -2,6 +2,7 @@
 //! it runs everywhere; `tests/mpi` asks the same of the program under `mpiexec`.
 
 mod answers;
+mod bench;
 #[path = "../support/disk.rs"]
 mod disk;
 mod durable;
