@@ -36,6 +36,7 @@ Examples:
   srun rankpool kernel parzen --samples data.csv    inside a Slurm allocation
   rankpool --local 3 kernel nop --jobs 1000000      three ranks as threads, without MPI
   mpiexec -n 4 rankpool info                        where the ranks are, and with how many threads
+  rankpool report run.journal -o report.html        what a run did, as a page with charts
 
 Exit codes:
   0   every job succeeded

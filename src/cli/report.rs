@@ -103,12 +103,12 @@ impl Commands for Again {
     fn failed_jobs(&self, facts: &Facts) -> Option<String> {
         let command = facts.last_run()?.about.command.as_deref()?;
         let words = shlex::split(command)?;
-        // Options stand before the words of the job's own command.
-        let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
-        let has = |option: &str| words[..end].iter().any(|word| word == option);
-        let mut new = words[..end].to_vec();
+        // The first one is an option of ours; words of the job's command or of a script stand behind it.
+        let at = words.iter().position(|word| word == "--journal" || word.starts_with("--journal="))?;
+        let has = |option: &str| words.iter().take_while(|word| *word != "--").any(|word| word == option);
+        let mut new = words[..at].to_vec();
         new.extend(["--resume", "--retry-failed"].into_iter().filter(|option| !has(option)).map(str::to_string));
-        new.extend_from_slice(&words[end..]);
+        new.extend_from_slice(&words[at..]);
         let command = shlex::try_join(new.iter().map(String::as_str)).ok()?;
         let folder = facts.last_run().and_then(|run| run.about.folder.as_deref());
         Some(folder.map_or(command.clone(), |folder| format!("cd {} && {command}", quoted(folder))))

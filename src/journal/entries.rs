@@ -107,8 +107,8 @@ impl Entries {
                 last.note(key, place);
             }
         })?;
-        // The lock is free again when the file is closed.
-        let is_in_use = lock(&entries.file).is_ok_and(|locked| !locked);
+        // A file of its own, which is closed at once: the lock must not keep a run from its journal.
+        let is_in_use = super::inspect::open(path).is_ok_and(|file| lock(&file).is_ok_and(|locked| !locked));
         entries.condition = Condition { bytes, is_in_use, ..condition };
         entries.last = last.without_filter();
         let is_known = kind == FileKind::JobLog || frames > 0 || bytes == 0 || entries.has_header()?;

@@ -84,6 +84,10 @@ fn notes(facts: &Facts, lines: &mut Lines) {
 fn course(facts: &Facts, lines: &mut Lines) {
     let Some(timeline) = &facts.timeline else { return };
     lines.title("Jobs that ended, and jobs that ran, over time");
+    let (pauses, paused) = timeline.range.pauses();
+    if pauses > 0 {
+        lines.line(format!("without {} between runs, {} in all", counted(pauses as u64, "pause"), seconds(paused)));
+    }
     let (running, each) = (timeline.running(), timeline.ended.len().div_ceil(BARS));
     let ended: Vec<u64> = timeline.ended.chunks(each).map(|part| part.iter().sum()).collect();
     let failed: Vec<u64> = timeline.failed.chunks(each).map(|part| part.iter().sum()).collect();

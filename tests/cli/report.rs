@@ -40,7 +40,7 @@ fn text_has_the_facts_of_the_run() {
         "Time by n",
         "3 jobs: failed (exit code 4), first job 3",
         "| <no> 0.1",
-        "--resume --retry-failed --",
+        "--resume --retry-failed --journal j",
         "{\"lr\":0.1,\"n\":3}",
         "0.1 3",
         "queued: median",
@@ -174,6 +174,23 @@ fn a_resumed_run_counts_each_job_once() {
     let finished = report(&files, &["j"]);
     let text = finished.expect_code(0).out();
     assert!(text.contains("jobs: 6 (6 ok)") && text.contains("state: complete, after 2 runs"), "{text}");
+}
+
+#[test]
+fn a_compacted_journal_keeps_its_run_and_a_run_that_goes_on_is_not_kept_from_its_journal() {
+    let files = Files::new();
+    twelve(&files);
+    let before = report(&files, &["j", "--json"]).expect_code(0).out();
+    crate::journal::journal(&files, &["compact", "j"]).expect_code(0);
+    assert_eq!(report(&files, &["j", "--json"]).expect_code(0).out(), before);
+    let finished = report(&files, &["j"]);
+    let text = finished.expect_code(0).out();
+    assert!(text.contains("command: rankpool --local 2 run") && text.contains("fit on a node with"), "{text}");
+    // A report of a journal that another process has locked.
+    let held = fs::File::open(files.path("j")).expect("it is there");
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).expect("it is free");
+    let finished = report(&files, &["j"]);
+    assert!(finished.expect_code(0).out().contains("state: a run goes on"));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The messages between the ledger and the driver: jobs, events, orders.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::batch::job::{Attempt, micros_of};
+use crate::batch::job::Attempt;
 
 /// Time since the beginning of the batch.
 pub(crate) type Time = Duration;
@@ -31,9 +31,8 @@ impl<W> Planned<W> {
         Planned { number, work, input, content, retries: 0, read_us: 0 }
     }
 
-    /// Notes that its record was read now, if an entry will describe the job.
-    pub(crate) fn read_now(self) -> Self {
-        let read_us = if self.input.is_some() { micros_of(SystemTime::now()) } else { 0 };
+    /// Notes when its record was read, in µs since 1970.
+    pub(crate) fn read_at(self, read_us: u64) -> Self {
         Planned { read_us, ..self }
     }
 }

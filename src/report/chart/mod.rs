@@ -149,8 +149,11 @@ pub(crate) enum Ink {
     Grid,
 }
 
+/// Red, green and blue.
+type Rgb = (u8, u8, u8);
+
 /// The colours of each ink on a light and on a dark page.
-const INKS: [(Ink, (u8, u8, u8), (u8, u8, u8)); 9] = [
+const INKS: [(Ink, Rgb, Rgb); 9] = [
     (Ink::Main, (0x00, 0x72, 0xB2), (0x4F, 0xA9, 0xE0)),
     (Ink::Second, (0x00, 0x9E, 0x73), (0x3C, 0xC7, 0x9B)),
     (Ink::Third, (0xA0, 0x62, 0xA8), (0xCF, 0x9A, 0xD6)),

@@ -7,7 +7,7 @@ use plotters::prelude::{DrawingArea, IntoDrawingArea, RGBAColor, RGBColor, SVGBa
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, IntoFont, TextStyle};
 
-use super::{Caption, Chart, INKS, Ink, Unit};
+use super::{Caption, Chart, INKS, Ink, Rgb, Unit};
 
 /// Where a chart is drawn.
 pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -22,7 +22,7 @@ pub(super) const CHARACTER_PX: f64 = 7.7;
 const MEAN_PX: f64 = 6.8;
 
 impl Ink {
-    fn colours(self) -> ((u8, u8, u8), (u8, u8, u8)) {
+    fn colours(self) -> (Rgb, Rgb) {
         INKS.iter()
             .find(|(ink, ..)| *ink == self)
             .map_or(((0, 0, 0), (255, 255, 255)), |(_, light, dark)| (*light, *dark))
@@ -94,7 +94,7 @@ pub(super) fn file_style() -> String {
 
 /// Returns the rules for charts in a style sheet.
 pub(crate) fn style() -> String {
-    let hex = |(red, green, blue): (u8, u8, u8)| format!("#{red:02X}{green:02X}{blue:02X}");
+    let hex = |(red, green, blue): Rgb| format!("#{red:02X}{green:02X}{blue:02X}");
     let mut text = String::from(
         ".chart{max-width:100%;height:auto;display:block;--halo:#fff}.chart text{font:13px system-ui,sans-serif;stroke:var(--halo);\
          stroke-width:4px;paint-order:stroke;stroke-linejoin:round}",

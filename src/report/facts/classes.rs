@@ -13,6 +13,8 @@ const MOST_VALUES: usize = 32;
 const MOST_NAMES: usize = 24;
 /// A longer value or name is no class.
 const LONGEST: usize = 80;
+/// After this number of jobs, no names are looked for if there were no classes so far.
+const ENOUGH: u64 = 10_000;
 /// The most hosts that are told apart.
 const MOST_HOSTS: usize = 1 << 12;
 
@@ -94,11 +96,9 @@ impl Sorter {
                 class.add(job);
             }
         }
-        // When all names are known to be none, the record is not looked at any more.
-        if self.names.len() >= MOST_NAMES || (self.jobs > 10_000 && self.names.values().all(Option::is_none)) {
-            if self.names.values().all(Option::is_none) {
-                return;
-            }
+        // When all names are known to be none, records are not looked at any more.
+        if self.jobs > ENOUGH && self.names.values().all(Option::is_none) {
+            return;
         }
         let Some(input) = job.fields.input else { return };
         for (name, value) in members(input) {

@@ -57,8 +57,8 @@ pub(super) fn facts(path: &Path, entries: &Entries) -> Result<Facts, JournalErro
     let survey = survey(entries)?;
     let range = survey.range();
     let mut all = Collector {
-        timeline: range.map(Timeline::new),
-        lanes: range.filter(|_| !survey.ranks.is_empty()).map(|range| Lanes::new(&survey, range)),
+        timeline: range.clone().map(Timeline::new),
+        lanes: range.clone().filter(|_| !survey.ranks.is_empty()).map(|range| Lanes::new(&survey, range)),
         ..Collector::default()
     };
     entries.for_each(|entry| all.take(entry))?;
@@ -74,6 +74,7 @@ fn survey(entries: &Entries) -> Result<Survey, JournalError> {
             untimed |= job.span_us().is_none();
             survey.add(&job);
         }
+        Entry::Owner(_) => survey.begin_run(),
         Entry::Ranks(fields) => {
             let mut run = RunFacts::default();
             run.set_about(fields);

@@ -126,11 +126,11 @@ impl Lanes {
     pub(crate) fn add(&mut self, rank: u32, slot: u64, number: u64, (start, end): (u64, u64), has_failed: bool) {
         let Some((first, first_slot)) = self.by_rank.get(&rank) else { return };
         let offset = if self.of == LaneOf::Slot { slot.saturating_sub(*first_slot) as usize } else { 0 };
-        let range = self.range;
+        let places = (self.range.place(start, CELLS), self.range.place(end, CELLS));
         let Some(lane) = self.lanes.get_mut(first.saturating_add(offset)) else { return };
         lane.jobs += 1;
         lane.failed += u64::from(has_failed);
-        let (from, to) = (range.place(start, CELLS), range.place(end, CELLS));
+        let (from, to) = places;
         lane.activity.add(from, to);
         let cell = (to as usize).min(CELLS - 1);
         lane.ended_in[cell] = lane.ended_in[cell].saturating_add(1);
@@ -146,7 +146,9 @@ mod tests {
     use super::super::survey::RankSeen;
     use super::*;
 
-    const RANGE: Range = Range { start: 0, end: 1_200 };
+    fn range() -> Range {
+        Range::new(0, 1_200)
+    }
 
     fn survey(ranks: u32, slots: u64, timed: u64) -> Survey {
         let seen = |rank: u32| {
@@ -163,7 +165,7 @@ mod tests {
             (1_000, 128, LaneOf::Ranks, 40),
             (1, 1_000, LaneOf::Rank, 1),
         ] {
-            let mut all = Lanes::new(&survey(ranks, slots, 10_000_000), RANGE);
+            let mut all = Lanes::new(&survey(ranks, slots, 10_000_000), range());
             assert_eq!(all.of, of, "{ranks} × {slots}");
             assert!(all.lanes.len() <= MOST_LANES && all.lanes.len() <= lanes, "{ranks} × {slots}");
             for rank in 0..ranks {
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn few_jobs_are_shown_one_by_one_and_a_slot_is_busy_while_it_has_one() {
-        let mut lanes = Lanes::new(&survey(2, 2, 3), RANGE);
+        let mut lanes = Lanes::new(&survey(2, 2, 3), range());
         assert_eq!(
             lanes.lanes.iter().map(|lane| &*lane.label).collect::<Vec<_>>()[2..],
             ["rank 1, slot 3", "rank 1, slot 4"]

@@ -221,7 +221,7 @@ impl Facts {
     pub(crate) fn wall(&self) -> Option<f64> {
         let slots = self.slots.map(|slots| slots.wall);
         let statistics = self.last_run().and_then(|run| run.statistics.as_ref()).map(|statistics| statistics.wall);
-        slots.or(statistics).or_else(|| self.range.map(Range::seconds))
+        slots.or(statistics).or_else(|| self.range.as_ref().map(Range::seconds))
     }
 
     /// Returns the ranks that were lost, of all runs whose end is known.

@@ -9,6 +9,8 @@ use super::timeline::Range;
 const MOST_RANKS: usize = 1 << 16;
 /// More slots of a rank than this are not believed.
 const MOST_SLOTS: u64 = 1 << 10;
+/// Pauses behind more runs than this are shown.
+const MOST_RUNS: usize = 1 << 12;
 /// With more hosts, those that appear last are not told apart.
 const MOST_HOSTS: usize = 1 << 14;
 
@@ -32,6 +34,8 @@ impl RankSeen {
 pub(crate) struct Survey {
     pub(super) first_us: Option<u64>,
     pub(super) last_us: Option<u64>,
+    /// When runs began and ended, as far as their entries say.
+    pub(super) runs: Vec<Option<(u64, u64)>>,
     /// Jobs with a start and a duration.
     pub timed: u64,
     pub jobs: u64,
@@ -66,10 +70,33 @@ impl Survey {
     pub(crate) fn see(&mut self, us: u64) {
         self.first_us = Some(self.first_us.map_or(us, |first| first.min(us)));
         self.last_us = Some(self.last_us.map_or(us, |last| last.max(us)));
+        if let Some(run) = self.runs.last_mut() {
+            *run = Some(run.map_or((us, us), |(first, last)| (first.min(us), last.max(us))));
+        }
     }
 
+    /// Begins with the entries of another run.
+    pub(crate) fn begin_run(&mut self) {
+        if self.runs.len() < MOST_RUNS {
+            self.runs.push(None);
+        }
+    }
+
+    /// Returns the time of all runs, without long pauses between them.
     pub(crate) fn range(&self) -> Option<Range> {
-        Some(Range { start: self.first_us?, end: self.last_us? })
+        let range = Range::new(self.first_us?, self.last_us?);
+        let mut runs: Vec<_> = self.runs.iter().flatten().copied().collect();
+        runs.sort_unstable();
+        let mut pauses = Vec::new();
+        let Some((_, mut end)) = runs.first().copied() else { return Some(range) };
+        for (first, last) in runs {
+            if first > end {
+                pauses.push((end, first));
+            }
+            end = end.max(last);
+        }
+        let paused: u64 = pauses.iter().map(|(from, to)| to - from).sum();
+        Some(if paused > range.us() / 20 { range.without(&pauses) } else { range })
     }
 
     /// Returns the index of a host; `None` if there are too many.

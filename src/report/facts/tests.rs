@@ -60,7 +60,7 @@ fn known_jobs_give_known_figures() {
     let facts = read(&file(&folder, &text.concat()));
     assert_eq!(facts.kind, FileKind::JobLog);
     assert_eq!(facts.counts, Counts { ok: 2, failed: 2, timeout: 1, timed: 5, ..Counts::default() });
-    assert_eq!(facts.range, Some(Range { start: 1_000_000, end: 9_000_000 }));
+    assert_eq!(facts.range, Some(Range::new(1_000_000, 9_000_000)));
     let slots = facts.slots.expect("it is known");
     assert_eq!((slots.count, slots.ranks, slots.hosts, slots.most_on_host, slots.wall), (3, 2, 2, 2, 8.0));
     // Slot 1 of rank 0: 1 to 2 and 2.5 to 3. Slot 2: 1 to 4. Rank 2: 2 to 4 and 5 to 9.
@@ -138,7 +138,7 @@ fn a_journal_has_its_run_and_what_it_lacks_is_said() {
         (FileKind::Journal, Some(true), 3, 1)
     );
     assert_eq!((facts.counts.timed, facts.node_memory(), facts.lost_ranks()), (1, Some(1 << 30), vec![("n1", 1, 7.5)]));
-    assert_eq!(facts.range.map(|range| range.start), Some(1_000_000), "the start of the run");
+    assert_eq!(facts.range.as_ref().map(|range| range.start), Some(1_000_000), "the start of the run");
     assert_eq!(facts.slots.map(|slots| slots.time.start_up), Some(1.0));
     assert_eq!(facts.failed[0].stderr.as_deref(), Some("b\nc\nd\ne\nlast\u{1b}[31m"));
     let timeline = facts.timeline.as_ref().expect("moments are known");
@@ -245,4 +245,51 @@ fn memory_and_size_do_not_depend_on_the_number_of_jobs() {
     });
     assert!(more.0 < few.0 + (2 << 20), "{few:?} {more:?}");
     assert!(few.1 < 500_000 && more.1 < 500_000, "{few:?} {more:?}");
+}
+
+#[test]
+fn pauses_between_runs_are_left_out_of_the_charts() {
+    let folder = folder();
+    let path = folder.path().join("j");
+    for (number, start) in [(1, 1_000), (2, 1_000_000)] {
+        let mut journal = Journal::open(&JournalOptions::new(&path), &Spec::new(), None).expect("it can be opened");
+        let description = line(number, "ok", (0, 1), start, 500, "");
+        let description = description.trim_end().strip_suffix('}').expect("an object").as_bytes();
+        let key = Key { content: number.into(), occurrence: 0 };
+        journal.settle(Settled { description, ..Settled::new(key, Status::Ok, number) }, Vec::new()).expect("written");
+        journal.leave().expect("it is closed");
+    }
+    let facts = read(&path);
+    let range = facts.range.as_ref().expect("it is known");
+    assert_eq!((range.seconds(), range.pauses()), (1.0, (1, 998.5)));
+    assert_eq!((facts.wall(), facts.slots.map(|slots| slots.time.busy())), (Some(1.0), Some(1.0)));
+    assert!(crate::report::text::text(&facts).contains("without 1 pause between runs, 16 min 39 s in all"));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(40))]
+    #[test]
+    fn whatever_is_in_the_fields_of_a_log_it_is_a_report(
+        values in proptest::collection::vec(
+            (0..16_usize, proptest::prop_oneof![
+                "[0-9]{1,20}", "-?[0-9]{1,3}\\.[0-9]{1,3}e-?[0-9]{1,3}", "\"[ !#-Z^-~]{0,12}\"", "null|true|\\[\\]|\\{\\}",
+                "\"20[0-9]{2}-01-[0-3][0-9]T00:00:0[0-9]\\.[0-9]{3}Z\"",
+            ]),
+            0..12,
+        ),
+        number in 0..50_u64,
+    ) {
+        const NAMES: [&str; 16] = [
+            "input", "attempts", "host", "rank", "slot", "start", "seconds", "user", "system", "max_rss", "output_bytes", "exit",
+            "signal", "message", "queued", "returned",
+        ];
+        let folder = folder();
+        let mut text = line(number + 1, "failed", (0, 1), 10, 10, "");
+        let fields: String = values.iter().map(|(name, value)| format!(",\"{}\":{value}", NAMES[*name])).collect();
+        text += &format!("{{\"number\":{number},\"input\":1,\"status\":\"lost\"{fields}}}\n");
+        let facts = read(&file(&folder, &text));
+        assert!(facts.counts.run() + facts.condition.unreadable == 2);
+        assert!(crate::report::html::page(&facts).ends_with("</html>\n"));
+        assert!(!crate::report::text::text(&facts).is_empty());
+    }
 }

@@ -1,27 +1,71 @@
 //! What happened when: jobs that ended, jobs that failed, and jobs that ran, in a fixed number of equal parts of the time.
 
+use std::sync::Arc;
+
 /// The number of parts.
 pub(crate) const PARTS: usize = 240;
 
-/// The time that a report covers, in µs since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The time that a report covers, in µs since 1970. Pauses between runs are left out of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
     pub start: u64,
     pub end: u64,
+    /// The pauses, in order, each with the time of all pauses before it.
+    pauses: Arc<[Pause]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pause {
+    from: u64,
+    to: u64,
+    before: u64,
 }
 
 impl Range {
-    pub(crate) fn us(self) -> u64 {
-        self.end.saturating_sub(self.start).max(1)
+    pub(crate) fn new(start: u64, end: u64) -> Range {
+        Range { start, end, pauses: Arc::new([]) }
     }
 
-    pub(crate) fn seconds(self) -> f64 {
+    /// Returns the same range without these pauses, which are in order and do not overlap.
+    pub(crate) fn without(self, pauses: &[(u64, u64)]) -> Range {
+        let mut before = 0;
+        let pauses = pauses.iter().map(|(from, to)| {
+            let pause = Pause { from: *from, to: *to, before };
+            before += to.saturating_sub(*from);
+            pause
+        });
+        Range { pauses: pauses.collect(), ..self }
+    }
+
+    /// Returns the number of pauses, and their time in s.
+    pub(crate) fn pauses(&self) -> (usize, f64) {
+        (self.pauses.len(), self.paused_before(u64::MAX) as f64 / 1e6)
+    }
+
+    /// Returns the time of all pauses before this moment.
+    fn paused_before(&self, us: u64) -> u64 {
+        let after = self.pauses.partition_point(|pause| pause.from < us);
+        let last = after.checked_sub(1).and_then(|at| self.pauses.get(at));
+        last.map_or(0, |pause| pause.before + us.min(pause.to).saturating_sub(pause.from))
+    }
+
+    pub(crate) fn us(&self) -> u64 {
+        self.end.saturating_sub(self.start).saturating_sub(self.paused_before(self.end)).max(1)
+    }
+
+    pub(crate) fn seconds(&self) -> f64 {
         self.us() as f64 / 1e6
     }
 
-    /// Returns where a moment is, in `parts` parts; moments outside of the range are at its ends.
-    pub(crate) fn place(self, us: u64, parts: usize) -> f64 {
-        (us.clamp(self.start, self.end) - self.start) as f64 / self.us() as f64 * parts as f64
+    /// Returns the time from the start to a moment, in s; moments outside of the range are at its ends.
+    pub(crate) fn since_start(&self, us: u64) -> f64 {
+        let us = us.clamp(self.start, self.end.max(self.start));
+        (us - self.start).saturating_sub(self.paused_before(us)) as f64 / 1e6
+    }
+
+    /// Returns where a moment is, in `parts` parts.
+    pub(crate) fn place(&self, us: u64, parts: usize) -> f64 {
+        self.since_start(us) / self.seconds() * parts as f64
     }
 }
 
@@ -139,7 +183,7 @@ mod tests {
 
     #[test]
     fn jobs_are_counted_where_they_end_and_moments_outside_are_at_the_ends() {
-        let mut timeline = Timeline::new(Range { start: 1_000, end: 241_000 });
+        let mut timeline = Timeline::new(Range::new(1_000, 241_000));
         timeline.add((0, 2_500), false);
         timeline.add((2_000, 999_000), true);
         timeline.add_ended((1_000, 241_000), 481, 3);
@@ -148,5 +192,13 @@ mod tests {
         assert_eq!((timeline.ended[1], timeline.failed[PARTS - 1]), (3, 2));
         assert!((timeline.running().iter().sum::<f64>() - 240.5).abs() < 1e-3);
         assert!((timeline.part_seconds() - 0.001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn pauses_between_runs_take_no_time() {
+        let range = Range::new(100, 1_100).without(&[(200, 700), (800, 1_000)]);
+        assert_eq!((range.us(), range.pauses()), (300, (2, 0.000_7)));
+        let places = [0, 100, 150, 200, 450, 700, 750, 900, 1_000, 1_050, 2_000].map(|us| range.place(us, 300).round());
+        assert_eq!(places, [0.0, 0.0, 50.0, 100.0, 100.0, 100.0, 150.0, 200.0, 200.0, 250.0, 300.0]);
     }
 }

@@ -68,6 +68,14 @@ pub(super) fn course(facts: &Facts, page: &mut Page) -> bool {
         references: Vec::new(),
     };
     page.figure(&chart, &format!("Throughput: jobs that ended in a second, by their last attempt. {description}"));
+    let (pauses, paused) = timeline.range.pauses();
+    if pauses > 0 {
+        page.paragraph(&format!(
+            "{} between runs, {} in all, are left out of these charts.",
+            counted(pauses as u64, "pause"),
+            seconds(paused)
+        ));
+    }
     if timeline.has_running {
         running(facts, page);
     }
@@ -164,7 +172,7 @@ fn ranks(facts: &Facts, page: &mut Page) -> bool {
 
 /// Each job by itself.
 fn single(lanes: &Lanes, divisor: f64) -> Vec<Mark> {
-    let at = |us: u64| (us.saturating_sub(lanes.range.start)) as f64 / 1e6 / divisor;
+    let at = |us: u64| lanes.range.since_start(us) / divisor;
     let marks = lanes.lanes.iter().enumerate().flat_map(|(row, lane)| {
         lane.spans.iter().map(move |span| Mark {
             row,
