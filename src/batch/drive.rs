@@ -4,6 +4,7 @@
 mod client;
 mod conclusion;
 mod flush_timer;
+mod naming;
 mod outside;
 mod stopping;
 
@@ -19,15 +20,16 @@ use super::report::FailedJobs;
 use super::runners::Runner;
 use super::sinks::Sinks;
 use super::source::Source;
-use crate::engine::board::Settled;
+use crate::engine::board::{Board, Settled};
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::schedule::RankId;
 use crate::engine::wire;
 use crate::input::InputError;
 use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
-use crate::report::Needs;
+use crate::report::{Names, Needs};
 use flush_timer::FlushTimer;
+use naming::Naming;
 use outside::Suspects;
 #[cfg(test)]
 use stopping::Limited;
@@ -92,6 +94,7 @@ pub(crate) struct Driver<'b, R: Runner> {
     suspects: Suspects,
     time_limit: Option<TimeLimit<'b>>,
     durations: Durations,
+    naming: Option<Naming<'b>>,
     /// Which time limit has stopped the run, if one has.
     out_of_time: Option<&'static str>,
     orders: Vec<Order<AttemptResult>>,
@@ -130,6 +133,8 @@ pub(crate) struct Parts<'b, R: Runner> {
     pub grace: Duration,
     /// Whether the launcher kills its ranks a moment after a signal.
     pub deadly_launcher: bool,
+    /// The names of running jobs for the live view, and the board that has their indexes.
+    pub names: Option<(&'b Board, &'b Names)>,
     pub time_limit: Option<TimeLimit<'b>>,
     /// With this number of settled jobs behind the first unsettled one, no more jobs are read: each takes some memory.
     pub most_behind: u64,
@@ -146,6 +151,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             settled,
             grace,
             deadly_launcher,
+            names,
             time_limit,
             most_behind,
         } = parts;
@@ -172,6 +178,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             suspects: Suspects::default(),
             time_limit,
             durations: Durations::default(),
+            naming: names.map(|(board, names)| Naming::new(board, names)),
             out_of_time: None,
             orders: Vec::new(),
             lines: Vec::new(),
@@ -239,6 +246,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                 pause_ends = None;
             } else if timer.take_due(self.ledger.counts().done) {
                 self.check_time_limit();
+                self.name_running();
                 self.write_finished().map_err(End::Sink)?;
             }
         }
@@ -329,7 +337,7 @@ impl<'b, R: Runner> Driver<'b, R> {
         if failed {
             self.failed.add(planned.number, restored.cause().as_ref());
         }
-        self.settled.add(1, u64::from(failed));
+        self.settled.add_restored(u64::from(failed));
         let job = ledger::Job { place, number: planned.number, attempt: 1, input: planned.input };
         self.restore_error = self.sinks.restore(&job, status, restored).err();
         None
@@ -343,6 +351,7 @@ impl<'b, R: Runner> Driver<'b, R> {
     /// Writes finished output, because no event has come for a while or a signal ends the run.
     fn handle_pause(&mut self) -> Result<(), End> {
         self.check_time_limit();
+        self.name_running();
         if (self.stop_requested)().is_some_and(|since| since.elapsed() > self.grace) {
             return Err(End::Stopped);
         }

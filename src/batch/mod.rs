@@ -60,7 +60,7 @@ use crate::engine::stop;
 use crate::journal::{Journal, JournalError, JournalOptions, Lookup, Spec, Status};
 use crate::output::{JsonLines, Target, real_path};
 use crate::pool::{Pacer, Pool};
-use crate::report::Progress;
+use crate::report::{LOADS, Live, LiveOptions, Names, Observed, Progress};
 
 pub(crate) use client::Client;
 pub use commands::{BatchReport, CommandBatch};
@@ -116,6 +116,7 @@ pub(crate) struct Options {
     pub window: usize,
     pub seed: u64,
     pub progress: Progress,
+    pub live: LiveOptions,
 }
 
 impl Options {
@@ -145,6 +146,7 @@ impl Options {
             window: 0,
             seed: 0,
             progress: Progress::Off,
+            live: LiveOptions::default(),
         }
     }
 }
@@ -183,7 +185,8 @@ impl<R: Runner> Batch<R> {
         let journal = self.open_journal().map_err(|error| error.with_options())?;
         let (handover, done) = earlier.open_outputs(&self.options, journal.as_ref(), token.is_some())?;
         let keep = Keep {
-            input: job_log.is_some() || journal.is_some() && !self.runner.has_plain_results(),
+            input: job_log.is_some()
+                || (journal.is_some() || self.options.live.is_wanted()) && !self.runner.has_plain_results(),
             content: journal.is_some(),
             numbered: self.options.is_numbered,
         };
@@ -197,6 +200,8 @@ impl<R: Runner> Batch<R> {
             sinks.set_client(client.sink(pool, is_resumable));
         }
         sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
+        let names = Arc::new(Names::default());
+        let live = self.live_view(pool, total, &settled, &names)?;
         let run = PoolRun { pool, kill_after: *kill_after };
         run.grant(*grace);
         let stop_requested = || pool.stop_requested();
@@ -215,6 +220,7 @@ impl<R: Runner> Batch<R> {
             stop_requested: &stop_requested,
             settled: &settled,
             grace: *grace,
+            names: live.as_ref().map(|_| (pool.board().as_ref(), names.as_ref())),
             deadly_launcher: stop::has_deadly_launcher(environment),
             time_limit,
             most_behind: MOST_BEHIND,
@@ -229,7 +235,31 @@ impl<R: Runner> Batch<R> {
             }
             report.add_outcome(&self.options, pool.stats(), summary);
         }
+        if let Some(live) = live {
+            live.end(Some(report.code() as u8));
+        }
         Ok(report)
+    }
+
+    /// Starts the live view, if it is wanted.
+    ///
+    /// # Errors
+    /// A sentence, if its file cannot be written.
+    fn live_view(
+        &self,
+        pool: &Pool,
+        total: Option<u64>,
+        settled: &Arc<Settled>,
+        names: &Arc<Names>,
+    ) -> Result<Option<Live>, String> {
+        let options = &self.options.live;
+        if !options.is_wanted() {
+            return Ok(None);
+        }
+        let (settled, board, names) = (settled.clone(), pool.board().clone(), names.clone());
+        let live = Live::start(options, Observed { name: self.options.name.clone(), total, settled, board, names })?;
+        pool.report_loads(LOADS);
+        Ok(Some(live))
     }
 
     /// Returns what all jobs have in common.

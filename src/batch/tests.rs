@@ -254,6 +254,7 @@ fn drive_within(
         settled: &settled,
         grace: options.grace,
         deadly_launcher: true,
+        names: None,
         time_limit: None,
         most_behind,
     });

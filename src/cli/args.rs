@@ -96,6 +96,9 @@ pub(super) struct RunArgs {
     /// Show progress on standard error: a bar, a line every five seconds, or nothing [default: auto, a bar on a terminal]
     #[arg(long, value_name = "HOW", global = true, value_enum, help_heading = REPORT)]
     pub progress: Option<ProgressArg>,
+    /// Write what the run is doing to this file every few seconds, as JSON: `rankpool top FILE` shows it
+    #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
+    pub status: Option<PathBuf>,
     /// Show the ranks, their hosts and threads at the start
     #[arg(short, long, global = true, help_heading = REPORT)]
     pub verbose: bool,
@@ -133,6 +136,17 @@ Start it exactly as you would start a run:
         /// Print one JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Show what a run is doing, by its status file (--status)
+    #[command(after_help = "\
+Examples:
+  mpiexec -n 4 rankpool run --status run.json --input files.txt -- gzip -k {}     in one terminal, or in a job script
+  rankpool top run.json                                                           in another one, or on the login node
+  rankpool top run.json | head                                                    once, as plain text")]
+    Top {
+        /// The status file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Show, check, export or compact a journal (--journal)
     #[command(after_help = "\
@@ -200,9 +214,11 @@ impl TaskArgs {
             TaskArgs::Kernel(args) => Some(&args.failures),
             TaskArgs::Python(args) => Some(&args.failures),
             TaskArgs::Serve(args) => Some(&args.failures),
-            TaskArgs::Info { .. } | TaskArgs::Journal { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => {
-                None
-            }
+            TaskArgs::Info { .. }
+            | TaskArgs::Top { .. }
+            | TaskArgs::Journal { .. }
+            | TaskArgs::Completions { .. }
+            | TaskArgs::Man { .. } => None,
         }
     }
 
@@ -239,6 +255,7 @@ pub(super) fn command() -> Command {
             let hidden = hide(&[])(journal);
             names.into_iter().fold(hidden, |journal, name| journal.mut_subcommand(name, hide(&[])))
         })
+        .mut_subcommand("top", hide(&[]))
         .mut_subcommand("completions", hide(&[]))
         .mut_subcommand("man", hide(&[]))
 }

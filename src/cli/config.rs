@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap_complete::Shell;
@@ -24,7 +25,7 @@ use crate::journal::{JournalOptions, Status};
 use crate::launch::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE};
 use crate::output::Target;
 use crate::process::python::PythonCall;
-use crate::report::Progress;
+use crate::report::{LiveOptions, Progress};
 use crate::template::{Template, TemplateError, Words};
 
 /// One run of the program.
@@ -70,6 +71,7 @@ pub(super) enum Task {
     Python(PythonTask),
     Serve(ServeTask),
     Info { json: bool },
+    Top(PathBuf),
     Journal(JournalTask),
     Completions(Shell),
     Man(Vec<String>),
@@ -129,6 +131,7 @@ impl Config {
             TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)?),
             TaskArgs::Serve(args) => Task::Serve(ServeTask::new(*args)),
             TaskArgs::Info { json } => Task::Info { json },
+            TaskArgs::Top { file } => Task::Top(file),
             TaskArgs::Journal { task } => Task::Journal(task),
             TaskArgs::Completions { shell } => Task::Completions(shell),
             TaskArgs::Man { words } => Task::Man(words),
@@ -252,6 +255,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         window: run.window.map_or(0, Into::into),
         seed: run.seed,
         progress: Progress::Auto,
+        live: LiveOptions { status: run.status.clone() },
     }
 }
 

@@ -91,6 +91,7 @@ fn inputs_of(config: &Config) -> Option<&Inputs> {
         Task::Python(_)
         | Task::Serve(_)
         | Task::Info { .. }
+        | Task::Top(_)
         | Task::Journal(_)
         | Task::Completions(_)
         | Task::Man(_) => None,

@@ -15,7 +15,7 @@
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
 //! | `time_limit` | finds out when a run has to end |
-//! | `info`, `journal`, `completions` | the other subcommands |
+//! | `info`, `top`, `journal`, `completions` | the other subcommands |
 
 mod args;
 mod batch;
@@ -34,6 +34,7 @@ mod python;
 mod spec;
 mod stdout;
 mod time_limit;
+mod top;
 
 use std::ffi::OsStr;
 use std::process::{ExitCode as ProcessExitCode, Termination};
@@ -85,6 +86,7 @@ fn run_task(config: &Config, task: &Task) -> ExitCode {
         Task::Map(task) => map::run(config, task),
         Task::Kernel(kernel) => kernel::run(config, kernel),
         Task::Info { json } => info::run(config, *json),
+        Task::Top(file) => top::run(file),
         Task::Journal(task) => journal::run(task),
         Task::Completions(shell) => completions::write_completions(*shell),
         Task::Man(words) => completions::write_manual(words),

@@ -3,11 +3,17 @@
 #[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
 mod bar;
 #[cfg(feature = "program")]
+mod live;
+#[cfg(feature = "program")]
 mod memory;
+#[cfg(feature = "program")]
+mod pace;
 mod progress;
 #[cfg(feature = "program")]
 mod summary;
 
+#[cfg(feature = "program")]
+pub(crate) use live::{LOADS, Live, LiveOptions, Names, Observed, Order, Status, Table, short_input};
 #[cfg(feature = "program")]
 pub(crate) use memory::Needs;
 pub use progress::Progress;
