@@ -135,6 +135,11 @@ impl Status {
         serde_json::from_slice(bytes).map_err(|error| format!("it is damaged: {error}"))
     }
 
+    /// Whether this is the last status of its run.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
     /// Returns its JSON, in lines.
     pub(crate) fn json(&self) -> Vec<u8> {
         // A rank for each line: readable, and small with many ranks. They are the last key.
