@@ -72,6 +72,11 @@ impl Screen {
         if std::mem::take(&mut self.is_dirty) {
             queue!(bytes, Clear(ClearType::All))?;
         }
+        // Below a full page the cursor would stay on its last line.
+        if lines.len() < Screen::size().1 {
+            let row = lines.len().try_into().unwrap_or(u16::MAX);
+            queue!(bytes, MoveTo(0, row), Clear(ClearType::FromCursorDown))?;
+        }
         for (row, line) in (0..).zip(lines) {
             queue!(bytes, MoveTo(0, row))?;
             if line.is_bright {
@@ -79,7 +84,6 @@ impl Screen {
             }
             queue!(bytes, Print(&line.text), SetAttribute(Attribute::Reset), Clear(ClearType::UntilNewLine))?;
         }
-        queue!(bytes, MoveTo(0, lines.len().try_into().unwrap_or(u16::MAX)), Clear(ClearType::FromCursorDown))?;
         out.write_all(&bytes)?;
         out.flush()
     }
