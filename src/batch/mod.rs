@@ -199,7 +199,12 @@ impl<R: Runner> Batch<R> {
         if let Some(client) = &self.client {
             sinks.set_client(client.sink(pool, is_resumable));
         }
-        sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
+        sinks.set_progress(self.options.progress.start(
+            &self.options.name,
+            total,
+            settled.clone(),
+            pool.board().clone(),
+        ));
         let names = Arc::new(Names::default());
         let live = self.live_view(pool, total, &settled, &names)?;
         let run = PoolRun { pool, kill_after: *kill_after };

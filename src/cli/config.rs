@@ -1,6 +1,5 @@
 //! The configuration of a run: the command line and the environment, resolved and checked, without a look at any file.
 
-use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,7 +24,7 @@ use crate::journal::{JournalOptions, Status};
 use crate::launch::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE};
 use crate::output::Target;
 use crate::process::python::PythonCall;
-use crate::report::{LiveOptions, Progress};
+use crate::report::{LiveOptions, Progress, Shown, stdout_is_shown};
 use crate::template::{Template, TemplateError, Words};
 
 /// One run of the program.
@@ -193,15 +192,15 @@ impl Config {
     }
 }
 
-/// Decides the display of progress. There is none by default if results go to the same terminal: they would be unreadable between
-/// the bars.
+/// Decides the display of progress. Between results on the same terminal a bar would make both unreadable.
 fn progress(asked: Option<Progress>, output: &Target, verbosity: Verbosity) -> Progress {
-    let results_on_terminal = *output == Target::Stdout && io::stdout().is_terminal();
-    match asked {
-        None if verbosity == Verbosity::Quiet => Progress::Off,
-        None | Some(Progress::Auto) if results_on_terminal => Progress::Off,
-        None => Progress::Auto,
-        Some(progress) => progress,
+    let shown = if *output == Target::Stdout { stdout_is_shown() } else { Shown::Elsewhere };
+    match (asked, shown) {
+        (None, _) if verbosity == Verbosity::Quiet => Progress::Off,
+        (None | Some(Progress::Auto), Shown::Terminal) => Progress::Off,
+        (None | Some(Progress::Auto), Shown::LaunchersTerminal) => Progress::Line,
+        (None, Shown::Elsewhere) => Progress::Auto,
+        (Some(progress), _) => progress,
     }
 }
 

@@ -6,11 +6,12 @@ mod bar;
 mod live;
 #[cfg(feature = "program")]
 mod memory;
-#[cfg(feature = "program")]
 mod pace;
 mod progress;
 #[cfg(feature = "program")]
 mod summary;
+#[cfg(feature = "program")]
+mod terminal;
 
 #[cfg(feature = "program")]
 pub(crate) use live::{LOADS, Live, LiveOptions, Names, Observed, Order, Status, Table, short_input};
@@ -20,6 +21,8 @@ pub use progress::Progress;
 pub(crate) use progress::Ticker;
 #[cfg(feature = "program")]
 pub use summary::Summary;
+#[cfg(feature = "program")]
+pub(crate) use terminal::{Shown, stdout_is_shown};
 
 /// Returns a number of bytes in the unit that suits it.
 #[cfg(feature = "program")]

@@ -60,6 +60,11 @@ impl Pace {
         (seconds > 0.0).then(|| jobs.saturating_sub(*before) as f64 / seconds)
     }
 
+    /// Whether any job was run.
+    pub(crate) fn has_jobs(&self) -> bool {
+        self.readings.back().is_some_and(|(_, jobs)| *jobs > 0)
+    }
+
     /// Returns how long this number of jobs takes at the rate of the last half of the run; `None` if no job was run.
     pub(crate) fn time_for(&self, jobs: u64) -> Option<Duration> {
         if jobs == 0 {
