@@ -9,6 +9,7 @@ mod python;
 mod stop;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use clap::{Args as ArgGroup, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::parse::{Chunk, from_one, positive_time};
+use super::parse::{Chunk, address, from_one, positive_time};
 
 pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArgs};
 pub(super) use input::{FormatArg, InputArgs};
@@ -99,6 +100,10 @@ pub(super) struct RunArgs {
     /// Write what the run is doing to this file every few seconds, as JSON: `rankpool top FILE` shows it
     #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
     pub status: Option<PathBuf>,
+    /// Serve a status page that refreshes itself, and /metrics for Prometheus. A port alone: to this host only; another address in
+    /// full, as 0.0.0.0:9000, is open to everyone who reaches it
+    #[arg(long, value_name = "PORT|ADDRESS", global = true, value_parser = address, help_heading = REPORT)]
+    pub serve_status: Option<SocketAddr>,
     /// Show the ranks, their hosts and threads at the start
     #[arg(short, long, global = true, help_heading = REPORT)]
     pub verbose: bool,

@@ -254,7 +254,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         window: run.window.map_or(0, Into::into),
         seed: run.seed,
         progress: Progress::Auto,
-        live: LiveOptions { status: run.status.clone() },
+        live: LiveOptions { status: run.status.clone(), serve: run.serve_status },
     }
 }
 

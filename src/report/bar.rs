@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,13 +32,26 @@ impl Bar {
     /// Makes a bar, if a terminal shows standard error, and no other bar is there.
     pub(super) fn on_terminal(name: &str, total: Option<u64>) -> Option<Bar> {
         let terminal = Terminal::of_stderr().filter(|terminal| !terminal.is_in_background() && terminal.take())?;
-        Some(Bar::new(name, total, Stream { terminal: Some(terminal), is_forced: false, text: Mutex::default() }))
+        Some(Bar::new(
+            name,
+            total,
+            Stream {
+                terminal: Some(terminal),
+                is_forced: false,
+                is_held: AtomicBool::default(),
+                text: Mutex::default(),
+            },
+        ))
     }
 
     /// Makes a bar wherever standard error goes.
     pub(super) fn anywhere(name: &str, total: Option<u64>) -> Option<Bar> {
         let terminal = Terminal::of_stderr();
-        Some(Bar::new(name, total, Stream { terminal, is_forced: true, text: Mutex::default() }))
+        Some(Bar::new(
+            name,
+            total,
+            Stream { terminal, is_forced: true, is_held: AtomicBool::default(), text: Mutex::default() },
+        ))
     }
 
     fn new(name: &str, total: Option<u64>, stream: Stream) -> Bar {
@@ -60,12 +74,15 @@ impl Bar {
     }
 
     pub(super) fn show(&self, view: &View) {
-        let room = usize::from(self.stream.width()).saturating_sub(self.name.chars().count() + 2);
+        let room = usize::from(self.stream.room()).saturating_sub(self.name.chars().count() + 2);
         let text = view.text(room);
         let left = room.saturating_sub(text.chars().count() + " [] ".len()).min(LONGEST_BAR);
         self.set_columns(if view.total.is_some() && left >= SHORTEST_BAR { left } else { 0 });
+        // Each of these draws; the last one alone is written.
+        self.stream.is_held.store(true, Ordering::Relaxed);
         self.bar.set_message(text);
         self.bar.set_position(view.jobs);
+        self.stream.is_held.store(false, Ordering::Relaxed);
         self.bar.tick();
     }
 
@@ -104,6 +121,8 @@ struct Stream {
     terminal: Option<Terminal>,
     /// Whether the bar was asked for, so that it is drawn in the background, too.
     is_forced: bool,
+    /// Whether nothing is written for now.
+    is_held: AtomicBool,
     /// What was not written yet: a bar is written as a whole, so that nothing comes between its parts.
     text: Mutex<String>,
 }
@@ -114,6 +133,11 @@ impl Stream {
         width.or_else(|| std::env::var("COLUMNS").ok()?.trim().parse().ok()).unwrap_or(USUAL_WIDTH)
     }
 
+    /// Returns the number of columns that are used. Others stay free for what the terminal itself shows of a ctrl-C.
+    fn room(&self) -> u16 {
+        self.width().saturating_sub(3).max(1)
+    }
+
     fn add(&self, text: &str) {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
     }
@@ -121,7 +145,7 @@ impl Stream {
     fn write(&self) -> io::Result<()> {
         let text = std::mem::take(&mut *self.text.lock().unwrap_or_else(PoisonError::into_inner));
         let is_hidden = !self.is_forced && self.terminal.as_ref().is_some_and(Terminal::is_in_background);
-        if text.is_empty() || is_hidden {
+        if text.is_empty() || is_hidden || self.is_held.load(Ordering::Relaxed) {
             return Ok(());
         }
         io::stderr().lock().write_all(text.as_bytes())
@@ -154,7 +178,7 @@ impl Handle {
 
 impl TermLike for Handle {
     fn width(&self) -> u16 {
-        self.0.width()
+        self.0.room()
     }
 
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {

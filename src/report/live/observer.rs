@@ -209,8 +209,29 @@ impl Observer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::engine::board::BoardWriter;
+
+    /// Observes a run of five settled jobs, two of which failed, without ranks.
+    pub(in crate::report) fn observer() -> Observer {
+        let board = BoardWriter::new(Vec::new(), Vec::new()).board().clone();
+        let settled = Arc::new(Settled::default());
+        settled.add(5, 2);
+        let of = Observed { name: "run".into(), total: Some(10), settled, board, names: Arc::default() };
+        Observer::new(of, Duration::from_secs(2))
+    }
+
+    #[test]
+    fn the_last_status_stays() {
+        let observer = observer();
+        let status = observer.status();
+        assert_eq!((status.settled, status.failed, status.state, status.sequence), (5, 2, State::Running, 1));
+        assert_eq!(observer.status().sequence, 1, "a status of a moment ago is used again");
+        let last = observer.end(Some(3));
+        assert_eq!((last.state, last.exit_code, last.sequence), (State::Ended, Some(3), 2));
+        assert_eq!((last.seconds_left, observer.status().sequence), (None, 2));
+    }
 
     const SECOND: u64 = 1_000_000_000;
 

@@ -46,6 +46,13 @@ impl Order {
         }
     }
 
+    /// Returns the ranks that compute in this order.
+    pub(super) fn sorted(self, status: &Status) -> Vec<&RankStatus> {
+        let mut ranks: Vec<_> = status.ranks.iter().filter(|rank| rank.threads > 0).collect();
+        ranks.sort_by(|one, other| self.compare(one, other));
+        ranks
+    }
+
     fn compare(self, one: &RankStatus, other: &RankStatus) -> Ordering {
         let by_number = one.rank.cmp(&other.rank);
         let share = |value: Option<f64>| value.unwrap_or(f64::INFINITY);
@@ -88,8 +95,7 @@ pub(crate) struct Table {
 impl Table {
     /// Makes the lines of a status.
     pub(crate) fn new(status: &Status, order: Order) -> Table {
-        let mut ranks: Vec<&RankStatus> = status.ranks.iter().filter(|rank| rank.threads > 0).collect();
-        ranks.sort_by(|one, other| order.compare(one, other));
+        let ranks = order.sorted(status);
         let hosts = ranks.iter().map(|rank| in_one_line(&rank.host).chars().count().min(LONGEST_HOST));
         let width = hosts.max().unwrap_or(0).max("host".len());
         let columns = format!(
@@ -107,9 +113,9 @@ fn seconds(seconds: f64) -> String {
     time_in_words(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
-/// Returns the line of a rank.
-fn line(rank: &RankStatus, width: usize) -> String {
-    let host: String = in_one_line(&rank.host).chars().take(LONGEST_HOST).collect();
+/// Returns what the table has about a rank: number, host, threads, busy, jobs/s, jobs, failed, the slowest running job.
+pub(super) fn rank_cells(rank: &RankStatus) -> [String; 8] {
+    let host = in_one_line(&rank.host).chars().take(LONGEST_HOST).collect();
     let busy = rank.busy.map_or("-".into(), |busy| format!("{:.0} %", 100.0 * busy));
     let rate = rank.jobs_per_second.map_or("-".into(), three_digits);
     let what = match (rank.lost_seconds, &rank.slowest) {
@@ -123,10 +129,14 @@ fn line(rank: &RankStatus, width: usize) -> String {
         }
         (None, None) => "-".into(),
     };
-    format!(
-        "{:>5} {host:<width$} {:>4} {busy:>6} {rate:>9} {:>8} {:>7}  {what}",
-        rank.rank, rank.threads, rank.jobs, rank.failed
-    )
+    let RankStatus { rank, threads, jobs, failed, .. } = rank;
+    [rank.to_string(), host, threads.to_string(), busy, rate, jobs.to_string(), failed.to_string(), what]
+}
+
+/// Returns the line of a rank.
+fn line(rank: &RankStatus, width: usize) -> String {
+    let [rank, host, threads, busy, rate, jobs, failed, what] = rank_cells(rank);
+    format!("{rank:>5} {host:<width$} {threads:>4} {busy:>6} {rate:>9} {jobs:>8} {failed:>7}  {what}")
 }
 
 /// Returns the lines about the run.
