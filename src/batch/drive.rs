@@ -7,6 +7,7 @@ mod flush_timer;
 mod naming;
 mod outside;
 mod stopping;
+mod traced;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use crate::engine::wire;
 use crate::input::InputError;
 use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
-use crate::report::{Names, Needs};
+use crate::report::{Names, Needs, Trace};
 use flush_timer::FlushTimer;
 use naming::Naming;
 use outside::Suspects;
@@ -95,6 +96,7 @@ pub(crate) struct Driver<'b, R: Runner> {
     time_limit: Option<TimeLimit<'b>>,
     durations: Durations,
     naming: Option<Naming<'b>>,
+    traced: Option<Trace>,
     /// Which time limit has stopped the run, if one has.
     out_of_time: Option<&'static str>,
     orders: Vec<Order<AttemptResult>>,
@@ -108,6 +110,7 @@ pub(crate) struct Driven {
     pub counts: Counts,
     pub failed: FailedJobs,
     pub needs: Needs,
+    pub traced: Option<Trace>,
     /// Which time limit has stopped the run, if one has.
     pub out_of_time: Option<&'static str>,
     /// The number of jobs that were not run to their end, if it is known.
@@ -135,6 +138,7 @@ pub(crate) struct Parts<'b, R: Runner> {
     pub deadly_launcher: bool,
     /// The names of running jobs for the live view, and the board that has their indexes.
     pub names: Option<(&'b Board, &'b Names)>,
+    pub traced: Option<Trace>,
     pub time_limit: Option<TimeLimit<'b>>,
     /// With this number of settled jobs behind the first unsettled one, no more jobs are read: each takes some memory.
     pub most_behind: u64,
@@ -152,12 +156,16 @@ impl<'b, R: Runner> Driver<'b, R> {
             grace,
             deadly_launcher,
             names,
+            traced,
             time_limit,
             most_behind,
         } = parts;
         Driver {
-            logged: sinks.has_log(),
-            joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
+            logged: sinks.has_log() || traced.is_some(),
+            joins_results: runner.has_plain_results()
+                && sinks.takes_runs()
+                && traced.is_none()
+                && !ledger.stops_on_success(),
             runner,
             source,
             ledger,
@@ -179,6 +187,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             time_limit,
             durations: Durations::default(),
             naming: names.map(|(board, names)| Naming::new(board, names)),
+            traced,
             out_of_time: None,
             orders: Vec::new(),
             lines: Vec::new(),
@@ -195,8 +204,8 @@ impl<'b, R: Runner> Driver<'b, R> {
         let end = self.conclude(end);
         let counts = self.ledger.counts();
         let left = self.ledger.total().map(|total| total.saturating_sub(counts.done));
-        let Driver { failed, needs, out_of_time, fault, .. } = self;
-        Driven { end, counts, failed, needs, out_of_time, left, fault }
+        let Driver { failed, needs, traced, out_of_time, fault, .. } = self;
+        Driven { end, counts, failed, needs, traced, out_of_time, left, fault }
     }
 
     fn now(&self) -> ledger::Time {
@@ -416,6 +425,7 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Passes the result of an attempt to the ledger and carries out its orders.
     fn pass_on(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
+        self.trace(index, &result);
         let now = if has_failed(result.status) { self.now() } else { Duration::ZERO };
         let mut orders = std::mem::take(&mut self.orders);
         self.ledger.on(ledger::Event::Ended { index, result }, now, &mut orders);

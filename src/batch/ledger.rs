@@ -395,12 +395,14 @@ impl<W, R> Ledger<W, R> {
         Job { place, number: self.numbers.get(place), attempt: 1, input: None }
     }
 
-    /// Returns the number of the job of an attempt that is under way, and its record, if it is kept.
-    pub(crate) fn name_of(&self, index: u64) -> Option<(u64, Option<&str>)> {
+    /// Returns of an attempt that is under way the job's number, the attempt's, and the record, if it is kept.
+    pub(crate) fn name_of(&self, index: u64) -> Option<(u64, u32, Option<&str>)> {
         match self.attempts.get(usize::try_from(index.checked_sub(self.oldest)?).ok()?)? {
             Entry::Settled => None,
-            Entry::Place(place) => Some((self.numbers.get(*place), None)),
-            Entry::Kept(kept) => Some((kept.job.number, kept.job.input.as_deref().map(RawValue::get))),
+            Entry::Place(place) => Some((self.numbers.get(*place), 1, None)),
+            Entry::Kept(kept) => {
+                Some((kept.job.number, kept.job.attempt, kept.job.input.as_deref().map(RawValue::get)))
+            }
         }
     }
 

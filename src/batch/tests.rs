@@ -255,6 +255,7 @@ fn drive_within(
         grace: options.grace,
         deadly_launcher: true,
         names: None,
+        traced: None,
         time_limit: None,
         most_behind,
     });

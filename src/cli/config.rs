@@ -255,6 +255,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         seed: run.seed,
         progress: Progress::Auto,
         live: LiveOptions { status: run.status.clone(), serve: run.serve_status },
+        trace: run.trace.as_ref().map(Target::new),
     }
 }
 

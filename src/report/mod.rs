@@ -12,6 +12,8 @@ mod progress;
 mod summary;
 #[cfg(feature = "program")]
 mod terminal;
+#[cfg(feature = "program")]
+mod trace;
 
 #[cfg(feature = "program")]
 pub(crate) use live::{LOADS, Live, LiveOptions, Names, Observed, Order, Status, Table, short_input};
@@ -23,6 +25,8 @@ pub(crate) use progress::Ticker;
 pub use summary::Summary;
 #[cfg(feature = "program")]
 pub(crate) use terminal::{Shown, stdout_is_shown};
+#[cfg(feature = "program")]
+pub(crate) use trace::{Ended, Trace};
 
 /// Returns a number of bytes in the unit that suits it.
 #[cfg(feature = "program")]

@@ -31,7 +31,7 @@ impl<R: Runner> Driver<'_, R> {
         naming.due = now + LOADS / 2;
         let ledger = &self.ledger;
         naming.names.update(naming.board, |index| {
-            let (number, input) = ledger.name_of(index)?;
+            let (number, _, input) = ledger.name_of(index)?;
             Some((number, input.map(short_input)))
         });
     }
