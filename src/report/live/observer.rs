@@ -176,7 +176,6 @@ impl Observer {
             memory.pace.add(age, rank.jobs);
             let is_there = rank.lost.is_none() && state != State::Ended;
             let load = load.filter(|_| is_there);
-            let since = |came: Duration| age.saturating_sub(came);
             // At the end, over the whole run.
             let whole = (state == State::Ended && !wall.is_zero()).then_some(wall.as_secs_f64());
             RankStatus {
@@ -191,19 +190,19 @@ impl Observer {
                 jobs: rank.jobs,
                 failed: rank.failed,
                 running: load.map(|(load, _)| load.running),
-                heard_seconds: load.map(|(_, came)| since(came).as_secs_f64()),
-                slowest: load.and_then(|(load, came)| Some(self.slowest(load.slowest?, since(came)))),
+                heard_seconds: load.map(|(_, came)| age.saturating_sub(came).as_secs_f64()),
+                slowest: load.and_then(|(load, _)| Some(self.slowest(load.slowest?))),
                 lost_seconds: rank.lost.map(|lost| lost.as_secs_f64()),
             }
         });
         status.collect()
     }
 
-    /// Describes a job that ran for a while when its rank reported it, `ago`.
-    fn slowest(&self, running: RunningJob, ago: Duration) -> SlowestJob {
+    /// Describes a running job, as its rank has reported it: meanwhile it may have ended.
+    fn slowest(&self, running: RunningJob) -> SlowestJob {
         let named = self.of.names.get(running.job);
         let (job, input) = named.map_or((None, None), |(number, input)| (Some(number), input));
-        let seconds = (Duration::from_nanos(running.ns) + ago).as_secs_f64();
+        let seconds = Duration::from_nanos(running.ns).as_secs_f64();
         SlowestJob { job, attempt: running.attempt, seconds, input }
     }
 }

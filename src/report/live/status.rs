@@ -103,7 +103,7 @@ pub(crate) struct SlowestJob {
     #[serde(default)]
     pub job: Option<u64>,
     pub attempt: u32,
-    /// How long it has run.
+    /// How long it had run when its rank reported it.
     pub seconds: f64,
     /// The first characters of its record, as JSON.
     #[serde(default)]
