@@ -116,6 +116,23 @@ impl Display for Bar {
     }
 }
 
+/// The terminal that lines go to, on which another program may have a bar.
+pub(super) struct Neighbours(Option<Terminal>);
+
+impl Neighbours {
+    pub(super) fn on_terminal() -> Neighbours {
+        Neighbours(Terminal::of_stderr())
+    }
+
+    /// Clears the last line of the terminal, if it is the bar of another program, which draws it again.
+    pub(super) fn clear_bar(&self) {
+        if self.0.as_ref().is_some_and(Terminal::has_other_bar) {
+            // Standard error may be closed.
+            let _ = io::stderr().lock().write_all(b"\r\x1b[2K");
+        }
+    }
+}
+
 /// Standard error as a terminal, wherever it goes: a launcher copies what it gets.
 struct Stream {
     terminal: Option<Terminal>,

@@ -29,3 +29,14 @@ impl Bar {
         match *self {}
     }
 }
+
+/// There are no bars, and so no neighbours that have one.
+pub(super) struct Neighbours;
+
+impl Neighbours {
+    pub(super) fn on_terminal() -> Neighbours {
+        Neighbours
+    }
+
+    pub(super) fn clear_bar(&self) {}
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::bar::Bar;
+use super::bar::{Bar, Neighbours};
 use super::pace::{Pace, rate_in_words, time_in_words};
 use crate::console::{eprint, in_one_line};
 use crate::engine::board::{Board, Settled};
@@ -87,8 +87,10 @@ fn show_bar(bar: &Bar, watch: &mut Watch, stopped: &Receiver<()>) {
 }
 
 fn show_lines(name: &str, watch: &mut Watch, stopped: &Receiver<()>) {
+    let neighbours = Neighbours::on_terminal();
     watch.view(false);
     while pause(stopped, LINE_PERIOD) {
+        neighbours.clear_bar();
         eprint(&(watch.view(false).line(name) + "\n"));
     }
 }
@@ -187,7 +189,7 @@ impl View {
 
     /// Returns the text behind a bar, of no more than this number of characters: the failures and what is left are worth more than
     /// the rest.
-    #[cfg_attr(not(feature = "program"), expect(dead_code, reason = "there is no bar"))]
+    #[cfg_attr(not(any(feature = "program", test)), expect(dead_code, reason = "there is no bar"))]
     pub(super) fn text(&self, room: usize) -> String {
         let jobs = self.total.map_or_else(|| format!("{} jobs", self.jobs), |total| format!("{}/{total}", self.jobs));
         let percent = self.percent().map_or(String::new(), |percent| format!(" ({percent} %)"));

@@ -171,6 +171,15 @@ impl Terminal {
         )
     }
 
+    /// Whether another program has a bar there.
+    pub(super) fn has_other_bar(&self) -> bool {
+        let is_free = self.take();
+        if is_free {
+            let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        }
+        !is_free
+    }
+
     /// Whether the shell has put this run into the background of the terminal.
     pub(super) fn is_in_background(&self) -> bool {
         let Some(process) = Process::read(self.pid) else { return false };
