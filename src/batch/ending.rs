@@ -19,7 +19,7 @@ use crate::pool::Pool;
 
 /// Closes the sinks of a batch and reports how it ended. With a `token`, the answers of the workers are checked first.
 pub(super) fn end(driven: Driven, mut sinks: Sinks, pool: &Pool, token: Option<Token>, stop: StopPolicy) -> Report {
-    let Driven { end, counts, failed, needs, out_of_time, left, fault } = driven;
+    let Driven { end, counts, failed, needs, traced: _, out_of_time, left, fault } = driven;
     let mut report = Report::new(counts, failed, needs);
     let (end, doubtful) = check_workers(pool, token, end, &mut report);
     sinks.set_progress(None);

@@ -17,6 +17,8 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde_json::value::RawValue;
+
 use super::job::{Attempt, AttemptEnd, Room, seed_of};
 use super::policy::{RetryPolicy, StopPolicy};
 use crate::journal::Status;
@@ -393,6 +395,17 @@ impl<W, R> Ledger<W, R> {
         Job { place, number: self.numbers.get(place), attempt: 1, input: None, read_us: 0 }
     }
 
+    /// Returns of an attempt that is under way the job's number, the attempt's, and the record, if it is kept.
+    pub(crate) fn name_of(&self, index: u64) -> Option<(u64, u32, Option<&str>)> {
+        match self.attempts.get(usize::try_from(index.checked_sub(self.oldest)?).ok()?)? {
+            Entry::Settled => None,
+            Entry::Place(place) => Some((self.numbers.get(*place), 1, None)),
+            Entry::Kept(kept) => {
+                Some((kept.job.number, kept.job.attempt, kept.job.input.as_deref().map(RawValue::get)))
+            }
+        }
+    }
+
     /// Whether the attempt with this index has no result yet.
     pub(crate) fn is_under_way(&self, index: u64) -> bool {
         let entry = index.checked_sub(self.oldest).and_then(|at| self.attempts.get(usize::try_from(at).ok()?));
@@ -480,21 +493,5 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
     /// Counts `jobs` jobs as cancelled that were never read.
     pub(crate) fn cancel_uncounted(&mut self, jobs: u64) {
         self.counts.add(Status::Cancelled, jobs);
-    }
-}
-
-#[cfg(test)]
-impl<W, R> Ledger<W, R> {
-    /// Asserts the invariants.
-    pub(crate) fn check(&self) {
-        let open = self.attempts.iter().filter(|entry| !matches!(entry, Entry::Settled)).count();
-        assert_eq!(open as u64, self.under_way);
-        assert!(!matches!(self.attempts.front(), Some(Entry::Settled)), "settled attempts are forgotten");
-        for ((_, place), kept) in &self.waiting {
-            assert!(kept.last.is_some() && kept.work.is_some() && kept.counted() <= self.retry.retries);
-            assert_eq!((kept.job.place, kept.job.place < self.next_place), (*place, true));
-        }
-        let Counts { done, succeeded, failed, cancelled, .. } = self.counts;
-        assert_eq!(done, succeeded + failed + cancelled);
     }
 }

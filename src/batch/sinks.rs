@@ -14,7 +14,7 @@ use super::job::{AttemptResult, Cause, micros_of};
 use super::ledger::{Counts, Job};
 use super::policy::TURN_LIMIT;
 use super::recorder::{Recorder, Restored};
-use crate::console::escaped;
+use crate::console::{self, escaped};
 use crate::engine::exchange::OutputStream;
 use crate::journal::{JobEntry, Spec, Status, begin_line};
 use crate::output::{DEFAULT_MEMORY, ErrorLine, Ordered, OutputError, OutputOrder, Section, error_line};
@@ -289,9 +289,10 @@ impl Sinks {
             return Err(error);
         }
         let handover = &mut self.handover;
-        match &self.ticker {
-            Some(ticker) if handover.has_errors() => ticker.aside(|| handover.commit()),
-            Some(_) | None => handover.commit(),
+        if self.ticker.is_some() && handover.has_errors() {
+            console::aside(|| handover.commit())
+        } else {
+            handover.commit()
         }
     }
 

@@ -92,6 +92,7 @@ fn inputs_of(config: &Config) -> Option<&Inputs> {
         | Task::Serve(_)
         | Task::Bench(_)
         | Task::Info { .. }
+        | Task::Top(_)
         | Task::Journal(_)
         | Task::Report(_)
         | Task::Completions(_)

@@ -17,7 +17,7 @@
 //! | `time_limit` | finds out when a run has to end |
 //! | `bench` | measures the allocation, or work with more and more threads or ranks |
 //! | `report` | what a journal or a job log says about a run |
-//! | `info`, `journal`, `completions` | the other subcommands |
+//! | `info`, `top`, `journal`, `completions` | the other subcommands |
 
 mod args;
 mod batch;
@@ -38,6 +38,7 @@ mod report;
 mod spec;
 mod stdout;
 mod time_limit;
+mod top;
 
 use std::ffi::OsStr;
 use std::process::{ExitCode as ProcessExitCode, Termination};
@@ -90,6 +91,7 @@ fn run_task(config: &Config, task: &Task) -> ExitCode {
         Task::Kernel(kernel) => kernel::run(config, kernel),
         Task::Bench(task) => bench::run(config, task),
         Task::Info { json } => info::run(config, *json),
+        Task::Top(file) => top::run(file),
         Task::Journal(task) => journal::run(task),
         Task::Report(args) => report::run(config, args),
         Task::Completions(shell) => completions::write_completions(*shell),

@@ -10,24 +10,35 @@ pub(crate) mod chart;
 pub(crate) mod facts;
 #[cfg(feature = "program")]
 pub(crate) mod html;
+mod live;
 #[cfg(feature = "program")]
 mod memory;
+mod pace;
 mod progress;
 #[cfg(feature = "program")]
 pub(crate) mod rows;
 #[cfg(feature = "program")]
 mod summary;
+mod terminal;
 #[cfg(feature = "program")]
 pub(crate) mod text;
 #[cfg(feature = "program")]
+mod trace;
+#[cfg(feature = "program")]
 pub(crate) mod words;
 
+#[cfg(feature = "program")]
+pub(crate) use live::{LOADS, Live, LiveOptions, Names, Observed, Order, Status, Table, short_input};
 #[cfg(feature = "program")]
 pub(crate) use memory::Needs;
 pub use progress::Progress;
 pub(crate) use progress::Ticker;
 #[cfg(feature = "program")]
 pub use summary::Summary;
+#[cfg(feature = "program")]
+pub(crate) use terminal::{Shown, stdout_is_shown};
+#[cfg(feature = "program")]
+pub(crate) use trace::{Ended, Trace};
 
 /// Returns a number of bytes in the unit that suits it.
 #[cfg(feature = "program")]

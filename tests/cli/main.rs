@@ -12,6 +12,7 @@ mod input_files;
 mod journal;
 mod journal_faults;
 mod kernel_failures;
+mod live;
 mod map_ends;
 mod map_failures;
 mod map_inputs;
