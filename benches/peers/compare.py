@@ -22,6 +22,7 @@ import datetime
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -74,12 +75,14 @@ class Runner:
         self.variables = {
             # What contenders write at home goes away with the folder.
             "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "JOBLIB_TEMP_FOLDER": str(self.folder / "tmp"),
             "RANKPOOL_RAY_FOLDER": str(self.folder / "ray"),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DISABLE_IMPORT_WARNING": "1",
-            "DASK_DISTRIBUTED__ADMIN__LOG_LENGTH": "0",
         }
-        (self.folder / "home").mkdir()
+        for name in ("home", "tmp"):
+            (self.folder / name).mkdir()
 
     def run(self, words, **streams):
         """Returns the wall time of a process, and its standard output."""
@@ -96,7 +99,7 @@ class Runner:
         except subprocess.TimeoutExpired:
             raise Failure(f"not done after {LIMIT} s") from None
         finally:
-            left = marked.left(3 if process.poll() is not None else 0)
+            left = marked.left(10 if process.poll() is not None else 0)
             process.wait()
         if left:
             say(f"    ended what was left: {len(left)} process(es), the first one {left[0][:80]}")
@@ -386,7 +389,8 @@ def wanted(names, only):
 
 def write_page(python, data, folder):
     """Draws with the matplotlib of the virtual environment."""
-    words = [python, HERE / "page.py", data, folder]
+    readme = [TOP / "README.md"] if folder.resolve() == (TOP / "docs").resolve() else []
+    words = [python, HERE / "page.py", data, folder, *readme]
     subprocess.run([str(word) for word in words], check=True, timeout=180, stdin=subprocess.DEVNULL)
 
 
@@ -403,6 +407,8 @@ def options():
 
 def main():
     chosen = options()
+    # What runs is ended in all cases.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     is_whole = not (chosen.quick or chosen.only)
     python = environment("peers", PACKAGES) / "bin/python"
     out = chosen.out or (TOP / "docs" if is_whole else TARGET / "peers")

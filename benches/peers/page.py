@@ -1,13 +1,14 @@
-"""Writes docs/speed.md and its pictures from the figures of compare.py: page.py speed.json FOLDER."""
+"""Writes docs/speed.md and its pictures from the figures of compare.py, and the README's part about speed: page.py speed.json FOLDER [README.md]."""
 
 import json
 import math
 import statistics
 import sys
+import textwrap
 from pathlib import Path
 
 import pictures
-from pictures import seconds
+from metg import metg, seconds
 
 # The contenders as the page names them.
 LABELS = {
@@ -21,22 +22,12 @@ LABELS = {
 FRONTS = ["futures", "pool", "loky", "mpi4py", "pathos", "p_tqdm", "joblib", "dask", "ray"]
 SCRIPTS = ["rankpool", "rankpool+mpi", *FRONTS]
 COMMANDS = ["run", "run+mpi", "xargs", "parallel", "hyperqueue"]
+# Only who is better by more than this factor is ahead: less is within the spread of the rounds.
+MARGIN = 1.05
+WIDTH = 130
+NOTHING = (("one", "A job that does nothing, one by one"), ("64", "A job that does nothing, in chunks of 64"),
+           ("auto", "A job that does nothing, in the pool's own chunks"))
 WORKS = {"slow": "slow_fn", "malloc": "slow_fn_malloc", "density": "Parzen"}
-
-
-def metg(points, share):
-    """The shortest job for which a share of the time is useful, as src/bench/curve.rs has it; with `<` or `>` in front if the share is
-    reached by all or by none."""
-    ordered = sorted(points, reverse=True)
-    longer = ordered[0]
-    if longer[1] < share:
-        return ">", longer[0]
-    for point in ordered[1:]:
-        if point[1] < share:
-            part = (share - point[1]) / (longer[1] - point[1])
-            return "", point[0] * (longer[0] / point[0]) ** part
-        longer = point
-    return "<", longer[0]
 
 
 class Figures:
@@ -79,6 +70,18 @@ def table(head, rows):
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
+def wrapped(text):
+    """The paragraphs and list items of a page in lines of moderate length."""
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 2) if line.lstrip().startswith("* ") else ""
+        if line.startswith(("|", "<", "#")) or len(line) <= WIDTH:
+            lines.append(line)
+        else:
+            lines += textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
+
+
 def picture(name, words):
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{name}-dark.svg">'
@@ -97,12 +100,20 @@ class Page:
             + (f", {machine['mpi']}" if machine["mpi"] else "") + f"; {data['date']}"
         )
         self.behind = []
+        self.caution = ""
+        if machine["load"] > 0.5:
+            self.caution = f"**The machine was busy with other work (a load of {machine['load']:g} at the start): absolute times are too long.**\n\n"
+        if data["quick"]:
+            self.caution = "**This is a quick trial: the figures mean nothing.**\n\n"
 
-    def compare(self, what, ours, theirs, shown):
-        """Notes each contender that is ahead of rankpool. `ours`: a label and a value, or None; less is better."""
-        for label, value in theirs:
-            if value is not None and ours[1] is not None and value < ours[1]:
-                self.behind.append(f"{what}: {label} {shown(value)}, {ours[0]} {shown(ours[1])}.")
+    def compare(self, what, ours, theirs, shown, less_is_better=True):
+        """Notes the contenders that are ahead of rankpool. `ours`: a label and a value, or None."""
+        if ours[1] is None:
+            return
+        factor = {label: ours[1] / value if less_is_better else value / ours[1] for label, value in theirs if value}
+        ahead = [f"{label} {shown(value)}" for label, value in theirs if value and factor[label] > MARGIN]
+        if ahead:
+            self.behind.append(f"{what}: {', '.join(ahead)}; {ours[0]} {shown(ours[1])}.")
 
     def of(self, names, what, key):
         values = ((name, self.figures.value(name, what, key)) for name in names)
@@ -114,14 +125,14 @@ class Page:
         if not names:
             return ""
         one, auto = self.of(names, "overhead", "one"), self.of(names, "overhead", "auto")
-        panels = [("sent one by one", micros, True, None, one), ("in chunks", micros, True, None, auto)]
+        panels = [(f"{words}, logarithmic", micros, True, None, rows) for words, rows in (("sent one by one", one), ("in chunks", auto))]
         title = "The time of a job that does nothing"
         described = "; ".join(f"{label}: {micros(value)} one by one" for label, value in one)
-        pictures.bars(self.folder, "speed-overhead", panels, title, described, self.machine)
+        pictures.bars(self.folder, "speed-overhead", panels, 2, title, described, self.machine)
         rows = []
         for name in sorted(names, key=lambda name: self.figures.value(name, "overhead", "one")):
             rows.append([LABELS[name], *(micros(self.figures.value(name, "overhead", key)) for key in ("one", "64", "auto"))])
-        for key, words in (("one", "A job that does nothing, one by one"), ("64", "The same in chunks of 64"), ("auto", "The same in the pool's own chunks")):
+        for key, words in NOTHING:
             self.compare(words, ("rankpool", self.figures.value("rankpool", "overhead", key)), self.of(FRONTS, "overhead", key), micros)
         return (
             "## What a job costs\n\n"
@@ -217,14 +228,14 @@ class Page:
         for what, words in WORKS.items():
             python = self.of([name for name in names if not name.startswith("kernel")], what, "seconds")
             if python:
-                panels.append((f"{words}: time and speed-up", lambda value, what=what: f"{seconds(value)}  {serial[what] / value:.2f}×", False, serial[what], python))
+                panels.append((f"{words}: time and speed-up (dashed: one process)", lambda value, what=what: f"{seconds(value)}  {serial[what] / value:.2f}×", False, serial[what], python))
             theirs = [row for row in self.of(FRONTS, what, "seconds")]
             ours = self.of(["rankpool"], what, "seconds")
             if ours:
                 self.compare(words, ("rankpool", ours[0][1]), theirs, seconds)
         title = "The tutorials' functions on two workers"
         described = "; ".join(f"{label}: slow_fn {seconds(value)}" for label, value in self.of(names, "slow", "seconds"))
-        pictures.bars(self.folder, "speed-tutorials", panels, title, described, self.machine)
+        pictures.bars(self.folder, "speed-tutorials", panels, 1, title, described, self.machine)
         sizes = self.data["sizes"]
         head = ["", "slow_fn", "speed-up", "slow_fn_malloc", "speed-up", "Parzen", "speed-up"]
         return (
@@ -276,8 +287,7 @@ class Page:
         def row(what, name, theirs, mine):
             if theirs is not None and mine is not None:
                 rows.append([what, f"{name} {theirs:,.0f}".replace(",", " "), f"{mine:,.0f}".replace(",", " "), f"{mine / theirs:.1f}×"])
-                if mine < theirs:
-                    self.behind.append(f"{what}: {name} {theirs:.0f} per second, rankpool {mine:.0f}.")
+                self.compare(what, ("rankpool", mine), [(name, theirs)], lambda value: f"{value:.0f}", less_is_better=False)
 
         for size, words in (("1", "1 byte"), ("65536", "64 KiB")):
             row(f"`python -m mpi4py.bench futures`, {words}: tasks per second", "mpi4py", self.figures.value("mpi4py.bench", "mpi4py.bench", size),
@@ -300,7 +310,7 @@ class Page:
         words = "".join(f"* {line}\n" for line in self.behind) or "* Nowhere in this measurement.\n"
         return (
             "## Where rankpool is not ahead\n\nEvery figure of this page in which another one is better than rankpool "
-            "(`--local 2`) by any margin; differences of a few percent are within the spread of the rounds:\n\n"
+            "(`--local 2`) by more than 5 %:\n\n"
             + words
             + "\nTwo cores say nothing about many nodes. Ray and Dask keep results on the workers, have actors and graphs, and HyperQueue shares "
             "one server among many users: rankpool does none of that. `xargs` writes no job log and knows one machine.\n"
@@ -312,14 +322,9 @@ class Page:
         spread = f"the rounds of a figure differ by {100 * statistics.median(spreads):.0f} % (median), nine of ten by at most {100 * spreads[int(0.9 * len(spreads))]:.0f} %" if spreads else "there was one round only"
         packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
         missing = "".join(f"* {LABELS.get(name, name)}: {why}\n" for name, why in data["not_measured"].items())
-        busy = ""
-        if machine["load"] > 0.5:
-            busy = f" **The machine was busy with other work (a load of {machine['load']:g} at the start): absolute times are too long.**"
-        if data["quick"]:
-            busy += " **This is a quick trial: the figures mean nothing.**"
         return (
             "## How it was measured\n\n"
-            f"* {self.machine}.{busy}\n"
+            f"* {self.machine}.\n"
             f"* rankpool {machine['rankpool']}, {packages}" + (f", GNU parallel {machine['parallel']}" if machine["parallel"] else "") + ".\n"
             "* Two workers each: `rankpool --local 2 --threads 1` (ranks as threads of one process, Python in processes of its own), "
             "`mpiexec -n 2 rankpool --threads 1`, `Pool(2)`, `LocalCluster(n_workers=2, threads_per_worker=1)`, `ray.init(num_cpus=2)`.\n"
@@ -336,12 +341,68 @@ class Page:
         text = (
             "# How fast\n\nrankpool beside the pools and programs that one would use instead, with the same work on two workers each: what was "
             "measured, what it means, and where rankpool is not ahead.\n\n"
-            f"{self.machine}.\n\n"
+            f"{self.machine}.\n\n{self.caution}"
             "`benches/peers/compare.py` measures it on your machine, and writes this page, its pictures and `speed.json`, which has all "
             "rounds.\n\n"
         )
-        (self.folder / "speed.md").write_text(text + "\n".join(part for part in parts if part))
+        (self.folder / "speed.md").write_text(wrapped(text + "\n".join(part for part in parts if part)))
+
+    def readme(self):
+        """The lines of the README about speed: what a run under mpiexec needs, or with --local if there is no launcher."""
+        suffix = "+mpi" if self.figures.has("rankpool+mpi", "overhead") else ""
+        value, points = self.figures.value, self.figures.points
+
+        def several(names, what, key, shown):
+            found = ((LABELS[name], value(name, what, key)) for name in names)
+            return ", ".join(f"{label} {shown(figure)}" for label, figure in found if figure is not None)
+
+        def reach(name, key, share=0.5):
+            curve = points(name, "curve", key)
+            return "–" if not curve else " ".join(filter(None, [metg(curve, share)[0], seconds(metg(curve, share)[1])]))
+
+        script, rust, pools = "rankpool" + suffix, "bench" + suffix, ["pool", "futures", "mpi4py", "ray", "dask"]
+        count, sizes = self.data["sizes"]["commands"], self.data["sizes"]
+
+        def of_all(per_job):
+            return time_of(per_job * 1e-6 * count)
+
+        rows = [
+            [f"{count} × `/bin/true`", several(["run" + suffix], "true", "us", of_all), several(["xargs", "hyperqueue", "parallel"], "true", "us", of_all)],
+            ["a Python script: `submit` of a job that does nothing, and its result", micros(value(script, "overhead", "one")),
+             several(pools, "overhead", "one", micros)],
+            ["the same by `map`, in chunks", micros(value(script, "overhead", "auto")), several(pools[:3], "overhead", "auto", micros)],
+            ["a script's shortest job with which half of the time is useful, one by one", reach(script, "one"),
+             ", ".join(f"{LABELS[name]} {reach(name, 'one')}" for name in pools)],
+            [f"{sizes['vectors']} calls of a slow Python function", time_of(value(script, "slow", "seconds")),
+             several(["pool", "mpi4py", "serial"], "slow", "seconds", time_of)],
+            ["a Python call of `rankpool map`", micros(value("map" + suffix, "overhead", "auto")), ""],
+            ["a job of the library or of `rankpool kernel` that does nothing, one by one / in chunks",
+             f"{micros(value(rust, 'overhead', 'one'))} / {micros(value(rust, 'overhead', 'auto'))}", ""],
+            ["the shortest job with which half / nine tenths of the time are useful there, in chunks",
+             f"{reach(rust, 'auto')} / {reach(rust, 'auto', 0.9)}", ""],
+        ]
+        rows = [[what, mine.removeprefix(LABELS["run" + suffix]).strip(), theirs] for what, mine, theirs in rows]
+        start = "two ranks below `mpiexec`" if suffix else "two ranks with `--local 2`"
+        return (
+            f"Two workers each, rankpool with {start}, on this machine: {self.machine}. [docs/speed.md](docs/speed.md) has all "
+            "figures, how they were measured, and where rankpool is not ahead; `benches/peers/compare.py` measures them on yours.\n\n"
+            + self.caution
+            + picture("docs/speed-efficiency", "Efficiency of two workers for each length of job") + "\n"
+            + table(["", "rankpool", "others"], rows)
+        )
+
+
+def put(text, inside):
+    """The text with other lines between its two marks."""
+    before, begin, rest = text.partition("<!-- speed: written by benches/peers/compare.py -->\n")
+    _, end, after = rest.partition("<!-- speed: end -->\n")
+    return text if not end else f"{before}{begin}{inside}{end}{after}"
 
 
 if __name__ == "__main__":
-    Page(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])).write()
+    page = Page(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+    page.write()
+    # The README that stands beside the folder docs/.
+    if len(sys.argv) > 3:
+        readme = Path(sys.argv[3])
+        readme.write_text(put(readme.read_text(), wrapped(page.readme())))

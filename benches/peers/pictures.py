@@ -2,12 +2,14 @@
 
 import html
 import io
+import re
 
 import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
+from metg import seconds  # noqa: E402
 
 THEMES = {
     "light": {"text": "#1f2328", "grid": "#d1d9e0", "ours": ["#0b5fd7", "#1a9fb8", "#7a3fd0", "#0a7d4b"],
@@ -16,17 +18,6 @@ THEMES = {
              "theirs": ["#f0883e", "#8b949e", "#ff7bac", "#d29922", "#adbac7", "#ffa198", "#a3be5c", "#f47067", "#94a3b8"]},
 }
 MARKS = "osD^vPX*h<>"
-
-
-def seconds(value):
-    """A time in the unit that suits it, with two digits."""
-    for unit, size in (("s", 1), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= size * 0.9995:
-            break
-    else:
-        unit, size = "ns", 1e-9
-    number = value / size
-    return f"{number:.0f} {unit}" if number >= 9.95 else f"{number:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def setting(theme):
@@ -49,7 +40,23 @@ def save(figure, file, title, description, machine):
     end = svg.index(">", start)
     words = f' role="img">\n <title>{html.escape(title)}</title>\n <desc>{html.escape(description)}</desc>'
     svg = svg[:end] + words + svg[end + 1 :]
-    file.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")
+    file.write_text(smaller(svg))
+
+
+def smaller(svg):
+    """Without what no reader sees: half the size."""
+    svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r" *font-family: [^;\"]*;?| transform=\"rotate\(-0 [^\"]*\"", "", svg)
+    svg = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found.group()):.2f}", svg)
+    classes = {}
+    svg = re.sub(r'style="([^"]*)"', lambda found: f'class="c{classes.setdefault(found.group(1), len(classes))}"', svg)
+    rules = "".join(f".c{number}{{{rule}}}\n" for rule, number in classes.items())
+    svg = svg.replace('<style type="text/css">', '<style type="text/css">\ntext{font-family: system-ui, sans-serif}\n' + rules, 1)
+    # The names of groups; those of marks and clipped areas are used.
+    svg = re.sub(r'<g id="[a-z_.A-Z0-9]*">', "<g>", svg)
+    svg = re.sub(r"\s+(?=[LMCz\"])(?![^<]*</)", " ", svg)
+    lines = (line.strip() for line in svg.splitlines())
+    return "\n".join(line for line in lines if line) + "\n"
 
 
 def styles(names, colours):
@@ -90,14 +97,14 @@ def curves(folder, name, panels, labels, title, description, machine):
             save(figure, folder / f"{name}-{theme}.svg", title, description, machine)
 
 
-def bars(folder, name, panels, title, description, machine):
+def bars(folder, name, panels, columns, title, description, machine):
     """Horizontal bars, the shortest on top. `panels`: a heading, a formatter, whether the axis is logarithmic, a reference or None, and
     pairs of a label and a value."""
-    most = max(len(rows) for *_, rows in panels)
+    most, lines = max(len(rows) for *_, rows in panels), -(-len(panels) // columns)
     for theme, colours in THEMES.items():
         with plt.rc_context(setting(theme)):
-            figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 1.1 + 0.29 * most), squeeze=False)
-            for axis, (heading, shown, is_log, reference, rows) in zip(axes[0], panels):
+            figure, axes = plt.subplots(lines, columns, figsize=((5.2 if columns > 1 else 7.4) * columns, 0.4 + lines * (0.7 + 0.27 * most)), squeeze=False)
+            for axis, (heading, shown, is_log, reference, rows) in zip(axes.flat, panels):
                 rows = sorted(rows, key=lambda row: row[1], reverse=True)
                 tints = [colours["ours"][0] if label.startswith("rankpool") else colours["theirs"][1] for label, _ in rows]
                 drawn = axis.barh([label for label, _ in rows], [value for _, value in rows], color=tints, height=0.7)
@@ -116,5 +123,6 @@ def bars(folder, name, panels, title, description, machine):
                 axis.tick_params(axis="x", which="both", length=0)
                 axis.tick_params(axis="y", length=0, labelsize=9.5)
                 axis.spines["bottom"].set_visible(False)
-            figure.tight_layout(rect=(0, 0.05, 1, 1))
+                axis.margins(y=0.01)
+            figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
             save(figure, folder / f"{name}-{theme}.svg", title, description, machine)
