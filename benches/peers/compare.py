@@ -34,7 +34,7 @@ HERE = TOP / "benches/peers"
 sys.path[:0] = [str(TOP / "tests/python"), str(HERE)]
 
 import machine  # noqa: E402
-from environments import TARGET, Marked, environment  # noqa: E402
+from environments import VENVS, Marked, environment  # noqa: E402
 from figures import digest  # noqa: E402
 from slow_fn import inputs, samples, widths  # noqa: E402
 from starting import Starter  # noqa: E402
@@ -411,7 +411,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     is_whole = not (chosen.quick or chosen.only)
     python = environment("peers", PACKAGES) / "bin/python"
-    out = chosen.out or (TOP / "docs" if is_whole else TARGET / "peers")
+    out = chosen.out or (TOP / "docs" if is_whole else VENVS.parent / "peers")
     out.mkdir(parents=True, exist_ok=True)
     if chosen.page:
         return write_page(python, out / "speed.json", out)
@@ -437,7 +437,7 @@ def main():
         "sizes": vars(comparison.sizes), "not_measured": failures, "differ": wrong, "figures": figures,
     }
     if (wrong or set(failures) - set(comparison.missing)) and is_whole and not chosen.out:
-        out = TARGET / "peers"
+        out = VENVS.parent / "peers"
         out.mkdir(parents=True, exist_ok=True)
         say("docs/ is left as it is, because something failed (--out docs writes it nevertheless)")
     (out / "speed.json").write_text(json.dumps(data, separators=(",", ":")).replace('],"', '],\n"') + "\n")

@@ -1,4 +1,7 @@
-"""Writes docs/speed.md and its pictures from the figures of compare.py, and the README's part about speed: page.py speed.json FOLDER [README.md]."""
+"""Writes docs/speed.md and its pictures, and the README's part about speed, from what compare.py has measured.
+
+    page.py speed.json FOLDER [README.md]
+"""
 
 import json
 import math
@@ -65,6 +68,66 @@ def time_of(value):
     return "–" if value is None else seconds(value)
 
 
+# The sentences of the page. Line ends and indents are blanks.
+INTRODUCTION = """
+rankpool beside the pools and programs that one would use instead, with the same work on two workers each: what was measured, what it
+means, and where rankpool is not ahead."""
+SOURCE = """
+`benches/peers/compare.py` measures it on your machine, and writes this page, its pictures and `speed.json`, which has all rounds."""
+EFFICIENCY = """
+The share of both workers' time that is spent in the function of the jobs; the rest is what the pool needs. METG(50 %) is the shortest
+job with which half of the time is useful, METG(90 %) that for nine tenths: the measure of
+[Task Bench](https://arxiv.org/abs/1908.05790). A pool with a shorter one can run shorter jobs; jobs that take much longer than the METG(90 %)
+of all pools run equally well in all of them."""
+EFFICIENCY_HOW = """
+`<` and `>`: all lengths that were measured reach the share, or none does. The jobs of Python pools compute for a given CPU time and return
+how much it was; those of "rankpool in Rust" run for a given wall time (`rankpool bench`)."""
+OVERHEAD = """
+The wall time for each job of a function that returns its argument, with two workers."""
+OVERHEAD_HOW = """
+*One by one*: `submit` for each job, then all results (`apply_async`, `apipe`, `batch_size=1`, a task for each job). *Own chunks*: the size
+that the pool takes by itself (rankpool, joblib), else four chunks for each worker, as `multiprocessing.Pool` makes them. Those are the largest
+chunks that keep both workers busy if all jobs are equally long; rankpool begins with small ones and measures how long the jobs are. Dask,
+Ray and p_tqdm have no chunks: a job of theirs calls the function for each item of a list. "rankpool, script" is the executor of a Python script
+below `rankpool python`, "rankpool map" the program with a Python function and the start of its interpreters, "rankpool in Rust" the
+library."""
+FRONTS_HOW = """
+Each row is one script that runs twice: with the pool that it was written for, and with rankpool's import for the same name
+([python-compat.md](python-compat.md)) below `rankpool --local 2 python`. mpi4py.futures runs on three ranks, of which the first only
+deals; rankpool there on two, below `mpiexec`. joblib, p_tqdm, Ray and Dask are the same code in both columns, with what these names cost
+in front of rankpool's executor."""
+TUTORIALS = """
+{vectors} calls of `slow_fn` (arithmetic in a loop) and of `slow_fn_malloc` (the same with numpy, bound by memory), in the pool's own chunks.
+Parzen: the density at a point from {samples} samples for {widths} window widths, each job sent by itself with all samples, as in the tutorial.
+The speed-up is against one process without a pool (dashed). The pools are there before the clock starts; `map` and `kernel` are measured from the
+first dispatch on, so that `map` includes the start of its interpreters. `kernel` computes the same functions in Rust."""
+COMMANDS_HOW = """
+{commands} × `/bin/true`, and commands that compute for a given CPU time (the start of their process is not useful time). rankpool writes its
+job log (`--records`), GNU parallel keeps the output of each job together, xargs does neither. The time is from the start of the program to
+its end, that of `mpiexec` included; HyperQueue's server and worker run before, its jobs have no output files, and the time is from the
+submission to the end of the last one."""
+OWN_HOW = """
+mpi4py's benchmark is its own program; for rankpool the name `MPIPoolExecutor` in it is exchanged. Ray's is the work of the same name in
+`ray microbenchmark`, for rankpool with `import rankpool.compat.ray as ray`. HyperQueue's is that of the table above."""
+BEHIND = """
+Every figure of this page in which another one is better than rankpool (`--local 2`, if there is no launcher in its name) by more than 5 %:"""
+LIMITS = """
+Two cores of one machine say nothing about many nodes. Ray and Dask keep results on the workers, have actors and graphs, and HyperQueue
+shares one server among many users: rankpool does none of that. `xargs` writes no job log and knows one machine."""
+WORKERS_HOW = """
+* Two workers each: `rankpool --local 2 --threads 1` (ranks as threads of one process, Python in processes of its own),
+`mpiexec -n 2 rankpool --threads 1`, `Pool(2)`, `LocalCluster(n_workers=2, threads_per_worker=1)`, `ray.init(num_cpus=2)`."""
+AGREE = """
+* All jobs that return their argument did so, and all contenders computed the same values of the tutorials' functions, to nine digits"""
+README = """
+Two workers each, rankpool with {start}, on this machine: {machine}. [docs/speed.md](docs/speed.md) has all figures, how they were
+measured, and where rankpool is not ahead; `benches/peers/compare.py` measures them on yours."""
+
+
+def prose(text, **values):
+    return " ".join(text.split()).format(**values)
+
+
 def table(head, rows):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
@@ -102,7 +165,8 @@ class Page:
         self.behind = []
         self.caution = ""
         if machine["load"] > 0.5:
-            self.caution = f"**The machine was busy with other work (a load of {machine['load']:g} at the start): absolute times are too long.**\n\n"
+            load = f"a load of {machine['load']:g} at the start"
+            self.caution = f"**The machine was busy with other work ({load}): absolute times are too long, and ratios uncertain.**\n\n"
         if data["quick"]:
             self.caution = "**This is a quick trial: the figures mean nothing.**\n\n"
 
@@ -137,13 +201,9 @@ class Page:
         return (
             "## What a job costs\n\n"
             + picture("speed-overhead", title)
-            + "\nThe wall time for each job of a function that returns its argument, two workers together.\n\n"
+            + f"\n{prose(OVERHEAD)}\n\n"
             + table(["", "one by one", "chunks of 64", "own chunks"], rows)
-            + "\n*One by one*: `submit` for each job, then all results (`apply_async`, `apipe`, `batch_size=1`, a task for each job). *Own "
-            "chunks*: the size that the pool takes by itself (rankpool, joblib), else four chunks for each worker, as `multiprocessing.Pool` "
-            "makes them. That is the least a pool can cost here, since it is told before that all jobs are equally long; rankpool measures how "
-            "long they are. Dask, Ray and p_tqdm have no chunks: a job of theirs calls the function for each item of a list. \"rankpool in "
-            "Rust\" is the library, \"rankpool map\" the program with a Python function; both compute in no script.\n"
+            + f"\n{prose(OVERHEAD_HOW)}\n"
         )
 
     def efficiency(self):
@@ -180,12 +240,9 @@ class Page:
         return (
             "## Which jobs are too short\n\n"
             + picture("speed-efficiency", title)
-            + "\nThe share of both workers' time that is spent in the function of the jobs; the rest is what the pool needs. METG(50 %) is the shortest "
-            "job with which half of the time is useful, METG(90 %) that for nine tenths ([Task Bench](https://arxiv.org/abs/1908.05790)'s measure). "
-            "Shorter is better.\n\n"
+            + f"\n{prose(EFFICIENCY)}\n\n"
             + table(["", "one by one: METG(50 %)", "METG(90 %)", "in chunks: METG(50 %)", "METG(90 %)"], rows)
-            + "\n`<` and `>`: all lengths that were measured reach the share, or none does. The jobs of Python pools compute for a given CPU time and "
-            "return how much it was; those of \"rankpool in Rust\" run for a given wall time (`rankpool bench`).\n"
+            + f"\n{prose(EFFICIENCY_HOW)}\n"
         )
 
     def fronts(self):
@@ -204,14 +261,13 @@ class Page:
             rows.append(cells)
         if not rows:
             return ""
-        size = self.data["sizes"]["vectors"]
-        return (
-            "## The same script, with another import line\n\n"
-            "Each row is one script that runs twice: with the pool that it was written for, and with rankpool's import for the same name "
-            "([python-compat.md](python-compat.md)) below `rankpool --local 2 python`. mpi4py.futures runs on three ranks, of which the first only "
-            "deals, rankpool there on two.\n\n"
-            + table(["written for", "a job, one by one", "with rankpool", "in chunks", "with rankpool", f"slow_fn × {size}", "with rankpool"], rows)
-        )
+        slow = f"slow_fn × {self.data['sizes']['vectors']}"
+        head = ["written for", "a job, one by one", "with rankpool", "own chunks", "with rankpool", slow, "with rankpool"]
+        return f"## The same script, with another import line\n\n{prose(FRONTS_HOW)}\n\n" + table(head, rows)
+
+    @staticmethod
+    def with_speedup(serial):
+        return lambda value: f"{seconds(value)}  {serial / value:.2f}×"
 
     def tutorials(self):
         names = [name for name in ["serial", *SCRIPTS, "map", "map+mpi", "kernel", "kernel+mpi"] if self.figures.has(name, "slow")]
@@ -228,7 +284,8 @@ class Page:
         for what, words in WORKS.items():
             python = self.of([name for name in names if not name.startswith("kernel")], what, "seconds")
             if python:
-                panels.append((f"{words}: time and speed-up (dashed: one process)", lambda value, what=what: f"{seconds(value)}  {serial[what] / value:.2f}×", False, serial[what], python))
+                heading = f"{words}: time and speed-up (dashed: one process)"
+                panels.append((heading, self.with_speedup(serial[what]), False, serial[what], python))
             theirs = [row for row in self.of(FRONTS, what, "seconds")]
             ours = self.of(["rankpool"], what, "seconds")
             if ours:
@@ -236,16 +293,10 @@ class Page:
         title = "The tutorials' functions on two workers"
         described = "; ".join(f"{label}: slow_fn {seconds(value)}" for label, value in self.of(names, "slow", "seconds"))
         pictures.bars(self.folder, "speed-tutorials", panels, 1, title, described, self.machine)
-        sizes = self.data["sizes"]
         head = ["", "slow_fn", "speed-up", "slow_fn_malloc", "speed-up", "Parzen", "speed-up"]
+        words = prose(TUTORIALS, **self.data["sizes"])
         return (
-            "## The functions of the tutorials\n\n"
-            + picture("speed-tutorials", title)
-            + f"\n{sizes['vectors']} calls of `slow_fn` (arithmetic in a loop) and of `slow_fn_malloc` (the same with numpy, bound by memory); Parzen: the "
-            f"density at a point from {sizes['samples']} samples for {sizes['widths']} window widths, each job sent with all samples, as in the tutorial. "
-            "The speed-up is against one process without a pool (dashed). The pools are started before the clock; `map` and `kernel` "
-            "from the first dispatch on, so `map` includes the start of its interpreters. `kernel` computes the same functions in Rust.\n\n"
-            + table(head, rows)
+            "## The functions of the tutorials\n\n" + picture("speed-tutorials", title) + f"\n{words}\n\n" + table(head, rows)
         )
 
     def commands(self):
@@ -275,9 +326,7 @@ class Page:
         return (
             "## Commands\n\n"
             + (picture("speed-commands", title) if curves else "")
-            + f"\n{jobs} × `/bin/true`, and commands that compute for a given CPU time (the starting of the process is not useful time). "
-            "rankpool writes its job log (`--records`), GNU parallel keeps the output of each job together, xargs does neither. From the start of the "
-            "program to its end, with `mpiexec` in it; HyperQueue's server and worker run before, and its jobs have no output files.\n\n"
+            + f"\n{prose(COMMANDS_HOW, **self.data['sizes'])}\n\n"
             + table(["", f"{jobs} × /bin/true", "commands per second", "METG(50 %)", "METG(90 %)"], rows)
         )
 
@@ -290,48 +339,44 @@ class Page:
                 self.compare(what, ("rankpool", mine), [(name, theirs)], lambda value: f"{value:.0f}", less_is_better=False)
 
         for size, words in (("1", "1 byte"), ("65536", "64 KiB")):
-            row(f"`python -m mpi4py.bench futures`, {words}: tasks per second", "mpi4py", self.figures.value("mpi4py.bench", "mpi4py.bench", size),
-                self.figures.value("mpi4py.bench rankpool", "mpi4py.bench", size))
+            theirs, mine = (self.figures.value(name, "mpi4py.bench", size) for name in ("mpi4py.bench", "mpi4py.bench rankpool"))
+            row(f"`python -m mpi4py.bench futures`, {words}: tasks per second", "mpi4py", theirs, mine)
         for key, words in (("sync", "waited for one by one"), ("async", "1000 at a time")):
-            row(f"Ray's `single client tasks {key}` ({words}): tasks per second", "Ray", self.figures.value("ray", "tasks", key),
-                self.figures.value("rankpool.ray", "tasks", key))
+            theirs, mine = (self.figures.value(name, "tasks", key) for name in ("ray", "rankpool.ray"))
+            row(f"Ray's `single client tasks {key}` ({words}): tasks per second", "Ray", theirs, mine)
         theirs, mine = (self.figures.value(name, "true", "us") for name in ("hyperqueue", "run"))
-        row("HyperQueue's null tasks (`/bin/true`, one submission): tasks per second", "HyperQueue", theirs and 1e6 / theirs, mine and 1e6 / mine)
+        words = "HyperQueue's null tasks (`/bin/true`, one submission): tasks per second"
+        row(words, "HyperQueue", theirs and 1e6 / theirs, mine and 1e6 / mine)
         if not rows:
             return ""
         return (
             "## Their own benchmarks\n\n"
             + table(["", "the peer", "rankpool", ""], rows)
-            + "\nmpi4py's benchmark is its own program; for rankpool the name `MPIPoolExecutor` in it is exchanged. Ray's is the same work as in "
-            "`ray microbenchmark`, with `import ray` exchanged for `import rankpool.compat.ray as ray`.\n"
+            + f"\n{prose(OWN_HOW)}\n"
         )
 
     def not_ahead(self):
         words = "".join(f"* {line}\n" for line in self.behind) or "* Nowhere in this measurement.\n"
-        return (
-            "## Where rankpool is not ahead\n\nEvery figure of this page in which another one is better than rankpool "
-            "(`--local 2`) by more than 5 %:\n\n"
-            + words
-            + "\nTwo cores say nothing about many nodes. Ray and Dask keep results on the workers, have actors and graphs, and HyperQueue shares "
-            "one server among many users: rankpool does none of that. `xargs` writes no job log and knows one machine.\n"
-        )
+        return f"## Where rankpool is not ahead\n\n{prose(BEHIND)}\n\n{words}\n{prose(LIMITS)}\n"
 
     def how(self):
         data, machine = self.data, self.data["machine"]
         spreads = sorted(self.figures.spreads)
-        spread = f"the rounds of a figure differ by {100 * statistics.median(spreads):.0f} % (median), nine of ten by at most {100 * spreads[int(0.9 * len(spreads))]:.0f} %" if spreads else "there was one round only"
+        spread = "there was one round only"
+        if spreads:
+            middle, most = 100 * statistics.median(spreads), 100 * spreads[int(0.9 * len(spreads))]
+            spread = f"the rounds of a figure differ by {middle:.0f} % (the median of all figures), for nine of ten by at most {most:.0f} %"
         packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
         missing = "".join(f"* {LABELS.get(name, name)}: {why}\n" for name, why in data["not_measured"].items())
+        parallel = f", GNU parallel {machine['parallel']}" if machine["parallel"] else ""
         return (
-            "## How it was measured\n\n"
-            f"* {self.machine}.\n"
-            f"* rankpool {machine['rankpool']}, {packages}" + (f", GNU parallel {machine['parallel']}" if machine["parallel"] else "") + ".\n"
-            "* Two workers each: `rankpool --local 2 --threads 1` (ranks as threads of one process, Python in processes of its own), "
-            "`mpiexec -n 2 rankpool --threads 1`, `Pool(2)`, `LocalCluster(n_workers=2, threads_per_worker=1)`, `ray.init(num_cpus=2)`.\n"
-            f"* {data['rounds']} rounds, in each of which every contender runs once, one after another, {data['minutes']:g} minutes in all. Each figure is the "
-            f"median; {spread}.\n"
-            "* All jobs that return their argument did so, and all contenders computed the same values of the tutorials' functions to nine digits"
-            + (", except: " + "; ".join(data["differ"]) if data["differ"] else "") + ".\n"
+            f"## How it was measured\n\n* {self.machine}.\n* rankpool {machine['rankpool']}, {packages}{parallel}.\n"
+            + prose(WORKERS_HOW)
+            + f"\n* Each contender runs once in each round, one after another; {data['rounds']} rounds, {data['minutes']:g} minutes in all. Each "
+            f"figure is the median; {spread}.\n"
+            + prose(AGREE)
+            + (", except: " + "; ".join(data["differ"]) if data["differ"] else "")
+            + ".\n"
             + ("* Not measured:\n" + "".join("  " + line + "\n" for line in missing.splitlines()) if missing else "")
         )
 
@@ -339,11 +384,7 @@ class Page:
         parts = [self.efficiency(), self.overhead(), self.fronts(), self.tutorials(), self.commands(), self.own()]
         parts += [self.not_ahead(), self.how()]
         text = (
-            "# How fast\n\nrankpool beside the pools and programs that one would use instead, with the same work on two workers each: what was "
-            "measured, what it means, and where rankpool is not ahead.\n\n"
-            f"{self.machine}.\n\n{self.caution}"
-            "`benches/peers/compare.py` measures it on your machine, and writes this page, its pictures and `speed.json`, which has all "
-            "rounds.\n\n"
+            f"# How fast\n\n{prose(INTRODUCTION)}\n\n{self.machine}.\n\n{self.caution}{prose(SOURCE)}\n\n"
         )
         (self.folder / "speed.md").write_text(wrapped(text + "\n".join(part for part in parts if part)))
 
@@ -384,8 +425,8 @@ class Page:
         rows = [[what, mine.removeprefix(LABELS["run" + suffix]).strip(), theirs] for what, mine, theirs in rows]
         start = "two ranks below `mpiexec`" if suffix else "two ranks with `--local 2`"
         return (
-            f"Two workers each, rankpool with {start}, on this machine: {self.machine}. [docs/speed.md](docs/speed.md) has all "
-            "figures, how they were measured, and where rankpool is not ahead; `benches/peers/compare.py` measures them on yours.\n\n"
+            prose(README, start=start, machine=self.machine)
+            + "\n\n"
             + self.caution
             + picture("docs/speed-efficiency", "Efficiency of two workers for each length of job") + "\n"
             + table(["", "rankpool", "others"], rows)
