@@ -16,6 +16,8 @@ from slow_fn import inputs as vectors
 
 # The least number of jobs of a measurement, and the most.
 LEAST, MOST = 4 * WORKERS, 400_000
+# The same for jobs that do nothing: less would measure the start of a call.
+LEAST_OF_NOTHING = 1000
 
 
 def digest(values):
@@ -30,16 +32,16 @@ def timed(call, function, xs, *options):
     return time.perf_counter() - start, values
 
 
-def per_job(call, each, *options):
+def per_job(call, each, *options, least=LEAST_OF_NOTHING):
     """The wall time of a job that does nothing, in microseconds, from about so many seconds of them; and whether all were right."""
-    jobs, seconds, agree = 100, 0.0, True
+    jobs, seconds, agree = min(200, least), 0.0, True
     while True:
         xs = list(range(jobs))
         seconds, values = timed(call, ident, xs, *options)
         agree = agree and values == xs
-        if seconds >= each / 2 or jobs >= MOST:
+        if (seconds >= each / 2 and jobs >= least) or jobs >= MOST:
             return {"us": seconds / jobs * 1e6, "agree": agree}
-        jobs = min(MOST, int(jobs * min(50, max(2, each / max(seconds, 1e-6)))))
+        jobs = min(MOST, max(least, int(jobs * min(50, max(2, each / max(seconds, 1e-6))))))
 
 
 def overhead(pool, each):
@@ -59,7 +61,7 @@ def curve(pool, each, lengths):
     """The efficiency for each length of job, one by one and in chunks."""
     found = {}
     for key, call in (("one", pool.one_by_one), ("auto", pool.chunked)):
-        cost = per_job(call, each)["us"] / 1e6
+        cost = per_job(call, each / 4, least=100)["us"] / 1e6
         found[key] = [efficiency(call, length, cost, each) for length in lengths]
     return {"agree": True, **found}
 

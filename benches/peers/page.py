@@ -70,58 +70,63 @@ def time_of(value):
 
 # The sentences of the page. Line ends and indents are blanks.
 INTRODUCTION = """
-rankpool beside the pools and programs that one would use instead, with the same work on two workers each: what was measured, what it
-means, and where rankpool is not ahead."""
+rankpool beside the pools and programs that one would use instead, with the same work on two workers each: what was measured,
+what it means, and where rankpool is not ahead."""
 SOURCE = """
-`benches/peers/compare.py` measures it on your machine, and writes this page, its pictures and `speed.json`, which has all rounds."""
+`benches/peers/compare.py` measures it on your machine, and writes this page, its pictures and `speed.json`, which has all
+rounds."""
 EFFICIENCY = """
-The share of both workers' time that is spent in the function of the jobs; the rest is what the pool needs. METG(50 %) is the shortest
-job with which half of the time is useful, METG(90 %) that for nine tenths: the measure of
-[Task Bench](https://arxiv.org/abs/1908.05790). A pool with a shorter one can run shorter jobs; jobs that take much longer than the METG(90 %)
-of all pools run equally well in all of them."""
+The share of both workers' time that is spent in the function of the jobs; the rest is what the pool needs. METG(50 %) is the
+shortest job with which half of the time is useful, METG(90 %) that for nine tenths: the measure of [Task
+Bench](https://arxiv.org/abs/1908.05790). A pool with a shorter one can run shorter jobs; jobs that take much longer than the
+METG(90 %) of all pools run equally well in all of them."""
 EFFICIENCY_HOW = """
-`<` and `>`: all lengths that were measured reach the share, or none does. The jobs of Python pools compute for a given CPU time and return
-how much it was; those of "rankpool in Rust" run for a given wall time (`rankpool bench`)."""
+`<` and `>`: all lengths that were measured reach the share, or none does. The jobs of Python pools compute for a given CPU time
+and return how much it was; those of "rankpool in Rust" run for a given wall time (`rankpool bench`)."""
 OVERHEAD = """
 The wall time for each job of a function that returns its argument, with two workers."""
 OVERHEAD_HOW = """
-*One by one*: `submit` for each job, then all results (`apply_async`, `apipe`, `batch_size=1`, a task for each job). *Own chunks*: the size
-that the pool takes by itself (rankpool, joblib), else four chunks for each worker, as `multiprocessing.Pool` makes them. Those are the largest
-chunks that keep both workers busy if all jobs are equally long; rankpool begins with small ones and measures how long the jobs are. Dask,
-Ray and p_tqdm have no chunks: a job of theirs calls the function for each item of a list. "rankpool, script" is the executor of a Python script
-below `rankpool python`, "rankpool map" the program with a Python function and the start of its interpreters, "rankpool in Rust" the
-library."""
+*One by one*: `submit` for each job, then all results (`apply_async`, `apipe`, `batch_size=1`, a task for each job). *Own
+chunks*: the size that the pool takes by itself (rankpool, joblib), else four chunks for each worker, as `multiprocessing.Pool`
+makes them. Those are the largest chunks that keep both workers busy if all jobs are equally long; rankpool begins with small
+ones and measures how long the jobs are. Dask, Ray and p_tqdm have no chunks: a job of theirs calls the function for each item
+of a list. "rankpool, script" is the executor of a Python script below `rankpool python`, "rankpool map" the program with a
+Python function and the start of its interpreters, "rankpool in Rust" the library."""
 FRONTS_HOW = """
 Each row is one script that runs twice: with the pool that it was written for, and with rankpool's import for the same name
-([python-compat.md](python-compat.md)) below `rankpool --local 2 python`. mpi4py.futures runs on three ranks, of which the first only
-deals; rankpool there on two, below `mpiexec`. joblib, p_tqdm, Ray and Dask are the same code in both columns, with what these names cost
-in front of rankpool's executor."""
+([python-compat.md](python-compat.md)) below `rankpool --local 2 python`. mpi4py.futures runs on three ranks, of which the first
+only deals; rankpool there on two, below `mpiexec`. joblib, p_tqdm, Ray and Dask are the same code in both columns, with what
+these names cost in front of rankpool's executor. `p_map` has no chunks
+in p_tqdm and automatic ones in rankpool."""
 TUTORIALS = """
-{vectors} calls of `slow_fn` (arithmetic in a loop) and of `slow_fn_malloc` (the same with numpy, bound by memory), in the pool's own chunks.
-Parzen: the density at a point from {samples} samples for {widths} window widths, each job sent by itself with all samples, as in the tutorial.
-The speed-up is against one process without a pool (dashed). The pools are there before the clock starts; `map` and `kernel` are measured from the
-first dispatch on, so that `map` includes the start of its interpreters. `kernel` computes the same functions in Rust."""
+{vectors} calls of `slow_fn` (arithmetic in a loop) and of `slow_fn_malloc` (the same with numpy, bound by memory), in the
+pool's own chunks. Parzen: the density at a point from {samples} samples for {widths} window widths, each job sent by itself
+with all samples, as in the tutorial. The speed-up is against one process without a pool (dashed). The pools are there before
+the clock starts; `map` and `kernel` are measured from the first dispatch on, so that `map` includes the start of its
+interpreters. `kernel` computes the same functions in Rust."""
 COMMANDS_HOW = """
-{commands} × `/bin/true`, and commands that compute for a given CPU time (the start of their process is not useful time). rankpool writes its
-job log (`--records`), GNU parallel keeps the output of each job together, xargs does neither. The time is from the start of the program to
-its end, that of `mpiexec` included; HyperQueue's server and worker run before, its jobs have no output files, and the time is from the
-submission to the end of the last one."""
+{commands} × `/bin/true`, and commands that compute for a given CPU time (the start of their process is not useful time).
+rankpool writes its job log (`--records`), GNU parallel keeps the output of each job together, xargs does neither. The time is
+from the start of the program to its end, that of `mpiexec` included; HyperQueue's server and worker run before, its jobs have
+no output files, and the time is from the submission to the end of the last one."""
 OWN_HOW = """
-mpi4py's benchmark is its own program; for rankpool the name `MPIPoolExecutor` in it is exchanged. Ray's is the work of the same name in
-`ray microbenchmark`, for rankpool with `import rankpool.compat.ray as ray`. HyperQueue's is that of the table above."""
+mpi4py's benchmark is its own program; for rankpool the name `MPIPoolExecutor` in it is exchanged. Ray's is the work of the same
+name in `ray microbenchmark`, for rankpool with `import rankpool.compat.ray as ray`. HyperQueue's is that of the table above."""
 BEHIND = """
-Every figure of this page in which another one is better than rankpool (`--local 2`, if there is no launcher in its name) by more than 5 %:"""
+Every figure of this page in which another one is better than rankpool (`--local 2`, if there is no launcher in its name) by
+more than 5 %:"""
 LIMITS = """
-Two cores of one machine say nothing about many nodes. Ray and Dask keep results on the workers, have actors and graphs, and HyperQueue
-shares one server among many users: rankpool does none of that. `xargs` writes no job log and knows one machine."""
+Two cores of one machine say nothing about many nodes. Ray and Dask keep results on the workers, have actors and graphs, and
+HyperQueue shares one server among many users: rankpool does none of that. `xargs` writes no job log and knows one machine."""
 WORKERS_HOW = """
-* Two workers each: `rankpool --local 2 --threads 1` (ranks as threads of one process, Python in processes of its own),
-`mpiexec -n 2 rankpool --threads 1`, `Pool(2)`, `LocalCluster(n_workers=2, threads_per_worker=1)`, `ray.init(num_cpus=2)`."""
+* Two workers each: `rankpool --local 2 --threads 1` (ranks as threads of one process, Python in processes of its own), `mpiexec
+-n 2 rankpool --threads 1`, `Pool(2)`, `LocalCluster(n_workers=2, threads_per_worker=1)`, `ray.init(num_cpus=2)`."""
 AGREE = """
-* All jobs that return their argument did so, and all contenders computed the same values of the tutorials' functions, to nine digits"""
+* All jobs that return their argument did so, and all contenders computed the same values of the tutorials' functions, to nine
+digits"""
 README = """
-Two workers each, rankpool with {start}, on this machine: {machine}. [docs/speed.md](docs/speed.md) has all figures, how they were
-measured, and where rankpool is not ahead; `benches/peers/compare.py` measures them on yours."""
+Two workers each, rankpool with {start}, on this machine: {machine}. [docs/speed.md](docs/speed.md) has all figures, how they
+were measured, and where rankpool is not ahead; `benches/peers/compare.py` measures them on yours."""
 
 
 def prose(text, **values):
@@ -372,8 +377,8 @@ class Page:
         return (
             f"## How it was measured\n\n* {self.machine}.\n* rankpool {machine['rankpool']}, {packages}{parallel}.\n"
             + prose(WORKERS_HOW)
-            + f"\n* Each contender runs once in each round, one after another; {data['rounds']} rounds, {data['minutes']:g} minutes in all. Each "
-            f"figure is the median; {spread}.\n"
+            + f"\n* Each contender runs once in each round, one after another; {data['rounds']} round(s), {data['minutes']:g} minutes in "
+            f"all. Each figure is the median; {spread}.\n"
             + prose(AGREE)
             + (", except: " + "; ".join(data["differ"]) if data["differ"] else "")
             + ".\n"
@@ -405,10 +410,11 @@ class Page:
         count, sizes = self.data["sizes"]["commands"], self.data["sizes"]
 
         def of_all(per_job):
-            return time_of(per_job * 1e-6 * count)
+            return time_of(None if per_job is None else per_job * 1e-6 * count)
 
         rows = [
-            [f"{count} × `/bin/true`", several(["run" + suffix], "true", "us", of_all), several(["xargs", "hyperqueue", "parallel"], "true", "us", of_all)],
+            [f"{count} × `/bin/true`", of_all(value("run" + suffix, "true", "us")),
+             several(["xargs", "hyperqueue", "parallel"], "true", "us", of_all)],
             ["a Python script: `submit` of a job that does nothing, and its result", micros(value(script, "overhead", "one")),
              several(pools, "overhead", "one", micros)],
             ["the same by `map`, in chunks", micros(value(script, "overhead", "auto")), several(pools[:3], "overhead", "auto", micros)],
@@ -422,7 +428,6 @@ class Page:
             ["the shortest job with which half / nine tenths of the time are useful there, in chunks",
              f"{reach(rust, 'auto')} / {reach(rust, 'auto', 0.9)}", ""],
         ]
-        rows = [[what, mine.removeprefix(LABELS["run" + suffix]).strip(), theirs] for what, mine, theirs in rows]
         start = "two ranks below `mpiexec`" if suffix else "two ranks with `--local 2`"
         return (
             prose(README, start=start, machine=self.machine)

@@ -74,7 +74,8 @@ def curves(folder, name, panels, labels, title, description, machine):
     """Efficiency over the length of jobs. `panels`: a heading, and for each contender its points."""
     for theme, colours in THEMES.items():
         with plt.rc_context(setting(theme)):
-            figure, axes = plt.subplots(1, len(panels), figsize=(4.9 * len(panels) if len(panels) > 1 else 7, 4.6), sharey=True, squeeze=False)
+            size = (4.9 * len(panels) if len(panels) > 1 else 7, 4.6)
+            figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
             style = styles(labels, colours)
             for axis, (heading, lines) in zip(axes[0], panels):
                 for contender, points in lines.items():
@@ -91,9 +92,10 @@ def curves(folder, name, panels, labels, title, description, machine):
             axes[0][0].set_ylabel("efficiency of two workers, %")
             handles = {line.get_label(): line for axis in axes[0] for line in axis.get_lines() if line.get_label() in labels.values()}
             ordered = [label for label in labels.values() if label in handles]
-            figure.legend([handles[label] for label in ordered], ordered, loc="lower center", ncol=4 if len(panels) > 1 else 3, fontsize=9,
-                          bbox_to_anchor=(0.5, 0.045))
-            figure.tight_layout(rect=(0, 0.1 + 0.045 * -(-len(ordered) // (4 if len(panels) > 1 else 3)), 1, 1))
+            columns = 4 if len(panels) > 1 else 3
+            lines = [handles[label] for label in ordered]
+            figure.legend(lines, ordered, loc="lower center", ncol=columns, fontsize=9, bbox_to_anchor=(0.5, 0.045))
+            figure.tight_layout(rect=(0, 0.075 + 0.042 * -(-len(ordered) // columns), 1, 1))
             save(figure, folder / f"{name}-{theme}.svg", title, description, machine)
 
 
@@ -103,7 +105,8 @@ def bars(folder, name, panels, columns, title, description, machine):
     most, lines = max(len(rows) for *_, rows in panels), -(-len(panels) // columns)
     for theme, colours in THEMES.items():
         with plt.rc_context(setting(theme)):
-            figure, axes = plt.subplots(lines, columns, figsize=((5.2 if columns > 1 else 7.4) * columns, 0.4 + lines * (0.7 + 0.27 * most)), squeeze=False)
+            size = ((5.2 if columns > 1 else 7.4) * columns, 0.4 + lines * (0.7 + 0.27 * most))
+            figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False)
             for axis, (heading, shown, is_log, reference, rows) in zip(axes.flat, panels):
                 rows = sorted(rows, key=lambda row: row[1], reverse=True)
                 tints = [colours["ours"][0] if label.startswith("rankpool") else colours["theirs"][1] for label, _ in rows]

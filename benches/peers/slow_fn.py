@@ -1,4 +1,7 @@
-"""The functions of jobs, among them the tutorials' slow ones, and inputs for these. A program that is started with a way to map prints its seconds."""
+"""The functions of jobs, among them the tutorials' slow ones, and inputs for these.
+
+As a script it maps in the way that is named, and prints its seconds.
+"""
 
 import random
 import sys
