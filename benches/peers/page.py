@@ -82,7 +82,8 @@ Bench](https://arxiv.org/abs/1908.05790). A pool with a shorter one can run shor
 METG(90 %) of all pools run equally well in all of them."""
 EFFICIENCY_HOW = """
 `<` and `>`: all lengths that were measured reach the share, or none does. The jobs of Python pools compute for a given CPU time
-and return how much it was; those of "rankpool in Rust" run for a given wall time (`rankpool bench`)."""
+and return how much it was; those of "rankpool in Rust" run for a given wall time (`rankpool bench`).
+p_tqdm is pathos with a bar, and not measured here."""
 OVERHEAD = """
 The wall time for each job of a function that returns its argument, with two workers."""
 OVERHEAD_HOW = """
