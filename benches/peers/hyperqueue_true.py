@@ -21,6 +21,8 @@ def main():
         batches = [(batches, ["/bin/true"])]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        # The server and the worker leave folders.
+        os.environ["TMPDIR"] = folder
         with LocalCluster() as cluster:
             cluster.start_worker(WorkerConfig(cores=2))
             client = cluster.client()
