@@ -53,6 +53,10 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/pool.py", include_str!("../../../python/rankpool/pool.py")),
 ];
 
+/// The package in compiled form, for the versions of Python that were found by the build. The names are those that `__init__.py`
+/// looks for.
+const COMPILED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/compiled_files.rs"));
+
 /// The program of a worker. Its script's folders come from the session, so the current folder is not searched.
 const WORKER: &str = "import sys\n\
                       sys.path[:1] == [''] and sys.path.pop(0)\n\
@@ -102,9 +106,10 @@ fn path_before(others: Option<String>) -> Result<String, String> {
 fn make() -> io::Result<OwnedFd> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (name, text) in FILES {
+    let files = FILES.iter().map(|(name, text)| (name, text.as_bytes()));
+    for (name, bytes) in files.chain(COMPILED.iter().map(|(name, code)| (name, *code))) {
         zip.start_file(*name, stored)?;
-        zip.write_all(text.as_bytes())?;
+        zip.write_all(bytes)?;
     }
     let bytes = zip.finish()?.into_inner();
     let mut file = File::from(memfd_create("rankpool.zip", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
