@@ -24,35 +24,40 @@ if TYPE_CHECKING:
     from .pool import Pool
 
 
-def _use_compiled():
-    """Take the modules' code from the zip file of the program, if it was compiled for this version of Python.
+def _import_fast():
+    """Import the package's modules from the zip file of the program in less time than Python takes for it by itself.
 
-    Compiling takes longer than all the rest of a worker's start.
+    Python compiles each of them twice. The zip file has their code, if the build has found this version of Python.
     """
     loader = __spec__.loader
     kind = type(loader)
     if kind.__name__ != "zipimporter" or not hasattr(kind, "exec_module"):
         return
-    from marshal import loads
-
     from _frozen_importlib_external import MAGIC_NUMBER
 
+    archive = loader.archive
     try:
-        codes = loads(loader.get_data(f"{loader.archive}/compiled/{MAGIC_NUMBER.hex()}"))
-    except OSError:
-        return
+        from marshal import loads
 
-    class Compiled(kind):
+        codes = loads(loader.get_data(f"{archive}/compiled/{MAGIC_NUMBER.hex()}"))
+    except (OSError, ValueError):
+        codes = {}
+
+    class Importer(kind):
+        def get_filename(self, fullname):
+            end = "/__init__.py" if self.is_package(fullname) else ".py"
+            return f"{archive}/{fullname.replace('.', '/')}{end}"
+
         def get_code(self, fullname):
             code = codes.get(fullname)
             return super().get_code(fullname) if code is None else loads(code)
 
     for name in ("rankpool", "rankpool/compat"):
-        path = f"{loader.archive}/{name}"
-        _sys.path_importer_cache[path] = Compiled(path)
+        path = f"{archive}/{name}"
+        _sys.path_importer_cache[path] = Importer(path)
 
 
-_use_compiled()
+_import_fast()
 
 _HOMES = {
     "Executor": "executor",
