@@ -10,7 +10,6 @@ The names are loaded when they are first used, so that ``import rankpool`` costs
 """
 
 import os as _os
-import sys as _sys
 
 __version__ = "0.1.0"
 
@@ -23,41 +22,11 @@ if TYPE_CHECKING:
     from .maps import MapRun
     from .pool import Pool
 
+if type(__spec__.loader).__name__ == "zipimporter":
+    from ._importer import install as _install
 
-def _import_fast():
-    """Import the package's modules from the zip file of the program in less time than Python takes for it by itself.
-
-    Python compiles each of them twice. The zip file has their code, if the build has found this version of Python.
-    """
-    loader = __spec__.loader
-    kind = type(loader)
-    if kind.__name__ != "zipimporter" or not hasattr(kind, "exec_module"):
-        return
-    from _frozen_importlib_external import MAGIC_NUMBER
-
-    archive = loader.archive
-    try:
-        from marshal import loads
-
-        codes = loads(loader.get_data(f"{archive}/compiled/{MAGIC_NUMBER.hex()}"))
-    except (OSError, ValueError):
-        codes = {}
-
-    class Importer(kind):
-        def get_filename(self, fullname):
-            end = "/__init__.py" if self.is_package(fullname) else ".py"
-            return f"{archive}/{fullname.replace('.', '/')}{end}"
-
-        def get_code(self, fullname):
-            code = codes.get(fullname)
-            return super().get_code(fullname) if code is None else loads(code)
-
-    for name in ("rankpool", "rankpool/compat"):
-        path = f"{archive}/{name}"
-        _sys.path_importer_cache[path] = Importer(path)
-
-
-_import_fast()
+    _install(__spec__.loader)
+    del _install
 
 _HOMES = {
     "Executor": "executor",

@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/_frames.py", include_str!("../../../python/rankpool/_frames.py")),
     ("rankpool/_functions.py", include_str!("../../../python/rankpool/_functions.py")),
     ("rankpool/_futures.py", include_str!("../../../python/rankpool/_futures.py")),
+    ("rankpool/_importer.py", include_str!("../../../python/rankpool/_importer.py")),
     ("rankpool/_iterators.py", include_str!("../../../python/rankpool/_iterators.py")),
     ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
     ("rankpool/_payload.py", include_str!("../../../python/rankpool/_payload.py")),
@@ -53,7 +54,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/pool.py", include_str!("../../../python/rankpool/pool.py")),
 ];
 
-/// The package in compiled form, for the versions of Python that were found by the build. The names are those that `__init__.py`
+/// The package in compiled form, for the versions of Python that were found by the build. The names are those that `_importer.py`
 /// looks for.
 const COMPILED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/compiled_files.rs"));
 
