@@ -302,6 +302,7 @@ mod tests {
         let facts = |rank| RankFacts {
             host: format!("node{rank}"),
             pid: 1,
+            processes: 1,
             cpus: vec![0],
             parallelism: 1,
             machine_cpus: 1,

@@ -227,3 +227,29 @@ def resident_memory(_):
     """The memory of this process in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def inverted(block):
+    """A block with the inverse of each byte."""
+    return Block(bytearray(byte ^ 0xFF for byte in block.data[:1]) * len(block.data))
+
+
+KEPT = []
+
+
+def keep_block(block):
+    KEPT.append((bytes(block.data[:1]), block))
+
+
+def kept_blocks(_):
+    """The first bytes of the blocks that this process keeps: as they arrived, and now."""
+    time.sleep(0.002)
+    return [(first, bytes(block.data[:1])) for first, block in KEPT]
+
+
+def spoil_first(folder, block):
+    """Changes the block and fails, at the first attempt. Returns the first byte."""
+    first = block.data[0]
+    memoryview(block.data)[0] = 77
+    fail_first(folder, 0)
+    return first

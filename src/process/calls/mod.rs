@@ -9,6 +9,8 @@
 //! without an answer are sent to the next process.
 
 pub(crate) mod frame;
+pub(crate) mod memfd;
+pub(crate) mod passing;
 pub(crate) mod payload;
 mod process;
 mod request;
