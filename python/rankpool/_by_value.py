@@ -86,8 +86,8 @@ class _Collected:
                 self._add(name, value)
 
     def _add(self, name, value):
-        if name[:2] == "__":
-            raise _NotCovered  # `__name__` and others of the module
+        if name == "__builtins__" or (name == "__name__" and value == "__main__"):
+            return  # `load` sets them
         kind = type(value)
         if kind is FunctionType:
             if not self.is_importable(value) and not any(value is known for known in self.functions):
