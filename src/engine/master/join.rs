@@ -35,6 +35,7 @@ pub(super) fn gather_facts(
                         | ToMaster::Early { .. }
                         | ToMaster::Returned { .. }
                         | ToMaster::Pulse
+                        | ToMaster::Load(_)
                         | ToMaster::Signalled => {}
                     }
                 }
