@@ -257,9 +257,9 @@ impl RankLoop<'_> {
     fn pause(&mut self, idle: &mut Idle) {
         let waits = self.executor.waiting.load(Ordering::SeqCst) > 0;
         match if waits { self.coalescing.remaining(Instant::now) } else { None } {
-            None => idle.wait(self.transport.must_poll()),
+            None => idle.wait(self.transport.polling()),
             Some(Duration::ZERO) => {}
-            Some(left) => idle.wait_at_most(left, self.transport.must_poll()),
+            Some(left) => idle.wait_at_most(left, self.transport.polling()),
         }
     }
 
