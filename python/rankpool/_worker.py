@@ -134,8 +134,8 @@ class Worker:
     def _say_ready(self):
         """The first frame: a file in memory that the rank shares.
 
-        It has the number of the call that runs, which the worker writes, and that of the last recall, which
-        the rank writes.
+        It has the number of the call that runs, which the worker writes, and that of a recall, or 0, which the
+        rank writes.
         """
         import os
         from mmap import mmap
@@ -213,7 +213,7 @@ class Worker:
         notes = self._notes
         notes[0] = number
         # Only after it was noted: see `src/process/calls/recall.rs`.
-        if notes[1] > self._last_recall:
+        if notes[1] and notes[1] > self._last_recall:
             notes[0] = 0
             return 0.0  # Others run it, or it is sent again.
         seconds = 1.0

@@ -71,7 +71,7 @@ pub(super) struct CallProcess {
     known: HashMap<(bool, u64), Weak<Blob>>,
     /// The session that it serves, and whether it serves no other one.
     session: Option<(u64, bool)>,
-    /// The file that it shares with this rank: the number of the call that it has begun, and that of the last recall.
+    /// The file that it shares with this rank: the number of the call that it has begun, and that of a recall, or 0.
     notes: Option<File>,
     recalling: Recalling,
     /// The number of recalls so far.
@@ -202,6 +202,8 @@ impl CallProcess {
                 }
                 Kind::Recalled if self.recalling != Recalling::No && frame.head.id == self.recalls => {
                     self.recalling = Recalling::No;
+                    // Without a number there the process need not compare it.
+                    let _ = self.notes.as_ref().map(|notes| notes.write_all_at(&[0; 8], 8));
                     return Reply::Recalled;
                 }
                 Kind::Broken => frame
@@ -237,7 +239,7 @@ impl CallProcess {
     pub(super) fn recall(&mut self, settled: Instant) -> bool {
         let (Some(notes), Some((writer, _))) = (&self.notes, &mut self.link) else { return false };
         let number = self.recalls + 1;
-        // A process that sees a part of it only sees a greater number than its last one, or the last one.
+        // A process that sees a part of it only sees 0, an earlier number, or a later one.
         if notes.write_all_at(&number.to_le_bytes(), 8).is_err() {
             return false;
         }
