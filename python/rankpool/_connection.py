@@ -10,7 +10,7 @@ from time import monotonic
 
 from . import _frames as frames
 from . import _launch
-from ._frames import HEADER, MEMFD_FROM, FrameReader, FrameWriter, in_memfd, pack_frame
+from ._frames import HEADER, MEMFD_FROM, FrameReader, FrameWriter, pack_frame
 from ._functions import Functions
 from ._futures import FINISHED, RUNNING, JobFuture, begin, settle
 from ._results import outcome_of
@@ -39,6 +39,7 @@ class Connection:
         self._forgotten = deque()  # (kind, number) of functions and sessions that are used no more
         self.functions = Functions(self._forgotten)
         self._unanswered = {}  # number of a call: JobFuture or MapCall
+        self._memfds = None  # those of large calls
         self._waiting = deque()  # cores with calls that are not sent
         self._out = []  # frames that are not written
         self._batch = []  # frames that are being written
@@ -197,7 +198,24 @@ class Connection:
         else:
             out.append(pack_frame(frames.CALL, flags, 0, *fields, parts, length))
         call.body = None
+        if type(parts) not in (tuple, list):
+            self._memfds.in_use[number] = parts
         self._unanswered[number] = call
+
+    def in_memfd(self, body):
+        """A large body of a call with its parts copied to a memfd, as `pack_frame` takes it, too; others as they are.
+
+        Only the thread that pumps may call it.
+        """
+        flags, parts, length = body
+        if length < MEMFD_FROM:
+            return body
+        if self._memfds is None:
+            from ._memfds import Memfds
+
+            self._memfds = Memfds()
+        memfd = self._memfds.filled(parts, length, True)
+        return body if memfd is None else (flags, memfd, length)
 
     def _post_forgotten(self):
         while self._forgotten:
@@ -250,7 +268,7 @@ class Connection:
                 return True
         # What takes long is done without the lock: arguments are pickled, or copied to a memfd.
         if type(source) is JobFuture:
-            source.body = in_memfd(source.body)
+            source.body = self.in_memfd(source.body)
             self._post_future(core, source)
         else:
             call = source.next_call()
@@ -337,6 +355,8 @@ class Connection:
                 self._flush_wanted = False
                 if self._forgotten:
                     self._post_forgotten()
+                if self._memfds is not None and not self._pumping:
+                    self._memfds.prune()
             if self._waiting:
                 self.pump()
             self._write(True)
@@ -395,6 +415,8 @@ class Connection:
                 calls.append(call)
                 if call is not None:
                     call.core.flying -= 1
+                if self._memfds is not None:
+                    self._memfds.answered(header[5])
         outcomes = []
         for call, (header, body) in zip(calls, results):
             if call is None:

@@ -1,7 +1,7 @@
 """The frames of both sockets: script and rank 0, rank and worker.
 
 A frame is a header of 48 bytes and a body. A body of 1 MiB or more travels in a memfd beside the
-stream, so that it is copied once by the sender and not at all by the receiver.
+stream, so that it is copied once by the sender and not at all by the receiver (see `_memfds`).
 """
 
 # The modules in C, where the ones around them cost a worker some milliseconds.
@@ -9,7 +9,7 @@ import _socket as socket
 import os
 from _struct import Struct, pack, unpack
 from collections import deque
-from mmap import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, mmap
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 HEADER = Struct("<BBBBIQQQdQ")
 HEADER_LENGTH = HEADER.size
@@ -53,9 +53,12 @@ _LONGEST_WRITE = 1 << 20
 
 
 def pack_frame(kind, flags, status, retries, count, number, function, session, seconds, parts, length):
-    """A frame as pieces for `FrameWriter`: one `bytes`, or a header and the memfd of its body."""
+    """A frame as pieces for `FrameWriter`: one `bytes`, or a header and the memfd of its body.
+
+    `parts` are bytes, or the `Memfd` that holds them.
+    """
     if length >= MEMFD_FROM:
-        fd = parts if type(parts) is int else _memfd(parts)
+        fd = _memfd(parts) if type(parts) in (tuple, list) else parts
         if fd is not None:
             header = HEADER.pack(
                 kind, flags | MEMFD, status, retries, count, number, function, session, seconds, length
@@ -63,13 +66,6 @@ def pack_frame(kind, flags, status, retries, count, number, function, session, s
             return (header, fd)
     header = HEADER.pack(kind, flags, status, retries, count, number, function, session, seconds, length)
     return b"".join([header, *parts])
-
-
-def in_memfd(body):
-    """A large body of a call with its parts copied to a memfd, as `pack_frame` takes it, too; others as they are."""
-    flags, parts, length = body
-    fd = _memfd(parts) if length >= MEMFD_FROM else None
-    return body if fd is None else (flags, fd, length)
 
 
 def _memfd(parts):
@@ -137,7 +133,8 @@ class FrameWriter:
 
     def _send_descriptor(self, frames, first, flags):
         """Send a header with its memfd; False if it would have to wait."""
-        header, fd = first
+        header, memfd = first
+        fd = memfd if type(memfd) is int else memfd.fd
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("i", fd))]
         sent = []
         try:
@@ -147,7 +144,8 @@ class FrameWriter:
         finally:
             if sent:
                 frames[:1] = [header[sent[0] :]] if sent[0] < len(header) else []
-                os.close(fd)
+                if type(memfd) is int:
+                    os.close(fd)
         return True
 
 
@@ -186,7 +184,8 @@ class FrameReader:
             header = unpack(view, start)
             length = header[9]
             if header[1] & MEMFD:
-                body = self._mapped(length, header[0] == FUNCTION)
+                # A function is shared by workers, and the arguments of a call that may be run again must stay as they are.
+                body = self._mapped(length, header[0] == FUNCTION or (header[0] == CALL and header[3] > 0))
                 start += HEADER_LENGTH
             elif start + HEADER_LENGTH + length <= end:
                 start += HEADER_LENGTH
@@ -227,10 +226,12 @@ class FrameReader:
                 self._descriptors.extend(unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4]))
         return count
 
-    def _mapped(self, length, is_shared):
-        """The body that came in a memfd, as writable memory. That of a function is shared by workers: a write copies."""
+    def _mapped(self, length, is_private):
+        """The body that came in a memfd, as writable memory."""
+        from ._memfds import mapped
+
         fd = self._descriptors.popleft()
         try:
-            return memoryview(mmap(fd, length, MAP_PRIVATE if is_shared else MAP_SHARED))
+            return mapped(fd, length, is_private)
         finally:
             os.close(fd)

@@ -94,6 +94,7 @@ class Worker:
         self._wake_watcher = None
         self._notes = None
         self._last_recall = 0
+        self._memfds = None  # those of large answers
         self._main_tried = False
         self._is_child = False
         from os import register_at_fork
@@ -104,6 +105,8 @@ class Worker:
         """Read frames and answer calls."""
         self._say_ready()
         while True:
+            if self._memfds is not None:
+                self._wait_and_prune()
             batch = self._reader.read()
             if batch is None:
                 return
@@ -112,7 +115,7 @@ class Worker:
                 kind = header[0]
                 if kind == frames.CALL:
                     seconds = self._answer(header, body)
-                    batch[at] = None  # Its arguments are not kept while others run.
+                    batch[at] = body = None  # Its arguments are not kept while others run.
                     if at < busy and seconds < _SHORT_SECONDS and batch[at + 1][0][6] == header[6] and self._may_hold():
                         continue
                     self._send()
@@ -297,9 +300,28 @@ class Worker:
             note = f"the result of the job cannot be pickled: {type(value).__name__}"
             data, buffers, _ = dumps(describe(error, note))
             flags, parts, length = layout(data, buffers)
+        if length >= frames.MEMFD_FROM:
+            parts = self._in_memfd(parts, length)
         frame = pack_frame(frames.RESULT, flags, status, 0, count, number, 0, 0, seconds, parts, length)
         self._answers.append(frame)
         self._answer_bytes += length
+
+    def _in_memfd(self, parts, length):
+        """The parts of a large answer in a memfd; as they are if there can be none."""
+        if self._memfds is None:
+            from ._memfds import Memfds
+
+            self._memfds = Memfds()
+        return self._memfds.filled(parts, length, False) or parts
+
+    def _wait_and_prune(self):
+        """Wait for the next frame; memfds that are not written again meanwhile are closed."""
+        from select import POLLIN, poll
+
+        waiting = poll()
+        waiting.register(self._socket, POLLIN)
+        while len(self._memfds) and not waiting.poll(1000):
+            self._memfds.prune()
 
     def _picklable(self, values, failures):
         """The values of a chunk of which one cannot be pickled: those that cannot are described."""

@@ -210,7 +210,7 @@ class MapRun(Reading):
         call.uses = all_uses(self.connection.functions, self.record, uses)
         flags, parts, length = layout(data, buffers, [used.number for used in call.uses])
         call.size = length
-        call.body = frames.in_memfd((flags | chunk_flag, parts, length))
+        call.body = self.connection.in_memfd((flags | chunk_flag, parts, length))
 
     # Answers.
 

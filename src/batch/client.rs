@@ -6,13 +6,16 @@
 mod requests;
 mod results;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::runners::call::Call;
 use super::source::{Jobs, Keep};
 use crate::pool::Pool;
+use crate::process::calls::memfd::Memfd;
+use crate::process::calls::payload::Payload;
 use requests::Requests;
 pub(crate) use results::{ClientSink, kept};
 
@@ -24,12 +27,14 @@ pub(crate) struct Client {
     end: Option<Arc<OwnedFd>>,
     /// Whether the script is gone, so that nothing takes results any more.
     gone: Arc<AtomicBool>,
+    /// The memfds of calls without a result, by the numbers of the calls: ranks may open them.
+    memfds: Arc<Mutex<HashMap<u64, Arc<Memfd>>>>,
 }
 
 impl Client {
     /// `end` becomes readable when the script has ended.
     pub(crate) fn new(socket: OwnedFd, end: Option<OwnedFd>) -> Self {
-        Client { socket: Arc::new(socket), end: end.map(Arc::new), gone: Arc::default() }
+        Client { socket: Arc::new(socket), end: end.map(Arc::new), gone: Arc::default(), memfds: Arc::default() }
     }
 
     /// Returns the script's calls, which are read as they come.
@@ -48,6 +53,21 @@ impl Client {
         self.leave();
         // If the script has closed it, there is nothing to do.
         let _ = rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both);
+    }
+
+    /// Keeps the memfd of a call until it is settled.
+    fn keep(&self, number: u64, payload: &Payload) {
+        if let Payload::Memfd(memfd) = payload {
+            self.memfds().insert(number, memfd.clone());
+        }
+    }
+
+    fn settled(&self, number: u64) {
+        self.memfds().remove(&number);
+    }
+
+    fn memfds(&self) -> MutexGuard<'_, HashMap<u64, Arc<Memfd>>> {
+        self.memfds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_gone(&self) -> bool {

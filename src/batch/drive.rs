@@ -4,8 +4,10 @@
 mod client;
 mod conclusion;
 mod flush_timer;
+mod naming;
 mod outside;
 mod stopping;
+mod traced;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,15 +21,16 @@ use super::report::FailedJobs;
 use super::runners::Runner;
 use super::sinks::Sinks;
 use super::source::Source;
-use crate::engine::board::Settled;
+use crate::engine::board::{Board, Settled};
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::schedule::RankId;
 use crate::engine::wire;
 use crate::input::InputError;
 use crate::output::OutputError;
 use crate::pool::{Event, HandedOn, JobStream, Next, Pacer, Results};
-use crate::report::Needs;
+use crate::report::{Names, Needs, Trace};
 use flush_timer::FlushTimer;
+use naming::Naming;
 use outside::Suspects;
 #[cfg(test)]
 use stopping::Limited;
@@ -92,6 +95,8 @@ pub(crate) struct Driver<'b, R: Runner> {
     suspects: Suspects,
     time_limit: Option<TimeLimit<'b>>,
     durations: Durations,
+    naming: Option<Naming<'b>>,
+    traced: Option<Trace>,
     /// Which time limit has stopped the run, if one has.
     out_of_time: Option<&'static str>,
     orders: Vec<Order<AttemptResult>>,
@@ -105,6 +110,7 @@ pub(crate) struct Driven {
     pub counts: Counts,
     pub failed: FailedJobs,
     pub needs: Needs,
+    pub traced: Option<Trace>,
     /// Which time limit has stopped the run, if one has.
     pub out_of_time: Option<&'static str>,
     /// The number of jobs that were not run to their end, if it is known.
@@ -130,6 +136,9 @@ pub(crate) struct Parts<'b, R: Runner> {
     pub grace: Duration,
     /// Whether the launcher kills its ranks a moment after a signal.
     pub deadly_launcher: bool,
+    /// The names of running jobs for the live view, and the board that has their indexes.
+    pub names: Option<(&'b Board, &'b Names)>,
+    pub traced: Option<Trace>,
     pub time_limit: Option<TimeLimit<'b>>,
     /// With this number of settled jobs behind the first unsettled one, no more jobs are read: each takes some memory.
     pub most_behind: u64,
@@ -146,12 +155,17 @@ impl<'b, R: Runner> Driver<'b, R> {
             settled,
             grace,
             deadly_launcher,
+            names,
+            traced,
             time_limit,
             most_behind,
         } = parts;
         Driver {
-            logged: sinks.has_log(),
-            joins_results: runner.has_plain_results() && sinks.takes_runs() && !ledger.stops_on_success(),
+            logged: sinks.has_log() || traced.is_some(),
+            joins_results: runner.has_plain_results()
+                && sinks.takes_runs()
+                && traced.is_none()
+                && !ledger.stops_on_success(),
             runner,
             source,
             ledger,
@@ -172,6 +186,8 @@ impl<'b, R: Runner> Driver<'b, R> {
             suspects: Suspects::default(),
             time_limit,
             durations: Durations::default(),
+            naming: names.map(|(board, names)| Naming::new(board, names)),
+            traced,
             out_of_time: None,
             orders: Vec::new(),
             lines: Vec::new(),
@@ -188,8 +204,8 @@ impl<'b, R: Runner> Driver<'b, R> {
         let end = self.conclude(end);
         let counts = self.ledger.counts();
         let left = self.ledger.total().map(|total| total.saturating_sub(counts.done));
-        let Driver { failed, needs, out_of_time, fault, .. } = self;
-        Driven { end, counts, failed, needs, out_of_time, left, fault }
+        let Driver { failed, needs, traced, out_of_time, fault, .. } = self;
+        Driven { end, counts, failed, needs, traced, out_of_time, left, fault }
     }
 
     fn now(&self) -> ledger::Time {
@@ -239,6 +255,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                 pause_ends = None;
             } else if timer.take_due(self.ledger.counts().done) {
                 self.check_time_limit();
+                self.name_running();
                 self.write_finished().map_err(End::Sink)?;
             }
         }
@@ -329,8 +346,9 @@ impl<'b, R: Runner> Driver<'b, R> {
         if failed {
             self.failed.add(planned.number, restored.cause().as_ref());
         }
-        self.settled.add(1, u64::from(failed));
-        let job = ledger::Job { place, number: planned.number, attempt: 1, input: planned.input };
+        self.settled.add_restored(u64::from(failed));
+        let job =
+            ledger::Job { place, number: planned.number, attempt: 1, input: planned.input, read_us: planned.read_us };
         self.restore_error = self.sinks.restore(&job, status, restored).err();
         None
     }
@@ -343,6 +361,7 @@ impl<'b, R: Runner> Driver<'b, R> {
     /// Writes finished output, because no event has come for a while or a signal ends the run.
     fn handle_pause(&mut self) -> Result<(), End> {
         self.check_time_limit();
+        self.name_running();
         if (self.stop_requested)().is_some_and(|since| since.elapsed() > self.grace) {
             return Err(End::Stopped);
         }
@@ -407,6 +426,7 @@ impl<'b, R: Runner> Driver<'b, R> {
 
     /// Passes the result of an attempt to the ledger and carries out its orders.
     fn pass_on(&mut self, index: u64, result: AttemptResult, attempts: &mut Attempts<R>) -> Result<(), End> {
+        self.trace(index, &result);
         let now = if has_failed(result.status) { self.now() } else { Duration::ZERO };
         let mut orders = std::mem::take(&mut self.orders);
         self.ledger.on(ledger::Event::Ended { index, result }, now, &mut orders);

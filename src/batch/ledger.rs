@@ -17,6 +17,8 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde_json::value::RawValue;
+
 use super::job::{Attempt, AttemptEnd, Room, seed_of};
 use super::policy::{RetryPolicy, StopPolicy};
 use crate::journal::Status;
@@ -226,14 +228,14 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
     /// Takes the next job of the source and returns its first attempt.
     pub(crate) fn read(&mut self, planned: Planned<W>) -> Attempt<W> {
-        let Planned { number, work, input, retries, .. } = planned;
+        let Planned { number, work, input, retries, read_us, .. } = planned;
         let place = self.next_place;
         self.next_place += 1;
         let retries = retries.max(self.retry.retries);
         self.most_retries = self.most_retries.max(retries);
         let may_retry = retries > 0 || self.gives_room;
         let entry = if may_retry || input.is_some() {
-            let job = Job { place, number, attempt: 1, input };
+            let job = Job { place, number, attempt: 1, input, read_us };
             Entry::Kept(Box::new(Kept::new(job, may_retry.then(|| work.clone()), retries)))
         } else {
             self.numbers.push(place, number);
@@ -390,7 +392,18 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
 impl<W, R> Ledger<W, R> {
     fn job_at(&self, place: u64) -> Job {
-        Job { place, number: self.numbers.get(place), attempt: 1, input: None }
+        Job { place, number: self.numbers.get(place), attempt: 1, input: None, read_us: 0 }
+    }
+
+    /// Returns of an attempt that is under way the job's number, the attempt's, and the record, if it is kept.
+    pub(crate) fn name_of(&self, index: u64) -> Option<(u64, u32, Option<&str>)> {
+        match self.attempts.get(usize::try_from(index.checked_sub(self.oldest)?).ok()?)? {
+            Entry::Settled => None,
+            Entry::Place(place) => Some((self.numbers.get(*place), 1, None)),
+            Entry::Kept(kept) => {
+                Some((kept.job.number, kept.job.attempt, kept.job.input.as_deref().map(RawValue::get)))
+            }
+        }
     }
 
     /// Whether the attempt with this index has no result yet.
@@ -470,31 +483,15 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
     /// Cancels a job that was read only to be cancelled, after the batch was ended.
     pub(crate) fn cancel_unread(&mut self, planned: Planned<W>) -> Job {
-        let Planned { number, input, .. } = planned;
+        let Planned { number, input, read_us, .. } = planned;
         let place = self.next_place;
         self.next_place += 1;
         self.counts.add(Status::Cancelled, 1);
-        Job { place, number, attempt: 1, input }
+        Job { place, number, attempt: 1, input, read_us }
     }
 
     /// Counts `jobs` jobs as cancelled that were never read.
     pub(crate) fn cancel_uncounted(&mut self, jobs: u64) {
         self.counts.add(Status::Cancelled, jobs);
-    }
-}
-
-#[cfg(test)]
-impl<W, R> Ledger<W, R> {
-    /// Asserts the invariants.
-    pub(crate) fn check(&self) {
-        let open = self.attempts.iter().filter(|entry| !matches!(entry, Entry::Settled)).count();
-        assert_eq!(open as u64, self.under_way);
-        assert!(!matches!(self.attempts.front(), Some(Entry::Settled)), "settled attempts are forgotten");
-        for ((_, place), kept) in &self.waiting {
-            assert!(kept.last.is_some() && kept.work.is_some() && kept.counted() <= self.retry.retries);
-            assert_eq!((kept.job.place, kept.job.place < self.next_place), (*place, true));
-        }
-        let Counts { done, succeeded, failed, cancelled, .. } = self.counts;
-        assert_eq!(done, succeeded + failed + cancelled);
     }
 }

@@ -23,10 +23,12 @@
 //! | `earlier` | which files of an earlier run this run continues |
 //! | `job` | the messages between driver and ranks: attempts and their results |
 //! | `client` | what a script asks for, and how it gets the results |
+//! | `about` | what the journal has of the run itself, for reports |
 //! | `runners` | the ranks' half |
 //! | `report` | the exit code and the messages at the end; `ending`: which end of a batch gives which |
 //! | `commands` | the batch of commands for programs that use the library |
 
+mod about;
 mod client;
 mod commands;
 mod deadline;
@@ -58,9 +60,9 @@ use crate::engine::board::Settled;
 use crate::engine::environment::environment;
 use crate::engine::stop;
 use crate::journal::{Journal, JournalError, JournalOptions, Lookup, Spec, Status};
-use crate::output::{JsonLines, Target, real_path};
+use crate::output::{JsonLines, Target, Writer, real_path};
 use crate::pool::{Pacer, Pool};
-use crate::report::Progress;
+use crate::report::{LOADS, Live, LiveOptions, Names, Observed, Progress, Trace};
 
 pub(crate) use client::Client;
 pub use commands::{BatchReport, CommandBatch};
@@ -116,6 +118,11 @@ pub(crate) struct Options {
     pub window: usize,
     pub seed: u64,
     pub progress: Progress,
+    /// What the journal has of this run, for reports: the command line, and when it began.
+    pub about: Spec,
+    pub live: LiveOptions,
+    /// The file for the trace.
+    pub trace: Option<Target>,
 }
 
 impl Options {
@@ -145,6 +152,9 @@ impl Options {
             window: 0,
             seed: 0,
             progress: Progress::Off,
+            about: Spec::new(),
+            live: LiveOptions::default(),
+            trace: None,
         }
     }
 }
@@ -177,26 +187,28 @@ impl<R: Runner> Batch<R> {
         written::refuse_shared(&written::written_files(&self.options, has_stderr))?;
         let earlier = Earlier::read(&self.options)?;
         let total = self.jobs.count(earlier.done.as_ref())?;
+        let settled = Arc::new(Settled::default());
+        let names = Arc::new(Names::default());
+        let live = self.live_view(pool, total, &settled, &names)?;
+        let trace = self.options.trace.as_ref().map(Writer::open).transpose()?;
         let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
         let token = self.runner.token();
-        let hosts = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
-        let journal = self.open_journal().map_err(|error| error.with_options())?;
+        let hosts: Vec<_> = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
+        let mut journal = self.open_journal().map_err(|error| error.with_options())?;
+        journal.as_mut().map_or(Ok(()), |journal| journal.add_ranks(&about::ranks(&self.options.about, pool)))?;
         let (handover, done) = earlier.open_outputs(&self.options, journal.as_ref(), token.is_some())?;
-        let keep = Keep {
-            input: job_log.is_some() || journal.is_some() && !self.runner.has_plain_results(),
-            content: journal.is_some(),
-            numbered: self.options.is_numbered,
-        };
+        let keep = self.keep();
         let is_resumable = journal.is_some();
         let recorder = journal.map(Recorder::new);
+        let traced = trace.is_some().then(|| Trace::new(&self.options.name, hosts.clone()));
         let mut sinks = Sinks::new(self.runner.lines(), *unordered, recorder, handover, hosts);
         let (planned, bad) = self.jobs.open(done, keep);
         let source = if self.jobs.is_stream() { Source::piped(planned)? } else { Source::ready(planned) };
-        let settled = Arc::new(Settled::default());
         if let Some(client) = &self.client {
             sinks.set_client(client.sink(pool, is_resumable));
         }
-        sinks.set_progress(self.options.progress.start(&self.options.name, total, settled.clone()));
+        let (name, board) = (&self.options.name, pool.board().clone());
+        sinks.set_progress(self.options.progress.start(name, total, settled.clone(), board));
         let run = PoolRun { pool, kill_after: *kill_after };
         run.grant(*grace);
         let stop_requested = || pool.stop_requested();
@@ -215,13 +227,16 @@ impl<R: Runner> Batch<R> {
             stop_requested: &stop_requested,
             settled: &settled,
             grace: *grace,
+            names: live.as_ref().map(|_| (pool.board().as_ref(), names.as_ref())),
+            traced,
             deadly_launcher: stop::has_deadly_launcher(environment),
             time_limit,
             most_behind: MOST_BEHIND,
         });
         let chunk = self.options.chunk;
         let pacer = Pacer::new(self.options.window as u64, pool.threads()).whole_chunks(self.runner.chunk(chunk));
-        let driven = driver.run(self.runner.open(pool, chunk, job_log.is_some()), pacer);
+        let mut driven = driver.run(self.runner.open(pool, chunk, job_log.is_some() || trace.is_some()), pacer);
+        let traced = trace.zip(driven.traced.take());
         let mut report = ending::end(driven, sinks, pool, token, *stop);
         if !report.is_silent() {
             if bad.count() > 0 {
@@ -229,7 +244,45 @@ impl<R: Runner> Batch<R> {
             }
             report.add_outcome(&self.options, pool.stats(), summary);
         }
+        if let Some((file, trace)) = traced {
+            report.add_trace(file, &trace);
+        }
+        if let Some(live) = live {
+            live.end(Some(report.code() as u8));
+        }
         Ok(report)
+    }
+
+    /// Returns what is kept of the records.
+    fn keep(&self) -> Keep {
+        let Options { job_log, journal, trace, live, is_numbered, .. } = &self.options;
+        let wants_input = journal.is_some() || live.is_wanted();
+        Keep {
+            input: job_log.is_some() || trace.is_some() || wants_input && !self.runner.has_plain_results(),
+            content: journal.is_some(),
+            numbered: *is_numbered,
+        }
+    }
+
+    /// Starts the live view, if it is wanted.
+    ///
+    /// # Errors
+    /// A sentence, if its file cannot be written.
+    fn live_view(
+        &self,
+        pool: &Pool,
+        total: Option<u64>,
+        settled: &Arc<Settled>,
+        names: &Arc<Names>,
+    ) -> Result<Option<Live>, String> {
+        let options = &self.options.live;
+        if !options.is_wanted() {
+            return Ok(None);
+        }
+        let (settled, board, names) = (settled.clone(), pool.board().clone(), names.clone());
+        let live = Live::start(options, Observed { name: self.options.name.clone(), total, settled, board, names })?;
+        pool.report_loads(LOADS);
+        Ok(Some(live))
     }
 
     /// Returns what all jobs have in common.

@@ -1,6 +1,7 @@
 //! The report on a batch: its exit code, and the messages at its end.
 
 use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::Options;
@@ -11,8 +12,8 @@ use crate::console::shortened;
 use crate::engine::stats::Stats;
 use crate::journal::Status;
 use crate::launch::ExitCode;
-use crate::output::{JsonLines, OutputError};
-use crate::report::{Needs, Summary};
+use crate::output::{JsonLines, OutputError, Writer};
+use crate::report::{Needs, Summary, Trace};
 
 /// The number of failed jobs that the report names.
 const NAMED: usize = 10;
@@ -154,6 +155,23 @@ impl Report {
         self.summary = Some(summary);
     }
 
+    /// Writes the trace, and reports what it does not show one by one.
+    pub(super) fn add_trace(&mut self, mut file: Writer, trace: &Trace) {
+        let name = file.name().clone();
+        let mut lines = BufWriter::new(ToWriter(&mut file));
+        let written = trace.write(&mut lines).and_then(|()| lines.flush());
+        drop(lines);
+        // An error of the writer is reported again when it is finished.
+        let finished = file.finish();
+        if let Some(error) =
+            finished.err().map(|error| error.to_string()).or(written.err().map(|error| error.to_string()))
+        {
+            self.final_errors.push(error);
+            self.code = self.code.filter(|code| *code != ExitCode::Success).or(Some(ExitCode::Failure));
+        }
+        self.notes.extend(trace.note().map(|note| format!("the trace {name}: {note}")));
+    }
+
     /// Shows everything on standard error; `quiet`: errors and warnings only.
     pub(crate) fn show(&self, quiet: bool) {
         self.messages.iter().for_each(console::eprint_error);
@@ -167,6 +185,20 @@ impl Report {
             }
         }
         self.final_errors.iter().for_each(console::eprint_error);
+    }
+}
+
+/// A writer of an output as one of the standard library.
+struct ToWriter<'w>(&'w mut Writer);
+
+impl Write for ToWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(bytes).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

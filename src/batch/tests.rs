@@ -254,6 +254,8 @@ fn drive_within(
         settled: &settled,
         grace: options.grace,
         deadly_launcher: true,
+        names: None,
+        traced: None,
         time_limit: None,
         most_behind,
     });

@@ -48,6 +48,8 @@ pub(crate) fn written_files(options: &Options, has_stderr: bool) -> Vec<Written>
         (LOG_OPTION, options.job_log.clone().map(Target::new)),
         ("--journal", options.journal.as_ref().map(|journal| Target::new(&journal.path))),
         ("--summary", options.summary.clone()),
+        ("--status", options.live.status.clone().map(Target::File)),
+        ("--trace", options.trace.clone()),
     ];
     let mut written: Vec<Written> =
         targets.into_iter().filter_map(|(option, target)| Some(Written::new(option, target?))).collect();

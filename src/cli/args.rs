@@ -3,12 +3,15 @@
 //! What the options mean together is decided in [`config`](super::config).
 
 mod batch;
+mod bench;
 mod input;
 mod kernels;
 mod python;
+mod report;
 mod stop;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,12 +19,14 @@ use std::time::Duration;
 use clap::{Args as ArgGroup, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::parse::{Chunk, from_one, positive_time};
+use super::parse::{Chunk, address, from_one, positive_time};
 
 pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArgs};
+pub(super) use bench::BenchArgs;
 pub(super) use input::{FormatArg, InputArgs};
 pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 pub(super) use python::{CallWorkerArgs, PythonArgs, ServeArgs};
+pub(super) use report::{Form, ReportArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,6 +37,7 @@ Examples:
   srun rankpool kernel parzen --samples data.csv    inside a Slurm allocation
   rankpool --local 3 kernel nop --jobs 1000000      three ranks as threads, without MPI
   mpiexec -n 4 rankpool info                        where the ranks are, and with how many threads
+  rankpool report run.journal -o report.html        what a run did, as a page with charts
 
 Exit codes:
   0   every job succeeded
@@ -96,6 +102,17 @@ pub(super) struct RunArgs {
     /// Show progress on standard error: a bar, a line every five seconds, or nothing [default: auto, a bar on a terminal]
     #[arg(long, value_name = "HOW", global = true, value_enum, help_heading = REPORT)]
     pub progress: Option<ProgressArg>,
+    /// Write what the run is doing to this file every few seconds, as JSON: `rankpool top FILE` shows it
+    #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
+    pub status: Option<PathBuf>,
+    /// Write which job ran when on which slot, for https://ui.perfetto.dev or chrome://tracing. Bounded: of more than 200000 attempts,
+    /// short ones are put together
+    #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
+    pub trace: Option<PathBuf>,
+    /// Serve a status page that refreshes itself, and /metrics for Prometheus. A port alone: to this host only; another address in
+    /// full, as 0.0.0.0:9000, is open to everyone who reaches it
+    #[arg(long, value_name = "PORT|ADDRESS", global = true, value_parser = address, help_heading = REPORT)]
+    pub serve_status: Option<SocketAddr>,
     /// Show the ranks, their hosts and threads at the start
     #[arg(short, long, global = true, help_heading = REPORT)]
     pub verbose: bool,
@@ -124,6 +141,7 @@ pub(super) enum TaskArgs {
     Python(Box<PythonArgs>),
     #[command(hide = true)]
     Serve(Box<ServeArgs>),
+    Bench(Box<BenchArgs>),
     /// Show the ranks, their hosts and threads, and warn of mistakes in that
     #[command(after_help = "\
 Start it exactly as you would start a run:
@@ -133,6 +151,17 @@ Start it exactly as you would start a run:
         /// Print one JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Show what a run is doing, by its status file (--status)
+    #[command(after_help = "\
+Examples:
+  mpiexec -n 4 rankpool run --status run.json --input files.txt -- gzip -k {}     in one terminal, or in a job script
+  rankpool top run.json                                                           in another one, or on the login node
+  rankpool top run.json | head                                                    once, as plain text")]
+    Top {
+        /// The status file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Show, check, export or compact a journal (--journal)
     #[command(after_help = "\
@@ -145,6 +174,7 @@ Examples:
         #[command(subcommand)]
         task: JournalTask,
     },
+    Report(ReportArgs),
     /// Write a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -200,9 +230,13 @@ impl TaskArgs {
             TaskArgs::Kernel(args) => Some(&args.failures),
             TaskArgs::Python(args) => Some(&args.failures),
             TaskArgs::Serve(args) => Some(&args.failures),
-            TaskArgs::Info { .. } | TaskArgs::Journal { .. } | TaskArgs::Completions { .. } | TaskArgs::Man { .. } => {
-                None
-            }
+            TaskArgs::Bench(_)
+            | TaskArgs::Info { .. }
+            | TaskArgs::Top { .. }
+            | TaskArgs::Journal { .. }
+            | TaskArgs::Report(_)
+            | TaskArgs::Completions { .. }
+            | TaskArgs::Man { .. } => None,
         }
     }
 
@@ -233,12 +267,15 @@ pub(super) fn command() -> Command {
         }
     };
     command
+        .mut_subcommand("bench", hide(&["threads", "local", "dedicated_master", "quiet"]))
         .mut_subcommand("info", hide(&["threads", "local", "dedicated_master"]))
         .mut_subcommand("journal", |journal| {
             let names: Vec<_> = journal.get_subcommands().map(|task| task.get_name().to_string()).collect();
             let hidden = hide(&[])(journal);
             names.into_iter().fold(hidden, |journal, name| journal.mut_subcommand(name, hide(&[])))
         })
+        .mut_subcommand("report", hide(&["output"]))
+        .mut_subcommand("top", hide(&[]))
         .mut_subcommand("completions", hide(&[]))
         .mut_subcommand("man", hide(&[]))
 }

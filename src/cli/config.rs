@@ -1,15 +1,16 @@
 //! The configuration of a run: the command line and the environment, resolved and checked, without a look at any file.
 
-use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap_complete::Shell;
 
 use super::args::{
-    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs,
-    RunCommandArgs, TaskArgs,
+    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, ReportArgs, RetryOn,
+    RunArgs, RunCommandArgs, TaskArgs,
 };
+use super::bench::BenchTask;
 use super::job_files::JobFiles;
 use super::parse::{JobMem, Limit};
 use super::python::{PythonTask, ServeTask};
@@ -24,7 +25,7 @@ use crate::journal::{JournalOptions, Status};
 use crate::launch::{LOCAL_VARIABLE, Launch, THREADS_VARIABLE};
 use crate::output::Target;
 use crate::process::python::PythonCall;
-use crate::report::Progress;
+use crate::report::{LiveOptions, Progress, Shown, stdout_is_shown};
 use crate::template::{Template, TemplateError, Words};
 
 /// One run of the program.
@@ -69,8 +70,11 @@ pub(super) enum Task {
     Kernel(Box<KernelTask>),
     Python(PythonTask),
     Serve(ServeTask),
+    Bench(BenchTask),
     Info { json: bool },
+    Top(PathBuf),
     Journal(JournalTask),
+    Report(ReportArgs),
     Completions(Shell),
     Man(Vec<String>),
 }
@@ -128,8 +132,11 @@ impl Config {
             }
             TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)?),
             TaskArgs::Serve(args) => Task::Serve(ServeTask::new(*args)),
+            TaskArgs::Bench(args) => Task::Bench(BenchTask::new(*args)?),
             TaskArgs::Info { json } => Task::Info { json },
+            TaskArgs::Top { file } => Task::Top(file),
             TaskArgs::Journal { task } => Task::Journal(task),
+            TaskArgs::Report(args) => Task::Report(args),
             TaskArgs::Completions { shell } => Task::Completions(shell),
             TaskArgs::Man { words } => Task::Man(words),
         };
@@ -190,15 +197,15 @@ impl Config {
     }
 }
 
-/// Decides the display of progress. There is none by default if results go to the same terminal: they would be unreadable between
-/// the bars.
+/// Decides the display of progress. Between results on the same terminal a bar would make both unreadable.
 fn progress(asked: Option<Progress>, output: &Target, verbosity: Verbosity) -> Progress {
-    let results_on_terminal = *output == Target::Stdout && io::stdout().is_terminal();
-    match asked {
-        None if verbosity == Verbosity::Quiet => Progress::Off,
-        None | Some(Progress::Auto) if results_on_terminal => Progress::Off,
-        None => Progress::Auto,
-        Some(progress) => progress,
+    let shown = if *output == Target::Stdout { stdout_is_shown() } else { Shown::Elsewhere };
+    match (asked, shown) {
+        (None, _) if verbosity == Verbosity::Quiet => Progress::Off,
+        (None | Some(Progress::Auto), Shown::Terminal) => Progress::Off,
+        (None | Some(Progress::Auto), Shown::LaunchersTerminal) => Progress::Line,
+        (None, Shown::Elsewhere) => Progress::Auto,
+        (Some(progress), _) => progress,
     }
 }
 
@@ -252,6 +259,9 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         window: run.window.map_or(0, Into::into),
         seed: run.seed,
         progress: Progress::Auto,
+        about: failures.filter(|failures| failures.journal.journal.is_some()).map_or_else(Vec::new, |_| spec::about()),
+        live: LiveOptions { status: run.status.clone(), serve: run.serve_status },
+        trace: run.trace.as_ref().map(Target::new),
     }
 }
 

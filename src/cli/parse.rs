@@ -1,5 +1,6 @@
 //! Parses the values of options.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::str::FromStr;
 use std::time::Duration;
@@ -228,6 +229,17 @@ pub(super) fn micros(text: &str) -> Result<Duration, String> {
 fn duration(text: &str, unit: f64) -> Result<Duration, String> {
     let value = finite(text)?;
     Duration::try_from_secs_f64(value * unit).map_err(|_| "is negative, or too long".into())
+}
+
+/// Parses the address of a status page. A port alone is one of this host.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    match (text.parse::<u16>(), text.parse()) {
+        (Ok(port), _) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        (Err(_), Ok(address)) => Ok(address),
+        (Err(_), Err(_)) => {
+            Err("neither a port, such as 9000, nor an address with a port, such as 0.0.0.0:9000 or [::]:9000".into())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::console::{self, reason};
 use crate::engine::stop;
 use crate::launch::{self, ExitCode};
 use crate::pool::Pool;
-use crate::process::calls::payload;
+use crate::process::calls::passing::Passing;
 use crate::process::python::script::Script;
 use crate::process::spawn;
 
@@ -96,7 +96,9 @@ fn runner(args: CallWorkerArgs, folder: Option<String>) -> CallRunner {
     if must_import {
         preload.splice(0..0, folder);
     }
-    CallRunner { plan: CallPlan { exe, preload, must_import, kill_after } }
+    CallRunner {
+        plan: CallPlan { exe, preload, must_import, kill_after, may_repeat: false, passing: Passing::AsBytes },
+    }
 }
 
 /// Returns the folder of a script, which has a slash, or else the current one.
@@ -191,12 +193,14 @@ fn drive(
     pool: &Pool,
     asked: &Asked,
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let facts = pool.ranks().iter().map(|rank| &rank.facts);
-    if facts.clone().all(|facts| facts.pid == std::process::id() && facts.host == pool.ranks()[0].facts.host) {
-        payload::keep_in_process();
-    }
+    let mut runner = runner.clone();
+    let passing = Passing::between(pool.ranks().iter().map(|rank| &rank.facts));
+    passing.begin();
+    runner.plan.passing = passing;
+    // A call whose rank is lost is run again, with the same memfd if there is one.
+    runner.plan.may_repeat = config.batch().retry.retries > 0 || passing == Passing::OnHost;
     let jobs = client.jobs(pool);
-    let batch = Batch { options: config.options(), jobs, runner: runner.clone(), client: Some(client.clone()) };
+    let batch = Batch { options: config.options(), jobs, runner, client: Some(client.clone()) };
     let quiet = config.verbosity == Verbosity::Quiet;
     let report = batch.run_until(pool, asked.end(quiet));
     // Whatever has ended the run, a script that waits for results must not wait for ever.

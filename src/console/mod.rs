@@ -2,10 +2,11 @@
 
 mod text;
 
-use std::fmt::Display;
+use std::cell::Cell;
 use std::io::Write;
 #[cfg(any(feature = "mpi", test))]
 use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
 #[cfg(feature = "mpi")]
 use std::{
     thread,
@@ -15,14 +16,49 @@ use std::{
 pub(crate) use text::{escaped, in_one_line, reason, shortened};
 
 /// Writes an error message to standard error, as `rankpool: MESSAGE`. Errors of the write are ignored: standard error may be closed.
-pub(crate) fn eprint_error(message: impl Display) {
+pub(crate) fn eprint_error(message: impl std::fmt::Display) {
     eprint(&format!("rankpool: {message}\n"));
 }
 
 /// Writes text to standard error, with control characters escaped. Everything that rankpool itself writes there goes through
 /// this function. Errors of the write are ignored.
 pub(crate) fn eprint(text: &str) {
-    let _ = std::io::stderr().lock().write_all(escaped(text).as_bytes());
+    aside(|| {
+        let _ = std::io::stderr().lock().write_all(escaped(text).as_bytes());
+    });
+}
+
+/// Something that stays on the last line of standard error and steps aside for other text.
+pub(crate) trait Display: Send + Sync {
+    /// Calls `work`, which writes to standard error, once, while the display is hidden.
+    fn aside(&self, work: &mut dyn FnMut());
+}
+
+static DISPLAY: Mutex<Option<Arc<dyn Display>>> = Mutex::new(None);
+
+thread_local! {
+    /// Whether this thread writes while the display is hidden.
+    static IS_ASIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sets what stays on the last line of standard error.
+#[cfg(feature = "program")]
+pub(crate) fn set_display(display: Option<Arc<dyn Display>>) {
+    *DISPLAY.lock().unwrap_or_else(PoisonError::into_inner) = display;
+}
+
+/// Calls `work`, which writes to standard error, while no display is there.
+pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
+    let display = DISPLAY.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some(display) = display.filter(|_| !IS_ASIDE.get()) else { return work() };
+    let (mut work, mut result) = (Some(work), None);
+    display.aside(&mut || {
+        IS_ASIDE.set(true);
+        result = work.take().map(|work| work());
+        IS_ASIDE.set(false);
+    });
+    // A display that has not called it does not keep it from being done.
+    result.unwrap_or_else(|| work.take().expect("it was not done yet")())
 }
 
 /// Time limit for a launcher to read the messages before it is asked to end all ranks.

@@ -2,15 +2,17 @@
 //! other threads at any time without a request to the master.
 //!
 //! The master owns the only [`BoardWriter`] of a run. For a message or a chunk it writes a few numbers on a cache line that no
-//! other thread writes; it takes no lock. Readers have a [`Board`]. A map whose progress is shown has its own [`Settled`].
+//! other thread writes; it takes no lock. (The loads of the ranks, which come about once a second if they were asked for, are
+//! behind one lock for each rank.) Readers have a [`Board`]. A map whose progress is shown has its own [`Settled`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::placement::Rank;
 use crate::engine::schedule::RankId;
 use crate::engine::stats::{RankStats, Stats};
+use crate::engine::wire::Load;
 
 /// An event of a run.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +45,7 @@ pub trait Listener: Send {
 pub(crate) struct Settled {
     jobs: AtomicU64,
     failed: AtomicU64,
+    restored: AtomicU64,
 }
 
 impl Settled {
@@ -50,6 +53,18 @@ impl Settled {
     pub(crate) fn add(&self, jobs: u64, failed: u64) {
         self.jobs.fetch_add(jobs, Ordering::Relaxed);
         self.failed.fetch_add(failed, Ordering::Relaxed);
+    }
+
+    /// Adds a job that an earlier run has settled.
+    #[cfg(feature = "program")]
+    pub(crate) fn add_restored(&self, failed: u64) {
+        self.restored.fetch_add(1, Ordering::Relaxed);
+        self.add(1, failed);
+    }
+
+    /// Returns the number of settled jobs that an earlier run has settled: they took none of the time of this one.
+    pub(crate) fn restored(&self) -> u64 {
+        self.restored.load(Ordering::Relaxed)
     }
 
     /// Returns the number of settled jobs, and of those that have failed.
@@ -146,6 +161,8 @@ pub(crate) struct Board {
     run: RunCounts,
     /// The counters of each rank, in the order of `ranks`.
     by_rank: Vec<RankCounts>,
+    /// The last load of each rank, and the time at which it came, since the board was made.
+    loads: Vec<Mutex<Option<(Load, Duration)>>>,
 }
 
 impl Board {
@@ -162,6 +179,19 @@ impl Board {
     /// Returns the name of a rank's host.
     pub(crate) fn host(&self, rank: RankId) -> &str {
         self.ranks.get(rank.0 as usize).map_or("an unknown host", |rank| &rank.facts.host)
+    }
+
+    /// Returns the time since the board was made.
+    #[cfg(feature = "program")]
+    pub(crate) fn age(&self) -> Duration {
+        self.made.elapsed()
+    }
+
+    /// Returns the last load of each rank, in order, and when it came, since the board was made. They come after
+    /// [`Pool::report_loads`](crate::Pool::report_loads).
+    #[cfg(feature = "program")]
+    pub(crate) fn loads(&self) -> Vec<Option<(Load, Duration)>> {
+        self.loads.iter().map(|load| *load.lock().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
     /// Returns the statistics of the run so far; `None` when the run has ended.
@@ -205,7 +235,8 @@ impl<'l> BoardWriter<'l> {
     /// Makes the board of a run of these ranks, at its start.
     pub(crate) fn new(ranks: Vec<Rank>, listeners: Vec<Box<dyn Listener + 'l>>) -> Self {
         let by_rank = ranks.iter().map(|_| RankCounts::default()).collect();
-        let board = Board { ranks, made: Instant::now(), run: RunCounts::default(), by_rank };
+        let loads = ranks.iter().map(|_| Mutex::default()).collect();
+        let board = Board { ranks, made: Instant::now(), run: RunCounts::default(), by_rank, loads };
         BoardWriter { board: Arc::new(board), listeners }
     }
 
@@ -274,6 +305,13 @@ impl<'l> BoardWriter<'l> {
         }
     }
 
+    /// Keeps the load of a rank.
+    pub(crate) fn load(&mut self, rank: RankId, load: Load) {
+        if let Some(last) = self.board.loads.get(rank.0 as usize) {
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some((load, self.board.made.elapsed()));
+        }
+    }
+
     /// Counts a message from a rank.
     pub(crate) fn received(&mut self, rank: RankId, bytes: usize) {
         if let Some(counts) = self.board.by_rank.get(rank.0 as usize) {
@@ -302,6 +340,7 @@ mod tests {
         let facts = |rank| RankFacts {
             host: format!("node{rank}"),
             pid: 1,
+            processes: 1,
             cpus: vec![0],
             parallelism: 1,
             machine_cpus: 1,

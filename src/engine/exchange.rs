@@ -47,6 +47,9 @@ pub(crate) enum Command {
         expect(dead_code, reason = "scripts alone send so much that it has to be forgotten")
     )]
     Forget { value: u64 },
+    /// Have all ranks report their load, about once in this time.
+    #[cfg_attr(not(feature = "program"), expect(dead_code, reason = "the program alone has a live view"))]
+    ReportLoads { every: Duration },
     /// After a request to stop, let jobs and the driver go on for at least this time.
     StopGrace { least: Duration },
     /// Stop the run, as a signal does.

@@ -237,6 +237,7 @@ impl<'t> Master<'t> {
                 ToMaster::Delayed { chunk } => self.handle_event(Event::Delayed { rank, chunk }, None),
                 ToMaster::Signalled => self.stop(),
                 ToMaster::Failed { message } => return Err(MasterError::RankFailed(rank, self.host(rank), message)),
+                ToMaster::Load(load) => self.board.load(rank, load),
                 ToMaster::Join(_) | ToMaster::Pulse => {}
             }
         }
@@ -315,6 +316,12 @@ impl<'t> Master<'t> {
             Command::Forget { value } => {
                 for number in 0..self.ranks.len() as u32 {
                     self.queue_message(RankId(number), ToRank::Forget { value }, Vec::new());
+                }
+            }
+            Command::ReportLoads { every } => {
+                let every_ms = u32::try_from(every.as_millis()).unwrap_or(u32::MAX);
+                for number in 0..self.ranks.len() as u32 {
+                    self.queue_message(RankId(number), ToRank::ReportLoad { every_ms }, Vec::new());
                 }
             }
             Command::StopGrace { least } => self.stop_grace = self.stop_grace.max(least),

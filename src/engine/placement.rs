@@ -16,6 +16,8 @@ pub struct RankFacts {
     pub host: String,
     /// The id of the process.
     pub pid: u32,
+    /// A hash of the kernel's boot and the namespace of process ids: ranks with the same one see each other's processes.
+    pub processes: u64,
     /// The CPUs that this process may run on, ascending.
     pub cpus: Vec<u32>,
     /// The number of threads that can run at once: the CPUs of the mask, or fewer if a container's quota is lower.
@@ -54,6 +56,7 @@ impl RankFacts {
         Ok(RankFacts {
             host,
             pid: std::process::id(),
+            processes: hash_process_namespace(),
             cpus,
             parallelism,
             machine_cpus,
@@ -82,6 +85,17 @@ fn count_cpus(list: &str) -> Option<u32> {
         let (first, last) = run.split_once('-').unwrap_or((run, run));
         count.checked_add(number(last)?.checked_sub(number(first)?)?.checked_add(1)?)
     })
+}
+
+/// Returns a hash of what process ids mean here; of this process alone if that cannot be found out.
+fn hash_process_namespace() -> u64 {
+    let boot = std::fs::read("/proc/sys/kernel/random/boot_id");
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    let known = match (boot, namespace) {
+        (Ok(boot), Ok(namespace)) => [boot, namespace.into_os_string().into_encoded_bytes()].concat(),
+        _ => std::process::id().to_le_bytes().to_vec(),
+    };
+    xxhash_rust::xxh3::xxh3_64(&known)
 }
 
 /// Returns a hash of this process's executable file, which is read once, in pieces.
@@ -286,6 +300,7 @@ mod tests {
         RankFacts {
             host: host.into(),
             pid: 1,
+            processes: 1,
             cpus: cpus.to_vec(),
             parallelism: cpus.len() as u32,
             machine_cpus: 4,

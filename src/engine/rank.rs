@@ -12,6 +12,7 @@ mod coalesce;
 mod context;
 mod executor;
 mod limited;
+mod load;
 mod overdue;
 mod pulse;
 mod threads;
@@ -37,10 +38,11 @@ use crate::engine::stop::Signals;
 use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport, TransportError};
 use crate::engine::wire::{self, Packet, ToMaster, ToRank};
 
-use chunk::{Chunk, Cursor};
+use chunk::{Chunk, Cursor, Progress};
 use coalesce::Coalescing;
 use executor::{Early, Executor, FromThread, MapFunction, Part, Results};
 use limited::Limited;
+use load::LoadReports;
 use pulse::MasterWatch;
 use threads::{ComputeThreads, Work};
 
@@ -133,6 +135,7 @@ pub(crate) struct RankLoop<'t> {
     outbox: Packet<ToMaster>,
     coalescing: Coalescing,
     watch: Option<MasterWatch>,
+    loads: LoadReports,
 }
 
 /// A callback that takes a rank's number and the slots of its compute threads.
@@ -170,6 +173,7 @@ pub(crate) fn serve(
         outbox: Packet::default(),
         coalescing: Coalescing::default(),
         watch,
+        loads: LoadReports::default(),
     };
     rank_loop.outbox.push(ToMaster::Join(Box::new(facts)));
     let result = panic::catch_unwind(AssertUnwindSafe(|| rank_loop.run()));
@@ -239,6 +243,7 @@ impl RankLoop<'_> {
                 signalled = true;
                 self.outbox.push(ToMaster::Signalled);
             }
+            self.report_load();
             self.watch(active)?;
             self.send()?;
             if active {
@@ -292,7 +297,8 @@ impl RankLoop<'_> {
                     return Err(TransportError(format!("a chunk came before its map {}", map.0)).into());
                 };
                 let cursor = Cursor::new(count);
-                self.enqueue(Chunk { id: chunk, first, attempt, cursor, inputs: payload, map, limited: None }, count);
+                let (inputs, progress) = (payload, Progress::default());
+                self.enqueue(Chunk { id: chunk, first, attempt, cursor, inputs, map, limited: None, progress }, count);
             }
             ToRank::Recall { chunk } => {
                 if let Some(recalled) = self.chunks.get(&chunk) {
@@ -311,6 +317,7 @@ impl RankLoop<'_> {
             }
             ToRank::Cancel { map } => self.cancel(map),
             ToRank::Release { map } => self.release(map),
+            ToRank::ReportLoad { every_ms } => self.loads.start(Duration::from_millis(every_ms.into())),
             ToRank::Abort => return Err(RankError::Aborted),
             ToRank::Pulse | ToRank::Dismiss { .. } | ToRank::GivenUp => {}
         }
@@ -367,6 +374,7 @@ impl RankLoop<'_> {
 
     fn queue_results(&mut self, results: Results) {
         self.chunks.remove(&results.chunk);
+        self.loads.chunk_done(results.wall_ns);
         let Results { chunk, count, wall_ns, useful_ns, failed, failed_results, frames, ahead: _ } = results;
         let bytes = frames.len() as u64;
         let head = ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, bytes };

@@ -60,6 +60,29 @@ pub(crate) enum OutputStream {
     Stderr,
 }
 
+/// What the threads of a rank are doing at a moment. All times are in ns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Load {
+    /// The moment, on the rank's own clock, since its start.
+    pub at_ns: u64,
+    /// The time that its threads have spent on chunks so far, running ones included, summed over threads.
+    pub busy_ns: u64,
+    /// The number of chunks that run.
+    pub running: u32,
+    /// The job that has run longest of those that run.
+    pub slowest: Option<RunningJob>,
+}
+
+/// A job that a rank is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunningJob {
+    /// Its index in its map.
+    pub job: u64,
+    pub attempt: u32,
+    /// How long it has run, as far as it is known: a job is noticed when a load is reported.
+    pub ns: u64,
+}
+
 /// A message from the master to a rank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToRank {
@@ -87,6 +110,8 @@ pub(crate) enum ToRank {
     Dismiss { after_loss: bool },
     /// The rank was taken for dead and its jobs were given to others: take no further part in the run.
     GivenUp,
+    /// Report from now on, about once in this time, what the threads are doing.
+    ReportLoad { every_ms: u32 },
     /// The run has failed: end this process.
     Abort,
 }
@@ -121,6 +146,8 @@ pub(crate) enum ToMaster {
     Signalled,
     /// The rank is alive.
     Pulse,
+    /// What the rank's threads are doing.
+    Load(Load),
     /// rankpool itself has failed on this rank.
     Failed { message: String },
 }
@@ -144,6 +171,7 @@ impl Head for ToRank {
             | ToRank::Release { .. }
             | ToRank::Dismiss { .. }
             | ToRank::GivenUp
+            | ToRank::ReportLoad { .. }
             | ToRank::Abort => 0,
         }
     }
@@ -158,6 +186,7 @@ impl Head for ToMaster {
             | ToMaster::Delayed { .. }
             | ToMaster::Signalled
             | ToMaster::Pulse
+            | ToMaster::Load(_)
             | ToMaster::Failed { .. } => 0,
         }
     }

@@ -198,7 +198,9 @@ where
         let reports = Reports { settled: settled.clone(), ..Reports::default() };
         let stream = self.pool.open(self.builder, context, self.policy, self.job_timeout, reports)?;
         let progress = self.progress.take().zip(settled);
-        let ticker = progress.and_then(|((progress, name), settled)| progress.start(&name, total, settled));
+        let ticker = progress.and_then(|((progress, name), settled)| {
+            progress.start(&name, total, settled, self.pool.core.board.clone())
+        });
         let pacer = Pacer::new(self.window, self.pool.threads());
         Ok(RunningMap::new(stream, pacer, self.unordered, record, ticker))
     }

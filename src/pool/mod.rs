@@ -343,6 +343,19 @@ impl Pool {
         let _ = self.command(Command::Stop);
     }
 
+    /// Asks all ranks to report what their threads are doing, about once in this time.
+    #[cfg(feature = "program")]
+    pub(crate) fn report_loads(&self, every: Duration) {
+        // If the pool has ended, there is nothing to report.
+        let _ = self.command(Command::ReportLoads { every });
+    }
+
+    /// Returns the board of the run.
+    #[cfg(feature = "program")]
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.core.board
+    }
+
     /// Lets jobs and the driver go on for at least this time after a request to stop.
     pub(crate) fn grant_after_stop(&self, least: Duration) {
         let _ = self.command(Command::StopGrace { least });

@@ -2,29 +2,41 @@
 
 use std::time::Duration;
 
+use super::progress::View;
+
 /// A bar that cannot be made.
 #[derive(Clone)]
 pub(super) enum Bar {}
 
 impl Bar {
-    pub(super) fn new(_name: &str, _total: Option<u64>) -> Option<Bar> {
+    pub(super) fn on_terminal(_name: &str, _total: Option<u64>) -> Option<Bar> {
         None
     }
 
-    pub(super) fn show(&self, _jobs: u64, _failed: u64) {
+    pub(super) fn anywhere(_name: &str, _total: Option<u64>) -> Option<Bar> {
+        None
+    }
+
+    pub(super) fn period(&self) -> Duration {
         match *self {}
     }
 
-    pub(super) fn finish(&self) {
+    pub(super) fn show(&self, _view: &View) {
         match *self {}
     }
 
-    pub(super) fn aside<T>(&self, _work: impl FnOnce() -> T) -> T {
+    pub(super) fn finish(&self, _view: &View) {
         match *self {}
     }
 }
 
-/// Returns a rounded time: `5 seconds`.
-pub(super) fn in_words(time: Duration) -> String {
-    format!("{} seconds", time.as_secs_f64().round())
+/// There are no bars, and so no neighbours that have one.
+pub(super) struct Neighbours;
+
+impl Neighbours {
+    pub(super) fn on_terminal() -> Neighbours {
+        Neighbours
+    }
+
+    pub(super) fn clear_bar(&self) {}
 }

@@ -24,7 +24,7 @@ fn shell(files: &Files, script: &str) -> Finished {
 
 /// Runs a script that mounts file systems of its own, and ends with 77 if it cannot; `None` if that is so here.
 #[track_caller]
-fn with_mounts(files: &Files, script: &str) -> Option<Finished> {
+pub fn with_mounts(files: &Files, script: &str) -> Option<Finished> {
     files.with("script", script);
     let finished = shell(files, "unshare --mount sh script || unshare --mount --map-root-user sh script");
     if finished.code == Some(77) || !files.path("mounted").exists() {

@@ -2,6 +2,7 @@
 //! it runs everywhere; `tests/mpi` asks the same of the program under `mpiexec`.
 
 mod answers;
+mod bench;
 #[path = "../support/disk.rs"]
 mod disk;
 mod durable;
@@ -11,6 +12,7 @@ mod input_files;
 mod journal;
 mod journal_faults;
 mod kernel_failures;
+mod live;
 mod map_ends;
 mod map_failures;
 mod map_inputs;
@@ -21,6 +23,7 @@ mod memory;
 mod messages;
 mod preload;
 mod python;
+mod report;
 mod run_ends;
 mod run_failures;
 mod run_output;

@@ -237,7 +237,7 @@ def note(path, line):
 
 
 def note_and_first(path, line, data):
-    return note(path, line), data[0], len(data)
+    return note(path, line), data[0], data[-1], len(data)
 
 
 def note_and_sleep(path, line, seconds):
@@ -276,3 +276,29 @@ def read_with_the_lock(path):
         return ctypes.PyDLL(None).read(fd, byte, 1)
     finally:
         os.close(fd)
+
+
+def inverted(block):
+    """A block with the inverse of each byte."""
+    return Block(bytearray(byte ^ 0xFF for byte in block.data[:1]) * len(block.data))
+
+
+KEPT = []
+
+
+def keep_block(block):
+    KEPT.append((bytes(block.data[:1]), block))
+
+
+def kept_blocks(_):
+    """The first bytes of the blocks that this process keeps: as they arrived, and now."""
+    time.sleep(0.002)
+    return [(first, bytes(block.data[:1])) for first, block in KEPT]
+
+
+def spoil_first(folder, block):
+    """Changes the block and fails, at the first attempt. Returns the first byte."""
+    first = block.data[0]
+    memoryview(block.data)[0] = 77
+    fail_first(folder, 0)
+    return first

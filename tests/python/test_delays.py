@@ -77,8 +77,9 @@ class Delays(unittest.TestCase):
         with self.assertRaises(rankpool.JobTimeout):
             self.executor.options(timeout=0.3).submit(jobs.wait_for, self.path("never")).result(LIMIT)
 
+    @unittest.skipIf("RANKPOOL_MPIEXEC" in os.environ, "a process that was sent such arguments by another one keeps them")
     def test_jobs_with_large_arguments_do_not_wait_for_a_long_one(self):
-        data = bytes([7]) * (3 << 20)
+        length = 3 << 20
         for round in range(3):
             # So many that those behind them are there before they are done.
             before = self.notes(10 * MANY)
@@ -86,11 +87,13 @@ class Delays(unittest.TestCase):
             behind = self.notes(5)
             large = []
             for _ in range(4):
+                data = bytes([self.noted % 251]) * length
                 large.append(self.executor.submit(jobs.note_and_first, self.log, self.noted, data))
                 self.noted += 1
                 behind += self.notes(5)
             self.assertFalse(futures.wait(before + behind + large, LIMIT).not_done)
-            self.assertEqual([future.result(0)[1:] for future in large], [(7, len(data))] * 4)
+            for number, *bytes_of_data in (future.result(0) for future in large):
+                self.assertEqual(bytes_of_data, [number % 251, number % 251, length])
             self.assertFalse(long.done())
             jobs.touch(self.path(f"go-{round}"))
             long.result(LIMIT)

@@ -31,6 +31,7 @@ pub(super) struct Requests {
 
 /// What a script has sent to all ranks.
 struct Known {
+    client: Client,
     pool: Pool,
     keep: Keep,
     sessions: HashMap<u64, Shared<Blob>>,
@@ -48,7 +49,7 @@ enum End {
 impl Requests {
     pub(super) fn new(client: Client, pool: Pool, keep: Keep) -> Self {
         let reader = FrameReader::new(client.socket.clone());
-        let known = Known { pool, keep, sessions: HashMap::new(), functions: HashMap::new() };
+        let known = Known { client: client.clone(), pool, keep, sessions: HashMap::new(), functions: HashMap::new() };
         Requests { client, reader, known }
     }
 
@@ -124,7 +125,11 @@ impl Known {
             }
             Kind::Forget => self.forget(head.id, true),
             Kind::EndSession => self.forget(head.id, false),
-            Kind::Call => return self.call(&head, body.into_payload()).map(Some),
+            Kind::Call => {
+                let payload = body.into_payload();
+                self.client.keep(head.id, &payload);
+                return self.call(&head, payload).map(Some);
+            }
             kind => return Err(End::Garbage(format!("a frame of kind {kind:?}"))),
         }
         Ok(None)
@@ -155,8 +160,10 @@ impl Known {
         let flags = head.flags & !frame::IN_MEMFD;
         drop(body);
         let input = if self.keep.input { Some(described(&function, head.count)?) } else { None };
-        let work = Call { session, function, uses, flags, count: head.count.max(1), time_limit, payload };
-        Ok(Planned { number: head.id, work, input, content, retries: head.retries.into() })
+        let (count, may_repeat) = (head.count.max(1), head.retries > 0);
+        let work = Call { session, function, uses, flags, count, time_limit, may_repeat, payload };
+        let planned = Planned::new(head.id, work, input, content).read_at(self.keep.now_us());
+        Ok(Planned { retries: head.retries.into(), ..planned })
     }
 }
 

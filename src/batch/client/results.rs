@@ -112,6 +112,7 @@ impl ClientSink {
 
     /// Adds the final result of a call. [`send`](Self::send) sends it.
     pub(crate) fn settle(&mut self, job: &Job, result: &AttemptResult) {
+        self.client.settled(job.number);
         let head = Head::new(Kind::Result, job.number);
         let run = result.run;
         let mut head = Head {

@@ -66,6 +66,8 @@ fn run_for_an_hour<F: Fn(u64) -> u64 + Copy + Send + Sync + 'static>(
             settled: &settled,
             grace: options.grace,
             deadly_launcher: true,
+            names: None,
+            traced: None,
             time_limit: Some(TimeLimit {
                 deadline: Deadline::new(HOUR, Duration::from_secs(20), Duration::ZERO),
                 source: "an hour",

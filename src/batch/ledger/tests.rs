@@ -3,6 +3,21 @@ use std::time::Duration;
 use super::*;
 use crate::batch::job::{AttemptResult, Cause, MEMORY};
 
+impl<W, R> Ledger<W, R> {
+    /// Asserts the invariants.
+    pub(crate) fn check(&self) {
+        let open = self.attempts.iter().filter(|entry| !matches!(entry, Entry::Settled)).count();
+        assert_eq!(open as u64, self.under_way);
+        assert!(!matches!(self.attempts.front(), Some(Entry::Settled)), "settled attempts are forgotten");
+        for ((_, place), kept) in &self.waiting {
+            assert!(kept.last.is_some() && kept.work.is_some() && kept.counted() <= self.retry.retries);
+            assert_eq!((kept.job.place, kept.job.place < self.next_place), (*place, true));
+        }
+        let Counts { done, succeeded, failed, cancelled, .. } = self.counts;
+        assert_eq!(done, succeeded + failed + cancelled);
+    }
+}
+
 fn ledger() -> Ledger<u64, AttemptResult> {
     let retry = RetryPolicy { retries: 1, on: vec![Status::Failed], pause: Duration::ZERO };
     Ledger::new(retry, StopPolicy::default(), 0, None)

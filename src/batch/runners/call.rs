@@ -18,6 +18,7 @@ use crate::engine::rank;
 use crate::journal::Status;
 use crate::launch::Launch;
 use crate::pool::{JobStream, Pool, Shared};
+use crate::process::calls::passing::{self, Passing};
 use crate::process::calls::payload::Payload;
 use crate::process::calls::{AnswerEnd, Blob, CallAnswer, CallFailure, CallFeed, CallRequest, CallResult, CallWorker};
 use crate::process::forked;
@@ -46,6 +47,8 @@ pub(crate) struct Call {
     /// The number of jobs.
     pub count: u32,
     pub time_limit: Option<Duration>,
+    /// Whether it may be run again after a failure.
+    pub may_repeat: bool,
     pub payload: Payload,
 }
 
@@ -66,6 +69,9 @@ pub(crate) struct CallPlan {
     pub must_import: bool,
     /// The time between TERM and KILL, and for a worker to end by itself.
     pub kill_after: Duration,
+    /// Whether all calls may be run again, after a failure or the loss of a rank.
+    pub may_repeat: bool,
+    pub passing: Passing,
 }
 
 impl Runner for CallRunner {
@@ -188,6 +194,7 @@ impl ChunkServer for Workers {
     type Output = AttemptResult;
 
     fn new(plan: CallPlan) -> Self {
+        plan.passing.begin();
         Workers { plan, idle: Mutex::default() }
     }
 
@@ -196,7 +203,7 @@ impl ChunkServer for Workers {
         let (rank, slot) = rank::current_job().map_or((0, 0), |job| (job.rank, job.slot + 1));
         let cancelled = rank::cancellation().map(|cancellation| cancellation.watched().clone());
         let mut worker = self.take(rank, slot);
-        let mut feed = ChunkFeed { jobs, rank, slot };
+        let mut feed = ChunkFeed { jobs, rank, slot, may_repeat: self.plan.may_repeat };
         if worker.answer(&mut feed, cancelled.as_deref()) == AnswerEnd::AllAnswered {
             self.idle().insert(slot, worker);
         }
@@ -206,6 +213,7 @@ impl ChunkServer for Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         end_all(self.idle().values_mut());
+        passing::close_awaited();
     }
 }
 
@@ -214,12 +222,13 @@ struct ChunkFeed<'d, 'j, 'c> {
     jobs: &'d mut ChunkJobs<'j, 'c, Attempt<Call>, AttemptResult>,
     rank: u32,
     slot: u32,
+    may_repeat: bool,
 }
 
 impl CallFeed for ChunkFeed<'_, '_, '_> {
     fn next(&mut self) -> Option<CallRequest> {
         let Attempt { number, work, .. } = self.jobs.pull_sharing()?;
-        let Call { session, function, uses, flags, count, time_limit, payload } = work;
+        let Call { session, function, uses, flags, count, time_limit, may_repeat, payload } = work;
         Some(CallRequest {
             number,
             session_value: session.number(),
@@ -229,6 +238,7 @@ impl CallFeed for ChunkFeed<'_, '_, '_> {
             flags,
             count,
             time_limit,
+            may_repeat: may_repeat || self.may_repeat,
             payload,
         })
     }

@@ -36,6 +36,7 @@ pub(super) fn gather_facts(
                         | ToMaster::Delayed { .. }
                         | ToMaster::Returned { .. }
                         | ToMaster::Pulse
+                        | ToMaster::Load(_)
                         | ToMaster::Signalled => {}
                     }
                 }

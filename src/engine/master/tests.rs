@@ -17,6 +17,7 @@ fn facts(executable: u64) -> RankFacts {
     RankFacts {
         host: "here".into(),
         pid: 1,
+        processes: 1,
         cpus: vec![0],
         parallelism: 1,
         machine_cpus: 1,

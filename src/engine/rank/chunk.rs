@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -82,12 +82,38 @@ pub(super) struct Chunk {
     pub map: Arc<MapFunction>,
     /// If its map has a time limit.
     pub limited: Option<Limited>,
+    pub progress: Progress,
+}
+
+/// How far a chunk is, for reports about the rank's load.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The time of its start, in ns since the start of the rank; 0 if it has not started.
+    begun_ns: AtomicU64,
+    /// One more than the number of its jobs that a function of chunks has answered; 0 for functions of jobs, which have one job
+    /// at a time.
+    answered: AtomicU32,
+}
+
+impl Progress {
+    /// Returns the time at which the chunk began, in ns since the start of the rank.
+    pub(super) fn begun_ns(&self) -> Option<u64> {
+        Some(self.begun_ns.load(Ordering::Relaxed)).filter(|ns| *ns > 0)
+    }
 }
 
 impl Chunk {
     /// The job that was taken last: the one that runs, if one does.
     pub(super) fn last_taken(&self) -> Option<u64> {
         Some(self.first + u64::from(self.cursor.taken().checked_sub(1)?))
+    }
+
+    /// The job that runs, if one does: of those that were taken, the first that was not answered.
+    pub(super) fn running(&self) -> Option<u64> {
+        match self.progress.answered.load(Ordering::Relaxed) {
+            0 => self.last_taken(),
+            more => Some(self.first + u64::from(more - 1)).filter(|job| Some(*job) <= self.last_taken()),
+        }
     }
 
     /// Gives up the jobs that were not taken; returns how many were.
@@ -103,6 +129,7 @@ impl Chunk {
             limited.begin(place);
         }
         let start = Instant::now();
+        self.progress.begun_ns.store(executor.since_start(start), Ordering::Relaxed);
         let kept = STOPWATCH.take().filter(|(map, _)| *map == self.map.id);
         let mut run = Run {
             chunk: self,
@@ -115,7 +142,10 @@ impl Chunk {
             pulled: VecDeque::new(),
         };
         context::surrounded(executor, &self.map, || match self.map.get() {
-            Ok(Function::OfChunks(function)) => run.all_together(&**function),
+            Ok(Function::OfChunks(function)) => {
+                self.progress.answered.store(1, Ordering::Relaxed);
+                run.all_together(&**function);
+            }
             Ok(Function::OfJobs(function)) => {
                 run.one_by_one(|input, out, stopwatch| function.call(input, out, stopwatch))
             }
@@ -305,6 +335,7 @@ impl<'c> Jobs<'c> for Run<'c> {
             self.settle(offset, result);
         }
         self.settle_refused();
+        self.chunk.progress.answered.store(self.results.count + 1, Ordering::Relaxed);
     }
 }
 

@@ -152,6 +152,11 @@ impl Executor {
         let _ = self.results.send(message);
     }
 
+    /// Returns the time from the start of the rank to `moment`, in ns, at least 1.
+    pub(super) fn since_start(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+
     /// Returns the time since `started` in µs.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)

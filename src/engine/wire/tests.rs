@@ -55,6 +55,7 @@ fn facts() -> impl Strategy<Value = RankFacts> {
         RankFacts {
             host,
             pid,
+            processes: executable ^ 1,
             cpus,
             parallelism,
             machine_cpus,

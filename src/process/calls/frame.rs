@@ -7,7 +7,7 @@
 //! | 0 | `kind` | what the frame is |
 //! | 1 | `flags` | [`IN_MEMFD`] (2), [`USES`] (8); 1 and 4 are those of script and worker |
 //! | 2 | `status` | of a result |
-//! | 3 | `retries` | how often a failed call is run again |
+//! | 3 | `retries` | how often a failed call is run again; to a worker, not 0 if it may be |
 //! | 4 | `count` | u32: jobs in the call, or another number |
 //! | 8 | `id` | u64: of the call, the function or the session |
 //! | 16 | `function` | u64: the function of a call; the rank of a result |
@@ -20,21 +20,20 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
 
-use super::payload::{Memfd, Payload};
+use super::memfd::Memfd;
+use super::payload::Payload;
 
 /// Bytes of a head.
 pub(crate) const HEAD: usize = 48;
@@ -216,8 +215,8 @@ impl FrameWriter {
         let length = body.iter().map(|part| part.len()).sum();
         if length >= LARGE {
             // Without memory for it, it goes through the socket.
-            if let Ok(memfd) = memfd_of(body) {
-                return self.push_memfd(head, Arc::new(memfd), length);
+            if let Ok(memfd) = Memfd::of(body) {
+                return self.push_memfd(head, &memfd);
             }
         }
         if !matches!(self.pieces.back(), Some(Piece::Bytes(_))) {
@@ -233,15 +232,16 @@ impl FrameWriter {
     pub(crate) fn push_payload(&mut self, head: &Head, payload: &Payload) {
         match payload {
             Payload::Bytes(bytes) => self.push(head, &[bytes]),
-            Payload::Memfd(memfd) => self.push_memfd(head, memfd.descriptor.clone(), memfd.length),
+            Payload::Memfd(memfd) => self.push_memfd(head, memfd),
         }
     }
 
-    /// Adds a frame whose body, of this length, is in a memfd.
-    pub(super) fn push_memfd(&mut self, head: &Head, memfd: Arc<OwnedFd>, length: usize) {
+    /// Adds a frame whose body is in a memfd.
+    pub(super) fn push_memfd(&mut self, head: &Head, memfd: &Memfd) {
+        memfd.note_delivery();
         let mut bytes = Vec::with_capacity(HEAD);
-        head.write(head.flags | IN_MEMFD, length, &mut bytes);
-        self.pieces.push_back(Piece::WithMemfd(bytes, memfd));
+        head.write(head.flags | IN_MEMFD, memfd.length, &mut bytes);
+        self.pieces.push_back(Piece::WithMemfd(bytes, memfd.descriptor.clone()));
     }
 
     /// Whether everything was sent.
@@ -272,13 +272,6 @@ impl FrameWriter {
         }
         Ok(())
     }
-}
-
-/// Makes a memfd with these bytes.
-pub(super) fn memfd_of(body: &[&[u8]]) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("rankpool", MemfdFlags::CLOEXEC)?);
-    body.iter().try_for_each(|part| file.write_all(part))?;
-    Ok(file.into())
 }
 
 fn send(socket: BorrowedFd<'_>, bytes: &[u8], memfd: Option<BorrowedFd<'_>>) -> Result<usize, Errno> {
@@ -377,7 +370,7 @@ impl FrameReader {
         if head.flags & IN_MEMFD != 0 {
             let descriptor = Arc::new(self.memfds.pop_front().ok_or_else(garbled)?);
             self.at = begin;
-            return Ok(Some(Frame { head, body: Body::Memfd(Memfd { descriptor, length }) }));
+            return Ok(Some(Frame { head, body: Body::Memfd(Memfd::new(descriptor, length)) }));
         }
         if self.bytes.len() - begin < length {
             return Ok(None);

@@ -9,6 +9,8 @@
 //! without an answer are sent to the next process. Calls that wait behind one that takes long are given back, see [`recall`].
 
 pub(crate) mod frame;
+pub(crate) mod memfd;
+pub(crate) mod passing;
 pub(crate) mod payload;
 mod process;
 mod recall;

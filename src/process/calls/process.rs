@@ -130,7 +130,7 @@ impl CallProcess {
     /// Adds a call to what is sent, behind what it needs and the process does not have.
     pub(super) fn push(&mut self, request: &CallRequest) {
         let Some((writer, _)) = &mut self.link else { return };
-        let CallRequest { number, session, function, uses, flags, count, payload, .. } = request;
+        let CallRequest { number, session, function, uses, flags, count, may_repeat, payload, .. } = request;
         self.session = Some((session.number, session.is_exclusive()));
         for blob in [session, function].into_iter().chain(uses) {
             if !self.known.contains_key(&(blob.is_function, blob.number)) {
@@ -140,7 +140,9 @@ impl CallProcess {
             }
         }
         let head = Head::new(Kind::Call, *number);
-        let head = Head { flags: *flags, count: *count, function: function.number, session: session.number, ..head };
+        let retries = u8::from(*may_repeat);
+        let (function, session) = (function.number, session.number);
+        let head = Head { flags: *flags, retries, count: *count, function, session, ..head };
         writer.push_payload(&head, payload);
     }
 

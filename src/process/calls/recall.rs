@@ -16,7 +16,7 @@
 use std::time::{Duration, Instant};
 
 use super::process::{CallProcess, Recalling};
-use super::{CallFeed, CallWorker};
+use super::{CallFeed, CallWorker, InFlight};
 
 /// Calls behind one that takes longer than this are given back: more than twice the time for which calls are sent ahead.
 const LONG: Duration = Duration::from_millis(50);
@@ -44,6 +44,8 @@ impl CallWorker {
             // The process does not know of the others.
             self.give_back(1, feed);
         } else if process.recalling() == Recalling::No {
+            // The process may release what it skips, and another one gets it.
+            self.in_flight.iter().take(self.sent).for_each(|call| call.request.payload.note_other_receivers());
             self.gave_back = !process.recall(Instant::now() + SETTLE);
         } else if let Some(at) = self.noted_place(process) {
             process.settle(None);
@@ -60,10 +62,10 @@ impl CallWorker {
         self.in_flight.iter().take(self.sent).position(|call| call.request.number == noted)
     }
 
-    /// Gives back the calls from this place on, behind those that have failed.
+    /// Gives back the calls from this place on, behind those that have failed or cannot be read again.
     fn give_back(&mut self, from: usize, feed: &mut dyn CallFeed) {
-        let failed = self.in_flight.iter().rposition(|call| call.verdict.is_some());
-        let from = from.max(failed.map_or(0, |at| at + 1));
+        let stays = |call: &InFlight| call.verdict.is_some() || !call.request.payload.can_be_left_again();
+        let from = from.max(self.in_flight.iter().rposition(stays).map_or(0, |at| at + 1));
         self.gave_back = true;
         if from >= self.in_flight.len() {
             return;

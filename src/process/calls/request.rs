@@ -1,12 +1,12 @@
 //! Calls, what they have in common, and their answers, as a worker and its rank see them.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::frame::{self, Body, FrameWriter, Head, Kind};
+use super::memfd::Memfd;
 use super::payload::{Lasting, Payload};
 use crate::process::worker::WorkerEnd;
 
@@ -23,7 +23,7 @@ pub(crate) struct Blob {
     payload: Lasting,
     /// The payload again, if it is bytes, in a memfd that all processes of this rank share.
     #[serde(skip)]
-    memfd: OnceLock<Option<Arc<OwnedFd>>>,
+    memfd: OnceLock<Option<Memfd>>,
 }
 
 impl Blob {
@@ -47,9 +47,9 @@ impl Blob {
             memfd @ Payload::Memfd(_) => return writer.push_payload(&self.head(), memfd),
         };
         let is_large = bytes.len() >= frame::LARGE;
-        let make = || frame::memfd_of(&[bytes]).ok().map(Arc::new);
+        let make = || Memfd::of(&[bytes]).ok();
         match is_large.then(|| self.memfd.get_or_init(make).as_ref()).flatten() {
-            Some(memfd) => writer.push_memfd(&self.head(), memfd.clone(), bytes.len()),
+            Some(memfd) => writer.push_memfd(&self.head(), memfd),
             None => writer.push(&self.head(), &[bytes]),
         }
     }
@@ -99,6 +99,8 @@ pub(crate) struct CallRequest {
     /// The number of jobs.
     pub count: u32,
     pub time_limit: Option<Duration>,
+    /// Whether it may be run again: its arguments must stay as they are.
+    pub may_repeat: bool,
     pub payload: Payload,
 }
 

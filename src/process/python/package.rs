@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/_futures.py", include_str!("../../../python/rankpool/_futures.py")),
     ("rankpool/_iterators.py", include_str!("../../../python/rankpool/_iterators.py")),
     ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
+    ("rankpool/_memfds.py", include_str!("../../../python/rankpool/_memfds.py")),
     ("rankpool/_payload.py", include_str!("../../../python/rankpool/_payload.py")),
     ("rankpool/_pool_results.py", include_str!("../../../python/rankpool/_pool_results.py")),
     ("rankpool/_preload.py", include_str!("../../../python/rankpool/_preload.py")),

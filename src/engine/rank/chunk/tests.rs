@@ -63,6 +63,7 @@ fn chunk_of(id: u64, map: u64, of: Function) -> Chunk {
         inputs: inputs.into(),
         map: Arc::new(map),
         limited: None,
+        progress: Progress::default(),
     }
 }
 
