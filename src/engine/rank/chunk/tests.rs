@@ -209,7 +209,7 @@ fn jobs_that_are_put_back_are_taken_again_or_given_up() {
     assert_eq!((cursor.cut(), cursor.take()), (1, None));
     // The cursor has run past the end.
     let cursor = Cursor::new(2);
-    (0..5).for_each(|_| drop(cursor.take()));
+    assert_eq!((0..5).filter_map(|_| cursor.take()).count(), 2);
     cursor.put_back(1);
     assert_eq!((cursor.take(), cursor.take()), (Some(1), None));
 }
@@ -275,7 +275,7 @@ fn a_thread_that_puts_back_while_another_one_cuts_runs_what_was_kept() {
             let thread = scope.spawn(|| {
                 let mut ran = 0;
                 while let Some(first) = cursor.take() {
-                    (0..7).for_each(|_| drop(cursor.take()));
+                    let _ = (0..7).filter_map(|_| cursor.take()).count();
                     cursor.put_back(first + 1);
                     ran += 1;
                 }
