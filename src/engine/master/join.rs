@@ -33,6 +33,7 @@ pub(super) fn gather_facts(
                         ToMaster::Finished { .. }
                         | ToMaster::Part { .. }
                         | ToMaster::Early { .. }
+                        | ToMaster::Delayed { .. }
                         | ToMaster::Returned { .. }
                         | ToMaster::Pulse
                         | ToMaster::Load(_)
