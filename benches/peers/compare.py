@@ -425,6 +425,8 @@ def main():
         if not names:
             sys.exit(f"No contender has such a word in its name. There are: {' '.join(comparison.contenders)}")
         facts = machine.facts(python, PEERS, comparison.starter)
+        if facts["load"] > 0.5:
+            say(f"The machine is busy (a load of {facts['load']:g}): the page will say that its figures are uncertain.")
         start = time.monotonic()
         figures, failures = measure(comparison, names, 1 if chosen.quick else chosen.rounds)
     finally:
