@@ -1,5 +1,6 @@
 """The measuring of `benches/peers`, with the pools that need no package."""
 
+import importlib.util
 import os
 import sys
 import unittest
@@ -11,7 +12,10 @@ import figures  # noqa: E402
 from fronts import FRONTS, front  # noqa: E402
 from metg import metg, seconds  # noqa: E402
 
-WITH_PACKAGES = ("joblib", "p_tqdm")
+WITH_PACKAGES = ["joblib", "p_tqdm"]
+if not importlib.util.find_spec("cloudpickle"):
+    # Ray takes no `partial`, so it gets a nested function.
+    WITH_PACKAGES.append("ray")
 
 
 class Measuring(unittest.TestCase):
