@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures rankpool beside the pools and programs that one would use instead of it, and writes docs/speed.md.
 
-    benches/peers/compare.py                    everything: about 12 minutes on two quiet cores
+    benches/peers/compare.py                    everything: about ten minutes on two idle cores
     benches/peers/compare.py --quick            whether everything runs: a minute, and figures that mean nothing
     benches/peers/compare.py --only ray loky    these contenders alone (--list shows their names)
     benches/peers/compare.py --page             docs/speed.md and its pictures again, from docs/speed.json
