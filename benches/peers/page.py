@@ -82,8 +82,8 @@ Bench](https://arxiv.org/abs/1908.05790). A pool with a shorter one can run shor
 METG(90 %) of all pools run equally well in all of them."""
 EFFICIENCY_HOW = """
 `<` and `>`: all lengths that were measured reach the share, or none does. The jobs of Python pools compute for a given CPU time
-and return how much it was; those of "rankpool in Rust" run for a given wall time (`rankpool bench`).
-p_tqdm is pathos with a bar, and not measured here."""
+and return how much it was; those of "rankpool in Rust" run for a given wall time (`rankpool bench`), in which a thread that waits for
+a core counts as busy: compare these with each other only. p_tqdm is pathos with a bar, and not measured here."""
 OVERHEAD = """
 The wall time for each job of a function that returns its argument, with two workers."""
 OVERHEAD_HOW = """
@@ -217,7 +217,8 @@ class Page:
         if not names:
             return ""
         curves = {key: {name: self.figures.points(name, "curve", key) for name in names} for key in ("one", "auto")}
-        drawn = {name: LABELS[name] for name in names if name != "bench" or "bench+mpi" not in names}
+        labels = {name: LABELS[name] + (" (wall time)" if name.startswith("bench") else "") for name in names}
+        drawn = {name: label for name, label in labels.items() if name != "bench" or "bench+mpi" not in names}
         panels = [
             (heading, {name: curves[key][name] for name in drawn})
             for key, heading in (("one", "sent one by one"), ("auto", "in chunks"))
@@ -230,7 +231,7 @@ class Page:
 
         order = sorted(names, key=lambda name: metg(curves["one"][name], 0.5)[1])
         rows = [
-            [LABELS[name], *(reach(curves[key][name], share) for key in ("one", "auto") for share in (0.5, 0.9))] for name in order
+            [labels[name], *(reach(curves[key][name], share) for key in ("one", "auto") for share in (0.5, 0.9))] for name in order
         ]
         described = "; ".join(f"{row[0]}: METG(50 %) {row[1]} one by one, {row[3]} in chunks" for row in rows)
         pictures.curves(self.folder, "speed-efficiency", panels, drawn, title, described, self.machine)
@@ -426,7 +427,7 @@ class Page:
             ["a Python call of `rankpool map`", micros(value("map" + suffix, "overhead", "auto")), ""],
             ["a job of the library or of `rankpool kernel` that does nothing, one by one / in chunks",
              f"{micros(value(rust, 'overhead', 'one'))} / {micros(value(rust, 'overhead', 'auto'))}", ""],
-            ["the shortest job with which half / nine tenths of the time are useful there, in chunks",
+            ["the shortest job with which half / nine tenths of the (wall) time are useful there, in chunks",
              f"{reach(rust, 'auto')} / {reach(rust, 'auto', 0.9)}", ""],
         ]
         start = "two ranks below `mpiexec`" if suffix else "two ranks with `--local 2`"
