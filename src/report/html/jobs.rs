@@ -57,13 +57,19 @@ pub(super) fn failed(facts: &Facts, page: &mut Page) -> bool {
     } else {
         counted(all, "failed job")
     };
-    table(&caption, &facts.failed, page);
+    table(&(caption + &in_folder(facts)), &facts.failed, page);
     true
+}
+
+/// Returns where the commands of single jobs are to be run, if that is known.
+fn in_folder(facts: &Facts) -> String {
+    let folder = facts.last_run().and_then(|run| run.about.folder.as_deref());
+    folder.map_or_else(String::new, |folder| format!(". Their commands are for the folder {folder}"))
 }
 
 /// The slowest jobs.
 pub(super) fn slowest(facts: &Facts, page: &mut Page) -> bool {
-    table("Jobs by the time of their last attempt", &facts.slowest, page);
+    table(&format!("Jobs by the time of their last attempt{}", in_folder(facts)), &facts.slowest, page);
     !facts.slowest.is_empty()
 }
 
