@@ -51,6 +51,26 @@ impl Payload {
         }
     }
 
+    /// Notes that others than the process that was sent it may get it, too: it is not written again.
+    pub(super) fn note_other_receivers(&self) {
+        if let Payload::Memfd(memfd) = self {
+            memfd.note_delivery();
+        }
+    }
+
+    /// Whether the message that it was decoded from can be decoded again. A memfd that was fetched from another process cannot: that
+    /// one has closed it.
+    pub(super) fn can_be_left_again(&self) -> bool {
+        matches!(self, Payload::Bytes(_)) || Passing::of_this_run() == Passing::InProcess
+    }
+
+    /// Lets the message that it was decoded from be decoded again.
+    pub(crate) fn leave_again(self) {
+        if let Payload::Memfd(memfd) = self {
+            passing::leave_again(memfd);
+        }
+    }
+
     /// Returns the bytes, which are read from the memfd if they are there.
     ///
     /// # Errors
