@@ -77,7 +77,6 @@ class Delays(unittest.TestCase):
         with self.assertRaises(rankpool.JobTimeout):
             self.executor.options(timeout=0.3).submit(jobs.wait_for, self.path("never")).result(LIMIT)
 
-    @unittest.skipIf("RANKPOOL_MPIEXEC" in os.environ, "a process that was sent such arguments by another one keeps them")
     def test_jobs_with_large_arguments_do_not_wait_for_a_long_one(self):
         length = 3 << 20
         for round in range(3):

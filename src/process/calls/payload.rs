@@ -58,15 +58,10 @@ impl Payload {
         }
     }
 
-    /// Whether the message that it was decoded from can be decoded again. A memfd that was fetched from another process cannot: that
-    /// one has closed it.
-    pub(super) fn can_be_left_again(&self) -> bool {
-        matches!(self, Payload::Bytes(_)) || Passing::of_this_run() == Passing::InProcess
-    }
-
-    /// Lets the message that it was decoded from be decoded again.
+    /// Lets the message of a call that it was decoded from be decoded again. Between processes, rank 0 keeps the memfd of a call until
+    /// the call is settled.
     pub(crate) fn leave_again(self) {
-        if let Payload::Memfd(memfd) = self {
+        if let (Payload::Memfd(memfd), Passing::InProcess) = (self, Passing::of_this_run()) {
             passing::leave_again(memfd);
         }
     }

@@ -62,9 +62,9 @@ impl CallWorker {
         self.in_flight.iter().take(self.sent).position(|call| call.request.number == noted)
     }
 
-    /// Gives back the calls from this place on, behind those that have failed or cannot be read again.
+    /// Gives back the calls from this place on, behind those that have failed.
     fn give_back(&mut self, from: usize, feed: &mut dyn CallFeed) {
-        let stays = |call: &InFlight| call.verdict.is_some() || !call.request.payload.can_be_left_again();
+        let stays = |call: &InFlight| call.verdict.is_some();
         let from = from.max(self.in_flight.iter().rposition(stays).map_or(0, |at| at + 1));
         self.gave_back = true;
         if from >= self.in_flight.len() {
