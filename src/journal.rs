@@ -18,6 +18,7 @@ pub(crate) mod amend;
 mod compact;
 #[cfg(test)]
 mod damages;
+pub(crate) mod entries;
 mod frame;
 #[cfg(test)]
 mod fuzz;
@@ -102,6 +103,10 @@ pub struct JobEntry<'a> {
     pub start: Option<SystemTime>,
     /// The wall time of the last attempt. Written in seconds, as `seconds`.
     pub duration: Option<Duration>,
+    /// The time from when its record was read until the last attempt started. Written in seconds.
+    pub queued: Option<Duration>,
+    /// The time from the end of the last attempt until rank 0 had its result. Written in seconds.
+    pub returned: Option<Duration>,
     /// User time of its processes. Written in seconds.
     pub user: Option<Duration>,
     /// System time of its processes. Written in seconds.
@@ -131,6 +136,8 @@ impl<'a> JobEntry<'a> {
             slot: None,
             start: None,
             duration: None,
+            queued: None,
+            returned: None,
             user: None,
             system: None,
             max_rss: None,
@@ -155,7 +162,7 @@ impl Serialize for JobEntry<'_> {
             }
         }
 
-        let mut fields = Fields(serializer.serialize_struct("JobEntry", 18)?);
+        let mut fields = Fields(serializer.serialize_struct("JobEntry", 20)?);
         fields.optional("number", Some(self.number))?;
         fields.optional("input", Some(self.input))?;
         fields.optional("status", Some(self.status))?;
@@ -168,6 +175,8 @@ impl Serialize for JobEntry<'_> {
         fields.optional("slot", self.slot)?;
         fields.optional("start", self.start.map(Date))?;
         fields.optional("seconds", self.duration.map(seconds))?;
+        fields.optional("queued", self.queued.map(seconds))?;
+        fields.optional("returned", self.returned.map(seconds))?;
         fields.optional("user", self.user.map(seconds))?;
         fields.optional("system", self.system.map(seconds))?;
         fields.optional("max_rss", self.max_rss)?;

@@ -58,6 +58,7 @@
 //! |---|---|
 //! | `cli` | the command line of the batch program: options, help texts, subcommands |
 //! | `batch` | which attempts at jobs are made, and where each result goes |
+//! | `bench` | what the pool costs where it runs, and what limits work |
 //! | `process` | how processes are started, watched and ended; how Python answers; the package `rankpool` for scripts |
 //! | `template` | what a record makes of a command: text only |
 //! | `input` | where records come from, and what is wrong with them |
@@ -66,7 +67,7 @@
 //! | `kernels` | the built-in functions |
 //! | `launch` | how a run starts and ends: transport, threads, exit code |
 //! | `pool` | the driver's side: maps, handles; encoding, decoding, order |
-//! | `report` | progress while a run goes on, the summary at its end |
+//! | `report` | progress while a run goes on, the summary at its end, reports with charts |
 //! | `engine` | what makes ranks compute |
 //! | `console` | lines on standard error: what they may contain, how they are written |
 //!
@@ -111,6 +112,8 @@
 pub mod architecture {}
 #[cfg(feature = "program")]
 mod batch;
+#[cfg(feature = "program")]
+mod bench;
 #[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod cli;

@@ -13,7 +13,8 @@
 #   shell       shellcheck, if it is here
 #   test        everything that needs no MPI: unit tests, simulation, pool over threads, documentation
 #   python      the Python package, asked by real interpreters: its own tests, others' test suites, the examples. With
-#               --only python or RANKPOOL_PYTHON=all: other Pythons, the wheel, a notebook, and all of it under both MPIs
+#               --only python or RANKPOOL_PYTHON=all: other Pythons, the wheel, a notebook and a report in a browser, and all of it
+#               under both MPIs
 #   openmpi     the MPI tests under Open MPI's mpiexec
 #   mpich       the same under MPICH's
 #   terminal    the bar and `rankpool top` in a real terminal (tmux), without a launcher and under each MPI's
@@ -197,6 +198,7 @@ step_python() {
   python3 tests/python/examples.py || status=1
   tests/python/wheel.sh || status=1
   python3 tests/python/notebook.py --browser || status=1
+  python3 tests/python/report.py || status=1
   for flavour in $RANKPOOL_TEST_MPIS; do
     (
       status=0

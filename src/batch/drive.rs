@@ -347,7 +347,8 @@ impl<'b, R: Runner> Driver<'b, R> {
             self.failed.add(planned.number, restored.cause().as_ref());
         }
         self.settled.add_restored(u64::from(failed));
-        let job = ledger::Job { place, number: planned.number, attempt: 1, input: planned.input };
+        let job =
+            ledger::Job { place, number: planned.number, attempt: 1, input: planned.input, read_us: planned.read_us };
         self.restore_error = self.sinks.restore(&job, status, restored).err();
         None
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::about;
 use super::drive::{Driven, End};
 use super::earlier::has_something;
 use super::job::Cause;
@@ -27,6 +28,8 @@ pub(super) fn end(driven: Driven, mut sinks: Sinks, pool: &Pool, token: Option<T
     let replaced = replace_doubtful(&doubtful, &mut sinks);
     let stopped = stopped_message(out_of_time, counts.done, left);
     report.add_journal(sinks.journal_note(report.counts));
+    // A journal that cannot be written is reported when it is closed.
+    let _ = sinks.add_statistics(&about::statistics(pool));
     let code = conclude(end, fault, stopped, sinks, &mut report);
     report_doubtful(&doubtful, job_log.as_deref(), replaced, &mut report);
     let has_success = stop.on_success && report.counts.succeeded > 0;

@@ -155,10 +155,14 @@ impl Cause {
 impl Run {
     /// Makes the run of an attempt that began at `start` in this slot and took `duration`.
     pub(crate) fn new(rank: u32, slot: u32, start: SystemTime, duration: Duration) -> Self {
-        let start = start.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let start_us = u64::try_from(start.as_micros()).unwrap_or(u64::MAX);
-        Run { rank, slot, start_us, seconds: duration.as_secs_f64(), usage: None }
+        Run { rank, slot, start_us: micros_of(start), seconds: duration.as_secs_f64(), usage: None }
     }
+}
+
+/// Returns a time in µs since 1970.
+pub(crate) fn micros_of(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Whether a job that ended with this status has failed; a cancelled one has not.

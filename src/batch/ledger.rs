@@ -228,14 +228,14 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
     /// Takes the next job of the source and returns its first attempt.
     pub(crate) fn read(&mut self, planned: Planned<W>) -> Attempt<W> {
-        let Planned { number, work, input, retries, .. } = planned;
+        let Planned { number, work, input, retries, read_us, .. } = planned;
         let place = self.next_place;
         self.next_place += 1;
         let retries = retries.max(self.retry.retries);
         self.most_retries = self.most_retries.max(retries);
         let may_retry = retries > 0 || self.gives_room;
         let entry = if may_retry || input.is_some() {
-            let job = Job { place, number, attempt: 1, input };
+            let job = Job { place, number, attempt: 1, input, read_us };
             Entry::Kept(Box::new(Kept::new(job, may_retry.then(|| work.clone()), retries)))
         } else {
             self.numbers.push(place, number);
@@ -392,7 +392,7 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
 impl<W, R> Ledger<W, R> {
     fn job_at(&self, place: u64) -> Job {
-        Job { place, number: self.numbers.get(place), attempt: 1, input: None }
+        Job { place, number: self.numbers.get(place), attempt: 1, input: None, read_us: 0 }
     }
 
     /// Returns of an attempt that is under way the job's number, the attempt's, and the record, if it is kept.
@@ -483,11 +483,11 @@ impl<W: Clone, R: AttemptEnd> Ledger<W, R> {
 
     /// Cancels a job that was read only to be cancelled, after the batch was ended.
     pub(crate) fn cancel_unread(&mut self, planned: Planned<W>) -> Job {
-        let Planned { number, input, .. } = planned;
+        let Planned { number, input, read_us, .. } = planned;
         let place = self.next_place;
         self.next_place += 1;
         self.counts.add(Status::Cancelled, 1);
-        Job { place, number, attempt: 1, input }
+        Job { place, number, attempt: 1, input, read_us }
     }
 
     /// Counts `jobs` jobs as cancelled that were never read.

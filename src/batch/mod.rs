@@ -23,10 +23,12 @@
 //! | `earlier` | which files of an earlier run this run continues |
 //! | `job` | the messages between driver and ranks: attempts and their results |
 //! | `client` | what a script asks for, and how it gets the results |
+//! | `about` | what the journal has of the run itself, for reports |
 //! | `runners` | the ranks' half |
 //! | `report` | the exit code and the messages at the end; `ending`: which end of a batch gives which |
 //! | `commands` | the batch of commands for programs that use the library |
 
+mod about;
 mod client;
 mod commands;
 mod deadline;
@@ -116,6 +118,8 @@ pub(crate) struct Options {
     pub window: usize,
     pub seed: u64,
     pub progress: Progress,
+    /// What the journal has of this run, for reports: the command line, and when it began.
+    pub about: Spec,
     pub live: LiveOptions,
     /// The file for the trace.
     pub trace: Option<Target>,
@@ -148,6 +152,7 @@ impl Options {
             window: 0,
             seed: 0,
             progress: Progress::Off,
+            about: Spec::new(),
             live: LiveOptions::default(),
             trace: None,
         }
@@ -189,7 +194,8 @@ impl<R: Runner> Batch<R> {
         let summary = self.options.summary.as_ref().map(JsonLines::open).transpose()?;
         let token = self.runner.token();
         let hosts: Vec<_> = pool.ranks().iter().map(|rank| rank.facts.host.clone()).collect();
-        let journal = self.open_journal().map_err(|error| error.with_options())?;
+        let mut journal = self.open_journal().map_err(|error| error.with_options())?;
+        journal.as_mut().map_or(Ok(()), |journal| journal.add_ranks(&about::ranks(&self.options.about, pool)))?;
         let (handover, done) = earlier.open_outputs(&self.options, journal.as_ref(), token.is_some())?;
         let keep = self.keep();
         let is_resumable = journal.is_some();

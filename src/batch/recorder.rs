@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::job::Cause;
 use super::ledger::Counts;
 use crate::engine::exchange::OutputStream;
-use crate::journal::{Journal, Key, Settled, Status};
+use crate::journal::{Journal, Key, Settled, Spec, Status};
 use crate::output::OutputError;
 
 /// A journal with the keys of the jobs that are not settled yet.
@@ -161,6 +161,14 @@ impl Recorder {
     /// If the journal cannot be read or written.
     pub(super) fn replace(&mut self, outputs: &BTreeMap<u64, Vec<u8>>) -> Result<(), OutputError> {
         self.journal.replace(outputs)
+    }
+
+    /// Writes what the run has counted.
+    ///
+    /// # Errors
+    /// If the journal cannot be written.
+    pub(super) fn add_statistics(&mut self, fields: &Spec) -> Result<(), OutputError> {
+        self.journal.add_statistics(fields)
     }
 
     /// Passes all entries to the system.

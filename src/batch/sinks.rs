@@ -6,17 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::client::{self, ClientSink};
 use super::handover::Handover;
-use super::job::{AttemptResult, Cause};
+use super::job::{AttemptResult, Cause, micros_of};
 use super::ledger::{Counts, Job};
 use super::policy::TURN_LIMIT;
 use super::recorder::{Recorder, Restored};
 use crate::console::{self, escaped};
 use crate::engine::exchange::OutputStream;
-use crate::journal::{JobEntry, Status, begin_line};
+use crate::journal::{JobEntry, Spec, Status, begin_line};
 use crate::output::{DEFAULT_MEMORY, ErrorLine, Ordered, OutputError, OutputOrder, Section, error_line};
 use crate::report::Ticker;
 
@@ -385,6 +385,14 @@ impl Sinks {
         self.handover.partial_names()
     }
 
+    /// Writes what the run has counted to the journal, if there is one.
+    ///
+    /// # Errors
+    /// If the journal cannot be written.
+    pub(super) fn add_statistics(&mut self, fields: &Spec) -> Result<(), OutputError> {
+        self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.add_statistics(fields))
+    }
+
     /// Finishes all outputs, and closes the journal. `counts`: the output is complete, with these numbers of jobs.
     pub(crate) fn finish(mut self, counts: Option<Counts>) -> Result<(), OutputError> {
         let durable = self.recorder.as_mut().map_or(Ok(()), Recorder::sync);
@@ -443,6 +451,9 @@ fn entry<'a>(job: &'a Job, result: &'a AttemptResult, hosts: &'a [String]) -> Op
         entry.slot = Some(run.slot.into());
         entry.start = Some(UNIX_EPOCH + Duration::from_micros(run.start_us));
         entry.duration = Duration::try_from_secs_f64(run.seconds).ok();
+        entry.queued = (job.read_us > 0).then(|| Duration::from_micros(run.start_us.saturating_sub(job.read_us)));
+        let end_us = run.start_us.saturating_add((run.seconds.max(0.0) * 1e6) as u64);
+        entry.returned = Some(Duration::from_micros(micros_of(SystemTime::now()).saturating_sub(end_us)));
         if let Some(usage) = run.usage {
             entry.exit = entry.exit.or((result.status == Status::Ok).then_some(0));
             entry.user = Duration::try_from_secs_f64(usage.user).ok();

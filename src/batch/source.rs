@@ -2,12 +2,14 @@
 //! thread of its own.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::job::micros_of;
 use super::ledger::Planned;
 use crate::console::reason;
 use crate::input::{BadRecords, InputError, Inputs, Place, Record};
@@ -186,7 +188,10 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                     json.clear();
                     serde_json::to_writer(&mut json, &work).map_err(|error| without_json(&place(), &error))?;
                     let (input, content) = keep.of(&json, number).map_err(|error| without_json(&place(), &error))?;
-                    Ok((Planned::new(number, work, input, content), Some(place()).filter(|_| keep.input)))
+                    Ok((
+                        Planned::new(number, work, input, content).read_at(keep.now_us()),
+                        Some(place()).filter(|_| keep.input),
+                    ))
                 });
                 (left_of(jobs, done), BadRecords::default())
             }
@@ -205,7 +210,7 @@ impl<W: Serialize + Send + 'static> Jobs<W> {
                     let named =
                         || place.clone().unwrap_or_else(|| Place { file: "".into(), line: number, column: None });
                     let (input, content) = keep.of(&json, number).map_err(|error| without_json(&named(), &error))?;
-                    Ok((Planned::new(number, work, input, content), place))
+                    Ok((Planned::new(number, work, input, content).read_at(keep.now_us()), place))
                 });
                 (left_of(jobs, done), bad)
             }
@@ -228,6 +233,11 @@ pub(crate) struct Keep {
 type Kept = (Option<Box<RawValue>>, u128);
 
 impl Keep {
+    /// Returns the time in µs since 1970, if an entry will describe the job; otherwise 0.
+    pub(super) fn now_us(self) -> u64 {
+        if self.input { micros_of(SystemTime::now()) } else { 0 }
+    }
+
     /// Returns what is kept of a record with this JSON text.
     fn of(self, json: &[u8], number: u64) -> Result<Kept, Box<dyn std::error::Error>> {
         let content = if self.content { Key::content_of(json, self.numbered.then_some(number)) } else { 0 };

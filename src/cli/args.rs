@@ -3,9 +3,11 @@
 //! What the options mean together is decided in [`config`](super::config).
 
 mod batch;
+mod bench;
 mod input;
 mod kernels;
 mod python;
+mod report;
 mod stop;
 
 use std::ffi::OsString;
@@ -20,9 +22,11 @@ use clap_complete::Shell;
 use super::parse::{Chunk, address, from_one, positive_time};
 
 pub(super) use batch::{FailureArgs, JournalArgs, MapArgs, RetryOn, RunCommandArgs};
+pub(super) use bench::BenchArgs;
 pub(super) use input::{FormatArg, InputArgs};
 pub(super) use kernels::{IndexArgs, KernelArgs, ParzenArgs, RunKernelArgs};
 pub(super) use python::{CallWorkerArgs, PythonArgs, ServeArgs};
+pub(super) use report::{Form, ReportArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +37,7 @@ Examples:
   srun rankpool kernel parzen --samples data.csv    inside a Slurm allocation
   rankpool --local 3 kernel nop --jobs 1000000      three ranks as threads, without MPI
   mpiexec -n 4 rankpool info                        where the ranks are, and with how many threads
+  rankpool report run.journal -o report.html        what a run did, as a page with charts
 
 Exit codes:
   0   every job succeeded
@@ -136,6 +141,7 @@ pub(super) enum TaskArgs {
     Python(Box<PythonArgs>),
     #[command(hide = true)]
     Serve(Box<ServeArgs>),
+    Bench(Box<BenchArgs>),
     /// Show the ranks, their hosts and threads, and warn of mistakes in that
     #[command(after_help = "\
 Start it exactly as you would start a run:
@@ -168,6 +174,7 @@ Examples:
         #[command(subcommand)]
         task: JournalTask,
     },
+    Report(ReportArgs),
     /// Write a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -223,9 +230,11 @@ impl TaskArgs {
             TaskArgs::Kernel(args) => Some(&args.failures),
             TaskArgs::Python(args) => Some(&args.failures),
             TaskArgs::Serve(args) => Some(&args.failures),
-            TaskArgs::Info { .. }
+            TaskArgs::Bench(_)
+            | TaskArgs::Info { .. }
             | TaskArgs::Top { .. }
             | TaskArgs::Journal { .. }
+            | TaskArgs::Report(_)
             | TaskArgs::Completions { .. }
             | TaskArgs::Man { .. } => None,
         }
@@ -258,12 +267,14 @@ pub(super) fn command() -> Command {
         }
     };
     command
+        .mut_subcommand("bench", hide(&["threads", "local", "dedicated_master", "quiet"]))
         .mut_subcommand("info", hide(&["threads", "local", "dedicated_master"]))
         .mut_subcommand("journal", |journal| {
             let names: Vec<_> = journal.get_subcommands().map(|task| task.get_name().to_string()).collect();
             let hidden = hide(&[])(journal);
             names.into_iter().fold(hidden, |journal, name| journal.mut_subcommand(name, hide(&[])))
         })
+        .mut_subcommand("report", hide(&["output"]))
         .mut_subcommand("top", hide(&[]))
         .mut_subcommand("completions", hide(&[]))
         .mut_subcommand("man", hide(&[]))

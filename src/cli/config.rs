@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use clap_complete::Shell;
 
 use super::args::{
-    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, RetryOn, RunArgs,
-    RunCommandArgs, TaskArgs,
+    Args, FailureArgs, InputArgs, JournalArgs, JournalTask, KernelArgs, MapArgs, ProgressArg, ReportArgs, RetryOn,
+    RunArgs, RunCommandArgs, TaskArgs,
 };
+use super::bench::BenchTask;
 use super::job_files::JobFiles;
 use super::parse::{JobMem, Limit};
 use super::python::{PythonTask, ServeTask};
@@ -69,9 +70,11 @@ pub(super) enum Task {
     Kernel(Box<KernelTask>),
     Python(PythonTask),
     Serve(ServeTask),
+    Bench(BenchTask),
     Info { json: bool },
     Top(PathBuf),
     Journal(JournalTask),
+    Report(ReportArgs),
     Completions(Shell),
     Man(Vec<String>),
 }
@@ -129,9 +132,11 @@ impl Config {
             }
             TaskArgs::Python(args) => Task::Python(PythonTask::new(*args, run.retries)?),
             TaskArgs::Serve(args) => Task::Serve(ServeTask::new(*args)),
+            TaskArgs::Bench(args) => Task::Bench(BenchTask::new(*args)?),
             TaskArgs::Info { json } => Task::Info { json },
             TaskArgs::Top { file } => Task::Top(file),
             TaskArgs::Journal { task } => Task::Journal(task),
+            TaskArgs::Report(args) => Task::Report(args),
             TaskArgs::Completions { shell } => Task::Completions(shell),
             TaskArgs::Man { words } => Task::Man(words),
         };
@@ -254,6 +259,7 @@ fn options(run: &RunArgs, task: &TaskArgs, failures: Option<&FailureArgs>) -> Op
         window: run.window.map_or(0, Into::into),
         seed: run.seed,
         progress: Progress::Auto,
+        about: failures.filter(|failures| failures.journal.journal.is_some()).map_or_else(Vec::new, |_| spec::about()),
         live: LiveOptions { status: run.status.clone(), serve: run.serve_status },
         trace: run.trace.as_ref().map(Target::new),
     }

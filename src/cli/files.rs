@@ -90,9 +90,11 @@ fn inputs_of(config: &Config) -> Option<&Inputs> {
         Task::Kernel(task) => task.input.as_ref(),
         Task::Python(_)
         | Task::Serve(_)
+        | Task::Bench(_)
         | Task::Info { .. }
         | Task::Top(_)
         | Task::Journal(_)
+        | Task::Report(_)
         | Task::Completions(_)
         | Task::Man(_) => None,
     }

@@ -15,10 +15,13 @@
 //! | `batch` | launches the ranks and runs a batch |
 //! | `files`, `job_files` | refuse to overwrite a file that the run reads, or to write two outputs to one file |
 //! | `time_limit` | finds out when a run has to end |
+//! | `bench` | measures the allocation, or work with more and more threads or ranks |
+//! | `report` | what a journal or a job log says about a run |
 //! | `info`, `top`, `journal`, `completions` | the other subcommands |
 
 mod args;
 mod batch;
+mod bench;
 mod command;
 mod completions;
 mod config;
@@ -31,6 +34,7 @@ mod kernel;
 mod map;
 mod parse;
 mod python;
+mod report;
 mod spec;
 mod stdout;
 mod time_limit;
@@ -85,9 +89,11 @@ fn run_task(config: &Config, task: &Task) -> ExitCode {
         Task::Run(task) => command::run(config, task),
         Task::Map(task) => map::run(config, task),
         Task::Kernel(kernel) => kernel::run(config, kernel),
+        Task::Bench(task) => bench::run(config, task),
         Task::Info { json } => info::run(config, *json),
         Task::Top(file) => top::run(file),
         Task::Journal(task) => journal::run(task),
+        Task::Report(args) => report::run(config, args),
         Task::Completions(shell) => completions::write_completions(*shell),
         Task::Man(words) => completions::write_manual(words),
         Task::Python(_) | Task::Serve(_) => ExitCode::Failure,

@@ -1,6 +1,7 @@
 //! What all jobs of a run have in common, for the journal: a journal of other jobs is refused.
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -43,6 +44,26 @@ fn of_map(args: &MapArgs) -> Spec {
     spec.add("--env", Some(words(&process.env)).filter(|env| !env.is_empty()));
     spec.add("--timeout", failures.timeout.map(|limit| format!("{limit:?}")));
     spec.0
+}
+
+/// A longer command line is not kept.
+const LONGEST_COMMAND: usize = 64 << 10;
+
+/// Returns what the journal has of this run for reports: the command line, the folder, and the time.
+pub(super) fn about() -> Spec {
+    let mut about = SpecBuilder::default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    about.add("began", Some(now.to_string()));
+    let typed: Option<Vec<String>> = std::env::args_os().map(|word| word.into_string().ok()).collect();
+    let command = typed.map(|mut typed| {
+        if let Some(program) = typed.first_mut() {
+            *program = "rankpool".into();
+        }
+        words(&typed)
+    });
+    about.add("command", command.filter(|command| command.len() <= LONGEST_COMMAND));
+    about.add("folder", std::env::current_dir().ok().and_then(|folder| folder.into_os_string().into_string().ok()));
+    about.0
 }
 
 #[derive(Default)]

@@ -46,7 +46,7 @@ fn write_new(file: &File, index: &Index, written: &File) -> io::Result<()> {
     let mut writer = FrameWriter::new(storage, Chain::default(), HEADER_BYTES as u64, Duration::MAX);
     let last = last_of_runs(file)?;
     let mut reader = FrameReader::new();
-    let ends = |kind: &Kind| matches!(kind, Kind::Complete | Kind::Closed);
+    let ends = |kind: &Kind| matches!(kind, Kind::Statistics | Kind::Complete | Kind::Closed);
     for (_, at) in last.iter().filter(|(kind, _)| !ends(kind)) {
         copy(file, &mut reader, *at, &mut writer)?;
     }
@@ -76,8 +76,11 @@ fn last_of_runs(file: &File) -> io::Result<Vec<(Kind, u64)>> {
         let kind = frame.kind;
         match kind {
             Kind::Owner => last.retain(|(of, _)| *of == Kind::Spec),
-            Kind::Spec | Kind::Complete | Kind::Closed => last.retain(|(of, _)| *of != kind),
-            Kind::Settled | Kind::Part | Kind::Unknown(_) => continue,
+            Kind::Spec | Kind::Ranks | Kind::Statistics | Kind::Complete | Kind::Closed => {
+                last.retain(|(of, _)| *of != kind);
+            }
+            // Moments are about the order of entries, which is not kept.
+            Kind::Settled | Kind::Part | Kind::Moment | Kind::Unknown(_) => continue,
         }
         last.push((kind, frame.at));
     }

@@ -53,11 +53,26 @@ pub(super) enum Kind {
     Complete,
     /// The run has closed the journal before all jobs were settled.
     Closed,
+    /// What the run knows of itself when all ranks are there; fields.
+    Ranks,
+    /// The entries before it were settled by this time: 8 bytes, µs since 1970.
+    Moment,
+    /// What the run has counted when its last job was settled; fields.
+    Statistics,
     Unknown(u8),
 }
 
-const KINDS: [(u8, Kind); 6] =
-    [(1, Kind::Owner), (2, Kind::Spec), (3, Kind::Settled), (4, Kind::Part), (5, Kind::Complete), (6, Kind::Closed)];
+const KINDS: [(u8, Kind); 9] = [
+    (1, Kind::Owner),
+    (2, Kind::Spec),
+    (3, Kind::Settled),
+    (4, Kind::Part),
+    (5, Kind::Complete),
+    (6, Kind::Closed),
+    (7, Kind::Ranks),
+    (8, Kind::Moment),
+    (9, Kind::Statistics),
+];
 
 impl Kind {
     fn from_byte(byte: u8) -> Kind {

@@ -43,7 +43,7 @@ pub(crate) struct Summary {
     pub torn: u64,
 }
 
-fn open(path: &Path) -> Result<File, JournalError> {
+pub(super) fn open(path: &Path) -> Result<File, JournalError> {
     let fault = |source| JournalError::Io { path: path.to_owned(), source };
     // A pipe without a writer is not waited for.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fault)?;

@@ -52,7 +52,7 @@ pub(super) fn read_contents(scan: &mut Scan<'_>, index: &mut IndexBuilder) -> io
             Kind::Spec => contents.spec = Some(read_fields(frame.payload)),
             Kind::Complete => (contents.complete, contents.is_closed) = (Some(read_fields(frame.payload)), true),
             Kind::Closed => contents.is_closed = true,
-            Kind::Part | Kind::Unknown(_) => {}
+            Kind::Part | Kind::Ranks | Kind::Moment | Kind::Statistics | Kind::Unknown(_) => {}
         }
     }
     Ok(contents)

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Status;
 use super::frame::{Kind, push_fields};
@@ -30,7 +31,13 @@ pub(crate) struct Journal {
     before: Option<Owner>,
     torn: u64,
     repaired: Option<Repaired>,
+    /// When the last moment was written, if entries have been settled since.
+    last_moment: Option<Instant>,
+    has_settled: bool,
 }
+
+/// A moment is written this often at most, while jobs are settled.
+const BETWEEN_MOMENTS: Duration = Duration::from_millis(150);
 
 impl Journal {
     pub(super) fn new(
@@ -41,7 +48,18 @@ impl Journal {
         torn: u64,
         repaired: Option<Repaired>,
     ) -> Journal {
-        Journal { name: path.to_string_lossy().into(), path, gone: None, lookup, writer, before, torn, repaired }
+        Journal {
+            name: path.to_string_lossy().into(),
+            path,
+            gone: None,
+            lookup,
+            writer,
+            before,
+            torn,
+            repaired,
+            last_moment: None,
+            has_settled: false,
+        }
     }
 
     /// Returns the path for messages.
@@ -140,6 +158,7 @@ impl Journal {
         if settled.description.len() > MAX_OUTPUT_BYTES || parts.len() > MAX_OUTPUT_BYTES / 8 {
             settled.description = &[];
         }
+        self.has_settled = true;
         let added = self.writer.append(Kind::Settled, |out| settled.write(&parts, out));
         added.map(drop).map_err(|error| OutputError::from_io(&self.name, error))
     }
@@ -150,11 +169,45 @@ impl Journal {
     /// If writing or syncing fails now or failed before.
     pub(crate) fn flush(&mut self) -> Result<(), OutputError> {
         let syncs = self.writer.syncs();
-        let flushed = self.writer.flush().and_then(|()| match self.writer.syncs() == syncs {
+        let is_recent = self.last_moment.is_some_and(|last| last.elapsed() < BETWEEN_MOMENTS);
+        let noted = if self.has_settled && !is_recent { self.note_moment() } else { Ok(()) };
+        let flushed = noted.and_then(|()| self.writer.flush()).and_then(|()| match self.writer.syncs() == syncs {
             true => Ok(()),
             false => self.check_path(),
         });
         flushed.map_err(|error| OutputError::from_io(&self.name, error))
+    }
+
+    /// Adds an entry with the time by which all entries before it were settled.
+    fn note_moment(&mut self) -> io::Result<()> {
+        (self.last_moment, self.has_settled) = (Some(Instant::now()), false);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+        self.writer.append(Kind::Moment, |out| out.extend_from_slice(&now.to_le_bytes())).map(drop)
+    }
+
+    /// Adds what the run knows of itself when all ranks are there.
+    ///
+    /// # Errors
+    /// If writing fails now or failed before.
+    pub(crate) fn add_ranks(&mut self, fields: &Spec) -> Result<(), OutputError> {
+        self.add_fields(Kind::Ranks, fields)
+    }
+
+    /// Adds what the run has counted when its last job was settled.
+    ///
+    /// # Errors
+    /// If writing fails now or failed before.
+    pub(crate) fn add_statistics(&mut self, fields: &Spec) -> Result<(), OutputError> {
+        self.add_fields(Kind::Statistics, fields)
+    }
+
+    /// Adds an entry that nothing depends on: one that would be too long is left out.
+    fn add_fields(&mut self, kind: Kind, fields: &Spec) -> Result<(), OutputError> {
+        if fields.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>() > MAX_OUTPUT_BYTES {
+            return Ok(());
+        }
+        let added = self.writer.append(kind, |out| push_fields(fields, out));
+        added.map(drop).map_err(|error| OutputError::from_io(&self.name, error))
     }
 
     /// Looks whether the file is still at its path. If not, a copy of it is made.
@@ -200,6 +253,8 @@ impl Journal {
     }
 
     fn close(mut self, kind: Kind, fields: &Spec) -> Result<(), OutputError> {
+        let noted = if kind == Kind::Complete { self.note_moment() } else { Ok(()) };
+        noted.map_err(|error| OutputError::from_io(&self.name, error))?;
         // Everything that the last entry relies on is durable before it.
         self.sync()?;
         let added = self.writer.append(kind, |out| push_fields(fields, out));

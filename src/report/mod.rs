@@ -1,19 +1,31 @@
-//! Shows a run on standard error: progress while it runs, a summary at the end.
+//! Shows a run: progress while it goes on, a summary at its end, and reports of journals and job logs.
+//!
+//! `facts` reads a file once for all; `html`, `text` and `rows` write down what it has found, and `chart` draws.
 
 #[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
 mod bar;
 #[cfg(feature = "program")]
+pub(crate) mod chart;
+#[cfg(feature = "program")]
+pub(crate) mod facts;
+#[cfg(feature = "program")]
+pub(crate) mod html;
 mod live;
 #[cfg(feature = "program")]
 mod memory;
 mod pace;
 mod progress;
 #[cfg(feature = "program")]
-mod summary;
+pub(crate) mod rows;
 #[cfg(feature = "program")]
+mod summary;
 mod terminal;
 #[cfg(feature = "program")]
+pub(crate) mod text;
+#[cfg(feature = "program")]
 mod trace;
+#[cfg(feature = "program")]
+pub(crate) mod words;
 
 #[cfg(feature = "program")]
 pub(crate) use live::{LOADS, Live, LiveOptions, Names, Observed, Order, Status, Table, short_input};

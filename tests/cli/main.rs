@@ -2,6 +2,7 @@
 //! it runs everywhere; `tests/mpi` asks the same of the program under `mpiexec`.
 
 mod answers;
+mod bench;
 #[path = "../support/disk.rs"]
 mod disk;
 mod durable;
@@ -22,6 +23,7 @@ mod memory;
 mod messages;
 mod preload;
 mod python;
+mod report;
 mod run_ends;
 mod run_failures;
 mod run_output;

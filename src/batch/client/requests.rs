@@ -162,7 +162,8 @@ impl Known {
         let input = if self.keep.input { Some(described(&function, head.count)?) } else { None };
         let (count, may_repeat) = (head.count.max(1), head.retries > 0);
         let work = Call { session, function, uses, flags, count, time_limit, may_repeat, payload };
-        Ok(Planned { number: head.id, work, input, content, retries: head.retries.into() })
+        let planned = Planned::new(head.id, work, input, content).read_at(self.keep.now_us());
+        Ok(Planned { retries: head.retries.into(), ..planned })
     }
 }
 

@@ -21,12 +21,19 @@ pub(crate) struct Planned<W> {
     pub content: u128,
     /// How often it is run again if it fails, if that is more than for all jobs.
     pub retries: u32,
+    /// When its record was read, in µs since 1970; 0 if nothing describes the job.
+    pub read_us: u64,
 }
 
 impl<W> Planned<W> {
     /// Makes a job that is run again as often as all jobs.
     pub(crate) fn new(number: u64, work: W, input: Option<Box<RawValue>>, content: u128) -> Self {
-        Planned { number, work, input, content, retries: 0 }
+        Planned { number, work, input, content, retries: 0, read_us: 0 }
+    }
+
+    /// Notes when its record was read, in µs since 1970.
+    pub(crate) fn read_at(self, read_us: u64) -> Self {
+        Planned { read_us, ..self }
     }
 }
 
@@ -41,6 +48,8 @@ pub(crate) struct Job {
     pub attempt: u32,
     /// Its record as JSON, if entries about jobs contain it.
     pub input: Option<Box<RawValue>>,
+    /// When its record was read, in µs since 1970; 0 if that is not known.
+    pub read_us: u64,
 }
 
 /// An event of a batch.

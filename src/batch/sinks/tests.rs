@@ -13,7 +13,7 @@ fn sinks(folder: &Path, lines: Lines) -> Sinks {
 }
 
 fn job(place: u64) -> Job {
-    Job { place, number: place + 1, attempt: 1, input: None }
+    Job { place, number: place + 1, attempt: 1, input: None, read_us: 0 }
 }
 
 fn ok(out: &str) -> AttemptResult {

@@ -1,0 +1,427 @@
+//! Runs the same work with more and more threads or ranks.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use wait4::Wait4;
+
+use super::median;
+
+/// The work, and how it is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub program: PathBuf,
+    /// The words of a launcher, in which `{}` is the number of ranks. `None`: one rank with that number of threads.
+    pub launcher: Option<Vec<String>>,
+    /// The words behind the program: a subcommand, its options and its arguments.
+    pub words: Vec<OsString>,
+    /// The numbers of threads or ranks, the first of which is 1.
+    pub counts: Vec<u32>,
+    /// How often each is run.
+    pub runs: usize,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Once {
+    /// From the start of the program to its end.
+    pub wall_seconds: f64,
+    /// The CPU time of its processes on this host.
+    pub user_seconds: f64,
+    pub system_seconds: f64,
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// What a run says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    pub jobs: u64,
+    pub failed: u64,
+    /// From the first job's dispatch to the last result.
+    #[serde(rename(serialize = "run_seconds"))]
+    pub wall_seconds: f64,
+    /// The share of the threads' time that was spent in the function of the jobs.
+    pub efficiency: Option<f64>,
+    #[serde(default, skip_serializing)]
+    per_rank: Vec<RankSummary>,
+    /// The time in the function of the jobs, summed over all threads.
+    #[serde(default)]
+    pub busy_seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct RankSummary {
+    busy_seconds: f64,
+}
+
+/// All runs with one number of threads or ranks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Row {
+    pub count: u32,
+    pub runs: Vec<Once>,
+}
+
+impl Row {
+    /// Returns the median of a figure of the runs.
+    pub(crate) fn median(&self, figure: impl Fn(&Once) -> f64) -> f64 {
+        median(&self.runs.iter().map(figure).collect::<Vec<_>>())
+    }
+
+    pub(crate) fn wall(&self) -> f64 {
+        self.median(|run| run.wall_seconds)
+    }
+
+    /// Returns the shortest and the longest wall time.
+    pub(crate) fn range(&self) -> (f64, f64) {
+        let walls = self.runs.iter().map(|run| run.wall_seconds);
+        (walls.clone().fold(f64::INFINITY, f64::min), walls.fold(0.0, f64::max))
+    }
+
+    /// Returns the mean time in the function of a job, in seconds.
+    pub(crate) fn job_seconds(&self) -> f64 {
+        self.median(|run| run.summary.busy_seconds / run.summary.jobs.max(1) as f64)
+    }
+
+    /// Returns the CPU time for each job, in seconds.
+    pub(crate) fn cpu_of_job(&self) -> f64 {
+        self.median(|run| (run.user_seconds + run.system_seconds) / run.summary.jobs.max(1) as f64)
+    }
+}
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScalingError {
+    #[error("{program} cannot be started: {error}")]
+    NotStarted { program: String, error: io::Error },
+    #[error("a run with {count} {what} ended with {end}: {command}")]
+    Failed { count: u32, what: &'static str, end: String, command: String },
+    #[error("a file of a run cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Plan {
+    /// What the numbers count.
+    pub(crate) fn what(&self) -> &'static str {
+        if self.launcher.is_some() { "ranks" } else { "threads" }
+    }
+
+    /// Runs everything: each number once in each round, so that a change of the machine meets them all. `begin` is called before each
+    /// run. `stop` ends it.
+    ///
+    /// # Errors
+    /// If a run fails. Failed jobs are none of these.
+    pub(crate) fn rows(&self, stop: &Stop, begin: &mut dyn FnMut(usize, u32)) -> Result<Vec<Row>, ScalingError> {
+        let mut rows: Vec<Row> = self.counts.iter().map(|&count| Row { count, runs: Vec::new() }).collect();
+        for round in 0..self.runs {
+            for row in &mut rows {
+                begin(round, row.count);
+                row.runs.push(self.run(row.count, None, stop)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Runs the work once more with the largest number, and returns what its job log says.
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows).
+    pub(crate) fn tail(&self, stop: &Stop) -> Result<Tail, ScalingError> {
+        let folder = tempfile::tempdir()?;
+        let log = folder.path().join("jobs.jsonl");
+        let count = self.counts.iter().copied().max().unwrap_or(1);
+        self.run(count, Some(&log), stop)?;
+        Ok(Tail::of(BufReader::new(File::open(log)?).lines(), count))
+    }
+
+    fn command(&self, count: u32, summary: &Path, log: Option<&Path>) -> (OsString, Vec<OsString>) {
+        let mut words: Vec<OsString> = Vec::new();
+        match &self.launcher {
+            Some(launcher) => {
+                words.extend(launcher.iter().map(|word| word.replace("{}", &count.to_string()).into()));
+                words.push(self.program.clone().into());
+                words.extend(["--threads", "1"].map(OsString::from));
+            }
+            None => {
+                words.push(self.program.clone().into());
+                words.extend(["--local", "1", "--threads"].map(OsString::from));
+                words.push(count.to_string().into());
+            }
+        }
+        words.extend(["--quiet", "--progress", "off", "--output", "/dev/null", "--summary"].map(OsString::from));
+        words.push(summary.into());
+        let (subcommand, others) = self.words.split_at(1.min(self.words.len()));
+        words.extend_from_slice(subcommand);
+        if let Some(log) = log {
+            words.extend([OsString::from("--records"), log.into()]);
+        }
+        words.extend_from_slice(others);
+        let arguments = words.split_off(1);
+        (words.remove(0), arguments)
+    }
+
+    fn run(&self, count: u32, log: Option<&Path>, stop: &Stop) -> Result<Once, ScalingError> {
+        let folder = tempfile::tempdir()?;
+        let summary = folder.path().join("summary.json");
+        let (program, arguments) = self.command(count, &summary, log);
+        let shown = || program.to_string_lossy().into_owned();
+        let begin = Instant::now();
+        let mut child = Command::new(&program)
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| ScalingError::NotStarted { program: shown(), error })?;
+        stop.watch(child.id());
+        let ended = child.wait4();
+        stop.unwatch();
+        let ended = ended?;
+        let wall_seconds = begin.elapsed().as_secs_f64();
+        if stop.is_asked() {
+            return Err(ScalingError::Interrupted);
+        }
+        let code = ended.status.code();
+        // 3: some jobs failed.
+        if !matches!(code, Some(0 | 3)) {
+            let end = code.map_or_else(|| ended.status.to_string(), |code| format!("exit code {code}"));
+            let command = std::iter::once(&program).chain(&arguments).map(|word| word.to_string_lossy().into_owned());
+            let command = shlex::try_join(command.collect::<Vec<_>>().iter().map(String::as_str)).unwrap_or_default();
+            return Err(ScalingError::Failed { count, what: self.what(), end, command });
+        }
+        let text = std::fs::read(&summary)?;
+        let mut summary: Summary = serde_json::from_slice(&text).map_err(io::Error::from)?;
+        summary.busy_seconds = summary.per_rank.iter().map(|rank| rank.busy_seconds).sum();
+        Ok(Once {
+            wall_seconds,
+            user_seconds: ended.rusage.utime.as_secs_f64(),
+            system_seconds: ended.rusage.stime.as_secs_f64(),
+            summary,
+        })
+    }
+}
+
+/// A request to end the measurement, which is passed on to the run that goes on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop {
+    is_asked: Arc<AtomicBool>,
+    /// The process of the run; 0 between runs.
+    running: Arc<AtomicI32>,
+}
+
+impl Stop {
+    /// Takes SIGINT and SIGTERM for such a request.
+    ///
+    /// # Errors
+    /// If the system refuses a handler or a thread.
+    pub(crate) fn at_signals() -> io::Result<Stop> {
+        let stop = Stop::default();
+        let mut signals =
+            signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+        let its = stop.clone();
+        std::thread::Builder::new().name("rankpool signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                its.is_asked.store(true, Ordering::SeqCst);
+                its.pass_on(signal);
+            }
+        })?;
+        Ok(stop)
+    }
+
+    fn pass_on(&self, signal: i32) {
+        let signal = nix::sys::signal::Signal::try_from(signal);
+        let pid = self.running.load(Ordering::SeqCst);
+        if let (Ok(signal), true) = (signal, pid > 0) {
+            // It may just have ended.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::SeqCst)
+    }
+
+    /// Notes the process of a run that has begun.
+    fn watch(&self, pid: u32) {
+        self.running.store(i32::try_from(pid).unwrap_or(0), Ordering::SeqCst);
+        if self.is_asked() {
+            self.pass_on(signal_hook::consts::SIGTERM);
+        }
+    }
+
+    fn unwatch(&self) {
+        self.running.store(0, Ordering::SeqCst);
+    }
+}
+
+/// The end of a run, by its job log.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub(crate) struct Tail {
+    /// From the first moment at which a thread had no more jobs to the end of the last job.
+    pub seconds: f64,
+    /// From the start of the first job to the end of the last one.
+    pub run_seconds: f64,
+    /// The mean and the longest time of a job.
+    pub mean_seconds: f64,
+    /// The jobs that ended last, the last one first: number and duration.
+    pub last: Vec<(u64, f64)>,
+}
+
+/// The entries of a job log that are read here.
+#[derive(Debug, Deserialize)]
+struct LogEntry {
+    number: u64,
+    rank: Option<u32>,
+    slot: Option<u32>,
+    start: Option<String>,
+    seconds: Option<f64>,
+}
+
+/// The number of jobs that are named.
+const NAMED: usize = 3;
+
+impl Tail {
+    fn of(lines: impl Iterator<Item = io::Result<String>>, count: u32) -> Tail {
+        let mut ends: std::collections::BTreeMap<(u32, u32), f64> = std::collections::BTreeMap::new();
+        let mut last: Vec<(f64, u64, f64)> = Vec::new();
+        let (mut first, mut total, mut jobs) = (f64::INFINITY, 0.0, 0_u64);
+        for line in lines.map_while(Result::ok) {
+            let Ok(LogEntry { number, rank: Some(rank), slot: Some(slot), start: Some(start), seconds: Some(seconds) }) =
+                serde_json::from_str(&line)
+            else {
+                continue;
+            };
+            let Some(start) = since_epoch(&start) else { continue };
+            let end = start + seconds;
+            (first, total, jobs) = (first.min(start), total + seconds, jobs + 1);
+            let slot_end = ends.entry((rank, slot)).or_insert(end);
+            *slot_end = slot_end.max(end);
+            if last.len() < NAMED || last.iter().any(|(other, ..)| *other < end) {
+                last.push((end, number, seconds));
+                last.sort_by(|a, b| b.0.total_cmp(&a.0));
+                last.truncate(NAMED);
+            }
+        }
+        let Some(&(end, ..)) = last.first() else { return Tail::default() };
+        // A thread that had no job at all was idle from the start.
+        let idle = if ends.len() < count as usize { first } else { ends.values().copied().fold(end, f64::min) };
+        Tail {
+            seconds: end - idle,
+            run_seconds: end - first,
+            mean_seconds: total / jobs as f64,
+            last: last.into_iter().map(|(_, number, seconds)| (number, seconds)).collect(),
+        }
+    }
+}
+
+fn since_epoch(time: &str) -> Option<f64> {
+    let time = humantime::parse_rfc3339(time).ok()?;
+    time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs_f64())
+}
+
+/// Returns the default numbers up to a largest one: 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on, and that one.
+pub(crate) fn counts_up_to(largest: u32) -> Vec<u32> {
+    let powers = std::iter::successors(Some(2_u32), |power| power.checked_mul(2));
+    let mut counts: Vec<u32> = std::iter::once(1)
+        .chain(powers.flat_map(|power| [power, power / 2 * 3]))
+        .take_while(|count| *count < largest)
+        .collect();
+    counts.push(largest.max(1));
+    counts.dedup();
+    counts
+}
+
+/// Returns by which factor arithmetic that uses no memory gets slower if this number of threads does it instead of one.
+pub(crate) fn slowdown_of_arithmetic(threads: u32) -> f64 {
+    let alone = arithmetic(1);
+    arithmetic(threads) / alone.max(1e-9)
+}
+
+/// The time that arithmetic is to take.
+const ARITHMETIC: Duration = Duration::from_millis(60);
+
+/// Returns the seconds that each of these threads needs for the same arithmetic; the median of three tries.
+fn arithmetic(threads: u32) -> f64 {
+    static STEPS: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    let steps = *STEPS.get_or_init(|| {
+        let (begin, some) = (Instant::now(), 1 << 20);
+        std::hint::black_box(steps_of_arithmetic(some));
+        (ARITHMETIC.as_secs_f64() / begin.elapsed().as_secs_f64() * some as f64) as u64
+    });
+    let tries: Vec<f64> = (0..3)
+        .map(|_| {
+            std::thread::scope(|scope| {
+                let work = move || {
+                    let begin = Instant::now();
+                    std::hint::black_box(steps_of_arithmetic(steps));
+                    begin.elapsed().as_secs_f64()
+                };
+                let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+                let own = work();
+                let times: Vec<f64> =
+                    others.into_iter().map(|other| other.join().unwrap_or(own)).chain([own]).collect();
+                median(&times)
+            })
+        })
+        .collect();
+    median(&tries)
+}
+
+/// A chain of multiplications, each of which needs the one before.
+fn steps_of_arithmetic(steps: u64) -> f64 {
+    (0..steps).fold(1.0, |x: f64, _| std::hint::black_box(x) * 1.000_000_1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_grow_by_halves_and_end_with_the_largest() {
+        assert_eq!(counts_up_to(1), [1]);
+        assert_eq!(counts_up_to(2), [1, 2]);
+        assert_eq!(counts_up_to(7), [1, 2, 3, 4, 6, 7]);
+        assert_eq!(counts_up_to(24), [1, 2, 3, 4, 6, 8, 12, 16, 24]);
+    }
+
+    #[test]
+    fn the_tail_begins_when_the_first_thread_has_no_more_jobs() {
+        let line = |number, slot, second: u32, seconds| {
+            Ok(format!(
+                r#"{{"number":{number},"rank":0,"slot":{slot},"start":"2026-01-01T00:00:{second:02}Z","seconds":{seconds}}}"#
+            ))
+        };
+        let lines = [line(1, 1, 0, 2.0), line(2, 2, 0, 1.0), line(3, 2, 1, 1.5), line(4, 1, 2, 8.0)];
+        let tail = Tail::of(lines.into_iter(), 2);
+        assert_eq!((tail.seconds, tail.run_seconds), (7.5, 10.0));
+        assert_eq!(tail.last[0], (4, 8.0));
+        assert!((tail.mean_seconds - 3.125).abs() < 1e-9);
+        let one = Tail::of([line(1, 1, 0, 2.0)].into_iter(), 2);
+        assert_eq!(one.seconds, 2.0, "a thread without a job was idle all the time");
+        assert_eq!(Tail::of(std::iter::empty(), 2), Tail::default());
+    }
+
+    #[test]
+    fn a_launcher_gets_the_number_of_ranks() {
+        let plan = Plan {
+            program: "rankpool".into(),
+            launcher: Some(["mpiexec", "-n", "{}"].map(String::from).to_vec()),
+            words: ["kernel", "nop"].map(OsString::from).to_vec(),
+            counts: vec![1, 2],
+            runs: 1,
+        };
+        let (program, arguments) = plan.command(3, Path::new("s"), Some(Path::new("l")));
+        let arguments: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+        assert_eq!(program, "mpiexec");
+        assert_eq!(arguments[..4], ["-n", "3", "rankpool", "--threads"]);
+        assert_eq!(arguments[arguments.len() - 4..], ["kernel", "--records", "l", "nop"]);
+    }
+}
