@@ -10,6 +10,7 @@ pub(crate) mod chart;
 pub(crate) mod facts;
 #[cfg(feature = "program")]
 pub(crate) mod html;
+#[cfg(feature = "program")]
 mod live;
 #[cfg(feature = "program")]
 mod memory;
@@ -19,6 +20,7 @@ mod progress;
 pub(crate) mod rows;
 #[cfg(feature = "program")]
 mod summary;
+#[cfg(feature = "program")]
 mod terminal;
 #[cfg(feature = "program")]
 pub(crate) mod text;
