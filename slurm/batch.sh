@@ -94,16 +94,26 @@ find_mpi() {
 
 # prepare WORD…: sets `arguments` to the words, and `journal` to the name of the file in which the run keeps what it has done.
 # If the words do not name a journal, they get one: OUTPUT.journal beside --output OUTPUT, else rankpool-NUMBER.journal, with
-# the number of the allocation. `journal` is empty for commands that keep none (rankpool info, a --dry-run).
+# the number of the allocation. `journal` is empty for commands that keep none (rankpool info, a --dry-run), and for a Python
+# script unless it is named: for `python --journal FILE script.py`, because it makes short jobs slower. `is_script` is yes or no.
 prepare() {
   local word previous='' task='' place=0 output='' named='' resume='' added=()
   arguments=("$@")
   journal=
+  is_script=no
   # {array} stands for the number of the task, so that the runs of an array can have different inputs and outputs.
   [ -z "$array_index" ] || arguments=("${arguments[@]//\{array\}/$array_index}")
   for word in "${arguments[@]}"; do
     # What follows `--` is the command of `rankpool run`.
     [ "$word" != -- ] || break
+    # What follows a script is its own. The first word that is no option may be the value of one.
+    if [ "$task" = python ]; then
+      case "$word $previous" in
+        -m\ * | -c\ * | *.py\ * | [!-]*\ --*=*) break ;;
+        -* | *\ -*) ;;
+        *) break ;;
+      esac
+    fi
     case $previous in
       --output | -o) output=$word ;;
       --journal) named=$word ;;
@@ -111,7 +121,7 @@ prepare() {
     previous=$word
     [ -n "$task" ] || place=$((place + 1))
     case $word in
-      run | map | kernel) : "${task:=$word}" ;;
+      run | map | kernel | python) : "${task:=$word}" ;;
       --output=*) output=${word#*=} ;;
       --journal=*) named=${word#*=} ;;
       --resume) resume=yes ;;
@@ -119,6 +129,10 @@ prepare() {
     esac
   done
   [ -n "$task" ] || return 0
+  if [ "$task" = python ]; then
+    is_script=yes
+    [ -n "$named" ] || return 0
+  fi
   journal=$named
   if [ -z "$journal" ]; then
     case $output in
@@ -253,8 +267,9 @@ run_until_complete() {
   exit 75
 }
 
-# Ends a complete run with rankpool's exit code, which the launcher may have changed.
+# Ends a complete run with rankpool's exit code, which the launcher may have changed. That of a script can be any number.
 finish() {
+  [ "$is_script" = no ] || exit "$status"
   case $status in
     0 | 3) ;;
     *) say "the run is complete, although its launcher has ended with $status" ;;

@@ -11,7 +11,8 @@ Usage: slurm/local.sh [-n RANKS] [--mpi openmpi|mpich] [--build-only] [RANKPOOL 
 
 Finds an MPI on this machine or installs one (with apt-get as root, else under target/ without root), builds rankpool
 and runs it on RANKS ranks. Without arguments for rankpool it runs the main job: the density of 10 000 samples at the
-origin by Parzen windows of twelve widths. The exit code is rankpool's.
+origin by Parzen windows of twelve widths. Then it measures the same kind of sweep in plain Python, with 100 widths, on one
+rank and on all of them, and says where it has put a picture and a report of that. The exit code is rankpool's.
 
   -n RANKS       how many ranks (4)
   --mpi FLAVOUR  openmpi or mpich (whatever is found first)
@@ -64,7 +65,9 @@ done
 [[ $ranks =~ ^[1-9][0-9]*$ ]] || misuse "-n takes a number of ranks, not '$ranks'"
 case $flavour in any | openmpi | mpich) ;; *) misuse "--mpi is openmpi or mpich, not '$flavour'" ;; esac
 
+is_main=no
 if [ $# -eq 0 ]; then
+  is_main=yes
   set -- kernel parzen --samples "$top/tests/data/gaussian_2d.csv" --point 0,0 --widths 0.1:1.2:12
 fi
 
@@ -90,4 +93,21 @@ fi
 # The variable holds several words.
 read -r -a flags <<<"$RANKPOOL_MPIEXEC_FLAGS"
 printf 'local.sh: %s -n %s %s %s %s\n' "$RANKPOOL_MPIEXEC" "$ranks" "${flags[*]}" "$program" "$*" >&2
-exec "$RANKPOOL_MPIEXEC" -n "$ranks" "${flags[@]}" "$program" "$@"
+launch=("$RANKPOOL_MPIEXEC" -n "$ranks" "${flags[@]}" "$program")
+[ "$is_main" = yes ] || exec "${launch[@]}" "$@"
+"${launch[@]}" "$@"
+
+# What many ranks are good for: a sweep of a tutorial in Python, on one rank and on all of them.
+if ! command -v python3 >/dev/null; then
+  printf 'local.sh: there is no python3, so the sweep in Python is left out.\n' >&2
+  exit 0
+fi
+work=(map --python "$top/examples/python/parzen_plain.py:density" --range 0.012:1.2:0.012)
+shown="$top/target/local"
+mkdir -p "$shown"
+printf 'local.sh: the density at a point by 100 windows, in plain Python, on 1 rank and on %s\n' "$ranks" >&2
+"$program" --quiet bench --launcher "$RANKPOOL_MPIEXEC -n {} ${flags[*]}" --counts "1,$ranks" --each 0.05 --svg "$shown/parzen.svg" "${work[@]}"
+rm -f "$shown/parzen.jsonl"
+"${launch[@]}" --quiet --output "$shown/parzen.txt" "${work[@]}" --records "$shown/parzen.jsonl"
+"$program" report "$shown/parzen.jsonl" -o "$shown/report.html"
+printf 'local.sh: the picture is %s, the report of a run is %s (open it in a browser)\n' "$shown/parzen.svg" "$shown/report.html" >&2

@@ -7,6 +7,7 @@
 # launcher and openmpi or mpich. Rank 0 and the launcher are on h1. The scenarios, all of them unless told:
 #
 #   undisturbed   nothing happens, and `rankpool info` shows three hosts
+#   script        nothing happens, and a Python script gets results from three hosts
 #   killed        the rank on h3 is killed, and nothing else
 #   vanishes      all processes on h3 are killed
 #   cut           the link of h3 is cut
@@ -39,7 +40,7 @@ esac
 program=$(realpath "$1")
 shift
 scenarios=("$@")
-[ ${#scenarios[@]} -gt 0 ] || scenarios=(undisturbed killed vanishes cut cut-and-back frozen thawed late)
+[ ${#scenarios[@]} -gt 0 ] || scenarios=(undisturbed script killed vanishes cut cut-and-back frozen thawed late)
 launcher=${RANKPOOL_MPIEXEC:-mpiexec}
 flavour=${RANKPOOL_MPI_FLAVOUR:?set up an MPI first, with slurm/mpi.sh}
 
@@ -226,6 +227,29 @@ undisturbed() {
   start
   finish
   expect_not_lost
+}
+script() {
+  cat >"$folder/script.py" <<'SCRIPT'
+import os, socket, sys, time
+from rankpool import Executor
+
+def host(folder):
+    open(os.path.join(folder, socket.gethostname()), "w").close()
+    deadline = time.monotonic() + 60
+    while len(os.listdir(folder)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return socket.gethostname()
+
+with Executor() as executor:
+    print(*sorted(set(executor.map(host, [sys.argv[1]] * 30, chunksize=1))))
+SCRIPT
+  mkdir "$folder/hosts"
+  disturbed=$(date +%s.%N)
+  launch python --threads 1 "$folder/script.py" "$folder/hosts" >"$folder/said" 2>&1 &
+  running=$!
+  finish
+  [ "$code" = 0 ] || broken "exit code $code"
+  grep -qx 'h1 h2 h3' "$folder/said" || broken 'the script has not seen three hosts'
 }
 killed() {
   start

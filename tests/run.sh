@@ -310,7 +310,7 @@ step_local() {
 step_scripts() { tests/scripts.sh; }
 
 step_hosts() {
-  local flavour folder scenarios=(vanishes cut thawed)
+  local flavour folder scenarios=(script vanishes cut thawed)
   [ "${RANKPOOL_HOSTS:-}" != all ] || scenarios=()
   [ "$(id -u)" = 0 ] || skip 'only root can make network namespaces'
   for flavour in $RANKPOOL_TEST_MPIS; do

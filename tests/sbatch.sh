@@ -252,6 +252,33 @@ functions() {
 }
 test_case long 'a built-in function, a Python function' functions
 
+# A script runs once, and its jobs on the nodes: srun starts a rank on each.
+script() {
+  [ "$flavour" = mpich ] || local -x RANKPOOL_LAUNCHER='srun -K1 --mpi=pmix --cpu-bind=none'
+  cat >script.py <<'SCRIPT'
+import os, sys, time
+from rankpool import Executor
+
+def node(path):
+    # Until a job has run on each node.
+    open(os.path.join(path, os.environ["SLURMD_NODENAME"]), "w").close()
+    deadline = time.monotonic() + 60
+    while len(os.listdir(path)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return os.environ["SLURMD_NODENAME"]
+
+if __name__ == "__main__":
+    os.mkdir("nodes")
+    with Executor() as executor:
+        seen = set(executor.map(node, ["nodes"] * 20, chunksize=1))
+        print(len(seen), "nodes, for", sys.argv[1:])
+SCRIPT
+  submit 0 --nodes=2 -- python script.py run --journal x
+  [ "$(grep -cFx "2 nodes, for ['run', '--journal', 'x']" log)" = 1 ] ||
+    complain 'these are not the jobs of a script on two nodes'
+}
+test_case short 'a Python script on two nodes, started by srun' script
+
 codes() {
   submit 2 --nodes=2 -- kernel nosuch
   submit 3 --nodes=2 -- run --range 1:3 --output out -- sh -c 'exit 1'

@@ -437,6 +437,26 @@ test_case 'a command without jobs is run once, as it is' no_journal 0 info
 test_case 'its exit code is passed on' no_journal 1 info --json
 test_case 'nothing is written for a dry run' no_journal 0 run --range 1:3 --dry-run -- echo {}
 
+# A script has words of its own, which may look like ours.
+python_script() {
+  plan "0 $1" '0 0'
+  run "$1" "${@:2}"
+  starts 1 && requeued 0
+  started_as "${*:2}"
+}
+test_case 'a Python script is run once, and its words are its own' python_script 0 python s.py run --journal x --resume
+test_case 'the exit code of a Python script is passed on' python_script 7 --threads 2 python --quiet s.py map --output x
+test_case 'the same for a module' python_script 5 python --log-level=info -m run --journal x
+test_case 'the same for a script whose name says nothing' python_script 5 python --log-level=info analyse --journal x
+named_journal_of_script() {
+  plan '4 75' "all $1"
+  run "$1" python --journal mine --threads 2 s.py run --resume
+  starts 2
+  started_as 'python --resume --journal mine --threads 2 s.py run --resume'
+}
+test_case 'a Python script with a journal goes on' named_journal_of_script 0
+test_case 'a Python script with a journal has its own exit code' named_journal_of_script 9
+
 nothing_to_do() {
   plan 'all 0'
   run 2

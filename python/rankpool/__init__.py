@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from .maps import MapRun
     from .pool import Pool
 
+if type(__spec__.loader).__name__ == "zipimporter":
+    from ._importer import install as _install
+
+    _install(__spec__.loader)
+    del _install
+
 _HOMES = {
     "Executor": "executor",
     "MapRun": "maps",

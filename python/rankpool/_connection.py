@@ -1,15 +1,15 @@
 """The connection to rank 0: what is sent, what waits for the window, and the thread that receives results."""
 
 import itertools
-import json
 import os
 import threading
+from _socket import AF_UNIX, socket
 from _thread import get_ident
 from collections import deque
+from stat import S_ISSOCK
 from time import monotonic
 
 from . import _frames as frames
-from . import _launch
 from ._frames import HEADER, MEMFD_FROM, FrameReader, FrameWriter, pack_frame
 from ._functions import Functions
 from ._futures import FINISHED, RUNNING, JobFuture, begin, settle
@@ -22,13 +22,34 @@ _JOIN_LIMIT = 2.0
 _pack_header = HEADER.pack
 
 
+def _inherited_socket():
+    """The socket to rank 0 that `rankpool python` has handed down, or None. It is taken once."""
+    text = os.environ.pop("RANKPOOL_FD", None)
+    if text is None:
+        return None
+    try:
+        fd = int(text)
+        if not S_ISSOCK(os.fstat(fd).st_mode):
+            return None
+        os.set_inheritable(fd, False)
+        sock = socket(-1, -1, -1, fd)
+    except (ValueError, OSError):
+        return None
+    if sock.family != AF_UNIX:
+        sock.detach()
+        return None
+    return sock
+
+
 class Connection:
     """One rank 0. All executors of the process with the same launcher share it."""
 
     def __init__(self, launcher, preload=()):
         self._process = None
-        sock = _launch.inherited_socket() if launcher is None else None
+        sock = _inherited_socket() if launcher is None else None
         if sock is None:
+            from . import _launch
+
             sock, self._process = _launch.start(launcher, preload)
         self._socket = sock
         self._writer = FrameWriter(sock)
@@ -53,7 +74,7 @@ class Connection:
         self.over = None  # why no more calls are taken
         self.slots = 1
         self.window = 2
-        self.info = {}
+        self.welcome = None  # what rank 0 has said of the run, in JSON
         self._threads = [
             threading.Thread(target=self._receive, name="rankpool-receiver", daemon=True),
             threading.Thread(target=self._flush, name="rankpool-flusher", daemon=True),
@@ -71,8 +92,13 @@ class Connection:
         """Wait until rank 0 has said how many slots there are. Raises `PoolEnded` if there will be none."""
         if not self._welcome.wait(timeout):
             raise TimeoutError(f"rankpool has not started within {timeout:.0f} s")
-        if self.over is not None and not self.info:
+        if self.over is not None and self.welcome is None:
             raise self.error()
+
+    def has_journal(self):
+        """Whether results are found again by the content of their jobs."""
+        # Rank 0 writes no spaces, and quotes inside of texts have a backslash. The module json takes a millisecond.
+        return self.welcome is not None and b'"journal":true' in self.welcome
 
     def error(self):
         """The exception of calls after the end of the run."""
@@ -389,7 +415,7 @@ class Connection:
             elif kind == frames.WINDOW:
                 self.window = max(1, header[4])
             elif kind == frames.WELCOME:
-                self.info = json.loads(bytes(body))
+                self.welcome = bytes(body)
                 self.slots = max(1, header[4])
                 self.window = self.slots + 1
                 self._welcome.set()
@@ -496,7 +522,9 @@ class Connection:
             thread.join(_JOIN_LIMIT)
         self._socket.close()
         if self._process is not None:
-            _launch.end(self._process)
+            from ._launch import end
+
+            end(self._process)
 
     def is_busy(self):
         """Whether the interpreter has to wait for jobs, or for frames that are not written."""

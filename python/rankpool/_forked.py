@@ -144,6 +144,7 @@ def _forget_package():
     """Leave no trace of this package in a process that does not use it."""
     home = __file__[: -len("/rankpool/_forked.py")]
     sys.path[:] = [entry for entry in sys.path if entry != home]
-    sys.path_importer_cache.pop(home, None)
+    for path in [path for path in sys.path_importer_cache if path == home or path.startswith(home + "/")]:
+        del sys.path_importer_cache[path]
     for name in [name for name in sys.modules if name == "rankpool" or name.startswith("rankpool.")]:
         del sys.modules[name]

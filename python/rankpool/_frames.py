@@ -20,12 +20,14 @@ FUNCTION = 2
 CALL = 3
 FORGET = 4
 END_SESSION = 5
+RECALL = 6
 WELCOME = 16
 RESULT = 17
 WINDOW = 18
 ENDING = 19
 READY = 32
 BROKEN = 33
+RECALLED = 34
 
 # The flags of a frame.
 BUFFERS = 1  # the payload has out-of-band buffers

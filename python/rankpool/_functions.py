@@ -1,7 +1,8 @@
 """How a function travels: serialised once, known by its hash, sent once.
 
 What can be imported goes by its name. Functions of `__main__`, lambdas, closures and nested functions
-go by value (cloudpickle), with what they capture. Without cloudpickle, functions of `__main__` go by name
+go by value, with what they capture: by cloudpickle, or without it (see `_by_value`) if they capture nothing but
+constants, modules and functions like themselves. Without cloudpickle, functions of `__main__` go by name
 and the worker imports `__main__` again, as multiprocessing does.
 """
 
@@ -192,7 +193,7 @@ class Functions:
 
                 parts, buffers, uses = dumps_parts(Reloaded(fn.__module__, fn.__qualname__, generation))
             else:
-                parts, buffers, uses = dumps_parts(fn)
+                parts, buffers, uses = dumps_parts(_by_value(fn) or fn)
         except Exception as error:
             if cloudpickle() is None:
                 what = display_name(fn)
@@ -239,6 +240,14 @@ class Functions:
         entries[key] = entry
 
 
+def _by_value(fn):
+    if type(fn) is not FunctionType or fn.__module__ != "__main__":
+        return None
+    from ._by_value import by_value
+
+    return by_value(fn)
+
+
 def captures(fn):
     """What a function captures: `(names, cells, mutable)`.
 
@@ -252,7 +261,7 @@ def captures(fn):
     while functions:
         current = functions.pop()
         values = []
-        for name in _names(current.__code__):
+        for name in names_of(current.__code__):
             value = current.__globals__.get(name, _MISSING)
             names.append((current.__globals__, name, _ITSELF if value is fn else value))
             values.append(value)
@@ -279,7 +288,7 @@ def captures(fn):
     return names, cells, mutable
 
 
-def _names(code):
+def names_of(code):
     """The names that a code object and the code nested in it look up."""
     names = set()
     codes = [code]

@@ -5,7 +5,6 @@ All of them share one lock, and a condition is made for a future only when somet
 
 import threading
 from concurrent.futures import _base
-from typing import Any
 
 PENDING = _base.PENDING
 RUNNING = _base.RUNNING
@@ -23,9 +22,9 @@ class JobFuture(_base.Future):
     _state = PENDING
     _result = None
     _exception = None
-    core: Any  # of its executor
-    record: Any  # of its function
-    body: Any  # of its call, until it is sent
+    core: object  # of its executor
+    record: object  # of its function
+    body: object  # of its call, until it is sent
     retries: int
     seconds: float
     count = 1  # the number of jobs, as of a call of a map

@@ -1,8 +1,7 @@
-"""Where rank 0 is: the socket that `rankpool python` hands down, or a `rankpool serve` that is started here."""
+"""A `rankpool serve` that is started here, where the script was not started by `rankpool python`."""
 
 import os
 import socket
-import stat
 import struct
 import subprocess
 import sys
@@ -10,25 +9,6 @@ import time
 
 _LAUNCH_LIMIT = 300.0
 _END_LIMIT = 10.0
-
-
-def inherited_socket():
-    """The socket to rank 0 that `rankpool python` has handed down, or None. It is taken once."""
-    text = os.environ.pop("RANKPOOL_FD", None)
-    if text is None:
-        return None
-    try:
-        fd = int(text)
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            return None
-        os.set_inheritable(fd, False)
-        sock = socket.socket(fileno=fd)
-    except (ValueError, OSError):
-        return None
-    if sock.family != socket.AF_UNIX:
-        sock.detach()
-        return None
-    return sock
 
 
 def find_program():

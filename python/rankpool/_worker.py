@@ -93,6 +93,7 @@ class Worker:
         self._watched = False
         self._wake_watcher = None
         self._notes = None
+        self._last_recall = 0
         self._memfds = None  # those of large answers
         self._main_tried = False
         self._is_child = False
@@ -127,22 +128,30 @@ class Worker:
                     self._functions.pop(header[5], None)
                 elif kind == frames.END_SESSION:
                     self._sessions.pop(header[5], None)
+                elif kind == frames.RECALL:
+                    self._last_recall = header[5]
+                    self._answers.append(pack_frame(frames.RECALLED, 0, 0, 0, 0, header[5], 0, 0, 0.0, [], 0))
+                    self._send()
             batch = body = None
 
     def _say_ready(self):
-        """The first frame: a file in memory where the number of the call that runs is noted."""
+        """The first frame: a file in memory that the rank shares.
+
+        It has the number of the call that runs, which the worker writes, and that of a recall, or 0, which the
+        rank writes.
+        """
         import os
         from mmap import mmap
 
         try:
             fd = os.memfd_create("rankpool-notes", os.MFD_CLOEXEC)
-            os.truncate(fd, 8)
-            self._notes = memoryview(mmap(fd, 8)).cast("Q")
-            header = frames.HEADER.pack(frames.READY, frames.MEMFD, 0, 0, 0, 0, 0, 0, 0.0, 8)
+            os.truncate(fd, 16)
+            self._notes = memoryview(mmap(fd, 16)).cast("Q")
+            header = frames.HEADER.pack(frames.READY, frames.MEMFD, 0, 0, 0, 0, 0, 0, 0.0, 16)
             ready = (header, fd)
         except (OSError, AttributeError):
             version = sys.version.split()[0].encode()
-            self._notes = memoryview(bytearray(8)).cast("Q")
+            self._notes = memoryview(bytearray(16)).cast("Q")
             ready = pack_frame(frames.READY, 0, 0, 0, 0, 0, 0, 0, 0.0, [version], len(version))
         self._writer.send([ready], True)
 
@@ -204,7 +213,12 @@ class Worker:
     def _answer(self, header, body):
         """Run a call and add its answer to those that will be written. Returns the seconds in the function."""
         _, flags, _, _, count, number, function, session, _, _ = header
-        self._notes[0] = number
+        notes = self._notes
+        notes[0] = number
+        # Only after it was noted: see `src/process/calls/recall.rs`.
+        if notes[1] and notes[1] > self._last_recall:
+            notes[0] = 0
+            return 0.0  # Others run it, or it is sent again.
         seconds = 1.0
         try:
             if session != self._current:

@@ -1,12 +1,13 @@
 """`Executor`: a `concurrent.futures.Executor` whose workers are the processes of rankpool's ranks."""
 
+from __future__ import annotations
+
 import os
-import pickle
 import sys
 import threading
+from _pickle import dumps as _pickle
 from collections import deque
 from concurrent.futures import _base
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple, TypeVar, Union
 
 from . import _process
 from ._functions import all_uses
@@ -15,8 +16,13 @@ from ._payload import MAIN, SHARED, dumps, layout
 from ._runs import cancel_abandoned, live_runs
 from .maps import MapRun
 
-T = TypeVar("T")
-_pickle = pickle.dumps
+# The script waits for what is imported here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple, TypeVar, Union
+
+    T = TypeVar("T")
+
 _new = object.__new__
 _START_LIMIT = 300.0
 _LOOK_AGAIN = 1.0
@@ -79,7 +85,7 @@ class _Core:
         is_exclusive = self.initializer is not None
         if is_exclusive:
             told["initializer"] = dumps((self.initializer, self.initargs))[0]
-        body = pickle.dumps(told, 5)
+        body = _pickle(told, 5)
         if body not in self.sessions:
             self.sessions[body] = connection.session(body, is_exclusive, self.preload)
         self.session = self.sessions[body]

@@ -72,7 +72,7 @@ class MapRun(Reading):
         self._buffersize = buffersize
         self._grows = grows  # the buffer, if jobs turn out to be short and small
         # One job in a call where results are found again by content, or where a job has a time limit of its own.
-        single = core.connection.info.get("journal") or timeout
+        single = core.connection.has_journal() or timeout
         self._automatic = chunksize is None and not single
         self._size = chunksize or 1
         self._bytes = 1.0  # of a job, in the largest direction

@@ -120,8 +120,7 @@ impl Config {
         };
         let job_files = job_files(&task);
         let failures = task.failures();
-        let batch = options(&run, &task, failures);
-        let seed = run.seed;
+        let (batch, seed) = (options(&run, &task, failures), run.seed);
         let time_limit = failures.map_or(Limit::None, |failures| failures.stop.time_limit);
         let (dry_run, job_cpus) = (failures.is_some_and(|failures| failures.dry_run), task.job_cpus());
         let task = match task {

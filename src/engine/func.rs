@@ -66,7 +66,7 @@ pub(crate) trait ChunkFunction: Send + Sync {
     fn serve<'c>(&self, jobs: &mut dyn Jobs<'c>);
 }
 
-/// The jobs of a chunk. They are answered in the order in which they are pulled. What is not pulled can still be given to
+/// The jobs of a chunk. They are answered in the order in which they are pulled. What is not pulled, or given back, can still go to
 /// another thread or rank.
 pub(crate) trait Jobs<'c> {
     /// The next job's input. `None`: there are no more.
@@ -77,6 +77,9 @@ pub(crate) trait Jobs<'c> {
     fn refuse(&mut self, failure: Failure);
     /// Sends the results so far ahead, because the next answer may take long. They do not settle their jobs.
     fn send_ahead(&mut self);
+    /// Gives back the last `count` jobs that were pulled and not refused or answered, because one before them takes long. They were
+    /// not started. They are pulled again, unless they go elsewhere.
+    fn give_back(&mut self, count: usize);
     /// Answers the oldest job that was pulled and not answered: `write` appends its encoded result.
     fn answer(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Failure>);
 }
@@ -356,6 +359,13 @@ impl<I: Value, O: Value> ChunkJobs<'_, '_, I, O> {
     #[cfg(feature = "program")]
     pub(crate) fn send_ahead(&mut self) {
         self.jobs.send_ahead();
+    }
+
+    /// Gives back the last `count` jobs that were pulled, because one before them takes long. They were not started. They are pulled
+    /// again, unless they go elsewhere.
+    #[cfg(feature = "program")]
+    pub(crate) fn give_back(&mut self, count: usize) {
+        self.jobs.give_back(count);
     }
 
     /// Answers the oldest job that was pulled and not answered.

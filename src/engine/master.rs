@@ -234,6 +234,7 @@ impl<'t> Master<'t> {
                 }
                 ToMaster::Early { chunk, first, count, .. } => self.deliver_early(rank, chunk, first, count, payload),
                 ToMaster::Returned { chunk, kept } => self.handle_event(Event::Returned { rank, chunk, kept }, None),
+                ToMaster::Delayed { chunk } => self.handle_event(Event::Delayed { rank, chunk }, None),
                 ToMaster::Signalled => self.stop(),
                 ToMaster::Failed { message } => return Err(MasterError::RankFailed(rank, self.host(rank), message)),
                 ToMaster::Load(load) => self.board.load(rank, load),

@@ -230,6 +230,7 @@ impl RankLoop<'_> {
                     }
                     FromThread::Part(part) => self.queue_part(part),
                     FromThread::Early(early) => self.queue_early(early),
+                    FromThread::Delayed(chunk) => self.queue_delayed(chunk),
                 }
             }
             if !self.limited.is_empty() {
@@ -257,9 +258,9 @@ impl RankLoop<'_> {
     fn pause(&mut self, idle: &mut Idle) {
         let waits = self.executor.waiting.load(Ordering::SeqCst) > 0;
         match if waits { self.coalescing.remaining(Instant::now) } else { None } {
-            None => idle.wait(self.transport.must_poll()),
+            None => idle.wait(self.transport.polling()),
             Some(Duration::ZERO) => {}
-            Some(left) => idle.wait_at_most(left, self.transport.must_poll()),
+            Some(left) => idle.wait_at_most(left, self.transport.polling()),
         }
     }
 
@@ -398,6 +399,12 @@ impl RankLoop<'_> {
         if self.chunks.contains_key(&chunk) {
             let head = ToMaster::Early { chunk, first, count, bytes: frames.len() as u64 };
             self.outbox.push_with(head, [frames.into()]);
+        }
+    }
+
+    fn queue_delayed(&mut self, chunk: ChunkId) {
+        if self.chunks.contains_key(&chunk) {
+            self.outbox.push(ToMaster::Delayed { chunk });
         }
     }
 

@@ -140,6 +140,8 @@ pub(crate) enum ToMaster {
     Early { chunk: ChunkId, first: u32, count: u32, bytes: u64 },
     /// The answer to a recall: the rank keeps the first `kept` jobs.
     Returned { chunk: ChunkId, kept: u32 },
+    /// A job of this chunk takes long. Jobs behind it that the rank had taken up can be given back again.
+    Delayed { chunk: ChunkId },
     /// The rank has received a signal that asks for the end of the run.
     Signalled,
     /// The rank is alive.
@@ -181,6 +183,7 @@ impl Head for ToMaster {
             ToMaster::Finished { bytes, .. } | ToMaster::Part { bytes, .. } | ToMaster::Early { bytes, .. } => *bytes,
             ToMaster::Join(_)
             | ToMaster::Returned { .. }
+            | ToMaster::Delayed { .. }
             | ToMaster::Signalled
             | ToMaster::Pulse
             | ToMaster::Load(_)

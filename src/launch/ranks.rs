@@ -164,7 +164,7 @@ pub(super) fn run_rank(
     use std::time::Instant;
 
     use crate::engine::rank::{RankEnd, RankError};
-    use crate::engine::transport::Idle;
+    use crate::engine::transport::{Idle, Polling};
 
     let signals = listen();
     let result = rank::serve(rank, mpi, Doorbell::default(), facts, on_threads, &signals);
@@ -175,7 +175,7 @@ pub(super) fn run_rank(
     let alone = matches!(result, Err(RankError::MasterSilent(_) | RankError::MasterClosed));
     let alive = !alone && !matches!(result, Err(RankError::Aborted));
     while alive && (result.is_err() || !mpi.is_flushed()) && Instant::now() < deadline && mpi.receive().is_ok() {
-        idle.wait(true);
+        idle.wait(Polling::Sometimes);
     }
     match result {
         Ok(RankEnd::Dismissed) => RankExit::Finish,

@@ -103,3 +103,24 @@ fn an_interrupt_ends_it() {
     let end = support::wait(&mut child, LIMIT.min(Duration::from_secs(60))).expect("it ends");
     assert_eq!(end.code(), Some(75));
 }
+
+#[test]
+fn the_commands_of_the_page_on_tuning_do_what_it_says() {
+    let files = Files::new();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tuning.md");
+    let page = std::fs::read_to_string(page).expect("there is a page");
+    let blocks = page.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    let commands: Vec<&str> = blocks.flat_map(str::lines).collect();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_rankpool")).parent().expect("a folder");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    for words in commands {
+        let mut shell = std::process::Command::new("sh");
+        support::run(shell.args(["-c", words]).env("PATH", &path).current_dir(files.0.path()), LIMIT).expect_code(0);
+    }
+    assert_eq!(files.names(), ["allocation.json", "allocation.svg", "work.json", "work.svg"]);
+    let picture = std::fs::read_to_string(files.path("work.svg")).expect("a picture");
+    for word in ["kernel slow-fn --jobs 200", "2 threads", "1.00×", "ideal", "serial", "CPUs"] {
+        assert!(picture.contains(word), "{word} is missing in\n{picture}");
+    }
+}

@@ -205,6 +205,75 @@ with Executor() as executor:
     assert_eq!(run.expect_code(0).out(), "at last\nJobTimeout\n");
 }
 
+#[test]
+fn a_script_can_act_on_a_result_before_the_other_jobs_of_its_chunk_have_ended() {
+    let files = Files::new();
+    // One worker and chunks of eight jobs. The last job of each round is in a chunk with others, unless it begins one, which it
+    // does not do in all rounds: they have different numbers of jobs.
+    let script = "
+import os, time
+from rankpool import Executor
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not os.path.exists(path):
+        assert time.monotonic() < deadline, path
+        time.sleep(0.005)
+
+with Executor() as executor:
+    for number in range(5):
+        first = executor.submit(wait_for, f'all-there-{number}')
+        short = [executor.submit(abs, i) for i in range(20 + number)]
+        last = executor.submit(wait_for, f'results-seen-{number}')
+        open(f'all-there-{number}', 'x').close()
+        assert [future.result(30) for future in short] == list(range(20 + number))
+        assert not last.done()
+        open(f'results-seen-{number}', 'x').close()
+        last.result(60)
+    print('seen')
+";
+    files.with("script.py", script);
+    let mut alone = Command::new(env!("CARGO_BIN_EXE_rankpool"));
+    alone.args(["--local", "1", "--threads", "1", "--chunk", "8", "python", "script.py"]).current_dir(files.path("."));
+    assert_eq!(support::run(&mut alone, LIMIT).expect_code(0).out(), "seen\n");
+}
+
+#[test]
+fn a_job_may_wait_for_the_jobs_behind_it_if_there_is_another_worker() {
+    let files = Files::new();
+    let script = "
+import os, sys, time
+from rankpool import Executor
+
+def note(path, line):
+    with open(path, 'a') as log:
+        log.write(f'{line}\\n')
+    return line
+
+def wait_for_lines(path, count):
+    deadline = time.monotonic() + 60
+    while not os.path.exists(path) or len(open(path).readlines()) < count:
+        assert time.monotonic() < deadline, path
+        time.sleep(0.005)
+
+with Executor() as executor:
+    before = [executor.submit(note, sys.argv[1], i) for i in range(400)]
+    long = executor.submit(wait_for_lines, sys.argv[1], 800)
+    behind = [executor.submit(note, sys.argv[1], i) for i in range(400, 800)]
+    long.result()
+    assert [future.result() for future in before + behind] == list(range(800))
+    assert sorted(int(line) for line in open(sys.argv[1])) == list(range(800))
+    print('done')
+";
+    files.with("script.py", script);
+    for (ranks, threads, chunk) in [("1", "2", "auto"), ("2", "1", "auto"), ("2", "1", "64")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rankpool"));
+        command.args(["--local", ranks, "--threads", threads, "--chunk", chunk, "python", "script.py"]);
+        command.arg(format!("log-{ranks}-{chunk}")).current_dir(files.path("."));
+        assert_eq!(support::run(&mut command, LIMIT).expect_code(0).out(), "done\n");
+    }
+}
+
 /// A script that waits for jobs that never end.
 const WAITS: &str = "
 import sys, time

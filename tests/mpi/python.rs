@@ -12,6 +12,7 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("a_script_runs_once_and_its_jobs_run_on_all_ranks", all_ranks),
     ("a_launched_script_has_its_own_exit_code", exit_code),
     ("large_arguments_and_results_cross_ranks", large_values),
+    ("jobs_behind_one_that_waits_for_them_run_on_another_rank", delayed_jobs),
     ("a_rank_that_is_killed_while_a_script_runs_costs_no_result", a_killed_rank),
 ];
 
@@ -72,6 +73,35 @@ if __name__ == '__main__':
     print('equal')
 ";
     assert_eq!(run_script(2, text).expect_code(0).out(), "equal\n");
+}
+
+fn delayed_jobs() {
+    let text = "
+import os, time
+from rankpool import Executor
+
+def note(i):
+    with open('log', 'a') as log:
+        log.write(f'{i}\\n')
+    return i
+
+def wait_for_lines(count):
+    deadline = time.monotonic() + 60
+    while not os.path.exists('log') or len(open('log').readlines()) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+if __name__ == '__main__':
+    with Executor() as executor:
+        for begin in range(0, 2400, 800):
+            before = [executor.submit(note, i) for i in range(begin, begin + 400)]
+            long = executor.submit(wait_for_lines, begin + 800)
+            behind = [executor.submit(note, i) for i in range(begin + 400, begin + 800)]
+            long.result()
+            assert [future.result() for future in before + behind] == list(range(begin, begin + 800))
+    print(sorted(int(line) for line in open('log')) == list(range(2400)))
+";
+    assert_eq!(run_script(2, text).expect_code(0).out(), "True\n");
 }
 
 fn a_killed_rank() {

@@ -229,6 +229,55 @@ def resident_memory(_):
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def note(path, line):
+    """Adds a line to a file that all workers write to."""
+    with open(path, "a") as file:
+        file.write(f"{line}\n")
+    return line
+
+
+def note_and_first(path, line, data):
+    return note(path, line), data[0], data[-1], len(data)
+
+
+def note_and_sleep(path, line, seconds):
+    note(path, line)
+    return slow(seconds)
+
+
+def wait_for_lines(path, count):
+    """Returns when a file has this many lines."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with open(path) as file:
+                if len(file.readlines()) >= count:
+                    return count
+        except FileNotFoundError:
+            pass
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{path} does not have {count} lines")
+        time.sleep(0.005)
+
+
+def wait_and_exit(path):
+    """Ends the worker without a word when a file is there."""
+    wait_for(path)
+    os._exit(3)
+
+
+def read_with_the_lock(path):
+    """Reads a byte of a pipe, and keeps the interpreter's lock meanwhile: no other thread of the worker runs."""
+    import ctypes
+
+    fd = os.open(path, os.O_RDWR)
+    byte = ctypes.create_string_buffer(1)
+    try:
+        return ctypes.PyDLL(None).read(fd, byte, 1)
+    finally:
+        os.close(fd)
+
+
 def inverted(block):
     """A block with the inverse of each byte."""
     return Block(bytearray(byte ^ 0xFF for byte in block.data[:1]) * len(block.data))

@@ -247,6 +247,13 @@ impl CallFeed for ChunkFeed<'_, '_, '_> {
         self.jobs.send_ahead();
     }
 
+    fn give_back(&mut self, calls: Vec<CallRequest>) {
+        let count = calls.len();
+        // Whoever runs them reads their messages again.
+        calls.into_iter().for_each(|call| call.payload.leave_again());
+        self.jobs.give_back(count);
+    }
+
     fn has_ended(&self, session_value: u64) -> bool {
         rank::is_forgotten(session_value)
     }

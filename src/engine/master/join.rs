@@ -33,6 +33,7 @@ pub(super) fn gather_facts(
                         ToMaster::Finished { .. }
                         | ToMaster::Part { .. }
                         | ToMaster::Early { .. }
+                        | ToMaster::Delayed { .. }
                         | ToMaster::Returned { .. }
                         | ToMaster::Pulse
                         | ToMaster::Load(_)
@@ -45,7 +46,7 @@ pub(super) fn gather_facts(
             None if Instant::now() > deadline => {
                 return Err(MasterError::Missing(size as usize - there.len(), size, limits::JOIN.as_secs()));
             }
-            None => idle.wait(transport.must_poll()),
+            None => idle.wait(transport.polling()),
         }
     }
     Ok(there.into_values().collect())

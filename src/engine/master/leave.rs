@@ -6,7 +6,7 @@ use super::{Master, MasterError};
 use crate::console;
 use crate::engine::limits;
 use crate::engine::schedule::{Event, MapId, RankId};
-use crate::engine::transport::Idle;
+use crate::engine::transport::{Idle, Polling};
 use crate::engine::wire::ToRank;
 
 impl Master<'_> {
@@ -67,7 +67,7 @@ impl Master<'_> {
                 self.undelivered = true;
                 return Ok(());
             }
-            idle.wait(true);
+            idle.wait(Polling::Sometimes);
         }
         Ok(())
     }

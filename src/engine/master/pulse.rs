@@ -6,7 +6,7 @@ use super::{Master, MasterError};
 use crate::console;
 use crate::engine::limits;
 use crate::engine::schedule::{Event, RankId};
-use crate::engine::transport::{Idle, Pulse};
+use crate::engine::transport::{Idle, Polling, Pulse};
 use crate::engine::wire::{Packet, ToRank};
 
 /// The times of the last messages from and to each rank.
@@ -47,7 +47,7 @@ impl Master<'_> {
         let mut going = self.send().is_ok();
         while going && !self.transport.is_flushed() && Instant::now() < deadline {
             going = self.transport.receive().is_ok();
-            idle.wait(true);
+            idle.wait(Polling::Sometimes);
         }
     }
 

@@ -41,8 +41,8 @@ impl Master<'_> {
                 quiet.told = true;
                 self.handle_event(Event::Quiet, None);
             }
-            Some(left) => idle.wait_at_most(left, self.transport.must_poll()),
-            None => idle.wait(self.transport.must_poll()),
+            Some(left) => idle.wait_at_most(left, self.transport.polling()),
+            None => idle.wait(self.transport.polling()),
         }
     }
 }

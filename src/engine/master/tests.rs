@@ -7,7 +7,7 @@ use crate::engine::placement::RankFacts;
 use crate::engine::rank;
 use crate::engine::stats::Stats;
 use crate::engine::transport::local::{Spoke, star};
-use crate::engine::transport::{TransportError, TransportInfo};
+use crate::engine::transport::{Polling, TransportError, TransportInfo};
 use crate::engine::wire::FunctionId;
 use crate::pool::Pool;
 
@@ -249,8 +249,8 @@ impl<T: Transport> Transport for Mortal<T> {
         self.0.receive()
     }
 
-    fn must_poll(&self) -> bool {
-        true
+    fn polling(&self) -> Polling {
+        Polling::Sometimes
     }
 
     fn is_flushed(&self) -> bool {

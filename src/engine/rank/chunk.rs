@@ -42,6 +42,13 @@ impl Cursor {
         (next < jobs).then_some(next)
     }
 
+    /// Puts back what was taken from this job on, an offset: it can be taken again, or given up. Only the thread that takes the jobs
+    /// may do this.
+    fn put_back(&self, from: u32) {
+        let put_back = |packed| Some(Cursor::packed(from, Cursor::unpacked(packed).1));
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, put_back);
+    }
+
     /// How many jobs were taken.
     fn taken(&self) -> u32 {
         let (taken, jobs) = Cursor::unpacked(self.0.load(Ordering::Relaxed));
@@ -173,8 +180,17 @@ struct Run<'c> {
     inputs: Frames<'c>,
     results: Results,
     stopwatch: Box<Stopwatch>,
-    /// Jobs that a function of chunks has pulled and not answered, in order; with the reason, if they cannot be run.
-    pulled: VecDeque<(u32, Option<Failure>)>,
+    /// Jobs that a function of chunks has pulled and not answered, in order.
+    pulled: VecDeque<Pulled<'c>>,
+}
+
+/// A job that was pulled.
+struct Pulled<'c> {
+    offset: u32,
+    /// The inputs from this job on.
+    inputs: Frames<'c>,
+    /// Why it cannot be run.
+    failure: Option<Failure>,
 }
 
 impl<'c> Run<'c> {
@@ -191,7 +207,7 @@ impl<'c> Run<'c> {
             let before = self.results.count;
             let first = self.current(0);
             let panic = context::as_job(first, || catch(|| function.serve(self))).err();
-            while let Some((offset, failure)) = self.pulled.pop_front() {
+            while let Some(Pulled { offset, failure, .. }) = self.pulled.pop_front() {
                 let failure = failure.unwrap_or_else(|| match &panic {
                     Some(panic) => Failure {
                         kind: JobErrorKind::Panic,
@@ -251,9 +267,8 @@ impl<'c> Run<'c> {
 
     /// Settles the jobs at the front that cannot be run.
     fn settle_refused(&mut self) {
-        while let Some((offset, Some(_))) = self.pulled.front() {
-            let offset = *offset;
-            if let Some((_, Some(failure))) = self.pulled.pop_front() {
+        while self.pulled.front().is_some_and(|job| job.failure.is_some()) {
+            if let Some(Pulled { offset, failure: Some(failure), .. }) = self.pulled.pop_front() {
                 self.settle(offset, Err(failure));
             }
         }
@@ -264,12 +279,13 @@ impl<'c> Jobs<'c> for Run<'c> {
     fn pull(&mut self) -> Option<&'c [u8]> {
         loop {
             let offset = self.chunk.cursor.take()?;
+            let inputs = self.inputs;
             match self.input() {
                 Ok(input) => {
-                    self.pulled.push_back((offset, None));
+                    self.pulled.push_back(Pulled { offset, inputs, failure: None });
                     return Some(input);
                 }
-                Err(failure) => self.pulled.push_back((offset, Some(failure))),
+                Err(failure) => self.pulled.push_back(Pulled { offset, inputs, failure: Some(failure) }),
             }
             self.settle_refused();
         }
@@ -287,19 +303,34 @@ impl<'c> Jobs<'c> for Run<'c> {
         self.executor.doorbell.ring();
     }
 
+    fn give_back(&mut self, mut count: usize) {
+        let mut first = None;
+        while count > 0 {
+            let Some(job) = self.pulled.pop_back() else { break };
+            // One that cannot be run is found again.
+            count -= usize::from(job.failure.is_none());
+            first = Some(job);
+        }
+        let Some(Pulled { offset, inputs, .. }) = first else { return };
+        self.inputs = inputs;
+        self.chunk.cursor.put_back(offset);
+        self.executor.send(FromThread::Delayed(self.chunk.id));
+        self.executor.doorbell.ring();
+    }
+
     fn message(&self) -> &Bytes {
         &self.chunk.inputs
     }
 
     fn refuse(&mut self, failure: Failure) {
-        if let Some((_, refused)) = self.pulled.back_mut() {
-            *refused = Some(failure);
+        if let Some(job) = self.pulled.back_mut() {
+            job.failure = Some(failure);
         }
         self.settle_refused();
     }
 
     fn answer(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Failure>) {
-        if let Some((offset, _)) = self.pulled.pop_front() {
+        if let Some(Pulled { offset, .. }) = self.pulled.pop_front() {
             let result = self.call(offset, |out, _| write(out));
             self.settle(offset, result);
         }

@@ -56,6 +56,8 @@ pub(super) enum FromThread {
     Results(Results),
     Part(Part),
     Early(Early),
+    /// Jobs of this chunk that were taken can be given back again.
+    Delayed(ChunkId),
 }
 
 /// Results of a chunk that is not finished.

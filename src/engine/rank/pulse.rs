@@ -81,7 +81,7 @@ impl RankLoop<'_> {
             while self.finished.try_recv().is_ok() {}
             self.watch(active)?;
             self.send()?;
-            idle.wait(self.transport.must_poll());
+            idle.wait(self.transport.polling());
         }
     }
 

@@ -5,7 +5,7 @@ use super::pace::Pace;
 use super::queue::Range;
 use super::ranks::Gain;
 use super::suspects::{SUSPECT, root};
-use super::{Chunk, Recall, Schedule};
+use super::{Chunk, RECALLS_MAX, Recall, Schedule};
 
 /// How many chunks are recalled at once for each idle thread after a while without events.
 const RECALLS_PER_IDLE_THREAD: u64 = 16;
@@ -109,7 +109,7 @@ impl Schedule {
         let gain = map.pace.gain(jobs.count, threads);
         let id = ChunkId(self.next_chunk);
         self.next_chunk += 1;
-        let chunk = Chunk { rank, map: map_id, jobs, work, recall: Recall::Never };
+        let chunk = Chunk { rank, map: map_id, jobs, work, recall: Recall::Never, delays: 0 };
         self.ranks.update(rank, |rank| {
             rank.held.insert(id);
             let worth = chunk.is_recallable() && gain.waiting > 0 && jobs.losses < SUSPECT;
@@ -127,6 +127,36 @@ impl Schedule {
         });
     }
 
+    /// Notes that jobs of a chunk wait behind one that takes long. They are recalled for the next idle thread, whether they were
+    /// recalled before or not.
+    ///
+    /// This terminates: each delay of a chunk is behind another one of its jobs.
+    pub(super) fn delayed(&mut self, rank: RankId, id: ChunkId) {
+        let Some(chunk) = self.chunks.get_mut(&id).filter(|chunk| chunk.rank == rank) else { return };
+        let is_new = u64::from(chunk.delays) + 1 < chunk.jobs.count;
+        // If it was asked, the answer counts these jobs: they can be given back since before this event was sent.
+        if is_new && chunk.recall != Recall::Asked && chunk.jobs.recalls < RECALLS_MAX {
+            chunk.delays += 1;
+            chunk.recall = Recall::Never;
+            self.delayed.insert(id);
+        }
+    }
+
+    /// Returns the chunk to recall because jobs of it are delayed, if more threads are idle than recalls are unanswered.
+    pub(super) fn next_delayed(&self) -> Option<(RankId, ChunkId)> {
+        let id = *self.delayed.first().filter(|_| self.has_slack())?;
+        Some((self.chunks.get(&id)?.rank, id))
+    }
+
+    /// Recalls delayed jobs, one chunk for each idle thread.
+    fn recall_delayed(&mut self, out: &mut Vec<Action>) {
+        while let Some((rank, id)) = self.next_delayed() {
+            // One of them may take long, too.
+            self.chunks.entry(id).and_modify(|chunk| chunk.jobs.split = true);
+            self.recall(rank, id, out);
+        }
+    }
+
     /// Returns the chunk to recall now, if more threads are idle than recalls are unanswered. Called after all jobs that can be
     /// assigned are assigned.
     pub(super) fn next_recall(&self) -> Option<(RankId, ChunkId)> {
@@ -140,6 +170,7 @@ impl Schedule {
     /// it is so long that its jobs make smaller chunks when they are assigned again. A recall may also overtake the
     /// start of a chunk, which is then given back whole; so a job is recalled `RECALLS_MAX` times at most.
     pub(super) fn recall_for_idle_threads(&mut self, out: &mut Vec<Action>) {
+        self.recall_delayed(out);
         while let Some((rank, id)) = self.next_recall() {
             // Its jobs may turn out to be shorter than was estimated when it was assigned.
             let threads = self.ranks.threads();
@@ -195,6 +226,7 @@ impl Schedule {
     }
 
     fn recall(&mut self, rank: RankId, id: ChunkId, out: &mut Vec<Action>) {
+        self.delayed.remove(&id);
         if let Some(chunk) = self.chunks.get_mut(&id) {
             chunk.recall = Recall::Asked;
             self.maps.entry(chunk.map).and_modify(|map| map.orders = map.orders.saturating_add(1));

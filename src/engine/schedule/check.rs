@@ -17,6 +17,7 @@ impl Schedule {
         assert!(assigned, "jobs wait although a rank with credit may have them");
         assert!(self.next_suspect().is_none(), "a suspect waits although a rank may have it");
         assert!(self.next_recall().is_none(), "threads are idle although a rank has a chunk to give back");
+        assert!(self.next_delayed().is_none(), "threads are idle although jobs are delayed");
         assert!(!self.is_finished() || self.ranks.present().next().is_none(), "a rank was not dismissed");
     }
 
@@ -64,6 +65,8 @@ impl Schedule {
             assert!(chunk.is_recallable() || !rank.recallable.contains_key(id), "{id:?} recallable");
             assert!(chunk.jobs.count > 0, "{id:?} is empty");
         }
+        let is_recallable = |id| self.chunks.get(id).is_some_and(|chunk| chunk.recall == Recall::Never);
+        assert!(self.delayed.iter().all(is_recallable), "delayed chunks {:?}", self.delayed);
         for (map, held) in self.maps.iter().map(|(id, map)| (id, map.held)) {
             let chunks = self.chunks.values().filter(|chunk| chunk.map == *map);
             assert_eq!(held, chunks.map(|chunk| chunk.jobs.count).sum::<u64>(), "jobs of {map:?} held");

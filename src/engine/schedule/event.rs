@@ -67,6 +67,9 @@ pub enum Event {
     /// A rank answered a recall: it keeps the first `kept` jobs of the chunk (those it had started) and gives the rest back.
     /// With `kept == 0` there will be no `Finished` for the chunk. Comes before the chunk's `Finished`.
     Returned { rank: RankId, chunk: ChunkId, kept: u32 },
+    /// A job of a chunk takes long, and jobs behind it that the rank had taken up already were not started after all: it can give
+    /// them back, even if it was asked before.
+    Delayed { rank: RankId, chunk: ChunkId },
     /// A rank is gone; its later messages are ignored.
     Lost { rank: RankId },
     /// The run is to end early: queued jobs are settled as stopped, running jobs when they end, and none is assigned any more.

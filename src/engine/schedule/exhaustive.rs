@@ -10,12 +10,13 @@ use super::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId, S
 
 const MAP: MapId = MapId(0);
 
-/// A chunk that a rank holds; its first `started` jobs were started.
+/// A chunk that a rank holds; its first `started` jobs were started, or if those are more, its first `pulled` ones were taken up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Work {
     chunk: ChunkId,
     count: u32,
     started: u32,
+    pulled: u32,
     failed: Vec<u32>,
 }
 
@@ -45,6 +46,8 @@ struct State {
     released: bool,
     /// The number of jobs that may still fail.
     failures: u32,
+    /// How often all jobs of a chunk that runs may still be taken up.
+    pulls: u32,
     /// The duration of a job (ns).
     busy: u64,
 }
@@ -76,6 +79,7 @@ impl State {
             submitted: 0,
             released: false,
             failures,
+            pulls: 0,
             busy: 10_000_000,
         }
     }
@@ -83,6 +87,11 @@ impl State {
     /// Returns the same state with jobs that take `busy` ns.
     fn with_jobs_of(self, busy: u64) -> Self {
         Self { busy, ..self }
+    }
+
+    /// Returns the same state with jobs that are taken up before they are started.
+    fn with_pulls(self, pulls: u32) -> Self {
+        Self { pulls, ..self }
     }
 
     fn handle(&mut self, event: &Event) {
@@ -169,6 +178,19 @@ impl State {
                         state.ranks[id].advance(id, index, true, state.busy);
                     });
                 }
+                let Work { chunk, count, started, pulled, .. } = rank.work[index];
+                if started > 0 && started < count && pulled == 0 && self.pulls > 0 {
+                    branch(&|state| {
+                        state.pulls -= 1;
+                        state.ranks[id].work[index].pulled = count;
+                    });
+                } else if started < pulled {
+                    branch(&|state| {
+                        state.ranks[id].work[index].pulled = 0;
+                        let rank = RankId(u32::try_from(id).unwrap());
+                        state.ranks[id].outbox.push_back(Event::Delayed { rank, chunk });
+                    });
+                }
             }
         }
         next
@@ -179,12 +201,12 @@ impl Rank {
     fn receive(&mut self, me: u32) {
         match self.inbox.pop_front().unwrap() {
             Action::Assign { chunk, count, .. } => {
-                self.work.push(Work { chunk, count, started: 0, failed: Vec::new() });
+                self.work.push(Work { chunk, count, started: 0, pulled: 0, failed: Vec::new() });
             }
             Action::Recall { chunk, .. } => {
                 if let Some(work) = self.work.iter_mut().find(|work| work.chunk == chunk) {
-                    work.count = work.started;
-                    self.outbox.push_back(Event::Returned { rank: RankId(me), chunk, kept: work.started });
+                    work.count = work.count.min(work.started.max(work.pulled));
+                    self.outbox.push_back(Event::Returned { rank: RankId(me), chunk, kept: work.count });
                 }
                 self.work.retain(|work| work.count > 0);
             }
@@ -256,6 +278,14 @@ fn every_interleaving_of_recalls_ends_well() {
 fn every_interleaving_of_short_jobs_ends_well() {
     assert!(search(State::new(&[2], policy(0, 0), &[3, 4], 0, &[]).with_jobs_of(1_000)) > 100);
     assert!(search(State::new(&[1, 1], policy(0, 0), &[3, 2], 0, &[]).with_jobs_of(1_000)) > 100);
+}
+
+#[test]
+fn every_interleaving_of_delayed_jobs_ends_well() {
+    assert!(search(State::new(&[1, 1], policy(3, 0), &[4], 0, &[]).with_pulls(2)) > 100);
+    assert!(search(State::new(&[2], policy(3, 1), &[3], 1, &[]).with_pulls(2)) > 100);
+    assert!(search(State::new(&[1, 1], policy(2, 0), &[3], 0, &[LOST]).with_pulls(1)) > 100);
+    assert!(search(State::new(&[1, 1], policy(2, 0), &[3], 0, &[ABANDONED]).with_pulls(1)) > 100);
 }
 
 #[test]

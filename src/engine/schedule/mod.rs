@@ -78,6 +78,8 @@ struct Chunk {
     /// Estimated duration in ns.
     work: u64,
     recall: Recall,
+    /// How often its rank has said that jobs of it are delayed.
+    delays: u32,
 }
 
 impl Chunk {
@@ -123,6 +125,8 @@ pub struct Schedule {
     suspected: BTreeSet<MapId>,
     chunks: BTreeMap<ChunkId, Chunk>,
     next_chunk: u64,
+    /// Chunks with jobs that wait behind a long one, to be recalled for the next idle thread.
+    delayed: BTreeSet<ChunkId>,
     /// By function: the duration of the jobs of its earlier maps.
     expected: BTreeMap<i64, Expected>,
     /// Whether some queued jobs may have been given back by a rank.
@@ -154,6 +158,7 @@ impl Schedule {
                 self.finished(rank, chunk, busy, failed, failed_results, out);
             }
             Event::Returned { rank, chunk, kept } => self.returned(rank, chunk, kept, out),
+            Event::Delayed { rank, chunk } => self.delayed(rank, chunk),
             Event::Lost { rank } => self.lost(rank, out),
             Event::Draining => self.drain(out),
             Event::DriverLeft => self.driver_left = true,
@@ -357,6 +362,7 @@ impl Schedule {
             return None;
         }
         let chunk = entry.remove();
+        self.delayed.remove(&id);
         self.ranks.update(rank, |rank| {
             rank.held.remove(&id);
             rank.recallable.remove(&id);

@@ -32,6 +32,7 @@ impl Schedule {
         // From the last to the first, so that at the front of the queue they are in order again.
         for id in held.into_iter().rev() {
             let Some(chunk) = self.chunks.remove(&id) else { continue };
+            self.delayed.remove(&id);
             let Some(map) = self.maps.get_mut(&chunk.map) else {
                 continue;
             };

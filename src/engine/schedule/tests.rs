@@ -49,6 +49,10 @@ impl Harness {
         self.handle(Event::Returned { rank: RankId(rank), chunk: ChunkId(chunk), kept })
     }
 
+    fn delay(&mut self, rank: u32, chunk: u64) -> Vec<Action> {
+        self.handle(Event::Delayed { rank: RankId(rank), chunk: ChunkId(chunk) })
+    }
+
     fn lose(&mut self, rank: u32) -> Vec<Action> {
         self.handle(Event::Lost { rank: RankId(rank) })
     }
@@ -454,6 +458,38 @@ fn short_jobs_assigned_together_are_split_when_it_is_quiet() {
     assert_eq!(recalled(&harness.handle(Event::Quiet)), [(0, 3)]);
     assert_eq!(assigned(&harness.give_back(0, 3, 1)), [(0, 4, 4, 1, 1)]);
     assert_eq!(assigned(&harness.finish(0, 4, 1_000, &[])), [(0, 5, 5, 1, 1)]);
+}
+
+#[test]
+fn delayed_jobs_are_recalled_for_an_idle_thread_though_their_chunk_was_recalled_before() {
+    let mut harness = Harness::new(ChunkSize::Auto, 0, &[1, 1]);
+    harness.submit(2);
+    harness.finish(0, 0, 1_000, &[]);
+    harness.finish(1, 1, 1_000, &[]);
+    // All in one chunk. The rank has taken up four of them when it is asked.
+    assert_eq!(assigned(&harness.submit(8)), [(0, 2, 2, 8, 1)]);
+    assert_eq!(recalled(&harness.handle(Event::Quiet)), [(0, 2)]);
+    assert_eq!(assigned(&harness.give_back(0, 2, 4)), [(1, 3, 6, 1, 1)]);
+    assert_eq!(recalled(&harness.delay(0, 2)), [], "no thread is idle");
+    assert_eq!(recalled(&harness.delay(1, 2)), [], "another rank");
+    for (chunk, first) in (3..6).zip(7..) {
+        assert_eq!(assigned(&harness.finish(1, chunk, 1_000, &[])), [(1, chunk + 1, first, 1, 1)]);
+    }
+    assert_eq!(recalled(&harness.finish(1, 6, 1_000, &[])), [(0, 2)]);
+    assert_eq!(recalled(&harness.delay(0, 2)), [], "it is asked");
+    assert_eq!(assigned(&harness.give_back(0, 2, 1)), [(1, 7, 3, 1, 1)]);
+    assert_eq!(recalled(&harness.delay(0, 2)), [], "nothing is left");
+}
+
+#[test]
+fn a_chunk_is_delayed_once_for_each_of_its_jobs() {
+    let mut harness = Harness::new(fixed(4), 0, &[1, 1]);
+    harness.submit(4);
+    for _ in 0..3 {
+        assert_eq!(recalled(&harness.delay(0, 0)), [(0, 0)]);
+        assert_eq!(assigned(&harness.give_back(0, 0, 4)), []);
+    }
+    assert_eq!(recalled(&harness.delay(0, 0)), [], "it would be behind the last job");
 }
 
 #[test]

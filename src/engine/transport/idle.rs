@@ -48,6 +48,17 @@ pub(crate) enum Need {
     Later,
 }
 
+/// What a transport needs of the loop that owns it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Polling {
+    /// Its messages ring the doorbell.
+    Never,
+    /// A message can arrive without the doorbell being rung.
+    Sometimes,
+    /// A large message is on its way, of which a piece is moved each time that the loop looks.
+    Always,
+}
+
 /// The pauses of one loop.
 #[derive(Debug)]
 pub(crate) struct Idle {
@@ -82,16 +93,16 @@ impl Idle {
         }
     }
 
-    /// Waits for the doorbell or, if `must_poll`, for a pause.
-    pub(crate) fn wait(&mut self, must_poll: bool) {
-        self.wait_at_most(LOOK_AROUND, must_poll);
+    /// Waits for the doorbell or, if the transport needs polling, for a pause.
+    pub(crate) fn wait(&mut self, polling: Polling) {
+        self.wait_at_most(LOOK_AROUND, polling);
     }
 
     /// As [`wait`](Self::wait), but for at most `limit`.
-    pub(crate) fn wait_at_most(&mut self, limit: Duration, must_poll: bool) {
-        if self.need == Need::Now && self.active.elapsed() < HOT {
+    pub(crate) fn wait_at_most(&mut self, limit: Duration, polling: Polling) {
+        if polling == Polling::Always || self.need == Need::Now && self.active.elapsed() < HOT {
             thread::yield_now();
-        } else if !must_poll {
+        } else if polling == Polling::Never {
             thread::park_timeout(limit);
         } else if self.need == Need::Later {
             let pause = (self.rhythm / POLLS).max(self.last_message.elapsed() / 2);

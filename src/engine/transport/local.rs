@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 
-use super::{Doorbell, Incoming, Transport, TransportError};
+use super::{Doorbell, Incoming, Polling, Transport, TransportError};
 use crate::engine::schedule::RankId;
 
 /// The master's end.
@@ -55,8 +55,8 @@ impl Transport for Center {
         Ok(self.from_ranks.try_recv().ok())
     }
 
-    fn must_poll(&self) -> bool {
-        false
+    fn polling(&self) -> Polling {
+        Polling::Never
     }
 
     fn is_flushed(&self) -> bool {
@@ -100,8 +100,8 @@ impl Transport for Spoke {
         }
     }
 
-    fn must_poll(&self) -> bool {
-        false
+    fn polling(&self) -> Polling {
+        Polling::Never
     }
 
     fn is_flushed(&self) -> bool {

@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use crate::engine::schedule::RankId;
 
-pub(crate) use idle::{Doorbell, Idle, Need};
+pub(crate) use idle::{Doorbell, Idle, Need, Polling};
 pub(crate) use pulse::Pulse;
 
 /// The error of a transport. It ends the run.
@@ -69,8 +69,8 @@ pub(crate) trait Transport {
     /// Returns the next message, if one has arrived.
     fn receive(&mut self) -> Result<Option<Incoming>, TransportError>;
 
-    /// Returns whether a message can arrive without the doorbell being rung, so that the loop has to poll.
-    fn must_poll(&self) -> bool;
+    /// Returns how the loop has to look for messages.
+    fn polling(&self) -> Polling;
 
     /// Returns whether all sent messages have been handed over, so that their buffers are free. Those to abandoned ranks do not
     /// count.
@@ -110,8 +110,8 @@ impl Transport for Joined<'_> {
         }
     }
 
-    fn must_poll(&self) -> bool {
-        self.others.must_poll()
+    fn polling(&self) -> Polling {
+        self.others.polling()
     }
 
     fn is_flushed(&self) -> bool {

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use ::mpi::ffi;
 use bytes::{Bytes, BytesMut};
 
-use super::{Idle, Incoming, Transport, TransportError, TransportInfo};
+use super::{Idle, Incoming, Polling, Transport, TransportError, TransportInfo};
 use crate::engine::limits;
 use crate::engine::memory;
 use crate::engine::schedule::RankId;
@@ -38,6 +38,7 @@ const TAG_PART: c_int = 2;
 struct Sending {
     request: ffi::MPI_Request,
     to: RankId,
+    moves_until: Option<Instant>,
     _bytes: Bytes,
 }
 
@@ -46,7 +47,19 @@ struct Receiving {
     request: ffi::MPI_Request,
     from: RankId,
     tag: c_int,
+    moves_until: Option<Instant>,
     bytes: Vec<u8>,
+}
+
+/// Messages of at least this size are moved by the library piece by piece, and only while it is called.
+const LARGE: usize = 1 << 16;
+/// The least rate, in bytes per second, at which a large message is expected to move. Another end that does not look for it does not
+/// keep this one busy for longer.
+const LEAST_RATE: f64 = 100e6;
+
+/// Returns until when a message that begins to move now keeps the loop busy, if it is large.
+fn moves_until(length: usize) -> Option<Instant> {
+    (length >= LARGE).then(|| Instant::now() + Duration::from_secs_f64(length as f64 / LEAST_RATE))
 }
 
 /// An initialised MPI, from `MPI_Init_thread` to `MPI_Finalize`.
@@ -259,7 +272,7 @@ impl Mpi {
         let deadline = Instant::now() + limits::MPI_FINALIZE;
         let mut idle = Idle::new();
         while !launcher::lets_others_live() && Instant::now() < deadline && self.receive().is_ok() {
-            idle.wait(true);
+            idle.wait(Polling::Sometimes);
         }
         end_process(0)
     }
@@ -307,7 +320,7 @@ impl Mpi {
         // SAFETY: the call succeeded, so the request was written.
         let request = unsafe { request.assume_init() };
         let queue = if self.abandoned.contains(&to) { &mut self.sending_in_vain } else { &mut self.sending };
-        queue.push_back(Sending { request, to, _bytes: bytes });
+        queue.push_back(Sending { request, to, moves_until: moves_until(bytes.len()), _bytes: bytes });
         Ok(())
     }
 
@@ -365,7 +378,8 @@ impl Mpi {
             request.assume_init()
         };
         let from = RankId(status.MPI_SOURCE as u32);
-        self.receiving.push_back(Receiving { request, from, tag: status.MPI_TAG, bytes });
+        let moves_until = moves_until(length);
+        self.receiving.push_back(Receiving { request, from, tag: status.MPI_TAG, moves_until, bytes });
         Ok(true)
     }
 }

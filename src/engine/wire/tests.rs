@@ -71,6 +71,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
     let plain = prop_oneof![
         facts().prop_map(|facts| ToMaster::Join(Box::new(facts))),
         any::<(u64, u32)>().prop_map(|(chunk, kept)| ToMaster::Returned { chunk: ChunkId(chunk), kept }),
+        any::<u64>().prop_map(|chunk| ToMaster::Delayed { chunk: ChunkId(chunk) }),
         Just(ToMaster::Signalled),
         Just(ToMaster::Pulse),
         ".*".prop_map(|message| ToMaster::Failed { message }),

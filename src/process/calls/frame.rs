@@ -68,6 +68,8 @@ pub(crate) enum Kind {
     Forget = 4,
     /// No later call is of this session. Those of it that run are ended.
     EndSession = 5,
+    /// To a worker, behind calls of which it is not to begin any more: see [`recall`](super::recall).
+    Recall = 6,
     /// The first frame to a script: the ranks.
     Welcome = 16,
     /// The result of a call.
@@ -80,12 +82,14 @@ pub(crate) enum Kind {
     Ready = 32,
     /// A worker that can never answer.
     Broken = 33,
+    /// A worker has got to a recall: calls before it that have no answer were not begun.
+    Recalled = 34,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Kind> {
         use Kind::*;
-        [Session, Function, Call, Forget, EndSession, Welcome, Result, Window, Ending, Ready, Broken]
+        [Session, Function, Call, Forget, EndSession, Recall, Welcome, Result, Window, Ending, Ready, Broken, Recalled]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }

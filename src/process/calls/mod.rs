@@ -6,13 +6,14 @@
 //!
 //! A worker answers in order, and may collect answers to short calls. Before each call it notes the number of the call in a file
 //! in memory that the rank reads when the process has ended. So the call that ended it is known: that one has failed, and those
-//! without an answer are sent to the next process.
+//! without an answer are sent to the next process. Calls that wait behind one that takes long are given back, see [`recall`].
 
 pub(crate) mod frame;
 pub(crate) mod memfd;
 pub(crate) mod passing;
 pub(crate) mod payload;
 mod process;
+mod recall;
 mod request;
 
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ use super::pipes::is_readable;
 use super::program::{Program, SpawnError};
 use super::room::StartTurn;
 use super::worker::RequestPace;
-use process::{CallProcess, Reply, Wake};
+use process::{CallProcess, Recalling, Reply, Wake};
 pub(crate) use request::{Blob, CallAnswer, CallFailure, CallRequest, CallResult};
 
 /// After this time without another answer, the answers so far are sent ahead.
@@ -40,6 +41,9 @@ const LOOK_FOR_ENDED_SESSION: Duration = Duration::from_millis(100);
 pub(crate) trait CallFeed {
     /// Returns the next call; `None` if there is none now. It is called while other calls run, so it must not wait.
     fn next(&mut self) -> Option<CallRequest>;
+    /// Takes back the last calls that it has given, which were not begun: [`next`](Self::next) returns them again, unless they go
+    /// elsewhere.
+    fn give_back(&mut self, calls: Vec<CallRequest>);
     /// Takes an answer. Answers come in the order of the calls.
     fn done(&mut self, answer: CallAnswer<'_>);
     /// Notes that no answer has come for a moment: those so far should not wait for the next one.
@@ -78,6 +82,8 @@ pub(crate) struct CallWorker {
     since: Instant,
     /// Whether there were answers since the last pause.
     has_answered: bool,
+    /// Whether calls were given back since the last answer.
+    gave_back: bool,
     /// Processes in a row that ended before they were ready.
     useless: u32,
     turn: StartTurn,
@@ -95,6 +101,7 @@ impl CallWorker {
             pace: RequestPace::new(),
             since: Instant::now(),
             has_answered: false,
+            gave_back: false,
             useless: 0,
             turn: StartTurn::new(),
         }
@@ -135,13 +142,14 @@ impl CallWorker {
                 }
             };
             self.fill(&mut process, feed);
+            self.recall(&mut process, feed);
             let limit = self.deadline(&process);
             let pause =
                 self.has_answered.then(|| self.since + PAUSE).filter(|pause| limit.is_none_or(|at| *pause < at));
             let deadline = pause.or(limit);
             let poll_delay = self.pace.poll_delay(self.sent).map(|delay| self.since + delay);
             let look = Instant::now() + LOOK_FOR_ENDED_SESSION;
-            let until = deadline.map_or(look, |deadline| deadline.min(look));
+            let until = deadline.into_iter().chain(self.recall_due(&process)).fold(look, Instant::min);
             match process.listen(poll_delay, Some(until), cancelled) {
                 Wake::Frames => self.read(process, feed, poll_delay.is_some()),
                 Wake::Closed => self.bury(process),
@@ -236,6 +244,10 @@ impl CallWorker {
 
     /// Sends calls until the window is full.
     fn fill(&mut self, process: &mut CallProcess, feed: &mut dyn CallFeed) {
+        // What was recalled is not sent again before the process knows of it.
+        if process.recalling() != Recalling::No || (self.gave_back && self.sent > 0) {
+            return;
+        }
         let window = self.pace.window();
         // Sending many calls at once costs less than one at a time.
         if self.sent > window / 2 {
@@ -268,7 +280,7 @@ impl CallWorker {
 
     /// Returns the moment at which the call that runs has exceeded its time limit.
     fn deadline(&self, process: &CallProcess) -> Option<Instant> {
-        let limit = self.in_flight.front()?.request.time_limit.filter(|_| process.is_ready())?;
+        let limit = self.in_flight.front()?.request.time_limit.filter(|_| process.is_ready() && self.sent > 0)?;
         self.since.checked_add(limit)
     }
 
@@ -284,6 +296,7 @@ impl CallWorker {
                     self.useless = 0;
                     self.turn.succeeded();
                 }
+                Reply::Recalled => self.recalled(),
                 Reply::Result { head, payload } => {
                     let is_next = self.in_flight.front().is_some_and(|call| call.request.number == head.id);
                     if !is_next || self.sent == 0 {
@@ -305,6 +318,7 @@ impl CallWorker {
         }
         if calls > 0 {
             self.has_answered = true;
+            self.gave_back = false;
             self.pace.record(calls, elapsed, bytes, delayed && self.sent == 0);
             self.since = Instant::now();
         }
@@ -354,6 +368,7 @@ impl CallWorker {
     /// Notes that the process is gone: what was sent to it has to be sent again.
     fn lose_process(&mut self) {
         (self.sent, self.ahead) = (0, 0);
+        self.gave_back = false;
         self.since = Instant::now();
     }
 

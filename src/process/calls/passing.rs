@@ -61,12 +61,18 @@ impl Passing {
 struct OnTheirWay {
     last_ticket: u64,
     memfds: BTreeMap<u64, Arc<Memfd>>,
+    /// Those that were fetched, while they are in use.
+    fetched: BTreeMap<u64, Weak<Memfd>>,
     /// Those that many fetch. Their sender keeps them as long as they may be fetched.
     lasting: BTreeMap<u64, Weak<Memfd>>,
 }
 
-static ON_THEIR_WAY: Mutex<OnTheirWay> =
-    Mutex::new(OnTheirWay { last_ticket: 0, memfds: BTreeMap::new(), lasting: BTreeMap::new() });
+static ON_THEIR_WAY: Mutex<OnTheirWay> = Mutex::new(OnTheirWay {
+    last_ticket: 0,
+    memfds: BTreeMap::new(),
+    fetched: BTreeMap::new(),
+    lasting: BTreeMap::new(),
+});
 
 fn on_their_way() -> MutexGuard<'static, OnTheirWay> {
     ON_THEIR_WAY.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,7 +88,22 @@ pub(super) fn leave(memfd: Arc<Memfd>) -> u64 {
 }
 
 pub(super) fn fetch(ticket: u64) -> Option<Arc<Memfd>> {
-    on_their_way().memfds.remove(&ticket)
+    let mut on_their_way = on_their_way();
+    on_their_way.fetched.retain(|_, memfd| memfd.strong_count() > 0);
+    let memfd = on_their_way.memfds.remove(&ticket)?;
+    on_their_way.fetched.insert(ticket, Arc::downgrade(&memfd));
+    Some(memfd)
+}
+
+/// Keeps a memfd that was fetched until it is fetched again, with its ticket.
+pub(super) fn leave_again(memfd: Arc<Memfd>) {
+    let mut on_their_way = on_their_way();
+    let is_it = |fetched: &Weak<Memfd>| fetched.as_ptr() == Arc::as_ptr(&memfd);
+    let ticket = on_their_way.fetched.iter().find(|(_, fetched)| is_it(fetched)).map(|(ticket, _)| *ticket);
+    if let Some(ticket) = ticket {
+        on_their_way.fetched.remove(&ticket);
+        on_their_way.memfds.insert(ticket, memfd);
+    }
 }
 
 /// Lets many fetch a memfd as long as it is kept, and returns its ticket.
@@ -184,6 +205,15 @@ mod tests {
         let ticket = leave(memfd());
         assert_eq!(fetch(ticket).map(|memfd| memfd.length), Some(1));
         assert!(fetch(ticket).is_none());
+    }
+
+    #[test]
+    fn what_was_fetched_and_left_again_has_the_same_ticket() {
+        let ticket = leave(memfd());
+        for _ in 0..2 {
+            leave_again(fetch(ticket).expect("it is there"));
+        }
+        assert!(fetch(ticket).is_some() && fetch(ticket).is_none());
     }
 
     #[test]

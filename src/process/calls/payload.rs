@@ -51,6 +51,21 @@ impl Payload {
         }
     }
 
+    /// Notes that others than the process that was sent it may get it, too: it is not written again.
+    pub(super) fn note_other_receivers(&self) {
+        if let Payload::Memfd(memfd) = self {
+            memfd.note_delivery();
+        }
+    }
+
+    /// Lets the message of a call that it was decoded from be decoded again. Between processes, rank 0 keeps the memfd of a call until
+    /// the call is settled.
+    pub(crate) fn leave_again(self) {
+        if let (Payload::Memfd(memfd), Passing::InProcess) = (self, Passing::of_this_run()) {
+            passing::leave_again(memfd);
+        }
+    }
+
     /// Returns the bytes, which are read from the memfd if they are there.
     ///
     /// # Errors

@@ -35,9 +35,21 @@ pub(super) enum Wake {
     Cancelled,
 }
 
+/// How far the recall of calls is that were sent to a process, see [`recall`](super::recall).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recalling {
+    No,
+    /// The process was told. At this moment it can be seen which calls it has begun.
+    Asked(Instant),
+    /// That was seen. The process has not got to the recall in its socket.
+    Settled,
+}
+
 /// What a process has sent.
 pub(super) enum Reply<'a> {
     Ready,
+    /// It has got to the recall.
+    Recalled,
     Result {
         head: Head,
         payload: Body<'a>,
@@ -59,8 +71,11 @@ pub(super) struct CallProcess {
     known: HashMap<(bool, u64), Weak<Blob>>,
     /// The session that it serves, and whether it serves no other one.
     session: Option<(u64, bool)>,
-    /// The file in which it notes the call that it runs.
+    /// The file that it shares with this rank: the number of the call that it has begun, and that of a recall, or 0.
     notes: Option<File>,
+    recalling: Recalling,
+    /// The number of recalls so far.
+    recalls: u64,
     /// Why it cannot go on, by its own words or ours.
     complaint: Option<String>,
 }
@@ -86,6 +101,8 @@ impl CallProcess {
             known: HashMap::new(),
             session: None,
             notes: None,
+            recalling: Recalling::No,
+            recalls: 0,
             complaint: None,
         })
     }
@@ -185,6 +202,12 @@ impl CallProcess {
                     self.is_ready = true;
                     return Reply::Ready;
                 }
+                Kind::Recalled if self.recalling != Recalling::No && frame.head.id == self.recalls => {
+                    self.recalling = Recalling::No;
+                    // Without a number there the process need not compare it.
+                    let _ = self.notes.as_ref().map(|notes| notes.write_all_at(&[0; 8], 8));
+                    return Reply::Recalled;
+                }
                 Kind::Broken => frame
                     .body
                     .bytes()
@@ -207,6 +230,29 @@ impl CallProcess {
         let mut number = [0; 8];
         self.notes.as_ref()?.read_exact_at(&mut number, 0).ok()?;
         Some(u64::from_le_bytes(number)).filter(|number| *number > 0)
+    }
+
+    pub(super) fn recalling(&self) -> Recalling {
+        self.recalling
+    }
+
+    /// Has the process begin none of the calls that it was sent, except those that it has begun until `settled`. Returns whether
+    /// that is possible.
+    pub(super) fn recall(&mut self, settled: Instant) -> bool {
+        let (Some(notes), Some((writer, _))) = (&self.notes, &mut self.link) else { return false };
+        let number = self.recalls + 1;
+        // A process that sees a part of it only sees 0, an earlier number, or a later one.
+        if notes.write_all_at(&number.to_le_bytes(), 8).is_err() {
+            return false;
+        }
+        writer.push(&Head::new(Kind::Recall, number), &[]);
+        (self.recalls, self.recalling) = (number, Recalling::Asked(settled));
+        true
+    }
+
+    /// Notes that the effect of the recall was seen, or when it can be looked at again.
+    pub(super) fn settle(&mut self, again: Option<Instant>) {
+        self.recalling = again.map_or(Recalling::Settled, Recalling::Asked);
     }
 
     /// Closes the socket: the process ends by itself.

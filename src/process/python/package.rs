@@ -17,6 +17,7 @@ use crate::process::program::Program;
 /// The package's files.
 const FILES: &[(&str, &str)] = &[
     ("rankpool/__init__.py", include_str!("../../../python/rankpool/__init__.py")),
+    ("rankpool/_by_value.py", include_str!("../../../python/rankpool/_by_value.py")),
     ("rankpool/_connection.py", include_str!("../../../python/rankpool/_connection.py")),
     ("rankpool/_errors.py", include_str!("../../../python/rankpool/_errors.py")),
     ("rankpool/_forked.py", include_str!("../../../python/rankpool/_forked.py")),
@@ -24,6 +25,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/_frames.py", include_str!("../../../python/rankpool/_frames.py")),
     ("rankpool/_functions.py", include_str!("../../../python/rankpool/_functions.py")),
     ("rankpool/_futures.py", include_str!("../../../python/rankpool/_futures.py")),
+    ("rankpool/_importer.py", include_str!("../../../python/rankpool/_importer.py")),
     ("rankpool/_iterators.py", include_str!("../../../python/rankpool/_iterators.py")),
     ("rankpool/_launch.py", include_str!("../../../python/rankpool/_launch.py")),
     ("rankpool/_memfds.py", include_str!("../../../python/rankpool/_memfds.py")),
@@ -52,6 +54,10 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/maps.py", include_str!("../../../python/rankpool/maps.py")),
     ("rankpool/pool.py", include_str!("../../../python/rankpool/pool.py")),
 ];
+
+/// The package in compiled form, for the versions of Python that were found by the build. The names are those that `_importer.py`
+/// looks for.
+const COMPILED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/compiled_files.rs"));
 
 /// The program of a worker. Its script's folders come from the session, so the current folder is not searched.
 const WORKER: &str = "import sys\n\
@@ -102,9 +108,10 @@ fn path_before(others: Option<String>) -> Result<String, String> {
 fn make() -> io::Result<OwnedFd> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (name, text) in FILES {
+    let files = FILES.iter().map(|(name, text)| (name, text.as_bytes()));
+    for (name, bytes) in files.chain(COMPILED.iter().map(|(name, code)| (name, *code))) {
         zip.start_file(*name, stored)?;
-        zip.write_all(text.as_bytes())?;
+        zip.write_all(bytes)?;
     }
     let bytes = zip.finish()?.into_inner();
     let mut file = File::from(memfd_create("rankpool.zip", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);

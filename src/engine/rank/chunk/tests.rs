@@ -85,7 +85,7 @@ fn times_of(map: u64, function: Function) -> (u64, u64) {
     chunk_of(0, map, function).run(&executor, 0);
     match finished.recv().unwrap() {
         FromThread::Results(results) => (results.wall_ns, results.useful_ns),
-        FromThread::Part(_) | FromThread::Early(_) => panic!("nothing is sent ahead"),
+        FromThread::Part(_) | FromThread::Early(_) | FromThread::Delayed(_) => panic!("nothing is sent ahead"),
     }
 }
 
@@ -198,6 +198,62 @@ fn a_chunk_that_is_cut_keeps_what_was_taken_and_gives_up_the_rest() {
 }
 
 #[test]
+fn jobs_that_are_put_back_are_taken_again_or_given_up() {
+    let cursor = Cursor::new(4);
+    (0..3).for_each(|job| assert_eq!(cursor.take(), Some(job)));
+    cursor.put_back(1);
+    assert_eq!((cursor.taken(), cursor.take()), (1, Some(1)));
+    assert_eq!(cursor.cut(), 2);
+    // They were kept; what is put back now can be given up all the same.
+    cursor.put_back(1);
+    assert_eq!((cursor.cut(), cursor.take()), (1, None));
+    // The cursor has run past the end.
+    let cursor = Cursor::new(2);
+    assert_eq!((0..5).filter_map(|_| cursor.take()).count(), 2);
+    cursor.put_back(1);
+    assert_eq!((cursor.take(), cursor.take()), (Some(1), None));
+}
+
+#[test]
+fn jobs_that_a_function_gives_back_are_pulled_again_with_their_inputs() {
+    struct GivesBack;
+    impl ChunkFunction for GivesBack {
+        fn serve<'c>(&self, jobs: &mut dyn Jobs<'c>) {
+            let pulled = |jobs: &mut dyn Jobs<'c>, count: usize| -> Vec<u8> {
+                (0..count).map(|_| jobs.pull().expect("a job")[0]).collect()
+            };
+            assert_eq!(pulled(jobs, 3), [0, 1, 2]);
+            jobs.refuse(Failure::new(JobErrorKind::Decode, "not now"));
+            assert_eq!(pulled(jobs, 1), [3]);
+            jobs.give_back(0);
+            jobs.give_back(2);
+            jobs.answer(&mut |_| Ok(()));
+            assert_eq!(pulled(jobs, 4), [1, 2, 3, 4]);
+            assert!(jobs.pull().is_none());
+            jobs.give_back(1);
+            (1..4).for_each(|_| jobs.answer(&mut |_| Ok(())));
+            assert_eq!(pulled(jobs, 1), [4]);
+            jobs.answer(&mut |_| Ok(()));
+        }
+    }
+    let (executor, finished) = executor(1);
+    let one = chunk_of(5, 0, Function::OfChunks(Box::new(GivesBack)));
+    let mut inputs = Vec::new();
+    for job in 0..5 {
+        let push = |out: &mut Vec<u8>| {
+            out.push(job);
+            Ok::<_, Failure>(())
+        };
+        wire::push_value(&mut inputs, push).unwrap();
+    }
+    Chunk { inputs: inputs.into(), cursor: Cursor::new(5), ..one }.run(&executor, 0);
+    let sent: Vec<_> = finished.try_iter().collect();
+    assert!(matches!(sent[..2], [FromThread::Delayed(ChunkId(5)), FromThread::Delayed(ChunkId(5))]));
+    let FromThread::Results(results) = &sent[2] else { panic!("the end of the chunk") };
+    assert_eq!((results.count, results.failed.len(), sent.len()), (5, 0, 3));
+}
+
+#[test]
 fn threads_that_take_and_cut_at_the_same_time_agree_on_every_job() {
     for _ in 0..200 {
         let cursor = Cursor::new(1_000);
@@ -208,6 +264,27 @@ fn threads_that_take_and_cut_at_the_same_time_agree_on_every_job() {
             (takers.map(|taker| taker.join().unwrap()).iter().sum::<usize>(), kept)
         });
         assert_eq!(taken, kept as usize);
+    }
+}
+
+#[test]
+fn a_thread_that_puts_back_while_another_one_cuts_runs_what_was_kept() {
+    for _ in 0..200 {
+        let cursor = Cursor::new(1_000);
+        let (ran, kept) = thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let mut ran = 0;
+                while let Some(first) = cursor.take() {
+                    let _ = (0..7).filter_map(|_| cursor.take()).count();
+                    cursor.put_back(first + 1);
+                    ran += 1;
+                }
+                ran
+            });
+            let cuts: Vec<_> = (0..20).map(|_| cursor.cut()).collect();
+            (thread.join().unwrap(), *cuts.iter().min().unwrap())
+        });
+        assert_eq!(ran, kept);
     }
 }
 

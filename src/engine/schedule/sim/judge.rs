@@ -136,7 +136,7 @@ impl<'a> Judge<'a> {
             }
             Event::Closed { map } => self.maps.get_mut(map).expect("an open map").closed = true,
             Event::Abandoned { map } => self.maps.get_mut(map).expect("an open map").abandoned = true,
-            Event::CancelAsked { .. } | Event::Quiet => {}
+            Event::CancelAsked { .. } | Event::Delayed { .. } | Event::Quiet => {}
             Event::Finished { rank, chunk, failed, .. } => self.finished(*rank, *chunk, failed),
             Event::Returned { rank, chunk, kept } => self.returned(*rank, *chunk, u64::from(*kept)),
             Event::Lost { rank } => self.lost(*rank),

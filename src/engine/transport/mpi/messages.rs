@@ -6,12 +6,13 @@
 //! is probed by itself from then on.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{
-    Incoming, Mpi, Receiving, Sending, TAG_PART, TAG_WHOLE, Transport, TransportError, TransportInfo, test_request,
+    Incoming, Mpi, Polling, Receiving, Sending, TAG_PART, TAG_WHOLE, Transport, TransportError, TransportInfo,
+    test_request,
 };
 use crate::engine::schedule::RankId;
 
@@ -165,8 +166,15 @@ impl Transport for Mpi {
         Ok(self.end_receive())
     }
 
-    fn must_poll(&self) -> bool {
-        self.size > 1
+    fn polling(&self) -> Polling {
+        let is_moving = |until: Option<Instant>| until.is_some_and(|until| Instant::now() < until);
+        let moves = self.sending.iter().any(|sending| is_moving(sending.moves_until))
+            || self.receiving.iter().any(|receiving| is_moving(receiving.moves_until));
+        match self.size {
+            1 => Polling::Never,
+            _ if moves => Polling::Always,
+            _ => Polling::Sometimes,
+        }
     }
 
     fn is_flushed(&self) -> bool {
