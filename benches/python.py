@@ -13,9 +13,7 @@ $RANKPOOL_MPIEXEC_FLAGS, $RANKPOOL_MPI_EXE if the program with MPI is another on
 
 import argparse
 import json
-import os
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,56 +21,25 @@ import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TOP / "tests/python"))
+sys.path[:0] = [str(TOP / "tests/python"), str(TOP / "benches/peers")]
 
 from environments import environment  # noqa: E402
+from starting import Starter  # noqa: E402
 
 SCRIPT = TOP / "benches/peers/python_pools.py"
 PACKAGES = ["cloudpickle", "numpy", "mpi4py"]
 
 
-class Bench:
-    """How the pools are started."""
+class Bench(Starter):
+    """Measures in processes of their own."""
 
     def __init__(self):
-        self.python = environment("bench", PACKAGES) / "bin/python"
-        self.program = os.environ.get("RANKPOOL_EXE") or str(TOP / "target/release/rankpool")
-        if not os.path.exists(self.program):
-            sys.exit(f"There is no {self.program}: cargo build --release, or set RANKPOOL_EXE")
-        self.mpi_program = os.environ.get("RANKPOOL_MPI_EXE") or self.program
-        self.launcher = self.find_launcher()
-
-    def find_launcher(self):
-        """Returns the words of a launcher for which rankpool has two ranks, or None."""
-        flags = shlex.split(os.environ.get("RANKPOOL_MPIEXEC_FLAGS", ""))
-        words = [*shlex.split(os.environ.get("RANKPOOL_MPIEXEC") or "mpiexec"), *flags]
-        if not shutil.which(words[0]):
-            return None
-        ended = subprocess.run(
-            [*words, "-n", "2", self.mpi_program, "info"], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
-        )
-        if "2 ranks" in ended.stdout or "rank 1" in ended.stdout:
-            return words
-        print(f"no figures with a launcher: {shlex.join(words)} does not start two ranks of {self.mpi_program}")
-        return None
-
-    def words(self, pool, launched, ranks=2, threads=1, options=()):
-        """Returns the words that start the measuring script with this pool."""
-        python = str(self.python)
-        if pool == "mpi4py":
-            return [*self.launcher, "-n", str(ranks), python, "-m", "mpi4py.futures", str(SCRIPT), "mpi4py"]
-        if pool != "rankpool":
-            return [python, str(SCRIPT), pool]
-        if launched:
-            start = [*self.launcher, "-n", str(ranks), self.mpi_program]
-        else:
-            start = [self.program, "--local", str(ranks)]
-        return [*start, "--threads", str(threads), "-q", "python", "--python-exe", python, *options, str(SCRIPT), "rankpool"]
+        super().__init__(environment("bench", PACKAGES) / "bin/python")
 
     def measure(self, pool, what, *numbers, launched=False, ranks=2, threads=1, options=()):
         """Runs one measurement and returns its figures; `since_start` is in them if it says when its result was there."""
         # mpi4py's first rank computes nothing.
-        words = self.words(pool, launched, ranks, threads, options) + [what, *map(str, numbers)]
+        words = self.words(SCRIPT, pool, launched, ranks, threads, options) + [what, *map(str, numbers)]
         start = time.time()
         ended = subprocess.run(words, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
         if ended.returncode != 0:

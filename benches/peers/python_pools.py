@@ -11,6 +11,9 @@ import sys
 import tempfile
 import time
 
+from fronts import front
+from slow_fn import inputs, slow_fn
+
 SPIN = 100e-6
 
 
@@ -32,15 +35,6 @@ def spin(_):
     while now - start < SPIN:
         now = time.thread_time()
     return now - start
-
-
-def slow_fn(p, n=10_000):
-    y = 0.0
-    for j in range(n):
-        x = j / n
-        for i, p_i in enumerate(p):
-            y += x * p_i ** (i + 1)
-    return y / n
 
 
 def same(array):
@@ -67,24 +61,8 @@ def where(seconds):
 
 def make(pool):
     """Returns the executor of this name, and a function that submits a job to it and returns its future."""
-    if pool == "pool":
-        from multiprocessing import Pool
-
-        executor = Pool(2)
-        return executor, lambda fn, *args: executor.apply_async(fn, args)
-    if pool == "futures":
-        from concurrent.futures import ProcessPoolExecutor
-
-        executor = ProcessPoolExecutor(2)
-    elif pool == "mpi4py":
-        from mpi4py.futures import MPIPoolExecutor
-
-        executor = MPIPoolExecutor()
-    else:
-        from rankpool import Executor
-
-        executor = Executor()
-    return executor, executor.submit
+    started = front(pool)
+    return getattr(started, "executor", None) or started.pool, started.submit
 
 
 def result(future):
@@ -150,14 +128,11 @@ def efficiency(pool, jobs=20_000):
 
 
 def slow(pool, jobs=512):
-    import random
-
-    generator = random.Random(1)
-    inputs = [[generator.random() for _ in range(5)] for _ in range(jobs)]
+    vectors = inputs(jobs)
     start = time.perf_counter()
     executor, _ = make(pool)
     with executor:
-        results = list(executor.map(slow_fn, inputs))
+        results = list(executor.map(slow_fn, vectors))
         seconds = time.perf_counter() - start
     assert len(results) == jobs and all(map(math.isfinite, results))
     return {"seconds": seconds, "at": time.time()}
