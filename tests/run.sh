@@ -17,6 +17,7 @@
 #               under both MPIs
 #   openmpi     the MPI tests under Open MPI's mpiexec
 #   mpich       the same under MPICH's
+#   terminal    the bar and `rankpool top` in a real terminal (tmux), without a launcher and under each MPI's
 #   local       slurm/local.sh, its main job
 #   scripts     what slurm/rankpool.sbatch and .pbs do when a run is stopped or dies, with pretended schedulers
 #   hosts       three hosts made of network namespaces, one of which fails, under each MPI (RANKPOOL_HOSTS=all: in all ways
@@ -270,6 +271,35 @@ mpi_tests() {
 step_openmpi() { mpi_tests openmpi "$@"; }
 step_mpich() { mpi_tests mpich "$@"; }
 
+# What is on the screen is looked at in a terminal that tmux makes.
+step_terminal() {
+  local flavour folder
+  command -v tmux >/dev/null || {
+    # shellcheck source=slurm/mpi.sh
+    source "$top/slurm/mpi.sh"
+    # Where it writes its logs.
+    rankpool_base=$RANKPOOL_TARGET_BASE
+    mkdir -p "$rankpool_base"
+    if ! { mpi_can_apt && mpi_apt_install tmux; }; then
+      skip 'there is no tmux here, and it could not be installed'
+    fi
+  }
+  (
+    use_shared_folder
+    cargo build --locked --no-default-features --features program
+    tests/terminal.sh "$CARGO_TARGET_DIR/debug/rankpool"
+  )
+  for flavour in $RANKPOOL_TEST_MPIS; do
+    (
+      build_with_mpi "$flavour"
+      folder=release
+      [ "$(profile_for "$flavour")" = release ] || folder=debug
+      # shellcheck disable=SC2086  # the flags are words
+      tests/terminal.sh "$CARGO_TARGET_DIR/$folder/rankpool" "$RANKPOOL_MPIEXEC" ${RANKPOOL_MPIEXEC_FLAGS:-}
+    )
+  done
+}
+
 step_local() {
   local counts
   # The main job's answer is known: these are the counts of the twelve windows.
@@ -322,6 +352,7 @@ title() {
     python) echo 'Python scripts' ;;
     openmpi) echo 'MPI tests under Open MPI' ;;
     mpich) echo 'MPI tests under MPICH' ;;
+    terminal) echo 'The bar and top, in a terminal' ;;
     local) echo 'One command on this machine' ;;
     scripts) echo 'Job scripts, with pretended schedulers' ;;
     hosts) echo 'Hosts that fail, made of network namespaces' ;;
@@ -396,7 +427,7 @@ export RANKPOOL_TEST_ALL=no
 if [ ${#steps[@]} -eq 0 ]; then
   RANKPOOL_TEST_ALL=yes
   # shellcheck disable=SC2206  # the names of the MPIs are words
-  steps=(format lint deps msrv shell scripts test python $mpis local hosts slurm)
+  steps=(format lint deps msrv shell scripts test python $mpis terminal local hosts slurm)
 fi
 
 command -v cargo >/dev/null || {

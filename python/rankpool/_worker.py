@@ -219,7 +219,7 @@ class Worker:
         if notes[1] and notes[1] > self._last_recall:
             notes[0] = 0
             return 0.0  # Others run it, or it is sent again.
-        seconds = 1.0
+        seconds, begin, spent = 1.0, 0.0, 0.0
         try:
             if session != self._current:
                 self._enter(session)
@@ -229,6 +229,7 @@ class Worker:
             fn = self._functions[function]
             fn = fn[0] if type(fn) is list else self._function(function)[0]
             if flags:
+                begin = perf_counter()
                 status, value, seconds = self._run(fn, flags, body)
             else:
                 args, kwargs = self._loads(body, 0)
@@ -236,9 +237,12 @@ class Worker:
                 value = fn(*args, **kwargs)
                 seconds = perf_counter() - begin
                 status = frames.OK
+            spent = seconds
         except BaseException as error:
+            if begin:
+                spent = perf_counter() - begin
             status, value = frames.EXCEPTION, self._describe(error)
-        self._push(number, status, count, seconds, value)
+        self._push(number, status, count, spent, value)
         return seconds
 
     def _run(self, fn, flags, body):

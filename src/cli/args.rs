@@ -99,7 +99,7 @@ pub(super) struct RunArgs {
     /// Write a summary of the run as one JSON object: jobs, failures, times, messages, ranks
     #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
     pub summary: Option<PathBuf>,
-    /// Show progress on standard error: a bar, a line every five seconds, or nothing [default: auto, a bar on a terminal]
+    /// Show progress on standard error: a bar, a line every five seconds, or nothing [default: auto, a bar on a terminal, also on that of mpiexec]
     #[arg(long, value_name = "HOW", global = true, value_enum, help_heading = REPORT)]
     pub progress: Option<ProgressArg>,
     /// Write what the run is doing to this file every few seconds, as JSON: `rankpool top FILE` shows it

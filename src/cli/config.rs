@@ -174,7 +174,10 @@ impl Config {
         let progress = match self.task {
             // What a script shows is its own matter.
             Task::Python(_) | Task::Serve(_) => self.progress.unwrap_or(Progress::Off),
-            _ => progress(self.progress, &self.batch.output, self.verbosity),
+            _ => {
+                let shown = if self.batch.output == Target::Stdout { stdout_is_shown() } else { Shown::Elsewhere };
+                Progress::beside(shown, self.progress, self.verbosity == Verbosity::Quiet)
+            }
         };
         let uses_number = matches!(&self.task, Task::Run(task) if task.runner.commands.template.uses_number());
         Options { progress, is_numbered: self.batch.is_numbered || uses_number, ..self.batch.clone() }
@@ -193,18 +196,6 @@ impl Config {
             .cpus_per_job(self.job_cpus.map_or(0, NonZeroU32::get))
             // The processes of jobs are ended with the run, and that may take long. A built-in function cannot be ended.
             .grace(if matches!(self.task, Task::Kernel(_)) { LEFT_BEHIND } else { Duration::MAX })
-    }
-}
-
-/// Decides the display of progress. Between results on the same terminal a bar would make both unreadable.
-fn progress(asked: Option<Progress>, output: &Target, verbosity: Verbosity) -> Progress {
-    let shown = if *output == Target::Stdout { stdout_is_shown() } else { Shown::Elsewhere };
-    match (asked, shown) {
-        (None, _) if verbosity == Verbosity::Quiet => Progress::Off,
-        (None | Some(Progress::Auto), Shown::Terminal) => Progress::Off,
-        (None | Some(Progress::Auto), Shown::LaunchersTerminal) => Progress::Line,
-        (None, Shown::Elsewhere) => Progress::Auto,
-        (Some(progress), _) => progress,
     }
 }
 

@@ -250,7 +250,7 @@ struct LastPlaces {
 impl LastPlaces {
     /// Makes an empty one for at most about this number of entries.
     fn new(entries: u64) -> LastPlaces {
-        let bits = entries.saturating_mul(16).next_power_of_two().clamp(1 << 10, MOST_FILTER_BITS);
+        let bits = entries.saturating_mul(16).clamp(1 << 10, MOST_FILTER_BITS).next_power_of_two();
         LastPlaces { bits: vec![0; (bits / 64) as usize], mask: bits - 1, places: HashMap::new() }
     }
 

@@ -8,6 +8,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::bar::{Bar, Neighbours};
 use super::pace::{Pace, rate_in_words, time_in_words};
+#[cfg(feature = "program")]
+use super::terminal::Shown;
 use crate::console::{eprint, in_one_line};
 use crate::engine::board::{Board, Settled};
 
@@ -30,6 +32,19 @@ pub enum Progress {
 const LINE_PERIOD: Duration = Duration::from_secs(5);
 
 impl Progress {
+    /// Decides the display of progress, if `asked` is the user's wish and standard output, with the results, is shown there: a bar
+    /// between results on the same terminal would make both unreadable.
+    #[cfg(feature = "program")]
+    pub(crate) fn beside(shown: Shown, asked: Option<Progress>, is_quiet: bool) -> Progress {
+        match (asked, shown) {
+            (None, _) if is_quiet => Progress::Off,
+            (None | Some(Progress::Auto), Shown::Terminal) => Progress::Off,
+            (None | Some(Progress::Auto), Shown::LaunchersTerminal) => Progress::Line,
+            (None, Shown::Elsewhere) => Progress::Auto,
+            (Some(progress), _) => progress,
+        }
+    }
+
     /// Shows the number of settled jobs until the ticker is dropped.
     pub(crate) fn start(
         self,

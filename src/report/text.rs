@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::facts::{Classes, Facts, NamedJob, RunEnd, SlotTime, status_name};
 use super::words::{bytes, count, counted, number, percent, seconds};
-use crate::console::in_one_line;
+use crate::console::{in_one_line, shortened};
 use crate::journal::entries::FileKind;
 
 /// The number of bars of the histogram, and of parts of the course.
@@ -16,6 +16,9 @@ const MOST_ROWS: usize = 20;
 
 /// The most single jobs in a list; the page has more.
 const MOST_NAMED: usize = 10;
+
+/// The most bytes of a value of the summary, such as a command line with a long list.
+const LONGEST_VALUE: usize = 500;
 
 /// Lines that are being written. Writing to a string cannot fail.
 struct Lines(String);
@@ -66,7 +69,7 @@ fn summary(facts: &Facts, lines: &mut Lines) {
     let _ = writeln!(lines.0, "Report of the {kind} {}", in_one_line(&facts.path.to_string_lossy()));
     lines.title("Summary");
     for (name, value) in facts.summary() {
-        lines.line(format!("{name}: {}", in_one_line(&value)));
+        lines.line(format!("{name}: {}", shortened(in_one_line(&value), LONGEST_VALUE)));
     }
 }
 
@@ -200,6 +203,9 @@ fn failures(facts: &Facts, lines: &mut Lines) {
             if reason.message.is_empty() { String::new() } else { format!(" ({})", in_one_line(&reason.message)) },
             reason.first
         ));
+        for line in reason.stderr.iter().flat_map(|stderr| stderr.lines()) {
+            lines.line(format!("    | {}", in_one_line(line)));
+        }
     }
     match &facts.failed_again {
         Some(command) => lines.line(format!("Run them again: {}", in_one_line(command))),
@@ -224,7 +230,7 @@ fn named(job: &NamedJob, lines: &mut Lines) {
     if let Some(message) = &job.message {
         lines.line(format!("    {}", in_one_line(message)));
     }
-    for line in job.stderr.iter().flat_map(|stderr| stderr.lines()) {
+    if let Some(line) = job.last_words() {
         lines.line(format!("    | {}", in_one_line(line)));
     }
     if let Some(command) = &job.command {

@@ -180,6 +180,27 @@ fn a_job_log_has_an_entry_for_each_call() {
 }
 
 #[test]
+fn a_call_that_raises_has_the_time_that_it_took() {
+    let files = Files::new();
+    let script = "
+import time
+from rankpool import Executor
+def fails(seconds, *, more=0):
+    time.sleep(seconds)
+    raise ValueError(seconds)
+with Executor() as executor:
+    for future in [executor.submit(fails, 0.03), executor.submit(fails, 0.03, more=1)]:
+        assert isinstance(future.exception(), ValueError)
+";
+    files.with("script.py", script);
+    run(&files, &["--records", "log", "script.py"]).expect_code(0);
+    for record in crate::records(&files, "log") {
+        let seconds = record["seconds"].as_f64().expect("it was measured");
+        assert!(seconds >= 0.03 && (seconds - 1.0).abs() > 1e-4, "{record}");
+    }
+}
+
+#[test]
 fn retries_and_the_time_limit_of_the_command_line_are_those_of_jobs() {
     let files = Files::new();
     let script = "

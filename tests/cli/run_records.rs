@@ -56,7 +56,7 @@ fn every_end_has_its_status_and_its_fields() {
     for field in ["exit", "signal", "max_rss", "user"] {
         assert!(found[4].get(field).is_none(), "{}", found[4]);
     }
-    let all = "number input status exit attempts host rank slot start seconds user system max_rss output_bytes";
+    let all = "number input status exit attempts host rank slot start seconds queued returned user system max_rss output_bytes";
     let mut expected: Vec<_> = all.split(' ').collect();
     let mut present: Vec<_> = found[0].as_object().expect("an object").keys().collect();
     expected.sort_unstable();

@@ -23,6 +23,7 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("a_run_that_is_killed_leaves_no_commands_behind", a_killed_run_leaves_nothing),
     ("sigterm_to_a_rank_keeps_what_is_done", sigterm_keeps_what_is_done),
     ("slots_of_a_host_are_different_on_all_its_ranks", slots_are_different),
+    ("the_status_file_and_the_trace_have_all_ranks", status_and_trace_have_all_ranks),
 ];
 
 const RANKS: [u32; 3] = [1, 2, 4];
@@ -221,4 +222,30 @@ fn slots_are_different() {
     let mut slots: Vec<&str> = out.lines().collect();
     slots.sort_unstable();
     assert_eq!(slots, ["1", "2", "3", "4"]);
+}
+
+fn status_and_trace_have_all_ranks() {
+    let folder = folder();
+    let (status, trace) = (folder.path().join("status.json"), folder.path().join("trace.json"));
+    let go = folder.path().join("go");
+    fs::write(&go, "").expect("a file");
+    let script = format!("while [ -e {} ]; do sleep 0.05; done", go.display());
+    let mut command = batch(3, &["run", "--threads", "1", "--range", "1:6", "--status"]);
+    command.arg(&status).arg("--trace").arg(&trace).args(["--", "sh", "-c", &script]);
+    let run = support::start(&mut command);
+    let read = |path: &std::path::Path| serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok();
+    let is_busy = |rank: &Value| rank["busy"].as_f64() > Some(0.5) && rank["slowest"]["job"].as_u64() > Some(0);
+    let deadline = Instant::now() + LIMIT;
+    while !read(&status).is_some_and(|status| status["ranks"].as_array().is_some_and(|ranks| ranks.iter().all(is_busy)))
+    {
+        assert!(Instant::now() < deadline, "not all ranks report what they do: {:?}", read(&status));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    fs::remove_file(&go).expect("it is there");
+    support::finish(run, LIMIT).expect_code(0);
+    let (status, trace) = (read(&status).expect("a status"), read(&trace).expect("a trace"));
+    assert_eq!((&status["state"], &status["exit_code"], &status["settled"]), (&"ended".into(), &0.into(), &6.into()));
+    let events = trace["traceEvents"].as_array().expect("a list");
+    let named = |name: &str| events.iter().filter(|event| event["name"] == name).count();
+    assert_eq!((named("process_name"), named("job 1")), (3, 1), "{trace}");
 }

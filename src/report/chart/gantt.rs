@@ -84,7 +84,8 @@ impl Chart for Gantt {
             let (left, top) = chart.backend_coord(&(mark.from.clamp(x.start, x.end), mark.row as f64));
             let (right, bottom) = chart.backend_coord(&(mark.to.clamp(x.start, x.end), mark.row as f64 + 1.0));
             // What is too short to be seen is one pixel wide.
-            let right = if right - left > 3 { right - 1 } else { right.max(left + 1) };
+            let least = if mark.ink == Ink::Failed { 2 } else { 1 };
+            let right = if right - left > 3 { right - 1 } else { right.max(left + least) };
             let (top, bottom) = (top + GAP / 2, bottom - GAP / 2);
             let height = (f64::from(bottom - top) * mark.height.clamp(0.0, 1.0)).ceil() as i32;
             let ends = [(left, bottom - height), (right, bottom)];

@@ -39,6 +39,13 @@ pub(crate) struct NamedJob {
 }
 
 impl NamedJob {
+    /// Returns the last line of its standard error, unless the message says the same.
+    pub(crate) fn last_words(&self) -> Option<&str> {
+        let line = self.stderr.as_ref()?.lines().next_back()?.trim();
+        let is_said = self.message.as_ref().is_some_and(|message| message.contains(line) || line.ends_with(&**message));
+        Some(line).filter(|line| !line.is_empty() && !is_said)
+    }
+
     fn new(job: &Job<'_>) -> NamedJob {
         NamedJob {
             number: job.number,
@@ -51,7 +58,7 @@ impl NamedJob {
             slot: job.fields.slot,
             attempts: job.fields.attempts,
             message: job.message().map(|message| shortened(message.into_owned(), LONGEST)),
-            stderr: Some(job.stderr).filter(|bytes| job.has_failed() && !bytes.trim_ascii().is_empty()).map(last_lines),
+            stderr: stderr_of(job),
             command: None,
         }
     }
@@ -61,6 +68,11 @@ impl NamedJob {
 fn shown(text: &str) -> String {
     let end = (0..=LONGEST.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     in_one_line(&text[..end]) + if end < text.len() { "…" } else { "" }
+}
+
+/// Returns the last lines of the standard error of a job that has failed.
+fn stderr_of(job: &Job<'_>) -> Option<String> {
+    Some(job.stderr).filter(|bytes| job.has_failed() && !bytes.trim_ascii().is_empty()).map(last_lines)
 }
 
 /// Returns the last lines of an output.
@@ -79,6 +91,8 @@ pub(crate) struct Reason {
     pub jobs: u64,
     /// The first one of them.
     pub first: u64,
+    /// The last lines of its standard error.
+    pub stderr: Option<String>,
 }
 
 /// The jobs that are named.
@@ -118,10 +132,12 @@ impl Named {
             self.other_reasons += 1;
             return;
         }
-        let new = Reason { status: job.status, message: line, jobs: 0, first: job.number };
+        let new = Reason { status: job.status, message: line, jobs: 0, first: u64::MAX, stderr: None };
         let reason = self.reasons.entry(key).or_insert(new);
         reason.jobs += 1;
-        reason.first = reason.first.min(job.number);
+        if job.number < reason.first {
+            (reason.first, reason.stderr) = (job.number, stderr_of(job));
+        }
     }
 
     pub(crate) fn slowest(&self) -> impl Iterator<Item = &NamedJob> {

@@ -142,12 +142,20 @@ impl Timeline {
     /// Adds jobs of which it is only known that they ended in this time.
     pub(crate) fn add_ended(&mut self, (start, end): (u64, u64), jobs: u64, failed: u64) {
         let (from, to) = (self.range.place(start, PARTS), self.range.place(end, PARTS));
-        // They are spread evenly over the parts; none is lost by rounding.
+        // They are spread evenly over this time; none is lost by rounding.
         let (first, last) = ((from as usize).min(PARTS - 1), (to as usize).min(PARTS - 1));
-        let parts = (last - first + 1) as u64;
-        for part in 0..parts {
-            let share = |all: u64| all * (part + 1) / parts - all * part / parts;
-            self.end_at((first as u64 + part) as f64, share(jobs), share(failed));
+        let before = |all: u64, place: f64| {
+            let part = if to > from { ((place - from) / (to - from)).clamp(0.0, 1.0) } else { 1.0 };
+            (all as f64 * part).round() as u64
+        };
+        for part in first..=last {
+            let (begin, end) = (if part == first { 0.0 } else { part as f64 }, part as f64 + 1.0);
+            let share = |all: u64| match part {
+                _ if part == last => all - if part == first { 0 } else { before(all, begin) },
+                _ if part == first => before(all, end),
+                _ => before(all, end) - before(all, begin),
+            };
+            self.end_at(part as f64, share(jobs), share(failed));
         }
     }
 
@@ -189,9 +197,19 @@ mod tests {
         timeline.add_ended((1_000, 241_000), 481, 3);
         assert_eq!(timeline.ended.iter().sum::<u64>(), 483);
         assert_eq!(timeline.failed.iter().sum::<u64>(), 4);
-        assert_eq!((timeline.ended[1], timeline.failed[PARTS - 1]), (3, 2));
+        assert_eq!((timeline.ended[1], timeline.failed[PARTS - 1]), (3, 1));
         assert!((timeline.running().iter().sum::<f64>() - 240.5).abs() < 1e-3);
         assert!((timeline.part_seconds() - 0.001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_even_course_has_no_peaks_where_it_is_noted() {
+        let mut timeline = Timeline::new(Range::new(0, 240_000));
+        for (from, to) in [(0, 100_500), (100_500, 100_700), (100_700, 240_000)] {
+            timeline.add_ended((from, to), (to - from) / 100, 0);
+        }
+        assert!(timeline.ended.iter().all(|jobs| (9..=11).contains(jobs)), "{:?}", timeline.ended);
+        assert_eq!(timeline.ended.iter().sum::<u64>(), 2_400);
     }
 
     #[test]

@@ -183,7 +183,9 @@ fn single(lanes: &Lanes, divisor: f64) -> Vec<Mark> {
             height: 1.0,
         })
     });
-    marks.collect()
+    let (failed, others): (Vec<_>, Vec<_>) = marks.partition(|mark| mark.ink == Ink::Failed);
+    // Failed ones are drawn last, so that they are seen however short they are.
+    others.into_iter().chain(failed).collect()
 }
 
 /// How busy each part of the time was; equal parts beside each other are one mark.

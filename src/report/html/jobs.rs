@@ -29,13 +29,17 @@ pub(super) fn failed(facts: &Facts, page: &mut Page) -> bool {
         return retries.jobs > 0 || !facts.lost_ranks().is_empty();
     }
     page.html("<div class=\"scroll\"><table><caption>Why jobs failed</caption><thead><tr><th scope=\"col\" class=\"n\">jobs</th>");
-    page.html("<th scope=\"col\">status</th><th scope=\"col\">message</th><th scope=\"col\" class=\"n\">first job</th></tr></thead><tbody>");
+    page.html("<th scope=\"col\">status</th><th scope=\"col\">message, and the end of standard error of the first job</th><th scope=\"col\" class=\"n\">first job</th></tr></thead><tbody>");
     for reason in &facts.reasons {
         page.html("<tr><td class=\"n\">")
             .text(&count(reason.jobs))
             .html("</td><td class=\"bad\">")
             .text(status_name(reason.status));
-        page.html("</td><td class=\"wide\">").text(&reason.message).html("</td><td class=\"n\">");
+        page.html("</td><td class=\"wide\">").text(&reason.message);
+        if let Some(stderr) = &reason.stderr {
+            page.html("<pre class=\"stderr\">").text(stderr).html("</pre>");
+        }
+        page.html("</td><td class=\"n\">");
         page.text(&reason.first.to_string()).html("</td></tr>");
     }
     page.html("</tbody></table></div>\n");
@@ -53,13 +57,19 @@ pub(super) fn failed(facts: &Facts, page: &mut Page) -> bool {
     } else {
         counted(all, "failed job")
     };
-    table(&caption, &facts.failed, page);
+    table(&(caption + &in_folder(facts)), &facts.failed, page);
     true
+}
+
+/// Returns where the commands of single jobs are to be run, if that is known.
+fn in_folder(facts: &Facts) -> String {
+    let folder = facts.last_run().and_then(|run| run.about.folder.as_deref());
+    folder.map_or_else(String::new, |folder| format!(". Their commands are for the folder {folder}"))
 }
 
 /// The slowest jobs.
 pub(super) fn slowest(facts: &Facts, page: &mut Page) -> bool {
-    table("Jobs by the time of their last attempt", &facts.slowest, page);
+    table(&format!("Jobs by the time of their last attempt{}", in_folder(facts)), &facts.slowest, page);
     !facts.slowest.is_empty()
 }
 
@@ -95,8 +105,8 @@ fn rows(caption: &str, jobs: &[NamedJob], page: &mut Page) {
         if let Some(message) = &job.message {
             page.html("<p class=\"bad-text\">").text(message).html("</p>");
         }
-        if let Some(stderr) = &job.stderr {
-            page.html("<pre class=\"stderr\" aria-label=\"standard error\">").text(stderr).html("</pre>");
+        if let Some(line) = job.last_words() {
+            page.html("<pre class=\"stderr\">").text(line).html("</pre>");
         }
         if let Some(command) = &job.command {
             page.html("<pre tabindex=\"0\">").text(command).html("</pre>");

@@ -165,7 +165,7 @@ fn summary(facts: &Facts, page: &mut Page) -> bool {
     // What the tiles say is not said again.
     for (name, value) in facts.summary().into_iter().filter(|(name, _)| !matches!(*name, "time" | "throughput")) {
         let is_code = matches!(name, "command" | "folder" | "output");
-        page.html("<dt>").text(name).html(if is_code { "</dt><dd><code>" } else { "</dt><dd>" });
+        page.html("<dt>").text(name).html(if is_code { "</dt><dd><code tabindex=\"0\">" } else { "</dt><dd>" });
         page.text(&value).html(if is_code { "</code></dd>" } else { "</dd>" });
     }
     page.html("</dl>\n");
