@@ -15,6 +15,17 @@ def first_line(words):
         return ""
 
 
+def mpi_of(launcher):
+    """The name and version of the MPI of a launcher: `mpiexec (OpenRTE) 4.1.4`, or among many lines of Hydra's `Version: 4.0.2`."""
+    try:
+        text = subprocess.run([launcher, "--version"], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    version = re.search(r"\d+\.\d+[\w.]*", text)
+    name = "MPICH" if "HYDRA" in text else "Open MPI" if re.search("OpenRTE|Open MPI", text) else "an MPI"
+    return f"{name} {version.group()}" if version else name
+
+
 def field(path, name):
     """The value of the first line `name: value` of a file below /proc."""
     try:
@@ -32,7 +43,7 @@ def facts(python, packages, starter):
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     versions = first_line([python, "-c", code, *packages, "numpy"]).split()
     memory = field("/proc/meminfo", "MemTotal").split()
-    mpi = first_line([starter.launcher[0], "--version"]) if starter.launcher else ""
+    mpi = mpi_of(starter.launcher[0]) if starter.launcher else ""
     parallel = re.search(r"\d{8}", first_line(["parallel", "--version"]))
     return {
         "cpu": field("/proc/cpuinfo", "model name") or platform.machine(),
@@ -41,7 +52,7 @@ def facts(python, packages, starter):
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": first_line([python, "--version"]).removeprefix("Python "),
         "rankpool": first_line([starter.program, "--version"]).removeprefix("rankpool "),
-        "mpi": re.sub(r"^mpiexec \(OpenRTE\)", "Open MPI", mpi),
+        "mpi": mpi,
         "packages": dict(zip([*packages, "numpy"], versions)),
         "parallel": parallel.group() if parallel else "",
         "load": round(os.getloadavg()[0], 1),
