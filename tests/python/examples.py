@@ -132,6 +132,20 @@ class Programs(unittest.TestCase):
     def test_parzen_sweep_with_apply_async(self):
         self.same_as_standard("parzen.py", "--samples", SAMPLES)
 
+    def test_parzen_sweep_of_a_plain_function(self):
+        path = EXAMPLES / "parzen_plain.py"
+        function = {}
+        exec(compile(path.read_text(), "parzen_plain.py", "exec"), function)
+        widths = [0.012 * step for step in (1, 50, 100)]
+        words = ["map", "--python-exe", python(), "--python", f"{path}:density", "--range", "0.012:1.2:0.012"]
+        for ranks in RANKS:
+            lines = succeed([*with_ranks(ranks), *words]).stdout.splitlines()
+            self.assertEqual(len(lines), 100)
+            found = [json.loads(lines[step - 1]) for step in (1, 50, 100)]
+            for width, one in zip(widths, found):
+                self.assertAlmostEqual(one["width"], width)
+                self.assertEqual(one, function["density"](one["width"]))
+
     def test_square_roots_with_a_bar(self):
         self.same_as_standard("square_roots_bar.py", bar=True)
 
