@@ -240,8 +240,10 @@ def host(folder):
         time.sleep(0.01)
     return socket.gethostname()
 
-with Executor() as executor:
-    print(*sorted(set(executor.map(host, [sys.argv[1]] * 30, chunksize=1))))
+# Without cloudpickle, the workers import this file.
+if __name__ == "__main__":
+    with Executor() as executor:
+        print(*sorted(set(executor.map(host, [sys.argv[1]] * 30, chunksize=1))))
 SCRIPT
   mkdir "$folder/hosts"
   disturbed=$(date +%s.%N)
