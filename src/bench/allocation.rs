@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
@@ -13,6 +12,7 @@ use super::curve::{Metg, Point, metg};
 use super::median;
 use crate::engine::error::JobError;
 use crate::engine::func::{CrossesRanks, Value};
+use crate::engine::memory;
 use crate::engine::rank::current_job;
 use crate::kernels::{nop, spin};
 use crate::pool::{JobHandle, Pool};
@@ -227,19 +227,29 @@ fn efficiency(pool: &Pool, chunking: Chunking, each: Duration, job_seconds: f64)
     Ok(points)
 }
 
-/// Returns the times of a large value.
+/// Returns the times of a large value: a list of numbers, as results mostly are.
 fn large(pool: &Pool, bytes: usize) -> Result<Large, JobError> {
     let (mut inputs, mut results) = (Vec::new(), Vec::new());
-    let value = Bytes::from(vec![1; bytes]);
     for _ in 0..TRIES {
         let begin = Instant::now();
-        pool.apply(|value: Bytes| drop(value), value.clone())?;
+        let value = numbers(bytes);
+        // The rank needs this time, too, before its result is on the way.
+        let making = begin.elapsed();
+        let begin = Instant::now();
+        pool.apply(|value: Vec<f64>| value.len(), value)?;
         inputs.push(begin.elapsed().as_secs_f64());
         let begin = Instant::now();
-        let (made, _value) = pool.apply(made, bytes)?;
-        results.push(begin.elapsed().saturating_sub(made).as_secs_f64());
+        let _value = pool.apply(numbers, bytes)?;
+        results.push(begin.elapsed().saturating_sub(making).as_secs_f64());
     }
     Ok(Large { bytes, input_seconds: median(&inputs), result_seconds: median(&results) })
+}
+
+/// Makes a list of numbers of this size.
+fn numbers(bytes: usize) -> Vec<f64> {
+    let mut numbers = memory::vec_with_capacity(bytes / size_of::<f64>());
+    numbers.resize(bytes / size_of::<f64>(), 1.0);
+    numbers
 }
 
 /// The jobs that hold rank 0's threads: whether they still have to.
@@ -270,13 +280,6 @@ fn hold_first_rank() {
     }
     let holds = HOLDING.0.lock().unwrap_or_else(PoisonError::into_inner);
     drop(HOLDING.1.wait_timeout_while(holds, LONGEST_HOLD, |holds| *holds));
-}
-
-/// Makes a large value; returns the time for that, too.
-fn made(bytes: usize) -> (Duration, Bytes) {
-    let begin = Instant::now();
-    let value = Bytes::from(vec![1; bytes]);
-    (begin.elapsed(), value)
 }
 
 /// Returns the CPU time of a waiting rank as a share of a core: the mean, and that of the busiest one. Ranks that are threads of a
