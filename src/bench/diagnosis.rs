@@ -77,6 +77,12 @@ fn speed_up(one: &Row, most: &Row) -> f64 {
     one.wall() / most.wall().max(1e-9)
 }
 
+/// Returns the speed-up from the first job's dispatch to the last result.
+fn speed_up_of_run(one: &Row, most: &Row) -> f64 {
+    let run = |row: &Row| row.median(|run| run.summary.wall_seconds);
+    run(one) / run(most).max(1e-9)
+}
+
 fn failed(_: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, String)> {
     let failed = [one, most].iter().flat_map(|row| &row.runs).map(|run| run.summary.failed).max()?;
     let jobs = most.runs.first()?.summary.jobs;
@@ -146,8 +152,11 @@ fn memory(evidence: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, Stri
     let (before, now) = (one.job_seconds(), most.job_seconds());
     let growth = now / before.max(1e-12);
     let cpu_growth = most.cpu_of_job() / one.cpu_of_job().max(1e-12);
-    let beyond = evidence.arithmetic.max(1.0) * GROWTH;
-    if most.count < 2 || growth < beyond || cpu_growth < beyond {
+    let net = growth / evidence.arithmetic.max(1.0);
+    // What is lost is a factor, as the growth is: it is explained if the growth makes up half of it, on a logarithmic scale.
+    let lost = f64::from(most.count) / speed_up_of_run(one, most);
+    let explains = lost > 1.0 / GOOD && net.ln() > 0.5 * lost.ln();
+    if most.count < 2 || !(net > GROWTH || explains) || cpu_growth < 1.0 + (net - 1.0) / 2.0 {
         return None;
     }
     let kernel = most.median(|run| run.system_seconds / (run.user_seconds + run.system_seconds).max(1e-9));
@@ -221,8 +230,7 @@ fn stragglers(evidence: &Evidence<'_>, _: &Row, most: &Row) -> Option<(Limit, St
 /// of Karp and Flatt (1990): e = (1/s − 1/n) / (1 − 1/n) for a speed-up of s with n threads.
 fn serial_part(evidence: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, String)> {
     let count = f64::from(most.count);
-    let run = |row: &Row| row.median(|run| run.summary.wall_seconds);
-    let speed_up = run(one) / run(most).max(1e-9);
+    let speed_up = speed_up_of_run(one, most);
     if most.count < 2 || speed_up / count >= GOOD {
         return None;
     }

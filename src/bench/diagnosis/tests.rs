@@ -54,6 +54,14 @@ fn jobs_that_take_longer_with_more_threads_wait_for_memory_unless_arithmetic_doe
 }
 
 #[test]
+fn a_small_growth_that_explains_what_is_lost_is_that_of_memory() {
+    let rows = [row(1, 4.1, 4.0, 4.0, (4.0, 0.0)), row(2, 2.4, 2.3, 4.5, (4.5, 0.0))];
+    assert_eq!(limits(&evidence(&rows)), [Limit::Memory]);
+    let as_long = [row(1, 4.1, 4.0, 4.0, (4.0, 0.0)), row(2, 2.4, 2.3, 4.02, (4.02, 0.0))];
+    assert_eq!(limits(&evidence(&as_long)), [Limit::SerialPart]);
+}
+
+#[test]
 fn jobs_that_use_little_of_their_time_wait() {
     let rows = [row(1, 4.1, 4.0, 4.0, (0.1, 0.0)), row(4, 1.1, 1.0, 3.96, (0.1, 0.0))];
     assert_eq!(limits(&evidence(&rows)), [Limit::Waiting]);
