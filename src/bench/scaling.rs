@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use wait4::Wait4;
 
 use super::median;
+use crate::process::environment;
 
 /// The work, and how it is started.
 #[derive(Debug, Clone)]
@@ -175,7 +176,12 @@ impl Plan {
         let (program, arguments) = self.command(count, &summary, log);
         let shown = || program.to_string_lossy().into_owned();
         let begin = Instant::now();
-        let mut child = Command::new(&program)
+        let mut command = Command::new(&program);
+        // If a launcher has started this process, it has not started those.
+        for name in environment::launcher_variables() {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(&arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

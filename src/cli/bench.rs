@@ -18,6 +18,8 @@ use crate::bench::machine::Machine;
 use crate::bench::scaling::{self, Plan, Row, ScalingError, Stop, Tail};
 use crate::bench::{picture, text};
 use crate::console::{self, reason};
+use crate::engine::environment::environment;
+use crate::engine::placement;
 use crate::launch::{self, ExitCode, Launch};
 use crate::pool::Pool;
 
@@ -116,7 +118,12 @@ fn records_of(task: &TaskArgs) -> bool {
 pub(super) fn run(config: &Config, task: &BenchTask) -> ExitCode {
     let done = match &task.work {
         None => return config.launch().run(|pool| measure_allocation(config, task, pool)),
-        Some(_) if !launch::is_first() => return ExitCode::Success,
+        Some(_) if placement::launcher_rank(environment).is_some_and(|launched| launched.size > 1) => {
+            return launch::refuse(
+                "bench starts the runs of its work itself: start it once, without mpiexec or srun. To measure ranks, give it the \
+                 launcher: rankpool bench --launcher 'mpiexec -n {}' --counts 1,2,4 kernel slow-fn",
+            );
+        }
         Some(work) => measure_work(config, task, work),
     };
     match done {

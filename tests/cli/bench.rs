@@ -87,6 +87,11 @@ fn what_cannot_be_measured_is_refused_with_what_to_do() {
     refused(&["--launcher", "mpiexec -n 2", "kernel", "nop"], "'mpiexec -n {}'");
     refused(&["--counts", "1,2"], "are for work");
     refused(&["--each", "0"], "from 0.001 to 3600");
+    let launched = [("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "3")];
+    let mut command = command(&["bench", "kernel", "nop"]);
+    support::run(command.envs(launched).current_dir(files.0.path()), LIMIT)
+        .expect_code(2)
+        .expect_said("start it once, without mpiexec or srun");
     bench(&files, &["run", "--range", "1:3", "--", "no-such-program"]).expect_code(1).expect_said("exit code 2");
     let failing = bench(&files, &["--runs", "1", "--each", "0.001", "run", "--range", "1:3", "--", "false"]);
     assert!(failing.expect_code(0).out().contains("3 of 3 jobs failed"), "{failing:?}");
