@@ -33,7 +33,7 @@ def timed(call, function, xs, *options):
 
 
 def per_job(call, each, *options, least=LEAST_OF_NOTHING):
-    """The wall time of a job that does nothing, in microseconds, from about so many seconds of them; and whether all were right."""
+    """The wall time of a job that does nothing, in microseconds, from about this number of seconds of them; and whether all were right."""
     jobs, seconds, agree = min(200, least), 0.0, True
     while True:
         xs = list(range(jobs))

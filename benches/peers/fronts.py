@@ -38,7 +38,7 @@ class Front:
         return [self.result(future) for future in [self.submit(function, x) for x in xs]]
 
     def chunked(self, function, xs, chunk=0):
-        """The same in chunks of so many jobs. 0: the pool's own rule, or that of multiprocessing.Pool if it has none."""
+        """The same in chunks of this number of jobs. 0: the pool's own rule, or that of multiprocessing.Pool if it has none."""
         parts = self.one_by_one(functools.partial(each_of, function), pieces(xs, chunk))
         return [value for part in parts for value in part]
 

@@ -1,6 +1,6 @@
 """Runs commands with HyperQueue on two cores, and prints the seconds from their submission to their end.
 
-    hyperqueue_true.py 10000                                           /bin/true so many times
+    hyperqueue_true.py 10000                                           /bin/true 10 000 times
     hyperqueue_true.py '[[10000, ["/bin/true"]], [50, ["sleep", "1"]]]'   a line for each; server and worker stay
 """
 

@@ -50,7 +50,7 @@ def widths(count=100):
 
 
 def spin(seconds):
-    """Computes for so many seconds of CPU time, and returns how long it was."""
+    """Computes for this number of seconds of CPU time, and returns how long it was."""
     start = now = time.thread_time()
     end = start + seconds
     while now < end:

@@ -1,4 +1,4 @@
-/* Computes for so many microseconds of CPU time, from the start of main: spin MICROSECONDS. */
+/* Computes for MICROSECONDS of CPU time, from the start of main: spin MICROSECONDS. */
 #include <stdlib.h>
 #include <time.h>
 

@@ -22,7 +22,7 @@ _LOOK_AGAIN = 0.2
 _CALLS_BUFFERED = 8
 _MOST_BUFFERED = 2048
 _BYTES_BUFFERED = 1 << 21
-_AHEAD = 1024  # items that are read and not sent at least, if so many may be
+_AHEAD = 1024  # items that are read and not sent at least, if that number is allowed
 
 
 class Feed:
@@ -32,7 +32,7 @@ class Feed:
 
     def __init__(self, lock):
         self.items = deque()
-        self.due = 1  # when there are so many items
+        self.due = 1  # the number of items at which it is due
         self.time = NEVER  # from this time on, at each item
         self.condition = threading.Condition(lock)
         self.waits = False  # the reader waits for room
@@ -68,7 +68,7 @@ class Reading:
         return self._size if self._buffersize is None else min(self._size, self._buffersize)
 
     def _is_worth_reading(self, wanted):
-        """Whether the reader should begin to read so many items: not a few, if workers have enough to do."""
+        """Whether the reader should begin to read this number of items: not a few, if workers have enough to do."""
         if wanted <= 0:
             return False
         count = wanted + len(self._items)
@@ -115,7 +115,7 @@ class Reading:
         self._wake_reader()
 
     def _will_take(self, count):
-        """Before the consumer takes so many values: the reader has room then."""
+        """Before the consumer takes this number of values: the reader has room then."""
         self._wake_reader(count)
         if self._feed.due == NEVER:
             self._set_due(count)

@@ -53,7 +53,7 @@ __all__ = [
 
 #: Jobs of an `imap` that are read and not yet taken by the caller, for each worker (if `buffersize` is left out).
 BUFFER_PER_WORKER = 128
-#: And so many chunks at least, so that several can be sent together while others run.
+#: And at least this number of chunks, so that several can be sent together while others run.
 CHUNKS_PER_WORKER = 16
 
 

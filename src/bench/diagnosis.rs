@@ -20,7 +20,7 @@ pub(crate) struct Evidence<'e> {
     pub arithmetic: f64,
     pub tail: Option<&'e Tail>,
     /// The CPUs that this process may use, and those of the machine.
-    pub cpus: (usize, usize),
+    pub cpus: (u32, u32),
 }
 
 /// What limits the work.
@@ -94,7 +94,7 @@ fn failed(_: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, String)> {
 
 fn bound(evidence: &Evidence<'_>, _: &Row, most: &Row) -> Option<(Limit, String)> {
     let (allowed, all) = evidence.cpus;
-    if allowed >= all || most.count as usize <= allowed || evidence.what != "threads" {
+    if allowed >= all || most.count <= allowed || evidence.what != "threads" {
         return None;
     }
     let text = format!(
@@ -265,15 +265,15 @@ pub(crate) fn warnings(rows: &[Row], what: &str) -> Vec<String> {
         let first = row.runs[0].wall_seconds;
         if first > 1.3 * others && first >= longest {
             warnings.push(format!(
-                "with {} {what}, the first run took {first:.2} s and the others {others:.2} s: caches were cold. --warmup 1 runs it once \
+                "with {}, the first run took {first:.2} s and the others {others:.2} s: caches were cold. --warmup 1 runs it once \
                  before",
-                row.count
+                words::counted(row.count.into(), what.trim_end_matches('s'))
             ));
         } else if longest - shortest > 0.2 * wall {
             warnings.push(format!(
-                "with {} {what}, the times are from {shortest:.2} to {longest:.2} s: the machine is busy or the work is short. --runs 10 \
+                "with {}, the times are from {shortest:.2} to {longest:.2} s: the machine is busy or the work is short. --runs 10 \
                  makes the median steadier",
-                row.count
+                words::counted(row.count.into(), what.trim_end_matches('s'))
             ));
         }
     }

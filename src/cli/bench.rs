@@ -17,11 +17,13 @@ use crate::bench::diagnosis::{self, Evidence, Finding};
 use crate::bench::machine::Machine;
 use crate::bench::scaling::{self, Plan, Row, ScalingError, Stop, Tail};
 use crate::bench::{picture, text};
-use crate::console::{self, reason};
+use crate::console;
 use crate::engine::environment::environment;
 use crate::engine::placement;
 use crate::launch::{self, ExitCode, Launch};
+use crate::output::{Target, Writer};
 use crate::pool::Pool;
+use crate::report::words;
 
 /// What is measured, and where the figures go.
 #[derive(Debug)]
@@ -145,9 +147,12 @@ fn write_json(file: Option<&PathBuf>, value: &impl Serialize) -> Result<(), Box<
     write(file, &json)
 }
 
+/// Writes a file, which has its name when it is complete.
 fn write(file: Option<&PathBuf>, bytes: &[u8]) -> Result<(), Box<dyn Error + Send + Sync>> {
     let Some(file) = file else { return Ok(()) };
-    std::fs::write(file, bytes).map_err(|error| format!("cannot write {}: {}", file.display(), reason(&error)).into())
+    let mut writer = Writer::open(&Target::new(file))?;
+    writer.write_all(bytes)?;
+    Ok(writer.finish()?)
 }
 
 /// Everything about an allocation, as `--json` has it.
@@ -191,24 +196,25 @@ struct WorkFigures<'a> {
 
 fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let stop = Stop::at_signals()?;
-    let Work { words, subcommand, launcher, counts, runs, warmup } = work;
+    let Work { words: work_words, subcommand, launcher, counts, runs, warmup } = work;
     let plan = Plan {
         program: std::env::current_exe()?,
         launcher: launcher.clone(),
-        words: words.clone(),
+        words: work_words.clone(),
         counts: counts.clone(),
         runs: *runs,
     };
     let (what, most) = (plan.what(), counts.last().copied().unwrap_or(1));
+    let counted = |count: u32| words::counted(count.into(), what.trim_end_matches('s'));
     let measured = (|| {
         if *warmup > 0 {
             let before = Plan { counts: vec![most], runs: *warmup, ..plan.clone() };
             before.rows(&stop, &mut |round, _| announce(config, &format!("warm-up {} of {warmup}", round + 1)))?;
         }
         let rows = plan.rows(&stop, &mut |round, count| {
-            announce(config, &format!("run {} of {runs} with {count} {what}", round + 1));
+            announce(config, &format!("run {} of {runs} with {}", round + 1, counted(count)));
         })?;
-        announce(config, &format!("one more run with {most} {what}, for the times of its jobs"));
+        announce(config, &format!("one more run with {}, for the times of its jobs", counted(most)));
         Ok((rows, plan.tail(&stop)?))
     })();
     let (rows, tail) = match measured {
@@ -219,11 +225,11 @@ fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCo
     announce(config, "measuring arithmetic and the cost of a job here");
     let metg_90 = metg_of_threads(most.min(own_cpus()), task.each);
     let arithmetic = scaling::slowdown_of_arithmetic(most.min(own_cpus() * 4));
-    let cpus = (own_cpus() as usize, online_cpus());
+    let cpus = (own_cpus(), placement::online_cpus().unwrap_or_else(own_cpus));
     let evidence = Evidence { rows: &rows, what, subcommand, metg_90, arithmetic, tail: Some(&tail), cpus };
     let (findings, warnings) = (diagnosis::findings(&evidence), diagnosis::warnings(&rows, what));
     let machine = Machine::here(None);
-    let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let shown: Vec<_> = work_words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let shown = shlex::try_join(shown.iter().map(String::as_str)).unwrap_or_else(|_| shown.join(" "));
     let figures = WorkFigures {
         version: 1,
@@ -255,8 +261,4 @@ fn metg_of_threads(threads: u32, each: Duration) -> Option<f64> {
         Some(Metg::Seconds(seconds) | Metg::AtMost(seconds) | Metg::Above(seconds)) => Some(seconds),
         None => None,
     }
-}
-
-fn online_cpus() -> usize {
-    crate::engine::placement::RankFacts::gather(None).map_or(1, |facts| facts.machine_cpus as usize)
 }

@@ -74,7 +74,7 @@ pub(crate) fn cpu_mask() -> Vec<u32> {
 }
 
 /// Returns the number of the machine's online CPUs, if its kernel reports it.
-fn online_cpus() -> Option<u32> {
+pub(crate) fn online_cpus() -> Option<u32> {
     count_cpus(&std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?)
 }
 

@@ -362,8 +362,8 @@ impl Facts {
         })
     }
 
-    /// Returns labels, the busy part of the time, and notes of the ranks by the statistics of the last run, at most so many, and the
-    /// number of all.
+    /// Returns the label, the busy part of the time and the note of at most `most` ranks, by the statistics of the last run, and the
+    /// number of all ranks.
     pub(super) fn counted_ranks(&self, most: usize) -> (Vec<(String, f64, String)>, usize) {
         let Some(statistics) = self.last_run().and_then(|run| run.statistics.as_ref()) else { return (Vec::new(), 0) };
         let mut ranks: Vec<_> = statistics.ranks.iter().filter(|rank| rank.threads > 0).collect();
