@@ -170,12 +170,13 @@ fn measure_allocation(config: &Config, task: &BenchTask, pool: &Pool) -> Result<
     let figures = allocation::measure(pool, task.each, &mut |what| announce(config, &format!("measuring {what}")))?;
     let machine = Machine::here(Some(pool));
     let (ranks, threads) = (pool.ranks().len(), pool.threads());
+    // A file that cannot be written does not lose what was measured.
+    print(text::allocation(&figures, &machine, ranks, threads).as_bytes());
     write_json(
         task.json.as_ref(),
         &AllocationFigures { version: 1, machine: &machine, ranks, threads, figures: &figures },
     )?;
     write(task.svg.as_ref(), picture::allocation(&figures, &machine, ranks, threads).as_bytes())?;
-    print(text::allocation(&figures, &machine, ranks, threads).as_bytes());
     Ok(())
 }
 
@@ -243,11 +244,12 @@ fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCo
         findings: &findings,
         warnings: &warnings,
     };
+    let table = text::scaling(&rows, what, &console::escaped(&shown), &machine) + &text::findings(&findings, &warnings);
+    let code = print(table.as_bytes()).1;
     write_json(task.json.as_ref(), &figures)?;
     let svg = picture::scaling(&rows, what, &shown, &machine, &findings);
     write(task.svg.as_ref(), svg.as_bytes())?;
-    let table = text::scaling(&rows, what, &console::escaped(&shown), &machine) + &text::findings(&findings, &warnings);
-    Ok(print(table.as_bytes()).1)
+    Ok(code)
 }
 
 /// Returns the METG(90 %) of one rank with this number of threads, in seconds; `None` if it cannot be measured.

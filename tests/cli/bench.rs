@@ -99,6 +99,18 @@ fn what_cannot_be_measured_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_does_not_lose_the_figures() {
+    let files = Files::new();
+    for words in [&["--each", "0.001"][..], &["--counts", "1", "--runs", "1", "--each", "0.001", "kernel", "nop"]] {
+        for option in ["--json", "--svg"] {
+            let said = bench(&files, &[&[option, "no-folder/figures"][..], words].concat());
+            said.expect_code(1).expect_said("no-folder/figures");
+            assert!(said.out().contains("METG") || said.out().contains("speed-up"), "{said:?}");
+        }
+    }
+}
+
+#[test]
 fn an_interrupt_ends_it() {
     let files = Files::new();
     let words = ["bench", "--counts", "1", "run", "--range", "1:4", "--", "sh", "-c", "touch begun; sleep 100"];
