@@ -119,7 +119,7 @@ fn records_of(task: &TaskArgs) -> bool {
 
 pub(super) fn run(config: &Config, task: &BenchTask) -> ExitCode {
     let done = match &task.work {
-        None => return config.launch().run(|pool| measure_allocation(config, task, pool)),
+        None => return config.launch().run_to_code(|pool| to_code(measure_allocation(config, task, pool))),
         Some(_) if placement::launcher_rank(environment).is_some_and(|launched| launched.size > 1) => {
             return launch::refuse(
                 "bench starts the runs of its work itself: start it once, without mpiexec or srun. To measure ranks, give it the \
@@ -128,10 +128,11 @@ pub(super) fn run(config: &Config, task: &BenchTask) -> ExitCode {
         }
         Some(work) => measure_work(config, task, work),
     };
-    match done {
-        Ok(code) => code,
-        Err(error) => launch::refuse_as(&error.to_string(), ExitCode::Failure),
-    }
+    to_code(done)
+}
+
+fn to_code(done: Result<ExitCode, Box<dyn Error + Send + Sync>>) -> ExitCode {
+    done.unwrap_or_else(|error| launch::refuse_as(&error.to_string(), ExitCode::Failure))
 }
 
 /// Says on standard error what is being measured.
@@ -166,18 +167,22 @@ struct AllocationFigures<'a> {
     figures: &'a Allocation,
 }
 
-fn measure_allocation(config: &Config, task: &BenchTask, pool: &Pool) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn measure_allocation(
+    config: &Config,
+    task: &BenchTask,
+    pool: &Pool,
+) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let figures = allocation::measure(pool, task.each, &mut |what| announce(config, &format!("measuring {what}")))?;
     let machine = Machine::here(Some(pool));
     let (ranks, threads) = (pool.ranks().len(), pool.threads());
     // A file that cannot be written does not lose what was measured.
-    print(text::allocation(&figures, &machine, ranks, threads).as_bytes());
+    let code = print(text::allocation(&figures, &machine, ranks, threads).as_bytes()).1;
     write_json(
         task.json.as_ref(),
         &AllocationFigures { version: 1, machine: &machine, ranks, threads, figures: &figures },
     )?;
     write(task.svg.as_ref(), picture::allocation(&figures, &machine, ranks, threads).as_bytes())?;
-    Ok(())
+    Ok(code)
 }
 
 /// Everything about work, as `--json` has it.

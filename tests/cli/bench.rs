@@ -107,6 +107,9 @@ fn a_file_that_cannot_be_written_does_not_lose_the_figures() {
             said.expect_code(1).expect_said("no-folder/figures");
             assert!(said.out().contains("METG") || said.out().contains("speed-up"), "{said:?}");
         }
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("it is there");
+        let status = command(&["bench", "-q"]).args(words).stdout(full).stderr(std::process::Stdio::null()).status();
+        assert_eq!(status.expect("it ends").code(), Some(1), "the table was not written");
     }
 }
 
