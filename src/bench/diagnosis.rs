@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::scaling::{Row, Tail};
+use super::scaling::Row;
+use super::tail::Tail;
 use crate::report::words;
 
 /// What was measured.

@@ -4,11 +4,13 @@
 //! [`diagnosis`] finds what limits it. What is shown, and how, is decided by `cli`.
 
 pub(crate) mod allocation;
+pub(crate) mod arithmetic;
 pub(crate) mod curve;
 pub(crate) mod diagnosis;
 pub(crate) mod machine;
 pub(crate) mod picture;
 pub(crate) mod scaling;
+pub(crate) mod tail;
 pub(crate) mod text;
 
 /// Returns the median. The mean of the two in the middle, if their number is even; 0 of none.

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use wait4::Wait4;
 
 use super::median;
+use super::tail::Tail;
 use crate::process::environment;
 
 /// The work, and how it is started.
@@ -268,71 +269,6 @@ impl Stop {
     }
 }
 
-/// The end of a run, by its job log.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub(crate) struct Tail {
-    /// From the first moment at which a thread had no more jobs to the end of the last job.
-    pub seconds: f64,
-    /// From the start of the first job to the end of the last one.
-    pub run_seconds: f64,
-    /// The mean and the longest time of a job.
-    pub mean_seconds: f64,
-    /// The jobs that ended last, the last one first: number and duration.
-    pub last: Vec<(u64, f64)>,
-}
-
-/// The entries of a job log that are read here.
-#[derive(Debug, Deserialize)]
-struct LogEntry {
-    number: u64,
-    rank: Option<u32>,
-    slot: Option<u32>,
-    start: Option<String>,
-    seconds: Option<f64>,
-}
-
-/// The number of jobs that are named.
-const NAMED: usize = 3;
-
-impl Tail {
-    fn of(lines: impl Iterator<Item = io::Result<String>>, count: u32) -> Tail {
-        let mut ends: std::collections::BTreeMap<(u32, u32), f64> = std::collections::BTreeMap::new();
-        let mut last: Vec<(f64, u64, f64)> = Vec::new();
-        let (mut first, mut total, mut jobs) = (f64::INFINITY, 0.0, 0_u64);
-        for line in lines.map_while(Result::ok) {
-            let Ok(LogEntry { number, rank: Some(rank), slot: Some(slot), start: Some(start), seconds: Some(seconds) }) =
-                serde_json::from_str(&line)
-            else {
-                continue;
-            };
-            let Some(start) = since_epoch(&start) else { continue };
-            let end = start + seconds;
-            (first, total, jobs) = (first.min(start), total + seconds, jobs + 1);
-            let slot_end = ends.entry((rank, slot)).or_insert(end);
-            *slot_end = slot_end.max(end);
-            if last.len() < NAMED || last.iter().any(|(other, ..)| *other < end) {
-                last.push((end, number, seconds));
-                last.sort_by(|a, b| b.0.total_cmp(&a.0));
-                last.truncate(NAMED);
-            }
-        }
-        let Some(&(end, ..)) = last.first() else { return Tail::default() };
-        // A thread that had no job at all was idle from the start.
-        let idle = if ends.len() < count as usize { first } else { ends.values().copied().fold(end, f64::min) };
-        Tail {
-            seconds: end - idle,
-            run_seconds: end - first,
-            mean_seconds: total / jobs as f64,
-            last: last.into_iter().map(|(_, number, seconds)| (number, seconds)).collect(),
-        }
-    }
-}
-
-fn since_epoch(time: &str) -> Option<f64> {
-    let time = humantime::parse_rfc3339(time).ok()?;
-    time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs_f64())
-}
-
 /// Returns the default numbers up to a largest one: 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on, and that one.
 pub(crate) fn counts_up_to(largest: u32) -> Vec<u32> {
     let powers = std::iter::successors(Some(2_u32), |power| power.checked_mul(2));
@@ -345,47 +281,6 @@ pub(crate) fn counts_up_to(largest: u32) -> Vec<u32> {
     counts
 }
 
-/// Returns by which factor arithmetic that uses no memory gets slower if this number of threads does it instead of one.
-pub(crate) fn slowdown_of_arithmetic(threads: u32) -> f64 {
-    let alone = arithmetic(1);
-    arithmetic(threads) / alone.max(1e-9)
-}
-
-/// The time that arithmetic is to take.
-const ARITHMETIC: Duration = Duration::from_millis(60);
-
-/// Returns the seconds that each of these threads needs for the same arithmetic; the median of three tries.
-fn arithmetic(threads: u32) -> f64 {
-    static STEPS: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
-    let steps = *STEPS.get_or_init(|| {
-        let (begin, some) = (Instant::now(), 1 << 20);
-        std::hint::black_box(steps_of_arithmetic(some));
-        (ARITHMETIC.as_secs_f64() / begin.elapsed().as_secs_f64() * some as f64) as u64
-    });
-    let tries: Vec<f64> = (0..3)
-        .map(|_| {
-            std::thread::scope(|scope| {
-                let work = move || {
-                    let begin = Instant::now();
-                    std::hint::black_box(steps_of_arithmetic(steps));
-                    begin.elapsed().as_secs_f64()
-                };
-                let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-                let own = work();
-                let times: Vec<f64> =
-                    others.into_iter().map(|other| other.join().unwrap_or(own)).chain([own]).collect();
-                median(&times)
-            })
-        })
-        .collect();
-    median(&tries)
-}
-
-/// A chain of multiplications, each of which needs the one before.
-fn steps_of_arithmetic(steps: u64) -> f64 {
-    (0..steps).fold(1.0, |x: f64, _| std::hint::black_box(x) * 1.000_000_1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,23 +291,6 @@ mod tests {
         assert_eq!(counts_up_to(2), [1, 2]);
         assert_eq!(counts_up_to(7), [1, 2, 3, 4, 6, 7]);
         assert_eq!(counts_up_to(24), [1, 2, 3, 4, 6, 8, 12, 16, 24]);
-    }
-
-    #[test]
-    fn the_tail_begins_when_the_first_thread_has_no_more_jobs() {
-        let line = |number, slot, second: u32, seconds| {
-            Ok(format!(
-                r#"{{"number":{number},"rank":0,"slot":{slot},"start":"2026-01-01T00:00:{second:02}Z","seconds":{seconds}}}"#
-            ))
-        };
-        let lines = [line(1, 1, 0, 2.0), line(2, 2, 0, 1.0), line(3, 2, 1, 1.5), line(4, 1, 2, 8.0)];
-        let tail = Tail::of(lines.into_iter(), 2);
-        assert_eq!((tail.seconds, tail.run_seconds), (7.5, 10.0));
-        assert_eq!(tail.last[0], (4, 8.0));
-        assert!((tail.mean_seconds - 3.125).abs() < 1e-9);
-        let one = Tail::of([line(1, 1, 0, 2.0)].into_iter(), 2);
-        assert_eq!(one.seconds, 2.0, "a thread without a job was idle all the time");
-        assert_eq!(Tail::of(std::iter::empty(), 2), Tail::default());
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::bench::allocation::{self, Allocation};
 use crate::bench::curve::Metg;
 use crate::bench::diagnosis::{self, Evidence, Finding};
 use crate::bench::machine::Machine;
-use crate::bench::scaling::{self, Plan, Row, ScalingError, Stop, Tail};
-use crate::bench::{picture, text};
+use crate::bench::scaling::{self, Plan, Row, ScalingError, Stop};
+use crate::bench::tail::Tail;
+use crate::bench::{arithmetic, picture, text};
 use crate::console;
 use crate::engine::environment::environment;
 use crate::engine::placement;
@@ -230,9 +231,9 @@ fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCo
     };
     announce(config, "measuring arithmetic and the cost of a job here");
     let metg_90 = metg_of_threads(most.min(own_cpus()), task.each);
-    let arithmetic = scaling::slowdown_of_arithmetic(most.min(own_cpus() * 4));
+    let slowdown = arithmetic::slowdown_of_arithmetic(most.min(own_cpus() * 4));
     let cpus = (own_cpus(), placement::online_cpus().unwrap_or_else(own_cpus));
-    let evidence = Evidence { rows: &rows, what, subcommand, metg_90, arithmetic, tail: Some(&tail), cpus };
+    let evidence = Evidence { rows: &rows, what, subcommand, metg_90, arithmetic: slowdown, tail: Some(&tail), cpus };
     let (findings, warnings) = (diagnosis::findings(&evidence), diagnosis::warnings(&rows, what));
     let machine = Machine::here(None);
     let shown: Vec<_> = work_words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -245,7 +246,7 @@ fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCo
         rows: &rows,
         tail: &tail,
         metg_90_seconds: metg_90,
-        slowdown_of_arithmetic: arithmetic,
+        slowdown_of_arithmetic: slowdown,
         findings: &findings,
         warnings: &warnings,
     };
