@@ -70,6 +70,7 @@
 //! | `report` | progress while a run goes on, the summary at its end, reports with charts |
 //! | `engine` | what makes ranks compute |
 //! | `console` | lines on standard error: what they may contain, how they are written |
+//! | `internals` | nothing: the benches reach private modules by it |
 //!
 //! | in `engine` | decides |
 //! |---|---|
@@ -123,6 +124,9 @@ pub mod engine;
 pub mod guide;
 #[cfg(feature = "program")]
 mod input;
+#[cfg(feature = "program")]
+#[doc(hidden)]
+pub mod internals;
 #[cfg(feature = "program")]
 mod journal;
 #[cfg(feature = "program")]
