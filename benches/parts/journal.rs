@@ -36,7 +36,7 @@ pub fn benches(criterion: &mut Criterion) {
     for (name, bytes, jobs) in SIZES {
         let mut group = criterion.benchmark_group(format!("journal/{name}"));
         let (records, output) = (records(jobs), vec![b'x'; bytes]);
-        group.throughput(Throughput::Elements(jobs));
+        group.throughput(if bytes < 100 { Throughput::Elements(jobs) } else { Throughput::Bytes(jobs * bytes as u64) });
         group.bench_function("append", |bencher| {
             let append = |mut journal: Journal| {
                 append(&mut journal, &records, &output);

@@ -1,6 +1,6 @@
 //! A batch of 100 000 jobs through its ledger, without a pool.
 
-use criterion::{Criterion, Throughput};
+use criterion::{BatchSize, Criterion, Throughput};
 use rankpool::internals::ledger::Batch;
 
 use crate::LESS;
@@ -21,7 +21,10 @@ pub fn benches(criterion: &mut Criterion) {
     for (name, batch) in batches {
         let retries = batch.jobs.checked_div(batch.fails).unwrap_or(0);
         group.throughput(Throughput::Elements(JOBS + retries));
-        group.bench_function(name, |bencher| bencher.iter(|| assert_eq!(batch.run(), (JOBS, retries))));
+        group.bench_function(name, |bencher| {
+            let run = |jobs| assert_eq!(batch.run(jobs), (JOBS, retries));
+            bencher.iter_batched(|| batch.jobs(), run, BatchSize::PerIteration);
+        });
     }
     group.finish();
 }

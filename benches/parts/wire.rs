@@ -1,16 +1,17 @@
 //! Chunks of inputs and of results, from values to a message and back.
 
-use criterion::{Criterion, Throughput};
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput};
 use rankpool::Value;
-use rankpool::internals::wire::{Inputs, decode_inputs, decode_results, encode_results};
+use rankpool::internals::wire::{Inputs, Results, decode_inputs};
 use serde::{Deserialize, Serialize};
 
 /// The number of small values in a chunk.
 const SMALL: u64 = 1000;
-const MEGABYTE: usize = 1_000_000;
 
 /// An input as a program would declare it: some parameters of a model.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 struct Record {
     id: u64,
     name: String,
@@ -27,19 +28,28 @@ impl Record {
 }
 
 /// Measures a chunk with these values, in all four ways.
-fn measure<T: Value + Clone>(criterion: &mut Criterion, name: &str, values: &[T], throughput: Throughput) {
+fn measure<T>(criterion: &mut Criterion, name: &str, values: &[T], throughput: Throughput)
+where
+    T: Value + Clone + PartialEq,
+{
     let mut group = criterion.benchmark_group(format!("wire/{name}"));
     group.throughput(throughput);
     let mut inputs = Inputs::default();
+    let (mut decoded_inputs, mut decoded_results) = (Vec::new(), Vec::new());
+    decode_inputs(inputs.encode(values), |input: T| decoded_inputs.push(input));
+    Results::encode(values.to_vec()).decode(|result: T| decoded_results.push(result));
+    assert!(decoded_inputs == values && decoded_results == values, "what is decoded is what was encoded");
     group.bench_function("encode inputs", |bencher| bencher.iter(|| inputs.encode(values)));
-    let message = inputs.encode(values);
+    let packet = inputs.encode(values);
     group.bench_function("decode inputs", |bencher| {
-        bencher.iter(|| decode_inputs(message.clone(), |input: T| drop(std::hint::black_box(input))));
+        bencher.iter(|| decode_inputs(packet.clone(), |input: T| drop(black_box(input))));
     });
-    group.bench_function("encode results", |bencher| bencher.iter(|| encode_results(values)));
-    let message = encode_results(values);
+    group.bench_function("encode results", |bencher| {
+        bencher.iter_batched(|| values.to_vec(), Results::encode, BatchSize::LargeInput);
+    });
     group.bench_function("decode results", |bencher| {
-        bencher.iter(|| decode_results(message.clone(), |result: T| drop(std::hint::black_box(result))));
+        let decode = |results: Results| results.decode(|result: T| drop(black_box(result)));
+        bencher.iter_batched(|| Results::encode(values.to_vec()), decode, BatchSize::LargeInput);
     });
     group.finish();
 }
@@ -50,8 +60,10 @@ pub fn benches(criterion: &mut Criterion) {
     let texts: Vec<_> = (0..SMALL).map(|x| format!("/data/run-7/input-{x:05}.dat")).collect();
     measure(criterion, "String", &texts, small.clone());
     measure(criterion, "record", &(0..SMALL).map(Record::new).collect::<Vec<_>>(), small);
-    let large = Throughput::Bytes(MEGABYTE as u64);
-    let numbers: Vec<f64> = (0..MEGABYTE / 8).map(|x| x as f64).collect();
-    measure(criterion, "Vec<f64> of 1 MB", &[numbers], large.clone());
-    measure(criterion, "Vec<u8> of 1 MB", &[vec![7_u8; MEGABYTE]], large);
+    for (name, bytes) in [("100 kB", 100_000_u32), ("1 MB", 1_000_000)] {
+        let numbers: Vec<f64> = (0..bytes / 8).map(f64::from).collect();
+        measure(criterion, &format!("Vec<f64> of {name}"), &[numbers], Throughput::Bytes(bytes.into()));
+    }
+    let bytes = 1_000_000;
+    measure(criterion, "Vec<u8> of 1 MB", &[vec![7_u8; bytes]], Throughput::Bytes(bytes as u64));
 }

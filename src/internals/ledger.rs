@@ -8,6 +8,12 @@ use crate::batch::ledger::{Event, Ledger, Next, Order, Planned};
 use crate::batch::{AttemptResult, Cause, RetryPolicy, Run, StopPolicy};
 use crate::journal::Status;
 
+/// The work of an attempt: the values that are filled into a command.
+type Work = Vec<String>;
+
+/// The jobs of a batch.
+pub struct Jobs(Vec<Planned<Work>>);
+
 /// A batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch {
@@ -24,29 +30,34 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Runs it, and returns the number of jobs that have succeeded and the number of retries.
+    /// Returns its jobs as they are read from a source.
+    #[must_use]
+    pub fn jobs(&self) -> Jobs {
+        Jobs((1..=self.jobs).map(|number| self.planned(number)).collect())
+    }
+
+    /// Runs these jobs, and returns the number of jobs that have succeeded and the number of retries.
     ///
     /// # Panics
-    /// If an attempt is made that no job needs.
+    /// If the ledger leaves jobs unsettled.
     #[must_use]
-    pub fn run(&self) -> (u64, u64) {
+    pub fn run(&self, jobs: Jobs) -> (u64, u64) {
         let retries = u32::from(self.fails > 0);
         let retry = RetryPolicy { retries, on: vec![Status::Failed], pause: Duration::ZERO };
         let mut ledger = Ledger::new(retry, StopPolicy::default(), 1, Some(self.jobs));
-        let (mut handed_out, mut ended, mut read) = (Vec::new(), 0, 0);
+        let (mut handed_out, mut ended, mut source) = (Vec::new(), 0, jobs.0.into_iter());
         let (mut settled, mut orders) = (0, Vec::new());
         loop {
             while ((handed_out.len() - ended) as u64) < self.window {
                 let attempt = match ledger.next(Duration::ZERO) {
                     Next::Attempt(attempt) => attempt,
-                    Next::Read if read < self.jobs => {
-                        read += 1;
-                        ledger.read(self.planned(read))
-                    }
-                    Next::Read => {
-                        ledger.end_of_source();
-                        continue;
-                    }
+                    Next::Read => match source.next() {
+                        Some(planned) => ledger.read(planned),
+                        None => {
+                            ledger.end_of_source();
+                            continue;
+                        }
+                    },
                     Next::Wait | Next::End => break,
                 };
                 handed_out.push((attempt.number, attempt.attempt));
@@ -62,7 +73,7 @@ impl Batch {
     }
 
     /// Plans a job as a batch of commands does: with the values of its record.
-    fn planned(&self, number: u64) -> Planned<Vec<String>> {
+    fn planned(&self, number: u64) -> Planned<Work> {
         let values = vec![format!("input-{number:06}.dat"), number.to_string()];
         let record = self.is_logged.then(|| {
             RawValue::from_string(format!(r#"{{"file":"input-{number:06}.dat","n":{number}}}"#)).expect("a record")
@@ -78,7 +89,7 @@ impl Batch {
     /// Ends these attempts, of which the first has this index.
     fn end(
         &self,
-        ledger: &mut Ledger<Vec<String>, AttemptResult>,
+        ledger: &mut Ledger<Work, AttemptResult>,
         first: u64,
         attempts: &[(u64, u32)],
         orders: &mut Vec<Order<AttemptResult>>,
@@ -87,7 +98,7 @@ impl Batch {
             let run = Some(Run { rank: 1, slot: 1, start_us: 1, seconds: 0.01, usage: None });
             let result = match self.is_failure(number, attempt) {
                 true => AttemptResult::without_output(Status::Failed, Cause::new("exit", "exit code 1"), run),
-                false => AttemptResult::ok(b"42\n".to_vec(), run),
+                false => AttemptResult::ok(Vec::new(), run),
             };
             Event::Ended { index, result }
         };

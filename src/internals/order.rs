@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::wire;
 use crate::engine::exchange::Delivery;
+use crate::engine::wire::Lists;
 use crate::output::{DEFAULT_MEMORY, Ordered, OutputError, OutputOrder};
 use crate::pool::{Event, Order};
 
@@ -14,9 +15,9 @@ impl Deliveries {
     /// Makes a delivery of the results of each chunk.
     pub fn of(chunks: &[Range<u64>]) -> Deliveries {
         let delivery = |jobs: &Range<u64>| {
-            let frames = wire::frames(&jobs.clone().collect::<Vec<_>>());
-            let packet_bytes = frames.len();
-            Delivery::Done { first: jobs.start, count: jobs.end - jobs.start, frames, packet_bytes }
+            let (frames, lists) = wire::frames(jobs.clone().collect());
+            let (count, lists, packet_bytes) = (jobs.end - jobs.start, Lists::new(lists), frames.len());
+            Delivery::Done { first: jobs.start, count, frames, lists, packet_bytes }
         };
         Deliveries(chunks.iter().map(delivery).collect())
     }
