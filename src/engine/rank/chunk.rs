@@ -159,14 +159,15 @@ impl Chunk {
             return true;
         }
         results.failed_results = context::take_marked().min(results.count);
-        results.wall_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let end = Instant::now();
+        results.wall_ns = u64::try_from((end - start).as_nanos()).unwrap_or(u64::MAX);
         results.useful_ns = match self.map.get() {
             // It reads and writes while it waits for answers, so that there is no time of its own.
             Ok(Function::OfChunks(_)) => results.wall_ns,
             _ => stopwatch.end_chunk(results.wall_ns),
         };
         STOPWATCH.set(Some((self.map.id, stopwatch)));
-        executor.finish(results);
+        executor.finish(results, end);
         true
     }
 }

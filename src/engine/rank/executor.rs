@@ -160,9 +160,9 @@ impl Executor {
         u64::try_from(moment.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Returns the time since `started` in µs.
-    pub(super) fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    /// Returns the time from `started` to `moment` in µs.
+    pub(super) fn micros_at(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Wakes the loop if results wait and no chunk does: no more results will follow soon with which they could be sent.
@@ -178,12 +178,12 @@ impl Executor {
         self.wake_if_out_of_work();
     }
 
-    /// Sends a chunk's results to the loop. They may wait for a moment if chunks wait: either this thread sees that no chunk waits,
+    /// Sends a chunk's results to the loop at the time `now`. They may wait for a moment if chunks wait: either this thread sees that no chunk waits,
     /// or the thread that begins the last chunk sees these results, or the loop looks for them (see [`super::coalesce`]).
-    pub(super) fn finish(&self, results: Results) {
+    pub(super) fn finish(&self, results: Results, now: Instant) {
         self.unsent.fetch_add(1, Ordering::SeqCst);
         self.send(FromThread::Results(results));
-        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) >= COALESCE_TIME.as_micros() as u64 {
+        if self.micros_at(now).saturating_sub(self.sent.load(Ordering::Relaxed)) >= COALESCE_TIME.as_micros() as u64 {
             self.doorbell.ring();
         } else {
             self.wake_if_out_of_work();
@@ -216,7 +216,7 @@ mod tests {
         let just_before = || executor.sent.store(u64::MAX, SeqCst);
         executor.waiting.store(2, SeqCst);
         just_before();
-        executor.finish(Results::of(ChunkId(1)));
+        executor.finish(Results::of(ChunkId(1)), Instant::now());
         assert!(!has_rung(), "more results will follow");
         executor.begin();
         assert!(!has_rung(), "another chunk waits");
@@ -225,11 +225,11 @@ mod tests {
         executor.waiting.store(1, SeqCst);
         executor.sent.store(0, SeqCst);
         thread::sleep(COALESCE_TIME);
-        executor.finish(Results::of(ChunkId(2)));
+        executor.finish(Results::of(ChunkId(2)), Instant::now());
         assert!(has_rung(), "nothing was sent for a while");
         executor.waiting.store(0, SeqCst);
         just_before();
-        executor.finish(Results::of(ChunkId(3)));
+        executor.finish(Results::of(ChunkId(3)), Instant::now());
         assert!(has_rung(), "no chunk waits");
         assert_eq!((finished.len(), executor.unsent.load(SeqCst)), (3, 3));
     }
