@@ -15,6 +15,7 @@ mod limited;
 mod load;
 mod overdue;
 mod pulse;
+mod results;
 mod threads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,10 +41,11 @@ use crate::engine::wire::{self, Packet, ToMaster, ToRank};
 
 use chunk::{Chunk, Cursor, Progress};
 use coalesce::Coalescing;
-use executor::{Early, Executor, FromThread, MapFunction, Part, Results};
+use executor::{Executor, MapFunction};
 use limited::Limited;
 use load::LoadReports;
 use pulse::MasterWatch;
+use results::{Early, FromThread, Part, ResultFrames, Results};
 use threads::{ComputeThreads, Work};
 
 #[cfg(feature = "program")]
@@ -380,7 +382,10 @@ impl RankLoop<'_> {
         let (bytes, number) = (frames.len() as u64, lists.len() as u32);
         let head =
             ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, bytes, lists: number };
-        self.outbox.push_with(head, [frames.into()]);
+        match frames {
+            ResultFrames::Few(few) => self.outbox.push_small(head, few.bytes()),
+            ResultFrames::Many(many) => self.outbox.push_with(head, [many.into()]),
+        }
         self.outbox.push_lists(lists);
     }
 

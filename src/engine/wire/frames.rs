@@ -22,7 +22,7 @@ const FAILURE: u8 = 254;
 const LONG: u8 = 255;
 
 /// The memory for a payload that begins, in bytes.
-const SMALL: usize = 64;
+const FIRST: usize = 64;
 
 /// Appends a value's frame. On an error nothing is appended.
 pub(crate) fn push_value<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
@@ -32,7 +32,7 @@ pub(crate) fn push_value<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) 
     let begin = start + 1 + room;
     if room > 0 {
         // A small value takes no further allocation.
-        out.reserve(SMALL);
+        out.reserve(FIRST);
     }
     out.resize(begin, 0);
     if let Err(error) = write(out) {
