@@ -17,7 +17,13 @@ use criterion::Criterion;
 /// Built without optimisation they are only run once (`cargo test --bench parts`), with less to do.
 const LESS: u64 = if cfg!(debug_assertions) { 100 } else { 1 };
 
+/// More than any bench allocates at once.
+const LARGEST: usize = 24 << 20;
+
 fn main() {
+    // glibc takes memory from the system and gives it back with each large value, until a larger one has been freed. Whether that
+    // has happened must not depend on which benches ran before.
+    drop(std::hint::black_box(vec![1_u8; LARGEST]));
     let (warm_up, measured) = (Duration::from_millis(500), Duration::from_secs(2));
     let mut criterion = Criterion::default()
         .without_plots()
