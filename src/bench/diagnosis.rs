@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::scaling::Row;
 use super::tail::Tail;
-use crate::report::words;
+use crate::console::words;
 
 /// What was measured.
 #[derive(Debug, Clone)]

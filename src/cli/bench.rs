@@ -19,13 +19,13 @@ use crate::bench::scaling::{self, Plan, Row, ScalingError, Stop};
 use crate::bench::tail::Tail;
 use crate::bench::{arithmetic, picture, text};
 use crate::console;
+use crate::console::words;
 use crate::engine::environment::environment;
 use crate::engine::error::JobErrorKind;
 use crate::engine::placement;
 use crate::launch::{self, ExitCode, Launch};
 use crate::output::{Identity, Target, Writer};
 use crate::pool::Pool;
-use crate::report::words;
 
 /// What is measured, and where the figures go.
 #[derive(Debug)]
