@@ -14,6 +14,7 @@
 //! .to_svg();
 //! ```
 
+mod axes;
 mod bars;
 mod gantt;
 mod histogram;
