@@ -379,7 +379,7 @@ impl<'b, R: Runner> Driver<'b, R> {
                 }
                 let read =
                     |value: &[u8]| wire::with_message(&message, || self.runner.result(index, value, self.logged));
-                let result = value.and_then(read);
+                let result = value.and_then(|value| read(&value));
                 match result {
                     Ok(result) => self.settle(index, result, attempts)?,
                     Err(error) => self.take_failure(error, attempts)?,
@@ -399,7 +399,7 @@ impl<'b, R: Runner> Driver<'b, R> {
             while results.job() < index + count {
                 let Some((of, line)) = results.next_value() else { break };
                 if of >= index {
-                    self.lines.extend_from_slice(line.map_err(End::Broken)?);
+                    self.lines.extend_from_slice(&line.map_err(End::Broken)?);
                 }
             }
             self.settled.add(count, 0);

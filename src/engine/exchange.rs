@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use crate::engine::board::Settled;
 use crate::engine::error::{Failure, JobError};
 use crate::engine::schedule::{MapId, Policy, RankId};
-use crate::engine::wire::{self, FunctionId};
+use crate::engine::wire::{self, FunctionId, Lists};
 
 pub(crate) use crate::engine::wire::OutputStream;
 
@@ -167,8 +167,8 @@ impl BlockBuilder {
 /// A message of the master to the owner of a map.
 #[derive(Debug)]
 pub(crate) enum Delivery {
-    /// Results, a frame for each job. The frames are a part of a message of `packet_bytes` and keep all of it in memory.
-    Done { first: u64, count: u64, frames: Bytes, packet_bytes: usize },
+    /// Results, a frame for each job. The frames are a part of a packet of `packet_bytes` and keep all of it in memory.
+    Done { first: u64, count: u64, frames: Bytes, lists: Lists, packet_bytes: usize },
     /// Results that come before their chunk is finished, and again when it is. The jobs are not settled yet.
     Early { first: u64, count: u64, frames: Bytes, packet_bytes: usize },
     /// A job that failed for good.

@@ -37,7 +37,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::stopwatch::Stopwatch;
-use crate::engine::wire::{self, FunctionId};
+use crate::engine::wire::{self, FunctionId, List};
 
 pub use crossing::CrossesRanks;
 #[cfg(feature = "program")]
@@ -54,9 +54,9 @@ pub(crate) enum Function {
 
 /// From an encoded input to an encoded result.
 pub(crate) trait JobFunction: Send + Sync {
-    /// Runs one job; what is timed is the user's function alone. On an error, `output` may have been written to in part. If it
-    /// panics, the caller stops the stopwatch.
-    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure>;
+    /// Runs one job; what is timed is the user's function alone. Appends the encoded result to `output`, or returns the result if it
+    /// is a large list. On an error, `output` may have been written to in part. If it panics, the caller stops the stopwatch.
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure>;
 }
 
 /// From the encoded inputs of a chunk to their encoded results. While it runs, the current job is the chunk's first one: its
@@ -163,6 +163,14 @@ fn encode_output<O: Value>(value: &O, output: &mut Vec<u8>) -> Result<(), Failur
     })
 }
 
+/// Appends the encoding of a result, or returns the result if it is a large list.
+fn take_output<O: Value>(value: O, output: &mut Vec<u8>) -> Result<Option<List>, Failure> {
+    match List::from_value(value) {
+        Ok(list) => Ok(Some(list)),
+        Err(value) => encode_output(&value, output).map(|()| None),
+    }
+}
+
 struct Plain<F, I, O>(F, PhantomData<fn(I) -> O>);
 
 impl<F, I, O> JobFunction for Plain<F, I, O>
@@ -171,9 +179,9 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
         let input = decode_input(input)?;
-        encode_output(&stopwatch.time(|| (self.0)(input)), output)
+        take_output(stopwatch.time(|| (self.0)(input)), output)
     }
 }
 
@@ -186,9 +194,9 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
         let input = decode_input(input)?;
-        encode_output(&stopwatch.time(|| (self.0)(&self.1, input)), output)
+        take_output(stopwatch.time(|| (self.0)(&self.1, input)), output)
     }
 }
 
@@ -231,9 +239,9 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
         let input = decode_input(input)?;
-        encode_output(&stopwatch.time(|| self.0.call_star(input)), output)
+        take_output(stopwatch.time(|| self.0.call_star(input)), output)
     }
 }
 
@@ -277,13 +285,13 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
         let input = decode_input(input)?;
         let mut state = self.state()?;
         // A job that panics drops its state with it: nobody knows what it left there.
         let value = stopwatch.time(|| (self.function)(&mut state, input));
         lock(&self.idle).push(state);
-        encode_output(&value, output)
+        take_output(value, output)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::engine::placement::{self, Rank};
 use crate::engine::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, RankId, Schedule};
 use crate::engine::stop::Signals;
 use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport};
-use crate::engine::wire::{self, Packet, ToMaster, ToRank};
+use crate::engine::wire::{self, Lists, Packet, ToMaster, ToRank};
 
 pub(crate) use error::MasterError;
 use join::gather_facts;
@@ -201,8 +201,8 @@ impl<'t> Master<'t> {
     }
 
     fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), MasterError> {
-        let (rank, packet) = match incoming {
-            Incoming::Message(rank, packet) => (rank, packet),
+        let (rank, incoming) = match incoming {
+            Incoming::Message(rank, message) => (rank, message),
             Incoming::Closed(rank) => return self.rank_lost(rank, "is gone"),
         };
         if self.ranks.get(rank.0 as usize).is_none_or(|book| book.lost) {
@@ -212,12 +212,15 @@ impl<'t> Master<'t> {
         if let Some(watch) = &mut self.watch {
             watch.received(rank);
         }
-        let packet_bytes = packet.len();
-        self.board.received(rank, packet_bytes);
+        self.board.received(rank, incoming.bytes());
+        let wire::Message { packet, lists } = incoming;
+        let (packet_bytes, mut lists) = (packet.len(), lists.into_iter());
         let messages = wire::open::<ToMaster>(packet).map_err(|error| self.decode_error(rank, error))?;
         for (message, payload) in messages {
             match message {
-                ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, .. } => {
+                ToMaster::Finished {
+                    chunk, count, wall_ns, useful_ns, failed, failed_results, lists: number, ..
+                } => {
                     let report = ChunkReport {
                         count,
                         wall_ns,
@@ -225,6 +228,7 @@ impl<'t> Master<'t> {
                         failed,
                         failed_results,
                         frames: payload,
+                        lists: Lists::new(lists.by_ref().take(number as usize)),
                         packet_bytes,
                     };
                     self.finished(rank, chunk, report);
@@ -261,7 +265,7 @@ impl<'t> Master<'t> {
     }
 
     fn finished(&mut self, rank: RankId, chunk: ChunkId, report: ChunkReport) {
-        let ChunkReport { count, wall_ns, useful_ns, failed, failed_results, frames, packet_bytes } = report;
+        let ChunkReport { count, wall_ns, useful_ns, failed, failed_results, frames, lists, packet_bytes } = report;
         let Some(Assignment { map, first, attempt, .. }) =
             self.schedule.chunk(chunk).filter(|assignment| assignment.rank == rank)
         else {
@@ -271,7 +275,8 @@ impl<'t> Master<'t> {
         let done =
             ChunkDone { jobs, failed: (failed.len() as u64 + u64::from(failed_results)).min(jobs), wall_ns, useful_ns };
         self.board.chunk_done(rank, done);
-        let results = ChunkResults { rank, first, count, attempt, frames, packet_bytes, next: first, position: 0 };
+        let results =
+            ChunkResults { rank, first, count, attempt, frames, lists, packet_bytes, next: first, position: 0 };
         self.handle_event(Event::Finished { rank, chunk, busy: wall_ns, failed, failed_results }, Some(results));
         self.update_queue_target(map);
     }
@@ -473,7 +478,7 @@ impl<'t> Master<'t> {
             }
             let packet = book.outbox.take();
             let packet = packet.map_err(|error| MasterError::Codec(rank, self.host(rank), error))?;
-            self.board.sent(rank, packet.len());
+            self.board.sent(rank, packet.bytes());
             if let Some(watch) = &mut self.watch {
                 watch.sent(rank);
             }

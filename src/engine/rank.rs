@@ -199,8 +199,8 @@ impl RankLoop<'_> {
             let mut active = false;
             while let Some(incoming) = self.transport.receive()? {
                 active = true;
-                let Incoming::Message(_, packet) = incoming else { return Err(RankError::MasterClosed) };
-                for (message, payload) in wire::open::<ToRank>(packet)? {
+                let Incoming::Message(_, incoming) = incoming else { return Err(RankError::MasterClosed) };
+                for (message, payload) in wire::open::<ToRank>(incoming.packet)? {
                     if let ToRank::Dismiss { after_loss } = message {
                         if self.chunks.is_empty() {
                             self.wait_for_releases();
@@ -375,10 +375,13 @@ impl RankLoop<'_> {
     fn queue_results(&mut self, results: Results) {
         self.chunks.remove(&results.chunk);
         self.loads.chunk_done(results.wall_ns);
-        let Results { chunk, count, wall_ns, useful_ns, failed, failed_results, frames, ahead: _ } = results;
-        let bytes = frames.len() as u64;
-        let head = ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, bytes };
+        let Results { chunk, count, wall_ns, useful_ns, failed, failed_results, frames, lists, ahead: _ } = results;
+        // A chunk has fewer jobs than that.
+        let (bytes, number) = (frames.len() as u64, lists.len() as u32);
+        let head =
+            ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, bytes, lists: number };
         self.outbox.push_with(head, [frames.into()]);
+        self.outbox.push_lists(lists);
     }
 
     fn queue_part(&mut self, part: Part) {

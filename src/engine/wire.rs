@@ -1,14 +1,17 @@
 //! The messages between master and ranks, and their encoding.
 //!
-//! A *packet* is one transport message: a payload (raw bytes: inputs, results, contexts), heads (small,
+//! A *packet* is a payload (raw bytes: inputs, results, contexts), heads (small,
 //! bincode) and the length of the heads. The heads hold the lengths of the parts of the payload, so payloads are never copied to
 //! be read. They follow the payload, so that a large payload need not be copied to be sent, either. The jobs in a
-//! payload are *frames*: a length and the value's own encoding, or a failure in place of a value.
+//! payload are *frames*: a length and the value's own encoding, or a failure in place of a value, or the place of a large [`List`],
+//! which travels beside the packet. A [`Message`] is a packet with its lists.
 //!
 //! Whatever the bytes are, reading them gives a value or a [`CodecError`]: no panic, and no allocation that is much larger than
 //! the bytes themselves.
 
 mod bulk;
+mod frames;
+mod list;
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -19,12 +22,15 @@ use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::engine::error::Failure;
 use crate::engine::memory;
 use crate::engine::placement::RankFacts;
 use crate::engine::schedule::{ChunkId, MapId};
 
 pub(crate) use bulk::{decode_value, encode_value};
+pub(crate) use frames::{Frame, Frames, places_of_lists, push_failure, push_list, push_value};
+#[cfg(feature = "mpi")]
+pub(crate) use list::ListKind;
+pub(crate) use list::{List, Lists};
 
 /// The error of bytes that cannot be decoded, or of a value that cannot be encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +128,8 @@ pub(crate) enum ToMaster {
     /// The rank has started.
     Join(Box<RankFacts>),
     /// A chunk is finished. The payload is its results, a frame each; `failed` holds offsets from its first job;
-    /// `failed_results` is the number of further jobs whose result says that they failed. The chunk took `wall_ns` on its thread, `useful_ns`
-    /// of that in the function of its jobs.
+    /// `failed_results` is the number of further jobs whose result says that they failed; `lists` the number of results that are large lists
+    /// beside the packet. The chunk took `wall_ns` on its thread, `useful_ns` of that in the function of its jobs.
     Finished {
         chunk: ChunkId,
         count: u32,
@@ -132,6 +138,7 @@ pub(crate) enum ToMaster {
         failed: Vec<u32>,
         failed_results: u32,
         bytes: u64,
+        lists: u32,
     },
     /// A piece of a job's output, sent before its result. The payload is the piece; `part` numbers the pieces of this rank.
     Part { part: u64, map: MapId, job: u64, stream: OutputStream, bytes: u64 },
@@ -195,16 +202,37 @@ impl Head for ToMaster {
 /// A payload of at least this size is not copied if nothing else shares its memory.
 const WORTH_KEEPING: usize = 64 << 10;
 
+/// What is sent at once: a packet, and the large lists of its results.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Message {
+    pub packet: Bytes,
+    pub lists: Vec<List>,
+}
+
+impl Message {
+    /// Returns the size of the packet and the lists in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.packet.len() + self.lists.iter().map(List::bytes).sum::<usize>()
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(packet: Bytes) -> Message {
+        Message { packet, lists: Vec::new() }
+    }
+}
+
 /// Messages for one receiver, collected until they are sent as one.
 #[derive(Debug)]
 pub(crate) struct Packet<H> {
     heads: Vec<H>,
     payload: Vec<Bytes>,
+    lists: Vec<List>,
 }
 
 impl<H> Default for Packet<H> {
     fn default() -> Self {
-        Packet { heads: Vec::new(), payload: Vec::new() }
+        Packet { heads: Vec::new(), payload: Vec::new(), lists: Vec::new() }
     }
 }
 
@@ -220,12 +248,17 @@ impl<H: Head> Packet<H> {
         self.payload.extend(parts);
     }
 
+    /// Adds the large lists of the message that was added last.
+    pub(crate) fn push_lists(&mut self, lists: impl IntoIterator<Item = List>) {
+        self.lists.extend(lists);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.heads.is_empty()
     }
 
-    /// Returns the encoding of all messages so far and empties the packet.
-    pub(crate) fn take(&mut self) -> Result<Bytes, CodecError> {
+    /// Returns all messages so far and empties the packet.
+    pub(crate) fn take(&mut self) -> Result<Message, CodecError> {
         // Room for the heads, which are some 20 bytes each.
         let room = self.payload.iter().map(Bytes::len).sum::<usize>() + 32 * self.heads.len() + 8;
         let mut parts = self.payload.drain(..).peekable();
@@ -244,7 +277,7 @@ impl<H: Head> Packet<H> {
             u32::try_from(bytes.len() - payload).map_err(|_| CodecError("more than 4 GiB of message heads".into()))?;
         bytes.extend_from_slice(&heads.to_le_bytes());
         self.heads.clear();
-        Ok(bytes.into())
+        Ok(Message { packet: bytes.into(), lists: std::mem::take(&mut self.lists) })
     }
 }
 
@@ -362,97 +395,6 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
         Ok(value)
     } else {
         Err(CodecError(format!("garbled message: bytes are left over after a value{SKIPS}")))
-    }
-}
-
-/// The value or failure of one job in a payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Frame<'a> {
-    /// The encoding of an input or a result.
-    Value(&'a [u8]),
-    /// The encoding of a [`Failure`] in place of a value.
-    Failure(&'a [u8]),
-}
-
-/// The first byte of a frame: up to `SHORT` it is the length of a value; otherwise it is the kind of the frame, and eight bytes of
-/// length follow.
-const SHORT: u8 = 253;
-const FAILURE: u8 = 254;
-const LONG: u8 = 255;
-
-/// Appends a value's frame. On an error nothing is appended.
-pub(crate) fn push_value<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
-    let start = out.len();
-    // A value of many megabytes is the first one of its payload, and must not be moved to make room for its length.
-    let room = if start == 0 { size_of::<u64>() } else { 0 };
-    let begin = start + 1 + room;
-    out.resize(begin, 0);
-    if let Err(error) = write(out) {
-        out.truncate(start);
-        return Err(error);
-    }
-    let length = out.len() - begin;
-    let bytes = (length as u64).to_le_bytes();
-    match u8::try_from(length) {
-        Ok(short) if short <= SHORT => {
-            out[start] = short;
-            if room > 0 {
-                out.copy_within(begin.., start + 1);
-                out.truncate(start + 1 + length);
-            }
-        }
-        _ => {
-            out[start] = LONG;
-            if room > 0 {
-                out[start + 1..begin].copy_from_slice(&bytes);
-            } else {
-                out.splice(begin..begin, bytes);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Appends a failure's frame.
-pub(crate) fn push_failure(out: &mut Vec<u8>, failure: &Failure) {
-    out.push(FAILURE);
-    let start = out.len();
-    out.extend_from_slice(&[0; 8]);
-    encode_into(failure, out).expect("strings and an enum always encode");
-    let length = (out.len() - start - 8) as u64;
-    out[start..start + 8].copy_from_slice(&length.to_le_bytes());
-}
-
-/// A reader of the frames of a payload.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Frames<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Frames<'a> {
-    pub(crate) fn new(payload: &'a [u8]) -> Self {
-        Frames { rest: payload }
-    }
-
-    /// Returns the bytes that have not been read.
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
-    /// Reads the next frame; an error if there is none or it is truncated.
-    pub(crate) fn next(&mut self) -> Result<Frame<'a>, CodecError> {
-        let cut_short = || CodecError::garbled("a job's value is cut short");
-        let (&tag, rest) = self.rest.split_first().ok_or_else(cut_short)?;
-        let (length, rest) = if tag <= SHORT {
-            (u64::from(tag), rest)
-        } else {
-            let (length, rest) = rest.split_first_chunk().ok_or_else(cut_short)?;
-            (u64::from_le_bytes(*length), rest)
-        };
-        let length = usize::try_from(length).map_err(|_| cut_short())?;
-        let (value, rest) = rest.split_at_checked(length).ok_or_else(cut_short)?;
-        self.rest = rest;
-        Ok(if tag == FAILURE { Frame::Failure(value) } else { Frame::Value(value) })
     }
 }
 

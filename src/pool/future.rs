@@ -6,8 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
-use bytes::Bytes;
-
+use super::stream::Encoded;
 use crate::console;
 use crate::engine::catch::catch;
 use crate::engine::error::JobError;
@@ -41,7 +40,7 @@ pub(super) enum Status {
     /// Not known to have ended; `running` if a rank has it.
     Open { running: bool, callbacks: Vec<Callback>, wakers: Vec<Waker>, watchers: Vec<(Weak<Completions>, usize)> },
     /// It has ended: with the frame of its result, or an error.
-    Done(Result<Bytes, JobError>),
+    Done(Result<Encoded, JobError>),
 }
 
 /// The part of a handle that its clones and the pool share.
@@ -68,7 +67,7 @@ impl JobState {
 
     /// Records the end of the job; only the first call has an effect. Wakes all waiting threads and tasks, then runs the callbacks on
     /// this thread.
-    pub(super) fn settle(&self, result: Result<Bytes, JobError>) {
+    pub(super) fn settle(&self, result: Result<Encoded, JobError>) {
         let failed = result.is_err();
         let mut status = self.lock();
         if matches!(*status, Status::Done(_)) {

@@ -4,19 +4,16 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::Pool;
 use super::future::{Callback, JobState, Status, check_wait, run_callback};
-use super::stream::decode_result;
+use super::stream::Encoded;
 use crate::engine::error::{JobError, JobErrorKind};
 use crate::engine::func::Value;
 use crate::engine::schedule::MapId;
-use crate::engine::wire::Frames;
 
 /// The future of one job: pending, then running, then done; or cancelled before it ran.
 ///
@@ -55,10 +52,27 @@ impl<O: Value> JobHandle<O> {
         JobHandle { pool, map, job, state, output: PhantomData }
     }
 
-    fn read(&self, result: &Result<Bytes, JobError>) -> Result<O, JobError> {
-        match result {
-            Ok(frame) => decode_result(self.job, Frames::new(frame).next()),
-            Err(error) => Err(error.clone()),
+    fn read(&self, result: Result<Encoded, JobError>) -> Result<O, JobError> {
+        result.and_then(|encoded| encoded.decode(self.job))
+    }
+
+    /// Waits until the job is done.
+    fn wait_until_done(&self) -> Result<MutexGuard<'_, Status>, JobError> {
+        let mut status = self.state.lock();
+        while !matches!(*status, Status::Done(_)) {
+            check_wait().map_err(|message| JobError::new(self.job, JobErrorKind::Refused, message))?;
+            status = self.state.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(status)
+    }
+
+    /// Waits for the end of a job that has no other handle, and takes its result: a large list is not copied.
+    pub(super) fn into_result(self) -> Result<O, JobError> {
+        let taken = Err(JobError::new(self.job, JobErrorKind::Refused, "its result was taken"));
+        let status = std::mem::replace(&mut *self.wait_until_done()?, Status::Done(taken));
+        match status {
+            Status::Done(result) => self.read(result),
+            Status::Open { .. } => unreachable!("it was waited for"),
         }
     }
 
@@ -68,16 +82,11 @@ impl<O: Value> JobHandle<O> {
     /// The job's failure. [`Refused`](JobErrorKind::Refused) if the job has not ended and this is called in a job or a callback,
     /// where the wait might never end.
     pub fn wait(&self) -> Result<O, JobError> {
-        let mut status = self.state.lock();
-        loop {
-            if let Status::Done(result) = &*status {
-                return self.read(&result.clone());
-            }
-            if let Err(message) = check_wait() {
-                return Err(JobError::new(self.job, JobErrorKind::Refused, message));
-            }
-            status = self.state.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
-        }
+        let result = match &*self.wait_until_done()? {
+            Status::Done(result) => result.clone(),
+            Status::Open { .. } => unreachable!("it was waited for"),
+        };
+        self.read(result)
     }
 
     /// Waits for the job's end, at most for `limit`. `None` when the time is over; the job goes on.
@@ -88,7 +97,7 @@ impl<O: Value> JobHandle<O> {
             if let Status::Done(result) = &*status {
                 let result = result.clone();
                 drop(status);
-                return Some(self.read(&result));
+                return Some(self.read(result));
             }
             let left = deadline.map_or(limit, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
@@ -168,6 +177,6 @@ impl<O: Value> Future for JobHandle<O> {
                 return Poll::Pending;
             }
         };
-        Poll::Ready(self.read(&result))
+        Poll::Ready(self.read(result))
     }
 }

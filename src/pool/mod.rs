@@ -277,7 +277,7 @@ impl Pool {
         I: Value + 'static,
         O: Value + 'static,
     {
-        self.submit(function, input).wait()
+        self.submit(function, input).into_result()
     }
 
     /// Sends a value to every rank once, for use in many jobs: put the returned [`Shared`] into contexts or inputs, where it travels

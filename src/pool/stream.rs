@@ -19,8 +19,9 @@ use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::exchange::{BlockBuilder, Command, Delivery, OutputPart};
 use crate::engine::schedule::{MapId, RankId};
 use crate::engine::transport::Doorbell;
+use crate::engine::wire::Lists;
 
-pub(super) use results::decode_result;
+pub(super) use results::Encoded;
 pub(crate) use results::{Results, Unrun};
 
 /// A block of inputs is full when it has this many bytes.
@@ -309,7 +310,7 @@ impl<I, O> JobStream<I, O> {
         }
         let event = Event::from(self.received.next()?);
         let jobs = match &event {
-            Event::Done(results) => results.left,
+            Event::Done(results) => results.len(),
             Event::Failed(_) => 1,
             Event::Unrun(unrun) => unrun.left,
             Event::Part(part) => {
@@ -360,17 +361,12 @@ fn wait_for_either<D, T>(deliveries: &Receiver<D>, wake: &Receiver<T>, deadline:
 impl<O> From<Delivery> for Event<O> {
     fn from(delivery: Delivery) -> Event<O> {
         match delivery {
-            Delivery::Done { first, count, frames, packet_bytes } => {
-                Event::Done(Results { job: first, left: count, frames, packet_bytes, position: 0, output: PhantomData })
+            Delivery::Done { first, count, frames, lists, packet_bytes } => {
+                Event::Done(Results::new(first, count, frames, lists, packet_bytes))
             }
-            Delivery::Early { first, count, frames, packet_bytes } => Event::Early(Results {
-                job: first,
-                left: count,
-                frames,
-                packet_bytes,
-                position: 0,
-                output: PhantomData,
-            }),
+            Delivery::Early { first, count, frames, packet_bytes } => {
+                Event::Early(Results::new(first, count, frames, Lists::default(), packet_bytes))
+            }
             Delivery::Failed(error) => Event::Failed(error),
             Delivery::Unrun { first, count, attempt, failure } => {
                 Event::Unrun(Unrun { job: first, left: count, attempt, failure })

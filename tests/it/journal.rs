@@ -146,3 +146,20 @@ fn many_results_of_an_earlier_run_are_yielded_before_and_among_new_ones() {
         assert_eq!(CALLS.load(SeqCst), 40_000);
     });
 }
+
+#[test]
+fn large_lists_are_in_the_journal_as_other_results_are() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    fn list(x: u64) -> Vec<u64> {
+        CALLS.fetch_add(1, SeqCst);
+        vec![x; 100_000]
+    }
+    let (_folder, path) = journal();
+    launched(local(), move |pool| {
+        for _ in 0..2 {
+            let results: Vec<_> = pool.map(list, 0..6).journal(&path).map(Result::unwrap).collect();
+            assert!((0..).zip(&results).all(|(x, result)| *result == vec![x; 100_000]));
+        }
+        assert_eq!(CALLS.load(SeqCst), 6);
+    });
+}

@@ -391,3 +391,56 @@ fn a_broadcast_value_that_cannot_be_sent_is_an_error() {
         assert_eq!(pool.apply(|x: u32| x, 1), Ok(1));
     });
 }
+
+/// Large enough to travel beside the packet for inputs that are divisible by 3; small for others.
+fn list_of(x: u32) -> Vec<f64> {
+    assert!(x % 7 != 5, "unlucky");
+    vec![f64::from(x); if x % 3 == 0 { 100_000 } else { 10 }]
+}
+
+fn is_list_of(x: u32, result: &Result<Vec<f64>, JobError>) -> bool {
+    match result {
+        Ok(list) => x % 7 != 5 && *list == list_of(x),
+        Err(error) => x % 7 == 5 && error.kind == JobErrorKind::Panic,
+    }
+}
+
+#[test]
+fn large_lists_among_small_ones_and_failures_are_the_results_of_their_jobs() {
+    local(3, 1, |pool| {
+        for jobs in [1, 4, 40] {
+            let results: Vec<_> = pool.map(list_of, 0..100).chunk_size(jobs).collect();
+            assert_eq!(results.len(), 100);
+            assert!((0..).zip(&results).all(|(x, result)| is_list_of(x, result)), "chunks of {jobs}");
+        }
+        let mut lengths: Vec<_> =
+            pool.map(list_of, [0, 1, 2, 3, 4, 6]).unordered().map(|list| list.unwrap().len()).collect();
+        lengths.sort_unstable();
+        assert_eq!(lengths, [10, 10, 10, 100_000, 100_000, 100_000]);
+    });
+}
+
+#[test]
+fn a_large_list_can_be_waited_for_again() {
+    local(2, 1, |pool| {
+        let handle = pool.submit(list_of, 9);
+        let (first, second) = (handle.wait().unwrap(), handle.clone().wait().unwrap());
+        assert!(first == list_of(9) && first == second && first.as_ptr() != second.as_ptr());
+        assert!(pool.apply(list_of, 15).unwrap() == list_of(15));
+    });
+}
+
+#[test]
+fn large_lists_and_texts_of_all_kinds_are_results() {
+    const LENGTH: usize = 300_000;
+    local(2, 1, |pool| {
+        assert!(pool.apply(|x: u8| vec![x; LENGTH], 7).unwrap() == vec![7_u8; LENGTH]);
+        assert!(pool.apply(|x: i32| vec![x; LENGTH], -7).unwrap() == vec![-7; LENGTH]);
+        assert!(pool.apply(|x: f32| vec![x; LENGTH].into_boxed_slice(), 0.1).unwrap() == vec![0.1; LENGTH].into());
+        assert!(pool.apply(|x: usize| vec![x; LENGTH], usize::MAX).unwrap() == vec![usize::MAX; LENGTH]);
+        assert!(pool.apply(|x: String| x.repeat(LENGTH), "é".into()).unwrap() == "é".repeat(LENGTH));
+        // Only lists as a whole travel as they are.
+        let nested = pool.apply(|x: u64| (x, vec![x; LENGTH], vec![vec![x; LENGTH]]), 5).unwrap();
+        assert!(nested == (5, vec![5; LENGTH], vec![vec![5; LENGTH]]));
+    });
+}

@@ -208,6 +208,13 @@ fn large_values(pool: &Pool) -> DriverResult {
         let result = result?;
         assert!(result.len() == length && result.iter().all(|&byte| byte == 14));
     }
+    // Lists of other numbers, several in a message, among small results.
+    let lists = pool.map(|x: u32| vec![f64::from(x); if x % 3 == 0 { 100_000 } else { 5 }], 0..60).chunk_size(7);
+    for (x, list) in (0..60).zip(lists) {
+        assert!(list? == vec![f64::from(x); if x % 3 == 0 { 100_000 } else { 5 }]);
+    }
+    let texts = pool.map(|x: usize| "ä".repeat(x), [1_000_000, 3, 2_000_000]).map(|text| Ok(text?.len()));
+    assert_eq!(texts.collect::<Result<Vec<_>, JobError>>()?, [2_000_000, 6, 4_000_000]);
     Ok(())
 }
 

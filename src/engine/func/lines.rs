@@ -11,9 +11,9 @@ where
     I: Value,
     O: Serialize,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
         let input = decode_input(input)?;
-        push_line(&stopwatch.time(|| (self.0)(&self.1, input)), output)
+        push_line(&stopwatch.time(|| (self.0)(&self.1, input)), output).map(|()| None)
     }
 }
 

@@ -13,12 +13,12 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
         let (context, input) = parts(input)
             .ok_or_else(|| Failure::new(JobErrorKind::Decode, "garbled message: a context is cut short"))?;
         let context = decode_context(context)?;
         let input = decode_input(input)?;
-        encode_output(&stopwatch.time(|| (self.0)(&context, input)), output)
+        take_output(stopwatch.time(|| (self.0)(&context, input)), output)
     }
 }
 
@@ -70,9 +70,9 @@ where
     I: Value,
     O: Value,
 {
-    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+    fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
         let input = decode_input(input)?;
-        encode_output(&stopwatch.time(|| (self.0)(&input)), output)
+        take_output(stopwatch.time(|| (self.0)(&input)), output)
     }
 }
 

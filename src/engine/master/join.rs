@@ -23,10 +23,10 @@ pub(super) fn gather_facts(
     let mut idle = Idle::new();
     while there.len() < size as usize {
         match transport.receive()? {
-            Some(Incoming::Message(rank, packet)) => {
+            Some(Incoming::Message(rank, message)) => {
                 idle.reset(Need::Now);
                 let decode_error = |error| MasterError::Codec(rank, "an unknown host".into(), error);
-                for (message, _) in wire::open::<ToMaster>(packet).map_err(decode_error)? {
+                for (message, _) in wire::open::<ToMaster>(message.packet).map_err(decode_error)? {
                     match message {
                         ToMaster::Join(facts) => drop(there.insert(rank, *facts)),
                         ToMaster::Failed { message } => return Err(broken(rank, &there, message)),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::exchange::{Block, Client, Delivery};
 use crate::engine::schedule::{MapId, RankId};
-use crate::engine::wire::{self, Frame, Frames, FunctionId, ToRank};
+use crate::engine::wire::{self, Frame, Frames, FunctionId, Lists, ToRank};
 
 /// Inputs that were submitted together.
 struct Inputs {
@@ -135,7 +135,8 @@ pub(super) struct ChunkReport {
     pub failed: Vec<u32>,
     pub failed_results: u32,
     pub frames: Bytes,
-    /// The length of the message that the frames are a part of.
+    pub lists: Lists,
+    /// The length of the packet that the frames are a part of.
     pub packet_bytes: usize,
 }
 
@@ -147,6 +148,7 @@ pub(super) struct ChunkResults {
     pub(super) count: u32,
     pub(super) attempt: u32,
     pub(super) frames: Bytes,
+    pub(super) lists: Lists,
     pub(super) packet_bytes: usize,
     /// The job whose frame starts at `position`.
     pub(super) next: u64,
@@ -174,14 +176,16 @@ impl ChunkResults {
 
     /// Returns the results of these jobs.
     pub(super) fn done(&mut self, first: u64, count: u64) -> Delivery {
-        let frames = if first == self.first && count == u64::from(self.count) {
-            self.frames.clone()
+        let (frames, lists) = if first == self.first && count == u64::from(self.count) {
+            (self.frames.clone(), std::mem::take(&mut self.lists))
         } else {
             let start = self.position_of(first);
             let end = self.position_of(first + count);
-            self.frames.slice(start..end)
+            let frames = self.frames.slice(start..end);
+            let lists = self.lists.split(wire::places_of_lists(&frames));
+            (frames, lists)
         };
-        Delivery::Done { first, count, frames, packet_bytes: self.packet_bytes }
+        Delivery::Done { first, count, frames, lists, packet_bytes: self.packet_bytes }
     }
 
     /// Returns the failure of this job.
@@ -189,7 +193,7 @@ impl ChunkResults {
         let start = self.position_of(job);
         let failure = match Frames::new(&self.frames[start..]).next() {
             Ok(Frame::Failure(failure)) => wire::decode(failure),
-            Ok(Frame::Value(_)) => {
+            Ok(Frame::Value(_) | Frame::List(_)) => {
                 Ok(Failure::new(JobErrorKind::Decode, "garbled message: a result in a failure's place"))
             }
             Err(error) => Err(error),

@@ -38,8 +38,8 @@ fn send(spoke: &mut Spoke, message: ToMaster) {
 fn wait_for(spoke: &mut Spoke, wanted: impl Fn(&ToRank) -> bool) -> (ToRank, Bytes) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        if let Some(Incoming::Message(_, packet)) = spoke.receive().unwrap() {
-            for (message, payload) in wire::open::<ToRank>(packet).unwrap() {
+        if let Some(Incoming::Message(_, message)) = spoke.receive().unwrap() {
+            for (message, payload) in wire::open::<ToRank>(message.packet).unwrap() {
                 if wanted(&message) {
                     return (message, payload);
                 }
@@ -129,7 +129,7 @@ fn a_garbled_message_ends_the_run_and_names_the_rank() {
     let (ended, results) = run_with(|mut spoke| {
         send(&mut spoke, ToMaster::Join(Box::new(facts(EXECUTABLE))));
         wait_for(&mut spoke, |message| matches!(message, ToRank::Welcome { .. }));
-        spoke.send(RankId(0), Bytes::from_static(b"nonsense")).unwrap();
+        spoke.send(RankId(0), Bytes::from_static(b"nonsense").into()).unwrap();
         wait_until_closed(&mut spoke);
     });
     let error = ended.unwrap_err().to_string();
@@ -185,6 +185,7 @@ fn late_and_repeated_answers_change_nothing() {
             failed: vec![0, 9],
             failed_results: 0,
             bytes: 0,
+            lists: 0,
         };
         send(&mut spoke, answer);
         send(&mut spoke, ToMaster::Returned { chunk: stranger, kept: 1 });
@@ -199,12 +200,12 @@ fn a_rank_that_fails_reports_it_to_the_master() {
     let doorbell = Doorbell::default();
     let (mut center, mut spokes) = star(1, &doorbell);
     let mut spoke = spokes.pop().unwrap();
-    center.send(RankId(0), Bytes::from_static(b"nonsense")).unwrap();
+    center.send(RankId(0), Bytes::from_static(b"nonsense").into()).unwrap();
     let doorbell = spoke.doorbell();
     assert!(rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
     let mut messages = Vec::new();
-    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
-        messages.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+    while let Some(Incoming::Message(_, message)) = center.receive().unwrap() {
+        messages.extend(wire::open::<ToMaster>(message.packet).unwrap().into_iter().map(|(message, _)| message));
     }
     assert!(
         matches!(messages.last(), Some(ToMaster::Failed { message }) if message.contains("garbled")),
@@ -226,8 +227,8 @@ fn a_bug_on_a_rank_is_reported_to_the_master_too() {
     let doorbell = spoke.doorbell();
     assert!(rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default()).is_err());
     let mut messages = Vec::new();
-    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
-        messages.extend(wire::open::<ToMaster>(packet).unwrap().into_iter().map(|(message, _)| message));
+    while let Some(Incoming::Message(_, message)) = center.receive().unwrap() {
+        messages.extend(wire::open::<ToMaster>(message.packet).unwrap().into_iter().map(|(message, _)| message));
     }
     assert!(
         matches!(messages.last(), Some(ToMaster::Failed { message }) if message.starts_with("a bug in")),
@@ -241,7 +242,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 struct Mortal<T>(T);
 
 impl<T: Transport> Transport for Mortal<T> {
-    fn send(&mut self, to: RankId, message: Bytes) -> Result<(), TransportError> {
+    fn send(&mut self, to: RankId, message: wire::Message) -> Result<(), TransportError> {
         self.0.send(to, message)
     }
 
@@ -355,8 +356,9 @@ fn a_rank_ends_by_itself_when_its_master_is_silent() {
     let error = ended.unwrap_err().to_string();
     assert!(error.starts_with("rank 0 has sent no message for "), "{error}");
     let mut pulses = 0;
-    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
-        pulses += wire::open::<ToMaster>(packet).unwrap().iter().filter(|(head, _)| *head == ToMaster::Pulse).count();
+    while let Some(Incoming::Message(_, message)) = center.receive().unwrap() {
+        pulses +=
+            wire::open::<ToMaster>(message.packet).unwrap().iter().filter(|(head, _)| *head == ToMaster::Pulse).count();
     }
     assert!(pulses > 2, "{pulses} pulses in 2 s");
 }
@@ -372,8 +374,8 @@ fn a_rank_that_is_ordered_to_abort_ends_without_a_message() {
     center.send(RankId(0), packet.take().unwrap()).unwrap();
     let ended = rank::serve(RankId(0), &mut spoke, doorbell, facts(EXECUTABLE), None, &Signals::default());
     assert!(matches!(ended, Err(rank::RankError::Aborted)), "{ended:?}");
-    while let Some(Incoming::Message(_, packet)) = center.receive().unwrap() {
-        let messages = wire::open::<ToMaster>(packet).unwrap();
+    while let Some(Incoming::Message(_, message)) = center.receive().unwrap() {
+        let messages = wire::open::<ToMaster>(message.packet).unwrap();
         assert!(!messages.iter().any(|(head, _)| matches!(head, ToMaster::Failed { .. })), "{messages:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{ChunkFunction, Function, Jobs};
 use crate::engine::schedule::{ChunkId, MapId};
 use crate::engine::stopwatch::Stopwatch;
-use crate::engine::wire::{self, Frame, Frames};
+use crate::engine::wire::{self, Frame, Frames, List};
 
 /// How many jobs of a chunk were taken to be run, and how many it has: the first number may run past the second, which is cut when
 /// jobs are given back.
@@ -194,7 +194,7 @@ struct Pulled<'c> {
 }
 
 impl<'c> Run<'c> {
-    fn one_by_one(&mut self, call: impl Fn(&[u8], &mut Vec<u8>, &mut Stopwatch) -> Result<(), Failure>) {
+    fn one_by_one(&mut self, call: impl Fn(&[u8], &mut Vec<u8>, &mut Stopwatch) -> Result<Option<List>, Failure>) {
         while let Some(offset) = self.chunk.cursor.take() {
             let result = self.input().and_then(|input| self.call(offset, |out, stopwatch| call(input, out, stopwatch)));
             self.settle(offset, result);
@@ -231,6 +231,7 @@ impl<'c> Run<'c> {
         match self.inputs.next().map_err(garbled)? {
             Frame::Value(input) => Ok(input),
             Frame::Failure(failure) => Err(wire::decode(failure).map_err(garbled)?),
+            Frame::List(_) => Err(Failure::new(JobErrorKind::Decode, "garbled message: a list in an input's place")),
         }
     }
 
@@ -243,12 +244,24 @@ impl<'c> Run<'c> {
     fn call(
         &mut self,
         offset: u32,
-        call: impl FnOnce(&mut Vec<u8>, &mut Stopwatch) -> Result<(), Failure>,
+        call: impl FnOnce(&mut Vec<u8>, &mut Stopwatch) -> Result<Option<List>, Failure>,
     ) -> Result<(), Failure> {
         let current = self.current(offset);
-        let (out, stopwatch) = (&mut self.results.frames, &mut self.stopwatch);
+        let (out, lists, stopwatch) = (&mut self.results.frames, &mut self.results.lists, &mut self.stopwatch);
         let start = out.len();
-        let result = context::as_job(current, || catch(|| wire::push_value(out, |out| call(out, stopwatch))));
+        let mut list = None;
+        let push = || {
+            wire::push_value(out, |out| {
+                list = call(out, stopwatch)?;
+                Ok(())
+            })
+        };
+        let result = context::as_job(current, || catch(push));
+        if let Some(list) = list {
+            out.truncate(start);
+            wire::push_list(out, lists.len() as u64);
+            lists.push(list);
+        }
         result.unwrap_or_else(|panic| {
             stopwatch.stop();
             out.truncate(start);
@@ -331,7 +344,7 @@ impl<'c> Jobs<'c> for Run<'c> {
 
     fn answer(&mut self, write: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), Failure>) {
         if let Some(Pulled { offset, .. }) = self.pulled.pop_front() {
-            let result = self.call(offset, |out, _| write(out));
+            let result = self.call(offset, |out, _| write(out).map(|()| None));
             self.settle(offset, result);
         }
         self.settle_refused();

@@ -16,7 +16,7 @@ use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::Function;
 use crate::engine::schedule::{ChunkId, MapId, RankId};
 use crate::engine::transport::Doorbell;
-use crate::engine::wire::{FunctionId, OutputStream};
+use crate::engine::wire::{FunctionId, List, OutputStream};
 
 /// A map's function on this rank, made from its context when its first chunk runs.
 pub(super) struct MapFunction {
@@ -81,6 +81,8 @@ pub(super) struct Results {
     /// The number of jobs that were marked by [`mark_failed`](super::mark_failed).
     pub failed_results: u32,
     pub frames: Vec<u8>,
+    /// The results that are large lists, in the order of their frames.
+    pub lists: Vec<List>,
     /// The number of results, and of bytes of the frames, that were sent ahead.
     pub ahead: (u32, usize),
 }
@@ -96,6 +98,7 @@ impl Results {
             failed: Vec::new(),
             failed_results: 0,
             frames: Vec::new(),
+            lists: Vec::new(),
             ahead: (0, 0),
         }
     }

@@ -51,6 +51,7 @@ impl RankLoop<'_> {
             failed: (0..limited.count).collect(),
             failed_results: 0,
             bytes: frames.len() as u64,
+            lists: 0,
         };
         self.outbox.push_with(head, [frames.into()]);
         let (rank, slot) = (self.executor.rank, self.executor.slots_before.load(Ordering::Relaxed) + thread);

@@ -65,8 +65,8 @@ impl RankLoop<'_> {
             let mut active = false;
             while let Some(incoming) = self.transport.receive()? {
                 active = true;
-                let Incoming::Message(_, packet) = incoming else { return Err(RankError::MasterClosed) };
-                for (message, _) in wire::open::<ToRank>(packet)? {
+                let Incoming::Message(_, incoming) = incoming else { return Err(RankError::MasterClosed) };
+                for (message, _) in wire::open::<ToRank>(incoming.packet)? {
                     match message {
                         ToRank::Dismiss { .. } => return Ok(RankEnd::AfterLoss),
                         ToRank::Abort => return Err(RankError::Aborted),

@@ -1,21 +1,21 @@
 //! The transport between threads of one process: a star of channels with the master in the centre.
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 
 use super::{Doorbell, Incoming, Polling, Transport, TransportError};
 use crate::engine::schedule::RankId;
+use crate::engine::wire::Message;
 
 /// The master's end.
 pub(crate) struct Center {
     from_ranks: Receiver<Incoming>,
-    to_ranks: Vec<(Sender<Bytes>, Doorbell)>,
+    to_ranks: Vec<(Sender<Message>, Doorbell)>,
 }
 
 /// A rank's end. When it is dropped, the master's end reports that it is closed.
 pub(crate) struct Spoke {
     rank: RankId,
-    from_master: Receiver<Bytes>,
+    from_master: Receiver<Message>,
     to_master: Sender<Incoming>,
     master: Doorbell,
     own: Doorbell,
@@ -42,7 +42,7 @@ pub(crate) fn star(ranks: u32, master: &Doorbell) -> (Center, Vec<Spoke>) {
 }
 
 impl Transport for Center {
-    fn send(&mut self, to: RankId, message: Bytes) -> Result<(), TransportError> {
+    fn send(&mut self, to: RankId, message: Message) -> Result<(), TransportError> {
         let (sender, doorbell) =
             self.to_ranks.get(to.0 as usize).ok_or_else(|| TransportError(format!("there is no rank {}", to.0)))?;
         // `receive` reports a closed end.
@@ -85,7 +85,7 @@ impl Spoke {
 }
 
 impl Transport for Spoke {
-    fn send(&mut self, _to: RankId, message: Bytes) -> Result<(), TransportError> {
+    fn send(&mut self, _to: RankId, message: Message) -> Result<(), TransportError> {
         // `receive` reports a closed end.
         let _ = self.to_master.send(Incoming::Message(self.rank, message));
         self.master.ring();
@@ -118,20 +118,22 @@ impl Drop for Spoke {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
     fn messages_arrive_in_order_and_a_dropped_end_is_reported() {
         let (mut center, mut spokes) = star(2, &Doorbell::default());
-        center.send(RankId(1), Bytes::from_static(b"a")).unwrap();
-        center.send(RankId(1), Bytes::from_static(b"b")).unwrap();
+        center.send(RankId(1), Bytes::from_static(b"a").into()).unwrap();
+        center.send(RankId(1), Bytes::from_static(b"b").into()).unwrap();
         let mut spoke = spokes.pop().unwrap();
         for expected in [b"a", b"b"] {
             let Some(Incoming::Message(_, message)) = spoke.receive().unwrap() else { panic!("no message") };
-            assert_eq!(&message[..], expected);
+            assert_eq!(&message.packet[..], expected);
         }
         assert!(spoke.receive().unwrap().is_none());
-        spoke.send(RankId(0), Bytes::from_static(b"c")).unwrap();
+        spoke.send(RankId(0), Bytes::from_static(b"c").into()).unwrap();
         drop(spoke);
         assert!(matches!(center.receive().unwrap(), Some(Incoming::Message(RankId(1), _))));
         assert!(matches!(center.receive().unwrap(), Some(Incoming::Closed(RankId(1)))));

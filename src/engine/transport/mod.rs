@@ -18,9 +18,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::engine::schedule::RankId;
+use crate::engine::wire::Message;
 
 pub(crate) use idle::{Doorbell, Idle, Need, Polling};
 pub(crate) use pulse::Pulse;
@@ -56,7 +55,7 @@ pub enum TransportInfo {
 #[derive(Debug)]
 pub(crate) enum Incoming {
     /// A message from this rank.
-    Message(RankId, Bytes),
+    Message(RankId, Message),
     /// This rank's end was closed, or MPI reports that it is gone; no more messages come from it.
     Closed(RankId),
 }
@@ -64,7 +63,7 @@ pub(crate) enum Incoming {
 /// One end of the connections between master and ranks. A rank's own end only ever sends to the master, rank 0.
 pub(crate) trait Transport {
     /// Sends a message to a rank.
-    fn send(&mut self, to: RankId, message: Bytes) -> Result<(), TransportError>;
+    fn send(&mut self, to: RankId, message: Message) -> Result<(), TransportError>;
 
     /// Returns the next message, if one has arrived.
     fn receive(&mut self) -> Result<Option<Incoming>, TransportError>;
@@ -99,7 +98,7 @@ pub(crate) struct Joined<'a> {
 
 #[cfg(feature = "mpi")]
 impl Transport for Joined<'_> {
-    fn send(&mut self, to: RankId, message: Bytes) -> Result<(), TransportError> {
+    fn send(&mut self, to: RankId, message: Message) -> Result<(), TransportError> {
         if to == RankId(0) { self.own.send(to, message) } else { self.others.send(to, message) }
     }
 

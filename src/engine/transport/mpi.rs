@@ -4,8 +4,9 @@
 //! same reason: the buffers must live until MPI is done with them. Here a buffer is owned by the request it belongs to
 //! ([`Sending`], [`Receiving`]), and requests are only dropped when MPI reports that they are complete.
 //!
-//! A message longer than the limit travels in parts: all but the last carry another tag. MPI keeps the order of messages
-//! between two processes, so the parts of one message follow each other.
+//! A packet and its lists are messages of MPI's, the packet last. What is longer than the limit travels in parts: all but the last
+//! carry another tag. MPI keeps the order of messages between two processes, so all that belongs together follows each other. The tag of a
+//! list names the type of its elements, so that it arrives in memory that is such a list.
 //!
 //! This file has the calls of MPI. [`messages`] decides which requests are tested and which messages are received.
 
@@ -15,40 +16,83 @@ mod messages;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ::mpi::ffi;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{Idle, Incoming, Polling, Transport, TransportError, TransportInfo};
 use crate::engine::limits;
-use crate::engine::memory;
 use crate::engine::schedule::RankId;
+use crate::engine::wire::{List, ListKind};
 
 /// The longest part of a message: MPI counts in C ints, and parts stay well below their limit.
 const LONGEST_PART: usize = 1 << 30;
 
-const TAG_WHOLE: c_int = 1;
-const TAG_PART: c_int = 2;
+/// What a message of MPI's carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Content {
+    /// The type of the elements of a list; `None` for a packet.
+    list: Option<ListKind>,
+    /// Whether it is the last part, or all.
+    is_last: bool,
+}
 
-/// A send that MPI may not have finished, and the bytes it reads from.
+impl Content {
+    fn tag(self) -> c_int {
+        let list = self.list.map_or(0, |list| 1 + list as c_int);
+        2 * list + c_int::from(self.is_last)
+    }
+
+    fn of_tag(tag: c_int) -> Result<Content, TransportError> {
+        let unknown = || TransportError(format!("a message has the unknown tag {tag}"));
+        let number = usize::try_from(tag / 2).map_err(|_| unknown())?;
+        let list =
+            number.checked_sub(1).map(|kind| ListKind::ALL.get(kind).copied().ok_or_else(unknown)).transpose()?;
+        Ok(Content { list, is_last: tag % 2 == 1 })
+    }
+
+    /// The type of the elements that are received: a packet is a list of bytes.
+    fn elements(self) -> ListKind {
+        self.list.unwrap_or(ListKind::U8)
+    }
+}
+
+/// The memory that a send reads from.
+#[derive(Clone)]
+enum Sent {
+    Packet(Bytes),
+    List(Arc<List>),
+}
+
+/// A send that MPI may not have finished, and the memory it reads from.
 struct Sending {
     request: ffi::MPI_Request,
     to: RankId,
     moves_until: Option<Instant>,
-    _bytes: Bytes,
+    _memory: Sent,
 }
 
-/// A receive that MPI may not have finished, and the bytes it writes to.
+/// A receive that MPI may not have finished, and the memory it writes to.
 struct Receiving {
     request: ffi::MPI_Request,
     from: RankId,
-    tag: c_int,
+    content: Content,
     moves_until: Option<Instant>,
-    bytes: Vec<u8>,
+    memory: List,
+}
+
+/// What has come of a message that is not complete.
+#[derive(Default)]
+struct Incomplete {
+    /// The parts so far of a packet or a list.
+    parts: Option<List>,
+    lists: Vec<List>,
 }
 
 /// Messages of at least this size are moved by the library piece by piece, and only while it is called.
@@ -81,7 +125,7 @@ pub(crate) struct Mpi {
     receiving: VecDeque<Receiving>,
     /// The number of turns since a message was complete, while some are not.
     stalled: u32,
-    parts: BTreeMap<RankId, BytesMut>,
+    incomplete: BTreeMap<RankId, Incomplete>,
 }
 
 fn check(code: c_int, call: &str) -> Result<(), TransportError> {
@@ -195,7 +239,7 @@ impl Mpi {
             probed: None,
             receiving: VecDeque::new(),
             stalled: 0,
-            parts: BTreeMap::new(),
+            incomplete: BTreeMap::new(),
         })
     }
 
@@ -299,19 +343,31 @@ impl Mpi {
         end_process(code)
     }
 
+    /// Starts to send these bytes of a packet or a list.
     #[expect(unsafe_code, reason = "the buffer is kept with the request until MPI is done with it")]
-    fn send_part(&mut self, to: RankId, tag: c_int, bytes: Bytes) -> Result<(), TransportError> {
+    fn send_part(
+        &mut self,
+        to: RankId,
+        content: Content,
+        memory: Sent,
+        part: Range<usize>,
+    ) -> Result<(), TransportError> {
+        let (address, length) = match &memory {
+            Sent::Packet(bytes) => (bytes.as_ptr(), bytes.len()),
+            Sent::List(list) => (list.address(), list.bytes()),
+        };
+        assert!(part.start <= part.end && part.end <= length, "a part of what is sent");
         let mut request = MaybeUninit::uninit();
-        let count = c_int::try_from(bytes.len()).expect("parts are at most 1 GiB long");
-        // SAFETY: the bytes do not move (they are on the heap or static) and are kept in `sending` until the request is
-        // complete. MPI does not write through the pointer of a send.
+        let count = c_int::try_from(part.len()).expect("parts are at most 1 GiB long");
+        // SAFETY: the part was checked. The bytes do not move (they are on the heap or static) and are kept in `sending` until the
+        // request is complete; numbers have no bytes between them. MPI does not write through the pointer of a send.
         let code = unsafe {
             ffi::MPI_Isend(
-                bytes.as_ptr().cast_mut().cast::<c_void>(),
+                address.add(part.start).cast_mut().cast::<c_void>(),
                 count,
                 ffi::RSMPI_UINT8_T,
                 to.0 as c_int,
-                tag,
+                content.tag(),
                 ffi::RSMPI_COMM_WORLD,
                 request.as_mut_ptr(),
             )
@@ -320,7 +376,7 @@ impl Mpi {
         // SAFETY: the call succeeded, so the request was written.
         let request = unsafe { request.assume_init() };
         let queue = if self.abandoned.contains(&to) { &mut self.sending_in_vain } else { &mut self.sending };
-        queue.push_back(Sending { request, to, moves_until: moves_until(bytes.len()), _bytes: bytes });
+        queue.push_back(Sending { request, to, moves_until: moves_until(part.len()), _memory: memory });
         Ok(())
     }
 
@@ -355,13 +411,19 @@ impl Mpi {
         // SAFETY: pointers to live locals.
         check(unsafe { ffi::MPI_Get_count(&status, ffi::RSMPI_UINT8_T, &mut count) }, "MPI_Get_count")?;
         let length = usize::try_from(count).map_err(|_| TransportError("MPI_Get_count gave no count".into()))?;
-        let mut bytes: Vec<u8> = memory::vec_with_capacity(length);
+        let content = Content::of_tag(status.MPI_TAG)?;
+        let kind = content.elements();
+        if length % kind.size() > 0 {
+            return Err(TransportError("a list ends inside an element".into()));
+        }
+        let elements = length / kind.size();
+        let mut memory = kind.with_capacity(elements);
         let mut request = MaybeUninit::uninit();
         // SAFETY: the buffer has room for `count` bytes and moves into `receiving` (its heap part stays where it is) until the
         // request is complete.
         let code = unsafe {
             ffi::MPI_Irecv(
-                bytes.as_mut_ptr().cast::<c_void>(),
+                memory.address_mut().cast::<c_void>(),
                 count,
                 ffi::RSMPI_UINT8_T,
                 status.MPI_SOURCE,
@@ -372,14 +434,14 @@ impl Mpi {
         };
         check(code, "MPI_Irecv")?;
         // SAFETY: the call succeeded, so the request was written; MPI fills all `length` bytes, which a probe counted, before
-        // the request is complete, and they are not read earlier.
+        // the request is complete, and they are not read earlier. All bytes are valid numbers.
         let request = unsafe {
-            bytes.set_len(length);
+            memory.set_len(elements);
             request.assume_init()
         };
         let from = RankId(status.MPI_SOURCE as u32);
         let moves_until = moves_until(length);
-        self.receiving.push_back(Receiving { request, from, tag: status.MPI_TAG, moves_until, bytes });
+        self.receiving.push_back(Receiving { request, from, content, moves_until, memory });
         Ok(true)
     }
 }

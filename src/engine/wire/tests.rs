@@ -94,6 +94,7 @@ fn to_master() -> impl Strategy<Value = (ToMaster, Bytes)> {
                     failed,
                     failed_results: 1,
                     bytes,
+                    lists: 2,
                 },
             };
             (head, payload)
@@ -114,7 +115,7 @@ fn packet_of<H: Head + Clone>(messages: &[(H, Bytes)]) -> Bytes {
         }
     }
     assert_eq!(packet.is_empty(), messages.is_empty());
-    let bytes = packet.take().unwrap();
+    let bytes = packet.take().unwrap().packet;
     assert!(packet.is_empty());
     bytes
 }
@@ -334,9 +335,9 @@ fn a_text_whose_length_is_a_lie_is_not_allocated() {
 fn heads_that_claim_more_payload_than_there_is_are_an_error() {
     let mut packet = Packet::default();
     packet.push_with(ToRank::Broadcast { value: 1, bytes: u64::MAX }, [Bytes::from_static(b"few")]);
-    assert!(open::<ToRank>(packet.take().unwrap()).is_err());
+    assert!(open::<ToRank>(packet.take().unwrap().packet).is_err());
     packet.push_with(ToRank::Broadcast { value: 1, bytes: 2 }, [Bytes::from_static(b"more")]);
-    assert!(open::<ToRank>(packet.take().unwrap()).is_err());
+    assert!(open::<ToRank>(packet.take().unwrap().packet).is_err());
 }
 
 #[test]
@@ -344,7 +345,7 @@ fn a_piece_of_output_of_an_unknown_stream_is_an_error() {
     let packet_of = |stream| {
         let mut packet = Packet::default();
         packet.push(ToMaster::Part { part: 3, map: MapId(4), job: 5, stream, bytes: 0 });
-        packet.take().unwrap()
+        packet.take().unwrap().packet
     };
     let (stdout, stderr) = (packet_of(OutputStream::Stdout), packet_of(OutputStream::Stderr));
     let differ: Vec<_> = (0..stdout.len()).filter(|&at| stdout[at] != stderr[at]).collect();
@@ -372,7 +373,7 @@ fn a_large_payload_with_a_single_owner_is_not_copied_to_be_sent() {
     let mut packet = Packet::default();
     packet.push_with(ToRank::Broadcast { value: 1, bytes }, [payload.slice(..)]);
     let mut sent = Bytes::new();
-    let used = measure(|| sent = packet.take().unwrap());
+    let used = measure(|| sent = packet.take().unwrap().packet);
     assert!(used.bytes_total > bytes, "one that others have must be copied: {used:?}");
     assert_eq!(open::<ToRank>(sent.clone()).unwrap(), [(ToRank::Broadcast { value: 1, bytes }, payload)]);
     // As a rank sends a result: a buffer of its own that nothing else shares.
@@ -380,7 +381,7 @@ fn a_large_payload_with_a_single_owner_is_not_copied_to_be_sent() {
     push_value(&mut frames, |out| encode_value(&vec![0.5f64; 1_000_000], out)).unwrap();
     let copy = Bytes::copy_from_slice(&frames);
     packet.push_with(ToRank::Broadcast { value: 1, bytes: copy.len() as u64 }, [frames.into()]);
-    let used = measure(|| sent = packet.take().unwrap());
+    let used = measure(|| sent = packet.take().unwrap().packet);
     assert!(used.bytes_total < 10_000, "{used:?}");
     assert_eq!(open::<ToRank>(sent).unwrap(), [(ToRank::Broadcast { value: 1, bytes: copy.len() as u64 }, copy)]);
 }

@@ -155,7 +155,7 @@ impl<I: Input, O: Value> Record<I, O> for JournaledMap<O> {
             Event::Done(results) => {
                 let mut results = results.again();
                 while let Some((job, value)) = results.next_value() {
-                    self.settle(job, value.ok()).map_err(failure)?;
+                    self.settle(job, value.ok().as_deref()).map_err(failure)?;
                 }
             }
             Event::Failed(error) => self.settle(error.job, None).map_err(failure)?,

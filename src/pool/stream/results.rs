@@ -1,28 +1,55 @@
 //! The results of jobs as they come from the master, decoded one at a time.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
 
 use crate::engine::error::{Failure, JobError, JobErrorKind};
 use crate::engine::func::Value;
-use crate::engine::wire::{self, Frame, Frames};
+use crate::engine::wire::{self, Frame, Frames, List, Lists};
 
 /// The results of consecutive jobs, decoded one at a time.
 pub(crate) struct Results<O> {
-    pub(super) job: u64,
-    pub(super) left: u64,
-    pub(super) frames: Bytes,
-    pub(super) packet_bytes: usize,
-    pub(super) position: usize,
-    pub(super) output: PhantomData<fn() -> O>,
+    job: u64,
+    left: u64,
+    frames: Bytes,
+    lists: Lists,
+    packet_bytes: usize,
+    /// The size of all results in bytes, also of those that were taken.
+    bytes: usize,
+    position: usize,
+    output: PhantomData<fn() -> O>,
+}
+
+/// A job and its encoded result.
+pub(crate) type NextValue<'r> = (u64, Result<Cow<'r, [u8]>, JobError>);
+
+/// The result of one job, to be decoded later.
+#[derive(Debug, Clone)]
+pub(in crate::pool) struct Encoded {
+    frame: Bytes,
+    lists: Lists,
+}
+
+impl Encoded {
+    /// Decodes the value. A large list is copied if there is a clone of this.
+    pub(in crate::pool) fn decode<O: Value>(mut self, job: u64) -> Result<O, JobError> {
+        decode_result(job, Frames::new(&self.frame).next(), &mut self.lists)
+    }
 }
 
 impl<O> Results<O> {
+    /// The results of `count` jobs from the job `first` on, a frame each. The frames are a part of a packet of `packet_bytes`.
+    pub(super) fn new(first: u64, count: u64, frames: Bytes, lists: Lists, packet_bytes: usize) -> Results<O> {
+        let bytes = frames.len() + lists.bytes();
+        Results { job: first, left: count, frames, lists, packet_bytes, bytes, position: 0, output: PhantomData }
+    }
+
     /// Returns the same results, to be read another time.
     #[cfg(feature = "program")]
     pub(in crate::pool) fn again(&self) -> Results<O> {
-        Results { frames: self.frames.clone(), ..*self }
+        Results { frames: self.frames.clone(), lists: self.lists.clone(), ..*self }
     }
 
     /// Returns the job of the next result.
@@ -47,44 +74,53 @@ impl<O> Results<O> {
     }
 
     /// Returns the next job and its encoded result.
-    pub(crate) fn next_value(&mut self) -> Option<(u64, Result<&[u8], JobError>)> {
-        let (job, _, frame) = self.next_frame()?;
+    pub(crate) fn next_value(&mut self) -> Option<NextValue<'_>> {
+        let (job, _, frame, lists) = self.next_frame()?;
         let value = match frame {
-            Ok(Frame::Value(value)) => Ok(value),
+            Ok(Frame::Value(value)) => Ok(Cow::Borrowed(value)),
             Ok(Frame::Failure(failure)) => Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
+            Ok(Frame::List(place)) => {
+                let mut encoded = Vec::new();
+                let list = lists.take(place).and_then(|list| list.encode(&mut encoded));
+                list.map(|()| Cow::Owned(encoded)).map_err(|error| JobError::of(job, garbled(error)))
+            }
             Err(error) => Err(JobError::of(job, garbled(error))),
         };
         Some((job, value))
     }
 
-    /// Returns the encoded size of all results, also of those that were taken.
+    /// Returns the size of all results, also of those that were taken.
     pub(in crate::pool) fn bytes(&self) -> usize {
-        self.frames.len()
+        self.bytes
     }
 
-    /// Returns the next job, the start of its frame, and the frame; `None` if there is none.
-    fn next_frame(&mut self) -> Option<(u64, usize, Result<Frame<'_>, wire::CodecError>)> {
+    /// Returns the next job, the start of its frame, the frame, and the lists; `None` if there is none.
+    fn next_frame(&mut self) -> Option<(u64, usize, Result<Frame<'_>, wire::CodecError>, &mut Lists)> {
         self.left = self.left.checked_sub(1)?;
         let (job, start) = (self.job, self.position);
         self.job += 1;
         let mut rest = Frames::new(&self.frames[start..]);
         let frame = rest.next();
         self.position = self.frames.len() - rest.rest().len();
-        Some((job, start, frame))
+        Some((job, start, frame, &mut self.lists))
     }
 
     /// Returns the next job and its encoded result. It is a copy, so that a result that is kept does not keep the memory of
     /// all that came in the same message, unless it makes up most of that message.
-    pub(in crate::pool) fn next_encoded(&mut self) -> Option<(u64, Result<Bytes, JobError>)> {
-        let (job, start, frame) = self.next_frame()?;
-        let read = frame.map(drop);
+    pub(in crate::pool) fn next_encoded(&mut self) -> Option<(u64, Result<Encoded, JobError>)> {
+        let (job, start, frame, lists) = self.next_frame()?;
+        let lists = frame.map(|frame| match frame {
+            Frame::List(place) => lists.split([place]),
+            Frame::Value(_) | Frame::Failure(_) => Lists::default(),
+        });
         let range = start..self.position;
-        let encoded = read.map(|()| {
-            if range.len() > self.packet_bytes / 2 {
+        let encoded = lists.map(|lists| {
+            let frame = if range.len() > self.packet_bytes / 2 {
                 self.frames.slice(range)
             } else {
                 Bytes::copy_from_slice(&self.frames[range])
-            }
+            };
+            Encoded { frame, lists }
         });
         Some((job, encoded.map_err(|error| JobError::new(job, JobErrorKind::Decode, error.to_string()))))
     }
@@ -94,8 +130,8 @@ impl<O: Value> Iterator for Results<O> {
     type Item = Result<O, JobError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (job, _, frame) = self.next_frame()?;
-        Some(decode_result(job, frame))
+        let (job, _, frame, lists) = self.next_frame()?;
+        Some(decode_result(job, frame, lists))
     }
 }
 
@@ -137,12 +173,14 @@ impl Iterator for Unrun {
 }
 
 /// Decodes the value in a result's frame.
-pub(in crate::pool) fn decode_result<O: Value>(
+fn decode_result<O: Value>(
     job: u64,
     frame: Result<Frame<'_>, wire::CodecError>,
+    lists: &mut Lists,
 ) -> Result<O, JobError> {
     let value = match frame {
         Ok(Frame::Value(value)) => wire::decode_value(value),
+        Ok(Frame::List(place)) => lists.take(place).and_then(List::into_value),
         Ok(Frame::Failure(failure)) => return Err(JobError::of(job, wire::decode(failure).unwrap_or_else(garbled))),
         Err(error) => Err(error),
     };

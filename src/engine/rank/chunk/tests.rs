@@ -19,9 +19,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Job<F>(F);
 
 impl<F: Fn() + Send + Sync> JobFunction for Job<F> {
-    fn call(&self, _: &[u8], _: &mut Vec<u8>, _: &mut Stopwatch) -> Result<(), Failure> {
+    fn call(&self, _: &[u8], _: &mut Vec<u8>, _: &mut Stopwatch) -> Result<Option<List>, Failure> {
         (self.0)();
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -93,15 +93,15 @@ fn times_of(map: u64, function: Function) -> (u64, u64) {
 fn useful_is_what_was_timed_of_a_function_of_jobs_and_all_the_time_of_a_function_of_chunks() {
     struct Half;
     impl JobFunction for Half {
-        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
             thread::sleep(Duration::from_millis(20));
             stopwatch.time(|| thread::sleep(Duration::from_millis(5)));
-            Ok(())
+            Ok(None)
         }
     }
     struct Panics;
     impl JobFunction for Panics {
-        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
             stopwatch.time(|| {
                 thread::sleep(Duration::from_millis(5));
                 panic!("after 5 ms")
@@ -129,10 +129,10 @@ fn useful_is_what_was_timed_of_a_function_of_jobs_and_all_the_time_of_a_function
 fn a_thread_keeps_the_stopwatch_of_a_map_from_chunk_to_chunk() {
     struct IsNew(Arc<Mutex<Vec<bool>>>);
     impl JobFunction for IsNew {
-        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<(), Failure> {
+        fn call(&self, _: &[u8], _: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
             self.0.lock().unwrap().push(stopwatch.is_new());
             stopwatch.time(|| ());
-            Ok(())
+            Ok(None)
         }
     }
     let (executor, _finished) = executor(4);

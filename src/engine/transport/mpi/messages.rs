@@ -6,15 +6,16 @@
 //! is probed by itself from then on.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{
-    Incoming, Mpi, Polling, Receiving, Sending, TAG_PART, TAG_WHOLE, Transport, TransportError, TransportInfo,
-    test_request,
+    Content, Incoming, Mpi, Polling, Receiving, Sending, Sent, Transport, TransportError, TransportInfo, test_request,
 };
 use crate::engine::schedule::RankId;
+use crate::engine::wire::{List, Message};
 
 /// The number of the oldest sends that are tested for completion in a turn.
 const SENDS_PER_TURN: usize = 8;
@@ -86,8 +87,8 @@ impl Mpi {
         }
     }
 
-    /// Returns the oldest message of which all parts are complete. Messages of one rank stay in order.
-    fn end_receive(&mut self) -> Option<Incoming> {
+    /// Returns the oldest message that is complete. Messages of one rank stay in order.
+    fn end_receive(&mut self) -> Result<Option<Incoming>, TransportError> {
         let mut incomplete = BTreeSet::new();
         let mut at = 0;
         while let Some(receiving) = self.receiving.get_mut(at) {
@@ -111,23 +112,72 @@ impl Mpi {
                     continue;
                 }
             }
-            let Some(Receiving { tag, bytes, .. }) = self.receiving.remove(at) else { break };
+            let Some(Receiving { content, memory, .. }) = self.receiving.remove(at) else { break };
             self.stalled = 0;
-            if tag == TAG_PART {
-                self.parts.entry(from).or_default().extend_from_slice(&bytes);
-                continue;
+            if let Some(message) = self.put_together(from, content, memory)? {
+                return Ok(Some(Incoming::Message(from, message)));
             }
-            let message = match self.parts.remove(&from) {
-                None => bytes.into(),
-                Some(mut parts) => {
-                    parts.extend_from_slice(&bytes);
-                    parts.freeze()
-                }
-            };
-            return Some(Incoming::Message(from, message));
         }
         self.stalled = if self.receiving.is_empty() { 0 } else { self.stalled.saturating_add(1) };
-        None
+        Ok(None)
+    }
+
+    /// Adds what has come from a rank to its message, and returns the message if it is complete.
+    fn put_together(&mut self, from: RankId, content: Content, part: List) -> Result<Option<Message>, TransportError> {
+        if !self.incomplete.contains_key(&from) && content.is_last && content.list.is_none() {
+            return packet_of(part).map(|packet| Some(packet.into()));
+        }
+        let incomplete = self.incomplete.entry(from).or_default();
+        let whole = match incomplete.parts.take() {
+            None => part,
+            Some(mut parts) => {
+                if !parts.append(&part) {
+                    return Err(TransportError("parts of different lists follow each other".into()));
+                }
+                parts
+            }
+        };
+        match content {
+            Content { is_last: false, .. } => incomplete.parts = Some(whole),
+            Content { list: Some(_), .. } => incomplete.lists.push(whole),
+            Content { list: None, .. } => {
+                let lists = std::mem::take(&mut incomplete.lists);
+                self.incomplete.remove(&from);
+                return packet_of(whole).map(|packet| Some(Message { packet, lists }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Starts to send a packet or a list, in parts if it is long.
+    fn send_whole(&mut self, to: RankId, memory: &Sent) {
+        let (length, list) = match memory {
+            Sent::Packet(bytes) => (bytes.len(), None),
+            Sent::List(list) => (list.bytes(), Some(list.kind())),
+        };
+        // No part ends inside a number.
+        let size = list.map_or(1, |kind| kind.size());
+        let longest = (self.longest_part / size).max(1) * size;
+        let mut start = 0;
+        while !self.gone.contains(&to) {
+            let end = length.min(start + longest);
+            let is_last = end == length;
+            if let Err(error) = self.send_part(to, Content { list, is_last }, memory.clone(), start..end) {
+                self.peer_failed(to, &error);
+            }
+            if is_last {
+                break;
+            }
+            start = end;
+        }
+    }
+}
+
+/// Returns the bytes of a packet.
+fn packet_of(bytes: List) -> Result<Bytes, TransportError> {
+    match bytes {
+        List::U8(bytes) => Ok(bytes.into()),
+        _ => Err(TransportError("a list came in place of a packet".into())),
     }
 }
 
@@ -141,17 +191,11 @@ impl Drop for Mpi {
 }
 
 impl Transport for Mpi {
-    fn send(&mut self, to: RankId, mut message: Bytes) -> Result<(), TransportError> {
-        while !self.gone.contains(&to) {
-            let whole = message.len() <= self.longest_part;
-            let part = if whole { std::mem::take(&mut message) } else { message.split_to(self.longest_part) };
-            if let Err(error) = self.send_part(to, if whole { TAG_WHOLE } else { TAG_PART }, part) {
-                self.peer_failed(to, &error);
-            }
-            if whole {
-                break;
-            }
+    fn send(&mut self, to: RankId, message: Message) -> Result<(), TransportError> {
+        for list in message.lists {
+            self.send_whole(to, &Sent::List(Arc::new(list)));
         }
+        self.send_whole(to, &Sent::Packet(message.packet));
         Ok(())
     }
 
@@ -163,7 +207,7 @@ impl Transport for Mpi {
         if self.receiving.len() < RECEIVES + (self.stalled / STALLED) as usize {
             self.begin_receive();
         }
-        Ok(self.end_receive())
+        self.end_receive()
     }
 
     fn polling(&self) -> Polling {
@@ -192,7 +236,7 @@ impl Transport for Mpi {
         let (late, others): (VecDeque<_>, _) = std::mem::take(&mut self.receiving).into_iter().partition(of_rank);
         self.receiving = others;
         std::mem::forget(late);
-        self.parts.remove(&rank);
+        self.incomplete.remove(&rank);
     }
 
     fn silence(&self) -> Option<Duration> {
