@@ -1,8 +1,7 @@
 //! Runs the same work with more and more threads or ranks.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use wait4::Wait4;
 
 use super::median;
 use super::tail::Tail;
+use crate::journal::JournalError;
 use crate::process::environment;
 
 /// The work, and how it is started.
@@ -107,6 +107,8 @@ pub(crate) enum ScalingError {
     Failed { count: u32, what: &'static str, end: String, command: String },
     #[error("a file of a run cannot be read: {0}")]
     Unreadable(#[from] io::Error),
+    #[error(transparent)]
+    Log(#[from] JournalError),
     #[error("interrupted")]
     Interrupted,
 }
@@ -142,7 +144,7 @@ impl Plan {
         let log = folder.path().join("jobs.jsonl");
         let count = self.counts.iter().copied().max().unwrap_or(1);
         self.run(count, Some(&log), stop)?;
-        Ok(Tail::of(BufReader::new(File::open(log)?).lines(), count))
+        Ok(Tail::read(&log, count)?)
     }
 
     fn command(&self, count: u32, summary: &Path, log: Option<&Path>) -> (OsString, Vec<OsString>) {
