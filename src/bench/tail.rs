@@ -45,7 +45,7 @@ impl Tail {
             *slot_end = end.max(*slot_end);
             if last.len() < NAMED || last.iter().any(|(other, ..)| *other < end) {
                 last.push((end, job.number, seconds));
-                last.sort_by(|a, b| b.0.cmp(&a.0));
+                last.sort_by_key(|(end, ..)| std::cmp::Reverse(*end));
                 last.truncate(NAMED);
             }
         })?;
