@@ -389,7 +389,8 @@ impl<'b, R: Runner> Driver<'b, R> {
         }
         let (first, count) = (results.job(), results.len());
         self.ledger.on(ledger::Event::Succeeded { first, count }, Duration::ZERO, &mut self.orders);
-        for order in std::mem::take(&mut self.orders) {
+        let mut orders = std::mem::take(&mut self.orders);
+        for order in orders.drain(..) {
             let Order::SettleRun(Run { index, first, count }) = order else {
                 self.follow(order, attempts)?;
                 continue;
@@ -405,6 +406,8 @@ impl<'b, R: Runner> Driver<'b, R> {
             self.settled.add(count, 0);
             self.sinks.settle_run(first, count, &self.lines).map_err(End::Sink)?;
         }
+        // Following an order adds none; the memory is used again.
+        self.orders = orders;
         Ok(())
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Master<'t> {
     board: BoardWriter<'t>,
     schedule: Schedule,
     actions: Vec<Action>,
+    /// Empty; it keeps the memory for the inputs of a chunk.
+    inputs: Vec<Bytes>,
     maps: BTreeMap<MapId, MapState>,
     /// Maps with deliveries for their clients.
     ready: Vec<MapId>,
@@ -112,6 +114,7 @@ impl<'t> Master<'t> {
             board: BoardWriter::new(ranks.collect(), listeners),
             schedule: Schedule::new(),
             actions: Vec::new(),
+            inputs: Vec::new(),
             maps: BTreeMap::new(),
             ready: Vec::new(),
             ranks: states,
@@ -368,7 +371,8 @@ impl<'t> Master<'t> {
         let Some(book) = self.maps.get_mut(&map) else { return };
         self.board.dispatched();
         let definition = book.define(map, rank);
-        let inputs = book.inputs(first, count);
+        let mut inputs = std::mem::take(&mut self.inputs);
+        inputs.extend(book.inputs(first, count));
         let bytes = inputs.iter().map(|part| part.len() as u64).sum();
         if book.client.starts {
             book.deliver(Delivery::Started { first, count });
@@ -377,7 +381,8 @@ impl<'t> Master<'t> {
         if let Some((definition, context)) = definition {
             self.queue_message(rank, definition, vec![context]);
         }
-        self.queue_message(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs);
+        self.queue_message(rank, ToRank::Chunk { chunk, map, first, count, attempt, bytes }, inputs.drain(..));
+        self.inputs = inputs;
     }
 
     fn settle(
@@ -459,7 +464,7 @@ impl<'t> Master<'t> {
     }
 
     /// Queues a message for a rank, to be sent by the next [`Self::send`]; `payload` holds the parts of its payload.
-    fn queue_message(&mut self, rank: RankId, head: ToRank, payload: Vec<Bytes>) {
+    fn queue_message(&mut self, rank: RankId, head: ToRank, payload: impl IntoIterator<Item = Bytes>) {
         let Some(book) = self.ranks.get_mut(rank.0 as usize).filter(|book| !book.lost) else { return };
         if book.threads == 0 {
             return;

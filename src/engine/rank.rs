@@ -15,6 +15,7 @@ mod limited;
 mod load;
 mod overdue;
 mod pulse;
+mod results;
 mod threads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,17 +34,18 @@ use crate::console;
 use crate::engine::catch::panic_message;
 use crate::engine::limits;
 use crate::engine::placement::RankFacts;
-use crate::engine::schedule::{ChunkId, MapId, RankId};
+use crate::engine::schedule::{ChunkId, ChunkMap, MapId, RankId};
 use crate::engine::stop::Signals;
 use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport, TransportError};
 use crate::engine::wire::{self, Packet, ToMaster, ToRank};
 
 use chunk::{Chunk, Cursor, Progress};
 use coalesce::Coalescing;
-use executor::{Early, Executor, FromThread, MapFunction, Part, Results};
+use executor::{Executor, MapFunction};
 use limited::Limited;
 use load::LoadReports;
 use pulse::MasterWatch;
+use results::{Early, FromThread, Part, ResultFrames, Results};
 use threads::{ComputeThreads, Work};
 
 #[cfg(feature = "program")]
@@ -122,7 +124,7 @@ pub(crate) struct RankLoop<'t> {
     executor: Arc<Executor>,
     finished: Receiver<FromThread>,
     maps: BTreeMap<MapId, Arc<MapFunction>>,
-    chunks: BTreeMap<ChunkId, Arc<Chunk>>,
+    chunks: ChunkMap<Arc<Chunk>>,
     /// The chunks that have a time limit.
     limited: Vec<Arc<Chunk>>,
     /// Maps that are abandoned and not released.
@@ -164,7 +166,7 @@ pub(crate) fn serve(
         executor: Arc::new(executor),
         finished,
         maps: BTreeMap::new(),
-        chunks: BTreeMap::new(),
+        chunks: ChunkMap::default(),
         limited: Vec::new(),
         cancelled: BTreeSet::new(),
         parts: BTreeMap::new(),
@@ -301,10 +303,10 @@ impl RankLoop<'_> {
                 self.enqueue(Chunk { id: chunk, first, attempt, cursor, inputs, map, limited: None, progress }, count);
             }
             ToRank::Recall { chunk } => {
-                if let Some(recalled) = self.chunks.get(&chunk) {
+                if let Some(recalled) = self.chunks.get(chunk) {
                     let kept = recalled.cut();
                     if kept == 0 {
-                        self.chunks.remove(&chunk);
+                        self.chunks.remove(chunk);
                         self.limited.retain(|limited| limited.id != chunk);
                     }
                     self.outbox.push(ToMaster::Returned { chunk, kept });
@@ -373,14 +375,17 @@ impl RankLoop<'_> {
     }
 
     fn queue_results(&mut self, results: Results) {
-        self.chunks.remove(&results.chunk);
+        self.chunks.remove(results.chunk);
         self.loads.chunk_done(results.wall_ns);
         let Results { chunk, count, wall_ns, useful_ns, failed, failed_results, frames, lists, ahead: _ } = results;
         // A chunk has fewer jobs than that.
         let (bytes, number) = (frames.len() as u64, lists.len() as u32);
         let head =
             ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, bytes, lists: number };
-        self.outbox.push_with(head, [frames.into()]);
+        match frames {
+            ResultFrames::Few(few) => self.outbox.push_small(head, few.bytes()),
+            ResultFrames::Many(many) => self.outbox.push_with(head, [many.into()]),
+        }
         self.outbox.push_lists(lists);
     }
 
@@ -399,22 +404,23 @@ impl RankLoop<'_> {
 
     fn queue_early(&mut self, early: Early) {
         let Early { chunk, first, count, frames } = early;
-        if self.chunks.contains_key(&chunk) {
+        if self.chunks.get(chunk).is_some() {
             let head = ToMaster::Early { chunk, first, count, bytes: frames.len() as u64 };
             self.outbox.push_with(head, [frames.into()]);
         }
     }
 
     fn queue_delayed(&mut self, chunk: ChunkId) {
-        if self.chunks.contains_key(&chunk) {
+        if self.chunks.get(chunk).is_some() {
             self.outbox.push(ToMaster::Delayed { chunk });
         }
     }
 
     fn send(&mut self) -> Result<(), RankError> {
         if !self.outbox.is_empty() {
-            self.executor.sent.store(self.executor.now(), Ordering::Relaxed);
-            self.coalescing.sent(Instant::now());
+            let now = Instant::now();
+            self.executor.sent.store(self.executor.micros_at(now), Ordering::Relaxed);
+            self.coalescing.sent(now);
             if let Some(watch) = &mut self.watch {
                 watch.sent();
             }

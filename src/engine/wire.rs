@@ -201,6 +201,10 @@ impl Head for ToMaster {
 
 /// A payload of at least this size is not copied if nothing else shares its memory.
 const WORTH_KEEPING: usize = 64 << 10;
+/// Smaller parts of a payload are copied at once, so that nothing is kept for each of them.
+const SMALL: usize = 1 << 10;
+/// The most memory that is reserved for the small parts of the next packet.
+const RESERVED: usize = 64 << 10;
 
 /// What is sent at once: a packet, and the large lists of its results.
 #[derive(Debug, Default, PartialEq)]
@@ -227,12 +231,14 @@ impl From<Bytes> for Message {
 pub(crate) struct Packet<H> {
     heads: Vec<H>,
     payload: Vec<Bytes>,
+    /// The end of the payload, after all of `payload`.
+    small: Vec<u8>,
     lists: Vec<List>,
 }
 
 impl<H> Default for Packet<H> {
     fn default() -> Self {
-        Packet { heads: Vec::new(), payload: Vec::new(), lists: Vec::new() }
+        Packet { heads: Vec::new(), payload: Vec::new(), small: Vec::new(), lists: Vec::new() }
     }
 }
 
@@ -245,7 +251,22 @@ impl<H: Head> Packet<H> {
     /// Adds a message; `parts` are the pieces of its payload, in order.
     pub(crate) fn push_with(&mut self, head: H, parts: impl IntoIterator<Item = Bytes>) {
         self.heads.push(head);
-        self.payload.extend(parts);
+        for part in parts {
+            if part.len() < SMALL {
+                self.small.extend_from_slice(&part);
+            } else {
+                if !self.small.is_empty() {
+                    self.payload.push(std::mem::take(&mut self.small).into());
+                }
+                self.payload.push(part);
+            }
+        }
+    }
+
+    /// Adds a message with a small payload, which is copied.
+    pub(crate) fn push_small(&mut self, head: H, payload: &[u8]) {
+        self.heads.push(head);
+        self.small.extend_from_slice(payload);
     }
 
     /// Adds the large lists of the message that was added last.
@@ -260,17 +281,27 @@ impl<H: Head> Packet<H> {
     /// Returns all messages so far and empties the packet.
     pub(crate) fn take(&mut self) -> Result<Message, CodecError> {
         // Room for the heads, which are some 20 bytes each.
-        let room = self.payload.iter().map(Bytes::len).sum::<usize>() + 32 * self.heads.len() + 8;
-        let mut parts = self.payload.drain(..).peekable();
-        let mut bytes = match parts.next_if(|part| part.len() >= WORTH_KEEPING && part.is_unique()) {
-            Some(part) => Vec::from(part),
-            None => Vec::new(),
+        let heads = 32 * self.heads.len() + 8;
+        let reserved = Vec::with_capacity(self.small.len().min(RESERVED));
+        let small = std::mem::replace(&mut self.small, reserved);
+        let mut bytes = if self.payload.is_empty() {
+            small
+        } else {
+            let room = self.payload.iter().map(Bytes::len).sum::<usize>() + small.len() + heads;
+            let mut parts = self.payload.drain(..).peekable();
+            let mut bytes = match parts.next_if(|part| part.len() >= WORTH_KEEPING && part.is_unique()) {
+                Some(part) => Vec::from(part),
+                None => Vec::new(),
+            };
+            let more = room - bytes.len();
+            memory::reserve(&mut bytes, more);
+            for part in parts {
+                bytes.extend_from_slice(&part);
+            }
+            bytes.extend_from_slice(&small);
+            bytes
         };
-        let more = room - bytes.len();
-        memory::reserve(&mut bytes, more);
-        for part in parts {
-            bytes.extend_from_slice(&part);
-        }
+        memory::reserve(&mut bytes, heads);
         let payload = bytes.len();
         encode_into(&self.heads, &mut bytes)?;
         let heads =

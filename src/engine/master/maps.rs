@@ -83,9 +83,23 @@ impl MapState {
         ranks.into_iter()
     }
 
+    /// Returns the index of the block that holds this job.
+    fn first_block(&self, job: u64) -> usize {
+        self.inputs.partition_point(|inputs| inputs.first + u64::from(inputs.block.count()) <= job)
+    }
+
     /// Returns the index of each block that holds some of these jobs, with their offsets in the block.
     fn blocks(&self, first: u64, count: u64) -> impl Iterator<Item = (usize, std::ops::Range<u32>)> + use<'_> {
-        let start = self.inputs.partition_point(|inputs| inputs.first + u64::from(inputs.block.count()) <= first);
+        self.blocks_from(self.first_block(first), first, count)
+    }
+
+    /// As [`blocks`](Self::blocks), from the block with the index `start` on.
+    fn blocks_from(
+        &self,
+        start: usize,
+        first: u64,
+        count: u64,
+    ) -> impl Iterator<Item = (usize, std::ops::Range<u32>)> + use<'_> {
         let end = first + count;
         self.inputs.range(start..).enumerate().map_while(move |(place, inputs)| {
             let from = first.saturating_sub(inputs.first) as u32;
@@ -95,19 +109,21 @@ impl MapState {
     }
 
     /// Returns the frames of these jobs' inputs, in pieces.
-    pub(super) fn inputs(&self, first: u64, count: u32) -> Vec<Bytes> {
-        self.blocks(first, u64::from(count)).map(|(block, part)| self.inputs[block].block.frames(part)).collect()
+    pub(super) fn inputs(&self, first: u64, count: u32) -> impl Iterator<Item = Bytes> + use<'_> {
+        self.blocks(first, u64::from(count)).map(|(block, part)| self.inputs[block].block.frames(part))
     }
 
     /// Marks these jobs as settled: their inputs are not needed any more.
     pub(super) fn settle(&mut self, first: u64, count: u64) {
-        let parts: Vec<_> = self.blocks(first, count).collect();
-        for (block, part) in parts {
+        let mut next = self.first_block(first);
+        loop {
+            let Some((block, part)) = self.blocks_from(next, first, count).next() else { break };
             let inputs = &mut self.inputs[block];
             inputs.unsettled = inputs.unsettled.saturating_sub(part.end - part.start);
             if inputs.unsettled == 0 {
                 inputs.block.forget();
             }
+            next = block + 1;
         }
         while self.inputs.front().is_some_and(|inputs| inputs.unsettled == 0) {
             self.inputs.pop_front();

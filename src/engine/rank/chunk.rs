@@ -9,8 +9,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::context::{self, CurrentJob};
-use super::executor::{Early, Executor, FromThread, MapFunction, Results};
+use super::executor::{Executor, MapFunction};
 use super::limited::Limited;
+use super::results::{Early, FromThread, ResultFrames, Results};
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::{ChunkFunction, Function, Jobs};
@@ -70,6 +71,8 @@ impl Cursor {
 thread_local! {
     /// The stopwatch of the map whose chunk this thread has run last.
     static STOPWATCH: Cell<Option<(MapId, Box<Stopwatch>)>> = const { Cell::new(None) };
+    /// An empty buffer, whose memory is used for one chunk after the other as long as their results are small.
+    static FRAMES: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// A chunk that is being worked on.
@@ -138,6 +141,7 @@ impl Chunk {
             executor,
             inputs: Frames::new(&self.inputs),
             results: Results::of(self.id),
+            frames: FRAMES.take(),
             stopwatch: kept.map_or_else(Box::default, |(_, stopwatch)| stopwatch),
             pulled: VecDeque::new(),
         };
@@ -151,7 +155,7 @@ impl Chunk {
             }
             Err(failure) => run.one_by_one(|_, _, _| Err(failure.clone())),
         });
-        let Run { mut results, mut stopwatch, .. } = run;
+        let Run { mut results, mut stopwatch, mut frames, .. } = run;
         if self.limited.as_ref().is_some_and(|limited| !limited.end()) {
             return false;
         }
@@ -159,14 +163,17 @@ impl Chunk {
             return true;
         }
         results.failed_results = context::take_marked().min(results.count);
-        results.wall_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let end = Instant::now();
+        results.wall_ns = u64::try_from((end - start).as_nanos()).unwrap_or(u64::MAX);
         results.useful_ns = match self.map.get() {
             // It reads and writes while it waits for answers, so that there is no time of its own.
             Ok(Function::OfChunks(_)) => results.wall_ns,
             _ => stopwatch.end_chunk(results.wall_ns),
         };
+        results.frames = ResultFrames::take(&mut frames);
+        FRAMES.set(frames);
         STOPWATCH.set(Some((self.map.id, stopwatch)));
-        executor.finish(results);
+        executor.finish(results, end);
         true
     }
 }
@@ -179,6 +186,7 @@ struct Run<'c> {
     executor: &'c Executor,
     inputs: Frames<'c>,
     results: Results,
+    frames: Vec<u8>,
     stopwatch: Box<Stopwatch>,
     /// Jobs that a function of chunks has pulled and not answered, in order.
     pulled: VecDeque<Pulled<'c>>,
@@ -247,7 +255,7 @@ impl<'c> Run<'c> {
         call: impl FnOnce(&mut Vec<u8>, &mut Stopwatch) -> Result<Option<List>, Failure>,
     ) -> Result<(), Failure> {
         let current = self.current(offset);
-        let (out, lists, stopwatch) = (&mut self.results.frames, &mut self.results.lists, &mut self.stopwatch);
+        let (out, lists, stopwatch) = (&mut self.frames, &mut self.results.lists, &mut self.stopwatch);
         let start = out.len();
         let mut list = None;
         let push = || {
@@ -274,7 +282,7 @@ impl<'c> Run<'c> {
         self.results.count += 1;
         if let Err(failure) = result {
             self.results.failed.push(offset);
-            wire::push_failure(&mut self.results.frames, &failure);
+            wire::push_failure(&mut self.frames, &failure);
         }
     }
 
@@ -306,12 +314,12 @@ impl<'c> Jobs<'c> for Run<'c> {
 
     fn send_ahead(&mut self) {
         let (first, start) = self.results.ahead;
-        let (count, end) = (self.results.count - first, self.results.frames.len());
+        let (count, end) = (self.results.count - first, self.frames.len());
         if count == 0 || self.pulled.is_empty() {
             return;
         }
         self.results.ahead = (self.results.count, end);
-        let frames = self.results.frames[start..].to_vec();
+        let frames = self.frames[start..].to_vec();
         self.executor.send(FromThread::Early(Early { chunk: self.chunk.id, first, count, frames }));
         self.executor.doorbell.ring();
     }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::cancellation::Cancellation;
-use super::executor::{Executor, FromThread, MapFunction, Part};
+use super::executor::{Executor, MapFunction};
+use super::results::{FromThread, Part};
 use crate::engine::wire::{self, OutputStream};
 
 /// The job that the calling thread is running.

@@ -11,12 +11,13 @@ use crossbeam_channel::Sender;
 use super::broadcasts::Broadcasts;
 use super::cancellation::Cancellation;
 use super::coalesce::COALESCE_TIME;
+use super::results::{FromThread, Results};
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
 use crate::engine::func::Function;
-use crate::engine::schedule::{ChunkId, MapId, RankId};
+use crate::engine::schedule::{MapId, RankId};
 use crate::engine::transport::Doorbell;
-use crate::engine::wire::{FunctionId, List, OutputStream};
+use crate::engine::wire::FunctionId;
 
 /// A map's function on this rank, made from its context when its first chunk runs.
 pub(super) struct MapFunction {
@@ -49,69 +50,6 @@ impl MapFunction {
         }
         made.clone()
     }
-}
-
-/// A message from a compute thread to the rank's loop.
-pub(super) enum FromThread {
-    Results(Results),
-    Part(Part),
-    Early(Early),
-    /// Jobs of this chunk that were taken can be given back again.
-    Delayed(ChunkId),
-}
-
-/// Results of a chunk that is not finished.
-pub(super) struct Early {
-    pub chunk: ChunkId,
-    /// The first of its jobs that they are of.
-    pub first: u32,
-    pub count: u32,
-    pub frames: Vec<u8>,
-}
-
-/// A chunk's results.
-pub(super) struct Results {
-    pub chunk: ChunkId,
-    pub count: u32,
-    /// From its start to its end.
-    pub wall_ns: u64,
-    /// The part of that time that was in the function of its jobs.
-    pub useful_ns: u64,
-    pub failed: Vec<u32>,
-    /// The number of jobs that were marked by [`mark_failed`](super::mark_failed).
-    pub failed_results: u32,
-    pub frames: Vec<u8>,
-    /// The results that are large lists, in the order of their frames.
-    pub lists: Vec<List>,
-    /// The number of results, and of bytes of the frames, that were sent ahead.
-    pub ahead: (u32, usize),
-}
-
-impl Results {
-    /// No results yet.
-    pub(super) fn of(chunk: ChunkId) -> Self {
-        Results {
-            chunk,
-            count: 0,
-            wall_ns: 0,
-            useful_ns: 0,
-            failed: Vec::new(),
-            failed_results: 0,
-            frames: Vec::new(),
-            lists: Vec::new(),
-            ahead: (0, 0),
-        }
-    }
-}
-
-/// A piece of a job's output that is sent before its result.
-pub(super) struct Part {
-    pub map: MapId,
-    pub job: u64,
-    pub stream: OutputStream,
-    pub bytes: Vec<u8>,
-    /// Sends the job's thread a message when the driver has taken the piece; dropped if the map is abandoned.
-    pub taken: Sender<()>,
 }
 
 /// The state that the compute threads share with the rank's loop.
@@ -160,9 +98,9 @@ impl Executor {
         u64::try_from(moment.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Returns the time since `started` in µs.
-    pub(super) fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    /// Returns the time from `started` to `moment` in µs.
+    pub(super) fn micros_at(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Wakes the loop if results wait and no chunk does: no more results will follow soon with which they could be sent.
@@ -178,12 +116,12 @@ impl Executor {
         self.wake_if_out_of_work();
     }
 
-    /// Sends a chunk's results to the loop. They may wait for a moment if chunks wait: either this thread sees that no chunk waits,
+    /// Sends a chunk's results to the loop at the time `now`. They may wait for a moment if chunks wait: either this thread sees that no chunk waits,
     /// or the thread that begins the last chunk sees these results, or the loop looks for them (see [`super::coalesce`]).
-    pub(super) fn finish(&self, results: Results) {
+    pub(super) fn finish(&self, results: Results, now: Instant) {
         self.unsent.fetch_add(1, Ordering::SeqCst);
         self.send(FromThread::Results(results));
-        if self.now().saturating_sub(self.sent.load(Ordering::Relaxed)) >= COALESCE_TIME.as_micros() as u64 {
+        if self.micros_at(now).saturating_sub(self.sent.load(Ordering::Relaxed)) >= COALESCE_TIME.as_micros() as u64 {
             self.doorbell.ring();
         } else {
             self.wake_if_out_of_work();
@@ -199,6 +137,7 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     use super::*;
+    use crate::engine::schedule::ChunkId;
 
     /// Whether the doorbell of the calling thread was rung since this was last asked.
     fn has_rung() -> bool {
@@ -216,7 +155,7 @@ mod tests {
         let just_before = || executor.sent.store(u64::MAX, SeqCst);
         executor.waiting.store(2, SeqCst);
         just_before();
-        executor.finish(Results::of(ChunkId(1)));
+        executor.finish(Results::of(ChunkId(1)), Instant::now());
         assert!(!has_rung(), "more results will follow");
         executor.begin();
         assert!(!has_rung(), "another chunk waits");
@@ -225,11 +164,11 @@ mod tests {
         executor.waiting.store(1, SeqCst);
         executor.sent.store(0, SeqCst);
         thread::sleep(COALESCE_TIME);
-        executor.finish(Results::of(ChunkId(2)));
+        executor.finish(Results::of(ChunkId(2)), Instant::now());
         assert!(has_rung(), "nothing was sent for a while");
         executor.waiting.store(0, SeqCst);
         just_before();
-        executor.finish(Results::of(ChunkId(3)));
+        executor.finish(Results::of(ChunkId(3)), Instant::now());
         assert!(has_rung(), "no chunk waits");
         assert_eq!((finished.len(), executor.unsent.load(SeqCst)), (3, 3));
     }

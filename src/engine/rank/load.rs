@@ -72,12 +72,12 @@ impl RankLoop<'_> {
         }
         self.loads.due = Some((every, now + every));
         let at_ns = self.executor.since_start(now);
-        let running = self.chunks.values().filter_map(|chunk| {
+        let running = self.chunks.in_order().into_iter().filter_map(|(_, chunk)| {
             let begun_ns = chunk.progress.begun_ns()?;
             Some((chunk.id, begun_ns, chunk.running()))
         });
         let (mut load, slowest) = self.loads.load(at_ns, running);
-        if let Some((id, chunk)) = slowest.and_then(|id| Some((id, self.chunks.get(&id)?))) {
+        if let Some((id, chunk)) = slowest.and_then(|id| Some((id, self.chunks.get(id)?))) {
             if let Some((job, since)) = self.loads.seen.get(&id) {
                 let ns = at_ns.saturating_sub(*since);
                 load.slowest = Some(RunningJob { job: *job, attempt: chunk.attempt, ns });

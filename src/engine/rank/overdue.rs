@@ -33,7 +33,7 @@ impl RankLoop<'_> {
     fn write_off_chunk(&mut self, chunk: &Arc<Chunk>, thread: u32) -> Result<(), RankError> {
         let Some(limited) = chunk.limited.as_ref().filter(|limited| limited.write_off()) else { return Ok(()) };
         chunk.cut();
-        self.chunks.remove(&chunk.id);
+        self.chunks.remove(chunk.id);
         let seconds = limited.limit.as_secs_f64();
         let failure = Failure::new(
             JobErrorKind::TimedOut,
@@ -65,7 +65,7 @@ impl RankLoop<'_> {
 
     /// Logs the jobs that still run although the run ends. They are not waited for.
     pub(super) fn leave_jobs_behind(&self) {
-        for chunk in self.chunks.values() {
+        for (_, chunk) in self.chunks.in_order() {
             if let Some(job) = chunk.last_taken() {
                 eprint_error(format_args!(
                     "job {job} of a map that was dropped (rank {} on {}) has not ended within the grace time; the run ends \

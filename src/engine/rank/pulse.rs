@@ -53,7 +53,7 @@ impl RankLoop<'_> {
              no further part in the run",
             self.executor.rank, self.host
         ));
-        for chunk in self.chunks.values() {
+        for (_, chunk) in self.chunks.in_order() {
             chunk.cut();
         }
         for map in self.maps.keys().copied().collect::<Vec<_>>() {

@@ -80,7 +80,7 @@ impl Schedule {
         };
         // One of them may have killed its rank.
         let size = if front.losses > 0 { size.min(root(front.count)) } else { size };
-        let Some(jobs) = map.queue.take_some(front.first, size.min(u64::from(u32::MAX))) else {
+        let Some(jobs) = map.queue.take_some(&front, size.min(u64::from(u32::MAX))) else {
             return;
         };
         self.send_chunk(map_id, rank, jobs, out);
@@ -89,7 +89,7 @@ impl Schedule {
     /// Assigns the next suspect of a map to a rank.
     pub(super) fn assign_suspect(&mut self, map_id: MapId, rank: RankId, out: &mut Vec<Action>) {
         let Some(map) = self.maps.get_mut(&map_id) else { return };
-        let jobs = map.suspects.front().and_then(|front| map.suspects.take_some(front.first, 1));
+        let jobs = map.suspects.front().and_then(|front| map.suspects.take_some(&front, 1));
         if map.suspects.is_empty() {
             self.suspected.remove(&map_id);
         }
@@ -111,7 +111,7 @@ impl Schedule {
         self.next_chunk += 1;
         let chunk = Chunk { rank, map: map_id, jobs, work, recall: Recall::Never, delays: 0 };
         self.ranks.update(rank, |rank| {
-            rank.held.insert(id);
+            rank.held.push(id);
             let worth = chunk.is_recallable() && gain.waiting > 0 && jobs.losses < SUSPECT;
             rank.recallable.extend(worth.then_some((id, gain)));
             rank.work = rank.work.saturating_add(work);
@@ -132,7 +132,7 @@ impl Schedule {
     ///
     /// This terminates: each delay of a chunk is behind another one of its jobs.
     pub(super) fn delayed(&mut self, rank: RankId, id: ChunkId) {
-        let Some(chunk) = self.chunks.get_mut(&id).filter(|chunk| chunk.rank == rank) else { return };
+        let Some(chunk) = self.chunks.get_mut(id).filter(|chunk| chunk.rank == rank) else { return };
         let is_new = u64::from(chunk.delays) + 1 < chunk.jobs.count;
         // If it was asked, the answer counts these jobs: they can be given back since before this event was sent.
         if is_new && chunk.recall != Recall::Asked && chunk.jobs.recalls < RECALLS_MAX {
@@ -145,14 +145,14 @@ impl Schedule {
     /// Returns the chunk to recall because jobs of it are delayed, if more threads are idle than recalls are unanswered.
     pub(super) fn next_delayed(&self) -> Option<(RankId, ChunkId)> {
         let id = *self.delayed.first().filter(|_| self.has_slack())?;
-        Some((self.chunks.get(&id)?.rank, id))
+        Some((self.chunks.get(id)?.rank, id))
     }
 
     /// Recalls delayed jobs, one chunk for each idle thread.
     fn recall_delayed(&mut self, out: &mut Vec<Action>) {
         while let Some((rank, id)) = self.next_delayed() {
             // One of them may take long, too.
-            self.chunks.entry(id).and_modify(|chunk| chunk.jobs.split = true);
+            self.split_when_returned(id);
             self.recall(rank, id, out);
         }
     }
@@ -174,7 +174,7 @@ impl Schedule {
         while let Some((rank, id)) = self.next_recall() {
             // Its jobs may turn out to be shorter than was estimated when it was assigned.
             let threads = self.ranks.threads();
-            let chunk = self.chunks.get(&id);
+            let chunk = self.chunks.get(id);
             let pace = chunk.and_then(|chunk| Some((chunk, &self.maps.get(&chunk.map)?.pace)));
             let gain = pace.map_or_else(Gain::default, |(chunk, pace)| pace.gain(chunk.jobs.count, threads));
             if self.ranks.update_gain(rank, id, gain) {
@@ -192,7 +192,7 @@ impl Schedule {
         for (id, rank) in self.ranks.present() {
             let threads = usize::try_from(rank.threads).unwrap_or(usize::MAX);
             for (position, chunk) in rank.held.iter().enumerate() {
-                let Some(state) = self.chunks.get(chunk).filter(|_| room > 0) else { break };
+                let Some(state) = self.chunks.get(*chunk).filter(|_| room > 0) else { break };
                 let pace = self.maps.get(&state.map).map(|map| &map.pace);
                 let can_be_cut = state.jobs.count > 1 && pace.is_some_and(Pace::is_automatic);
                 if state.is_recallable() && (position >= threads || can_be_cut) {
@@ -202,7 +202,7 @@ impl Schedule {
             }
         }
         for (rank, chunk) in chunks {
-            self.chunks.entry(chunk).and_modify(|chunk| chunk.jobs.split = true);
+            self.split_when_returned(chunk);
             self.recall(rank, chunk, out);
         }
     }
@@ -213,7 +213,7 @@ impl Schedule {
         for (id, rank) in self.ranks.present() {
             let threads = usize::try_from(rank.threads).unwrap_or(usize::MAX);
             for (position, chunk) in rank.held.iter().enumerate() {
-                let Some(state) = self.chunks.get(chunk) else { continue };
+                let Some(state) = self.chunks.get(*chunk) else { continue };
                 let started = position < threads && state.jobs.count == 1;
                 if state.recall == Recall::Never && !started && only.is_none_or(|map| state.map == map) {
                     chunks.push((id, *chunk));
@@ -225,9 +225,16 @@ impl Schedule {
         }
     }
 
+    /// Has the jobs that come back from a chunk assigned in smaller chunks.
+    fn split_when_returned(&mut self, id: ChunkId) {
+        if let Some(chunk) = self.chunks.get_mut(id) {
+            chunk.jobs.split = true;
+        }
+    }
+
     fn recall(&mut self, rank: RankId, id: ChunkId, out: &mut Vec<Action>) {
         self.delayed.remove(&id);
-        if let Some(chunk) = self.chunks.get_mut(&id) {
+        if let Some(chunk) = self.chunks.get_mut(id) {
             chunk.recall = Recall::Asked;
             self.maps.entry(chunk.map).and_modify(|map| map.orders = map.orders.saturating_add(1));
             self.ranks.update(rank, |rank| {

@@ -1,5 +1,6 @@
 //! The invariants that hold after every event.
 
+use super::event::ChunkId;
 use super::suspects::{MASTER, SUSPECT, root};
 use super::{LOSSES_MAX, RECALLS_MAX, Recall, Schedule, orders_per_job};
 
@@ -26,6 +27,7 @@ impl Schedule {
         let mut serving: Vec<_> = self.serving.iter().copied().collect();
         serving.sort_unstable();
         assert_eq!(serving, waiting.collect::<Vec<_>>(), "maps with queued jobs");
+        let chunks = || self.chunks.in_order().into_iter().map(|(_, chunk)| chunk);
         for (id, map) in &self.maps {
             map.queue.check();
             assert_eq!(map.submitted, map.settled + map.queue.len() + map.suspects.len() + map.held, "jobs of {id:?}");
@@ -40,7 +42,7 @@ impl Schedule {
             assert!(map.queue.ranges().all(|jobs| jobs.losses < SUSPECT), "{id:?} queues suspects as usual");
             assert!(map.suspects.ranges().all(|jobs| jobs.losses >= SUSPECT), "{id:?} suspects other jobs");
 
-            let held = self.chunks.values().filter(|chunk| chunk.map == *id).map(|chunk| chunk.jobs);
+            let held = chunks().filter(|chunk| chunk.map == *id).map(|chunk| chunk.jobs);
             let mut ranges: Vec<_> = held.chain(map.queue.ranges().chain(map.suspects.ranges()).copied()).collect();
             ranges.sort_unstable();
             assert!(ranges.windows(2).all(|pair| pair[0].end() <= pair[1].first), "{id:?} has a job twice");
@@ -59,20 +61,20 @@ impl Schedule {
     fn check_chunks(&self) {
         let held: usize = self.ranks.present().map(|(_, rank)| rank.held.len()).sum();
         assert_eq!(held, self.chunks.len(), "chunks held");
-        for (id, chunk) in &self.chunks {
+        for (id, chunk) in self.chunks.in_order() {
             let rank = self.ranks.get(chunk.rank).expect("a chunk's rank");
             assert!(rank.held.contains(id), "{id:?} is held by its rank");
-            assert!(chunk.is_recallable() || !rank.recallable.contains_key(id), "{id:?} recallable");
+            assert!(chunk.is_recallable() || !rank.recallable.contains_key(&id), "{id:?} recallable");
             assert!(chunk.jobs.count > 0, "{id:?} is empty");
         }
-        let is_recallable = |id| self.chunks.get(id).is_some_and(|chunk| chunk.recall == Recall::Never);
+        let is_recallable = |id: &ChunkId| self.chunks.get(*id).is_some_and(|chunk| chunk.recall == Recall::Never);
         assert!(self.delayed.iter().all(is_recallable), "delayed chunks {:?}", self.delayed);
         for (map, held) in self.maps.iter().map(|(id, map)| (id, map.held)) {
-            let chunks = self.chunks.values().filter(|chunk| chunk.map == *map);
+            let chunks = self.chunks.in_order().into_iter().map(|(_, chunk)| chunk).filter(|chunk| chunk.map == *map);
             assert_eq!(held, chunks.map(|chunk| chunk.jobs.count).sum::<u64>(), "jobs of {map:?} held");
         }
         for (id, rank) in self.ranks.present() {
-            let chunks = || rank.held.iter().filter_map(|chunk| self.chunks.get(chunk));
+            let chunks = || rank.held.iter().filter_map(|chunk| self.chunks.get(*chunk));
             let work = chunks().map(|chunk| chunk.work).fold(0, u64::saturating_add);
             assert_eq!(rank.work, work, "work of {id:?}");
             let asked = chunks().filter(|chunk| chunk.recall == Recall::Asked).count() as u64;

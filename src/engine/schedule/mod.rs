@@ -8,7 +8,7 @@
 //! released) is ignored, since messages cross.
 //!
 //! * `event`: the events and actions.
-//! * `queue`: the queued jobs of a map. `pace`: the duration of jobs and the size of chunks. `ranks`: the state of the ranks.
+//! * `chunks`: chunks by their ids. `queue`: the queued jobs of a map. `pace`: the duration of jobs and the size of chunks. `ranks`: the state of the ranks.
 //!   `health`: which ranks may be broken. `suspects`: which jobs may be the cause when ranks are lost.
 //! * this file: the handler of each event. `assign`: assignments and recalls. `check`: the invariants.
 //! * `sim`: a simulated cluster around the scheduler, which checks and measures it.
@@ -18,6 +18,7 @@
 
 mod assign;
 mod check;
+mod chunks;
 mod event;
 #[cfg(test)]
 mod exhaustive;
@@ -31,9 +32,9 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+pub(crate) use chunks::ChunkMap;
 pub use event::{Action, ChunkId, ChunkSize, Event, MapId, Outcome, Policy, RankId};
 use pace::{Expected, Pace};
 use queue::{Queue, Range};
@@ -123,7 +124,7 @@ pub struct Schedule {
     serving: VecDeque<MapId>,
     /// Maps with queued suspects.
     suspected: BTreeSet<MapId>,
-    chunks: BTreeMap<ChunkId, Chunk>,
+    chunks: ChunkMap<Chunk>,
     next_chunk: u64,
     /// Chunks with jobs that wait behind a long one, to be recalled for the next idle thread.
     delayed: BTreeSet<ChunkId>,
@@ -179,7 +180,7 @@ impl Schedule {
     /// Returns a chunk in flight; `None` once it is finished, given back or lost.
     #[must_use]
     pub fn chunk(&self, chunk: ChunkId) -> Option<Assignment> {
-        let chunk = self.chunks.get(&chunk)?;
+        let chunk = self.chunks.get(chunk)?;
         Some(Assignment {
             rank: chunk.rank,
             map: chunk.map,
@@ -297,6 +298,10 @@ impl Schedule {
         self.ranks.record_results(rank, jobs.count - failures, failures);
         let attempt = jobs.failures.saturating_add(1);
         let again = attempt <= map.retries && !map.abandoned && !self.draining;
+        if failed.is_empty() {
+            self.settle(map_id, &jobs, Outcome::Done, attempt, out);
+            return self.release_if_over(map_id, out);
+        }
 
         for (has_failed, at, end) in runs(jobs.count, failed) {
             let part = Range { first: jobs.first + at, count: end - at, ..jobs };
@@ -317,7 +322,7 @@ impl Schedule {
 
     fn returned(&mut self, rank: RankId, id: ChunkId, kept: u32, out: &mut Vec<Action>) {
         let kept = u64::from(kept);
-        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        let Some(chunk) = self.chunks.get_mut(id) else { return };
         if chunk.rank != rank || chunk.recall != Recall::Asked {
             return;
         }
@@ -357,14 +362,11 @@ impl Schedule {
 
     /// Removes a chunk from its rank and from the chunks in flight; `None` if `rank` does not hold it.
     fn take_chunk(&mut self, rank: RankId, id: ChunkId) -> Option<Chunk> {
-        let Entry::Occupied(entry) = self.chunks.entry(id) else { return None };
-        if entry.get().rank != rank {
-            return None;
-        }
-        let chunk = entry.remove();
+        self.chunks.get(id).filter(|chunk| chunk.rank == rank)?;
+        let chunk = self.chunks.remove(id)?;
         self.delayed.remove(&id);
         self.ranks.update(rank, |rank| {
-            rank.held.remove(&id);
+            rank.held.remove(id);
             rank.recallable.remove(&id);
             rank.work = rank.work.saturating_sub(chunk.work);
             rank.unanswered -= u64::from(chunk.recall == Recall::Asked);

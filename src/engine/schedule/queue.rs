@@ -4,6 +4,7 @@
 //! and cancelling one of them splits it, all in logarithmic time.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::event::RankId;
 
@@ -42,9 +43,10 @@ impl Range {
 /// Disjoint ranges in the order of assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Queue {
-    /// Keyed by the position in the queue, then by the first job, so that the two halves of a split range keep its position.
+    /// Keyed by the position in the queue, then by the end of the range, which stays when jobs are taken from its start. So the two
+    /// halves of a split range keep its position.
     ranges: BTreeMap<(i64, u64), Range>,
-    /// The position of each range, by its first job.
+    /// The position of each range, by its end.
     positions: BTreeMap<u64, i64>,
     len: u64,
     /// The number of ranges whose jobs were given back by a rank.
@@ -79,18 +81,16 @@ impl Queue {
     /// Adds jobs at the end. New jobs that continue the last range are added to it, so that jobs submitted one by one are
     /// assigned in chunks, too.
     pub(super) fn push_back(&mut self, range: Range) {
-        let last = self.ranges.last_entry();
-        let position = last.as_ref().map_or(0, |entry| entry.key().0.saturating_add(1));
-        if let Some(mut entry) = last {
-            let last = entry.get_mut();
-            let new = |range: &Range| range.runs() == 0 && range.recalls == 0;
-            if new(last) && new(&range) && last.avoid == range.avoid && last.end() == range.first {
-                last.count += range.count;
-                self.len += range.count;
-                return;
-            }
+        let Some(last) = self.ranges.last_entry() else { return self.insert(0, range) };
+        let position = last.key().0;
+        let new = |range: &Range| range.runs() == 0 && range.recalls == 0;
+        let last = *last.get();
+        if new(&last) && new(&range) && last.avoid == range.avoid && last.end() == range.first {
+            self.remove(position, last.end());
+            self.insert(position, Range { count: last.count + range.count, ..last });
+        } else {
+            self.insert(position.saturating_add(1), range);
         }
-        self.insert(position, range);
     }
 
     /// Adds jobs at the front, to the first range if they precede it and have the same history.
@@ -99,7 +99,7 @@ impl Queue {
             let joined = Range { count: range.count + front.count, ..range };
             if joined == (Range { first: range.first, count: joined.count, ..front }) {
                 let position = self.ranges.first_key_value().map_or(0, |(key, _)| key.0);
-                self.remove(position, front.first);
+                self.remove(position, front.end());
                 self.insert(position, joined);
                 return;
             }
@@ -108,25 +108,31 @@ impl Queue {
         self.insert(position, range);
     }
 
-    /// Removes and returns up to `count` jobs from the start of the range that begins with job `first`.
-    pub(super) fn take_some(&mut self, first: u64, count: u64) -> Option<Range> {
-        let position = *self.positions.get(&first)?;
-        let range = *self.ranges.get(&(position, first))?;
-        self.remove(position, first);
-        let taken = Range { count: count.clamp(1, range.count), ..range };
-        self.insert(position, Range { first: taken.end(), count: range.count - taken.count, ..range });
+    /// Removes and returns up to `count` jobs from the start of a queued range.
+    pub(super) fn take_some(&mut self, range: &Range, count: u64) -> Option<Range> {
+        let end = range.end();
+        let position = *self.positions.get(&end)?;
+        let range = self.ranges.get_mut(&(position, end))?;
+        let taken = Range { count: count.clamp(1, range.count), ..*range };
+        if taken.count == range.count {
+            self.remove(position, end);
+        } else {
+            range.first += taken.count;
+            range.count -= taken.count;
+            self.len -= taken.count;
+        }
         Some(taken)
     }
 
     /// Removes and returns one job.
     pub(super) fn take(&mut self, job: u64) -> Option<Range> {
-        let (&first, &position) = self.positions.range(..=job).next_back()?;
-        let range = *self.ranges.get(&(position, first))?;
-        if job >= range.end() {
+        let (&end, &position) = self.positions.range((Bound::Excluded(job), Bound::Unbounded)).next()?;
+        let range = *self.ranges.get(&(position, end))?;
+        if job < range.first {
             return None;
         }
-        self.remove(position, first);
-        self.insert(position, Range { count: job - first, ..range });
+        self.remove(position, end);
+        self.insert(position, Range { count: job - range.first, ..range });
         self.insert(position, Range { first: job + 1, count: range.end() - job - 1, ..range });
         Some(Range { first: job, count: 1, ..range })
     }
@@ -140,14 +146,14 @@ impl Queue {
         if range.count > 0 {
             self.len += range.count;
             self.given_back += usize::from(range.recalls > 0);
-            self.ranges.insert((position, range.first), range);
-            self.positions.insert(range.first, position);
+            self.ranges.insert((position, range.end()), range);
+            self.positions.insert(range.end(), position);
         }
     }
 
-    fn remove(&mut self, position: i64, first: u64) {
-        self.positions.remove(&first);
-        if let Some(range) = self.ranges.remove(&(position, first)) {
+    fn remove(&mut self, position: i64, end: u64) {
+        self.positions.remove(&end);
+        if let Some(range) = self.ranges.remove(&(position, end)) {
             self.len -= range.count;
             self.given_back -= usize::from(range.recalls > 0);
         }
@@ -159,9 +165,9 @@ impl Queue {
         assert_eq!(self.ranges.len(), self.positions.len(), "every range has a position");
         let given_back = self.ranges.values().filter(|range| range.recalls > 0).count();
         assert_eq!(self.given_back, given_back, "ranges that were given back");
-        for ((position, first), range) in &self.ranges {
-            assert!(range.count > 0 && range.first == *first, "range {range:?} at {first}");
-            assert_eq!(self.positions.get(first), Some(position), "position of {range:?}");
+        for ((position, end), range) in &self.ranges {
+            assert!(range.count > 0 && range.end() == *end, "range {range:?} at {end}");
+            assert_eq!(self.positions.get(end), Some(position), "position of {range:?}");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::chunks::Held;
 use super::event::{ChunkId, RankId};
 use super::health::Health;
 
@@ -42,7 +43,7 @@ pub(super) struct Rank {
     pub(super) status: Presence,
     pub(super) threads: u64,
     /// The chunks that are assigned and not finished, in the order of assignment, which is the order in which the rank starts them.
-    pub(super) held: BTreeSet<ChunkId>,
+    pub(super) held: Held,
     /// The held chunks that may be recalled and that are worth a recall while they wait.
     pub(super) recallable: BTreeMap<ChunkId, Gain>,
     /// Recalls that the rank has not answered.
@@ -63,7 +64,7 @@ impl Rank {
         Self {
             status,
             threads,
-            held: BTreeSet::new(),
+            held: Held::default(),
             recallable: BTreeMap::new(),
             unanswered: 0,
             work: 0,
@@ -100,11 +101,11 @@ impl Rank {
 
     /// Returns whether a chunk has probably not been started: as many earlier chunks are held as there are threads.
     fn is_waiting(&self, chunk: ChunkId) -> bool {
-        if self.chunks() > self.threads && self.held.last() == Some(&chunk) {
+        if self.chunks() > self.threads && self.held.last() == Some(chunk) {
             return true;
         }
         let threads = usize::try_from(self.threads).unwrap_or(usize::MAX);
-        self.chunks() > self.threads && self.held.iter().nth(threads).is_some_and(|first| *first <= chunk)
+        self.chunks() > self.threads && self.held.get(threads).is_some_and(|first| first <= chunk)
     }
 
     /// Returns the chunk to recall, if one is worth it: the last one that waits, or else the last one that is worth a recall while
@@ -293,8 +294,8 @@ impl Ranks {
     }
 
     /// Marks a rank as lost, also one that has not joined yet: it cannot join later. Returns the chunks that it held.
-    pub(super) fn lose(&mut self, id: RankId) -> BTreeSet<ChunkId> {
-        let mut held = BTreeSet::new();
+    pub(super) fn lose(&mut self, id: RankId) -> Held {
+        let mut held = Held::default();
         let was_divided = self.is_divided();
         self.ranks.entry(id).or_insert_with(|| Rank::new(Presence::Lost, 1));
         self.leave(id, Presence::Lost);
@@ -381,7 +382,7 @@ impl Ranks {
         assert_eq!(self.idle, idle, "idle threads");
         for (id, rank) in &self.ranks {
             assert!(rank.is_present() || rank.held.is_empty(), "{id:?} is gone and holds chunks");
-            assert!(rank.recallable.keys().all(|chunk| rank.held.contains(chunk)), "{id:?} recallable");
+            assert!(rank.recallable.keys().all(|chunk| rank.held.contains(*chunk)), "{id:?} recallable");
             assert!(rank.unanswered <= (rank.held.len() - rank.recallable.len()) as u64, "{id:?} unanswered");
             assert!(rank.chunks() <= CREDIT_CHUNKS_MAX * rank.threads, "{id:?} holds too much");
             let spare = rank.has_credit().then_some((rank.out_of_work() == 0, rank.work / rank.threads));

@@ -30,8 +30,8 @@ impl Schedule {
         let held = self.ranks.lose(rank);
         let mut touched = Vec::new();
         // From the last to the first, so that at the front of the queue they are in order again.
-        for id in held.into_iter().rev() {
-            let Some(chunk) = self.chunks.remove(&id) else { continue };
+        for id in held.iter().rev().copied() {
+            let Some(chunk) = self.chunks.remove(id) else { continue };
             self.delayed.remove(&id);
             let Some(map) = self.maps.get_mut(&chunk.map) else {
                 continue;
@@ -91,8 +91,8 @@ impl Schedule {
 
     /// Returns how often the suspects were lost that a rank holds; `None` if it holds none.
     pub(super) fn suspects_on(&self, rank: RankId) -> Option<u32> {
-        let first = *self.ranks.get(rank)?.held.first()?;
-        let losses = self.chunks.get(&first)?.jobs.losses;
+        let first = self.ranks.get(rank)?.held.get(0)?;
+        let losses = self.chunks.get(first)?.jobs.losses;
         (losses >= SUSPECT).then_some(losses)
     }
 

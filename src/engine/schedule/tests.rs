@@ -247,7 +247,7 @@ fn several_suspects_share_a_rank_of_many_threads_and_after_a_third_loss_each_is_
     let held = |harness: &Harness, rank| harness.schedule.ranks.get(RankId(rank)).unwrap().held.clone();
     let work_until = |harness: &mut Harness, rank, losses| {
         while harness.schedule.suspects_on(RankId(rank)) != Some(losses) {
-            let chunk = held(harness, rank).pop_first().expect("suspects wait for the rank");
+            let chunk = held(harness, rank).get(0).expect("suspects wait for the rank");
             harness.finish(rank, chunk.0, SECOND, &[]);
         }
     };

@@ -30,7 +30,7 @@ const SHORTEST: Duration = Duration::from_micros(20);
 /// The longest sleep while a thread is out of work.
 const LONGEST: Duration = Duration::from_millis(1);
 /// The shortest and the longest sleep while no thread is. A poll takes some 30 µs from the threads that compute.
-const CALM: Duration = Duration::from_micros(250);
+const CALM: Duration = Duration::from_millis(1);
 const CALMEST: Duration = Duration::from_millis(10);
 /// The number of polls from one message to the next while no thread is out of work.
 const POLLS: u32 = 2;

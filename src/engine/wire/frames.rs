@@ -21,12 +21,19 @@ const LIST: u8 = 253;
 const FAILURE: u8 = 254;
 const LONG: u8 = 255;
 
+/// The memory for a payload that begins, in bytes.
+const FIRST: usize = 64;
+
 /// Appends a value's frame. On an error nothing is appended.
 pub(crate) fn push_value<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
     let start = out.len();
     // A value of many megabytes is the first one of its payload, and must not be moved to make room for its length.
     let room = if start == 0 { size_of::<u64>() } else { 0 };
     let begin = start + 1 + room;
+    if room > 0 {
+        // A small value takes no further allocation.
+        out.reserve(FIRST);
+    }
     out.resize(begin, 0);
     if let Err(error) = write(out) {
         out.truncate(start);

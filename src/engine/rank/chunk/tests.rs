@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;
 use crate::engine::func::JobFunction;
-use crate::engine::rank::executor::FromThread;
+use crate::engine::rank::results::FromThread;
 use crate::engine::schedule::{MapId, RankId};
 use crate::engine::transport::Doorbell;
 use crate::engine::wire::FunctionId;
@@ -324,5 +324,5 @@ fn results_are_sent_ahead_once_and_come_again_at_the_end() {
     assert_eq!(early(&sent[0]), Some((0, 1, vec![1, 7])));
     assert_eq!(early(&sent[1]), Some((1, 1, vec![1, 8])));
     let FromThread::Results(results) = &sent[2] else { panic!("the end of the chunk") };
-    assert_eq!((results.count, &*results.frames, sent.len()), (3, &[1, 7, 1, 8, 1, 9][..], 3));
+    assert_eq!((results.count, results.frames.bytes(), sent.len()), (3, &[1, 7, 1, 8, 1, 9][..], 3));
 }
