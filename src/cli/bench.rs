@@ -266,7 +266,7 @@ fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCo
     let slowdown = arithmetic::slowdown_of_arithmetic(most.min(own_cpus() * 4));
     let cpus = (own_cpus(), placement::online_cpus().unwrap_or_else(own_cpus));
     let evidence = Evidence { rows: &rows, what, subcommand, metg_90, arithmetic: slowdown, tail: Some(&tail), cpus };
-    let (findings, warnings) = (diagnosis::findings(&evidence), diagnosis::warnings(&rows, what));
+    let (findings, warnings) = (diagnosis::findings(&evidence), diagnosis::warnings(&rows, what, cpus.1));
     let machine = Machine::here(None);
     let shown: Vec<_> = work_words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let shown = shlex::try_join(shown.iter().map(String::as_str)).unwrap_or_else(|_| shown.join(" "));

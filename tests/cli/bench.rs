@@ -56,6 +56,7 @@ fn work_is_run_with_more_and_more_threads_and_the_diagnosis_has_its_figures() {
     let rows = figures["rows"].as_array().expect("an array");
     assert_eq!(rows.iter().map(|row| row["count"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2), Some(4)]);
     let run = |row: usize| number(&rows[row]["runs"][0]["run_seconds"]);
+    assert!(number(&rows[0]["runs"][0]["other_cpus"]) >= 0.0);
     assert!(run(0) >= 0.4 && run(2) < run(0), "4 threads sleep at the same time: {} {}", run(0), run(2));
     let limits: Vec<_> =
         figures["findings"].as_array().expect("an array").iter().map(|it| it["limit"].clone()).collect();
