@@ -188,8 +188,9 @@ fn memory(evidence: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, Stri
 fn waiting(_: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, String)> {
     let share = |row: &Row| {
         row.median(|run| {
-            // Before the first job and after the last one, the program computes as well.
-            let outside = run.wall_seconds - run.summary.wall_seconds;
+            // Before the first job and after the last one, the program computes as well, unless other work has the CPUs.
+            let has_cpus = run.other_cpus.is_none_or(|others| others < OTHER_CPUS);
+            let outside = if has_cpus { run.wall_seconds - run.summary.wall_seconds } else { 0.0 };
             let cpu = (run.user_seconds + run.system_seconds - outside).max(0.0);
             cpu / run.summary.busy_seconds.max(1e-9)
         })

@@ -108,6 +108,16 @@ fn noise_and_a_slow_first_run_are_warned_of_with_the_option_that_helps() {
 }
 
 #[test]
+fn jobs_that_compute_do_not_wait_because_other_work_delays_the_start() {
+    let found = |others| {
+        let mut rows = [row(1, 0.8, 0.3, 0.1, (0.09, 0.0)), row(2, 0.27, 0.12, 0.11, (0.09, 0.0))];
+        rows.iter_mut().flat_map(|row| &mut row.runs).for_each(|run| run.other_cpus = others);
+        limits(&evidence(&rows)).contains(&Limit::Waiting)
+    };
+    assert!(found(Some(0.0)) && found(None) && !found(Some(1.8)));
+}
+
+#[test]
 fn other_work_is_warned_of_if_it_needs_the_same_cpus() {
     let busy = |count, wall: f64, others| {
         let mut row = row(count, wall, wall, wall, (wall, 0.0));
