@@ -45,7 +45,7 @@ use executor::{Executor, MapFunction};
 use limited::Limited;
 use load::LoadReports;
 use pulse::MasterWatch;
-use results::{Early, FromThread, Part, ResultFrames, Results};
+use results::{Early, FromThread, Part, Rare, ResultFrames, Results};
 use threads::{ComputeThreads, Work};
 
 #[cfg(feature = "program")]
@@ -377,7 +377,8 @@ impl RankLoop<'_> {
     fn queue_results(&mut self, results: Results) {
         self.chunks.remove(results.chunk);
         self.loads.chunk_done(results.wall_ns);
-        let Results { chunk, count, wall_ns, useful_ns, failed, failed_results, frames, lists, ahead: _ } = results;
+        let Results { chunk, count, wall_ns, useful_ns, failed_results, frames, rare } = results;
+        let Rare { failed, lists } = rare.map_or_else(Rare::default, |rare| *rare);
         // A chunk has fewer jobs than that.
         let (bytes, number) = (frames.len() as u64, lists.len() as u32);
         let head =

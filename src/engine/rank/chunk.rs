@@ -142,6 +142,7 @@ impl Chunk {
             inputs: Frames::new(&self.inputs),
             results: Results::of(self.id),
             frames: FRAMES.take(),
+            ahead: (0, 0),
             stopwatch: kept.map_or_else(Box::default, |(_, stopwatch)| stopwatch),
             pulled: VecDeque::new(),
         };
@@ -187,6 +188,8 @@ struct Run<'c> {
     inputs: Frames<'c>,
     results: Results,
     frames: Vec<u8>,
+    /// The number of results, and of bytes of the frames, that were sent ahead.
+    ahead: (u32, usize),
     stopwatch: Box<Stopwatch>,
     /// Jobs that a function of chunks has pulled and not answered, in order.
     pulled: VecDeque<Pulled<'c>>,
@@ -255,7 +258,7 @@ impl<'c> Run<'c> {
         call: impl FnOnce(&mut Vec<u8>, &mut Stopwatch) -> Result<Option<List>, Failure>,
     ) -> Result<(), Failure> {
         let current = self.current(offset);
-        let (out, lists, stopwatch) = (&mut self.frames, &mut self.results.lists, &mut self.stopwatch);
+        let (out, stopwatch) = (&mut self.frames, &mut self.stopwatch);
         let start = out.len();
         let mut list = None;
         let push = || {
@@ -266,6 +269,7 @@ impl<'c> Run<'c> {
         };
         let result = context::as_job(current, || catch(push));
         if let Some(list) = list {
+            let lists = &mut self.results.rare().lists;
             out.truncate(start);
             wire::push_list(out, lists.len() as u64);
             lists.push(list);
@@ -281,7 +285,7 @@ impl<'c> Run<'c> {
     fn settle(&mut self, offset: u32, result: Result<(), Failure>) {
         self.results.count += 1;
         if let Err(failure) = result {
-            self.results.failed.push(offset);
+            self.results.rare().failed.push(offset);
             wire::push_failure(&mut self.frames, &failure);
         }
     }
@@ -313,12 +317,12 @@ impl<'c> Jobs<'c> for Run<'c> {
     }
 
     fn send_ahead(&mut self) {
-        let (first, start) = self.results.ahead;
+        let (first, start) = self.ahead;
         let (count, end) = (self.results.count - first, self.frames.len());
         if count == 0 || self.pulled.is_empty() {
             return;
         }
-        self.results.ahead = (self.results.count, end);
+        self.ahead = (self.results.count, end);
         let frames = self.frames[start..].to_vec();
         self.executor.send(FromThread::Early(Early { chunk: self.chunk.id, first, count, frames }));
         self.executor.doorbell.ring();

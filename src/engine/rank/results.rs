@@ -79,7 +79,7 @@ impl Few {
     }
 }
 
-/// A chunk's results.
+/// A chunk's results. Every chunk sends one to the loop: it is small.
 pub(super) struct Results {
     pub chunk: ChunkId,
     pub count: u32,
@@ -87,30 +87,31 @@ pub(super) struct Results {
     pub wall_ns: u64,
     /// The part of that time that was in the function of its jobs.
     pub useful_ns: u64,
-    pub failed: Vec<u32>,
     /// The number of jobs that were marked by [`mark_failed`](super::mark_failed).
     pub failed_results: u32,
     pub frames: ResultFrames,
+    /// What most chunks do not have.
+    pub rare: Option<Box<Rare>>,
+}
+
+/// The part of a chunk's results that most chunks do not have.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// The offsets of the jobs that failed.
+    pub failed: Vec<u32>,
     /// The results that are large lists, in the order of their frames.
     pub lists: Vec<List>,
-    /// The number of results, and of bytes of the frames, that were sent ahead.
-    pub ahead: (u32, usize),
 }
 
 impl Results {
     /// No results yet.
     pub(super) fn of(chunk: ChunkId) -> Self {
-        Results {
-            chunk,
-            count: 0,
-            wall_ns: 0,
-            useful_ns: 0,
-            failed: Vec::new(),
-            failed_results: 0,
-            frames: ResultFrames::Many(Vec::new()),
-            lists: Vec::new(),
-            ahead: (0, 0),
-        }
+        let frames = ResultFrames::Many(Vec::new());
+        Results { chunk, count: 0, wall_ns: 0, useful_ns: 0, failed_results: 0, frames, rare: None }
+    }
+
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 }
 
