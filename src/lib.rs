@@ -71,6 +71,7 @@
 //! | `output` | in which order, where to and in how much memory output goes |
 //! | `engine` | what makes ranks compute |
 //! | `console` | what people read: lines on standard error and what they may contain, numbers with their units |
+//! | `internals` | nothing: the benches reach private modules by it |
 //!
 //! | in `engine` | decides |
 //! |---|---|
@@ -126,6 +127,9 @@ pub mod engine;
 pub mod guide;
 #[cfg(feature = "program")]
 mod input;
+#[cfg(feature = "program")]
+#[doc(hidden)]
+pub mod internals;
 #[cfg(feature = "program")]
 mod journal;
 #[cfg(feature = "program")]

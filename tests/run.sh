@@ -226,6 +226,8 @@ step_test() {
     cargo test --locked --no-default-features --features program --test cli --test alone --test compile_fail "$@"
   cargo test --locked --no-default-features --features program --test abuse "$@"
   cargo test --locked --no-default-features --features program --doc "$@"
+  # Each bench is run once, so that none breaks unnoticed.
+  [ $# -gt 0 ] || cargo test --locked --no-default-features --features program --bench parts
   # The library keeps its promises without the program.
   cargo test --locked --no-default-features --test it "$@"
 }

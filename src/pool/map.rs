@@ -2,7 +2,7 @@
 
 #[cfg(feature = "program")]
 mod journaled;
-mod order;
+pub(super) mod order;
 mod record;
 mod running;
 #[cfg(test)]

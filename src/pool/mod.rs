@@ -35,6 +35,8 @@ use crate::engine::wire::{self, FunctionId};
 
 pub use handle::JobHandle;
 pub use map::Map;
+#[cfg(feature = "program")]
+pub(crate) use map::order::Order;
 pub(crate) use pacer::{HandedOn, Next, Pacer};
 pub use shared::Shared;
 pub(crate) use stream::{Event, JobStream, Results};
@@ -450,7 +452,7 @@ impl<I: Value> Input for I {
 }
 
 /// Appends the encoding of a job's input.
-fn encode_input<I: Input>(input: &I, out: &mut Vec<u8>) -> Result<(), Failure> {
+pub(crate) fn encode_input<I: Input>(input: &I, out: &mut Vec<u8>) -> Result<(), Failure> {
     input.write(out).map_err(|message| Failure::new(JobErrorKind::Encode, message))
 }
 

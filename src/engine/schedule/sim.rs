@@ -3,7 +3,7 @@
 //! It replaces the master, the ranks and the driver: ranks have threads, links have latencies, jobs have durations that are drawn
 //! from the seed, and ranks and jobs fail. It decides nothing about scheduling. The same world gives the same trace, on
 //! any machine with the same `ln`. `draw` makes worlds from seeds, `judge` checks the scheduler's guarantees,
-//! `report` measures its performance. Public so that `benches/simulate.rs` reaches it; not part of the crate's API.
+//! `report` measures its performance. Public so that the benches `simulate` and `parts` reach it; not part of the crate's API.
 
 mod draw;
 mod judge;
@@ -93,6 +93,10 @@ struct Sim<'a> {
     master_free: u64,
     judge: Option<Judge<'a>>,
     trace: DefaultHasher,
+    /// The largest number of jobs that are submitted in one event.
+    block: u64,
+    /// All events so far, if they are asked for.
+    events: Option<Vec<Event>>,
     makespan: u64,
     messages: u64,
     recalls: u64,
@@ -107,20 +111,7 @@ struct Sim<'a> {
 #[must_use]
 pub fn run(world: &World) -> Run {
     let mut sim = Sim::new(world);
-    let mut steps = 0_u64;
-    while let Some(Reverse((now, sequence, step))) = sim.heap.pop() {
-        let quiet = sim.last_event + QUIET;
-        if sim.active && now > quiet && sim.schedule.has_slack() {
-            sim.heap.push(Reverse((now, sequence, step)));
-            (sim.now, sim.active) = (quiet, false);
-            sim.handle(Event::Quiet);
-            continue;
-        }
-        sim.now = now;
-        sim.step(step);
-        steps += 1;
-        assert!(!world.judged || steps < 2_000_000, "the run does not come to an end");
-    }
+    sim.run();
     if let Some(judge) = &sim.judge {
         judge.quiet(&sim.schedule);
     }
@@ -134,6 +125,15 @@ pub fn run(world: &World) -> Run {
         killed: sim.killed,
         outcomes: sim.judge.map(Judge::into_outcomes).unwrap_or_default(),
     }
+}
+
+/// Runs a world to its end and returns the events that its scheduler has handled, which give the same actions again. Jobs are
+/// submitted in blocks of at most `block`.
+#[must_use]
+pub fn events(world: &World, block: u64) -> Vec<Event> {
+    let mut sim = Sim { block: block.max(1), events: Some(Vec::new()), ..Sim::new(world) };
+    sim.run();
+    sim.events.unwrap_or_default()
 }
 
 impl<'a> Sim<'a> {
@@ -153,6 +153,8 @@ impl<'a> Sim<'a> {
             master_free: 0,
             judge: world.judged.then(|| Judge::new(world)),
             trace: DefaultHasher::new(),
+            block: u64::MAX,
+            events: None,
             makespan: 0,
             messages: 0,
             recalls: 0,
@@ -184,6 +186,23 @@ impl<'a> Sim<'a> {
             sim.at(at, Step::MasterEvent(Event::Draining));
         }
         sim
+    }
+
+    fn run(&mut self) {
+        let mut steps = 0_u64;
+        while let Some(Reverse((now, sequence, step))) = self.heap.pop() {
+            let quiet = self.last_event + QUIET;
+            if self.active && now > quiet && self.schedule.has_slack() {
+                self.heap.push(Reverse((now, sequence, step)));
+                (self.now, self.active) = (quiet, false);
+                self.handle(Event::Quiet);
+                continue;
+            }
+            self.now = now;
+            self.step(step);
+            steps += 1;
+            assert!(!self.world.judged || steps < 2_000_000, "the run does not come to an end");
+        }
     }
 
     fn at(&mut self, time: u64, step: Step) {
@@ -261,6 +280,9 @@ impl<'a> Sim<'a> {
             judge.before(&event);
         }
         (self.last_event, self.active) = (self.now, event != Event::Quiet);
+        if let Some(events) = &mut self.events {
+            events.push(event.clone());
+        }
         let mut actions = std::mem::take(&mut self.actions);
         self.schedule.handle(event.clone(), &mut actions);
         self.master_free = self.master_free.max(self.now) + self.world.service;
@@ -323,10 +345,12 @@ impl<'a> Sim<'a> {
         }
         if !driven.over {
             let room = plan.window.saturating_sub(driven.submitted - driven.settled);
-            let count = room.min(plan.jobs - driven.submitted);
-            if count > 0 {
-                driven.submitted += count;
-                events.push(Event::Submitted { map: id, count, avoid: None });
+            let mut count = room.min(plan.jobs - driven.submitted);
+            while count > 0 {
+                let block = count.min(self.block);
+                count -= block;
+                driven.submitted += block;
+                events.push(Event::Submitted { map: id, count: block, avoid: None });
             }
             if plan.abandoned.is_some_and(|at| at <= self.now) {
                 driven.over = true;

@@ -7,7 +7,7 @@ use crate::engine::func::Value;
 use crate::pool::stream::{Event, Results, Unrun};
 
 /// The received results; it yields one at a time.
-pub(super) struct Order<O> {
+pub(crate) struct Order<O> {
     waiting: Waiting<O>,
     /// The jobs whose results are yielded now.
     current: Option<Settled<O>>,

@@ -40,12 +40,19 @@ pub fn cases(mean: u64) -> Vec<(&'static str, Mix, u64)> {
     ]
 }
 
-/// Measures one case. Jobs on rank 1 take `slowness` percent of their time on the other ranks.
+/// Returns the duration of the jobs of a rank, in percent of the normal one, if rank 1 has this one.
+fn speed(rank: u32, slowness: u64) -> u64 {
+    if rank == 1 { slowness } else { 100 }
+}
+
+/// Returns the world of a case: a map whose jobs are all submitted at once. Jobs on rank 1 take `slowness` percent of their time on
+/// the other ranks.
 #[must_use]
-pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix, slowness: u64) -> Line {
-    let speed = |rank: u32| if rank == 1 { slowness } else { 100 };
-    let plan =
-        |rank| RankPlan { threads, joins: 0, slowness: speed(rank), broken: (0, 0), waking: 0, fate: Fate::Stays };
+pub fn world(ranks: u32, threads: u32, jobs: u64, mix: Mix, slowness: u64) -> World {
+    let plan = |rank| {
+        let slowness = speed(rank, slowness);
+        RankPlan { threads, joins: 0, slowness, broken: (0, 0), waking: 0, fate: Fate::Stays }
+    };
     let map = MapPlan {
         opens: 0,
         policy: Policy { chunk: ChunkSize::Auto, retries: 0 },
@@ -58,7 +65,7 @@ pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix
         abandoned: None,
         cancels: Vec::new(),
     };
-    let world = World {
+    World {
         seed: 1,
         ranks: (0..ranks).map(plan).collect(),
         maps: vec![map],
@@ -67,7 +74,14 @@ pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix
         service: MICRO,
         drains: None,
         judged: false,
-    };
+    }
+}
+
+/// Measures one case: a [`world`].
+#[must_use]
+pub fn measure(name: &'static str, ranks: u32, threads: u32, jobs: u64, mix: Mix, slowness: u64) -> Line {
+    let world = world(ranks, threads, jobs, mix, slowness);
+    let speed = |rank: u32| speed(rank, slowness);
     let durations = || (0..jobs).map(|job| world.duration(super::MapId(0), job));
     let total: u64 = durations().sum();
     let speeds: u64 = (0..ranks).map(|rank| 10_000 / speed(rank) * u64::from(threads)).sum();

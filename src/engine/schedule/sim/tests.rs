@@ -2,9 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use super::report::{cases, measure};
-use super::{Fate, MICRO, MILLI, MapPlan, Mix, RankPlan, Run, World, run};
-use crate::engine::schedule::{ChunkSize, MapId, Outcome, Policy};
+use super::report::{cases, measure, world};
+use super::{Fate, MICRO, MILLI, MapPlan, Mix, RankPlan, Run, World, events, run};
+use crate::engine::schedule::{Action, ChunkSize, Event, MapId, Outcome, Policy, Schedule};
 
 /// Runs `check` for every seed, or for the one in the variable `SEED`; prints the seed that fails. The variable `WORLDS` is how many
 /// times more seeds are tried.
@@ -54,6 +54,24 @@ fn simulated_small_maps_of_short_jobs_are_not_sent_to_and_fro() {
 #[test]
 fn simulated_runs_of_one_seed_have_one_trace() {
     for_seeds(0..100, |seed| assert_eq!(run(&World::draw(seed)), run(&World::draw(seed))));
+}
+
+#[test]
+fn the_events_of_a_simulated_run_bring_another_scheduler_to_its_end() {
+    let mut world = world(4, 2, 3_000, Mix::Exponential(10 * MICRO), 100);
+    world.maps[0].window = 100;
+    for (block, most) in [(1, 1), (64, 64), (u64::MAX, 100)] {
+        let (mut schedule, mut actions, mut blocks) = (Schedule::new(), Vec::new(), Vec::new());
+        for event in events(&world, block) {
+            if let Event::Submitted { count, .. } = &event {
+                blocks.push(*count);
+            }
+            schedule.handle(event, &mut actions);
+        }
+        let settled = |action: &Action| if let Action::Settle { count, .. } = action { *count } else { 0 };
+        assert!(schedule.is_finished() && actions.iter().map(settled).sum::<u64>() == 3_000);
+        assert!(blocks.iter().max() == Some(&most) && blocks.iter().sum::<u64>() == 3_000, "{blocks:?}");
+    }
 }
 
 #[test]
