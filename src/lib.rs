@@ -57,6 +57,7 @@
 //! | room | decides |
 //! |---|---|
 //! | `cli` | the command line of the batch program: options, help texts, subcommands |
+//! | `internals` | nothing: the benches reach private modules by it |
 //! | `batch` | which attempts at jobs are made, and where each result goes |
 //! | `bench` | what the pool costs where it runs, and what limits work |
 //! | `kernels` | the built-in functions |
@@ -71,7 +72,6 @@
 //! | `output` | in which order, where to and in how much memory output goes |
 //! | `engine` | what makes ranks compute |
 //! | `console` | what people read: lines on standard error and what they may contain, numbers with their units |
-//! | `internals` | nothing: the benches reach private modules by it |
 //!
 //! | in `engine` | decides |
 //! |---|---|
