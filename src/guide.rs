@@ -53,7 +53,10 @@
 //! ```
 //!
 //! **Large values** are fast if a whole input, result or context is a `Vec<f64>`, `Vec<f32>`, `Vec<u8>`, a boxed slice of these or a
-//! `String`: it is copied, 50 MB in a few hundredths of a second. As a part of a tuple or a struct, a `Vec<f64>` takes about
+//! `String`: it is copied, 50 MB in a few hundredths of a second. A result of at least 256 KiB that is a list of numbers of any kind, a
+//! `String` or a `Bytes` is not copied at all, except by MPI: the list that the job has made is sent, and what arrives is the list that
+//! the map yields or [`apply`](crate::Pool::apply) returns. [`JobHandle::wait`](crate::JobHandle::wait) copies it once, since it can be
+//! called again. As a part of a tuple or a struct, a `Vec<f64>` takes about
 //! twice as long and a `Vec<u8>` ten times, since serde processes one element after the other; for bytes in a struct,
 //! use `#[serde(with = "serde_bytes")]` of the crate `serde_bytes`.
 //!

@@ -24,6 +24,7 @@ mod frame;
 mod fuzz;
 mod index;
 pub(crate) mod inspect;
+pub(crate) mod job;
 mod key_set;
 mod last;
 mod line;

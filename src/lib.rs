@@ -57,20 +57,21 @@
 //! | room | decides |
 //! |---|---|
 //! | `cli` | the command line of the batch program: options, help texts, subcommands |
+//! | `internals` | nothing: the benches reach private modules by it |
 //! | `batch` | which attempts at jobs are made, and where each result goes |
 //! | `bench` | what the pool costs where it runs, and what limits work |
-//! | `process` | how processes are started, watched and ended; how Python answers; the package `rankpool` for scripts |
-//! | `template` | what a record makes of a command: text only |
-//! | `input` | where records come from, and what is wrong with them |
-//! | `output` | in which order, where to and in how much memory output goes |
-//! | `journal` | the job log: how each job ended, and where its output is |
 //! | `kernels` | the built-in functions |
 //! | `launch` | how a run starts and ends: transport, threads, exit code |
 //! | `pool` | the driver's side: maps, handles; encoding, decoding, order |
-//! | `report` | progress while a run goes on, the summary at its end, reports with charts |
+//! | `report` | progress while a run goes on, the summary at its end, reports |
+//! | `chart` | how figures become pictures |
+//! | `process` | how processes are started, watched and ended; how Python answers; the package `rankpool` for scripts |
+//! | `template` | what a record makes of a command: text only |
+//! | `journal` | the job log: how each job ended, and where its output is |
+//! | `input` | where records come from, and what is wrong with them |
+//! | `output` | in which order, where to and in how much memory output goes |
 //! | `engine` | what makes ranks compute |
-//! | `console` | lines on standard error: what they may contain, how they are written |
-//! | `internals` | nothing: the benches reach private modules by it |
+//! | `console` | what people read: lines on standard error and what they may contain, numbers with their units |
 //!
 //! | in `engine` | decides |
 //! |---|---|
@@ -115,6 +116,8 @@ pub mod architecture {}
 mod batch;
 #[cfg(feature = "program")]
 mod bench;
+#[cfg(feature = "program")]
+mod chart;
 #[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod cli;

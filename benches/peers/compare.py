@@ -346,8 +346,14 @@ def rounded(value):
     return value
 
 
-def measure(comparison, names, rounds):
-    """Each contender once in each round. Returns the figures, and the failures."""
+def say_if_busy(facts):
+    busy = facts["busy_cpus"][-1]
+    if busy > machine.BUSY_CPUS:
+        say(f"The machine is busy with other work ({busy:g} CPUs): the page will say that its figures are uncertain.")
+
+
+def measure(comparison, names, rounds, facts):
+    """Each contender once in each round, and a look at the machine after it. Returns the figures, and the failures."""
     figures, failures = {}, dict(comparison.missing)
     for number in range(rounds):
         for name in names:
@@ -365,6 +371,10 @@ def measure(comparison, names, rounds):
             for what, values in found.items():
                 figures.setdefault(name, {}).setdefault(what, []).append(rounded(values))
             say(f"round {number + 1} of {rounds}: {name} {time.monotonic() - start:.1f} s")
+        # What is left of the last contender has a moment to end.
+        time.sleep(1)
+        facts["busy_cpus"].append(machine.busy_cpus())
+        say_if_busy(facts)
     return figures, failures
 
 
@@ -425,10 +435,9 @@ def main():
         if not names:
             sys.exit(f"No contender has such a word in its name. There are: {' '.join(comparison.contenders)}")
         facts = machine.facts(python, PEERS, comparison.starter)
-        if facts["load"] > 0.5:
-            say(f"The machine is busy (a load of {facts['load']:g}): the page will say that its figures are uncertain.")
+        say_if_busy(facts)
         start = time.monotonic()
-        figures, failures = measure(comparison, names, 1 if chosen.quick else chosen.rounds)
+        figures, failures = measure(comparison, names, 1 if chosen.quick else chosen.rounds, facts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     wrong = disagreements(figures)

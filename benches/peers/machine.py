@@ -4,6 +4,10 @@ import os
 import platform
 import re
 import subprocess
+import time
+
+# With more CPUs busy while nothing is measured, the figures are uncertain.
+BUSY_CPUS = 0.3
 
 
 def first_line(words):
@@ -38,8 +42,37 @@ def field(path, name):
     return ""
 
 
+def cpu_seconds():
+    """The time for which CPUs have been busy since the system's start, summed over all CPUs; what a hypervisor took from them is busy."""
+    with open("/proc/stat") as file:
+        user, nice, system, _idle, _waiting, *interrupts = map(int, file.readline().split()[1:9])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
+def busy_cpus(seconds=1.0):
+    """How many CPUs are busy now, on the average of this time, in which this process sleeps: with the work of others."""
+    try:
+        begin, busy = time.monotonic(), cpu_seconds()
+        time.sleep(seconds)
+        return round((cpu_seconds() - busy) / (time.monotonic() - begin), 2)
+    except (OSError, ValueError):
+        # No such file: nothing is known.
+        return 0.0
+
+
+def caution(facts):
+    """A sentence if the machine was busy with other work; "" if it was not."""
+    if "busy_cpus" in facts:
+        most = max(facts["busy_cpus"], default=0)
+        found = f"up to {most:g} of its CPUs, before, between and after the rounds" if most > BUSY_CPUS else ""
+    else:
+        # Of an older measurement.
+        found = f"a load of {facts['load']:g} at the start" if facts["load"] > 0.5 else ""
+    return f"The machine was busy with other work ({found}): absolute times are too long, and ratios uncertain." if found else ""
+
+
 def facts(python, packages, starter):
-    """Everything as text, but `load`: how many processes ran on the average of the minute before."""
+    """Everything as text, but `busy_cpus`: how many CPUs are busy with other work, to which each round adds a figure."""
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     versions = first_line([python, "-c", code, *packages, "numpy"]).split()
     memory = field("/proc/meminfo", "MemTotal").split()
@@ -55,5 +88,5 @@ def facts(python, packages, starter):
         "mpi": mpi,
         "packages": dict(zip([*packages, "numpy"], versions)),
         "parallel": parallel.group() if parallel else "",
-        "load": round(os.getloadavg()[0], 1),
+        "busy_cpus": [busy_cpus()],
     }

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pictures
+from machine import caution
 from metg import metg, seconds
 
 # The contenders as the page names them.
@@ -169,10 +170,7 @@ class Page:
             + (f", {machine['mpi']}" if machine["mpi"] else "") + f"; {data['date']}"
         )
         self.behind = []
-        self.caution = ""
-        if machine["load"] > 0.5:
-            load = f"a load of {machine['load']:g} at the start"
-            self.caution = f"**The machine was busy with other work ({load}): absolute times are too long, and ratios uncertain.**\n\n"
+        self.caution = f"**{found}**\n\n" if (found := caution(machine)) else ""
         if data["quick"]:
             self.caution = "**This is a quick trial: the figures mean nothing.**\n\n"
 

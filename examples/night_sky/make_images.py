@@ -20,7 +20,7 @@ APART = 9.0  # no two stars are nearer than this, and none is nearer than half o
 
 
 def places(generator, size, stars):
-    """Draws the places of so many stars, or of as many as find room."""
+    """Draws the places of this number of stars, or of as many as find room."""
     chosen = []
     for _ in range(50 * stars):
         place = generator.uniform(APART / 2, size - 1 - APART / 2, 2)

@@ -11,7 +11,7 @@ import rankpool.joblib
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int, default=1797, help="use only so many of the 1797 images of digits")
+    parser.add_argument("--images", type=int, default=1797, help="use only this number of the 1797 images of digits")
     parser.add_argument("--backend", default="rankpool", help="another backend of joblib, to compare: loky, sequential")
     options = parser.parse_args()
     digits = load_digits()

@@ -1,4 +1,4 @@
-"""The connection to rank 0: what is sent, what waits for the window, and the thread that receives results."""
+"""The connection to rank 0: what is sent, and what waits for the window."""
 
 import itertools
 import os
@@ -10,11 +10,11 @@ from stat import S_ISSOCK
 from time import monotonic
 
 from . import _frames as frames
-from ._frames import HEADER, MEMFD_FROM, FrameReader, FrameWriter, pack_frame
+from ._frames import HEADER, MEMFD_FROM, FrameWriter, pack_frame
 from ._functions import Functions
 from ._futures import FINISHED, RUNNING, JobFuture, begin, settle
-from ._results import outcome_of
-from ._runs import abandoned, cancel_abandoned, live_runs, look_after, pause
+from ._receiving import Receiving
+from ._runs import look_after, pause
 
 # While results come in, what is sent waits this long for more, and is written with it.
 _WRITE_DELAY = 200e-6
@@ -41,7 +41,7 @@ def _inherited_socket():
     return sock
 
 
-class Connection:
+class Connection(Receiving):
     """One rank 0. All executors of the process with the same launcher share it."""
 
     def __init__(self, launcher, preload=()):
@@ -387,126 +387,7 @@ class Connection:
                 self.pump()
             self._write(True)
 
-    # Receiving.
-
-    def _receive(self):
-        """The thread that receives."""
-        why = "the connection to rankpool is closed: its process has ended"
-        try:
-            reader = FrameReader(self._socket)
-            while True:
-                batch = reader.read()
-                if batch is None:
-                    break
-                why = self._handle(batch) or why
-                batch = None
-        except BaseException as error:
-            why = f"the connection to rankpool has failed: {type(error).__name__}: {error}"
-        self._end(why)
-
-    def _handle(self, batch):
-        """Handle frames. Returns the text of an ENDING frame."""
-        results = []
-        why = None
-        for header, body in batch:
-            kind = header[0]
-            if kind == frames.RESULT:
-                results.append((header, body))
-            elif kind == frames.WINDOW:
-                self.window = max(1, header[4])
-            elif kind == frames.WELCOME:
-                self.welcome = bytes(body)
-                self.slots = max(1, header[4])
-                self.window = self.slots + 1
-                self._welcome.set()
-            elif kind == frames.ENDING:
-                why = bytes(body).decode(errors="replace")
-        if results:
-            self._settle(results)
-        if why is not None:
-            self._end_pending(why)
-        if abandoned:
-            cancel_abandoned()
-        if self._waiting:
-            self.pump()
-        return why
-
-    def _settle(self, results):
-        """Give calls their results."""
-        unanswered = self._unanswered
-        calls = []
-        with self.lock:
-            for header, _ in results:
-                call = unanswered.pop(header[5], None)
-                calls.append(call)
-                if call is not None:
-                    call.core.flying -= 1
-                if self._memfds is not None:
-                    self._memfds.answered(header[5])
-        outcomes = []
-        for call, (header, body) in zip(calls, results):
-            if call is None:
-                continue
-            is_value, value = outcome_of(call, header, body)
-            if type(call) is JobFuture:
-                outcomes.append((call, is_value, value))
-            else:
-                call.run.answered(call, header[2], is_value, value, header[8], header[9])
-        if outcomes:
-            settle(outcomes)
-        self._release(outcomes)
-
-    def _release(self, outcomes):
-        """Count finished jobs of futures."""
-        with self.lock:
-            for future, _, _ in outcomes:
-                future.core.closed_one()
-                future.record = future.uses = None
-
     # The end.
-
-    def _end_pending(self, why):
-        """Take no more calls, and fail those that were not sent."""
-        with self.lock:
-            if self.over is not None:
-                return
-            self.over = why
-            sources = [source for core in self._waiting for source in core.pending]
-            cores = list(self._waiting)
-            self._waiting.clear()
-            for core in cores:
-                core.pending.clear()
-                core.queued = False
-        self._welcome.set()
-        self._wake_flusher.release()
-        if not sources:
-            return
-        error = self.error()
-        futures = [(source, False, error) for source in sources if type(source) is JobFuture]
-        settle([outcome for outcome in futures if begin(outcome[0])])
-        self._release(futures)
-        for source in sources:
-            if type(source) is not JobFuture:
-                source.fail(error)
-
-    def _end(self, why):
-        """The stream is at its end: what has no answer gets none."""
-        self._end_pending(why)
-        with self.lock:
-            calls = list(self._unanswered.values())
-            self._unanswered.clear()
-        runs = [run for run in live_runs() if run.connection is self]
-        if not calls and not runs:
-            return
-        error = self.error()
-        futures = [(call, False, error) for call in calls if type(call) is JobFuture]
-        settle(futures)
-        self._release(futures)
-        for call in calls:
-            if type(call) is not JobFuture:
-                call.run.answered(call, frames.CANCELLED, False, error, 0.0)
-        for run in runs:
-            run.fail(error)
 
     def close(self):
         """Close the connection, so that the run ends, and wait for a process that was started for it."""

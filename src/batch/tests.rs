@@ -260,7 +260,8 @@ fn drive_within(
         most_behind,
     });
     let stream = runner.open(pool, options.chunk, options.job_log.is_some());
-    let driven = driver.run(stream, Pacer::new(options.window as u64, pool.threads()));
+    let pacer = Pacer::new(options.window as u64, pool.threads()).whole_chunks(options.chunk);
+    let driven = driver.run(stream, pacer);
     sinks.finish(Some(driven.counts).filter(|_| matches!(driven.end, End::Complete))).unwrap();
     assert_eq!(settled.read().0, driven.counts.done);
     driven

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::scaling::Row;
 use super::tail::Tail;
-use crate::report::words;
+use crate::console::words;
 
 /// What was measured.
 #[derive(Debug, Clone)]
@@ -53,6 +53,8 @@ const WORTH: f64 = 0.15;
 const GROWTH: f64 = 1.2;
 /// The share of the ideal speed-up that needs no explanation.
 const GOOD: f64 = 0.9;
+/// The number of CPUs with other work from which that is worth a warning.
+const OTHER_CPUS: f64 = 0.25;
 
 /// Looks for one limit in the evidence, its first row and its last one.
 type Check = fn(&Evidence<'_>, &Row, &Row) -> Option<(Limit, String)>;
@@ -186,8 +188,9 @@ fn memory(evidence: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, Stri
 fn waiting(_: &Evidence<'_>, one: &Row, most: &Row) -> Option<(Limit, String)> {
     let share = |row: &Row| {
         row.median(|run| {
-            // Before the first job and after the last one, the program computes as well.
-            let outside = run.wall_seconds - run.summary.wall_seconds;
+            // Before the first job and after the last one, the program computes as well, unless other work has the CPUs.
+            let has_cpus = run.other_cpus.is_none_or(|others| others < OTHER_CPUS);
+            let outside = if has_cpus { run.wall_seconds - run.summary.wall_seconds } else { 0.0 };
             let cpu = (run.user_seconds + run.system_seconds - outside).max(0.0);
             cpu / run.summary.busy_seconds.max(1e-9)
         })
@@ -256,9 +259,22 @@ fn nothing(evidence: &Evidence<'_>, one: &Row, most: &Row) -> (Limit, String) {
     (Limit::Nothing, text)
 }
 
-/// Returns warnings about the measurement itself, each with what helps.
-pub(crate) fn warnings(rows: &[Row], what: &str) -> Vec<String> {
-    let mut warnings = Vec::new();
+/// Returns the warning that other work needed the CPUs of the work, on a host with this number of CPUs.
+fn other_work(rows: &[Row], what: &str, cpus: u32) -> Option<String> {
+    let others = rows.iter().filter_map(|row| Some((row, row.other_cpus()?)));
+    let contended =
+        others.filter(|(row, others)| *others > OTHER_CPUS && others + f64::from(row.count) > f64::from(cpus));
+    let (row, others) = contended.max_by(|one, other| one.1.total_cmp(&other.1))?;
+    Some(format!(
+        "with {}, other work kept {others:.1} of the {cpus} CPUs of this host busy: the times are too long, and the diagnosis may be that of \
+         the other work. Measure again when it has ended",
+        words::counted(row.count.into(), what.trim_end_matches('s'))
+    ))
+}
+
+/// Returns warnings about the measurement itself, each with what helps. `cpus`: those of this host.
+pub(crate) fn warnings(rows: &[Row], what: &str, cpus: u32) -> Vec<String> {
+    let mut warnings: Vec<String> = other_work(rows, what, cpus).into_iter().collect();
     for row in rows.iter().filter(|row| row.runs.len() > 1) {
         let (shortest, longest) = row.range();
         let wall = row.wall();

@@ -5,8 +5,8 @@ use super::curve::Point;
 use super::diagnosis::Finding;
 use super::machine::Machine;
 use super::scaling::Row;
-use crate::report::chart::{Axis, Bar, Bars, Caption, Ink, Lines, Reference, Series, Sheet, Unit};
-use crate::report::words;
+use crate::chart::{Axis, Bar, Bars, Caption, Ink, Lines, Reference, Series, Sheet, Unit};
+use crate::console::words;
 
 /// Returns the picture of an allocation: the efficiency for each length of job.
 pub(crate) fn allocation(found: &Allocation, machine: &Machine, ranks: usize, threads: u32) -> String {

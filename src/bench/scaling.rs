@@ -1,8 +1,7 @@
 //! Runs the same work with more and more threads or ranks.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -12,8 +11,10 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use wait4::Wait4;
 
+use super::machine::busy_cpu_seconds;
 use super::median;
 use super::tail::Tail;
+use crate::journal::JournalError;
 use crate::process::environment;
 
 /// The work, and how it is started.
@@ -30,6 +31,9 @@ pub(crate) struct Plan {
     pub runs: usize,
 }
 
+/// The system counts the time of CPUs in steps: in less time than this, in seconds, that of other work is not known.
+const LEAST_WALL: f64 = 0.5;
+
 /// One run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Once {
@@ -38,6 +42,9 @@ pub(crate) struct Once {
     /// The CPU time of its processes on this host.
     pub user_seconds: f64,
     pub system_seconds: f64,
+    /// How many CPUs of this host were busy with other work. Of ranks this is not known: their launcher may start them elsewhere, or
+    /// not as its own processes.
+    pub other_cpus: Option<f64>,
     #[serde(flatten)]
     pub summary: Summary,
 }
@@ -81,6 +88,13 @@ impl Row {
         self.median(|run| run.wall_seconds)
     }
 
+    /// Returns how many CPUs of this host were busy with other work during all runs; `None` if they are too short to tell.
+    pub(crate) fn other_cpus(&self) -> Option<f64> {
+        let wall: f64 = self.runs.iter().map(|run| run.wall_seconds).sum();
+        let busy = self.runs.iter().map(|run| Some(run.other_cpus? * run.wall_seconds)).sum::<Option<f64>>()?;
+        (wall >= LEAST_WALL).then(|| busy / wall)
+    }
+
     /// Returns the shortest and the longest wall time.
     pub(crate) fn range(&self) -> (f64, f64) {
         let walls = self.runs.iter().map(|run| run.wall_seconds);
@@ -107,6 +121,8 @@ pub(crate) enum ScalingError {
     Failed { count: u32, what: &'static str, end: String, command: String },
     #[error("a file of a run cannot be read: {0}")]
     Unreadable(#[from] io::Error),
+    #[error(transparent)]
+    Log(#[from] JournalError),
     #[error("interrupted")]
     Interrupted,
 }
@@ -142,7 +158,7 @@ impl Plan {
         let log = folder.path().join("jobs.jsonl");
         let count = self.counts.iter().copied().max().unwrap_or(1);
         self.run(count, Some(&log), stop)?;
-        Ok(Tail::of(BufReader::new(File::open(log)?).lines(), count))
+        Ok(Tail::read(&log, count)?)
     }
 
     fn command(&self, count: u32, summary: &Path, log: Option<&Path>) -> (OsString, Vec<OsString>) {
@@ -176,6 +192,7 @@ impl Plan {
         let summary = folder.path().join("summary.json");
         let (program, arguments) = self.command(count, &summary, log);
         let shown = || program.to_string_lossy().into_owned();
+        let busy_before = self.launcher.is_none().then(busy_cpu_seconds).flatten();
         let begin = Instant::now();
         let mut command = Command::new(&program);
         // If a launcher has started this process, it has not started those.
@@ -193,6 +210,7 @@ impl Plan {
         stop.unwatch();
         let ended = ended?;
         let wall_seconds = begin.elapsed().as_secs_f64();
+        let busy_after = busy_before.and_then(|_| busy_cpu_seconds());
         if stop.is_asked() {
             return Err(ScalingError::Interrupted);
         }
@@ -207,10 +225,13 @@ impl Plan {
         let text = std::fs::read(&summary)?;
         let mut summary: Summary = serde_json::from_slice(&text).map_err(io::Error::from)?;
         summary.busy_seconds = summary.per_rank.iter().map(|rank| rank.busy_seconds).sum();
+        let (user_seconds, system_seconds) = (ended.rusage.utime.as_secs_f64(), ended.rusage.stime.as_secs_f64());
+        let others = |(before, after)| (after - before - user_seconds - system_seconds) / wall_seconds.max(1e-9);
         Ok(Once {
             wall_seconds,
-            user_seconds: ended.rusage.utime.as_secs_f64(),
-            system_seconds: ended.rusage.stime.as_secs_f64(),
+            user_seconds,
+            system_seconds,
+            other_cpus: busy_before.zip(busy_after).map(others).map(|cpus: f64| cpus.max(0.0)),
             summary,
         })
     }

@@ -7,7 +7,7 @@ use super::curve::{Metg, Point};
 use super::diagnosis::Finding;
 use super::machine::Machine;
 use super::scaling::Row;
-use crate::report::words;
+use crate::console::words;
 
 /// The number of ranks whose round trips are shown one by one.
 const SHOWN_RANKS: usize = 8;

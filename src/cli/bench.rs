@@ -19,12 +19,13 @@ use crate::bench::scaling::{self, Plan, Row, ScalingError, Stop};
 use crate::bench::tail::Tail;
 use crate::bench::{arithmetic, picture, text};
 use crate::console;
+use crate::console::words;
 use crate::engine::environment::environment;
+use crate::engine::error::JobErrorKind;
 use crate::engine::placement;
 use crate::launch::{self, ExitCode, Launch};
-use crate::output::{Target, Writer};
+use crate::output::{Identity, Target, Writer};
 use crate::pool::Pool;
-use crate::report::words;
 
 /// What is measured, and where the figures go.
 #[derive(Debug)]
@@ -63,6 +64,11 @@ impl BenchTask {
             }
             None => None,
         };
+        if let (Some(json), Some(svg)) = (&json, &svg) {
+            if Identity::of(json).is_same(&Identity::of(svg)) {
+                return Err(format!("--json and --svg are both {}: give them different names", svg.display()));
+            }
+        }
         Ok(BenchTask { json, svg, each: Duration::from_secs_f64(each), work })
     }
 }
@@ -143,18 +149,41 @@ fn announce(config: &Config, what: &str) {
     }
 }
 
-fn write_json(file: Option<&PathBuf>, value: &impl Serialize) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let mut json = serde_json::to_vec_pretty(value)?;
-    json.push(b'\n');
-    write(file, &json)
+/// The files of the figures. They are opened before anything is measured, and have their names when they are complete.
+struct Files {
+    json: Option<Writer>,
+    svg: Option<Writer>,
 }
 
-/// Writes a file, which has its name when it is complete.
-fn write(file: Option<&PathBuf>, bytes: &[u8]) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Some(file) = file else { return Ok(()) };
-    let mut writer = Writer::open(&Target::new(file))?;
-    writer.write_all(bytes)?;
-    Ok(writer.finish()?)
+impl Files {
+    /// # Errors
+    /// A sentence, if one of them cannot be written.
+    fn open(task: &BenchTask) -> Result<Files, String> {
+        let open = |option: &str, file: &Option<PathBuf>| {
+            let Some(file) = file else { return Ok(None) };
+            let opened = Writer::open(&Target::new(file));
+            opened.map(Some).map_err(|error| {
+                format!(
+                    "{error}. Nothing was measured: give {option} a file in a folder that is there and can be written"
+                )
+            })
+        };
+        Ok(Files { json: open("--json", &task.json)?, svg: open("--svg", &task.svg)? })
+    }
+
+    fn write(self, json: &impl Serialize, svg: impl FnOnce() -> String) -> Result<(), Box<dyn Error + Send + Sync>> {
+        if let Some(mut writer) = self.json {
+            let mut json = serde_json::to_vec_pretty(json)?;
+            json.push(b'\n');
+            writer.write_all(&json)?;
+            writer.finish()?;
+        }
+        if let Some(mut writer) = self.svg {
+            writer.write_all(svg().as_bytes())?;
+            writer.finish()?;
+        }
+        Ok(())
+    }
 }
 
 /// Everything about an allocation, as `--json` has it.
@@ -173,16 +202,18 @@ fn measure_allocation(
     task: &BenchTask,
     pool: &Pool,
 ) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
-    let figures = allocation::measure(pool, task.each, &mut |what| announce(config, &format!("measuring {what}")))?;
+    let files = Files::open(task)?;
+    let figures = allocation::measure(pool, task.each, &mut |what| announce(config, &format!("measuring {what}")));
+    let figures = match figures {
+        Err(error) if error.kind == JobErrorKind::Stopped => return Ok(ExitCode::Stopped),
+        figures => figures?,
+    };
     let machine = Machine::here(Some(pool));
     let (ranks, threads) = (pool.ranks().len(), pool.threads());
-    // A file that cannot be written does not lose what was measured.
+    // A file that cannot be written after all does not lose what was measured.
     let code = print(text::allocation(&figures, &machine, ranks, threads).as_bytes()).1;
-    write_json(
-        task.json.as_ref(),
-        &AllocationFigures { version: 1, machine: &machine, ranks, threads, figures: &figures },
-    )?;
-    write(task.svg.as_ref(), picture::allocation(&figures, &machine, ranks, threads).as_bytes())?;
+    let all = AllocationFigures { version: 1, machine: &machine, ranks, threads, figures: &figures };
+    files.write(&all, || picture::allocation(&figures, &machine, ranks, threads))?;
     Ok(code)
 }
 
@@ -202,6 +233,7 @@ struct WorkFigures<'a> {
 }
 
 fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    let files = Files::open(task)?;
     let stop = Stop::at_signals()?;
     let Work { words: work_words, subcommand, launcher, counts, runs, warmup } = work;
     let plan = Plan {
@@ -234,7 +266,7 @@ fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCo
     let slowdown = arithmetic::slowdown_of_arithmetic(most.min(own_cpus() * 4));
     let cpus = (own_cpus(), placement::online_cpus().unwrap_or_else(own_cpus));
     let evidence = Evidence { rows: &rows, what, subcommand, metg_90, arithmetic: slowdown, tail: Some(&tail), cpus };
-    let (findings, warnings) = (diagnosis::findings(&evidence), diagnosis::warnings(&rows, what));
+    let (findings, warnings) = (diagnosis::findings(&evidence), diagnosis::warnings(&rows, what, cpus.1));
     let machine = Machine::here(None);
     let shown: Vec<_> = work_words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let shown = shlex::try_join(shown.iter().map(String::as_str)).unwrap_or_else(|_| shown.join(" "));
@@ -252,9 +284,7 @@ fn measure_work(config: &Config, task: &BenchTask, work: &Work) -> Result<ExitCo
     };
     let table = text::scaling(&rows, what, &console::escaped(&shown), &machine) + &text::findings(&findings, &warnings);
     let code = print(table.as_bytes()).1;
-    write_json(task.json.as_ref(), &figures)?;
-    let svg = picture::scaling(&rows, what, &shown, &machine, &findings);
-    write(task.svg.as_ref(), svg.as_bytes())?;
+    files.write(&figures, || picture::scaling(&rows, what, &shown, &machine, &findings))?;
     Ok(code)
 }
 

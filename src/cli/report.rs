@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use super::args::{Form, ReportArgs};
 use super::config::Config;
 use crate::console;
+use crate::journal::job::text_of;
 use crate::journal::{JournalError, Spec};
 use crate::launch::{self, ExitCode};
 use crate::output::{Identity, OutputError, Target, Writer};
-use crate::report::facts::{Commands, Facts, NamedJob, members, text_of};
+use crate::report::facts::{Commands, Facts, NamedJob, members};
 use crate::report::{html, rows, text};
 use crate::template::{Fields, JobNumbers, Template, Words};
 

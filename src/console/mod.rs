@@ -1,6 +1,8 @@
 //! Messages on standard error: how they are escaped and written. Results never go there.
 
 mod text;
+#[cfg(feature = "program")]
+pub(crate) mod words;
 
 use std::cell::Cell;
 use std::io::Write;

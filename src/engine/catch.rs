@@ -9,6 +9,8 @@ thread_local! {
     /// The number of nested calls of [`catch`] on this thread, and the location of the last panic in them.
     static CATCHING: Cell<u32> = const { Cell::new(0) };
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether `LAST_PANIC` is of the code that runs. This is cheaper to clear for every job.
+    static HAS_PANICKED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A panic of user code, as data.
@@ -26,19 +28,21 @@ pub(crate) fn catch<R>(code: impl FnOnce() -> R) -> Result<R, Panic> {
         panic::set_hook(Box::new(move |info| {
             if CATCHING.get() > 0 {
                 LAST_PANIC.set(info.location().map(ToString::to_string));
+                HAS_PANICKED.set(true);
             } else {
                 earlier(info);
             }
         }));
     });
     CATCHING.set(CATCHING.get() + 1);
-    LAST_PANIC.set(None);
+    HAS_PANICKED.set(false);
     let result = panic::catch_unwind(AssertUnwindSafe(code));
     let result = result.map_err(|payload| {
         let message = panic_message(&*payload);
+        let location = if HAS_PANICKED.get() { LAST_PANIC.take() } else { None };
         // The payload is the panicking code's own value, and its drop may panic again.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
-        Panic { message, location: LAST_PANIC.take() }
+        Panic { message, location }
     });
     CATCHING.set(CATCHING.get() - 1);
     result

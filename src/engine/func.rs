@@ -250,7 +250,7 @@ struct WithInit<S, N, F, I, O> {
     init: N,
     function: F,
     idle: Mutex<Vec<S>>,
-    /// The first failure to build a state; nobody tries again on this rank.
+    /// The first failure to build a state; it is not tried again on this rank.
     broken: Mutex<Option<Failure>>,
     types: PhantomData<fn(I) -> O>,
 }
@@ -288,7 +288,7 @@ where
     fn call(&self, input: &[u8], output: &mut Vec<u8>, stopwatch: &mut Stopwatch) -> Result<Option<List>, Failure> {
         let input = decode_input(input)?;
         let mut state = self.state()?;
-        // A job that panics drops its state with it: nobody knows what it left there.
+        // A job that panics drops its state with it: what it left there is not known.
         let value = stopwatch.time(|| (self.function)(&mut state, input));
         lock(&self.idle).push(state);
         take_output(value, output)

@@ -25,7 +25,7 @@ use crate::engine::limits;
 use crate::engine::placement::{self, Rank};
 use crate::engine::schedule::{Action, Assignment, ChunkId, Event, MapId, Outcome, RankId, Schedule};
 use crate::engine::stop::Signals;
-use crate::engine::transport::{Doorbell, Idle, Incoming, Need, Transport};
+use crate::engine::transport::{Doorbell, Idle, Incoming, Transport};
 use crate::engine::wire::{self, Lists, Packet, ToMaster, ToRank};
 
 pub(crate) use error::MasterError;
@@ -182,7 +182,7 @@ impl<'t> Master<'t> {
             self.deliver();
             if active {
                 quiet.end();
-                idle.reset(if self.schedule.idle_threads() > 0 { Need::Now } else { Need::Later });
+                idle.reset(self.need());
             } else {
                 self.pause(&mut idle, &mut quiet);
             }

@@ -118,7 +118,7 @@ mod tests {
         assert!(open_new(&path).expect_err("it is in use").to_string().contains("another process writes"));
         drop(locked);
         fs::write(&path, "a letter").expect("there is room");
-        assert!(open_new(&path).expect_err("it is of somebody").to_string().contains("j.new is in the way"));
+        assert!(open_new(&path).expect_err("it is no journal").to_string().contains("j.new is in the way"));
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "a letter");
         let link = folder.path().join("link.new");
         std::os::unix::fs::symlink(&path, &link).expect("a link");

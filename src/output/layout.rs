@@ -219,7 +219,7 @@ mod tests {
         let there = layout(&[(1, 0, 2), (2, 2, 0), (3, 2, 5), (7, 7, 1)]);
         assert_eq!(there.runs.len(), 2, "jobs that follow each other are one run");
         let plan = there.plan(OutputOrder::Places);
-        assert!(plan.is_done(8) && !plan.is_done(9), "bytes that are nobody's are left out");
+        assert!(plan.is_done(8) && !plan.is_done(9), "bytes of no job are left out");
     }
 
     #[test]

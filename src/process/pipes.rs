@@ -52,14 +52,20 @@ fn timespec(duration: Duration) -> Timespec {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
     use rustix::io::ioctl_fionbio;
-    use rustix::pipe::pipe;
+    use rustix::pipe::{PipeFlags, pipe_with};
 
     use super::*;
 
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        pipe_with(PipeFlags::CLOEXEC).expect("a pipe")
+    }
+
     #[test]
     fn a_pipe_takes_what_fits_and_reports_a_reader_that_has_closed_it() {
-        let (read, write) = pipe().expect("a pipe");
+        let (read, write) = pipe();
         ioctl_fionbio(&write, true).expect("a pipe can be non-blocking");
         assert!(!is_readable(read.as_fd()));
         assert_eq!(write_available(&write, b"abc"), Ok(3));
@@ -69,12 +75,17 @@ mod tests {
         assert!(0 < taken && taken < large.len(), "{taken}");
         assert_eq!(write_available(&write, &large), Ok(0));
         drop(read);
+        // A child that another test starts has a copy of the reading end until it runs its program.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while write_available(&write, b"abc") == Ok(0) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert_eq!(write_available(&write, b"abc"), Err(Errno::PIPE));
     }
 
     #[test]
     fn a_time_beyond_the_systems_range_is_cut() {
-        let (read, write) = pipe().expect("a pipe");
+        let (read, write) = pipe();
         let mut fds = [PollFd::new(&read, PollFlags::IN)];
         assert!(!is_ready_within(Duration::from_millis(1), &mut fds));
         assert_eq!(write_available(&write, b"x"), Ok(1));

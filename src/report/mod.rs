@@ -1,11 +1,9 @@
 //! Shows a run: progress while it goes on, a summary at its end, and reports of journals and job logs.
 //!
-//! `facts` reads a file once for all; `html`, `text` and `rows` write down what it has found, and `chart` draws.
+//! `facts` reads a file once for all; `html`, `text` and `rows` write down what it has found.
 
 #[cfg_attr(not(feature = "program"), path = "no_bar.rs")]
 mod bar;
-#[cfg(feature = "program")]
-pub(crate) mod chart;
 #[cfg(feature = "program")]
 pub(crate) mod facts;
 #[cfg(feature = "program")]
@@ -26,8 +24,6 @@ mod terminal;
 pub(crate) mod text;
 #[cfg(feature = "program")]
 mod trace;
-#[cfg(feature = "program")]
-pub(crate) mod words;
 
 #[cfg(feature = "program")]
 pub(crate) use live::{LOADS, Live, LiveOptions, Names, Observed, Order, Status, Table, short_input};

@@ -5,10 +5,11 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::facts::{Job, members, status_name, text_of};
+use super::facts::{members, status_name};
 use crate::console::in_one_line;
 use crate::journal::JournalError;
 use crate::journal::entries::{Entries, Entry};
+use crate::journal::job::{Job, text_of};
 
 /// Rows are handed on in blocks of about this size.
 const BLOCK_BYTES: usize = 64 << 10;

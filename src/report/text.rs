@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::facts::{Classes, Facts, NamedJob, RunEnd, SlotTime, status_name};
-use super::words::{bytes, count, counted, number, percent, seconds};
+use crate::console::words::{bytes, count, counted, number, percent, seconds};
 use crate::console::{in_one_line, shortened};
 use crate::journal::entries::FileKind;
 

@@ -56,6 +56,7 @@ fn work_is_run_with_more_and_more_threads_and_the_diagnosis_has_its_figures() {
     let rows = figures["rows"].as_array().expect("an array");
     assert_eq!(rows.iter().map(|row| row["count"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2), Some(4)]);
     let run = |row: usize| number(&rows[row]["runs"][0]["run_seconds"]);
+    assert!(number(&rows[0]["runs"][0]["other_cpus"]) >= 0.0);
     assert!(run(0) >= 0.4 && run(2) < run(0), "4 threads sleep at the same time: {} {}", run(0), run(2));
     let limits: Vec<_> =
         figures["findings"].as_array().expect("an array").iter().map(|it| it["limit"].clone()).collect();
@@ -99,12 +100,29 @@ fn what_cannot_be_measured_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_does_not_lose_the_figures() {
+fn a_file_that_cannot_be_written_is_refused_before_anything_is_measured() {
+    let files = Files::new();
+    let work = ["--counts", "1", "run", "--range", "1:2", "--", "touch", "{}"];
+    for words in [&["--each", "0.001"][..], &work] {
+        for option in ["--json", "--svg"] {
+            let said = bench(&files, &[&[option, "no-folder/figures"][..], words].concat());
+            said.expect_code(1).expect_said("cannot write no-folder/figures").expect_said(option);
+            assert_eq!(said.out(), "", "nothing was measured");
+            assert!(!said.stderr.contains("measuring") && !said.stderr.contains("run 1 of"), "{said:?}");
+        }
+    }
+    let said = bench(&files, &[&["--json", "one", "--svg", "./one"][..], &work].concat());
+    said.expect_code(2).expect_said("--json and --svg are both");
+    assert_eq!(files.names(), [""; 0]);
+}
+
+#[test]
+fn a_file_that_fails_in_the_end_does_not_lose_the_figures() {
     let files = Files::new();
     for words in [&["--each", "0.001"][..], &["--counts", "1", "--runs", "1", "--each", "0.001", "kernel", "nop"]] {
         for option in ["--json", "--svg"] {
-            let said = bench(&files, &[&[option, "no-folder/figures"][..], words].concat());
-            said.expect_code(1).expect_said("no-folder/figures");
+            let said = bench(&files, &[&[option, "/dev/full"][..], words].concat());
+            said.expect_code(1).expect_said("/dev/full");
             assert!(said.out().contains("METG") || said.out().contains("speed-up"), "{said:?}");
         }
         let full = std::fs::File::options().write(true).open("/dev/full").expect("it is there");
@@ -114,14 +132,22 @@ fn a_file_that_cannot_be_written_does_not_lose_the_figures() {
 }
 
 #[test]
-fn an_interrupt_ends_it() {
+fn an_interrupt_ends_it_and_leaves_files_of_earlier_measurements_as_they_were() {
     let files = Files::new();
-    let words = ["bench", "--counts", "1", "run", "--range", "1:4", "--", "sh", "-c", "touch begun; sleep 100"];
-    let mut child = support::start(command(&words).current_dir(files.0.path()));
-    until("a job has begun", || files.path("begun").exists());
-    support::signal(&child, Signal::SIGINT);
-    let end = support::wait(&mut child, LIMIT.min(Duration::from_secs(60))).expect("it ends");
-    assert_eq!(end.code(), Some(75));
+    files.with("figures", "of an earlier measurement");
+    let work = ["--counts", "1", "run", "--range", "1:4", "--", "sh", "-c", "touch begun; sleep 100"];
+    for (words, begun) in [(&["--each", "100"][..], "picture.partial"), (&work, "begun")] {
+        let mut command = command(&["bench", "--json", "figures", "--svg", "picture"]);
+        let mut child = support::start(command.args(words).current_dir(files.0.path()));
+        until("it measures", || files.path(begun).exists());
+        support::signal(&child, Signal::SIGINT);
+        let end = support::wait(&mut child, LIMIT.min(Duration::from_secs(60))).expect("it ends");
+        assert_eq!(end.code(), Some(75), "{words:?}");
+        let figures = std::fs::read_to_string(files.path("figures")).expect("it is there");
+        assert_eq!(figures, "of an earlier measurement");
+        let _ = std::fs::remove_file(files.path("begun"));
+        assert_eq!(files.names(), ["figures"]);
+    }
 }
 
 #[test]

@@ -168,6 +168,44 @@ fn nothing_imports_the_command_line() {
     assert_none(offenders(&sources("src"), may, breaks), "nothing but main imports cli");
 }
 
+/// Returns the rooms of the crate from the top to the bottom, as the architecture page has them.
+fn rooms() -> Vec<String> {
+    let page = fs::read_to_string(root().join("src/architecture.md")).expect("the page is there");
+    page.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_string).collect()
+}
+
+/// Returns the rooms that a line of code names in paths of the crate.
+fn rooms_named<'r>(line: &'r str, rooms: &'r [String]) -> impl Iterator<Item = usize> + 'r {
+    let names = line.match_indices("crate::").map(|(at, path)| &line[at + path.len()..]);
+    names.filter_map(|rest| {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        rooms.iter().position(|room| *room == rest[..end])
+    })
+}
+
+#[test]
+fn imports_go_down_the_rooms() {
+    let rooms = rooms();
+    assert_eq!(rooms_named("use crate::engine::stop; crate::clients::it(crate::cli::run)", &rooms).count(), 2);
+    let mut upward = Vec::new();
+    for source in sources("src").into_iter().filter(|source| !is_test_file(&source.path)) {
+        let name = source.path.trim_start_matches("src/").split('/').next().unwrap_or_default().trim_end_matches(".rs");
+        let Some(own) = rooms.iter().position(|room| room == name) else { continue };
+        let code = source.lines.iter().take_while(|line| line.trim() != "mod tests {");
+        for (number, line) in (1..).zip(code) {
+            if rooms_named(line, &rooms).any(|room| room < own) {
+                upward.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    assert_none(upward, "a room imports from those below it in src/architecture.md");
+    let page = fs::read_to_string(root().join("src/lib.rs")).expect("it is there");
+    let listed = page.lines().filter_map(|line| line.strip_prefix("//! | `")?.split_once('`')).map(|(room, _)| room);
+    let listed: Vec<_> = listed.filter(|name| rooms.iter().any(|room| room == name)).collect();
+    let rooms: Vec<_> = rooms.iter().filter(|room| *room != "guide").collect();
+    assert_eq!(listed, rooms, "the first page has the rooms in another order");
+}
+
 #[test]
 fn the_scheduler_s_orders_are_carried_out_in_one_place() {
     let mut sources = sources("src");

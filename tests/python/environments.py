@@ -55,7 +55,7 @@ def environment(name, packages, python="python3"):
 
 
 def with_ranks(ranks, threads=1):
-    """Returns the words that start rankpool with so many ranks: under $RANKPOOL_MPIEXEC, or as threads of one process."""
+    """Returns the words that start rankpool with this number of ranks: under $RANKPOOL_MPIEXEC, or as threads of one process."""
     launcher = os.environ.get("RANKPOOL_MPIEXEC")
     if launcher:
         flags = shlex.split(os.environ.get("RANKPOOL_MPIEXEC_FLAGS", ""))
@@ -95,7 +95,7 @@ class Marked:
                 pass
 
     def left(self, seconds=20):
-        """Returns the commands of the processes that are left after at most so many seconds, and kills these."""
+        """Returns the commands of the processes that are left after at most this number of seconds, and kills these."""
         end = time.monotonic() + seconds
         while self.processes() and time.monotonic() < end:
             time.sleep(0.05)

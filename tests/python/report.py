@@ -1,24 +1,27 @@
-"""Opens reports of `rankpool report` in a real browser: Chromium, from file://, without a network.
+"""Opens reports of `rankpool report`, from file://, and the status page of a run in a real browser: Chromium, without a network.
 
     tests/python/report.py                    all tests
     tests/python/report.py Page.test_NAME     one test
+    tests/python/report.py StatusPage         those of the status page
 
 It makes a virtual environment with Playwright in it. The browser is $CHROMIUM, or `chromium` in the PATH (Debian's package
-`chromium`). It leaves pictures of the page in target/report: light.png, dark.png, narrow.png, many-ranks.png.
+`chromium`). It leaves pictures of the page in target/report: light.png, dark.png, narrow.png, many-ranks.png, status-light.png, status-dark.png.
 """
 
 import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from environments import TARGET, environment, program, run, succeed  # noqa: E402
+from environments import TARGET, Marked, environment, program, run, succeed  # noqa: E402
 
 PICTURES = Path(os.environ.get("RANKPOOL_TARGET_BASE") or TARGET) / "report"
 SECTIONS = ["summary", "notes", "course", "ranks", "times", "classes", "phases", "memory", "failed", "slowest", "missing"]
@@ -62,8 +65,8 @@ def write_log_of_many_ranks(path, ranks=1000, slots=8, jobs=20_000):
             log.write(json.dumps(entry) + "\n")
 
 
-class Page(unittest.TestCase):
-    """One browser for all tests, and a report of a run with failures and retries."""
+class Browser(unittest.TestCase):
+    """One browser, and a folder, for all tests of a class."""
 
     @classmethod
     def setUpClass(cls):
@@ -75,14 +78,6 @@ class Page(unittest.TestCase):
         cls.folder = Path(tempfile.mkdtemp(prefix="rankpool-report-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
         PICTURES.mkdir(parents=True, exist_ok=True)
-        cls.page_file = cls.folder / "report.html"
-        grid = ["--grid", "lr=0.1,0.01,0.001", "--grid", "batch=16,32,64", "--grid", f"seed={','.join(map(str, range(1, 21)))}"]
-        files = ["--journal", "run.journal", "--output", "out", "--stderr", "err", "--retries", "1", "--retry-pause", "0.1s"]
-        words = [program(), "--local", "4", "--threads", "2", "run", "--progress", "off", *grid, *files]
-        ended = run([*words, "--", "sh", "-c", JOB, "_", "{lr}", "{batch}", "{seed}"], cwd=cls.folder)
-        if ended.returncode != 3:
-            raise AssertionError(f"exit code {ended.returncode}: {ended.stderr}")
-        succeed([program(), "report", "run.journal", "-o", "report.html"], cwd=cls.folder)
         playwright = sync_playwright().start()
         cls.addClassCleanup(playwright.stop)
         # Whatever asked for another host would have to get through a proxy that is not there.
@@ -90,7 +85,7 @@ class Page(unittest.TestCase):
         cls.browser = playwright.chromium.launch(executable_path=browser_path, args=words)
         cls.addClassCleanup(cls.browser.close)
 
-    def open(self, file=None, **options):
+    def open(self, url, **options):
         """Opens a page. What it says on the console and what it asks for is in self.said and self.asked."""
         options = {"viewport": {"width": 1000, "height": 1200}, **options}
         context = self.browser.new_context(**options)
@@ -100,14 +95,37 @@ class Page(unittest.TestCase):
         page.on("console", lambda message: self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
         page.on("request", lambda request: self.asked.append(request.url))
-        page.goto((file or self.page_file).as_uri())
+        page.goto(url)
         return page
 
-    def assert_quiet(self, file=None):
-        """Nothing was said, and nothing but the file was asked for."""
+    def assert_quiet(self, url):
+        """Nothing was said, and nothing but this page was asked for."""
         self.assertEqual(self.said, [])
-        others = [url for url in self.asked if not url.startswith("data:")]
-        self.assertEqual(others, [(file or self.page_file).as_uri()])
+        others = [asked for asked in self.asked if not asked.startswith("data:")]
+        self.assertEqual(set(others), {url})
+
+
+class Page(Browser):
+    """A report of a run with failures and retries."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.page_file = cls.folder / "report.html"
+        grid = ["--grid", "lr=0.1,0.01,0.001", "--grid", "batch=16,32,64", "--grid", f"seed={','.join(map(str, range(1, 21)))}"]
+        files = ["--journal", "run.journal", "--output", "out", "--stderr", "err", "--retries", "1", "--retry-pause", "0.1s"]
+        words = [program(), "--local", "4", "--threads", "2", "run", "--progress", "off", *grid, *files]
+        ended = run([*words, "--", "sh", "-c", JOB, "_", "{lr}", "{batch}", "{seed}"], cwd=cls.folder)
+        if ended.returncode != 3:
+            raise AssertionError(f"exit code {ended.returncode}: {ended.stderr}")
+        succeed([program(), "report", "run.journal", "-o", "report.html"], cwd=cls.folder)
+
+    def open(self, file=None, **options):
+        return super().open((file or self.page_file).as_uri(), **options)
+
+    def assert_quiet(self, file=None):
+        super().assert_quiet((file or self.page_file).as_uri())
+        self.assertEqual(len([url for url in self.asked if not url.startswith("data:")]), 1)
 
     def test_everything_is_there_without_a_network_and_without_a_script(self):
         page = self.open()
@@ -215,6 +233,78 @@ class Page(unittest.TestCase):
         self.assertLess(page.evaluate("document.querySelectorAll('*').length"), 8000)
         page.screenshot(path=PICTURES / "many-ranks.png", full_page=True)
         self.assert_quiet(file)
+
+
+class StatusPage(Browser):
+    """The page of `--serve-status`, while jobs wait for a file to go away."""
+
+    def setUp(self):
+        self.gate = self.folder / "gate"
+        self.gate.touch()
+        marked = Marked()
+        self.addCleanup(marked.end)
+        job = 'n=${1#<b>}; [ $n -le 4 ] || while [ -e gate ]; do sleep 0.05; done; [ $n -gt 8 ] || [ $n -lt 3 ] || exit 1; sleep 0.02'
+        words = [program(), "--local", "2", "run", "--progress", "off", "-o", "out", "--serve-status", "0"]
+        words += ["--args", *(f"<b>{number}" for number in range(1, 2001)), "--", "sh", "-c", job, "_", "{}"]
+        self.process = subprocess.Popen(
+            words, cwd=self.folder, env=marked.variables, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        self.addCleanup(self.end)
+        self.url = self.process.stderr.readline().split(" is at ")[-1].strip()
+        self.assertRegex(self.url, r"^http://127\.0\.0\.1:\d+/$")
+
+    def end(self):
+        self.process.terminate()
+        self.process.communicate(timeout=60)
+
+    def until(self, page, condition):
+        """Waits for a condition. Not with Playwright's own function, which the page forbids: it evaluates text inside of the page."""
+        from playwright.sync_api import Error
+
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                if page.evaluate(condition):
+                    return
+            except Error as error:
+                # The page is being loaded again.
+                if "context was destroyed" not in str(error):
+                    raise
+            page.wait_for_timeout(50)
+        self.fail(f"not within a minute: {condition}\n{page.content()}")
+
+    def test_it_shows_the_run_and_refreshes_itself_without_a_script_and_without_other_hosts(self):
+        page = self.open(self.url)
+        self.until(page, "document.querySelector('progress')?.value == 4")
+        self.assertEqual(page.locator("tbody tr").count(), 2)
+        self.until(page, "document.querySelector('tbody')?.innerText.includes('<b>')")
+        self.assertEqual(page.query_selector_all("script, b"), [])
+        self.assertEqual(page.get_by_role("progressbar").get_attribute("aria-label"), "jobs that are settled")
+        loaded = self.asked.count(self.url)
+        self.gate.unlink()
+        self.until(page, "document.querySelector('progress')?.value > 4")
+        self.assertGreater(self.asked.count(self.url), loaded, "it was loaded again, by itself")
+        self.until(page, "document.body?.innerText.includes('6 failed')")
+        self.assert_quiet(self.url)
+        self.assertIsNone(self.process.poll(), "the run goes on")
+
+    def test_it_can_be_read_on_a_light_and_on_a_dark_screen(self):
+        backgrounds = set()
+        for scheme in ("light", "dark"):
+            page = self.open(self.url, color_scheme=scheme)
+            # What a lost rank would have, and the background that the browser chooses.
+            background, *others = page.evaluate(
+                "(() => { const row = document.querySelector('tbody tr'); row.className = 'bad';"
+                " document.querySelector('h1').style.backgroundColor = 'Canvas';"
+                " return [getComputedStyle(document.querySelector('h1')).backgroundColor,"
+                " ...[row, ...document.querySelectorAll('h1, p, th, a')].map(of => getComputedStyle(of).color)] })()"
+            )
+            backgrounds.add(background)
+            page.screenshot(path=PICTURES / f"status-{scheme}.png")
+            for colour in others:
+                self.assertGreaterEqual(contrast(background, colour), 4.5, f"{scheme}: {colour} on {background}")
+            self.assert_quiet(self.url)
+        self.assertEqual(len(backgrounds), 2, backgrounds)
 
 
 def contrast(one, other):

@@ -135,7 +135,7 @@ fn a_job_that_the_pool_gives_up_as_lost_is_not_run_again() {
     ledger.on(Event::Ended { index: 0, result: lost(None) }, Duration::ZERO, &mut orders);
     assert!(matches!(&orders[..], [Order::Settle { job, .. }] if job.number == 1), "{orders:?}");
     orders.clear();
-    // One whose process was lost with the spawn helper of its rank has killed nobody.
+    // One whose process was lost with the spawn helper of its rank has killed no rank.
     let run = crate::batch::job::Run { rank: 1, slot: 1, start_us: 0, seconds: 0.0, usage: None };
     ledger.on(Event::Ended { index: 1, result: lost(Some(run)) }, Duration::ZERO, &mut orders);
     assert!(matches!(orders[..], [Order::Forget { place: 1 }]), "{orders:?}");

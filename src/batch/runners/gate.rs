@@ -150,7 +150,7 @@ mod tests {
         let gate = Gate::new();
         let passes: Vec<_> = (0..5).map(|_| shared(&gate)).collect();
         assert!(!may_enter(&gate, Room::Alone, ANY), "others run");
-        assert!(may_enter(&gate, Room::Shared, ANY), "who has given up waiting is in nobody's way");
+        assert!(may_enter(&gate, Room::Shared, ANY), "a thread that has given up waiting is in no other's way");
         drop(passes);
         let alone = gate.enter(Room::Alone, ANY, never);
         for room in [Room::Shared, Room::Half, Room::Alone] {

@@ -10,7 +10,7 @@ fn row(count: u32, wall: f64, run: f64, busy: f64, (user, system): (f64, f64)) -
         "jobs": 1000, "failed": 0, "wall_seconds": run, "efficiency": efficiency, "busy_seconds": busy,
     }))
     .expect("a summary");
-    let once = Once { wall_seconds: wall, user_seconds: user, system_seconds: system, summary };
+    let once = Once { wall_seconds: wall, user_seconds: user, system_seconds: system, other_cpus: Some(0.1), summary };
     Row { count, runs: vec![once; 3] }
 }
 
@@ -101,8 +101,32 @@ fn noise_and_a_slow_first_run_are_warned_of_with_the_option_that_helps() {
     noisy.runs[1].wall_seconds = 1.5;
     let mut cold = row(1, 1.0, 1.0, 1.0, (1.0, 0.0));
     cold.runs[0].wall_seconds = 1.5;
-    let warnings = warnings(&[cold, noisy], "threads");
+    let warnings = warnings(&[cold, noisy], "threads", 2);
     assert!(warnings[0].contains("--warmup"), "{warnings:?}");
     assert!(warnings[1].contains("--runs"), "{warnings:?}");
-    assert!(super::warnings(&[row(1, 1.0, 1.0, 1.0, (1.0, 0.0))], "threads").is_empty());
+    assert!(super::warnings(&[row(1, 1.0, 1.0, 1.0, (1.0, 0.0))], "threads", 2).is_empty());
+}
+
+#[test]
+fn jobs_that_compute_do_not_wait_because_other_work_delays_the_start() {
+    let found = |others| {
+        let mut rows = [row(1, 0.8, 0.3, 0.1, (0.09, 0.0)), row(2, 0.27, 0.12, 0.11, (0.09, 0.0))];
+        rows.iter_mut().flat_map(|row| &mut row.runs).for_each(|run| run.other_cpus = others);
+        limits(&evidence(&rows)).contains(&Limit::Waiting)
+    };
+    assert!(found(Some(0.0)) && found(None) && !found(Some(1.8)));
+}
+
+#[test]
+fn other_work_is_warned_of_if_it_needs_the_same_cpus() {
+    let busy = |count, wall: f64, others| {
+        let mut row = row(count, wall, wall, wall, (wall, 0.0));
+        row.runs.iter_mut().for_each(|run| run.other_cpus = others);
+        row
+    };
+    let found = warnings(&[busy(1, 1.0, Some(0.9)), busy(2, 1.0, Some(0.7))], "threads", 2);
+    assert!(found[0].contains("with 2 threads, other work kept 0.7 of the 2 CPUs"), "{found:?}");
+    assert!(warnings(&[busy(2, 1.0, Some(0.7))], "threads", 8).is_empty(), "there are CPUs for both");
+    assert!(warnings(&[busy(2, 1.0, None)], "ranks", 2).is_empty(), "it is not known");
+    assert!(warnings(&[busy(2, 0.12, Some(0.7))], "threads", 2).is_empty(), "it is too short to be known");
 }

@@ -1,10 +1,10 @@
-//! Detection of a quiet run: nothing has happened for a while although threads are idle.
+//! The pauses of rank 0's loop, and the detection of a quiet run: nothing has happened for a while although threads are idle.
 
 use std::time::{Duration, Instant};
 
 use super::Master;
 use crate::engine::schedule::Event;
-use crate::engine::transport::Idle;
+use crate::engine::transport::{Idle, Need};
 
 /// After this time without messages and commands the scheduler gets [`Event::Quiet`].
 const QUIET: Duration = Duration::from_millis(1);
@@ -33,6 +33,18 @@ impl Quiet {
 }
 
 impl Master<'_> {
+    /// Returns how urgent the next message is.
+    pub(super) fn need(&self) -> Need {
+        if self.schedule.idle_threads() > 0 {
+            Need::Now
+        } else if self.schedule.has_queued() {
+            Need::Later
+        } else {
+            // The ranks will be out of work, and the driver waits for the last results.
+            Need::Soon
+        }
+    }
+
     /// Waits when there is nothing to do, or sends the scheduler [`Event::Quiet`].
     pub(super) fn pause(&mut self, idle: &mut Idle, quiet: &mut Quiet) {
         let left = if self.schedule.has_slack() { quiet.left() } else { None };

@@ -233,7 +233,7 @@ impl<'c> Run<'c> {
                 break;
             }
         }
-        // A function that leaves jobs behind does not want them; somebody waits for their results.
+        // A function that leaves jobs behind does not want them, but the driver waits for their results.
         self.one_by_one(|_, _, _| Err(Failure::new(JobErrorKind::Cancelled, "the function has not taken the job")));
     }
 

@@ -203,6 +203,12 @@ impl Schedule {
         !self.chunks.is_empty() && self.ranks.idle() > self.ranks.unanswered()
     }
 
+    /// Returns whether jobs wait for a rank with credit.
+    #[must_use]
+    pub fn has_queued(&self) -> bool {
+        !self.serving.is_empty()
+    }
+
     /// Returns the number of a map's jobs that no rank holds.
     #[must_use]
     pub fn queued(&self, map: MapId) -> u64 {

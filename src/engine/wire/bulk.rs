@@ -4,7 +4,7 @@
 //! `Vec<f32>`, `Vec<u8>` and strings are alike. serde processes one number at a time. Here a value that is such a list (one that
 //! only contains a list is not) is recognised by its type and copied as a whole. The bytes are the same either way.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 
 use bincode::config;
 use serde::{Serialize, de::DeserializeOwned};
@@ -89,8 +89,22 @@ fn read_text(bytes: &[u8]) -> Result<String, CodecError> {
     String::from_utf8(read(bytes)?).map_err(|_| CodecError::garbled("a text is not UTF-8"))
 }
 
+/// Whether values of this type are copied as a whole. The compiler knows the answer for each type.
+fn is_bulk<T: 'static>() -> bool {
+    fn is_list_of<T: 'static, N: Number>() -> bool {
+        TypeId::of::<T>() == TypeId::of::<Vec<N>>() || TypeId::of::<T>() == TypeId::of::<Box<[N]>>()
+    }
+    is_list_of::<T, f64>()
+        || is_list_of::<T, f32>()
+        || is_list_of::<T, u8>()
+        || TypeId::of::<T>() == TypeId::of::<String>()
+}
+
 /// Appends the encoding of a value.
 pub(crate) fn encode_value<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    if !is_bulk::<T>() {
+        return encode_into(value, out);
+    }
     fn list<N: Number>(value: &dyn Any) -> Option<&[N]> {
         let vec = value.downcast_ref::<Vec<N>>().map(Vec::as_slice);
         vec.or_else(|| value.downcast_ref::<Box<[N]>>().map(|list| &**list))
@@ -122,6 +136,9 @@ pub(crate) fn decode_value<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Resul
     }
     fn fill_list<N: Number>(place: &mut dyn Any, bytes: &[u8]) -> Result<bool, CodecError> {
         Ok(fill(place, || read::<N>(bytes))? || fill(place, || read::<N>(bytes).map(Vec::into_boxed_slice))?)
+    }
+    if !is_bulk::<T>() {
+        return decode(bytes);
     }
     let mut place: Option<T> = None;
     let any: &mut dyn Any = &mut place;

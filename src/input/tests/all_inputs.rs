@@ -128,7 +128,7 @@ fn of_many_bad_records_the_first_few_are_remembered() {
         x if x % 2 == 0 => Err(record.position(1).unwrap().wrong("is even")),
         x => Ok(x),
     };
-    assert_eq!(inputs.check(odd).unwrap(), None, "nobody has looked at all of them");
+    assert_eq!(inputs.check(odd).unwrap(), None, "not all of them were looked at");
     let reading = inputs.open();
     let bad = reading.bad_records();
     assert_eq!(reading.jobs(odd).count(), 500_000);

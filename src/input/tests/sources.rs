@@ -125,7 +125,7 @@ fn reading_a_stream_asks_for_no_more_lines_than_it_hands_out() {
     struct OneLineThenPanic(Option<&'static [u8]>);
     impl Read for OneLineThenPanic {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let line = self.0.take().expect("nobody asked for the second line");
+            let line = self.0.take().expect("the second line was not asked for");
             buffer[..line.len()].copy_from_slice(line);
             Ok(line.len())
         }

@@ -35,6 +35,7 @@ const FILES: &[(&str, &str)] = &[
     ("rankpool/_process.py", include_str!("../../../python/rankpool/_process.py")),
     ("rankpool/_progress.py", include_str!("../../../python/rankpool/_progress.py")),
     ("rankpool/_reading.py", include_str!("../../../python/rankpool/_reading.py")),
+    ("rankpool/_receiving.py", include_str!("../../../python/rankpool/_receiving.py")),
     ("rankpool/_reload.py", include_str!("../../../python/rankpool/_reload.py")),
     ("rankpool/_results.py", include_str!("../../../python/rankpool/_results.py")),
     ("rankpool/_runs.py", include_str!("../../../python/rankpool/_runs.py")),

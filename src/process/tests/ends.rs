@@ -58,7 +58,7 @@ fn the_program_of_a_shell_that_ends_at_once_has_its_time() {
     // A shell may report that its sleep was terminated.
     assert!(end.reason == EndReason::Cancelled && text.starts_with(b"ready\n"), "{end:?}");
     assert!(file.exists(), "it was killed before it had cleaned up");
-    assert!(end.seconds < 30.0, "nobody waits when all are gone: {}", end.seconds);
+    assert!(end.seconds < 30.0, "there is no wait when all are gone: {}", end.seconds);
 }
 
 #[test]
@@ -138,12 +138,12 @@ fn a_worker_lives_on_while_other_commands_run() {
         from.read_line(&mut line).expect("it writes");
         assert_eq!(line, format!("job {round}\n"));
     }
-    assert!(!is_readable(worker.end().expect("nobody was told of its end")), "it still runs");
+    assert!(!is_readable(worker.end().expect("its end was not reported")), "it still runs");
     drop(to);
     let ended = worker.ended().expect("the helper is there");
     assert!(ended.status.success() && worker.end().is_none());
     assert_eq!(from.read_line(&mut String::new()).ok(), Some(0), "its output is closed");
-    assert_eq!(worker.signal(SignalOrder::Kill), Ok(()), "there is nobody to signal");
+    assert_eq!(worker.signal(SignalOrder::Kill), Ok(()), "there is no process to signal");
 }
 
 #[test]

@@ -81,7 +81,7 @@ struct Warnings(Arc<Mutex<Vec<String>>>);
 
 impl Warnings {
     fn all(&self) -> Vec<String> {
-        self.0.lock().expect("nobody panics with it").clone()
+        self.0.lock().expect("no thread panics with it").clone()
     }
 }
 
@@ -90,7 +90,7 @@ fn options(protocol: Protocol) -> (Options, Warnings) {
     let mut options = Options::new("the worker", protocol);
     options.warn = {
         let warnings = warnings.clone();
-        Arc::new(move |warning| warnings.0.lock().expect("nobody panics with it").push(warning.to_string()))
+        Arc::new(move |warning| warnings.0.lock().expect("no thread panics with it").push(warning.to_string()))
     };
     (options, warnings)
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::value::RawValue;
 
-use super::job::{Job, text_of};
 use super::spread::Spread;
+use crate::journal::job::{Job, text_of};
 
 /// A name with more values than this is no class: the values differ from job to job.
 const MOST_VALUES: usize = 32;

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::classes::Sorter;
-use super::job::Job;
 use super::lanes::Lanes;
 use super::named::Named;
 use super::phases::Phases;
@@ -13,6 +12,7 @@ use super::survey::Survey;
 use super::timeline::{Range, Timeline};
 use super::{Classes, Counts, Facts, Retries, Slots};
 use crate::journal::entries::{Entries, Entry};
+use crate::journal::job::Job;
 use crate::journal::{JournalError, Spec};
 
 /// Of more runs, the first ones are only counted.

@@ -5,7 +5,6 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `job` | one job as it is described |
 //! | `run` | the runs that wrote the file |
 //! | `survey` | the first look: time, ranks, hosts |
 //! | `timeline`, `lanes` | what happened when, and where |
@@ -15,7 +14,6 @@
 
 mod classes;
 mod collect;
-mod job;
 mod lanes;
 mod missing;
 mod named;
@@ -31,7 +29,6 @@ mod timeline;
 use std::path::{Path, PathBuf};
 
 pub(crate) use classes::{Class, Classes, members};
-pub(crate) use job::{Job, text_of};
 pub(crate) use lanes::{CELLS, LaneOf, Lanes};
 pub(crate) use missing::status_name;
 pub(crate) use named::{NamedJob, Reason};

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::job::Job;
 use crate::console::{in_one_line, shortened};
 use crate::journal::Status;
+use crate::journal::job::Job;
 
 /// The most slowest jobs and the most failed jobs.
 const NAMED: usize = 20;

@@ -1,7 +1,7 @@
 //! What could be changed in the job script or the command line, each with the figure behind it.
 
 use super::{Facts, Slots};
-use crate::report::words::{bytes, count, counted, number, percent, seconds, slurm_time};
+use crate::console::words::{bytes, count, counted, number, percent, seconds, slurm_time};
 
 /// A sentence about a line of the job script or an option.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::job::Job;
 use super::spread::Spread;
+use crate::journal::job::Job;
 
 /// With more slots, those that appear last are not looked at.
 const MOST_SLOTS: usize = 1 << 20;

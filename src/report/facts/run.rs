@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::job::micros;
 use crate::journal::Spec;
+use crate::journal::job::micros;
 
 /// A run.
 #[derive(Debug, Clone, Default)]

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::job::Job;
 use super::timeline::Range;
+use crate::journal::job::Job;
 
 /// With more ranks, those that appear last are not told apart.
 const MOST_RANKS: usize = 1 << 16;

@@ -1,11 +1,9 @@
 //! The charts of the page: from facts to marks, never more than some thousand.
 
 use super::Page;
-use crate::report::chart::{
-    Axis, Bar, Bars, Caption, Column, Gantt, Histogram, Ink, Lines, Mark, Reference, Series, Unit,
-};
+use crate::chart::{Axis, Bar, Bars, Caption, Column, Gantt, Histogram, Ink, Lines, Mark, Reference, Series, Unit};
+use crate::console::words::{bytes, counted, number, percent, seconds};
 use crate::report::facts::{CELLS, Class, Classes, Facts, LaneOf, Lanes};
-use crate::report::words::{bytes, counted, number, percent, seconds};
 
 /// The most columns of a histogram.
 const COLUMNS: usize = 48;

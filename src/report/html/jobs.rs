@@ -1,8 +1,8 @@
 //! The tables of single jobs: the failed ones and the slowest ones, each with the command that runs it again.
 
 use super::Page;
+use crate::console::words::{count, counted, seconds};
 use crate::report::facts::{Facts, NamedJob, status_name};
-use crate::report::words::{count, counted, seconds};
 
 /// The jobs of a table that are shown at once.
 const SHOWN: usize = 8;

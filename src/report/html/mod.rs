@@ -7,9 +7,9 @@ mod jobs;
 #[cfg(test)]
 mod tests;
 
-use super::chart::{self, Chart, escaped};
 use super::facts::{Classes, Facts};
-use super::words::{count, number, percent, seconds};
+use crate::chart::{self, Chart, escaped};
+use crate::console::words::{count, number, percent, seconds};
 
 const STYLE: &str = include_str!("style.css");
 /// The most rows of a table of classes.
@@ -96,7 +96,7 @@ fn lead(facts: &Facts) -> String {
 }
 
 fn count_of(value: u64, noun: &str) -> String {
-    super::words::counted(value, noun)
+    crate::console::words::counted(value, noun)
 }
 
 type Section = (&'static str, &'static str, fn(&Facts, &mut Page) -> bool);

@@ -108,14 +108,19 @@ impl Observer {
         Observer { of, period, memory: Mutex::default() }
     }
 
-    /// Returns the status of the run.
+    /// Returns the status of the run. When it has ended, this is its last one, for whoever still reads it.
     pub(crate) fn status(&self) -> Arc<Status> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let age = self.of.board.age();
+        self.status_at(&mut memory, age)
+    }
+
+    /// Returns the status; `age` is that of the run.
+    fn status_at(&self, memory: &mut Memory, age: Duration) -> Arc<Status> {
         match &memory.last {
-            Some((at, last)) if memory.end.is_some() && last.state == State::Ended || age - *at < FRESH => last.clone(),
+            Some((at, last)) if last.state == State::Ended || age.saturating_sub(*at) < FRESH => last.clone(),
             _ => {
-                let status = Arc::new(self.observe(&mut memory, age));
+                let status = Arc::new(self.observe(memory, age));
                 memory.last = Some((age, status.clone()));
                 status
             }
@@ -227,9 +232,13 @@ pub(super) mod tests {
         let status = observer.status();
         assert_eq!((status.settled, status.failed, status.state, status.sequence), (5, 2, State::Running, 1));
         assert_eq!(observer.status().sequence, 1, "a status of a moment ago is used again");
+        let later = |seconds| observer.status_at(&mut observer.memory.lock().unwrap(), Duration::from_secs(seconds));
+        assert_eq!((later(60).sequence, later(120).sequence), (2, 3), "an older one is not");
         let last = observer.end(Some(3));
-        assert_eq!((last.state, last.exit_code, last.sequence), (State::Ended, Some(3), 2));
-        assert_eq!((last.seconds_left, observer.status().sequence), (None, 2));
+        assert_eq!((last.state, last.exit_code, last.sequence), (State::Ended, Some(3), 4));
+        assert_eq!((last.seconds_left, observer.status().sequence), (None, 4));
+        let again = later(240);
+        assert_eq!((again.sequence, again.elapsed_seconds), (4, last.elapsed_seconds), "its figures do not change");
     }
 
     const SECOND: u64 = 1_000_000_000;

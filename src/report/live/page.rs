@@ -15,7 +15,8 @@ const STYLE: &str = "\
 :root{color-scheme:light dark}body{font:15px/1.4 system-ui,sans-serif;margin:1.5rem;max-width:72rem}\
 progress{width:100%;height:1rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th,td{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #8884}th:nth-child(2),td:nth-child(2),\
-th:last-child,td:last-child{text-align:left;overflow-wrap:anywhere}.bad{color:#c22;font-weight:600}small{opacity:.75}";
+th:last-child,td:last-child{text-align:left;overflow-wrap:anywhere}.bad{color:#b01c1c;font-weight:600}small{opacity:.75}\
+@media(prefers-color-scheme:dark){.bad{color:#ff8a80}}";
 
 /// Returns the page of a status.
 pub(super) fn of(status: &Status) -> String {

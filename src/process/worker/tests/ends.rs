@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use rustix::pipe::pipe;
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::*;
 use crate::process::tests::{lives, until};
@@ -162,7 +162,7 @@ fn who_ignores_term_is_killed() {
 #[test]
 fn a_run_that_ends_does_not_wait_for_its_workers() {
     start_helper();
-    let (read, write): (OwnedFd, OwnedFd) = pipe().expect("a pipe");
+    let (read, write): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
     let module = module(SLEEPER);
     let call = module.call("sleep");
     let (mut options, _) = options(call.protocol());

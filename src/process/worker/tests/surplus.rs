@@ -12,13 +12,13 @@ fn judged(script: &str) -> (Worker, Arc<Mutex<Vec<AnswerCheck>>>) {
     let verdicts: Arc<Mutex<Vec<AnswerCheck>>> = Arc::default();
     let (worker, _) = shell_with(script, |options| {
         let verdicts = verdicts.clone();
-        options.on_check = Arc::new(move |verdict| verdicts.lock().expect("nobody panics with it").push(verdict));
+        options.on_check = Arc::new(move |verdict| verdicts.lock().expect("no thread panics with it").push(verdict));
     });
     (worker, verdicts)
 }
 
 fn doubtful(verdicts: &Mutex<Vec<AnswerCheck>>) -> usize {
-    let verdicts = verdicts.lock().expect("nobody panics with it");
+    let verdicts = verdicts.lock().expect("no thread panics with it");
     verdicts.iter().filter(|verdict| matches!(verdict, AnswerCheck::Doubtful(_))).count()
 }
 
@@ -56,7 +56,7 @@ fn a_surplus_line_behind_the_last_answer_is_noticed_at_the_end_of_the_process() 
     let (mut worker, verdicts) = judged("while read -r x; do echo $x; done");
     answered(&mut worker, list(0..20));
     worker.close();
-    assert_eq!(*verdicts.lock().expect("nobody panics with it"), [AnswerCheck::Passed]);
+    assert_eq!(*verdicts.lock().expect("no thread panics with it"), [AnswerCheck::Passed]);
 }
 
 #[test]

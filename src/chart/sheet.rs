@@ -57,7 +57,7 @@ impl Sheet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::chart::{Bar, Bars, Unit};
+    use crate::chart::{Bar, Bars, Unit};
 
     #[test]
     fn charts_and_lines_stand_below_each_other_in_one_document() {

@@ -1,13 +1,11 @@
 //! Lines over a linear or a logarithmic axis.
 
-use plotters::chart::ChartBuilder;
-use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
-use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::element::{PathElement, Polygon, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::svg::{Area, CHARACTER_PX, Drawn, label, log_points, range};
-use super::{Axis, Caption, Chart, Ink, Reference, Unit};
+use super::axes::{Axes, Scale, log};
+use super::svg::{Area, CHARACTER_PX, Drawn, label, range};
+use super::{Axis, Caption, Chart, Ink, Reference};
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 240;
@@ -64,47 +62,13 @@ impl Chart for Lines {
     }
 }
 
-/// Returns a logarithmic axis with at most this number of labels.
-fn log(
-    range: &std::ops::Range<f64>,
-    unit: Unit,
-    most: usize,
-) -> impl AsRangedCoord<Value = f64, CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>> + use<> {
-    range.clone().log_scale().with_key_points(log_points(range, unit, most))
-}
-
 type Ranges = (std::ops::Range<f64>, std::ops::Range<f64>);
 
 impl Lines {
-    fn draw_in<X, Y>(&self, area: &Area<'_>, x: X, y: Y, ranges: &Ranges) -> Drawn
-    where
-        X: AsRangedCoord<Value = f64>,
-        Y: AsRangedCoord<Value = f64>,
-        X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
-        Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
-    {
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(if self.series.len() > 1 { 24 } else { 8 })
-            .margin_left(8)
-            .margin_right(24)
-            .x_label_area_size(44)
-            .y_label_area_size(84)
-            .build_cartesian_2d(x, y)?;
-        let (x_format, y_format) = (|value: &f64| self.x.unit.format(*value), |value: &f64| self.y.unit.format(*value));
-        chart
-            .configure_mesh()
-            .x_labels(8)
-            .y_labels(5)
-            .light_line_style(Ink::Grid.fill(0.0))
-            .bold_line_style(Ink::Grid.line(1))
-            .axis_style(Ink::Grid.line(1))
-            .label_style(label(Ink::Faint, HPos::Left, VPos::Center))
-            .axis_desc_style(label(Ink::Text, HPos::Center, VPos::Center))
-            .x_label_formatter(&x_format)
-            .y_label_formatter(&y_format)
-            .x_desc(self.x.label.clone())
-            .y_desc(self.y.label.clone())
-            .draw()?;
+    fn draw_in(&self, area: &Area<'_>, x: impl Scale, y: impl Scale, ranges: &Ranges) -> Drawn {
+        let above = if self.series.len() > 1 { 24 } else { 8 };
+        let axes = Axes { x: &self.x, y: &self.y, above, x_labels: 8, has_x_grid: true };
+        let mut chart = axes.draw(area, x, y)?;
         let ((left, right), base) = ((ranges.0.start, ranges.0.end), ranges.1.start);
         // The crate cannot place points far outside of the axes.
         let is_shown = |(x, y): &&(f64, f64)| {

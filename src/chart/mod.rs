@@ -1,4 +1,4 @@
-//! Charts as SVG, for `rankpool report` and for files: bars, lines, histograms and Gantt charts.
+//! Charts as SVG, for pages and for files: bars, lines, histograms and Gantt charts.
 //!
 //! Each chart is a plain struct with a `caption`; [`Chart::to_svg`] makes a file of it, and [`Chart::to_inline`] a part of an HTML
 //! page whose style sheet contains [`style`]. The colours are told apart by people who are colour-blind, and change where a reader
@@ -14,6 +14,7 @@
 //! .to_svg();
 //! ```
 
+mod axes;
 mod bars;
 mod gantt;
 mod histogram;
@@ -23,7 +24,7 @@ mod svg;
 #[cfg(test)]
 mod tests;
 
-use crate::report::words;
+use crate::console::words;
 
 pub(crate) use bars::{Bar, Bars};
 pub(crate) use gantt::{Gantt, Mark};

@@ -6,8 +6,8 @@ use std::time::UNIX_EPOCH;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::journal::Status;
-use crate::journal::entries::JobEntryRead;
+use super::Status;
+use super::entries::JobEntryRead;
 
 /// A job. What its entry does not say is `None`.
 #[derive(Debug)]

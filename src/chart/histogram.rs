@@ -1,12 +1,10 @@
 //! A histogram: how many values are in each of consecutive ranges, mostly on a logarithmic axis.
 
-use plotters::chart::ChartBuilder;
-use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
-use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::element::{PathElement, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::svg::{Area, Drawn, label, log_points, range};
+use super::axes::{Axes, Scale, log};
+use super::svg::{Area, Drawn, label, range};
 use super::{Axis, Caption, Chart, Ink, Reference};
 
 const WIDTH: u32 = 900;
@@ -42,42 +40,18 @@ impl Chart for Histogram {
     fn draw(&self, area: &Area<'_>) -> Drawn {
         let x = range(self.columns.iter().flat_map(|column| [column.from, column.to]), self.x.is_log, false);
         match self.x.is_log {
-            true => self.draw_in(area, x.clone().log_scale().with_key_points(log_points(&x, self.x.unit, 12)), &x),
+            true => self.draw_in(area, log(&x, self.x.unit, 12), &x),
             false => self.draw_in(area, x.clone(), &x),
         }
     }
 }
 
 impl Histogram {
-    fn draw_in<X>(&self, area: &Area<'_>, x: X, shown: &std::ops::Range<f64>) -> Drawn
-    where
-        X: AsRangedCoord<Value = f64>,
-        X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
-    {
+    fn draw_in(&self, area: &Area<'_>, x: impl Scale, shown: &std::ops::Range<f64>) -> Drawn {
         let most = self.columns.iter().map(|column| column.count).max().unwrap_or(0).max(1) as f64;
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(22 + 16 * (self.references.len() as u32).saturating_sub(1))
-            .margin_left(8)
-            .margin_right(24)
-            .x_label_area_size(44)
-            .y_label_area_size(84)
-            .build_cartesian_2d(x, 0.0..most * 1.05)?;
-        let (x_format, y_format) = (|value: &f64| self.x.unit.format(*value), |value: &f64| self.y.unit.format(*value));
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .x_labels(10)
-            .y_labels(5)
-            .light_line_style(Ink::Grid.fill(0.0))
-            .bold_line_style(Ink::Grid.line(1))
-            .axis_style(Ink::Grid.line(1))
-            .label_style(label(Ink::Faint, HPos::Left, VPos::Center))
-            .axis_desc_style(label(Ink::Text, HPos::Center, VPos::Center))
-            .x_label_formatter(&x_format)
-            .y_label_formatter(&y_format)
-            .x_desc(self.x.label.clone())
-            .y_desc(self.y.label.clone())
-            .draw()?;
+        let above = 22 + 16 * (self.references.len() as u32).saturating_sub(1);
+        let axes = Axes { x: &self.x, y: &self.y, above, x_labels: 10, has_x_grid: false };
+        let mut chart = axes.draw(area, x, 0.0..most * 1.05)?;
         let columns = self.columns.iter().filter(|column| column.count > 0);
         let bars: Vec<_> = columns
             .map(|column| {
