@@ -203,6 +203,8 @@ impl Head for ToMaster {
 const WORTH_KEEPING: usize = 64 << 10;
 /// Smaller parts of a payload are copied at once, so that nothing is kept for each of them.
 const SMALL: usize = 1 << 10;
+/// The usual heads have at most this many bytes. A large payload would be moved to make room for more.
+const HEAD: usize = 72;
 /// The most memory that is reserved for the small parts of the next packet.
 const RESERVED: usize = 64 << 10;
 
@@ -280,8 +282,8 @@ impl<H: Head> Packet<H> {
 
     /// Returns all messages so far and empties the packet.
     pub(crate) fn take(&mut self) -> Result<Message, CodecError> {
-        // Room for the heads, which are some 20 bytes each.
-        let heads = 32 * self.heads.len() + 8;
+        // Room for the heads, and for their number and their length.
+        let heads = HEAD * self.heads.len() + 16;
         let reserved = Vec::with_capacity(self.small.len().min(RESERVED));
         let small = std::mem::replace(&mut self.small, reserved);
         let mut bytes = if self.payload.is_empty() {

@@ -25,11 +25,14 @@ impl Doorbell {
 /// The time for which a loop polls without a pause after a message: about the duration of a small map, whose next message then
 /// wakes no thread.
 const HOT: Duration = Duration::from_micros(50);
-/// The first sleep after that; each is twice the one before, or four times if no thread is out of work yet.
+/// The first sleep after that; each is twice the one before.
 const SHORTEST: Duration = Duration::from_micros(20);
 /// The longest sleep while a thread is out of work.
 const LONGEST: Duration = Duration::from_millis(1);
-/// The shortest and the longest sleep while no thread is. A poll takes some 30 µs from the threads that compute.
+/// While a thread will soon be out of work, each sleep is this part of the time since the last message, so that the next one is late
+/// by no more than that.
+const SOON: u32 = 4;
+/// The shortest and the longest sleep while no thread is out of work. A poll takes some 30 µs from the threads that compute.
 const CALM: Duration = Duration::from_millis(1);
 const CALMEST: Duration = Duration::from_millis(10);
 /// The number of polls from one message to the next while no thread is out of work.
@@ -107,10 +110,11 @@ impl Idle {
         } else if self.need == Need::Later {
             let pause = (self.rhythm / POLLS).max(self.last_message.elapsed() / 2);
             thread::park_timeout(pause.clamp(CALM, CALMEST).min(limit));
+        } else if self.need == Need::Soon {
+            thread::park_timeout((self.active.elapsed() / SOON).clamp(SHORTEST, CALMEST).min(limit));
         } else {
             thread::park_timeout(self.pause.min(limit));
-            let (growth, longest) = if self.need == Need::Now { (2, LONGEST) } else { (4, CALMEST) };
-            self.pause = (self.pause * growth).min(longest);
+            self.pause = (self.pause * 2).min(LONGEST);
         }
     }
 }

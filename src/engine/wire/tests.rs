@@ -375,6 +375,7 @@ fn a_large_payload_with_a_single_owner_is_not_copied_to_be_sent() {
     let mut sent = Bytes::new();
     let used = measure(|| sent = packet.take().unwrap().packet);
     assert!(used.bytes_total > bytes, "one that others have must be copied: {used:?}");
+    assert!(used.bytes_total < bytes + 10_000, "and copied once: {used:?}");
     assert_eq!(open::<ToRank>(sent.clone()).unwrap(), [(ToRank::Broadcast { value: 1, bytes }, payload)]);
     // As a rank sends a result: a buffer of its own that nothing else shares.
     let mut frames = Vec::new();
@@ -384,4 +385,32 @@ fn a_large_payload_with_a_single_owner_is_not_copied_to_be_sent() {
     let used = measure(|| sent = packet.take().unwrap().packet);
     assert!(used.bytes_total < 10_000, "{used:?}");
     assert_eq!(open::<ToRank>(sent).unwrap(), [(ToRank::Broadcast { value: 1, bytes: copy.len() as u64 }, copy)]);
+}
+
+#[test]
+fn a_large_payload_is_copied_once_whichever_usual_head_it_has() {
+    let payload = Bytes::from(vec![7; 10_000_000]);
+    let bytes = payload.len() as u64;
+    let chunk = ToRank::Chunk { chunk: ChunkId(1), map: MapId(2), first: 3, count: 4, attempt: 5, bytes };
+    let define = ToRank::Define { map: MapId(1), function: FunctionId { offset: 2, seal: 3 }, limit: 4, bytes };
+    fn copied<H: Head>(head: H, payload: &Bytes) -> u64 {
+        let mut packet = Packet::default();
+        packet.push_with(head, [payload.clone()]);
+        measure(|| drop(packet.take().unwrap())).bytes_total
+    }
+    for used in [copied(chunk, &payload), copied(define, &payload)] {
+        assert!(used < bytes + 10_000, "{used} bytes");
+    }
+    let finished = ToMaster::Finished {
+        chunk: ChunkId(1),
+        count: 2,
+        wall_ns: 3,
+        useful_ns: 4,
+        failed: Vec::new(),
+        failed_results: 5,
+        bytes,
+        lists: 6,
+    };
+    let used = copied(finished, &payload);
+    assert!(used < bytes + 10_000, "{used} bytes");
 }
