@@ -201,28 +201,49 @@ fn lengths() -> impl Iterator<Item = Duration> {
     all.map(Duration::from_nanos)
 }
 
+/// Returns how long a job of this length takes by itself, in a loop: it looks at the clock until its time is over, and so takes
+/// longer by a part of such a look.
+fn alone(length: Duration) -> f64 {
+    /// Longer jobs take as long as they should.
+    const SHORT: Duration = Duration::from_micros(200);
+    /// The fastest loop counts: in the others something else ran.
+    const LOOPS: u32 = 10;
+    if length > SHORT {
+        return length.as_secs_f64();
+    }
+    let calls = SHORT.as_nanos().div_ceil(length.as_nanos().max(1)) as u64;
+    let fastest = (0..LOOPS).map(|_| {
+        let begin = Instant::now();
+        for index in 0..calls {
+            std::hint::black_box(spin(std::hint::black_box(&length), index));
+        }
+        begin.elapsed().as_secs_f64() / calls as f64
+    });
+    fastest.fold(f64::INFINITY, f64::min)
+}
+
 /// Returns the efficiency for each length of job. `job_seconds`: the wall time for each job that does nothing.
 fn efficiency(pool: &Pool, chunking: Chunking, each: Duration, job_seconds: f64) -> Result<Vec<Point>, JobError> {
     let threads = f64::from(pool.threads().max(1));
-    let measure = |length: Duration| {
-        let seconds = length.as_secs_f64();
+    let measure = |length: Duration, seconds: f64| {
         let wall_of_job = (seconds / threads).max(job_seconds);
         let jobs = ((each.as_secs_f64() / wall_of_job) as u64).max(LEAST_JOBS * u64::from(pool.threads()));
         let wall = run(pool, length, jobs, chunking)?.as_secs_f64();
-        // Each job took at least its length: what it took longer is not counted as useful.
-        Ok::<f64, JobError>(jobs as f64 * seconds / (threads * wall))
+        // What a job took longer than by itself is not counted as useful.
+        Ok::<f64, JobError>((jobs as f64 * seconds / (threads * wall)).min(1.0))
     };
     let mut points: Vec<Point> = Vec::new();
     for length in lengths() {
-        let mut efficiency = measure(length)?;
+        let seconds = alone(length);
+        let mut efficiency = measure(length, seconds)?;
         // A pool is not less efficient with longer jobs: something else ran on the machine.
         for _ in 0..AGAIN {
             if points.last().is_none_or(|shorter| shorter.efficiency <= efficiency) {
                 break;
             }
-            efficiency = efficiency.max(measure(length)?);
+            efficiency = efficiency.max(measure(length, seconds)?);
         }
-        points.push(Point { seconds: length.as_secs_f64(), efficiency });
+        points.push(Point { seconds, efficiency });
     }
     Ok(points)
 }
@@ -343,6 +364,14 @@ mod tests {
         assert_eq!(lengths.len(), 19);
         assert_eq!(lengths[..4], [100, 200, 500, 1000].map(Duration::from_nanos));
         assert_eq!(lengths[18], Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_job_by_itself_takes_its_length_and_at_most_a_look_at_the_clock() {
+        for length in lengths() {
+            let (alone, length) = (alone(length), length.as_secs_f64());
+            assert!(alone >= length && (alone < length + 2e-6 || alone == length), "{alone} for {length}");
+        }
     }
 
     #[test]

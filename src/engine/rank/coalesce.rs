@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The longest time that results wait while the rank has other chunks to run: a part of the time for which it has work in advance
 /// ([`CREDIT_TIME`](crate::engine::schedule)), so that the next chunks come in time.
-pub(super) const COALESCE_TIME: Duration = Duration::from_millis(1);
+pub(super) const COALESCE_TIME: Duration = Duration::from_millis(2);
 
 /// The time at which the loop must look for results that did not wake it because others were sent just before.
 #[derive(Debug, Default)]
