@@ -227,7 +227,7 @@ impl RankLoop<'_> {
                 active = true;
                 match message {
                     FromThread::Results(results) => {
-                        self.executor.unsent.fetch_sub(1, Ordering::SeqCst);
+                        self.executor.unsent.fetch_sub(results.count as usize, Ordering::SeqCst);
                         self.queue_results(results);
                     }
                     FromThread::Part(part) => self.queue_part(part),

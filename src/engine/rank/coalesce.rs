@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// ([`CREDIT_TIME`](crate::engine::schedule)), so that the next chunks come in time.
 pub(super) const COALESCE_TIME: Duration = Duration::from_millis(2);
 
+/// This many results do not wait: the loop is woken seldom enough, and the driver has something to do.
+pub(super) const COALESCE_JOBS: usize = 2048;
+
 /// The time at which the loop must look for results that did not wake it because others were sent just before.
 #[derive(Debug, Default)]
 pub(super) struct Coalescing {

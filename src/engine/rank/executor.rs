@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::broadcasts::Broadcasts;
 use super::cancellation::Cancellation;
-use super::coalesce::COALESCE_TIME;
+use super::coalesce::{COALESCE_JOBS, COALESCE_TIME};
 use super::results::{FromThread, Results};
 use crate::engine::catch::catch;
 use crate::engine::error::{Failure, JobErrorKind};
@@ -62,7 +62,7 @@ pub(super) struct Executor {
     pub started: Instant,
     /// The number of chunks that no thread has begun.
     pub waiting: AtomicUsize,
-    /// The number of chunks with results that the loop has not taken.
+    /// The number of jobs with results that the loop has not taken.
     pub unsent: AtomicUsize,
     /// The time at which the loop last sent results, in µs since `started`.
     pub sent: AtomicU64,
@@ -116,12 +116,14 @@ impl Executor {
         self.wake_if_out_of_work();
     }
 
-    /// Sends a chunk's results to the loop at the time `now`. They may wait for a moment if chunks wait: either this thread sees that no chunk waits,
+    /// Sends a chunk's results to the loop at the time `now`. If they are few, they may wait for a moment while chunks wait: either this thread sees that no chunk waits,
     /// or the thread that begins the last chunk sees these results, or the loop looks for them (see [`super::coalesce`]).
     pub(super) fn finish(&self, results: Results, now: Instant) {
-        self.unsent.fetch_add(1, Ordering::SeqCst);
+        let jobs = results.count as usize;
+        let many = self.unsent.fetch_add(jobs, Ordering::SeqCst) + jobs >= COALESCE_JOBS;
         self.send(FromThread::Results(results));
-        if self.micros_at(now).saturating_sub(self.sent.load(Ordering::Relaxed)) >= COALESCE_TIME.as_micros() as u64 {
+        let since_sent = self.micros_at(now).saturating_sub(self.sent.load(Ordering::Relaxed));
+        if many || since_sent >= COALESCE_TIME.as_micros() as u64 {
             self.doorbell.ring();
         } else {
             self.wake_if_out_of_work();
@@ -139,6 +141,10 @@ mod tests {
     use super::*;
     use crate::engine::schedule::ChunkId;
 
+    fn one_job(chunk: u64) -> Results {
+        Results { count: 1, ..Results::of(ChunkId(chunk)) }
+    }
+
     /// Whether the doorbell of the calling thread was rung since this was last asked.
     fn has_rung() -> bool {
         const LONG: Duration = Duration::from_millis(300);
@@ -155,7 +161,7 @@ mod tests {
         let just_before = || executor.sent.store(u64::MAX, SeqCst);
         executor.waiting.store(2, SeqCst);
         just_before();
-        executor.finish(Results::of(ChunkId(1)), Instant::now());
+        executor.finish(one_job(1), Instant::now());
         assert!(!has_rung(), "more results will follow");
         executor.begin();
         assert!(!has_rung(), "another chunk waits");
@@ -164,13 +170,27 @@ mod tests {
         executor.waiting.store(1, SeqCst);
         executor.sent.store(0, SeqCst);
         thread::sleep(COALESCE_TIME);
-        executor.finish(Results::of(ChunkId(2)), Instant::now());
+        executor.finish(one_job(2), Instant::now());
         assert!(has_rung(), "nothing was sent for a while");
         executor.waiting.store(0, SeqCst);
         just_before();
-        executor.finish(Results::of(ChunkId(3)), Instant::now());
+        executor.finish(one_job(3), Instant::now());
         assert!(has_rung(), "no chunk waits");
         assert_eq!((finished.len(), executor.unsent.load(SeqCst)), (3, 3));
+    }
+
+    #[test]
+    fn many_results_wake_the_loop_at_once() {
+        let (results, _finished) = unbounded();
+        let executor = Executor::new(RankId(0), results, Doorbell::default());
+        executor.doorbell.install();
+        executor.waiting.store(1, SeqCst);
+        executor.sent.store(u64::MAX, SeqCst);
+        let half = || Results { count: COALESCE_JOBS as u32 / 2, ..Results::of(ChunkId(1)) };
+        executor.finish(half(), Instant::now());
+        assert!(!has_rung(), "others may follow");
+        executor.finish(half(), Instant::now());
+        assert!(has_rung(), "enough have come together");
     }
 
     #[test]
