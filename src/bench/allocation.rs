@@ -201,8 +201,8 @@ fn lengths() -> impl Iterator<Item = Duration> {
     all.map(Duration::from_nanos)
 }
 
-/// Returns how long a job of this length takes by itself, in a loop: it looks at the clock until its time is over, and so takes
-/// longer by a part of such a look.
+/// Returns how long a job of this length takes by itself, in a loop. A job reads the clock until its time is over, so it takes longer
+/// than its length, by less than two readings.
 fn alone(length: Duration) -> f64 {
     /// Longer jobs take as long as they should.
     const SHORT: Duration = Duration::from_micros(200);
@@ -259,7 +259,7 @@ fn large(pool: &Pool, bytes: usize) -> Result<Large, JobError> {
         let begin = Instant::now();
         let value = pool.apply(numbers, bytes)?;
         let wall = begin.elapsed().as_secs_f64();
-        // What the rank needed to make it is no time of its way.
+        // The time in which the rank has made it does not count.
         results.push((wall - value.first().copied().unwrap_or(0.0)).max(0.0));
     }
     Ok(Large { bytes, input_seconds: median(&inputs), result_seconds: median(&results) })

@@ -380,7 +380,7 @@ impl RankLoop<'_> {
         let Results { chunk, count, wall_ns, useful_ns, failed_results, frames, rare } = results;
         let Rare { failed, lists } = rare.map_or_else(Rare::default, |rare| *rare);
         // A chunk has fewer jobs than that.
-        let (bytes, number) = (frames.len() as u64, lists.len() as u32);
+        let (bytes, number) = (frames.bytes().len() as u64, lists.len() as u32);
         let head =
             ToMaster::Finished { chunk, count, wall_ns, useful_ns, failed, failed_results, bytes, lists: number };
         match frames {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -56,24 +56,23 @@ impl<O: Value> JobHandle<O> {
         result.and_then(|encoded| encoded.decode(self.job))
     }
 
-    /// Waits until the job is done.
-    fn wait_until_done(&self) -> Result<MutexGuard<'_, Status>, JobError> {
+    /// Waits for the job's end, and returns what `take` takes of its result.
+    fn wait_and<T>(&self, take: impl FnOnce(&mut Result<Encoded, JobError>) -> T) -> Result<T, JobError> {
         let mut status = self.state.lock();
-        while !matches!(*status, Status::Done(_)) {
+        loop {
+            if let Status::Done(result) = &mut *status {
+                return Ok(take(result));
+            }
             check_wait().map_err(|message| JobError::new(self.job, JobErrorKind::Refused, message))?;
             status = self.state.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
         }
-        Ok(status)
     }
 
     /// Waits for the end of a job that has no other handle, and takes its result: a large list is not copied.
     pub(super) fn into_result(self) -> Result<O, JobError> {
         let taken = Err(JobError::new(self.job, JobErrorKind::Refused, "its result was taken"));
-        let status = std::mem::replace(&mut *self.wait_until_done()?, Status::Done(taken));
-        match status {
-            Status::Done(result) => self.read(result),
-            Status::Open { .. } => unreachable!("it was waited for"),
-        }
+        let result = self.wait_and(|result| std::mem::replace(result, taken))?;
+        self.read(result)
     }
 
     /// Waits for the job's end.
@@ -82,10 +81,7 @@ impl<O: Value> JobHandle<O> {
     /// The job's failure. [`Refused`](JobErrorKind::Refused) if the job has not ended and this is called in a job or a callback,
     /// where the wait might never end.
     pub fn wait(&self) -> Result<O, JobError> {
-        let result = match &*self.wait_until_done()? {
-            Status::Done(result) => result.clone(),
-            Status::Open { .. } => unreachable!("it was waited for"),
-        };
+        let result = self.wait_and(|result| result.clone())?;
         self.read(result)
     }
 

@@ -1,6 +1,7 @@
 //! The master's state of a map: its function, the inputs of jobs that are not settled, and deliveries that are not yet sent.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,14 @@ struct Inputs {
     first: u64,
     block: Block,
     unsettled: u32,
+}
+
+impl Inputs {
+    /// Returns the offsets of those of these jobs that are in the block.
+    fn offsets(&self, jobs: Range<u64>) -> Range<u32> {
+        let offset = |job: u64| job.saturating_sub(self.first).min(u64::from(self.block.count())) as u32;
+        offset(jobs.start)..offset(jobs.end)
+    }
 }
 
 /// One map.
@@ -88,42 +97,22 @@ impl MapState {
         self.inputs.partition_point(|inputs| inputs.first + u64::from(inputs.block.count()) <= job)
     }
 
-    /// Returns the index of each block that holds some of these jobs, with their offsets in the block.
-    fn blocks(&self, first: u64, count: u64) -> impl Iterator<Item = (usize, std::ops::Range<u32>)> + use<'_> {
-        self.blocks_from(self.first_block(first), first, count)
-    }
-
-    /// As [`blocks`](Self::blocks), from the block with the index `start` on.
-    fn blocks_from(
-        &self,
-        start: usize,
-        first: u64,
-        count: u64,
-    ) -> impl Iterator<Item = (usize, std::ops::Range<u32>)> + use<'_> {
-        let end = first + count;
-        self.inputs.range(start..).enumerate().map_while(move |(place, inputs)| {
-            let from = first.saturating_sub(inputs.first) as u32;
-            let to = end.saturating_sub(inputs.first).min(u64::from(inputs.block.count())) as u32;
-            (inputs.first < end).then_some((start + place, from..to))
-        })
-    }
-
     /// Returns the frames of these jobs' inputs, in pieces.
     pub(super) fn inputs(&self, first: u64, count: u32) -> impl Iterator<Item = Bytes> + use<'_> {
-        self.blocks(first, u64::from(count)).map(|(block, part)| self.inputs[block].block.frames(part))
+        let end = first + u64::from(count);
+        let inputs = self.inputs.range(self.first_block(first)..).take_while(move |inputs| inputs.first < end);
+        inputs.map(move |inputs| inputs.block.frames(inputs.offsets(first..end)))
     }
 
     /// Marks these jobs as settled: their inputs are not needed any more.
     pub(super) fn settle(&mut self, first: u64, count: u64) {
-        let mut next = self.first_block(first);
-        loop {
-            let Some((block, part)) = self.blocks_from(next, first, count).next() else { break };
-            let inputs = &mut self.inputs[block];
-            inputs.unsettled = inputs.unsettled.saturating_sub(part.end - part.start);
+        let (start, end) = (self.first_block(first), first + count);
+        for inputs in self.inputs.range_mut(start..).take_while(|inputs| inputs.first < end) {
+            let settled = inputs.offsets(first..end);
+            inputs.unsettled = inputs.unsettled.saturating_sub(settled.end - settled.start);
             if inputs.unsettled == 0 {
                 inputs.block.forget();
             }
-            next = block + 1;
         }
         while self.inputs.front().is_some_and(|inputs| inputs.unsettled == 0) {
             self.inputs.pop_front();

@@ -116,8 +116,9 @@ impl Executor {
         self.wake_if_out_of_work();
     }
 
-    /// Sends a chunk's results to the loop at the time `now`. If they are few, they may wait for a moment while chunks wait: either this thread sees that no chunk waits,
-    /// or the thread that begins the last chunk sees these results, or the loop looks for them (see [`super::coalesce`]).
+    /// Sends a chunk's results to the loop at the time `now`. If they are few, they may wait for a moment while chunks wait: either
+    /// this thread sees that no chunk waits, or the thread that begins the last chunk sees these results, or the loop looks for them
+    /// (see [`super::coalesce`]).
     pub(super) fn finish(&self, results: Results, now: Instant) {
         let jobs = results.count as usize;
         let many = self.unsent.fetch_add(jobs, Ordering::SeqCst) + jobs >= COALESCE_JOBS;

@@ -46,15 +46,7 @@ impl ResultFrames {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        match self {
-            ResultFrames::Few(few) => few.bytes().len(),
-            ResultFrames::Many(many) => many.len(),
-        }
-    }
-
     /// Returns the frames.
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             ResultFrames::Few(few) => few.bytes(),

@@ -87,10 +87,10 @@ struct Receiving {
     memory: List,
 }
 
-/// What has come of a message that is not complete.
+/// The parts of a message that were received before its packet.
 #[derive(Default)]
 struct Incomplete {
-    /// The parts so far of a packet or a list.
+    /// The first parts of a packet or a list.
     parts: Option<List>,
     lists: Vec<List>,
 }

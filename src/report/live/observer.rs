@@ -108,7 +108,7 @@ impl Observer {
         Observer { of, period, memory: Mutex::default() }
     }
 
-    /// Returns the status of the run. When it has ended, this is its last one, for whoever still reads it.
+    /// Returns the status of the run. After its end, this is always the last one.
     pub(crate) fn status(&self) -> Arc<Status> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let age = self.of.board.age();
