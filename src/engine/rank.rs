@@ -223,17 +223,8 @@ impl RankLoop<'_> {
                     watch.received();
                 }
             }
-            while let Ok(message) = self.finished.try_recv() {
-                active = true;
-                match message {
-                    FromThread::Results(results) => {
-                        self.executor.unsent.fetch_sub(results.count as usize, Ordering::SeqCst);
-                        self.queue_results(results);
-                    }
-                    FromThread::Part(part) => self.queue_part(part),
-                    FromThread::Early(early) => self.queue_early(early),
-                    FromThread::Delayed(chunk) => self.queue_delayed(chunk),
-                }
+            if self.executor.take_due() || self.coalescing.is_over(Instant::now) {
+                active |= self.take_finished();
             }
             if !self.limited.is_empty() {
                 self.write_off()?;
@@ -256,12 +247,29 @@ impl RankLoop<'_> {
         }
     }
 
+    /// Queues what the compute threads have sent; false if there was nothing.
+    fn take_finished(&mut self) -> bool {
+        let mut any = false;
+        while let Ok(message) = self.finished.try_recv() {
+            any = true;
+            match message {
+                FromThread::Results(results) => {
+                    self.executor.unsent.fetch_sub(results.count as usize, Ordering::SeqCst);
+                    self.queue_results(results);
+                }
+                FromThread::Part(part) => self.queue_part(part),
+                FromThread::Early(early) => self.queue_early(early),
+                FromThread::Delayed(chunk) => self.queue_delayed(chunk),
+            }
+        }
+        any
+    }
+
     /// Waits when there is nothing to do. Results wake the loop if no chunk waits; otherwise the loop has to look for them.
     fn pause(&mut self, idle: &mut Idle) {
         let waits = self.executor.waiting.load(Ordering::SeqCst) > 0;
         match if waits { self.coalescing.remaining(Instant::now) } else { None } {
             None => idle.wait(self.transport.polling()),
-            Some(Duration::ZERO) => {}
             Some(left) => idle.wait_at_most(left, self.transport.polling()),
         }
     }

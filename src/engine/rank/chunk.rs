@@ -325,7 +325,7 @@ impl<'c> Jobs<'c> for Run<'c> {
         self.ahead = (self.results.count, end);
         let frames = self.frames[start..].to_vec();
         self.executor.send(FromThread::Early(Early { chunk: self.chunk.id, first, count, frames }));
-        self.executor.doorbell.ring();
+        self.executor.ring();
     }
 
     fn give_back(&mut self, mut count: usize) {
@@ -340,7 +340,7 @@ impl<'c> Jobs<'c> for Run<'c> {
         self.inputs = inputs;
         self.chunk.cursor.put_back(offset);
         self.executor.send(FromThread::Delayed(self.chunk.id));
-        self.executor.doorbell.ring();
+        self.executor.ring();
     }
 
     fn message(&self) -> &Bytes {

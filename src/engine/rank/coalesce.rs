@@ -21,14 +21,18 @@ impl Coalescing {
         self.until = Some(now + COALESCE_TIME);
     }
 
-    /// Returns how long the loop may sleep; `None` if it may sleep until it is woken. Zero is returned once, after the time is
-    /// over, for results that came before it and did not wake the loop.
-    pub(super) fn remaining(&mut self, now: impl FnOnce() -> Instant) -> Option<Duration> {
-        let remaining = self.until?.saturating_duration_since(now());
-        if remaining.is_zero() {
+    /// Whether the time is over: true once, for results that came before its end and did not wake the loop.
+    pub(super) fn is_over(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        let is_over = self.until.is_some_and(|until| until <= now());
+        if is_over {
             self.until = None;
         }
-        Some(remaining)
+        is_over
+    }
+
+    /// Returns how long the loop may sleep; `None` if it may sleep until it is woken.
+    pub(super) fn remaining(&self, now: impl FnOnce() -> Instant) -> Option<Duration> {
+        Some(self.until?.saturating_duration_since(now()))
     }
 }
 
@@ -39,11 +43,12 @@ mod tests {
     #[test]
     fn the_loop_looks_once_more_when_results_wake_it_again() {
         let mut coalescing = Coalescing::default();
-        let now = Instant::now();
-        assert_eq!(coalescing.remaining(|| now), None);
-        coalescing.sent(now);
-        assert_eq!(coalescing.remaining(|| now + COALESCE_TIME / 5), Some(COALESCE_TIME * 4 / 5));
-        assert_eq!(coalescing.remaining(|| now + COALESCE_TIME * 2), Some(Duration::ZERO));
-        assert_eq!(coalescing.remaining(|| now + COALESCE_TIME * 2), None);
+        let begin = Instant::now();
+        let (early, late) = (|| begin + COALESCE_TIME / 5, || begin + COALESCE_TIME * 2);
+        assert_eq!((coalescing.remaining(early), coalescing.is_over(late)), (None, false));
+        coalescing.sent(begin);
+        assert_eq!((coalescing.remaining(early), coalescing.is_over(early)), (Some(COALESCE_TIME * 4 / 5), false));
+        assert_eq!((coalescing.remaining(late), coalescing.is_over(late)), (Some(Duration::ZERO), true));
+        assert_eq!((coalescing.remaining(late), coalescing.is_over(late)), (None, false));
     }
 }

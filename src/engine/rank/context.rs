@@ -101,7 +101,7 @@ pub(crate) fn send_part(job: u64, stream: OutputStream, bytes: Vec<u8>) -> Resul
     }
     let (taken, receiver) = bounded(1);
     executor.send(FromThread::Part(Part { map: map.id, job, stream, bytes, taken }));
-    executor.doorbell.ring();
+    executor.ring();
     SENT_PART.set(Some(receiver));
     Ok(())
 }
@@ -110,7 +110,7 @@ pub(crate) fn send_part(job: u64, stream: OutputStream, bytes: Vec<u8>) -> Resul
 pub(crate) fn abort_run(message: String) {
     if let Some(Surroundings { executor, .. }) = surroundings() {
         let _ = executor.abort_message.set(message);
-        executor.doorbell.ring();
+        executor.ring();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The state that the compute threads of a rank share with its loop: the channel for their results, and the decision when to
 //! wake the loop.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,10 @@ pub(super) struct Executor {
     /// The number of slots of this host that belong to earlier ranks.
     pub slots_before: AtomicU32,
     pub results: Sender<FromThread>,
-    pub doorbell: Doorbell,
+    /// Wakes the loop; results that the threads have sent are then due (see [`Executor::ring`]).
+    doorbell: Doorbell,
+    /// Whether the loop is to take what the threads have sent.
+    due: AtomicBool,
     pub started: Instant,
     /// The number of chunks that no thread has begun.
     pub waiting: AtomicUsize,
@@ -79,6 +82,7 @@ impl Executor {
             slots_before: AtomicU32::new(0),
             results,
             doorbell,
+            due: AtomicBool::new(false),
             started: Instant::now(),
             waiting: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
@@ -103,10 +107,23 @@ impl Executor {
         u64::try_from(moment.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Has the loop take what the threads have sent. A loop that wakes for another reason leaves it where it is: results that are
+    /// sent one by one, because the master's messages come one by one, would make it send its own so.
+    pub(super) fn ring(&self) {
+        if !self.due.swap(true, Ordering::SeqCst) {
+            self.doorbell.ring();
+        }
+    }
+
+    /// Whether a thread has called [`ring`](Self::ring) since this was last asked.
+    pub(super) fn take_due(&self) -> bool {
+        self.due.load(Ordering::Relaxed) && self.due.swap(false, Ordering::SeqCst)
+    }
+
     /// Wakes the loop if results wait and no chunk does: no more results will follow soon with which they could be sent.
     fn wake_if_out_of_work(&self) {
         if self.waiting.load(Ordering::SeqCst) == 0 && self.unsent.load(Ordering::SeqCst) > 0 {
-            self.doorbell.ring();
+            self.ring();
         }
     }
 
@@ -116,16 +133,17 @@ impl Executor {
         self.wake_if_out_of_work();
     }
 
-    /// Sends a chunk's results to the loop at the time `now`. If they are few, they may wait for a moment while chunks wait: either
-    /// this thread sees that no chunk waits, or the thread that begins the last chunk sees these results, or the loop looks for them
-    /// (see [`super::coalesce`]).
+    /// Sends a chunk's results to the loop at the time `now`. If they are few, compared with the chunks that wait, they may wait for
+    /// a moment: either this thread sees that no chunk waits, or the thread that begins the last chunk sees these results, or the
+    /// loop looks for them (see [`super::coalesce`]). So the next chunks come while the second half of the last ones is run.
     pub(super) fn finish(&self, results: Results, now: Instant) {
         let jobs = results.count as usize;
-        let many = self.unsent.fetch_add(jobs, Ordering::SeqCst) + jobs >= COALESCE_JOBS;
+        let unsent = self.unsent.fetch_add(jobs, Ordering::SeqCst) + jobs;
         self.send(FromThread::Results(results));
+        let many = unsent >= COALESCE_JOBS || unsent > self.waiting.load(Ordering::SeqCst);
         let since_sent = self.micros_at(now).saturating_sub(self.sent.load(Ordering::Relaxed));
         if many || since_sent >= COALESCE_TIME.as_micros() as u64 {
-            self.doorbell.ring();
+            self.ring();
         } else {
             self.wake_if_out_of_work();
         }
@@ -146,12 +164,14 @@ mod tests {
         Results { count: 1, ..Results::of(ChunkId(chunk)) }
     }
 
-    /// Whether the doorbell of the calling thread was rung since this was last asked.
-    fn has_rung() -> bool {
+    /// Whether the calling thread was woken to take results since this was last asked.
+    fn has_rung(executor: &Executor) -> bool {
         const LONG: Duration = Duration::from_millis(300);
         let begin = Instant::now();
         thread::park_timeout(LONG);
-        begin.elapsed() < LONG / 2
+        let woken = begin.elapsed() < LONG / 2;
+        assert_eq!(executor.take_due(), woken, "results are due when the loop is woken");
+        woken
     }
 
     #[test]
@@ -163,20 +183,20 @@ mod tests {
         executor.waiting.store(2, SeqCst);
         just_before();
         executor.finish(one_job(1), Instant::now());
-        assert!(!has_rung(), "more results will follow");
+        assert!(!has_rung(&executor), "more results will follow");
         executor.begin();
-        assert!(!has_rung(), "another chunk waits");
+        assert!(!has_rung(&executor), "another chunk waits");
         executor.begin();
-        assert!(has_rung(), "no chunk waits any more");
+        assert!(has_rung(&executor), "no chunk waits any more");
         executor.waiting.store(1, SeqCst);
         executor.sent.store(0, SeqCst);
         thread::sleep(COALESCE_TIME);
         executor.finish(one_job(2), Instant::now());
-        assert!(has_rung(), "nothing was sent for a while");
+        assert!(has_rung(&executor), "nothing was sent for a while");
         executor.waiting.store(0, SeqCst);
         just_before();
         executor.finish(one_job(3), Instant::now());
-        assert!(has_rung(), "no chunk waits");
+        assert!(has_rung(&executor), "no chunk waits");
         assert_eq!((finished.len(), executor.unsent.load(SeqCst)), (3, 3));
     }
 
@@ -185,13 +205,32 @@ mod tests {
         let (results, _finished) = unbounded();
         let executor = Executor::new(RankId(0), results, Doorbell::default());
         executor.doorbell.install();
-        executor.waiting.store(1, SeqCst);
         executor.sent.store(u64::MAX, SeqCst);
-        let half = || Results { count: COALESCE_JOBS as u32 / 2, ..Results::of(ChunkId(1)) };
-        executor.finish(half(), Instant::now());
-        assert!(!has_rung(), "others may follow");
-        executor.finish(half(), Instant::now());
-        assert!(has_rung(), "enough have come together");
+        let half = |jobs| Results { count: jobs / 2, ..Results::of(ChunkId(1)) };
+        for (waiting, enough) in [(usize::MAX, COALESCE_JOBS as u32), (10, 12)] {
+            executor.waiting.store(waiting, SeqCst);
+            executor.unsent.store(0, SeqCst);
+            executor.finish(half(enough), Instant::now());
+            assert!(!has_rung(&executor), "others may follow");
+            executor.finish(half(enough), Instant::now());
+            assert!(has_rung(&executor), "enough have come together");
+        }
+    }
+
+    #[test]
+    fn the_loop_is_woken_once_for_results_that_it_has_not_taken() {
+        let (results, _finished) = unbounded();
+        let executor = Executor::new(RankId(0), results, Doorbell::default());
+        executor.doorbell.install();
+        executor.ring();
+        assert!(has_rung(&executor));
+        executor.doorbell.ring();
+        thread::park();
+        assert!(!executor.take_due(), "a message of the master's has come");
+        executor.ring();
+        thread::park();
+        executor.ring();
+        assert!(executor.take_due() && !has_rung(&executor), "the second ring is that of the first");
     }
 
     #[test]

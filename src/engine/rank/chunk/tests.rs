@@ -28,10 +28,11 @@ impl<F: Fn() + Send + Sync> JobFunction for Job<F> {
 /// A executor whose doorbell wakes the calling thread. It has sent something a moment ago, however long that takes.
 fn executor(waiting: usize) -> (Arc<Executor>, Receiver<FromThread>) {
     let (results, finished) = unbounded();
-    let executor = Executor::new(RankId(0), results, Doorbell::default());
+    let doorbell = Doorbell::default();
+    doorbell.install();
+    let executor = Executor::new(RankId(0), results, doorbell);
     executor.waiting.store(waiting, Ordering::SeqCst);
     executor.sent.store(u64::MAX, Ordering::SeqCst);
-    executor.doorbell.install();
     (Arc::new(executor), finished)
 }
 
