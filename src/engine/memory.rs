@@ -15,6 +15,7 @@ pub(crate) fn vec_with_capacity<T>(elements: usize) -> Vec<T> {
 }
 
 /// Reserves memory for more elements, as [`Vec::reserve`] does.
+#[inline]
 pub(crate) fn reserve<T>(vec: &mut Vec<T>, additional: usize) {
     if vec.capacity() - vec.len() < additional {
         grow(vec, additional);

@@ -376,6 +376,7 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -
 fn encode_with<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>, config: impl Config) -> Result<(), CodecError> {
     struct Sink<'a>(&'a mut Vec<u8>);
     impl bincode::enc::write::Writer for Sink<'_> {
+        #[inline]
         fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
             memory::reserve(self.0, bytes.len());
             self.0.extend_from_slice(bytes);
@@ -424,6 +425,7 @@ pub(crate) fn part_of_message(bytes: &[u8]) -> Bytes {
 macro_rules! decoder {
     ($(#[$doc:meta])* $visibility:vis fn $name:ident, $config:ident) => {
         $(#[$doc])*
+        #[inline]
         $visibility fn $name<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
             fn limited<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
                 bincode::serde::borrow_decode_from_slice(bytes, $config.with_limit::<LIMIT>()).map_err(decode_error)

@@ -236,6 +236,9 @@ where
             }
         }
         let State::Running(running) = &mut self.state else { return None };
+        if let Some(value) = running.next_at_hand() {
+            return Some(Ok(value));
+        }
         let mut pull = || self.inputs.next().map_or(Next::End, Next::Item);
         let mut deadline = None;
         loop {

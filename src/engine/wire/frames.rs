@@ -94,15 +94,27 @@ impl<'a> Frames<'a> {
     }
 
     /// Reads the next frame; an error if there is none or it is truncated.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Frame<'a>, CodecError> {
+        if let Some((&tag @ ..=SHORT, rest)) = self.rest.split_first() {
+            if let Some((value, rest)) = rest.split_at_checked(tag.into()) {
+                self.rest = rest;
+                return Ok(Frame::Value(value));
+            }
+        }
+        self.next_long()
+    }
+
+    /// Reads the next frame, which is not a complete short one.
+    #[inline(never)]
+    fn next_long(&mut self) -> Result<Frame<'a>, CodecError> {
         let cut_short = || CodecError::garbled("a job's value is cut short");
         let (&tag, rest) = self.rest.split_first().ok_or_else(cut_short)?;
-        let (length, rest) = if tag <= SHORT {
-            (u64::from(tag), rest)
-        } else {
-            let (length, rest) = rest.split_first_chunk().ok_or_else(cut_short)?;
-            (u64::from_le_bytes(*length), rest)
-        };
+        if tag <= SHORT {
+            return Err(cut_short());
+        }
+        let (length, rest) = rest.split_first_chunk().ok_or_else(cut_short)?;
+        let length = u64::from_le_bytes(*length);
         if tag == LIST {
             self.rest = rest;
             return Ok(Frame::List(length));

@@ -114,6 +114,15 @@ impl<O: Value> Order<O> {
         }
     }
 
+    /// As [`take`](Self::take), but only for a value that is not the last of those that came together.
+    #[inline]
+    pub fn take_value(&mut self) -> Option<O> {
+        let Some(Settled::Done(results)) = &mut self.current else { return None };
+        let value = results.next_but_last()?;
+        self.yielded += 1;
+        Some(value)
+    }
+
     fn take_current(&mut self) -> Option<Result<O, JobError>> {
         let (item, is_last) = match &mut self.current {
             None => return None,

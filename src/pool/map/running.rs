@@ -53,6 +53,15 @@ impl<I: Input, O: Value> RunningMap<I, O> {
         Box::new(RunningMap { stream, order: Order::new(unordered), pacer, record, _ticker: ticker })
     }
 
+    /// Returns the next result if it is a value that is at hand, and nothing else is to be done with it, as for most results. Otherwise
+    /// the caller calls [`turn`](Self::turn).
+    #[inline]
+    pub(crate) fn next_at_hand(&mut self) -> Option<O> {
+        let left = self.stream.pushed().saturating_sub(self.order.yielded() + 1);
+        let feeds = !self.stream.is_closed() && self.pacer.is_hungry(left);
+        if feeds || self.record.is_some() { None } else { self.order.take_value() }
+    }
+
     /// Pulls inputs and returns a result, if there is one, without waiting.
     pub(crate) fn turn(&mut self, pull: &mut impl FnMut() -> Next<I>) -> Turn<O> {
         loop {

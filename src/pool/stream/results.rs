@@ -126,6 +126,22 @@ impl<O> Results<O> {
     }
 }
 
+impl<O: Value> Results<O> {
+    /// Returns the next result if it is a value, and not the last one.
+    #[inline]
+    pub(in crate::pool) fn next_but_last(&mut self) -> Option<O> {
+        if self.left < 2 {
+            return None;
+        }
+        let mut rest = Frames::new(&self.frames[self.position..]);
+        let Ok(Frame::Value(value)) = rest.next() else { return None };
+        let value = wire::decode_value(value).ok()?;
+        self.position = self.frames.len() - rest.rest().len();
+        (self.job, self.left) = (self.job + 1, self.left - 1);
+        Some(value)
+    }
+}
+
 impl<O: Value> Iterator for Results<O> {
     type Item = Result<O, JobError>;
 
