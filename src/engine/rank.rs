@@ -289,14 +289,16 @@ impl RankLoop<'_> {
         match message {
             ToRank::Welcome { threads, slots_before } => self.start_threads(threads, slots_before)?,
             ToRank::Define { map, function, limit, .. } => {
+                let limit = (limit > 0).then(|| Duration::from_micros(limit));
                 let function = MapFunction {
                     id: map,
                     function,
                     context: payload,
                     executable: self.executable,
-                    limit: (limit > 0).then(|| Duration::from_micros(limit)),
+                    limit,
                     made: OnceLock::new(),
                     cancellation: Mutex::default(),
+                    _released: limit.is_none().then(|| self.releases.0.clone()),
                 };
                 self.maps.insert(map, Arc::new(function));
             }
@@ -337,16 +339,15 @@ impl RankLoop<'_> {
     /// Adds a chunk to the queue of the compute threads.
     fn enqueue(&mut self, mut chunk: Chunk, count: u32) {
         let threads = self.threads.as_ref().expect("a rank is welcomed before it gets chunks");
-        // The chunk, or the thread that runs it, may be the last holder of the map's function.
-        let mut released = Some(self.releases.0.clone());
-        chunk.limited = chunk.map.limit.map(|limit| Limited::new(limit, count, released.take()));
+        // The chunk may be the last holder of the map's function.
+        let released = || self.releases.0.clone();
+        chunk.limited = chunk.map.limit.map(|limit| Limited::new(limit, count, released()));
         let chunk = Arc::new(chunk);
         self.chunks.insert(chunk.id, chunk.clone());
         if chunk.limited.is_some() {
             self.limited.push(chunk.clone());
         }
-        self.executor.waiting.fetch_add(1, Ordering::SeqCst);
-        threads.push(Work::Chunk(chunk, released));
+        threads.push(Work::Chunk(chunk));
     }
 
     /// Notifies the running jobs of a map that the driver has dropped the map.

@@ -126,8 +126,7 @@ impl Chunk {
 
     /// Runs a chunk on the calling thread, which has this place among those of the rank. False if the thread was written off
     /// meanwhile.
-    pub(super) fn run(&self, executor: &Arc<Executor>, place: u32) -> bool {
-        executor.begin();
+    pub(super) fn run(self: &Arc<Self>, executor: &Executor, place: u32) -> bool {
         if let Some(limited) = &self.limited {
             limited.begin(place);
         }
@@ -146,7 +145,7 @@ impl Chunk {
             stopwatch: kept.map_or_else(Box::default, |(_, stopwatch)| stopwatch),
             pulled: VecDeque::new(),
         };
-        context::surrounded(executor, &self.map, || match self.map.get() {
+        context::surrounded(self, || match self.map.get() {
             Ok(Function::OfChunks(function)) => {
                 self.progress.answered.store(1, Ordering::Relaxed);
                 run.all_together(&**function);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::cancellation::Cancellation;
-use super::executor::{Executor, MapFunction};
+use super::chunk::Chunk;
+use super::executor::Executor;
 use super::results::{FromThread, Part};
 use crate::engine::wire::{self, OutputStream};
 
@@ -27,20 +28,21 @@ pub struct CurrentJob {
     pub slot: u32,
 }
 
-/// What a thread has access to while it runs a chunk.
-#[derive(Clone)]
+/// What a job has access to.
 struct Surroundings {
     executor: Arc<Executor>,
-    map: Arc<MapFunction>,
+    chunk: Arc<Chunk>,
 }
 
 thread_local! {
     static CURRENT: Cell<Option<CurrentJob>> = const { Cell::new(None) };
-    /// Whether this is a compute thread of a rank.
-    static COMPUTES: Cell<bool> = const { Cell::new(false) };
+    /// If this is a compute thread of a rank: that rank's executor.
+    static EXECUTOR: RefCell<Option<Arc<Executor>>> = const { RefCell::new(None) };
     /// The number of jobs of the current chunk that were marked by [`mark_failed`].
     static MARKED: Cell<u32> = const { Cell::new(0) };
-    static SURROUNDINGS: RefCell<Option<Surroundings>> = const { RefCell::new(None) };
+    /// The chunk that this thread runs. Its counter of owners, unlike the executor's and the map's, is not written by other threads
+    /// all the time.
+    static CHUNK: RefCell<Option<Arc<Chunk>>> = const { RefCell::new(None) };
     /// Receives a message when the driver has taken the last part that this thread has sent.
     static SENT_PART: RefCell<Option<Receiver<()>>> = const { RefCell::new(None) };
 }
@@ -52,12 +54,12 @@ pub fn current_job() -> Option<CurrentJob> {
 
 /// Returns whether the calling thread is a compute thread of a rank.
 pub(crate) fn in_compute_thread() -> bool {
-    COMPUTES.get()
+    EXECUTOR.with_borrow(Option::is_some)
 }
 
-/// Marks the calling thread as a compute thread of a rank.
-pub(super) fn enter_compute_thread() {
-    COMPUTES.set(true);
+/// Makes the calling thread a compute thread of a rank.
+pub(super) fn enter_compute_thread(executor: &Arc<Executor>) {
+    EXECUTOR.set(Some(executor.clone()));
 }
 
 /// Runs `work` as the given job.
@@ -68,23 +70,24 @@ pub(super) fn as_job<T>(job: CurrentJob, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs `work`, which runs a chunk of `map`, so that it can call the functions of this module.
-pub(super) fn surrounded<T>(executor: &Arc<Executor>, map: &Arc<MapFunction>, work: impl FnOnce() -> T) -> T {
-    let inner = Surroundings { executor: executor.clone(), map: map.clone() };
-    let outer = SURROUNDINGS.replace(Some(inner));
+/// Runs `work`, which runs the chunk on a compute thread, so that it can call the functions of this module.
+pub(super) fn surrounded<T>(chunk: &Arc<Chunk>, work: impl FnOnce() -> T) -> T {
+    let outer = CHUNK.replace(Some(chunk.clone()));
     let result = work();
-    SURROUNDINGS.set(outer);
+    CHUNK.set(outer);
     result
 }
 
 fn surroundings() -> Option<Surroundings> {
-    SURROUNDINGS.with_borrow(Clone::clone)
+    let chunk = CHUNK.with_borrow(Clone::clone)?;
+    let executor = EXECUTOR.with_borrow(Clone::clone)?;
+    Some(Surroundings { executor, chunk })
 }
 
 /// Returns the object that reports to the calling job that its map was abandoned. `None` outside of jobs, or if the system has no
 /// more file descriptors.
 pub(crate) fn cancellation() -> Option<Arc<Cancellation>> {
-    surroundings()?.map.cancellation()
+    surroundings()?.chunk.map.cancellation()
 }
 
 /// The error of [`send_part`]: the driver has dropped the map, so the rest of the output is not needed.
@@ -94,13 +97,13 @@ pub(crate) struct Unwanted;
 /// Sends a piece of a job's output before its result. `job` is the caller's own mark. Returns when the driver
 /// has taken the previous piece, so that a thread never has more than two pieces on their way.
 pub(crate) fn send_part(job: u64, stream: OutputStream, bytes: Vec<u8>) -> Result<(), Unwanted> {
-    let Surroundings { executor, map } = surroundings().ok_or(Unwanted)?;
+    let Surroundings { executor, chunk } = surroundings().ok_or(Unwanted)?;
     if let Some(before) = SENT_PART.take() {
         // The other end is dropped when the map is abandoned, and when the run ends.
         before.recv().map_err(|_| Unwanted)?;
     }
     let (taken, receiver) = bounded(1);
-    executor.send(FromThread::Part(Part { map: map.id, job, stream, bytes, taken }));
+    executor.send(FromThread::Part(Part { map: chunk.map.id, job, stream, bytes, taken }));
     executor.ring();
     SENT_PART.set(Some(receiver));
     Ok(())

@@ -29,6 +29,8 @@ pub(super) struct MapFunction {
     pub limit: Option<Duration>,
     pub made: OnceLock<Result<Function, Failure>>,
     pub cancellation: Mutex<Option<Arc<Cancellation>>>,
+    /// Dropped after the function. `None` if there is a time limit: a thread that was written off may never drop the function.
+    pub _released: Option<Sender<()>>,
 }
 
 impl MapFunction {
@@ -63,7 +65,7 @@ pub(super) struct Executor {
     /// Whether the loop is to take what the threads have sent.
     due: AtomicBool,
     pub started: Instant,
-    /// The number of chunks that no thread has begun.
+    /// The number of chunks that no thread has begun; more if the run is over.
     pub waiting: AtomicUsize,
     /// The number of jobs with results that the loop has not taken.
     pub unsent: AtomicUsize,
@@ -120,21 +122,16 @@ impl Executor {
         self.due.load(Ordering::Relaxed) && self.due.swap(false, Ordering::SeqCst)
     }
 
-    /// Wakes the loop if results wait and no chunk does: no more results will follow soon with which they could be sent.
-    fn wake_if_out_of_work(&self) {
+    /// Wakes the loop if results wait and no chunk does: no more results will follow soon with which they could be sent. This is called
+    /// whenever results were sent, and whenever a chunk was taken, since that may take long, or have been given back.
+    pub(super) fn wake_if_out_of_work(&self) {
         if self.waiting.load(Ordering::SeqCst) == 0 && self.unsent.load(Ordering::SeqCst) > 0 {
             self.ring();
         }
     }
 
-    /// Records that a thread begins a chunk. The chunk may take long, or have been given back, so that no results follow soon.
-    pub(super) fn begin(&self) {
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-        self.wake_if_out_of_work();
-    }
-
     /// Sends a chunk's results to the loop at the time `now`. If they are few, compared with the chunks that wait, they may wait for
-    /// a moment: either this thread sees that no chunk waits, or the thread that begins the last chunk sees these results, or the
+    /// a moment: either this thread sees that no chunk waits, or the thread that takes the last chunk sees these results, or the
     /// loop looks for them (see [`super::coalesce`]). So the next chunks come while the second half of the last ones is run.
     pub(super) fn finish(&self, results: Results, now: Instant) {
         let jobs = results.count as usize;
@@ -184,9 +181,11 @@ mod tests {
         just_before();
         executor.finish(one_job(1), Instant::now());
         assert!(!has_rung(&executor), "more results will follow");
-        executor.begin();
+        executor.waiting.store(1, SeqCst);
+        executor.wake_if_out_of_work();
         assert!(!has_rung(&executor), "another chunk waits");
-        executor.begin();
+        executor.waiting.store(0, SeqCst);
+        executor.wake_if_out_of_work();
         assert!(has_rung(&executor), "no chunk waits any more");
         executor.waiting.store(1, SeqCst);
         executor.sent.store(0, SeqCst);
@@ -243,6 +242,7 @@ mod tests {
             limit: None,
             made: OnceLock::new(),
             cancellation: Mutex::default(),
+            _released: None,
         };
         for _ in 0..2 {
             assert_eq!(map.get().err().map(|failure| failure.kind), Some(JobErrorKind::Decode));

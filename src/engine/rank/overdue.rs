@@ -60,7 +60,7 @@ impl RankLoop<'_> {
              and a new thread replaces it",
             chunk.first, self.host
         ));
-        self.threads.as_mut().map_or(Ok(()), |threads| threads.replace(thread, &self.executor))
+        self.threads.as_mut().map_or(Ok(()), |threads| threads.replace(thread))
     }
 
     /// Logs the jobs that still run although the run ends. They are not waited for.

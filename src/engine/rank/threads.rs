@@ -18,11 +18,11 @@ use super::chunk::Chunk;
 use super::context::enter_compute_thread;
 use super::executor::{Executor, MapFunction};
 
-/// An element of the queue of the compute threads. The sender is dropped when the work is done.
+/// An element of the queue of the compute threads.
 pub(super) enum Work {
     /// Run the jobs of a chunk.
-    Chunk(Arc<Chunk>, Option<Sender<()>>),
-    /// Drop a function, which may take long.
+    Chunk(Arc<Chunk>),
+    /// Drop a function, which may take long, and then the sender.
     Release(Arc<MapFunction>, Sender<()>),
 }
 
@@ -41,11 +41,11 @@ const WORTHWHILE: u64 = 50;
 
 /// The queue of the compute threads: chunks that no thread has begun, and threads that have nothing to do.
 struct Queue {
+    /// Its `waiting` is more than 0 if `state` may hold work, or is closed.
+    executor: Arc<Executor>,
     state: Mutex<State>,
     wake: Condvar,
-    /// More than 0 if `state` may hold work, or is closed.
-    pending: AtomicUsize,
-    /// The number of threads that run a chunk.
+    /// The number of threads that have found work and have not looked for more in vain.
     running: AtomicUsize,
     /// The number of threads that were written off and have not ended.
     left_behind: AtomicUsize,
@@ -73,7 +73,7 @@ impl Queue {
     fn push(&self, work: Work) {
         let mut state = self.lock();
         state.waiting.push_back(work);
-        self.pending.store(state.waiting.len(), Ordering::Release);
+        self.executor.waiting.store(state.waiting.len(), Ordering::SeqCst);
         let wakes = state.asleep > state.woken;
         state.woken += u32::from(wakes);
         drop(state);
@@ -88,7 +88,7 @@ impl Queue {
         state.closed = true;
         let (releases, chunks) = state.waiting.drain(..).partition(|work| matches!(work, Work::Release(..)));
         state.waiting = releases;
-        self.pending.store(usize::MAX, Ordering::Release);
+        self.executor.waiting.store(usize::MAX, Ordering::SeqCst);
         drop(state);
         self.wake.notify_all();
         // This may run destructors of the user's types, so it happens after the lock is released.
@@ -96,20 +96,16 @@ impl Queue {
     }
 
     /// Runs the loop of the thread with the index `thread`. It ends with the run, or when the thread was written off.
-    fn serve(&self, executor: &Arc<Executor>, thread: u32) {
-        while let Some(work) = self.next() {
+    fn serve(&self, thread: u32) {
+        let mut runs = false;
+        while let Some(work) = self.next(&mut runs) {
             match work {
-                Work::Chunk(chunk, released) => {
-                    self.running.fetch_add(1, Ordering::Relaxed);
-                    let goes_on = chunk.run(executor, thread);
-                    self.running.fetch_sub(1, Ordering::Relaxed);
-                    if !goes_on {
+                Work::Chunk(chunk) => {
+                    if !chunk.run(&self.executor, thread) {
+                        self.running.fetch_sub(1, Ordering::Relaxed);
                         self.left_behind.fetch_sub(1, Ordering::Relaxed);
                         return;
                     }
-                    // This may be the last holder of the map's function, so it is dropped before `released`.
-                    drop(chunk);
-                    drop(released);
                 }
                 Work::Release(function, released) => {
                     drop(function);
@@ -121,20 +117,29 @@ impl Queue {
         }
     }
 
-    /// Returns the next work; until there is some, the thread helps others or sleeps. `None` if the queue is closed.
-    fn next(&self) -> Option<Work> {
+    /// Returns the next work; until there is some, the thread helps others or sleeps. `None` if the queue is closed. `runs`: whether
+    /// the thread counts as running.
+    fn next(&self, runs: &mut bool) -> Option<Work> {
         let (mut rounds, mut pause) = (0, SHORTEST);
         loop {
-            if self.pending.load(Ordering::Acquire) > 0 {
+            if self.executor.waiting.load(Ordering::Acquire) > 0 {
                 let mut state = self.lock();
                 if let Some(work) = state.waiting.pop_front() {
                     let left = if state.closed { usize::MAX } else { state.waiting.len() };
-                    self.pending.store(left, Ordering::Release);
+                    self.executor.waiting.store(left, Ordering::SeqCst);
+                    drop(state);
+                    self.executor.wake_if_out_of_work();
+                    if !std::mem::replace(runs, true) {
+                        self.running.fetch_add(1, Ordering::Relaxed);
+                    }
                     return Some(work);
                 }
                 if state.closed {
                     return None;
                 }
+            }
+            if std::mem::take(runs) {
+                self.running.fetch_sub(1, Ordering::Relaxed);
             }
             if self.help() {
                 (rounds, pause) = (0, SHORTEST);
@@ -190,18 +195,17 @@ impl Queue {
 /// Starts `threads` threads that serve the queue, with the indexes from `first`.
 fn serving_threads(
     queue: &Arc<Queue>,
-    executor: &Arc<Executor>,
     first: u32,
     threads: u32,
 ) -> Result<rayon_core::ThreadPool, rayon_core::ThreadPoolBuildError> {
-    let rank = executor.rank.0;
+    let (rank, executor) = (queue.executor.rank.0, queue.executor.clone());
     let pool = rayon_core::ThreadPoolBuilder::new()
         .num_threads(threads as usize)
         .thread_name(move |thread| format!("rank {rank} thread {}", first as usize + thread))
-        .start_handler(|_| enter_compute_thread())
+        .start_handler(move |_| enter_compute_thread(&executor))
         .build()?;
-    let (queue, executor) = (queue.clone(), executor.clone());
-    pool.spawn_broadcast(move |thread| queue.serve(&executor, first + thread.index() as u32));
+    let queue = queue.clone();
+    pool.spawn_broadcast(move |thread| queue.serve(first + thread.index() as u32));
     Ok(pool)
 }
 
@@ -221,27 +225,27 @@ const LEFT_BEHIND: usize = 200;
 impl ComputeThreads {
     pub(super) fn start(count: u32, executor: &Arc<Executor>) -> Result<Self, rayon_core::ThreadPoolBuildError> {
         let queue = Arc::new(Queue {
+            executor: executor.clone(),
             state: Mutex::default(),
             wake: Condvar::new(),
-            pending: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             left_behind: AtomicUsize::new(0),
             started: Instant::now(),
             helping: AtomicU64::new(0),
             barren: AtomicU64::new(0),
         });
-        let pool = serving_threads(&queue, executor, 0, count)?;
+        let pool = serving_threads(&queue, 0, count)?;
         Ok(ComputeThreads { queue, count, _pool: pool, replacements: BTreeMap::new() })
     }
 
     /// Replaces the thread with the index `thread`, which was written off, by a new one.
-    pub(super) fn replace(&mut self, thread: u32, executor: &Arc<Executor>) -> Result<(), RankError> {
+    pub(super) fn replace(&mut self, thread: u32) -> Result<(), RankError> {
         let left_behind = self.queue.left_behind.fetch_add(1, Ordering::Relaxed);
         if left_behind >= LEFT_BEHIND {
             let message = format!("{left_behind} jobs still run after their time limit, each on a thread of its own");
             return Err(RankError::Unusable(message));
         }
-        let pool = serving_threads(&self.queue, executor, thread, 1).map_err(|error| RankError::Threads(1, error))?;
+        let pool = serving_threads(&self.queue, thread, 1).map_err(|error| RankError::Threads(1, error))?;
         self.replacements.insert(thread, pool);
         Ok(())
     }

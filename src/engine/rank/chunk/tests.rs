@@ -36,6 +36,13 @@ fn executor(waiting: usize) -> (Arc<Executor>, Receiver<FromThread>) {
     (Arc::new(executor), finished)
 }
 
+/// Runs a chunk as a compute thread does.
+fn run(chunk: Chunk, executor: &Executor) {
+    executor.waiting.fetch_sub(1, Ordering::SeqCst);
+    executor.wake_if_out_of_work();
+    assert!(Arc::new(chunk).run(executor, 0), "there is no time limit");
+}
+
 /// A chunk of one job.
 fn chunk(id: u64, job: impl Fn() + Send + Sync + 'static) -> Chunk {
     chunk_of(id, 0, Function::OfJobs(Box::new(Job(job))))
@@ -51,6 +58,7 @@ fn chunk_of(id: u64, map: u64, of: Function) -> Chunk {
         executable: 0,
         made: OnceLock::new(),
         cancellation: Mutex::default(),
+        _released: None,
         limit: None,
     };
     assert!(map.made.set(Ok(of)).is_ok());
@@ -83,7 +91,7 @@ fn rung(limit: Duration) -> bool {
 /// The wall time and the useful time of a chunk of one job of a new map, in ns.
 fn times_of(map: u64, function: Function) -> (u64, u64) {
     let (executor, finished) = executor(1);
-    chunk_of(0, map, function).run(&executor, 0);
+    run(chunk_of(0, map, function), &executor);
     match finished.recv().unwrap() {
         FromThread::Results(results) => (results.wall_ns, results.useful_ns),
         FromThread::Part(_) | FromThread::Early(_) | FromThread::Delayed(_) => panic!("nothing is sent ahead"),
@@ -139,7 +147,7 @@ fn a_thread_keeps_the_stopwatch_of_a_map_from_chunk_to_chunk() {
     let (executor, _finished) = executor(4);
     let seen = Arc::default();
     for (chunk, map) in [(0, 7), (1, 7), (2, 8), (3, 8)] {
-        chunk_of(chunk, map, Function::OfJobs(Box::new(IsNew(Arc::clone(&seen))))).run(&executor, 0);
+        run(chunk_of(chunk, map, Function::OfJobs(Box::new(IsNew(Arc::clone(&seen))))), &executor);
     }
     assert_eq!(*seen.lock().unwrap(), [true, false, true, false]);
 }
@@ -147,11 +155,11 @@ fn a_thread_keeps_the_stopwatch_of_a_map_from_chunk_to_chunk() {
 #[test]
 fn a_chunk_that_was_given_back_leaves_no_results_lying_about() {
     let (executor, finished) = executor(2);
-    chunk(0, || ()).run(&executor, 0);
+    run(chunk(0, || ()), &executor);
     assert!(!rung(Duration::from_millis(1)), "another chunk waits: results leave together");
     let given_back = chunk(1, || ());
     assert_eq!(given_back.cut(), 0);
-    given_back.run(&executor, 0);
+    run(given_back, &executor);
     assert!(rung(LIMIT));
     assert_eq!(finished.len(), 1);
 }
@@ -159,7 +167,7 @@ fn a_chunk_that_was_given_back_leaves_no_results_lying_about() {
 #[test]
 fn results_do_not_lie_about_while_the_last_chunk_runs() {
     let (executor, _finished) = executor(2);
-    chunk(0, || ()).run(&executor, 0);
+    run(chunk(0, || ()), &executor);
     let heard = Arc::new(Barrier::new(2));
     let long = chunk(1, {
         let heard = heard.clone();
@@ -169,7 +177,7 @@ fn results_do_not_lie_about_while_the_last_chunk_runs() {
     });
     let runner = thread::spawn({
         let executor = executor.clone();
-        move || long.run(&executor, 0)
+        move || run(long, &executor)
     });
     // The job does not end before the doorbell was heard.
     let was_rung = rung(LIMIT);
@@ -247,7 +255,7 @@ fn jobs_that_a_function_gives_back_are_pulled_again_with_their_inputs() {
         };
         wire::push_value(&mut inputs, push).unwrap();
     }
-    Chunk { inputs: inputs.into(), cursor: Cursor::new(5), ..one }.run(&executor, 0);
+    run(Chunk { inputs: inputs.into(), cursor: Cursor::new(5), ..one }, &executor);
     let sent: Vec<_> = finished.try_iter().collect();
     assert!(matches!(sent[..2], [FromThread::Delayed(ChunkId(5)), FromThread::Delayed(ChunkId(5))]));
     let FromThread::Results(results) = &sent[2] else { panic!("the end of the chunk") };
@@ -316,7 +324,7 @@ fn results_are_sent_ahead_once_and_come_again_at_the_end() {
     let (executor, finished) = executor(1);
     let one = chunk_of(5, 0, Function::OfChunks(Box::new(AnswersLate)));
     let inputs: Bytes = one.inputs.repeat(3).into();
-    Chunk { inputs, cursor: Cursor::new(3), ..one }.run(&executor, 0);
+    run(Chunk { inputs, cursor: Cursor::new(3), ..one }, &executor);
     let sent: Vec<_> = finished.try_iter().collect();
     let early = |message: &FromThread| match message {
         FromThread::Early(Early { chunk: ChunkId(5), first, count, frames }) => Some((*first, *count, frames.clone())),
