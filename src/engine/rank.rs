@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::console;
 use crate::engine::catch::panic_message;
@@ -122,7 +122,8 @@ pub(crate) struct RankLoop<'t> {
     on_threads: Option<&'t OnThreads<'t>>,
     threads: Option<ComputeThreads>,
     executor: Arc<Executor>,
-    finished: Receiver<FromThread>,
+    /// Empty; it keeps the memory for what the threads send.
+    finished: Vec<FromThread>,
     maps: BTreeMap<MapId, Arc<MapFunction>>,
     chunks: ChunkMap<Arc<Chunk>>,
     /// The chunks that have a time limit.
@@ -153,8 +154,7 @@ pub(crate) fn serve(
     signals: &Signals,
 ) -> Result<RankEnd, RankError> {
     doorbell.install();
-    let (sender, finished) = unbounded();
-    let executor = Executor::new(rank, sender, doorbell);
+    let executor = Executor::new(rank, doorbell);
     let watch = MasterWatch::new(transport);
     let mut rank_loop = RankLoop {
         transport,
@@ -164,7 +164,7 @@ pub(crate) fn serve(
         on_threads,
         threads: None,
         executor: Arc::new(executor),
-        finished,
+        finished: Vec::new(),
         maps: BTreeMap::new(),
         chunks: ChunkMap::default(),
         limited: Vec::new(),
@@ -249,19 +249,18 @@ impl RankLoop<'_> {
 
     /// Queues what the compute threads have sent; false if there was nothing.
     fn take_finished(&mut self) -> bool {
-        let mut any = false;
-        while let Ok(message) = self.finished.try_recv() {
-            any = true;
+        let mut finished = std::mem::take(&mut self.finished);
+        self.executor.take(&mut finished);
+        let any = !finished.is_empty();
+        for message in finished.drain(..) {
             match message {
-                FromThread::Results(results) => {
-                    self.executor.unsent.fetch_sub(results.count as usize, Ordering::SeqCst);
-                    self.queue_results(results);
-                }
+                FromThread::Results(results) => self.queue_results(results),
                 FromThread::Part(part) => self.queue_part(part),
                 FromThread::Early(early) => self.queue_early(early),
                 FromThread::Delayed(chunk) => self.queue_delayed(chunk),
             }
         }
+        self.finished = finished;
         any
     }
 
@@ -341,7 +340,7 @@ impl RankLoop<'_> {
         let threads = self.threads.as_ref().expect("a rank is welcomed before it gets chunks");
         // The chunk may be the last holder of the map's function.
         let released = || self.releases.0.clone();
-        chunk.limited = chunk.map.limit.map(|limit| Limited::new(limit, count, released()));
+        chunk.limited = chunk.map.limit.map(|limit| Box::new(Limited::new(limit, count, released())));
         let chunk = Arc::new(chunk);
         self.chunks.insert(chunk.id, chunk.clone());
         if chunk.limited.is_some() {

@@ -84,7 +84,7 @@ pub(super) struct Chunk {
     pub inputs: Bytes,
     pub map: Arc<MapFunction>,
     /// If its map has a time limit.
-    pub limited: Option<Limited>,
+    pub limited: Option<Box<Limited>>,
     pub progress: Progress,
 }
 

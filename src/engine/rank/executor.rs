@@ -1,8 +1,7 @@
-//! The state that the compute threads of a rank share with its loop: the channel for their results, and the decision when to
-//! wake the loop.
+//! The state that the compute threads of a rank share with its loop: their results, and the decision when to wake the loop.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -59,7 +58,8 @@ pub(super) struct Executor {
     pub rank: RankId,
     /// The number of slots of this host that belong to earlier ranks.
     pub slots_before: AtomicU32,
-    pub results: Sender<FromThread>,
+    /// What the threads have sent and the loop has not taken.
+    sent_by_threads: Mutex<Vec<FromThread>>,
     /// Wakes the loop; results that the threads have sent are then due (see [`Executor::ring`]).
     doorbell: Doorbell,
     /// Whether the loop is to take what the threads have sent.
@@ -67,7 +67,7 @@ pub(super) struct Executor {
     pub started: Instant,
     /// The number of chunks that no thread has begun; more if the run is over.
     pub waiting: AtomicUsize,
-    /// The number of jobs with results that the loop has not taken.
+    /// The number of jobs with results there.
     pub unsent: AtomicUsize,
     /// The time at which the loop last sent results, in µs since `started`.
     pub sent: AtomicU64,
@@ -77,12 +77,12 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    /// Returns the shared state of a rank. `results` goes to the rank's loop, which `doorbell` wakes.
-    pub(super) fn new(rank: RankId, results: Sender<FromThread>, doorbell: Doorbell) -> Self {
+    /// Returns the shared state of a rank, whose loop `doorbell` wakes.
+    pub(super) fn new(rank: RankId, doorbell: Doorbell) -> Self {
         Executor {
             rank,
             slots_before: AtomicU32::new(0),
-            results,
+            sent_by_threads: Mutex::default(),
             doorbell,
             due: AtomicBool::new(false),
             started: Instant::now(),
@@ -94,9 +94,20 @@ impl Executor {
         }
     }
 
+    fn sent_by_threads(&self) -> MutexGuard<'_, Vec<FromThread>> {
+        self.sent_by_threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the loop something else than results; the caller then calls [`ring`](Self::ring).
     pub(super) fn send(&self, message: FromThread) {
-        // If the loop has ended, the run is over.
-        let _ = self.results.send(message);
+        self.sent_by_threads().push(message);
+    }
+
+    /// Exchanges an empty vector for all that the threads have sent, in the order of each thread.
+    pub(super) fn take(&self, empty: &mut Vec<FromThread>) {
+        let mut sent = self.sent_by_threads();
+        std::mem::swap(&mut *sent, empty);
+        self.unsent.store(0, Ordering::SeqCst);
     }
 
     /// Returns the time from the start of the rank to `moment`, in ns, at least 1.
@@ -135,8 +146,11 @@ impl Executor {
     /// loop looks for them (see [`super::coalesce`]). So the next chunks come while the second half of the last ones is run.
     pub(super) fn finish(&self, results: Results, now: Instant) {
         let jobs = results.count as usize;
-        let unsent = self.unsent.fetch_add(jobs, Ordering::SeqCst) + jobs;
-        self.send(FromThread::Results(results));
+        let mut sent = self.sent_by_threads();
+        sent.push(FromThread::Results(results));
+        let unsent = self.unsent.load(Ordering::Relaxed) + jobs;
+        self.unsent.store(unsent, Ordering::SeqCst);
+        drop(sent);
         let many = unsent >= COALESCE_JOBS || unsent > self.waiting.load(Ordering::SeqCst);
         let since_sent = self.micros_at(now).saturating_sub(self.sent.load(Ordering::Relaxed));
         if many || since_sent >= COALESCE_TIME.as_micros() as u64 {
@@ -151,8 +165,6 @@ impl Executor {
 mod tests {
     use std::sync::atomic::Ordering::SeqCst;
     use std::thread;
-
-    use crossbeam_channel::unbounded;
 
     use super::*;
     use crate::engine::schedule::ChunkId;
@@ -173,8 +185,7 @@ mod tests {
 
     #[test]
     fn results_wake_the_loop_unless_others_were_sent_just_before_and_chunks_wait() {
-        let (results, finished) = unbounded();
-        let executor = Executor::new(RankId(0), results, Doorbell::default());
+        let executor = Executor::new(RankId(0), Doorbell::default());
         executor.doorbell.install();
         let just_before = || executor.sent.store(u64::MAX, SeqCst);
         executor.waiting.store(2, SeqCst);
@@ -196,13 +207,14 @@ mod tests {
         just_before();
         executor.finish(one_job(3), Instant::now());
         assert!(has_rung(&executor), "no chunk waits");
-        assert_eq!((finished.len(), executor.unsent.load(SeqCst)), (3, 3));
+        let mut sent = Vec::new();
+        executor.take(&mut sent);
+        assert_eq!((sent.len(), executor.unsent.load(SeqCst)), (3, 0));
     }
 
     #[test]
     fn many_results_wake_the_loop_at_once() {
-        let (results, _finished) = unbounded();
-        let executor = Executor::new(RankId(0), results, Doorbell::default());
+        let executor = Executor::new(RankId(0), Doorbell::default());
         executor.doorbell.install();
         executor.sent.store(u64::MAX, SeqCst);
         let half = |jobs| Results { count: jobs / 2, ..Results::of(ChunkId(1)) };
@@ -218,8 +230,7 @@ mod tests {
 
     #[test]
     fn the_loop_is_woken_once_for_results_that_it_has_not_taken() {
-        let (results, _finished) = unbounded();
-        let executor = Executor::new(RankId(0), results, Doorbell::default());
+        let executor = Executor::new(RankId(0), Doorbell::default());
         executor.doorbell.install();
         executor.ring();
         assert!(has_rung(&executor));

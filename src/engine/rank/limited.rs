@@ -24,7 +24,13 @@ pub(super) struct Limited {
 
 impl Limited {
     pub(super) fn new(limit: Duration, count: u32, released: Sender<()>) -> Self {
-        Limited { limit, count, begun: OnceLock::new(), state: AtomicU8::new(OPEN), released: Mutex::new(Some(released)) }
+        Limited {
+            limit,
+            count,
+            begun: OnceLock::new(),
+            state: AtomicU8::new(OPEN),
+            released: Mutex::new(Some(released)),
+        }
     }
 
     /// Records that a thread begins the chunk.

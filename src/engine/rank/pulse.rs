@@ -78,7 +78,8 @@ impl RankLoop<'_> {
             if active {
                 self.watch.iter_mut().for_each(MasterWatch::received);
             }
-            while self.finished.try_recv().is_ok() {}
+            self.executor.take(&mut self.finished);
+            self.finished.clear();
             self.watch(active)?;
             self.send()?;
             idle.wait(self.transport.polling());

@@ -4,8 +4,6 @@ use std::sync::{Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
-
 use super::*;
 use crate::engine::func::JobFunction;
 use crate::engine::rank::results::FromThread;
@@ -26,14 +24,20 @@ impl<F: Fn() + Send + Sync> JobFunction for Job<F> {
 }
 
 /// A executor whose doorbell wakes the calling thread. It has sent something a moment ago, however long that takes.
-fn executor(waiting: usize) -> (Arc<Executor>, Receiver<FromThread>) {
-    let (results, finished) = unbounded();
+fn executor(waiting: usize) -> Arc<Executor> {
     let doorbell = Doorbell::default();
     doorbell.install();
-    let executor = Executor::new(RankId(0), results, doorbell);
+    let executor = Executor::new(RankId(0), doorbell);
     executor.waiting.store(waiting, Ordering::SeqCst);
     executor.sent.store(u64::MAX, Ordering::SeqCst);
-    (Arc::new(executor), finished)
+    Arc::new(executor)
+}
+
+/// What the threads have sent.
+fn sent(executor: &Executor) -> Vec<FromThread> {
+    let mut sent = Vec::new();
+    executor.take(&mut sent);
+    sent
 }
 
 /// Runs a chunk as a compute thread does.
@@ -90,11 +94,11 @@ fn rung(limit: Duration) -> bool {
 
 /// The wall time and the useful time of a chunk of one job of a new map, in ns.
 fn times_of(map: u64, function: Function) -> (u64, u64) {
-    let (executor, finished) = executor(1);
+    let executor = executor(1);
     run(chunk_of(0, map, function), &executor);
-    match finished.recv().unwrap() {
-        FromThread::Results(results) => (results.wall_ns, results.useful_ns),
-        FromThread::Part(_) | FromThread::Early(_) | FromThread::Delayed(_) => panic!("nothing is sent ahead"),
+    match &sent(&executor)[..] {
+        [FromThread::Results(results)] => (results.wall_ns, results.useful_ns),
+        _ => panic!("results, and nothing is sent ahead"),
     }
 }
 
@@ -144,7 +148,7 @@ fn a_thread_keeps_the_stopwatch_of_a_map_from_chunk_to_chunk() {
             Ok(None)
         }
     }
-    let (executor, _finished) = executor(4);
+    let executor = executor(4);
     let seen = Arc::default();
     for (chunk, map) in [(0, 7), (1, 7), (2, 8), (3, 8)] {
         run(chunk_of(chunk, map, Function::OfJobs(Box::new(IsNew(Arc::clone(&seen))))), &executor);
@@ -154,19 +158,19 @@ fn a_thread_keeps_the_stopwatch_of_a_map_from_chunk_to_chunk() {
 
 #[test]
 fn a_chunk_that_was_given_back_leaves_no_results_lying_about() {
-    let (executor, finished) = executor(2);
+    let executor = executor(2);
     run(chunk(0, || ()), &executor);
     assert!(!rung(Duration::from_millis(1)), "another chunk waits: results leave together");
     let given_back = chunk(1, || ());
     assert_eq!(given_back.cut(), 0);
     run(given_back, &executor);
     assert!(rung(LIMIT));
-    assert_eq!(finished.len(), 1);
+    assert_eq!(sent(&executor).len(), 1);
 }
 
 #[test]
 fn results_do_not_lie_about_while_the_last_chunk_runs() {
-    let (executor, _finished) = executor(2);
+    let executor = executor(2);
     run(chunk(0, || ()), &executor);
     let heard = Arc::new(Barrier::new(2));
     let long = chunk(1, {
@@ -245,7 +249,7 @@ fn jobs_that_a_function_gives_back_are_pulled_again_with_their_inputs() {
             jobs.answer(&mut |_| Ok(()));
         }
     }
-    let (executor, finished) = executor(1);
+    let executor = executor(1);
     let one = chunk_of(5, 0, Function::OfChunks(Box::new(GivesBack)));
     let mut inputs = Vec::new();
     for job in 0..5 {
@@ -256,7 +260,7 @@ fn jobs_that_a_function_gives_back_are_pulled_again_with_their_inputs() {
         wire::push_value(&mut inputs, push).unwrap();
     }
     run(Chunk { inputs: inputs.into(), cursor: Cursor::new(5), ..one }, &executor);
-    let sent: Vec<_> = finished.try_iter().collect();
+    let sent = sent(&executor);
     assert!(matches!(sent[..2], [FromThread::Delayed(ChunkId(5)), FromThread::Delayed(ChunkId(5))]));
     let FromThread::Results(results) = &sent[2] else { panic!("the end of the chunk") };
     assert_eq!((results.count, results.rare.as_ref().map_or(0, |rare| rare.failed.len()), sent.len()), (5, 0, 3));
@@ -321,11 +325,11 @@ fn results_are_sent_ahead_once_and_come_again_at_the_end() {
             jobs.send_ahead();
         }
     }
-    let (executor, finished) = executor(1);
+    let executor = executor(1);
     let one = chunk_of(5, 0, Function::OfChunks(Box::new(AnswersLate)));
     let inputs: Bytes = one.inputs.repeat(3).into();
     run(Chunk { inputs, cursor: Cursor::new(3), ..one }, &executor);
-    let sent: Vec<_> = finished.try_iter().collect();
+    let sent = sent(&executor);
     let early = |message: &FromThread| match message {
         FromThread::Early(Early { chunk: ChunkId(5), first, count, frames }) => Some((*first, *count, frames.clone())),
         _ => None,
