@@ -13,7 +13,7 @@ from ._reading import Feed, Reading
 from ._runs import runs
 
 # A call of an automatic map takes about this long, in the worker.
-_CALL_SECONDS = 2e-3
+_CALL_SECONDS = 20e-3
 _CALL_BYTES = 1 << 20
 _MOST_JOBS = 8192
 _CALLS_AHEAD = 4  # calls of an automatic map that are sent and unanswered, for each slot
