@@ -19,6 +19,8 @@ const MOST: usize = 512;
 const SHORTEST_DELAY: Duration = Duration::from_micros(100);
 /// Weight of the past after each poll.
 const DECAY: f64 = 0.75;
+/// Before the rank does not poll, it has seen more requests than one: the first is often slow, since it loads what the others need.
+const KNOWN: f64 = 3.0;
 /// Bytes that a pipe certainly holds, so that a worker does not have to wait before it writes.
 const PIPE: usize = 1 << 15;
 
@@ -30,11 +32,13 @@ pub(in crate::process) struct RequestPace {
     requests: f64,
     seconds: f64,
     bytes: f64,
+    /// The time for a request at the last poll.
+    last: f64,
 }
 
 impl RequestPace {
     pub(in crate::process) fn new() -> Self {
-        RequestPace { window: 1, requests: 0.0, seconds: 0.0, bytes: 0.0 }
+        RequestPace { window: 1, requests: 0.0, seconds: 0.0, bytes: 0.0, last: 0.0 }
     }
 
     /// Returns how many requests may be unanswered.
@@ -51,18 +55,23 @@ impl RequestPace {
         if late {
             self.seconds /= 2.0;
         }
+        self.last = time.as_secs_f64() / requests.max(1) as f64;
         let each = self.seconds / self.requests;
         let fits = (AHEAD.as_secs_f64() / each.max(1e-9)) as usize;
         let least = if each < SHORT.as_secs_f64() { 2 } else { 1 };
         self.window = fits.clamp(least, (self.window * 2).min(MOST));
     }
 
-    /// Returns how long the rank need not poll while `requests` requests are unanswered.
+    /// Returns how long the rank need not poll while `requests` requests are unanswered. A worker that is out of work costs more than a
+    /// poll, so the requests are expected to be as short as those at the last poll, if these were shorter than the average.
     pub(in crate::process) fn poll_delay(&self, requests: usize) -> Option<Duration> {
+        if self.requests < KNOWN {
+            return None;
+        }
         // More is sent when the window is half empty. If there is no more to send, the delay ends before the last answer.
         let enough = if requests >= self.window { requests - self.window / 2 } else { requests.saturating_sub(1) };
         let enough = (enough as f64).min((PIPE as f64 * self.requests / self.bytes.max(1.0)).floor());
-        let delay = Duration::from_secs_f64(self.seconds / self.requests.max(1.0) * enough);
+        let delay = Duration::from_secs_f64((self.seconds / self.requests).min(self.last) * enough);
         (enough > 1.0 && delay >= SHORTEST_DELAY).then(|| delay.min(AHEAD))
     }
 
@@ -111,6 +120,17 @@ mod tests {
             assert!(next.is_none_or(|next| next < time));
             delay = next;
         }
+    }
+
+    #[test]
+    fn a_slow_first_request_delays_no_poll() {
+        let mut pace = RequestPace::new();
+        pace.record(1, micros(15_000), 10, false);
+        assert_eq!((pace.window(), pace.poll_delay(2)), (2, None));
+        pace.record(2, micros(60), 20, false);
+        pace.record(2, micros(60), 20, false);
+        let delay = pace.poll_delay(pace.window());
+        assert!(delay.is_none_or(|delay| delay < micros(60 * 8)), "{delay:?}");
     }
 
     #[test]
