@@ -105,8 +105,8 @@ pub(super) struct RunArgs {
     /// Write what the run is doing to this file every few seconds, as JSON: `rankpool top FILE` shows it
     #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
     pub status: Option<PathBuf>,
-    /// Write which job ran when on which slot, for https://ui.perfetto.dev or chrome://tracing. Bounded: of more than 200000 attempts,
-    /// short ones are put together
+    /// Write which job ran when on which slot, for ui.perfetto.dev or chrome://tracing. Bounded: of more than 200000 attempts, short
+    /// ones are put together
     #[arg(long, value_name = "FILE", global = true, help_heading = REPORT)]
     pub trace: Option<PathBuf>,
     /// Serve a status page that refreshes itself, and /metrics for Prometheus. A port alone: to this host only; another address in

@@ -171,18 +171,21 @@ impl Files {
         Ok(Files { json: open("--json", &task.json)?, svg: open("--svg", &task.svg)? })
     }
 
+    /// # Errors
+    /// A sentence for each file that cannot be written. That one cannot does not keep the other from being written.
     fn write(self, json: &impl Serialize, svg: impl FnOnce() -> String) -> Result<(), Box<dyn Error + Send + Sync>> {
-        if let Some(mut writer) = self.json {
-            let mut json = serde_json::to_vec_pretty(json)?;
-            json.push(b'\n');
-            writer.write_all(&json)?;
-            writer.finish()?;
+        let write = |writer: Option<Writer>, contents: Vec<u8>| {
+            let Some(mut writer) = writer else { return Ok(()) };
+            writer.write_all(&contents)?;
+            writer.finish()
+        };
+        let mut figures = serde_json::to_vec_pretty(json)?;
+        figures.push(b'\n');
+        let picture = if self.svg.is_some() { svg() } else { String::new() };
+        match (write(self.json, figures), write(self.svg, picture.into_bytes())) {
+            (Err(json), Err(svg)) => Err(format!("{json}; {svg}").into()),
+            (json, svg) => Ok(json.and(svg)?),
         }
-        if let Some(mut writer) = self.svg {
-            writer.write_all(svg().as_bytes())?;
-            writer.finish()?;
-        }
-        Ok(())
     }
 }
 

@@ -120,10 +120,12 @@ fn a_file_that_cannot_be_written_is_refused_before_anything_is_measured() {
 fn a_file_that_fails_in_the_end_does_not_lose_the_figures() {
     let files = Files::new();
     for words in [&["--each", "0.001"][..], &["--counts", "1", "--runs", "1", "--each", "0.001", "kernel", "nop"]] {
-        for option in ["--json", "--svg"] {
-            let said = bench(&files, &[&[option, "/dev/full"][..], words].concat());
+        for (option, other) in [("--json", "--svg"), ("--svg", "--json")] {
+            let said = bench(&files, &[&[option, "/dev/full", other, "other"][..], words].concat());
             said.expect_code(1).expect_said("/dev/full");
             assert!(said.out().contains("METG") || said.out().contains("speed-up"), "{said:?}");
+            assert_eq!(files.names(), ["other"], "one does not keep the other from being written");
+            std::fs::remove_file(files.path("other")).expect("it is there");
         }
         let full = std::fs::File::options().write(true).open("/dev/full").expect("it is there");
         let status = command(&["bench", "-q"]).args(words).stdout(full).stderr(std::process::Stdio::null()).status();
