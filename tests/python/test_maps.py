@@ -322,9 +322,9 @@ class Chunks(WithExecutor):
         run = self.executor._start_map(abs, list(range(100_000)), star=False, chunksize=None, buffersize=None)
         self.assertTrue(run.wait(60))
         self.assertLess(run._index, 10_000)
-        run = self.executor._start_map(jobs.slow, [0.003] * 50, star=False, chunksize=None, buffersize=None)
+        run = self.executor._start_map(jobs.slow, [0.03] * 20, star=False, chunksize=None, buffersize=None)
         self.assertTrue(run.wait(60))
-        self.assertEqual(run._index, 50)
+        self.assertEqual(run._index, 20)
 
     def test_large_values_make_small_calls(self):
         run = self.executor._start_map(bytes, [100_000] * 400, star=False, chunksize=None, buffersize=None)
