@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rankpool::{JobError, JobErrorKind, Launch, Map, Pool, current_job};
 
@@ -658,5 +658,23 @@ fn jobs_that_take_longer_than_those_of_earlier_maps_are_shared_all_the_same() {
             let jobs = ranks.iter().filter(|of| **of == rank).count();
             assert!(jobs >= 3, "rank {rank} had {jobs} of 12 jobs: {ranks:?}");
         }
+    });
+}
+
+#[test]
+fn results_travel_together_although_chunks_come_one_by_one() {
+    const JOBS: u64 = 20_000;
+    let job = |x: u64| {
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_micros(10) {}
+        x
+    };
+    local(1, 2, move |pool| {
+        let messages = || pool.stats().unwrap().ranks[0].messages_from;
+        let (before, begin) = (messages(), Instant::now());
+        assert_eq!(pool.map(job, 0..JOBS).chunk_size(1).filter(Result::is_ok).count() as u64, JOBS);
+        // Those that come because the rank has half of its work left, and those that come because 2 ms are over.
+        let (sent, most) = (messages() - before, 250 + begin.elapsed().as_millis() as u64);
+        assert!(sent < most, "{sent} messages for {JOBS} results");
     });
 }
