@@ -148,3 +148,24 @@ fn states_are_dropped_when_the_map_is_over() {
         crate::support::until("all states are dropped", || LIVING.load(SeqCst) == 0);
     });
 }
+
+#[test]
+fn a_run_ends_after_the_functions_of_its_maps_are_dropped() {
+    static DROPPED: AtomicU32 = AtomicU32::new(0);
+    /// As a function that ends its worker process.
+    struct Slow;
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            DROPPED.fetch_add(1, SeqCst);
+        }
+    }
+    for ranks in [1, 2] {
+        DROPPED.store(0, SeqCst);
+        let made = local(ranks, 1, |pool| {
+            let made: Vec<u32> = pool.map_init(|| Slow, 0..100, |_, x: u32| x).map(Result::unwrap).collect();
+            made.len()
+        });
+        assert!(made == 100 && DROPPED.load(SeqCst) >= 1, "the run has not waited");
+    }
+}
