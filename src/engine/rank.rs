@@ -179,6 +179,7 @@ pub(crate) fn serve(
     };
     rank_loop.outbox.push(ToMaster::Join(Box::new(facts)));
     let result = panic::catch_unwind(AssertUnwindSafe(|| rank_loop.run()));
+    rank_loop.executor.close();
     let (message, result) = match result {
         Ok(Ok(end)) => return Ok(end),
         Ok(Err(error @ (RankError::MasterClosed | RankError::MasterSilent(_) | RankError::Aborted))) => {

@@ -58,8 +58,8 @@ pub(super) struct Executor {
     pub rank: RankId,
     /// The number of slots of this host that belong to earlier ranks.
     pub slots_before: AtomicU32,
-    /// What the threads have sent and the loop has not taken.
-    sent_by_threads: Mutex<Vec<FromThread>>,
+    /// What the threads have sent and the loop has not taken; `None` if the loop has ended.
+    sent_by_threads: Mutex<Option<Vec<FromThread>>>,
     /// Wakes the loop; results that the threads have sent are then due (see [`Executor::ring`]).
     doorbell: Doorbell,
     /// Whether the loop is to take what the threads have sent.
@@ -82,7 +82,7 @@ impl Executor {
         Executor {
             rank,
             slots_before: AtomicU32::new(0),
-            sent_by_threads: Mutex::default(),
+            sent_by_threads: Mutex::new(Some(Vec::new())),
             doorbell,
             due: AtomicBool::new(false),
             started: Instant::now(),
@@ -94,20 +94,30 @@ impl Executor {
         }
     }
 
-    fn sent_by_threads(&self) -> MutexGuard<'_, Vec<FromThread>> {
+    fn sent_by_threads(&self) -> MutexGuard<'_, Option<Vec<FromThread>>> {
         self.sent_by_threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends the loop something else than results; the caller then calls [`ring`](Self::ring).
+    /// Sends the loop something else than results; the caller then calls [`ring`](Self::ring). If the loop has ended, the run is over,
+    /// and the message is dropped.
     pub(super) fn send(&self, message: FromThread) {
-        self.sent_by_threads().push(message);
+        if let Some(sent) = &mut *self.sent_by_threads() {
+            sent.push(message);
+        }
     }
 
     /// Exchanges an empty vector for all that the threads have sent, in the order of each thread.
     pub(super) fn take(&self, empty: &mut Vec<FromThread>) {
-        let mut sent = self.sent_by_threads();
-        std::mem::swap(&mut *sent, empty);
-        self.unsent.store(0, Ordering::SeqCst);
+        if let Some(sent) = &mut *self.sent_by_threads() {
+            std::mem::swap(sent, empty);
+            self.unsent.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Ends the loop's part: drops what it has not taken and what is sent later, so that no job waits for its output to be taken.
+    pub(super) fn close(&self) {
+        let sent = self.sent_by_threads().take();
+        drop(sent);
     }
 
     /// Returns the time from the start of the rank to `moment`, in ns, at least 1.
@@ -147,7 +157,9 @@ impl Executor {
     pub(super) fn finish(&self, results: Results, now: Instant) {
         let jobs = results.count as usize;
         let mut sent = self.sent_by_threads();
-        sent.push(FromThread::Results(results));
+        if let Some(sent) = &mut *sent {
+            sent.push(FromThread::Results(results));
+        }
         let unsent = self.unsent.load(Ordering::Relaxed) + jobs;
         self.unsent.store(unsent, Ordering::SeqCst);
         drop(sent);
@@ -166,8 +178,12 @@ mod tests {
     use std::sync::atomic::Ordering::SeqCst;
     use std::thread;
 
+    use crossbeam_channel::TryRecvError;
+
     use super::*;
+    use crate::engine::rank::results::Part;
     use crate::engine::schedule::ChunkId;
+    use crate::engine::wire::OutputStream;
 
     fn one_job(chunk: u64) -> Results {
         Results { count: 1, ..Results::of(ChunkId(chunk)) }
@@ -226,6 +242,25 @@ mod tests {
             executor.finish(half(enough), Instant::now());
             assert!(has_rung(&executor), "enough have come together");
         }
+    }
+
+    #[test]
+    fn when_the_loop_has_ended_no_job_waits_for_its_output_to_be_taken() {
+        let executor = Executor::new(RankId(0), Doorbell::default());
+        let part = || {
+            let (taken, receiver) = crossbeam_channel::bounded(1);
+            let (stream, bytes) = (OutputStream::Stdout, Vec::new());
+            (FromThread::Part(Part { map: MapId(1), job: 0, stream, bytes, taken }), receiver)
+        };
+        let ((before, before_is_taken), (after, after_is_taken)) = (part(), part());
+        executor.send(before);
+        assert!(before_is_taken.try_recv() == Err(TryRecvError::Empty));
+        executor.close();
+        executor.send(after);
+        for is_taken in [before_is_taken, after_is_taken] {
+            assert_eq!(is_taken.try_recv(), Err(TryRecvError::Disconnected));
+        }
+        executor.finish(one_job(1), Instant::now());
     }
 
     #[test]
