@@ -224,7 +224,9 @@ impl RankLoop<'_> {
                     watch.received();
                 }
             }
-            if self.executor.take_due() || self.coalescing.is_over(Instant::now) {
+            // A message that is sent anyway takes all results along.
+            let sends = !self.outbox.is_empty();
+            if sends || self.executor.take_due() || self.coalescing.is_over(Instant::now) {
                 active |= self.take_finished();
             }
             if !self.limited.is_empty() {
