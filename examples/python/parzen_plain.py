@@ -6,7 +6,7 @@
 import random
 
 GENERATOR = random.Random(1)
-SAMPLES = [(GENERATOR.gauss(0, 1), GENERATOR.gauss(0, 1)) for _ in range(10_000)]
+SAMPLES = [(GENERATOR.gauss(0, 1), GENERATOR.gauss(0, 1)) for _ in range(100_000)]
 POINT = (0.0, 0.0)
 
 
