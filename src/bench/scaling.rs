@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
-use wait4::Wait4;
 
 use super::machine::busy_cpu_seconds;
 use super::median;
@@ -127,6 +131,27 @@ pub(crate) enum ScalingError {
     Interrupted,
 }
 
+/// The user and the system time of all children that have ended and were waited for, with their children's, in seconds.
+fn cpu_of_children() -> (f64, f64) {
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 * 1e-6;
+    getrusage(UsageWho::RUSAGE_CHILDREN)
+        .map_or((0.0, 0.0), |usage| (seconds(usage.user_time()), seconds(usage.system_time())))
+}
+
+/// Waits for a moment until processes that the program has left behind, which are children of this one now, have ended.
+fn wait_for_orphans() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let begin = Instant::now();
+    while begin.elapsed() < LIMIT {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            // The system has no wait for any child that ends with a time.
+            Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(1)),
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+}
+
 impl Plan {
     /// What the numbers count.
     pub(crate) fn what(&self) -> &'static str {
@@ -193,6 +218,9 @@ impl Plan {
         let (program, arguments) = self.command(count, &summary, log);
         let shown = || program.to_string_lossy().into_owned();
         let busy_before = self.launcher.is_none().then(busy_cpu_seconds).flatten();
+        // The spawn helper of a rank may end after it; it has the CPU time of commands and workers.
+        let _ = set_child_subreaper(true);
+        let cpu_before = cpu_of_children();
         let begin = Instant::now();
         let mut command = Command::new(&program);
         // If a launcher has started this process, it has not started those.
@@ -206,18 +234,19 @@ impl Plan {
             .spawn()
             .map_err(|error| ScalingError::NotStarted { program: shown(), error })?;
         stop.watch(child.id());
-        let ended = child.wait4();
+        let status = child.wait();
         stop.unwatch();
-        let ended = ended?;
+        let status = status?;
         let wall_seconds = begin.elapsed().as_secs_f64();
+        wait_for_orphans();
         let busy_after = busy_before.and_then(|_| busy_cpu_seconds());
         if stop.is_asked() {
             return Err(ScalingError::Interrupted);
         }
-        let code = ended.status.code();
+        let code = status.code();
         // 3: some jobs failed.
         if !matches!(code, Some(0 | 3)) {
-            let end = code.map_or_else(|| ended.status.to_string(), |code| format!("exit code {code}"));
+            let end = code.map_or_else(|| status.to_string(), |code| format!("exit code {code}"));
             let command = std::iter::once(&program).chain(&arguments).map(|word| word.to_string_lossy().into_owned());
             let command = shlex::try_join(command.collect::<Vec<_>>().iter().map(String::as_str)).unwrap_or_default();
             return Err(ScalingError::Failed { count, what: self.what(), end, command });
@@ -225,7 +254,8 @@ impl Plan {
         let text = std::fs::read(&summary)?;
         let mut summary: Summary = serde_json::from_slice(&text).map_err(io::Error::from)?;
         summary.busy_seconds = summary.per_rank.iter().map(|rank| rank.busy_seconds).sum();
-        let (user_seconds, system_seconds) = (ended.rusage.utime.as_secs_f64(), ended.rusage.stime.as_secs_f64());
+        let cpu = cpu_of_children();
+        let (user_seconds, system_seconds) = (cpu.0 - cpu_before.0, cpu.1 - cpu_before.1);
         let others = |(before, after)| (after - before - user_seconds - system_seconds) / wall_seconds.max(1e-9);
         Ok(Once {
             wall_seconds,

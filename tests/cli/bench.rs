@@ -134,6 +134,21 @@ fn a_file_that_fails_in_the_end_does_not_lose_the_figures() {
 }
 
 #[test]
+fn the_cpu_time_of_commands_is_theirs() {
+    let files = Files::new();
+    let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+    for (words, least, most) in [("sleep 0.3", 0.0, 0.1), (busy, 0.2, 1.5)] {
+        let work = ["run", "--range", "1:2", "--", "sh", "-c", words];
+        let measured = ["--counts", "1", "--runs", "1", "--warmup", "0", "--each", "0.001", "--json", "figures"];
+        bench(&files, &[&measured[..], &work].concat()).expect_code(0);
+        let run = &json(&files.path("figures"))["rows"][0]["runs"][0];
+        let cpu = number(&run["user_seconds"]) + number(&run["system_seconds"]);
+        let share = cpu / number(&run["busy_seconds"]);
+        assert!((least..most).contains(&share), "the CPU works {share} of the time of `{words}`: {run}");
+    }
+}
+
+#[test]
 fn an_interrupt_ends_it_and_leaves_files_of_earlier_measurements_as_they_were() {
     let files = Files::new();
     files.with("figures", "of an earlier measurement");
