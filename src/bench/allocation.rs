@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::UsageWho;
 use serde::Serialize;
 
 use super::curve::{Metg, Point, metg};
+use super::machine::cpu_seconds;
 use super::median;
 use crate::engine::error::JobError;
 use crate::engine::func::{CrossesRanks, Value};
@@ -344,8 +345,8 @@ fn cpu_of_ranks(pool: &Pool) -> Result<BTreeMap<u32, (f64, f64)>, JobError> {
 }
 
 fn own_cpu() -> f64 {
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 * 1e-6;
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
+    let (user, system) = cpu_seconds(UsageWho::RUSAGE_SELF);
+    user + system
 }
 
 /// Returns the seconds since the first call.

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use serde::Serialize;
 
 use crate::engine::transport::TransportInfo;
@@ -61,6 +63,13 @@ pub(super) fn busy_cpu_seconds() -> Option<f64> {
     // Behind these three are those of guests, which are a part of `user`.
     let busy = user + nice + system + interrupts.iter().take(3).sum::<f64>();
     Some(busy / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Returns the user and the system time of this process, or of its children that have ended and were waited for (with theirs), in
+/// seconds.
+pub(super) fn cpu_seconds(who: UsageWho) -> (f64, f64) {
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 * 1e-6;
+    getrusage(who).map_or((0.0, 0.0), |usage| (seconds(usage.user_time()), seconds(usage.system_time())))
 }
 
 fn cpu_model() -> Option<String> {

@@ -10,12 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeVal;
+use nix::sys::resource::UsageWho;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
-use super::machine::busy_cpu_seconds;
+use super::machine::{busy_cpu_seconds, cpu_seconds};
 use super::median;
 use super::tail::Tail;
 use crate::journal::JournalError;
@@ -131,20 +130,13 @@ pub(crate) enum ScalingError {
     Interrupted,
 }
 
-/// The user and the system time of all children that have ended and were waited for, with their children's, in seconds.
-fn cpu_of_children() -> (f64, f64) {
-    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 * 1e-6;
-    getrusage(UsageWho::RUSAGE_CHILDREN)
-        .map_or((0.0, 0.0), |usage| (seconds(usage.user_time()), seconds(usage.system_time())))
-}
-
-/// Waits for a moment until processes that the program has left behind, which are children of this one now, have ended.
+/// Waits at most a second until the processes that the program has left behind, which are children of this one now, have ended.
 fn wait_for_orphans() {
     const LIMIT: Duration = Duration::from_secs(1);
     let begin = Instant::now();
     while begin.elapsed() < LIMIT {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            // The system has no wait for any child that ends with a time.
+            // `waitpid` has no time limit.
             Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(1)),
             Ok(_) => {}
             Err(_) => break,
@@ -218,9 +210,10 @@ impl Plan {
         let (program, arguments) = self.command(count, &summary, log);
         let shown = || program.to_string_lossy().into_owned();
         let busy_before = self.launcher.is_none().then(busy_cpu_seconds).flatten();
-        // The spawn helper of a rank may end after it; it has the CPU time of commands and workers.
+        // The CPU time of commands and workers is counted to the spawn helper of their rank, which may end after the rank. Then this
+        // process waits for it.
         let _ = set_child_subreaper(true);
-        let cpu_before = cpu_of_children();
+        let (user_before, system_before) = cpu_seconds(UsageWho::RUSAGE_CHILDREN);
         let begin = Instant::now();
         let mut command = Command::new(&program);
         // If a launcher has started this process, it has not started those.
@@ -254,8 +247,8 @@ impl Plan {
         let text = std::fs::read(&summary)?;
         let mut summary: Summary = serde_json::from_slice(&text).map_err(io::Error::from)?;
         summary.busy_seconds = summary.per_rank.iter().map(|rank| rank.busy_seconds).sum();
-        let cpu = cpu_of_children();
-        let (user_seconds, system_seconds) = (cpu.0 - cpu_before.0, cpu.1 - cpu_before.1);
+        let (user, system) = cpu_seconds(UsageWho::RUSAGE_CHILDREN);
+        let (user_seconds, system_seconds) = (user - user_before, system - system_before);
         let others = |(before, after)| (after - before - user_seconds - system_seconds) / wall_seconds.max(1e-9);
         Ok(Once {
             wall_seconds,

@@ -342,8 +342,7 @@ impl RankLoop<'_> {
     fn enqueue(&mut self, mut chunk: Chunk, count: u32) {
         let threads = self.threads.as_ref().expect("a rank is welcomed before it gets chunks");
         // The chunk may be the last holder of the map's function.
-        let released = || self.releases.0.clone();
-        chunk.limited = chunk.map.limit.map(|limit| Box::new(Limited::new(limit, count, released())));
+        chunk.limited = chunk.map.limit.map(|limit| Box::new(Limited::new(limit, count, self.releases.0.clone())));
         let chunk = Arc::new(chunk);
         self.chunks.insert(chunk.id, chunk.clone());
         if chunk.limited.is_some() {

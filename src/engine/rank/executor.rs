@@ -65,9 +65,10 @@ pub(super) struct Executor {
     /// Whether the loop is to take what the threads have sent.
     due: AtomicBool,
     pub started: Instant,
-    /// The number of chunks that no thread has begun; more if the run is over.
+    /// The length of the threads' queue: the chunks that no thread has begun, and functions that are to be dropped. The largest number
+    /// if the queue is closed.
     pub waiting: AtomicUsize,
-    /// The number of jobs with results there.
+    /// The number of jobs whose results are in `sent_by_threads`.
     pub unsent: AtomicUsize,
     /// The time at which the loop last sent results, in µs since `started`.
     pub sent: AtomicU64,

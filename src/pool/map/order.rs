@@ -118,7 +118,7 @@ impl<O: Value> Order<O> {
     #[inline]
     pub fn take_value(&mut self) -> Option<O> {
         let Some(Settled::Done(results)) = &mut self.current else { return None };
-        let value = results.next_but_last()?;
+        let value = results.next_unless_last()?;
         self.yielded += 1;
         Some(value)
     }

@@ -129,7 +129,7 @@ impl<O> Results<O> {
 impl<O: Value> Results<O> {
     /// Returns the next result if it is a value, and not the last one.
     #[inline]
-    pub(in crate::pool) fn next_but_last(&mut self) -> Option<O> {
+    pub(in crate::pool) fn next_unless_last(&mut self) -> Option<O> {
         if self.left < 2 {
             return None;
         }
