@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -97,25 +98,29 @@ def per_job_by_map(pool, chunk=64, jobs=200_000):
     return {"us": seconds / jobs * 1e6}
 
 
-def captured(pool, as_array=1, jobs=1000):
-    """Seconds for jobs of a function that captures 10 MB (an array, or `bytes`), and for those of the same with 1 KB."""
+def captured(pool, as_array=1, jobs=1000, pairs=7):
+    """Seconds for jobs of a function that captures 10 MB (an array, or `bytes`), and for those of the same with 1 KB.
+
+    The medians of several pairs, each with new random data. The first pair is not counted: both workers import numpy.
+    """
     import numpy as np
 
     executor, submit = make(pool)
     with executor:
         warm(submit)
-        seconds = []
-        # The first time is not counted: the workers import numpy.
-        for size in (1000, 1000, 10_000_000):
-            data = np.ones(size, dtype=np.uint8) if as_array else bytes(size)
-            # The peers cannot send closures: `partial` holds the data for them.
-            function = capture(data) if pool == "rankpool" else functools.partial(pick, data)
-            count = jobs if pool == "rankpool" or size == 1000 else jobs // 20
-            start = time.perf_counter()
-            for future in [submit(function, x) for x in range(count)]:
-                result(future)
-            seconds.append((time.perf_counter() - start) * jobs / count)
-    return {"without": seconds[1], "with": seconds[2], "ratio": seconds[2] / seconds[1]}
+        seconds = {1000: [], 10_000_000: []}
+        for _ in range(1 + pairs):
+            for size, times in seconds.items():
+                data = np.frombuffer(os.urandom(size), np.uint8) if as_array else os.urandom(size)
+                # The peers cannot send closures: `partial` holds the data for them.
+                function = capture(data) if pool == "rankpool" else functools.partial(pick, data)
+                count = jobs if pool == "rankpool" or size == 1000 else jobs // 20
+                start = time.perf_counter()
+                for future in [submit(function, x) for x in range(count)]:
+                    result(future)
+                times.append((time.perf_counter() - start) * jobs / count)
+    without, with_it = (statistics.median(times[1:]) for times in seconds.values())
+    return {"without": without, "with": with_it, "ratio": with_it / without}
 
 
 def efficiency(pool, jobs=20_000):
