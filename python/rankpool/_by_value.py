@@ -49,7 +49,7 @@ class _Collected:
 
     def __init__(self, main):
         # Not for workers, which load functions only.
-        from ._functions import is_importable, names_of
+        from ._captures import is_importable, names_of
 
         self.main = main
         self.is_importable = is_importable

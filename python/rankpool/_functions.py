@@ -11,24 +11,17 @@ import sys
 import weakref
 from _blake2 import blake2b
 from os import close
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType
 
+from ._captures import LARGEST_STATE, Captures, is_importable
 from ._frames import FORGET, FUNCTION, pack_frame
 from ._payload import ALIGN, cloudpickle, dumps_parts, layout
 
-# A function that captures objects that can change is serialised at each submit, up to this size.
-SMALL = 1 << 16
 _MOST_ENTRIES = 1000
 _LARGE = 1 << 16  # bytes
 _PIECE = 1 << 18
 # Numbers are unique in the process, so that a shared object has the same one in all connections.
 next_number = itertools.count(1).__next__
-_MISSING = object()
-_ITSELF = object()
-_ATOMS = frozenset(
-    [int, float, complex, bool, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, ModuleType]
-    + [BuiltinFunctionType, type(len), type(str.join), type(object.__init__)]
-)
 
 
 class FunctionRecord:
@@ -56,35 +49,25 @@ class FunctionRecord:
 
 
 class _Entry:
-    """What is known of a function object: its record, and what it captured when it was serialised."""
+    """What is known of a function object: its record, and what it referred to when it was serialised."""
 
-    __slots__ = ("reference", "record", "names", "cells", "code", "defaults", "again")
+    __slots__ = ("references", "record", "code", "captures")
 
     def is_of(self, fn):
         """Whether the record still says what `fn` does."""
-        if self.reference() is not fn or self.again:
+        if type(fn) is MethodType:
+            if self.references[0]() is not fn.__self__ or self.references[1]() is not fn.__func__:
+                return False
+        elif self.references[0]() is not fn:
             return False
-        names = self.names
-        if names is None:
+        if self.captures is None:
             return self.code is None or fn.__code__ is self.code
-        if fn.__code__ is not self.code or fn.__defaults__ is not self.defaults:
-            return False
-        for names_of, name, value in names:
-            now = names_of.get(name, _MISSING)
-            if now is not value and not (value is _ITSELF and now is fn):
-                return False
-        for cell, value in self.cells:
-            now = _contents(cell)
-            if now is not value and not (value is _ITSELF and now is fn):
-                return False
-        return True
+        return self.captures.are_unchanged(fn)
 
 
-def _contents(cell):
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _MISSING
+def _key_of(fn):
+    """What a function object is found by. A bound method is made anew each time."""
+    return (id(fn.__self__), id(fn.__func__)) if type(fn) is MethodType else id(fn)
 
 
 def _hash(name, parts):
@@ -115,22 +98,6 @@ def display_name(fn):
     return name if module in (None, "__main__", "builtins") else f"{module}.{name}"
 
 
-def is_importable(fn):
-    """Whether a worker finds this very object by its module and its name."""
-    module = getattr(fn, "__module__", None)
-    name = getattr(fn, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or module in ("__main__", "__mp_main__"):
-        return False
-    found = sys.modules.get(module)
-    if found is None or (getattr(found, "__spec__", None) is None and getattr(found, "__file__", None) is None):
-        return False
-    for part in name.split("."):
-        found = getattr(found, part, _MISSING)
-        if found is _MISSING:
-            return False
-    return found is fn
-
-
 def all_uses(functions, record, uses):
     """The records of the shared objects that a call needs: those of its function, of its arguments, and theirs."""
     if not uses and not record.uses:
@@ -150,24 +117,25 @@ class Functions:
 
     def __init__(self, forgotten):
         self._forgotten = forgotten
-        self._entries = {}  # id of the function object: _Entry
+        self._entries = {}  # `_key_of` a function object: _Entry
         self._by_hash = weakref.WeakValueDictionary()
         self._specs = {}  # name of a module: its spec, and how often it was loaded again
 
     def for_submit(self, fn):
         """The record of a function for one more job: the last one, if nothing that it captures was bound anew."""
-        entry = self._entries.get(id(fn))
+        entry = self._entries.get(_key_of(fn))
         if entry is not None and entry.is_of(fn):
             return entry.record
         return self.for_map(fn)
 
     def for_map(self, fn):
         """The record of a function, serialised now."""
-        entry = self._entries.get(id(fn))
-        if entry is not None and entry.names is None and entry.is_of(fn) and is_importable(fn):
+        entry = self._entries.get(_key_of(fn))
+        if entry is not None and entry.captures is None and entry.is_of(fn) and is_importable(fn):
             return entry.record
+        captures = None if is_importable(fn) else Captures(fn)
         record = self._serialise(fn)
-        self._remember(fn, record)
+        self._remember(fn, record, captures)
         return record
 
     def of_object(self, number, obj, name):
@@ -212,29 +180,23 @@ class Functions:
             record = self._by_hash.setdefault(key, record)
         return record
 
-    def _remember(self, fn, record):
-        entries, key = self._entries, id(fn)
+    def _remember(self, fn, record, captures):
+        entries, key = self._entries, _key_of(fn)
         entry = _Entry()
+        owners = (fn,)
+        if type(fn) is MethodType:
+            owners = (fn.__self__, fn.__func__)
+        if captures is not None and record.length > LARGEST_STATE:
+            if type(fn) is MethodType:
+                return  # Nothing is bound anew if its object changes.
+            captures.ignore_objects()
         try:
-            entry.reference = weakref.ref(fn, lambda _: entries.pop(key, None))
+            entry.references = [weakref.ref(owner, lambda _: entries.pop(key, None)) for owner in owners]
         except TypeError:
             return
         entry.record = record
-        entry.names = entry.cells = entry.code = entry.defaults = None
-        entry.again = False
-        if is_importable(fn):
-            entry.code = getattr(fn, "__code__", None)
-        else:
-            if type(fn) is MethodType:
-                return
-            mutable = True
-            entry.names, entry.cells = (), ()
-            if type(fn) is FunctionType:
-                entry.names, entry.cells, mutable = captures(fn)
-                entry.code, entry.defaults = fn.__code__, fn.__defaults__
-            else:
-                entry.names = None
-            entry.again = mutable and record.length <= SMALL
+        entry.captures = captures
+        entry.code = getattr(fn, "__code__", None)
         if len(entries) >= _MOST_ENTRIES:
             entries.pop(next(iter(entries)), None)
         entries[key] = entry
@@ -246,54 +208,3 @@ def _by_value(fn):
     from ._by_value import by_value
 
     return by_value(fn)
-
-
-def captures(fn):
-    """What a function captures: `(names, cells, mutable)`.
-
-    `names` are `(globals, name, value)`, `cells` are `(cell, value)`, of the function and of the functions
-    that it refers to and that travel with it; `mutable` tells whether one of the values can change in place.
-    """
-    names, cells = [], []
-    mutable = False
-    seen = {id(fn)}
-    functions = [fn]
-    while functions:
-        current = functions.pop()
-        values = []
-        for name in names_of(current.__code__):
-            value = current.__globals__.get(name, _MISSING)
-            names.append((current.__globals__, name, _ITSELF if value is fn else value))
-            values.append(value)
-        for cell in current.__closure__ or ():
-            value = _contents(cell)
-            cells.append((cell, _ITSELF if value is fn else value))
-            values.append(value)
-        values += current.__defaults__ or ()
-        values += (current.__kwdefaults__ or {}).values()
-        values += current.__dict__.values()
-        while values:
-            value = values.pop()
-            kind = type(value)
-            if kind in _ATOMS or isinstance(value, type) or value is _MISSING:
-                continue
-            if kind in (tuple, frozenset):
-                values += value
-            elif kind is FunctionType:
-                if id(value) not in seen and not is_importable(value):
-                    functions.append(value)
-                seen.add(id(value))
-            else:
-                mutable = True
-    return names, cells, mutable
-
-
-def names_of(code):
-    """The names that a code object and the code nested in it look up."""
-    names = set()
-    codes = [code]
-    while codes:
-        current = codes.pop()
-        names.update(current.co_names)
-        codes += [const for const in current.co_consts if isinstance(const, type(code))]
-    return names

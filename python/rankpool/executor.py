@@ -176,8 +176,8 @@ class Executor(_base.Executor):
     A function that can be imported goes by its name; if the script has loaded its module again, so do the workers
     (not the modules that it uses). Functions of `__main__`, lambdas and closures go by value,
     by cloudpickle, with what they capture; each is serialised and sent once, not with every job. `map` serialises
-    its function anew. `submit` does so if a name that the function captures was bound anew, or if it captures
-    objects that can change in place and its serialised form has at most 64 KiB; of a larger one, the first
+    its function anew. `submit` does so if a name that the function captures was bound anew, or if an object that it
+    captures has changed and its serialised form has at most 64 KiB; of a larger one, the first
     state counts until a captured name is bound anew. See `rankpool.share` for data of many functions.
 
     Args:

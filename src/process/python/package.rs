@@ -18,6 +18,7 @@ use crate::process::program::Program;
 const FILES: &[(&str, &str)] = &[
     ("rankpool/__init__.py", include_str!("../../../python/rankpool/__init__.py")),
     ("rankpool/_by_value.py", include_str!("../../../python/rankpool/_by_value.py")),
+    ("rankpool/_captures.py", include_str!("../../../python/rankpool/_captures.py")),
     ("rankpool/_connection.py", include_str!("../../../python/rankpool/_connection.py")),
     ("rankpool/_errors.py", include_str!("../../../python/rankpool/_errors.py")),
     ("rankpool/_forked.py", include_str!("../../../python/rankpool/_forked.py")),
