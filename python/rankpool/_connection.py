@@ -167,8 +167,9 @@ class Connection(Receiving):
         length = len(data)
         record = future.record
         with self.lock:
-            is_usual = length < MEMFD_FROM and record.frame is None and not self._forgotten and not core.pending
-            if self.over is None and is_usual and not self._is_full(core):
+            must_wait = core.pending or self._is_full(core)
+            is_usual = self.over is None and length < MEMFD_FROM and record.frame is None and not self._forgotten
+            if is_usual and not must_wait:
                 core.open += 1
                 number = self._call_numbers()
                 fields = (number, record.number, core.session, future.seconds, length)
@@ -181,11 +182,14 @@ class Connection(Receiving):
                     self._want_flush()
                     return
             else:
-                is_usual = False
+                future.body = (0, (data,), length)
+                if is_usual:
+                    core.open += 1
+                    self._enqueue(core, future)
+                    return
         if is_usual:
             self._write(False)
         else:
-            future.body = (0, (data,), length)
             self.submit(core, future)
 
     def enqueue(self, core, source):
@@ -282,15 +286,19 @@ class Connection(Receiving):
                     return True
                 self._pumping = False
                 return False
+            small = self._next_small(core)
+            if small:
+                begun = begin(small)
+                for future in begun:
+                    self._post(core, future)
+                core.flying += len(begun)
+                core.count_finished(len(small) - len(begun))
+                return True
             source = core.pending.popleft()
             if type(source) is not JobFuture:
                 source.queued = False
-            elif not begin(source):
-                core.closed_one()
-                return True
-            elif source.body[2] < MEMFD_FROM:
-                self._post(core, source)
-                core.flying += 1
+            elif not begin((source,)):
+                core.count_finished(1)
                 return True
         # What takes long is done without the lock: arguments are pickled, or copied to a memfd.
         if type(source) is JobFuture:
@@ -303,6 +311,21 @@ class Connection(Receiving):
             else:
                 self._post_of_map(core, source, call)
         return True
+
+    def _next_small(self, core):
+        """Take the small futures with which a core's waiting calls begin: as many as have room; one, if other cores wait."""
+        room = self.window - len(self._unanswered)
+        if core.limit is not None:
+            room = min(room, core.limit - core.flying)
+        if len(self._waiting) > 1:
+            room = 1
+        pending, small = core.pending, []
+        while pending and len(small) < room:
+            source = pending[0]
+            if type(source) is not JobFuture or source.body[2] >= MEMFD_FROM:
+                break
+            small.append(pending.popleft())
+        return small
 
     def _post_future(self, core, future):
         with self.lock:

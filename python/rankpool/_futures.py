@@ -78,14 +78,19 @@ def fail(future, error):
     settle([(future, False, error)])
 
 
-def begin(future):
-    """Whether a pending future may be sent; it is running from now on. False: it was cancelled."""
+def begin(futures):
+    """Those of pending futures that may be sent; they are running from now on. The others were cancelled."""
+    begun, cancelled = [], []
     with LOCK:
-        if future._state == PENDING:
-            future._state = RUNNING
-            return True
-    future.set_running_or_notify_cancel()
-    return False
+        for future in futures:
+            if future._state == PENDING:
+                future._state = RUNNING
+                begun.append(future)
+            else:
+                cancelled.append(future)
+    for future in cancelled:
+        future.set_running_or_notify_cancel()
+    return begun
 
 
 def renew_lock():

@@ -17,6 +17,8 @@ ALIGN = 64
 MAIN = b"__main__"
 SHARED = b"_load_shared"
 _JOIN_BELOW = 1 << 16
+# Objects of these types are pickled whole and by themselves.
+_PLAIN = frozenset([bool, int, float, complex, str, bytes, type(None)])
 
 
 class RemoteTraceback(Exception):
@@ -53,6 +55,8 @@ def dumps(obj):
 
     `uses` are the shared objects in it.
     """
+    if type(obj) in _PLAIN:
+        return _dumps(obj, 5), (), ()
     buffers = []
     try:
         data = _dumps(obj, 5, buffer_callback=buffers.append)

@@ -1,7 +1,7 @@
 """The half of a connection that receives: the thread that gives calls their results, and what has no result at the end."""
 
 from . import _frames as frames
-from ._frames import FrameReader
+from ._frames import RESULT, FrameReader
 from ._futures import JobFuture, begin, settle
 from ._results import outcome_of
 from ._runs import abandoned, cancel_abandoned, live_runs
@@ -29,10 +29,11 @@ class Receiving:
         """Handle frames. Returns the text of an ENDING frame."""
         results = []
         why = None
-        for header, body in batch:
+        for frame in batch:
+            header, body = frame
             kind = header[0]
-            if kind == frames.RESULT:
-                results.append((header, body))
+            if kind == RESULT:
+                results.append(frame)
             elif kind == frames.WINDOW:
                 self.window = max(1, header[4])
             elif kind == frames.WELCOME:
@@ -54,35 +55,33 @@ class Receiving:
 
     def _settle(self, results):
         """Give calls their results."""
-        unanswered = self._unanswered
-        calls = []
+        answered = self._unanswered.pop
         with self.lock:
-            for header, _ in results:
-                call = unanswered.pop(header[5], None)
-                calls.append(call)
+            calls = [answered(header[5], None) for header, _ in results]
+            for call in calls:
                 if call is not None:
                     call.core.flying -= 1
-                if self._memfds is not None:
+            if self._memfds is not None:
+                for header, _ in results:
                     self._memfds.answered(header[5])
         outcomes = []
         for call, (header, body) in zip(calls, results):
-            if call is None:
-                continue
-            is_value, value = outcome_of(call, header, body)
             if type(call) is JobFuture:
-                outcomes.append((call, is_value, value))
-            else:
-                call.run.answered(call, header[2], is_value, value, header[8], header[9])
+                outcomes.append((call, *outcome_of(call, header, body)))
+            elif call is not None:
+                call.run.answered(call, header[2], *outcome_of(call, header, body), header[8], header[9])
         if outcomes:
             settle(outcomes)
-        self._release(outcomes)
+            self._release(outcomes)
 
     def _release(self, outcomes):
         """Count finished jobs of futures."""
         with self.lock:
             for future, _, _ in outcomes:
-                future.core.closed_one()
-                future.record = future.uses = None
+                future.core.count_finished(1)
+                future.record = None
+                if future.uses:
+                    future.uses = None
 
     # The end.
 
@@ -104,7 +103,7 @@ class Receiving:
             return
         error = self.error()
         futures = [(source, False, error) for source in sources if type(source) is JobFuture]
-        settle([outcome for outcome in futures if begin(outcome[0])])
+        settle([outcome for outcome in futures if begin(outcome[:1])])
         self._release(futures)
         for source in sources:
             if type(source) is not JobFuture:

@@ -18,6 +18,7 @@ _FEW_CALLS = 4  # if fewer calls than these wait, an answer is written at once: 
 _HOLD_BYTES = 1 << 16
 _HOLD_LIMIT = 5e-3  # after this time the watching thread writes them
 
+_pack_header = frames.HEADER.pack
 _worker = None  # the worker that this process is
 
 
@@ -295,6 +296,11 @@ class Worker:
             _end_child()
         try:
             data, buffers, _ = dumps(value)
+            length = len(data)
+            if not buffers and length < frames.MEMFD_FROM:
+                self._answers.append(_pack_header(frames.RESULT, 0, status, 0, count, number, 0, 0, seconds, length) + data)
+                self._answer_bytes += length
+                return
             flags, parts, length = layout(data, buffers)
         except BaseException as error:
             if count > 1 and status == frames.OK:

@@ -104,9 +104,9 @@ class _Core:
             with self.lock:
                 self.start_session(self.connection)
 
-    def closed_one(self):
-        """A future or a map has finished. The connection's lock is held."""
-        self.open -= 1
+    def count_finished(self, count):
+        """This number of futures and maps have finished. The connection's lock is held."""
+        self.open -= count
         if self.open <= 0 and self.idle is not None:
             self.idle.set()
 
@@ -300,7 +300,8 @@ class Executor(_base.Executor):
             future.record = record = connection.functions.for_submit(fn)
             buffers: list = []
             data = _pickle((args, kwargs), 5, buffer_callback=buffers.append)
-            is_small = not (buffers or record.uses or MAIN in data or SHARED in data)
+            # `find` takes half the time of `in`.
+            is_small = not (buffers or record.uses) and data.find(MAIN) < 0 and data.find(SHARED) < 0
             if not is_small:
                 self._pack(connection, future, (args, kwargs))
             if record.frame is not None:
@@ -330,7 +331,7 @@ class Executor(_base.Executor):
             self._core.refresh()
             return True
         except Exception as error:
-            begin(future)
+            begin((future,))
             fail(future, error)
             return False
 
@@ -446,13 +447,13 @@ class Executor(_base.Executor):
         for source in sources:
             if type(source) is JobFuture:
                 source.cancel()
-                begin(source)
+                begin((source,))
                 cancelled.append(source)
             else:
                 source.cancel()
         with core.connection.lock:
             for _ in cancelled:
-                core.closed_one()
+                core.count_finished(1)
 
 
 # Names that others import from here.

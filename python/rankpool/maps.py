@@ -314,7 +314,7 @@ class MapRun(Reading):
         runs.pop(self, None)
         core = self.core
         with self.connection.lock:
-            core.closed_one()
+            core.count_finished(1)
         for callback in callbacks:
             self._call(callback)
 
