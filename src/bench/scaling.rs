@@ -6,12 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::sys::prctl::set_child_subreaper;
 use nix::sys::resource::UsageWho;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
 use super::machine::{busy_cpu_seconds, cpu_seconds};
@@ -130,20 +127,6 @@ pub(crate) enum ScalingError {
     Interrupted,
 }
 
-/// Waits at most a second until the processes that the program has left behind, which are children of this one now, have ended.
-fn wait_for_orphans() {
-    const LIMIT: Duration = Duration::from_secs(1);
-    let begin = Instant::now();
-    while begin.elapsed() < LIMIT {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            // `waitpid` has no time limit.
-            Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(1)),
-            Ok(_) => {}
-            Err(_) => break,
-        }
-    }
-}
-
 impl Plan {
     /// What the numbers count.
     pub(crate) fn what(&self) -> &'static str {
@@ -210,9 +193,6 @@ impl Plan {
         let (program, arguments) = self.command(count, &summary, log);
         let shown = || program.to_string_lossy().into_owned();
         let busy_before = self.launcher.is_none().then(busy_cpu_seconds).flatten();
-        // The CPU time of commands and workers is counted to the spawn helper of their rank, which may end after the rank. Then this
-        // process waits for it.
-        let _ = set_child_subreaper(true);
         let (user_before, system_before) = cpu_seconds(UsageWho::RUSAGE_CHILDREN);
         let begin = Instant::now();
         let mut command = Command::new(&program);
@@ -231,7 +211,6 @@ impl Plan {
         stop.unwatch();
         let status = status?;
         let wall_seconds = begin.elapsed().as_secs_f64();
-        wait_for_orphans();
         let busy_after = busy_before.and_then(|_| busy_cpu_seconds());
         if stop.is_asked() {
             return Err(ScalingError::Interrupted);

@@ -76,11 +76,13 @@ pub fn run() -> ProcessExitCode {
         Ok(config) => config,
         Err(message) => return launch::refuse(&message).report(),
     };
-    match &config.task {
+    let code = match &config.task {
         Task::Python(task) => python::run(&config, task),
         Task::Serve(task) => python::serve(&config, task),
         task => run_task(&config, task).report(),
-    }
+    };
+    spawn::end();
+    code
 }
 
 /// Runs a task that has an exit code of its own.

@@ -18,15 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, prlimit, setrlimit};
 
 #[cfg(test)]
 pub(crate) use server::serve;
 
 use super::environment::launcher_variables;
 use super::forked;
-use super::pipes::poll_until;
+use super::pipes::{is_ready_within, poll_until};
 use super::program::SpawnError;
 use crate::console::reason;
 use crate::engine::wire;
@@ -35,7 +35,7 @@ use protocol::{Control, Inbox, SignalOrder};
 /// The first argument that makes the program a spawn helper.
 const ARGUMENT: &str = "__spawn-helper";
 
-/// Time for all sockets of a helper that ends to close.
+/// Time for a helper that ends, and for all its sockets to close.
 const DYING: Duration = Duration::from_secs(1);
 
 static HELPERS: Mutex<Option<Helpers>> = Mutex::new(None);
@@ -94,6 +94,17 @@ pub(super) fn start_as(command: impl Fn() -> Command + Send + 'static) -> io::Re
         let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
     }
     Ok(())
+}
+
+/// Ends the helper and waits until it has ended, at most for [`DYING`]: before that, the CPU time of commands is not part of this
+/// process's. Nothing can be started afterwards.
+pub(crate) fn end() {
+    let Some(Helpers { current, mut child, .. }) = helpers().take() else { return };
+    let _ = shutdown(&current.control, Shutdown::Both);
+    let Ok(process) = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) else { return };
+    if is_ready_within(DYING, &mut [PollFd::new(&process, PollFlags::IN)]) {
+        let _ = child.wait();
+    }
 }
 
 /// Starts a helper. Nothing here makes the standard library fork instead of using `posix_spawn`, which copies no memory and so does

@@ -189,3 +189,29 @@ fn a_full_disk_is_exit_code_1() {
     }
     assert_eq!(files.names(), [""; 0]);
 }
+
+/// The user CPU seconds in a line of the shell's `times`, such as `0m1.23s 0m0.04s`.
+fn user_seconds(line: &str) -> f64 {
+    let (minutes, seconds) =
+        line.split_once(' ').and_then(|(user, _)| user.trim_end_matches('s').split_once('m')).expect("two times");
+    60.0 * minutes.parse::<f64>().expect("a number") + seconds.parse::<f64>().expect("a number")
+}
+
+#[test]
+fn the_cpu_time_of_commands_is_part_of_that_of_the_program() {
+    let files = Files::new();
+    let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; times";
+    let measured = batch(&files, &["--range", "1:3", "--", "sh", "-c", busy]);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "\"$@\"; times", "sh"])
+        .arg(measured.get_program())
+        .args(measured.get_args())
+        .current_dir(files.0.path());
+    let out = support::run(&mut shell, LIMIT).expect_code(0).out();
+    // Each shell tells its own time and that of its children.
+    let times: Vec<f64> = out.lines().map(user_seconds).collect();
+    let commands: f64 = times[..6].iter().step_by(2).sum();
+    let children = times[7];
+    assert!(commands > 0.05 && children >= 0.9 * commands, "{children} s of at least {commands} s: {out}");
+}
