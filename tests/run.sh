@@ -157,25 +157,30 @@ step_shell() {
   shellcheck --external-sources slurm/*.sh slurm/*.sbatch slurm/*.pbs tests/*.sh tests/python/*.sh examples/workers/*.sh .ci/run
 }
 
-# The tests of `rankpool map` ask real interpreters.
-need_python() {
-  command -v python3 >/dev/null && return
+# Installs a Debian package, if this is a machine where that can be done.
+install_package() {
   # shellcheck source=slurm/mpi.sh
   source "$top/slurm/mpi.sh"
   # Where it writes its logs.
   rankpool_base=$RANKPOOL_TARGET_BASE
   mkdir -p "$rankpool_base"
-  mpi_can_apt && mpi_apt_install python3
+  mpi_can_apt && mpi_apt_install "$1"
+}
+
+# The tests of `rankpool map` ask real interpreters.
+need_python() {
+  command -v python3 >/dev/null || install_package python3
 }
 
 # Their virtual environments come from pip; Debian has what makes them in a package of its own.
 need_venv() {
   need_python
-  python3 -c 'import ensurepip' 2>/dev/null && return
-  # shellcheck source=slurm/mpi.sh
-  source "$top/slurm/mpi.sh"
-  rankpool_base=$RANKPOOL_TARGET_BASE
-  mpi_can_apt && mpi_apt_install python3-venv
+  python3 -c 'import ensurepip' 2>/dev/null || install_package python3-venv
+}
+
+# The tests of notebooks and reports open them in one. Without it they say what to do.
+need_browser() {
+  [ -n "${CHROMIUM:-}" ] || command -v chromium >/dev/null || install_package chromium || true
 }
 
 step_python() {
@@ -197,6 +202,7 @@ step_python() {
   python3 tests/python/suites.py --rankpool "$RANKPOOL_EXE" || status=1
   python3 tests/python/examples.py || status=1
   tests/python/wheel.sh || status=1
+  need_browser
   python3 tests/python/notebook.py --browser || status=1
   python3 tests/python/report.py || status=1
   for flavour in $RANKPOOL_TEST_MPIS; do
