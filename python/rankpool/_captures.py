@@ -54,32 +54,20 @@ class Captures:
     It is made before the callable is serialised: what is changed meanwhile then is a change.
     """
 
-    __slots__ = (
-        *("_code", "_defaults", "_bindings", "_cells", "_sizes", "_objects", "_compares", "_state", "_found"),
-        *("_waiting", "_seen"),
-    )
+    __slots__ = ("_code", "_defaults", "_bindings", "_cells", "_sizes", "_objects", "_compares", "_state", "_found")
 
     def __init__(self, fn):
         self._code = getattr(fn, "__code__", None)
         self._defaults = getattr(fn, "__defaults__", None)
-        self._bindings = []  # (globals or members of a class, name, value)
-        self._cells = []  # (cell, value)
-        self._sizes = []  # (members of a class, their number)
-        self._objects = []  # those that can change in place
-        self._state = None  # their pickle; None if it cannot be told
+        walk = _Walk(fn)
+        self._bindings, self._cells, self._sizes, self._objects = walk.bindings, walk.cells, walk.sizes, walk.objects
+        self._compares = bool(walk.objects) or type(fn) is not FunctionType
+        self._state = None  # the pickle of the objects; None if it cannot be told
         self._found = None  # the functions and classes in it, which must live while their ids are compared
-        self._waiting = []  # functions and classes that have not been looked at
-        self._seen = {id(fn)}
-        function = _function_of(fn)
-        if function is fn:
-            self._look_at_function(fn, fn)
-        else:
-            self._add(function)
-        self._look_at_all(fn)
-        self._compares = bool(self._objects) or function is not fn
-        if self._compares:
-            self._keep_state(fn)
-        self._waiting = self._seen = None
+        while self._compares:
+            self._state, self._found = _state_of(self._objects, fn)
+            if self._state is None or not walk.goes_on_to(self._found):
+                return
 
     def ignore_objects(self):
         """Let changes in place count no more."""
@@ -90,8 +78,8 @@ class Captures:
         """Whether the callable, which is the same one, still refers to the same."""
         if self._code is not None and (fn.__code__ is not self._code or fn.__defaults__ is not self._defaults):
             return False
-        for names_of_it, name, value in self._bindings:
-            now = names_of_it.get(name, _MISSING)
+        for members, name, value in self._bindings:
+            now = members.get(name, _MISSING)
             if now is not value and not (value is _ITSELF and now is fn):
                 return False
         for cell, value in self._cells:
@@ -105,38 +93,60 @@ class Captures:
             return True
         return self._state is not None and _state_of(self._objects, fn)[0] == self._state
 
-    def _look_at_all(self, fn):
+
+class _Walk:
+    """Goes from a callable to all functions and classes that travel by value with it."""
+
+    def __init__(self, fn):
+        self.bindings = []  # (globals, or members of a class; name; value)
+        self.cells = []  # (cell, value)
+        self.sizes = []  # (members of a class, their number)
+        self.objects = []  # those that can change in place
+        self._fn = fn
+        self._waiting = []  # functions and classes that have not been looked at
+        self._seen = set()
+        self.goes_on_to([_function_of(fn)])
+
+    def goes_on_to(self, values):
+        """Look at what is new of these functions and classes, and at what they refer to. False: nothing is new."""
+        for value in values:
+            self._add(value)
+        is_new = bool(self._waiting)
         while self._waiting:
             current = self._waiting.pop()
             if type(current) is FunctionType:
-                self._look_at_function(current, fn)
+                self._look_at_function(current)
             else:
-                self._look_at_class(current, fn)
+                self._look_at_class(current)
+        return is_new
 
-    def _look_at_function(self, function, fn):
+    def _look_at_function(self, function):
         namespace = function.__globals__
         for name in names_of(function.__code__):
             value = namespace.get(name, _MISSING)
-            self._bindings.append((namespace, name, _ITSELF if value is fn else value))
+            self._bind(namespace, name, value)
             self._add(value)
         for cell in function.__closure__ or ():
             value = _contents(cell)
-            self._cells.append((cell, _ITSELF if value is fn else value))
+            self.cells.append((cell, _ITSELF if value is self._fn else value))
             self._add(value)
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *function.__dict__.values()):
             self._add(value)
 
-    def _look_at_class(self, cls, fn):
+    def _look_at_class(self, cls):
         members = cls.__dict__
-        self._sizes.append((members, len(members)))
+        self.sizes.append((members, len(members)))
         for base in cls.__bases__:
             self._add(base)
         for name, value in members.items():
-            self._bindings.append((members, name, _ITSELF if value is fn else value))
+            self._bind(members, name, value)
             for part in _parts_of_member(value):
                 # The other members with such names are what Python itself keeps in a class.
                 if not (name.startswith("__") and name.endswith("__")) or type(part) is FunctionType:
                     self._add(part)
+
+    def _bind(self, members, name, value):
+        self.bindings.append((members, name, _ITSELF if value is self._fn else value))
 
     def _add(self, value):
         """Note a value that is referred to."""
@@ -153,17 +163,7 @@ class Captures:
                     self._waiting.append(value)
                 self._seen.add(id(value))
             else:
-                self._objects.append(value)
-
-    def _keep_state(self, fn):
-        """Keep the state of the objects. The functions and classes in it are looked at, too."""
-        while True:
-            self._state, self._found = _state_of(self._objects, fn)
-            for one in self._found or ():
-                self._add(one)
-            if not self._waiting:
-                return
-            self._look_at_all(fn)
+                self.objects.append(value)
 
 
 def _contents(cell):
@@ -174,13 +174,13 @@ def _contents(cell):
 
 
 def _function_of(fn):
-    """The function that a callable calls; None if it is none of the usual ones."""
+    """The function that a callable calls, or its class."""
     kind = type(fn)
     if kind is FunctionType:
         return fn
     if kind is MethodType:
         return fn.__func__
-    return fn.func if kind is functools.partial else type(fn)
+    return fn.func if kind is functools.partial else kind
 
 
 def _objects_of(fn):
@@ -233,7 +233,7 @@ class _State(list):
 
 
 def _state_of(objects, fn):
-    """`(state, functions and classes in it)` of the objects and of those that the callable brings. No state: it cannot be told."""
+    """`(state, functions and classes in it)` of the objects and of those that the callable brings; two None: it cannot be told."""
     state = _State()
     pickler = _StatePickler(state)
     try:
