@@ -15,13 +15,34 @@ CANCELLED = _base.CANCELLED
 LOCK = threading.RLock()
 
 
+class _WhenAsked:
+    """An attribute of a future that is made when something asks for it."""
+
+    def __init__(self, make):
+        self._make = make
+
+    def __set_name__(self, owner, name):
+        self._name = name
+
+    def __get__(self, future, owner=None):
+        if future is None:
+            return self
+        made = future.__dict__.setdefault(self._name, self._make())
+        future.is_watched = True
+        return made
+
+
 class JobFuture(_base.Future):
     """The future of one job."""
 
-    # Until they are set, attributes are those of the class or are made by `__getattr__`.
+    # Until they are set, attributes are those of the class.
     _state = PENDING
     _result = None
     _exception = None
+    _condition = _WhenAsked(lambda: threading.Condition(LOCK))
+    _waiters = _WhenAsked(list)
+    _done_callbacks = _WhenAsked(list)
+    is_watched = False  # it has one of these three
     core: object  # of its executor
     record: object  # of its function
     body: object  # of its call, until it is sent
@@ -32,13 +53,6 @@ class JobFuture(_base.Future):
 
     def __init__(self):
         pass
-
-    def __getattr__(self, name):
-        if name == "_condition":
-            return self.__dict__.setdefault(name, threading.Condition(LOCK))
-        if name in ("_waiters", "_done_callbacks"):
-            return self.__dict__.setdefault(name, [])
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def result(self, timeout=None):
         """The value of the job; raises its exception. Waits at most `timeout` seconds."""
@@ -56,19 +70,19 @@ def settle(outcomes):
     with_callbacks = []
     with LOCK:
         for future, is_value, value in outcomes:
-            known = future.__dict__
             if is_value:
-                known["_result"] = value
+                future._result = value
             else:
-                known["_exception"] = value
-            known["_state"] = FINISHED
-            if "_waiters" in known:
-                for waiter in known["_waiters"]:
+                future._exception = value
+            future._state = FINISHED
+            if future.is_watched:
+                known = future.__dict__
+                for waiter in known.get("_waiters", ()):
                     (waiter.add_result if is_value else waiter.add_exception)(future)
-            if "_condition" in known:
-                known["_condition"].notify_all()
-            if "_done_callbacks" in known:
-                with_callbacks.append(future)
+                if "_condition" in known:
+                    known["_condition"].notify_all()
+                if "_done_callbacks" in known:
+                    with_callbacks.append(future)
     for future in with_callbacks:
         future._invoke_callbacks()
 
