@@ -65,12 +65,17 @@ class Bench(Starter):
 
 
 def rounds(count, contenders):
-    """Calls each of the functions in each round; returns for each name the median of its figures."""
+    """Calls each of the functions in each round; returns for each name its figures."""
     seen = {name: [] for name in contenders}
     for _ in range(count):
         for name, measure in contenders.items():
             seen[name].append(measure())
-    return {name: statistics.median(values) for name, values in seen.items()}
+    return seen
+
+
+def medians_of(count, contenders):
+    """As `rounds`, but the medians."""
+    return {name: statistics.median(values) for name, values in rounds(count, contenders).items()}
 
 
 class Table:
@@ -112,14 +117,14 @@ def ours(medians):
 
 
 def submit(bench, table, count):
-    medians = rounds(count, contenders(bench, "us", "per_job_by_submit"))
+    medians = medians_of(count, contenders(bench, "us", "per_job_by_submit"))
     for name, value in ours(medians).items():
         table.row(f"submit, 20 000 jobs, per job ({name})", 20, value, "µs", beside(medians, "µs", name))
 
 
 def chunks(bench, table, count):
     automatic = {"rankpool, automatic": lambda: bench.measure("rankpool", "per_job_by_map", 0)["us"]}
-    medians = rounds(count, contenders(bench, "us", "per_job_by_map", 64, ours=automatic))
+    medians = medians_of(count, contenders(bench, "us", "per_job_by_map", 64, ours=automatic))
     for name, value in ours(medians).items():
         limit = 0.6 if "automatic" in name else 0.8
         what = "map, automatic chunks" if "automatic" in name else "map, chunks of 64"
@@ -128,14 +133,14 @@ def chunks(bench, table, count):
 
 def closure(bench, table, count):
     for as_array, what in ((1, "an array of 10 MB"), (0, "10 MB of bytes")):
-        medians = rounds(count, contenders(bench, "ratio", "captured", as_array))
+        medians = medians_of(count, contenders(bench, "ratio", "captured", as_array))
         for name, value in ours(medians).items():
             note = beside(medians, "×", name) + " (those: 50 jobs, as 1000)"
             table.row(f"closure with {what}, against 1 KB ({name})", 2, value, "×", note)
 
 
 def efficiency(bench, table, count):
-    medians = rounds(count, contenders(bench, "efficiency", "efficiency"))
+    medians = medians_of(count, contenders(bench, "efficiency", "efficiency"))
     for name, value in ours(medians).items():
         table.row(f"jobs of 100 µs by submit, efficiency ({name})", 0.85, value, "", beside(medians, "", name), True)
 
@@ -153,11 +158,13 @@ def slow(bench, table, count):
     if bench.launcher:
         chosen["rankpool, mpiexec -n 2"] = launched("rankpool", 2)
         chosen["mpi4py, mpiexec -n 3"] = launched("mpi4py", 3)
-    medians = rounds(count, chosen)
+    seen = rounds(count, chosen)
+    medians = {name: statistics.median(values) for name, values in seen.items()}
     pairs = [("rankpool --local 2", "pool", 1.02), ("rankpool, mpiexec -n 2", "mpi4py, mpiexec -n 3", 0.95)]
     for name, peer, limit in pairs:
         if name in medians and peer in medians:
-            value = medians[name] / medians[peer]
+            # The speed of a machine changes from round to round.
+            value = statistics.median(mine / theirs for mine, theirs in zip(seen[name], seen[peer]))
             table.row(f"slow_fn, 512 jobs ({name}) against {peer}", limit, value, "×", beside(medians, "s"))
 
 
@@ -178,7 +185,7 @@ def array(bench, table, count):
     chosen["rankpool --local 2"] = keeping()
     if bench.launcher:
         chosen["rankpool, mpiexec -n 2"] = keeping(launched=True)
-    medians = rounds(count, chosen)
+    medians = medians_of(count, chosen)
     copies, warm = (statistics.median(figures[key]) for key in ("copies_ms", "warm_copies_ms"))
     for name, value in ours(medians).items():
         note = f"two copies {copies:.3g} ms (into memory that is there {warm:.3g} ms) · " + beside(medians, "ms")
@@ -192,7 +199,7 @@ def first(bench, table, count):
     if not bench.launcher:
         print("first result after mpiexec: not measured, there is no launcher")
         return
-    medians = rounds(4 * count - 1, {"rankpool": figure("rankpool"), "mpi4py": figure("mpi4py")})
+    medians = medians_of(4 * count - 1, {"rankpool": figure("rankpool"), "mpi4py": figure("mpi4py")})
     table.row("first result after mpiexec -n 2 starts", medians["mpi4py"], medians["rankpool"], "s", beside(medians, "s"))
 
 
