@@ -164,33 +164,33 @@ class Connection(Receiving):
 
     def submit_small(self, core, future, data):
         """As `submit`, for a call whose body is this pickle: the usual one, in fewer steps."""
-        length = len(data)
-        record = future.record
         with self.lock:
-            must_wait = core.pending or self._is_full(core)
-            is_usual = self.over is None and length < MEMFD_FROM and record.frame is None and not self._forgotten
-            if is_usual and not must_wait:
+            is_usual = self.over is None and len(data) < MEMFD_FROM and future.record.frame is None and not self._forgotten
+            if is_usual:
                 core.open += 1
-                number = self._call_numbers()
-                fields = (number, record.number, core.session, future.seconds, length)
-                self._out.append(_pack_header(frames.CALL, 0, 0, future.retries, 1, *fields) + data)
-                self._unanswered[number] = future
+                if core.pending or self._is_full(core):
+                    future.pickle = data
+                    self._enqueue(core, future)
+                    return
+                self._post_small(core, future, data)
                 future._state = RUNNING
                 core.flying += 1
                 is_due = len(self._unanswered) <= self.slots or monotonic() - self._written > _WRITE_DELAY
                 if self._writing or not is_due:
                     self._want_flush()
                     return
-            else:
-                future.body = (0, (data,), length)
-                if is_usual:
-                    core.open += 1
-                    self._enqueue(core, future)
-                    return
         if is_usual:
             self._write(False)
         else:
+            future.body = (0, (data,), len(data))
             self.submit(core, future)
+
+    def _post_small(self, core, future, data):
+        """As `_post`, for a call whose function is known to the ranks and whose body is this pickle."""
+        number = self._call_numbers()
+        fields = (number, future.record.number, core.session, future.seconds, len(data))
+        self._out.append(_pack_header(frames.CALL, 0, 0, future.retries, 1, *fields) + data)
+        self._unanswered[number] = future
 
     def enqueue(self, core, source):
         """Let a `MapRun` be asked for its next calls."""
@@ -290,7 +290,11 @@ class Connection(Receiving):
             if small:
                 begun = begin(small)
                 for future in begun:
-                    self._post(core, future)
+                    if future.pickle is None:
+                        self._post(core, future)
+                    else:
+                        self._post_small(core, future, future.pickle)
+                        future.pickle = None
                 core.flying += len(begun)
                 core.count_finished(len(small) - len(begun))
                 return True
@@ -322,7 +326,7 @@ class Connection(Receiving):
         pending, small = core.pending, []
         while pending and len(small) < room:
             source = pending[0]
-            if type(source) is not JobFuture or source.body[2] >= MEMFD_FROM:
+            if type(source) is not JobFuture or (source.pickle is None and source.body[2] >= MEMFD_FROM):
                 break
             small.append(pending.popleft())
         return small

@@ -46,6 +46,7 @@ class JobFuture(_base.Future):
     core: object  # of its executor
     record: object  # of its function
     body: object  # of its call, until it is sent
+    pickle = None  # instead of a body, if it is all of that and nothing else has to be sent before
     retries: int
     seconds: float
     count = 1  # the number of jobs, as of a call of a map
