@@ -14,6 +14,7 @@ from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, Membe
 LARGEST_STATE = 1 << 16
 _MISSING = object()
 _ITSELF = object()  # stands for the function, which its own record must not keep alive
+# Types whose objects do not change, or go by name.
 _ATOMS = frozenset(
     [int, float, complex, bool, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, ModuleType]
     + [BuiltinFunctionType, type(str.join), type(object.__init__), GetSetDescriptorType, MemberDescriptorType]

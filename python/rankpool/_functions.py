@@ -122,7 +122,7 @@ class Functions:
         self._specs = {}  # name of a module: its spec, and how often it was loaded again
 
     def for_submit(self, fn):
-        """The record of a function for one more job: the last one, if nothing that it captures was bound anew."""
+        """The record of a function for one more job: the last one, if nothing to which it refers has changed."""
         entry = self._entries.get(_key_of(fn))
         if entry is not None and entry.is_of(fn):
             return entry.record
@@ -196,7 +196,7 @@ class Functions:
             return
         entry.record = record
         entry.captures = captures
-        entry.code = getattr(fn, "__code__", None)
+        entry.code = getattr(fn, "__code__", None) if captures is None else None
         if len(entries) >= _MOST_ENTRIES:
             entries.pop(next(iter(entries)), None)
         entries[key] = entry

@@ -103,7 +103,7 @@ class Receiving:
             return
         error = self.error()
         futures = [(source, False, error) for source in sources if type(source) is JobFuture]
-        settle([outcome for outcome in futures if begin(outcome[:1])])
+        settle([outcome for outcome in futures if begin((outcome[0],))])
         self._release(futures)
         for source in sources:
             if type(source) is not JobFuture:
