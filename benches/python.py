@@ -73,9 +73,9 @@ def rounds(count, contenders):
     return seen
 
 
-def medians_of(count, contenders):
-    """As `rounds`, but the medians."""
-    return {name: statistics.median(values) for name, values in rounds(count, contenders).items()}
+def medians_of(seen):
+    """The median of the figures of each name."""
+    return {name: statistics.median(values) for name, values in seen.items()}
 
 
 class Table:
@@ -117,14 +117,14 @@ def ours(medians):
 
 
 def submit(bench, table, count):
-    medians = medians_of(count, contenders(bench, "us", "per_job_by_submit"))
+    medians = medians_of(rounds(count, contenders(bench, "us", "per_job_by_submit")))
     for name, value in ours(medians).items():
         table.row(f"submit, 20 000 jobs, per job ({name})", 20, value, "µs", beside(medians, "µs", name))
 
 
 def chunks(bench, table, count):
     automatic = {"rankpool, automatic": lambda: bench.measure("rankpool", "per_job_by_map", 0)["us"]}
-    medians = medians_of(count, contenders(bench, "us", "per_job_by_map", 64, ours=automatic))
+    medians = medians_of(rounds(count, contenders(bench, "us", "per_job_by_map", 64, ours=automatic)))
     for name, value in ours(medians).items():
         limit = 0.6 if "automatic" in name else 0.8
         what = "map, automatic chunks" if "automatic" in name else "map, chunks of 64"
@@ -133,14 +133,14 @@ def chunks(bench, table, count):
 
 def closure(bench, table, count):
     for as_array, what in ((1, "an array of 10 MB"), (0, "10 MB of bytes")):
-        medians = medians_of(count, contenders(bench, "ratio", "captured", as_array))
+        medians = medians_of(rounds(count, contenders(bench, "ratio", "captured", as_array)))
         for name, value in ours(medians).items():
             note = beside(medians, "×", name) + " (those: 50 jobs, as 1000)"
             table.row(f"closure with {what}, against 1 KB ({name})", 2, value, "×", note)
 
 
 def efficiency(bench, table, count):
-    medians = medians_of(count, contenders(bench, "efficiency", "efficiency"))
+    medians = medians_of(rounds(count, contenders(bench, "efficiency", "efficiency")))
     for name, value in ours(medians).items():
         table.row(f"jobs of 100 µs by submit, efficiency ({name})", 0.85, value, "", beside(medians, "", name), True)
 
@@ -159,7 +159,7 @@ def slow(bench, table, count):
         chosen["rankpool, mpiexec -n 2"] = launched("rankpool", 2)
         chosen["mpi4py, mpiexec -n 3"] = launched("mpi4py", 3)
     seen = rounds(count, chosen)
-    medians = {name: statistics.median(values) for name, values in seen.items()}
+    medians = medians_of(seen)
     pairs = [("rankpool --local 2", "pool", 1.02), ("rankpool, mpiexec -n 2", "mpi4py, mpiexec -n 3", 0.95)]
     for name, peer, limit in pairs:
         if name in medians and peer in medians:
@@ -185,7 +185,7 @@ def array(bench, table, count):
     chosen["rankpool --local 2"] = keeping()
     if bench.launcher:
         chosen["rankpool, mpiexec -n 2"] = keeping(launched=True)
-    medians = medians_of(count, chosen)
+    medians = medians_of(rounds(count, chosen))
     copies, warm = (statistics.median(figures[key]) for key in ("copies_ms", "warm_copies_ms"))
     for name, value in ours(medians).items():
         note = f"two copies {copies:.3g} ms (into memory that is there {warm:.3g} ms) · " + beside(medians, "ms")
@@ -199,7 +199,7 @@ def first(bench, table, count):
     if not bench.launcher:
         print("first result after mpiexec: not measured, there is no launcher")
         return
-    medians = medians_of(4 * count - 1, {"rankpool": figure("rankpool"), "mpi4py": figure("mpi4py")})
+    medians = medians_of(rounds(4 * count - 1, {"rankpool": figure("rankpool"), "mpi4py": figure("mpi4py")}))
     table.row("first result after mpiexec -n 2 starts", medians["mpi4py"], medians["rankpool"], "s", beside(medians, "s"))
 
 

@@ -1,8 +1,8 @@
 """What a function that travels by value refers to, and whether that has changed since it was serialised.
 
-Names, cells and the members of classes are compared with the objects to which they were bound. Objects that can change in place are
-compared by their pickles, for which functions and classes are looked at like this one: that takes a small part of the time in
-which the function is serialised again.
+Names, cells and the members of classes must be bound to the same objects as before. Objects that can change in place must have the same
+pickle as before; functions and classes in them are compared by their own names, cells and members. All that is several times
+faster than to serialise the function again.
 """
 
 import functools
@@ -52,7 +52,7 @@ def names_of(code):
 class Captures:
     """What a function, a `functools.partial`, a method or another callable refers to, as it is now.
 
-    It is made before the callable is serialised: what is changed meanwhile then is a change.
+    Make it before the callable is serialised: then a change that another thread makes meanwhile is noticed later.
     """
 
     __slots__ = ("_code", "_defaults", "_bindings", "_cells", "_sizes", "_objects", "_compares", "_state", "_found")
@@ -67,7 +67,7 @@ class Captures:
         self._found = None  # the functions and classes in it, which must live while their ids are compared
         while self._compares:
             self._state, self._found = _state_of(self._objects, fn)
-            if self._state is None or not walk.goes_on_to(self._found):
+            if self._state is None or not walk.look_at(self._found):
                 return
 
     def ignore_objects(self):
@@ -106,10 +106,10 @@ class _Walk:
         self._fn = fn
         self._waiting = []  # functions and classes that have not been looked at
         self._seen = set()
-        self.goes_on_to([_function_of(fn)])
+        self.look_at([_function_of(fn)])
 
-    def goes_on_to(self, values):
-        """Look at what is new of these functions and classes, and at what they refer to. False: nothing is new."""
+    def look_at(self, values):
+        """Look at those of these functions and classes that are new, and at what they refer to. False: none is new."""
         for value in values:
             self._add(value)
         is_new = bool(self._waiting)

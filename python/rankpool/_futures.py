@@ -15,8 +15,8 @@ CANCELLED = _base.CANCELLED
 LOCK = threading.RLock()
 
 
-class _WhenAsked:
-    """An attribute of a future that is made when something asks for it."""
+class _Lazy:
+    """An attribute of a future that is made at its first use."""
 
     def __init__(self, make):
         self._make = make
@@ -39,9 +39,9 @@ class JobFuture(_base.Future):
     _state = PENDING
     _result = None
     _exception = None
-    _condition = _WhenAsked(lambda: threading.Condition(LOCK))
-    _waiters = _WhenAsked(list)
-    _done_callbacks = _WhenAsked(list)
+    _condition = _Lazy(lambda: threading.Condition(LOCK))
+    _waiters = _Lazy(list)
+    _done_callbacks = _Lazy(list)
     is_watched = False  # it has one of these three
     core: object  # of its executor
     record: object  # of its function

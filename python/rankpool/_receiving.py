@@ -1,7 +1,7 @@
 """The half of a connection that receives: the thread that gives calls their results, and what has no result at the end."""
 
 from . import _frames as frames
-from ._frames import RESULT, FrameReader
+from ._frames import FrameReader
 from ._futures import JobFuture, begin, settle
 from ._results import outcome_of
 from ._runs import abandoned, cancel_abandoned, live_runs
@@ -32,7 +32,7 @@ class Receiving:
         for frame in batch:
             header, body = frame
             kind = header[0]
-            if kind == RESULT:
+            if kind == frames.RESULT:
                 results.append(frame)
             elif kind == frames.WINDOW:
                 self.window = max(1, header[4])

@@ -1,9 +1,6 @@
 """What the result of a call means: a value or an exception."""
 
-from _pickle import loads as _loads
-
 from . import _frames as frames
-from ._frames import OK
 from ._payload import loads, rebuild
 
 
@@ -11,8 +8,8 @@ def outcome_of(call, header, body):
     """`(is_value, value or exception)` of a result."""
     status = header[2]
     try:
-        if status == OK:
-            return True, loads(body, header[1]) if header[1] else _loads(body)
+        if status == frames.OK:
+            return True, loads(body, header[1])
         if status == frames.EXCEPTION:
             return False, rebuild(loads(body, header[1]))
         if status == frames.INITIALIZER_FAILED:

@@ -443,17 +443,12 @@ class Executor(_base.Executor):
             core.pending.clear()
             for source in sources:
                 source.queued = False
-        cancelled = []
         for source in sources:
-            if type(source) is JobFuture:
-                source.cancel()
-                begin((source,))
-                cancelled.append(source)
-            else:
-                source.cancel()
+            source.cancel()
+        cancelled = [source for source in sources if type(source) is JobFuture]
+        begin(cancelled)
         with core.connection.lock:
-            for _ in cancelled:
-                core.count_finished(1)
+            core.count_finished(len(cancelled))
 
 
 # Names that others import from here.

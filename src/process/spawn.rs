@@ -1,4 +1,4 @@
-//! The spawn helper on the side of the rank: its start, the channels for requests to it, and its replacement when it is killed.
+//! The spawn helper on the side of the rank: its start and end, the channels for requests to it, and its replacement when it is killed.
 //!
 //! A *channel* is a connection to one thread of the helper, which starts and watches one process at a time. Channels are made when
 //! they are needed and used again.

@@ -38,10 +38,10 @@ class RankZero:
         self._reader = FrameReader(self._socket)
         self._frames = []
         self.others = []  # the kinds of all frames that are no calls
-        for kind, count, body in ((frames.WINDOW, window, b""), (frames.WELCOME, SLOTS, b"{}")):
+        for kind, count, body in ((frames.WELCOME, SLOTS, b"{}"), (frames.WINDOW, window, b"")):
             self._socket.sendall(pack_frame(kind, 0, 0, 0, count, 0, 0, 0, 0.0, [body], len(body)))
         self.connection.wait_ready(LIMIT)
-        self.connection.window = window
+        until(lambda: self.connection.window == window)
 
     def executor(self, max_workers=None):
         """An executor that uses the connection."""

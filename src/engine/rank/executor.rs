@@ -152,21 +152,21 @@ impl Executor {
         }
     }
 
-    /// Sends a chunk's results to the loop at the time `now`. If they are few, of fewer chunks than wait, they may stay for a moment:
-    /// either this thread sees that no chunk waits, or the thread that takes the last chunk sees these results, or the
-    /// loop looks for them (see [`super::coalesce`]). So the next chunks come while the second half of the last ones is run.
+    /// Sends a chunk's results to the loop at the time `now`. If the loop has few of them, from fewer chunks than are waiting, it need
+    /// not take them at once: either this thread sees that no chunk waits, or the thread that takes the last chunk sees these results,
+    /// or the loop looks for them (see [`super::coalesce`]). So the next chunks come while the second half of the last ones is run.
     pub(super) fn finish(&self, results: Results, now: Instant) {
         let jobs = results.count as usize;
         let mut sent = self.sent_by_threads();
-        let mut unsent_chunks = 0;
+        let mut messages = 0; // one for each chunk
         if let Some(sent) = &mut *sent {
             sent.push(FromThread::Results(results));
-            unsent_chunks = sent.len();
+            messages = sent.len();
         }
         let unsent = self.unsent.load(Ordering::Relaxed) + jobs;
         self.unsent.store(unsent, Ordering::SeqCst);
         drop(sent);
-        let many = unsent >= COALESCE_JOBS || unsent_chunks > self.waiting.load(Ordering::SeqCst);
+        let many = unsent >= COALESCE_JOBS || messages > self.waiting.load(Ordering::SeqCst);
         let since_sent = self.micros_at(now).saturating_sub(self.sent.load(Ordering::Relaxed));
         if many || since_sent >= COALESCE_TIME.as_micros() as u64 {
             self.ring();
@@ -237,7 +237,7 @@ mod tests {
         executor.doorbell.install();
         executor.sent.store(u64::MAX, SeqCst);
         let half = COALESCE_JOBS as u32 / 2;
-        // The number of chunks that wait, and the number of jobs of a chunk of which the second has results.
+        // The number of chunks that wait, and the number of jobs of each of the two chunks that end.
         for (waiting, jobs) in [(usize::MAX, half), (1, 1), (1, half / 2)] {
             executor.waiting.store(waiting, SeqCst);
             let chunk = |number| Results { count: jobs, ..Results::of(ChunkId(number)) };
